@@ -1,0 +1,264 @@
+#!/usr/bin/python3 -I
+"""The only door from the hub to a scheduler: two small programs on a submit host, in one file.
+
+``gate`` runs as the hub's account on the submit host, behind a forced ssh command or a local unix socket.
+It reads one JSON request from standard input and writes one JSON answer to standard output::
+
+    {"action": "submit", "user": NAME, "session": HEX, "script": TEXT, "secrets": {NAME: VALUE}}
+    {"action": "cancel", "user": NAME, "session": HEX, "job_id": ID}
+    {"action": "query"}
+
+    {"ok": BOOL, "exit": INT, "stdout": TEXT, "stderr": TEXT, "command": [ARGV], "error": TEXT}
+
+A query runs as the account itself. Submitting and cancelling run as the user: ``gate`` passes the request on to
+``job`` through sudo, which permits exactly that program, without arguments, for the permitted groups.
+
+The commands come from ``/etc/hpchub/gate.d/CLUSTER.json``, which belongs to root; a request cannot name one.
+Everything travels on standard input: no secret and no script is ever in an argument list or an environment.
+
+Standard library only, Python 3.9 and later: a submit host has nothing else.
+"""
+
+import argparse
+import grp
+import json
+import os
+import pwd
+import re
+import subprocess
+import sys
+import syslog
+from pathlib import Path
+
+CONFIG_DIRECTORY = Path("/etc/hpchub/gate.d")
+JOB_PROGRAM = "/usr/local/libexec/hpchub/job"
+REQUEST_LIMIT = 1024 * 1024  # bytes; a batch script and its secrets take a few thousand
+KEEP_LOGS = 20
+
+CLUSTER_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+SESSION = re.compile(r"[0-9a-f]{16}")
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+
+FIELDS = {
+    "submit": {"action", "user", "session", "script", "secrets"},
+    "cancel": {"action", "user", "session", "job_id"},
+    "query": {"action"},
+}
+
+
+class Refused(Exception):
+    """A request that is not permitted, or not well formed. The text is for the hub's log and its user."""
+
+
+def read_request(stream):
+    """Read one request.
+
+    Raises:
+        Refused: it is not JSON, too long, or has other fields than its action takes.
+    """
+    text = stream.read(REQUEST_LIMIT + 1)
+    if len(text) > REQUEST_LIMIT:
+        raise Refused("the request is longer than %d bytes" % REQUEST_LIMIT)
+    try:
+        request = json.loads(text)
+    except ValueError:
+        raise Refused("the request is not JSON") from None
+    if not isinstance(request, dict):
+        raise Refused("the request is not an object")
+    fields = FIELDS.get(str(request.get("action")))
+    if fields is None:
+        raise Refused("the action is none of " + ", ".join(sorted(FIELDS)))
+    if set(request) - {"cluster"} != fields:
+        raise Refused("%s takes exactly %s" % (request["action"], ", ".join(sorted(fields))))
+    for field in fields - {"secrets"}:
+        if not isinstance(request[field], str) or "\0" in request[field]:
+            raise Refused("%s is not a string" % field)
+    secrets = request.get("secrets", {})
+    if not isinstance(secrets, dict) or not all(isinstance(v, str) for v in secrets.values()):
+        raise Refused("secrets is not an object of strings")
+    if "session" in fields and not SESSION.fullmatch(request["session"]):
+        raise Refused("the session is not 16 hexadecimal digits")
+    return request
+
+
+def read_config(cluster):
+    """Read what the administrator permits for a cluster.
+
+    Raises:
+        Refused: the cluster is not configured on this host.
+    """
+    if not CLUSTER_NAME.fullmatch(cluster or ""):
+        raise Refused("the cluster's name is not well formed")
+    path = CONFIG_DIRECTORY / (cluster + ".json")
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise Refused("this host does not submit for the cluster %s" % cluster) from None
+    except (OSError, ValueError) as error:
+        raise Refused("%s cannot be read: %s" % (path, error)) from None
+
+
+def permitted_user(name, config):
+    """The account of a user for whom the hub may submit.
+
+    Raises:
+        Refused: the name is not a local account's, is a system account's, or is in none of the permitted groups.
+    """
+    if not USER_NAME.fullmatch(name):
+        raise Refused("the user name is not well formed")
+    try:
+        account = pwd.getpwnam(name)
+    except KeyError:
+        raise Refused("%s has no account on this cluster" % name) from None
+    if account.pw_uid < max(1, int(config["minimum_uid"])):
+        raise Refused("%s is a system account" % name)
+    groups = set()
+    for gid in os.getgrouplist(name, account.pw_gid):
+        try:
+            groups.add(grp.getgrgid(gid).gr_name)
+        except KeyError:
+            continue
+    if not groups & set(config["permitted_groups"]):
+        raise Refused(
+            "%s is in none of the groups that may run jobs here: %s" % (name, ", ".join(config["permitted_groups"]))
+        )
+    return account
+
+
+def run(command, config, text="", home="/", extra=None):
+    """Run one command without a shell, in a small environment of its own; returns an answer."""
+    environment = {"PATH": PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "HOME": home}
+    environment.update(extra or {})
+    environment.update(config.get("environment", {}))
+    try:
+        done = subprocess.run(
+            command,
+            input=text.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            cwd=home,
+            timeout=float(config.get("timeout", 60)),
+            check=False,
+        )
+    except FileNotFoundError:
+        return answer(command, 127, error="%s is not installed on %s" % (command[0], os.uname().nodename))
+    except PermissionError:
+        return answer(command, 126, error="%s may not be run on %s" % (command[0], os.uname().nodename))
+    except subprocess.TimeoutExpired:
+        return answer(command, 124, error="%s did not answer within %s seconds" % (command[0], config.get("timeout", 60)))
+    error = "" if done.returncode == 0 else "%s failed with exit code %d" % (command[0], done.returncode)
+    return answer(
+        command,
+        done.returncode,
+        done.stdout.decode(errors="replace"),
+        done.stderr.decode(errors="replace"),
+        error,
+    )
+
+
+def answer(command, code, stdout="", stderr="", error=""):
+    """One answer, as the module's text describes it."""
+    return {
+        "ok": code == 0,
+        "exit": code,
+        "stdout": stdout,
+        "stderr": stderr,
+        "command": list(command),
+        "error": error,
+    }
+
+
+def serve_gate(cluster, stream):
+    """Answer one request of the hub's."""
+    request = read_request(stream)
+    config = read_config(cluster)
+    if request["action"] == "query":
+        return run(config["query"], config)
+    account = permitted_user(request["user"], config)
+    request["cluster"] = cluster
+    command = ["sudo", "-n", "-u", account.pw_name, "--", JOB_PROGRAM]
+    # sudo's own limit is the job program's, so that one clock decides.
+    patient = dict(config, timeout=float(config.get("timeout", 60)) + 10)
+    result = run(command, patient, json.dumps(request))
+    if not result["ok"]:
+        detail = (result["stderr"].strip().splitlines() or [""])[-1]
+        result["error"] = "submitting as %s is not possible here: %s" % (account.pw_name, detail or result["error"])
+        return result
+    try:
+        return json.loads(result["stdout"])
+    except ValueError:
+        return answer(command, 1, result["stdout"], result["stderr"], "the job program gave no answer")
+
+
+def serve_job(stream):
+    """Submit or cancel as the user who runs this program."""
+    request = read_request(stream)
+    config = read_config(request.get("cluster"))
+    account = permitted_user(pwd.getpwuid(os.getuid()).pw_name, config)
+    if request.get("user") != account.pw_name:
+        raise Refused("the request is not for %s" % account.pw_name)
+    home = account.pw_dir
+    who = {"USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": account.pw_shell or "/bin/sh"}
+    directory = Path(home) / ".hpchub"
+    secrets = directory / (request["session"] + ".json")
+    if request["action"] == "cancel":
+        if not re.fullmatch(config["job_id_pattern"], request["job_id"]):
+            raise Refused("the job id is not one of %s" % config["scheduler"])
+        result = run([*config["cancel"], request["job_id"]], config, home=home, extra=who)
+        if result["ok"]:
+            secrets.unlink(missing_ok=True)
+        return result
+    if not os.path.isdir(home):
+        raise Refused("the home directory of %s, %s, does not exist on this cluster" % (account.pw_name, home))
+    try:
+        write_secrets(directory, secrets, request["secrets"])
+    except OSError as error:
+        secrets.unlink(missing_ok=True)
+        raise Refused("the home directory of %s cannot be written (%s); is it full?" % (account.pw_name, error.strerror)) from None
+    result = run(config["submit"], config, request["script"], home=home, extra=who)
+    # After a time-out nobody knows whether the job exists: it may still come and look for its secrets.
+    if not result["ok"] and result["exit"] != 124:
+        secrets.unlink(missing_ok=True)
+    return result
+
+
+def write_secrets(directory, path, secrets):
+    """Write a session's secrets where only its owner can read them, and make room for its log."""
+    logs = directory / "logs"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    directory.chmod(0o700)
+    logs.mkdir(mode=0o700, exist_ok=True)
+    old = sorted(logs.glob("*.log"), key=lambda log: log.stat().st_mtime, reverse=True)
+    for log in old[KEEP_LOGS:]:
+        log.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        json.dump(secrets, stream)
+        stream.flush()
+        os.fsync(stream.fileno())  # a full or over-quota network file system says so only here
+
+
+def main(argv=None):
+    """Entry point of both programs; which one is told by the name it was called by."""
+    program = Path(sys.argv[0]).name
+    parser = argparse.ArgumentParser(prog=program, description=__doc__.splitlines()[0])
+    if program != "job":
+        parser.add_argument("--cluster", required=True, help="whose configuration in %s applies" % CONFIG_DIRECTORY)
+    arguments = parser.parse_args(argv)
+    syslog.openlog("hpchub-" + program, syslog.LOG_PID, syslog.LOG_AUTH)
+    os.umask(0o077)
+    try:
+        result = serve_job(sys.stdin) if program == "job" else serve_gate(arguments.cluster, sys.stdin)
+    except Refused as refusal:
+        syslog.syslog(syslog.LOG_WARNING, "refused: %s" % refusal)
+        result = answer([], 1, error=str(refusal))
+    else:
+        syslog.syslog(syslog.LOG_INFO, "%s: exit %d" % (" ".join(result["command"])[:200], result["exit"]))
+    json.dump(result, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

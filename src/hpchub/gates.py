@@ -1,0 +1,160 @@
+"""The hub's side of the gate: one JSON request to a submit host, one JSON answer back.
+
+A gate is reached over a local unix socket or over ssh with a forced command; see ``hpchub.gate`` for what it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpchub.schedulers import Unanswered
+
+ANSWER_LIMIT = 256 * 1024 * 1024  # bytes: a bulk answer for a million jobs
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the gate said; see ``hpchub.gate`` for the fields."""
+
+    ok: bool
+    exit: int
+    stdout: str
+    stderr: str
+    command: list[str]
+    error: str
+
+    def __str__(self) -> str:
+        output = (self.stderr.strip() or self.stdout.strip())[:500]
+        return f"{self.error or 'done'} (command {' '.join(self.command) or 'none'}, exit code {self.exit}): {output!r}"
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the command was given up: what it did, nobody knows."""
+        return self.exit == 124
+
+
+class Gate(ABC):
+    """One cluster's submit host.
+
+    Args:
+        cluster: the cluster's name.
+        timeout: how long a request may take, in seconds; longer than the gate's own limit for a command.
+    """
+
+    def __init__(self, cluster: str, timeout: float = 90.0) -> None:
+        self.cluster = cluster
+        self.timeout = timeout
+
+    async def request(self, action: str, **fields: Any) -> Answer:
+        """Send one request.
+
+        Raises:
+            Unanswered: the submit host was not reached or its answer was not one. What happened there is not known.
+        """
+        text = json.dumps({"action": action, **fields}).encode()
+        try:
+            output = await asyncio.wait_for(self._exchange(text), self.timeout)
+        except TimeoutError:
+            raise Unanswered(f"the submit host of {self.cluster} took more than {self.timeout:g} seconds") from None
+        except OSError as error:
+            raise Unanswered(f"the submit host of {self.cluster} is not reached: {error}") from None
+        try:
+            return Answer(**json.loads(output))
+        except (ValueError, TypeError):
+            raise Unanswered(f"the gate of {self.cluster} gave no answer but {output[:200]!r}") from None
+
+    @abstractmethod
+    async def _exchange(self, request: bytes) -> bytes:
+        """Carry the request there and the answer back; OSError when there is no way."""
+
+    async def query(self) -> str:
+        """The bulk query's output.
+
+        Raises:
+            Unanswered: there is none.
+        """
+        answer = await self.request("query")
+        if not answer.ok:
+            raise Unanswered(str(answer))
+        return answer.stdout
+
+
+class LocalGate(Gate):
+    """The hub host submits itself: systemd starts a gate for each connection to its socket."""
+
+    def __init__(self, cluster: str, *, socket: str) -> None:
+        super().__init__(cluster)
+        self._socket = socket
+
+    async def _exchange(self, request: bytes) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(self._socket, limit=ANSWER_LIMIT)
+        try:
+            writer.write(request)
+            writer.write_eof()
+            return await reader.read()
+        finally:
+            writer.close()
+
+
+class SSHGate(Gate):
+    """A login node submits, over one multiplexed connection that outlives a request."""
+
+    def __init__(self, cluster: str, *, host: str, user: str, key: str, known_hosts: str, control_dir: str) -> None:
+        super().__init__(cluster)
+        options = {
+            "BatchMode": "yes",
+            "ConnectTimeout": "10",
+            "ControlMaster": "auto",
+            "ControlPath": str(Path(control_dir) / f"{cluster}.sock"),
+            "ControlPersist": "600",
+            "GlobalKnownHostsFile": "none",
+            "IdentitiesOnly": "yes",
+            "IdentityFile": key,
+            "LogLevel": "ERROR",
+            "ServerAliveCountMax": "3",
+            "ServerAliveInterval": "10",
+            "StrictHostKeyChecking": "yes",
+            "UserKnownHostsFile": known_hosts,
+        }
+        pairs = [item for name, value in options.items() for item in ("-o", f"{name}={value}")]
+        self._command = ["ssh", "-F", "none", "-T", *pairs, "-l", user, "--", host]
+
+    async def _exchange(self, request: bytes) -> bytes:
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"},
+            limit=ANSWER_LIMIT,
+        )
+        try:
+            stdout, stderr = await process.communicate(request)
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+        if process.returncode:
+            detail = stderr.decode(errors="replace").strip()[:300]
+            raise ConnectionError(f"ssh exit code {process.returncode}: {detail}")
+        return stdout
+
+
+def make_gate(cluster: str, settings: dict[str, str]) -> Gate:
+    """Make a cluster's gate from its entry in the hub's settings.
+
+    Raises:
+        ValueError: the entry names no known method.
+    """
+    arguments = {name: value for name, value in settings.items() if name != "method"}
+    match settings.get("method"):
+        case "local":
+            return LocalGate(cluster, **arguments)
+        case "ssh":
+            return SSHGate(cluster, **arguments)
+        case method:
+            raise ValueError(f"gates.{cluster}.method: {method!r} is neither local nor ssh")

@@ -1,0 +1,47 @@
+"""The hub's own endpoint for a job's report of the port that its notebook server listens on."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from jupyterhub.apihandlers import APIHandler
+from tornado import web
+
+
+class PortReportHandler(APIHandler):  # type: ignore[misc]
+    """``POST /hub/api/batchspawner`` with ``{"port": N}`` and the server's own token.
+
+    In the place of batchspawner's handler of the same path, which sets any attribute of the spawner that the job
+    names. This one takes one integer, within the configured range, once, while that very start waits for it.
+    """
+
+    @web.authenticated
+    def post(self) -> None:
+        port = self._port()
+        token = self.get_auth_token() or ""
+        for spawner in getattr(self.current_user, "spawners", {}).values():
+            if spawner.api_token and hmac.compare_digest(spawner.api_token.encode(), token.encode()):
+                break
+        else:
+            raise web.HTTPError(403, "This is not the token of a session that is starting.")
+        if spawner.pending != "spawn" or not spawner.report(port):
+            raise web.HTTPError(409, "This session does not wait for a port.")
+        self.set_status(201)
+        self.finish({"message": "taken"})
+
+    def _port(self) -> int:
+        """The port in the request's body.
+
+        Raises:
+            web.HTTPError: 400, the body is anything else.
+        """
+        body: Any = self.get_json_body()
+        ports = self.settings["hpchub_notebook_ports"]
+        valid = f"the body is {{\"port\": N}} with N from {ports['first']} to {ports['last']}"
+        if not isinstance(body, dict) or set(body) != {"port"}:
+            raise web.HTTPError(400, valid)
+        port = body["port"]
+        if type(port) is not int or not ports["first"] <= port <= ports["last"]:
+            raise web.HTTPError(400, valid)
+        return port

@@ -1,0 +1,111 @@
+"""JupyterHub's configuration, from the one settings file that the role ``jupyterhub`` writes.
+
+``jupyterhub_config.py`` on the hub host is a stub that calls ``configure``; what a site wants beyond it goes into
+``conf.d``, which the stub loads afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from hpchub.authenticator import SSOAuthenticator
+from hpchub.runtime import DEFAULT_SETTINGS, runtime
+from hpchub.spawner import HPCProfilesSpawner
+
+QUEUE_LIMIT = 7 * 24 * 3600
+"""Seconds that a start may take in all. A job may wait in its queue; the time from its start has a limit of its own."""
+
+
+def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
+    """Set everything that hpchub needs on JupyterHub's configuration object.
+
+    Args:
+        c: traitlets' configuration object.
+        path: the settings file.
+
+    Raises:
+        OSError, ValueError, KeyError: the settings file is missing or not complete.
+    """
+    os.umask(0o077)
+    settings = runtime(path).settings
+    _network(c, settings)
+    _identity(c, settings)
+    _sessions(c, settings, path)
+    _state(c, settings)
+    _pages(c, settings)
+
+
+def _network(c: Any, settings: dict[str, Any]) -> None:
+    """Unix sockets from Apache to the proxy and from the proxy to the hub: nobody else can tell who somebody is."""
+    c.JupyterHub.public_url = settings["public_url"].rstrip("/") + "/"
+    c.JupyterHub.bind_url = settings["proxy_socket_url"]
+    c.JupyterHub.hub_bind_url = settings["hub_bind_url"]
+    c.JupyterHub.hub_connect_url = settings["hub_bind_url"]
+    c.JupyterHub.hub_socket_mode = int(settings["hub_socket_mode"], 8)
+    c.ConfigurableHTTPProxy.should_start = False
+    c.ConfigurableHTTPProxy.api_url = settings["proxy_api_url"]
+    c.ConfigurableHTTPProxy.check_running_interval = 10
+    c.JupyterHub.last_activity_interval = 60
+    # A restart of the hub, or its end, stops no session and removes no route.
+    c.JupyterHub.cleanup_servers = False
+    c.JupyterHub.cleanup_proxy = False
+
+
+def _identity(c: Any, settings: dict[str, Any]) -> None:
+    access = settings["access"]
+    c.JupyterHub.authenticator_class = SSOAuthenticator
+    c.Authenticator.allowed_users = set(access["allowed_users"])
+    c.Authenticator.blocked_users = set(access["blocked_users"])
+    c.Authenticator.admin_users = set(access["admin_users"])
+    c.Authenticator.allow_existing_users = False
+    c.SSOAuthenticator.permitted_groups = set(access["allowed_groups"])
+    c.SSOAuthenticator.admin_groups = set(access["admin_groups"])
+    c.SSOAuthenticator.minimum_uid = access["minimum_uid"]
+    c.SSOAuthenticator.sso_logout_url = settings["logout_url"]
+    c.Authenticator.enable_auth_state = True
+    # How long the hub may believe in a sign-on that has ended.
+    c.Authenticator.auth_refresh_age = 60
+    c.Authenticator.refresh_pre_spawn = True
+    c.JupyterHub.cookie_max_age_days = 1
+    c.JupyterHub.cookie_secret_file = settings["cookie_secret_file"]
+    c.JupyterHub.oauth_token_expires_in = 24 * 3600
+    cookies = {"secure": True, "samesite": "Lax", "httponly": True}
+    tornado = c.JupyterHub.tornado_settings
+    tornado["cookie_options"] = cookies
+    tornado["hpchub_notebook_ports"] = settings["notebook_ports"]
+    c.Spawner.cookie_options = cookies
+
+
+def _sessions(c: Any, settings: dict[str, Any], path: str) -> None:
+    c.JupyterHub.spawner_class = HPCProfilesSpawner
+    c.HPCProfilesSpawner.settings_file = path
+    c.JupyterHub.allow_named_servers = False
+    c.JupyterHub.implicit_spawn_seconds = 0
+    c.JupyterHub.concurrent_spawn_limit = 0  # jobs that wait in a queue are no load on the hub
+    c.Spawner.hub_connect_url = settings["api_url"]
+    c.Spawner.env_keep = []
+    c.Spawner.start_timeout = QUEUE_LIMIT
+    c.Spawner.http_timeout = 120
+    c.Spawner.poll_interval = 30
+    c.JupyterHub.default_url = "/hub/spawn"
+
+
+def _state(c: Any, settings: dict[str, Any]) -> None:
+    c.JupyterHub.db_url = settings["db_url"]
+    c.JupyterHub.pid_file = ""
+    url = urlsplit(settings["db_url"])
+    if url.scheme == "sqlite" and url.path.strip("/"):
+        # Kept in the file: readers and the writer no longer wait for each other.
+        with sqlite3.connect(Path("/" + url.path.lstrip("/"))) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+
+
+def _pages(c: Any, settings: dict[str, Any]) -> None:
+    c.JupyterHub.template_paths = settings["template_paths"]
+    c.JupyterHub.template_vars = {"service_name": settings["service_name"], "support": settings["support"]}
+    c.JupyterHub.log_level = settings.get("log_level", "INFO")

@@ -1,0 +1,100 @@
+"""Asks each cluster's scheduler about all sessions at once.
+
+However many sessions there are, and whatever they wait for, one answer serves them all. It is asked for when
+somebody wants an answer newer than the last one, so a quiet hub asks as often as JupyterHub polls one server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from hpchub.schedulers import Job, Scheduler, Unanswered
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One complete answer of the scheduler's.
+
+    Attributes:
+        taken: when it was asked for, in seconds of the monotonic clock.
+        jobs: every job by id.
+    """
+
+    taken: float
+    jobs: dict[str, Job] = field(default_factory=dict)
+
+
+class Poller:
+    """One cluster's bulk query, shared by every session.
+
+    Args:
+        scheduler: which parses the answer.
+        query: runs the query and returns its output; raises Unanswered when there is none.
+        interval: least time between the begins of two queries, in seconds.
+        longest_backoff: longest time between two attempts while the scheduler does not answer, in seconds.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        query: Callable[[], Awaitable[str]],
+        *,
+        interval: float = 1.0,
+        longest_backoff: float = 60.0,
+    ) -> None:
+        self.scheduler = scheduler
+        self.queries = 0
+        self._query = query
+        self._interval = interval
+        self._longest_backoff = longest_backoff
+        self._snapshot: Snapshot | None = None
+        self._failures = 0
+        self._next = 0.0
+        self._running: asyncio.Task[None] | None = None
+
+    async def snapshot(self, max_age: float) -> Snapshot:
+        """An answer that is at most ``max_age`` seconds old.
+
+        Raises:
+            Unanswered: the scheduler does not answer now; nothing is known.
+        """
+        wanted = time.monotonic() - max_age
+        if self._snapshot is not None and self._snapshot.taken >= wanted:
+            return self._snapshot
+        if self._running is None:
+            if self._failures and time.monotonic() < self._next:
+                raise Unanswered("the scheduler does not answer")
+            self._running = asyncio.create_task(self._ask())
+        # Shielded: one session that is stopped while it waits must not take the answer from the others.
+        await asyncio.shield(self._running)
+        if self._failures or self._snapshot is None:
+            raise Unanswered("the scheduler does not answer")
+        return self._snapshot
+
+    async def _ask(self) -> None:
+        try:
+            await asyncio.sleep(max(0.0, self._next - time.monotonic()))
+            began = time.monotonic()
+            self.queries += 1
+            self._next = began + self._interval
+            try:
+                jobs = self.scheduler.parse_query(await self._query())
+            except Unanswered as error:
+                self._failures += 1
+                wait = min(self._longest_backoff, self._interval * 2**self._failures)
+                self._next = time.monotonic() + wait * random.uniform(0.5, 1.0)
+                log.warning("%s does not answer (%d times): %s", self.scheduler.name, self._failures, error)
+            else:
+                if self._failures:
+                    log.warning("%s answers again", self.scheduler.name)
+                self._failures = 0
+                self._snapshot = Snapshot(taken=began, jobs=jobs)
+        finally:
+            self._running = None

@@ -1,0 +1,136 @@
+"""Slurm. Source: the manual pages of sbatch, squeue and scancel of Slurm 22.05 and 24.11."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from hpchub.schedulers.base import Job, JobState, Scheduler, Unanswered
+
+if TYPE_CHECKING:
+    from hpchub.model import Profile
+
+_PENDING = {
+    "PENDING",
+    "CONFIGURING",
+    "REQUEUED",
+    "REQUEUE_FED",
+    "REQUEUE_HOLD",
+    "RESV_DEL_HOLD",
+    "SPECIAL_EXIT",
+}
+# A suspended job keeps its processes and its port; it answers again when it is resumed.
+_RUNNING = {"RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING"}
+# A completing job has been told to end: whatever runs there no longer serves a notebook.
+_ENDED = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "COMPLETING",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "STAGE_OUT",
+    "TIMEOUT",
+}
+_STATES = (
+    dict.fromkeys(_PENDING, JobState.PENDING)
+    | dict.fromkeys(_RUNNING, JobState.RUNNING)
+    | dict.fromkeys(_ENDED, JobState.ENDED)
+)
+
+_REASONS = {
+    "Priority": "other jobs come first",
+    "Resources": "no node has enough free cores and memory right now",
+    "None": "the scheduler has not looked at it yet",
+    "Dependency": "it waits for another job",
+    "BeginTime": "its start time has not come",
+    "ReqNodeNotAvail": "the nodes it needs are not available, perhaps because of a maintenance",
+    "Reservation": "its reservation has not begun",
+    "PartitionDown": "the queue is down",
+    "PartitionInactive": "the queue is closed",
+    "PartitionTimeLimit": "it asks for more time than the queue gives",
+    "PartitionNodeLimit": "it asks for more than the queue has",
+    "AssocGrpCpuLimit": "your group uses all the cores it may",
+    "QOSMaxJobsPerUserLimit": "you run as many jobs as you may",
+    "QOSMaxCpuPerUserLimit": "you use all the cores you may",
+    "AssocMaxJobsLimit": "you run as many jobs as you may",
+    "JobHeldAdmin": "an administrator holds it",
+    "JobHeldUser": "it is held",
+    "Licenses": "it waits for a licence",
+}
+
+
+class Slurm(Scheduler):
+    """Slurm's words."""
+
+    name = "slurm"
+    submit_command = ("sbatch", "--parsable")
+    cancel_command = ("scancel",)
+    # The job name comes last: it is the only field in which somebody else's job may hold a separator.
+    query_command = (
+        "squeue",
+        "--noheader",
+        "--all",
+        "--states=all",
+        "--format=%i|%T|%r|%B|%S|%u|%j",
+    )
+    job_id_pattern = r"[0-9]+"
+
+    def directives(self, profile: Profile, *, session: str, comment: str) -> list[str]:
+        """See Scheduler.directives. ``--export=NIL``: the job starts from nothing but a login shell's environment."""
+        found = [
+            f"--job-name=hpchub-{session}",
+            f"--comment={comment}",
+            f"--partition={profile.queue}",
+            "--nodes=1",
+            "--ntasks=1",
+            f"--cpus-per-task={profile.cores}",
+            f"--mem={profile.memory}",
+            f"--time={profile.runtime}",
+            "--no-requeue",
+            "--export=NIL",
+            "--output=.hpchub/logs/%j.log",
+        ]
+        if profile.gpus:
+            found.append(f"--gres=gpu:{profile.gpus}")
+        if profile.account:
+            found.append(f"--account={profile.account}")
+        if profile.reservation:
+            found.append(f"--reservation={profile.reservation}")
+        if profile.node_constraint:
+            found.append(f"--constraint={profile.node_constraint}")
+        return found + list(profile.options)
+
+    def parse_submit(self, stdout: str) -> str:
+        """``--parsable`` prints ``ID`` or ``ID;CLUSTER`` in its last line."""
+        last = (stdout.strip().splitlines() or [""])[-1].split(";")[0].strip()
+        if not re.fullmatch(self.job_id_pattern, last):
+            raise Unanswered(f"sbatch printed no job id but {stdout.strip()[:200]!r}")
+        return last
+
+    def parse_query(self, stdout: str) -> dict[str, Job]:
+        """One line a job; a line with too few fields means that the answer was cut off."""
+        jobs = {}
+        for line in stdout.splitlines():
+            fields = line.split("|", 6)
+            if len(fields) != 7:
+                raise Unanswered(f"squeue printed a line that is not complete: {line[:200]!r}")
+            number, word, reason, host, start, _user, name = (field.strip() for field in fields)
+            jobs[number] = Job(
+                id=number,
+                state=_STATES.get(word, JobState.UNKNOWN),
+                detail=word,
+                reason="" if reason in ("", "None") else reason,
+                host="" if host in ("", "n/a", "(null)") else host,
+                start="" if start in ("", "N/A") else start,
+                name=name,
+            )
+        return jobs
+
+    def explain(self, reason: str) -> str:
+        """A reason may carry a list after a comma, as in ``ReqNodeNotAvail, UnavailableNodes:n1``."""
+        return _REASONS.get(reason.split(",")[0].strip(), reason)
