@@ -25,6 +25,7 @@ class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]
     """Signs in through ``login_user``, which checks, records and only then sets the cookie."""
 
     async def get(self) -> None:
+        """Sign the SSO user in, or refuse with 403."""
         user = await self.login_user({})
         if user is None:
             raise web.HTTPError(403, "You are signed in, but this account may not use the service.")
@@ -35,6 +36,7 @@ class SSOLogoutHandler(LogoutHandler):  # type: ignore[misc]
     """Ends the hub's session, then sends the browser on to end the single sign-on's too."""
 
     async def render_logout_page(self) -> None:
+        """Go on to the end of the SSO session."""
         self.redirect(self.authenticator.sso_logout_url, permanent=False)
 
 
@@ -47,7 +49,9 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
     )
     mail_header = Unicode("X-Hpchub-Mail", config=True, help="Request header with the user's mail address.")
     sso_logout_url = Unicode(
-        "/hub/login", config=True, help="Where the browser goes after the hub's logout, to end the SSO session."
+        "/hub/login",
+        config=True,
+        help="Where the browser goes after the hub's logout, to end the SSO session.",
     )
     permitted_groups = Set(Unicode(), config=True, help="SSO groups whose members may use the service.")
     admin_groups = Set(Unicode(), config=True, help="SSO groups whose members administer the hub.")
@@ -75,9 +79,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
         names = handler.request.headers.get_list(self.header_name)
         if len(names) != 1 or not ACCOUNT_NAME.fullmatch(names[0]):
             if names:
-                self.log.warning(
-                    "Refused: the identity is not one local account name: %r", ascii(names)[:80]
-                )
+                self.log.warning("Refused: the identity is not one local account name: %r", ascii(names)[:80])
             return None
         groups = handler.request.headers.get(self.groups_header, "")
         mail = handler.request.headers.get(self.mail_header, "")

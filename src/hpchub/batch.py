@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import batchspawner
 from batchspawner import JobStatus
@@ -20,6 +19,9 @@ from traitlets import Bool, Dict, Float, Unicode
 from hpchub.model import Cluster, Profile
 from hpchub.runtime import Runtime, runtime
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Scheduler, Unanswered, render_batch_script
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 _STATUS = {
     JobState.PENDING: JobStatus.PENDING,
@@ -55,6 +57,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
 
     @property
     def runtime(self) -> Runtime:
+        """What this hub's spawners share."""
         return runtime(self.settings_file)
 
     @property
@@ -67,6 +70,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
 
     @property
     def scheduler(self) -> Scheduler:
+        """The cluster's scheduler."""
         return SCHEDULERS[self.cluster["scheduler"]]
 
     # -- the job's environment
@@ -81,7 +85,10 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             for name, value in Spawner.get_env(self).items()
             if name.startswith(_PASSED_ON) and value is not None
         }
-        first, last = self.runtime.settings["notebook_ports"]["first"], self.runtime.settings["notebook_ports"]["last"]
+        first, last = (
+            self.runtime.settings["notebook_ports"]["first"],
+            self.runtime.settings["notebook_ports"]["last"],
+        )
         env.update(
             HPCHUB_SESSION=self.session,
             HPCHUB_PORT_FIRST=str(first),

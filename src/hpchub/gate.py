@@ -19,6 +19,8 @@ Everything travels on standard input: no secret and no script is ever in an argu
 Standard library only, Python 3.9 and later: a submit host has nothing else.
 """
 
+from __future__ import annotations
+
 import argparse
 import grp
 import json
@@ -29,6 +31,7 @@ import subprocess
 import sys
 import syslog
 from pathlib import Path
+from typing import Any, TextIO
 
 CONFIG_DIRECTORY = Path("/etc/hpchub/gate.d")
 JOB_PROGRAM = "/usr/local/libexec/hpchub/job"
@@ -51,7 +54,7 @@ class Refused(Exception):
     """A request that is not permitted, or not well formed. The text is for the hub's log and its user."""
 
 
-def read_request(stream):
+def read_request(stream: TextIO) -> dict[str, Any]:
     """Read one request.
 
     Raises:
@@ -59,7 +62,7 @@ def read_request(stream):
     """
     text = stream.read(REQUEST_LIMIT + 1)
     if len(text) > REQUEST_LIMIT:
-        raise Refused("the request is longer than %d bytes" % REQUEST_LIMIT)
+        raise Refused(f"the request is longer than {REQUEST_LIMIT} bytes")
     try:
         request = json.loads(text)
     except ValueError:
@@ -70,10 +73,10 @@ def read_request(stream):
     if fields is None:
         raise Refused("the action is none of " + ", ".join(sorted(FIELDS)))
     if set(request) - {"cluster"} != fields:
-        raise Refused("%s takes exactly %s" % (request["action"], ", ".join(sorted(fields))))
+        raise Refused(f"{request['action']} takes exactly {', '.join(sorted(fields))}")
     for field in fields - {"secrets"}:
         if not isinstance(request[field], str) or "\0" in request[field]:
-            raise Refused("%s is not a string" % field)
+            raise Refused(f"{field} is not a string")
     secrets = request.get("secrets", {})
     if not isinstance(secrets, dict) or not all(isinstance(v, str) for v in secrets.values()):
         raise Refused("secrets is not an object of strings")
@@ -82,7 +85,7 @@ def read_request(stream):
     return request
 
 
-def read_config(cluster):
+def read_config(cluster: str | None) -> dict[str, Any]:
     """Read what the administrator permits for a cluster.
 
     Raises:
@@ -94,12 +97,12 @@ def read_config(cluster):
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise Refused("this host does not submit for the cluster %s" % cluster) from None
+        raise Refused(f"this host does not submit for the cluster {cluster}") from None
     except (OSError, ValueError) as error:
-        raise Refused("%s cannot be read: %s" % (path, error)) from None
+        raise Refused(f"{path} cannot be read: {error}") from None
 
 
-def permitted_user(name, config):
+def permitted_user(name: str, config: dict[str, Any]) -> pwd.struct_passwd:
     """The account of a user for whom the hub may submit.
 
     Raises:
@@ -110,9 +113,9 @@ def permitted_user(name, config):
     try:
         account = pwd.getpwnam(name)
     except KeyError:
-        raise Refused("%s has no account on this cluster" % name) from None
+        raise Refused(f"{name} has no account on this cluster") from None
     if account.pw_uid < max(1, int(config["minimum_uid"])):
-        raise Refused("%s is a system account" % name)
+        raise Refused(f"{name} is a system account")
     groups = set()
     for gid in os.getgrouplist(name, account.pw_gid):
         try:
@@ -121,12 +124,18 @@ def permitted_user(name, config):
             continue
     if not groups & set(config["permitted_groups"]):
         raise Refused(
-            "%s is in none of the groups that may run jobs here: %s" % (name, ", ".join(config["permitted_groups"]))
+            f"{name} is in none of the groups that may run jobs here: {', '.join(config['permitted_groups'])}"
         )
     return account
 
 
-def run(command, config, text="", home="/", extra=None):
+def run(
+    command: list[str],
+    config: dict[str, Any],
+    text: str = "",
+    home: str = "/",
+    extra: dict[str, str] | None = None,
+) -> dict[str, Any]:
     """Run one command without a shell, in a small environment of its own; returns an answer."""
     environment = {"PATH": PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "HOME": home}
     environment.update(extra or {})
@@ -135,20 +144,27 @@ def run(command, config, text="", home="/", extra=None):
         done = subprocess.run(
             command,
             input=text.encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             env=environment,
             cwd=home,
             timeout=float(config.get("timeout", 60)),
             check=False,
         )
     except FileNotFoundError:
-        return answer(command, 127, error="%s is not installed on %s" % (command[0], os.uname().nodename))
-    except PermissionError:
-        return answer(command, 126, error="%s may not be run on %s" % (command[0], os.uname().nodename))
+        return answer(command, 127, error=f"{command[0]} is not installed on {os.uname().nodename}")
+    except OSError as error:
+        return answer(
+            command,
+            126,
+            error=f"{command[0]} cannot be run on {os.uname().nodename}: {error.strerror}",
+        )
     except subprocess.TimeoutExpired:
-        return answer(command, 124, error="%s did not answer within %s seconds" % (command[0], config.get("timeout", 60)))
-    error = "" if done.returncode == 0 else "%s failed with exit code %d" % (command[0], done.returncode)
+        return answer(
+            command,
+            124,
+            error=f"{command[0]} did not answer within {config.get('timeout', 60)} seconds",
+        )
+    error = "" if done.returncode == 0 else f"{command[0]} failed with exit code {done.returncode}"
     return answer(
         command,
         done.returncode,
@@ -158,7 +174,7 @@ def run(command, config, text="", home="/", extra=None):
     )
 
 
-def answer(command, code, stdout="", stderr="", error=""):
+def answer(command: list[str], code: int, stdout: str = "", stderr: str = "", error: str = "") -> dict[str, Any]:
     """One answer, as the module's text describes it."""
     return {
         "ok": code == 0,
@@ -170,7 +186,7 @@ def answer(command, code, stdout="", stderr="", error=""):
     }
 
 
-def serve_gate(cluster, stream):
+def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
     """Answer one request of the hub's."""
     request = read_request(stream)
     config = read_config(cluster)
@@ -184,7 +200,7 @@ def serve_gate(cluster, stream):
     result = run(command, patient, json.dumps(request))
     if not result["ok"]:
         detail = (result["stderr"].strip().splitlines() or [""])[-1]
-        result["error"] = "submitting as %s is not possible here: %s" % (account.pw_name, detail or result["error"])
+        result["error"] = f"submitting as {account.pw_name} is not possible here: {detail or result['error']}"
         return result
     try:
         return json.loads(result["stdout"])
@@ -192,31 +208,33 @@ def serve_gate(cluster, stream):
         return answer(command, 1, result["stdout"], result["stderr"], "the job program gave no answer")
 
 
-def serve_job(stream):
+def serve_job(stream: TextIO) -> dict[str, Any]:
     """Submit or cancel as the user who runs this program."""
     request = read_request(stream)
     config = read_config(request.get("cluster"))
     account = permitted_user(pwd.getpwuid(os.getuid()).pw_name, config)
     if request.get("user") != account.pw_name:
-        raise Refused("the request is not for %s" % account.pw_name)
+        raise Refused(f"the request is not for {account.pw_name}")
     home = account.pw_dir
     who = {"USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": account.pw_shell or "/bin/sh"}
     directory = Path(home) / ".hpchub"
     secrets = directory / (request["session"] + ".json")
     if request["action"] == "cancel":
         if not re.fullmatch(config["job_id_pattern"], request["job_id"]):
-            raise Refused("the job id is not one of %s" % config["scheduler"])
+            raise Refused(f"the job id is not one of {config['scheduler']}")
         result = run([*config["cancel"], request["job_id"]], config, home=home, extra=who)
         if result["ok"]:
             secrets.unlink(missing_ok=True)
         return result
-    if not os.path.isdir(home):
-        raise Refused("the home directory of %s, %s, does not exist on this cluster" % (account.pw_name, home))
+    if not Path(home).is_dir():
+        raise Refused(f"the home directory of {account.pw_name}, {home}, does not exist on this cluster")
     try:
         write_secrets(directory, secrets, request["secrets"])
     except OSError as error:
         secrets.unlink(missing_ok=True)
-        raise Refused("the home directory of %s cannot be written (%s); is it full?" % (account.pw_name, error.strerror)) from None
+        raise Refused(
+            f"the home directory of {account.pw_name} cannot be written ({error.strerror}); is it full?"
+        ) from None
     result = run(config["submit"], config, request["script"], home=home, extra=who)
     # After a time-out nobody knows whether the job exists: it may still come and look for its secrets.
     if not result["ok"] and result["exit"] != 124:
@@ -224,7 +242,7 @@ def serve_job(stream):
     return result
 
 
-def write_secrets(directory, path, secrets):
+def write_secrets(directory: Path, path: Path, secrets: dict[str, str]) -> None:
     """Write a session's secrets where only its owner can read them, and make room for its log."""
     logs = directory / "logs"
     directory.mkdir(mode=0o700, exist_ok=True)
@@ -234,28 +252,28 @@ def write_secrets(directory, path, secrets):
     for log in old[KEEP_LOGS:]:
         log.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as stream:
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         json.dump(secrets, stream)
         stream.flush()
         os.fsync(stream.fileno())  # a full or over-quota network file system says so only here
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Entry point of both programs; which one is told by the name it was called by."""
     program = Path(sys.argv[0]).name
     parser = argparse.ArgumentParser(prog=program, description=__doc__.splitlines()[0])
     if program != "job":
-        parser.add_argument("--cluster", required=True, help="whose configuration in %s applies" % CONFIG_DIRECTORY)
+        parser.add_argument("--cluster", required=True, help=f"whose configuration in {CONFIG_DIRECTORY} applies")
     arguments = parser.parse_args(argv)
-    syslog.openlog("hpchub-" + program, syslog.LOG_PID, syslog.LOG_AUTH)
+    syslog.openlog(f"hpchub-{program}", syslog.LOG_PID, syslog.LOG_AUTH)
     os.umask(0o077)
     try:
         result = serve_job(sys.stdin) if program == "job" else serve_gate(arguments.cluster, sys.stdin)
     except Refused as refusal:
-        syslog.syslog(syslog.LOG_WARNING, "refused: %s" % refusal)
+        syslog.syslog(syslog.LOG_WARNING, f"refused: {refusal}")
         result = answer([], 1, error=str(refusal))
     else:
-        syslog.syslog(syslog.LOG_INFO, "%s: exit %d" % (" ".join(result["command"])[:200], result["exit"]))
+        syslog.syslog(syslog.LOG_INFO, f"{' '.join(result['command'])[:200]}: exit {result['exit']}")
     json.dump(result, sys.stdout)
     return 0
 

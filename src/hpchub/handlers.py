@@ -18,6 +18,7 @@ class PortReportHandler(APIHandler):  # type: ignore[misc]
 
     @web.authenticated
     def post(self) -> None:
+        """Take the report: 201, or 4xx without any effect."""
         port = self._port()
         token = self.get_auth_token() or ""
         for spawner in getattr(self.current_user, "spawners", {}).values():
@@ -38,7 +39,7 @@ class PortReportHandler(APIHandler):  # type: ignore[misc]
         """
         body: Any = self.get_json_body()
         ports = self.settings["hpchub_notebook_ports"]
-        valid = f"the body is {{\"port\": N}} with N from {ports['first']} to {ports['last']}"
+        valid = f'the body is {{"port": N}} with N from {ports["first"]} to {ports["last"]}'
         if not isinstance(body, dict) or set(body) != {"port"}:
             raise web.HTTPError(400, valid)
         port = body["port"]

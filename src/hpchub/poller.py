@@ -10,10 +10,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hpchub.schedulers import Job, Scheduler, Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +92,7 @@ class Poller:
             except Unanswered as error:
                 self._failures += 1
                 wait = min(self._longest_backoff, self._interval * 2**self._failures)
-                self._next = time.monotonic() + wait * random.uniform(0.5, 1.0)
+                self._next = time.monotonic() + wait * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret
                 log.warning("%s does not answer (%d times): %s", self.scheduler.name, self._failures, error)
             else:
                 if self._failures:

@@ -55,7 +55,6 @@ class Runtime:
             if self._list is None:
                 raise
             log.error("the profile list stays as it was: %s", error)
-        assert self._list is not None
         return self._list
 
     def gate(self, cluster: str) -> Gate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from jupyterhub.spawner import Spawner
@@ -12,8 +12,10 @@ from wrapspawner import ProfilesSpawner, WrapSpawner
 
 from hpchub.batch import SPAWNERS, JobSpawner
 from hpchub.model import Cluster, Profile
-from hpchub.profiles import ProfileList
 from hpchub.runtime import DEFAULT_SETTINGS, Runtime, runtime
+
+if TYPE_CHECKING:
+    from hpchub.profiles import ProfileList
 
 
 class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
@@ -31,11 +33,12 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     @property
     def runtime(self) -> Runtime:
+        """What this hub's spawners share."""
         return runtime(self.settings_file)
 
     @property
     def profile_list(self) -> ProfileList:
-        """The profiles of now. (``profiles``, wrapspawner's trait, is a fixed list and is not used.)"""
+        """The profiles of now; ``profiles``, wrapspawner's trait, is a fixed list and is not used."""
         return self.runtime.profiles
 
     # -- the choice
@@ -103,7 +106,8 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         """
         self._checked({"profile": profile})
         granted = self.profile_list.get(profile)
-        assert granted is not None
+        if granted is None:  # the list has changed since the line above
+            raise web.HTTPError(400, f"There is no profile {profile!r} any more.")
         self._take(granted, self.profile_list.cluster(granted.cluster))
 
     def _take(self, profile: Profile, cluster: Cluster) -> None:
@@ -154,7 +158,8 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         if "grant" not in state:
             return
         self._take(
-            Profile.model_validate(state["grant"]["profile"]), Cluster.model_validate(state["grant"]["cluster"])
+            Profile.model_validate(state["grant"]["profile"]),
+            Cluster.model_validate(state["grant"]["cluster"]),
         )
         self.child_state = state["job"]
         self.construct_child()

@@ -91,11 +91,17 @@ def render_batch_script(
         if not directive.isprintable():
             raise ValueError(f"profile {profile.key}: {directive!r} is not one line")
     directories = (template_dir,) if template_dir else _TEMPLATE_DIRECTORIES
-    path = next((d / f"{scheduler.name}.sh.j2" for d in directories if (d / f"{scheduler.name}.sh.j2").is_file()), None)
+    path = next(
+        (d / f"{scheduler.name}.sh.j2" for d in directories if (d / f"{scheduler.name}.sh.j2").is_file()),
+        None,
+    )
     if path is None:
         raise FileNotFoundError(f"no {scheduler.name}.sh.j2 in {', '.join(map(str, directories))}")
     template = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 a shell script
     ).from_string(path.read_text())
     return template.render(
         directives=directives,

@@ -107,10 +107,11 @@ class Slurm(Scheduler):
 
     def parse_submit(self, stdout: str) -> str:
         """``--parsable`` prints ``ID`` or ``ID;CLUSTER`` in its last line."""
-        last = (stdout.strip().splitlines() or [""])[-1].split(";")[0].strip()
-        if not re.fullmatch(self.job_id_pattern, last):
+        last = (stdout.strip().splitlines() or [""])[-1]
+        found = re.fullmatch(rf"({self.job_id_pattern})(;[\w-]+)?", last)
+        if found is None:
             raise Unanswered(f"sbatch printed no job id but {stdout.strip()[:200]!r}")
-        return last
+        return found[1]
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
         """One line a job; a line with too few fields means that the answer was cut off."""
@@ -133,4 +134,4 @@ class Slurm(Scheduler):
 
     def explain(self, reason: str) -> str:
         """A reason may carry a list after a comma, as in ``ReqNodeNotAvail, UnavailableNodes:n1``."""
-        return _REASONS.get(reason.split(",")[0].strip(), reason)
+        return _REASONS.get(reason.split(",", maxsplit=1)[0].strip(), reason)

@@ -1,0 +1,190 @@
+"""The gate: what it permits, what it refuses, and what it leaves behind."""
+
+from __future__ import annotations
+
+import grp
+import io
+import json
+import os
+import pwd
+import stat
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hpchub import gate
+
+SESSION = "0123456789abcdef"
+ACCOUNTS = {
+    "alice": SimpleNamespace(pw_name="alice", pw_uid=2001, pw_gid=2100),
+    "dave": SimpleNamespace(pw_name="dave", pw_uid=2004, pw_gid=100),
+    "root": SimpleNamespace(pw_name="root", pw_uid=0, pw_gid=2100),
+    "daemon": SimpleNamespace(pw_name="daemon", pw_uid=2, pw_gid=2100),
+}
+GROUPS = {2100: "hpc", 100: "users"}
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A configured gate whose scheduler is three small programs, and a home directory for alice."""
+    home = tmp_path / "home"
+    home.mkdir()
+    ACCOUNTS["alice"].pw_dir = str(home)
+    ACCOUNTS["alice"].pw_shell = "/bin/sh"
+
+    def getpwnam(name: str) -> SimpleNamespace:
+        return ACCOUNTS[name]
+
+    monkeypatch.setattr(pwd, "getpwnam", getpwnam)
+    monkeypatch.setattr(pwd, "getpwuid", lambda uid: ACCOUNTS["alice"])
+    monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [gid])
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: SimpleNamespace(gr_name=GROUPS[gid]))
+    monkeypatch.setattr(gate, "CONFIG_DIRECTORY", tmp_path)
+    config = {
+        "scheduler": "slurm",
+        "submit": [sys.executable, "-c", "import sys; sys.stdin.read(); print(42)"],
+        "cancel": [sys.executable, "-c", "import sys; print(sys.argv[1])"],
+        "query": [sys.executable, "-c", "print('all jobs')"],
+        "job_id_pattern": "[0-9]+",
+        "permitted_groups": ["hpc"],
+        "minimum_uid": 1000,
+        "timeout": 5,
+    }
+    (tmp_path / "demo.json").write_text(json.dumps(config))
+    return config
+
+
+def submit(**changes: Any) -> dict[str, Any]:
+    return {
+        "action": "submit",
+        "user": "alice",
+        "session": SESSION,
+        "script": "#!/bin/sh\n",
+        "secrets": {"JUPYTERHUB_API_TOKEN": "t0ken"},
+        "cluster": "demo",
+    } | changes
+
+
+def stream(request: object) -> io.StringIO:
+    return io.StringIO(request if isinstance(request, str) else json.dumps(request))
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ("", "not JSON"),
+        ("[]", "not an object"),
+        ("x" * (gate.REQUEST_LIMIT + 1), "longer than"),
+        ({"action": "run"}, "none of cancel, query, submit"),
+        ({"action": "query", "command": "id"}, "takes exactly action"),
+        (submit(extra=1), "takes exactly"),
+        (submit(session="../../etc"), "16 hexadecimal"),
+        (submit(script=["a"]), "script is not a string"),
+        (submit(user="a\0b"), "user is not a string"),
+        (submit(secrets={"A": 1}), "object of strings"),
+    ],
+    ids=["empty", "list", "long", "action", "query-extra", "extra", "session", "script", "nul", "secrets"],
+)
+def test_a_malformed_request_is_refused(request_: object, words: str) -> None:
+    with pytest.raises(gate.Refused, match=words):
+        gate.read_request(stream(request_))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("root", "system account"),
+        ("daemon", "system account"),
+        ("dave", "in none of the groups"),
+        ("nobody-here", "no account"),
+        ("-u", "not well formed"),
+        ("alice,root", "not well formed"),
+        ("#0", "not well formed"),
+        ("alice\n", "not well formed"),
+        ("Alice", "not well formed"),
+    ],
+)
+def test_a_user_who_is_not_permitted_is_refused(config: dict[str, Any], name: str, words: str) -> None:
+    with pytest.raises(gate.Refused, match=words):
+        gate.permitted_user(name, config)
+
+
+def test_minimum_uid_zero_does_not_admit_root(config: dict[str, Any]) -> None:
+    with pytest.raises(gate.Refused, match="system account"):
+        gate.permitted_user("root", config | {"minimum_uid": 0})
+
+
+@pytest.mark.parametrize("cluster", ["", "../demo", "other", "demo.json"])
+def test_a_cluster_that_is_not_configured_is_refused(config: dict[str, Any], cluster: str) -> None:
+    with pytest.raises(gate.Refused):
+        gate.read_config(cluster)
+
+
+def test_query_runs_the_configured_command(config: dict[str, Any]) -> None:
+    answer = gate.serve_gate("demo", stream({"action": "query"}))
+    assert answer["ok"]
+    assert answer["stdout"] == "all jobs\n"
+
+
+def test_submit_leaves_the_secrets_to_their_owner_alone(config: dict[str, Any]) -> None:
+    answer = gate.serve_job(stream(submit()))
+    assert answer["stdout"].strip() == "42"
+    secrets = Path(ACCOUNTS["alice"].pw_dir) / ".hpchub" / f"{SESSION}.json"
+    assert json.loads(secrets.read_text()) == {"JUPYTERHUB_API_TOKEN": "t0ken"}
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
+    assert stat.S_IMODE(secrets.parent.stat().st_mode) == 0o700
+
+
+def test_a_refused_submission_leaves_no_secrets(config: dict[str, Any], tmp_path: Path) -> None:
+    config["submit"] = [sys.executable, "-c", "import sys; sys.exit('no such queue')"]
+    (tmp_path / "demo.json").write_text(json.dumps(config))
+    answer = gate.serve_job(stream(submit()))
+    assert not answer["ok"]
+    assert "no such queue" in answer["stderr"]
+    assert not list((Path(ACCOUNTS["alice"].pw_dir) / ".hpchub").glob("*.json"))
+
+
+def test_a_planted_secrets_file_is_not_written_through(config: dict[str, Any], tmp_path: Path) -> None:
+    directory = Path(ACCOUNTS["alice"].pw_dir) / ".hpchub"
+    directory.mkdir()
+    (directory / f"{SESSION}.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(gate.Refused, match="cannot be written"):
+        gate.serve_job(stream(submit()))
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_job_serves_its_own_user_alone(config: dict[str, Any]) -> None:
+    with pytest.raises(gate.Refused, match="not for alice"):
+        gate.serve_job(stream(submit(user="dave")))
+
+
+@pytest.mark.parametrize("job_id", ["", "1 2", "1;id", "--user=bob", "1_[1-3]", "$(id)"])
+def test_cancel_takes_a_job_id_alone(config: dict[str, Any], job_id: str) -> None:
+    request = {"action": "cancel", "user": "alice", "session": SESSION, "job_id": job_id, "cluster": "demo"}
+    with pytest.raises(gate.Refused, match="job id"):
+        gate.serve_job(stream(request))
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        (["/nonexistent/squeue"], 127, "not installed"),
+        (["/etc/passwd"], 126, "cannot be run"),
+        ([sys.executable, "-c", "import time; time.sleep(9)"], 124, "did not answer within 0.2 seconds"),
+        ([sys.executable, "-c", "raise SystemExit(3)"], 3, "exit code 3"),
+    ],
+    ids=["missing", "not-executable", "hangs", "fails"],
+)
+def test_a_command_that_does_not_work_is_told_in_words(command: list[str], code: int, words: str) -> None:
+    answer = gate.run(command, {"timeout": 0.2} if code == 124 else {})
+    assert (answer["ok"], answer["exit"]) == (False, code)
+    assert words in answer["error"]
+
+
+def test_a_command_sees_nothing_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONFIGPROXY_AUTH_TOKEN", "secret")
+    answer = gate.run([sys.executable, "-c", "import os; print(sorted(os.environ))"], {})
+    assert "CONFIGPROXY_AUTH_TOKEN" not in answer["stdout"]

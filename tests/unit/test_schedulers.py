@@ -1,0 +1,120 @@
+"""Each scheduler's words: directives, job ids, bulk answers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hpchub.schedulers import SCHEDULERS, JobState, Unanswered, render_batch_script
+
+SLURM = SCHEDULERS["slurm"]
+
+
+def profile(**changes: Any) -> Any:
+    return SimpleNamespace(
+        **{
+            "key": "small",
+            "queue": "interactive",
+            "cores": 2,
+            "memory": "4G",
+            "runtime": "8:00:00",
+            "gpus": 0,
+            "account": "",
+            "reservation": "",
+            "node_constraint": "",
+            "options": [],
+            **changes,
+        }
+    )
+
+
+CLUSTER: Any = SimpleNamespace(name="demo", scheduler="slurm", software=SimpleNamespace(path="/opt/hpchub"))
+
+
+def test_slurm_directives() -> None:
+    found = SLURM.directives(
+        profile(gpus=1, account="a", reservation="r", node_constraint="c", options=["--exclusive"]),
+        session="0" * 16,
+        comment="x",
+    )
+    assert found[2:] == [
+        "--partition=interactive",
+        "--nodes=1",
+        "--ntasks=1",
+        "--cpus-per-task=2",
+        "--mem=4G",
+        "--time=8:00:00",
+        "--no-requeue",
+        "--export=NIL",
+        "--output=.hpchub/logs/%j.log",
+        "--gres=gpu:1",
+        "--account=a",
+        "--reservation=r",
+        "--constraint=c",
+        "--exclusive",
+    ]
+
+
+def test_the_script_holds_the_directives_and_the_launcher() -> None:
+    script = render_batch_script(CLUSTER, profile(), session="a" * 16, hub="h", username="alice")
+    lines = script.splitlines()
+    assert lines[0] == "#!/bin/bash -l"
+    assert lines[1] == f"#SBATCH --job-name=hpchub-{'a' * 16}"
+    assert lines[2] == f"#SBATCH --comment=hpchub/h/alice/{'a' * 16}"
+    assert lines[-1] == f"exec /opt/hpchub/notebook/current/bin/hpchub-launch {'a' * 16}"
+
+
+def test_a_directive_of_two_lines_is_refused() -> None:
+    with pytest.raises(ValueError, match="not one line"):
+        render_batch_script(CLUSTER, profile(account="a\n#SBATCH --uid=0"), session="a", hub="h", username="u")
+
+
+@pytest.mark.parametrize(("output", "job"), [("209\n", "209"), ("209;demo\n", "209"), ("noise\n209\n", "209")])
+def test_slurm_job_id(output: str, job: str) -> None:
+    assert SLURM.parse_submit(output) == job
+
+
+@pytest.mark.parametrize("output", ["", "Submitted batch job", "209 ; rm -rf /", "$(id)", "12\nwelcome"])
+def test_slurm_job_id_that_is_none(output: str) -> None:
+    with pytest.raises(Unanswered, match="no job id"):
+        SLURM.parse_submit(output)
+
+
+@pytest.mark.parametrize(
+    ("word", "state"),
+    [
+        ("PENDING", JobState.PENDING),
+        ("CONFIGURING", JobState.PENDING),
+        ("REQUEUED", JobState.PENDING),
+        ("RUNNING", JobState.RUNNING),
+        ("SUSPENDED", JobState.RUNNING),
+        ("COMPLETING", JobState.ENDED),
+        ("TIMEOUT", JobState.ENDED),
+        ("NODE_FAIL", JobState.ENDED),
+        ("A_NEW_WORD", JobState.UNKNOWN),
+    ],
+)
+def test_slurm_states(word: str, state: JobState) -> None:
+    job = SLURM.parse_query(f"7|{word}|None|n/a|N/A|alice|hpchub-x\n")["7"]
+    assert (job.state, job.host, job.reason, job.start) == (state, "", "", "")
+
+
+def test_slurm_answer() -> None:
+    jobs = SLURM.parse_query(
+        "7|PENDING|Priority|n/a|2026-01-02T03:04:05|alice|hpchub-x\n8|RUNNING|None|compute1|N/A|bob|a|b\n"
+    )
+    assert jobs["7"].start == "2026-01-02T03:04:05"
+    assert (jobs["8"].host, jobs["8"].name) == ("compute1", "a|b")
+    assert SLURM.explain(jobs["7"].reason) == "other jobs come first"
+
+
+def test_slurm_with_no_jobs_is_an_answer() -> None:
+    assert SLURM.parse_query("") == {}
+
+
+@pytest.mark.parametrize("output", ["7|RUNN", "slurm_load_jobs error: Unable to contact slurm controller\n"])
+def test_slurm_answer_that_is_cut_off(output: str) -> None:
+    with pytest.raises(Unanswered, match="not complete"):
+        SLURM.parse_query(output)
