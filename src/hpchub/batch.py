@@ -195,7 +195,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         """
         self.session = secrets.token_hex(8)
         self.reported = False
-        self.port = 0
+        self.ip, self.port = "0.0.0.0", 0  # noqa: S104 the proxy is on another host; the launcher chooses the port
         await self.submit_batch_script()
         self.save()
         await self._wait_until_running()

@@ -1,0 +1,104 @@
+"""Who may sign in: one table, and every row that is not permitted is denied."""
+
+from __future__ import annotations
+
+import pwd
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tornado.httputil import HTTPHeaders
+
+from hpchub.authenticator import SSOAuthenticator
+
+UIDS = {"alice": 2001, "bob": 2002, "carol": 2003, "mallory": 2009, "root": 0, "daemon": 2}
+
+
+@pytest.fixture
+def authenticator(monkeypatch: pytest.MonkeyPatch) -> SSOAuthenticator:
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=UIDS[name]))
+    return SSOAuthenticator(
+        permitted_groups={"hpc"},
+        admin_groups={"admins"},
+        allowed_users={"bob"},
+        blocked_users={"mallory"},
+    )
+
+
+def request(*names: str, groups: str = "", token: bool = False) -> Any:
+    headers = HTTPHeaders()
+    for name in names:
+        headers.add("X-Hpchub-User", name)
+    if groups:
+        headers.add("X-Hpchub-Groups", groups)
+    return SimpleNamespace(request=SimpleNamespace(headers=headers), _token_authenticated=token)
+
+
+@pytest.mark.parametrize(
+    ("names", "groups", "admin"),
+    [
+        (["alice"], "hpc", False),
+        (["alice"], "users,hpc", False),
+        (["alice"], "users; hpc; admins", True),
+        (["bob"], "", False),
+    ],
+)
+async def test_who_is_permitted(authenticator: Any, names: list[str], groups: str, admin: bool) -> None:
+    found = await authenticator.get_authenticated_user(request(*names, groups=groups), {})
+    assert (found["name"], found["admin"]) == (names[0], admin)
+    assert found["auth_state"]["groups"] == found["groups"]
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        ([], "hpc"),
+        ([""], "hpc"),
+        (["alice", "alice"], "hpc"),
+        (["alice, root"], "hpc"),
+        (["alice,root"], "hpc"),
+        (["Alice"], "hpc"),
+        (["(null)"], "hpc"),
+        ([".."], "hpc"),
+        (["a/b"], "hpc"),
+        (["älice"], "hpc"),
+        (["a" * 10_000], "hpc"),
+        (["root"], "hpc"),
+        (["daemon"], "hpc"),
+        (["unknown"], "hpc"),
+        (["mallory"], "hpc"),
+        (["alice"], ""),
+        (["alice"], "hpc2"),
+        (["carol"], "admins"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_who_is_refused(authenticator: Any, names: list[str], groups: str) -> None:
+    assert await authenticator.get_authenticated_user(request(*names, groups=groups), {}) is None
+
+
+@pytest.mark.parametrize(
+    ("handler", "lasts"),
+    [
+        (request("alice", groups="hpc"), True),
+        (request("bob", groups="hpc"), False),
+        (request(groups="hpc"), False),
+        (request("alice", groups="users"), False),
+        (request(token=True), True),
+    ],
+    ids=["same", "somebody-else", "ended", "no-longer-permitted", "token"],
+)
+async def test_a_session_lasts_as_long_as_its_sign_on(authenticator: Any, handler: Any, lasts: bool) -> None:
+    user = SimpleNamespace(name="alice")
+    assert bool(await authenticator.refresh_user(user, handler)) is lasts
+
+
+async def test_an_administrator_acts_for_somebody_else(authenticator: Any) -> None:
+    handler = request("carol", groups="hpc")
+    handler._jupyterhub_user = SimpleNamespace(name="carol")
+    assert await authenticator.refresh_user(SimpleNamespace(name="alice"), handler) is True
+
+
+def test_batchspawners_endpoint_is_ours(authenticator: Any) -> None:
+    paths = dict(authenticator.get_handlers(None))
+    assert paths["/api/batchspawner"].__module__ == "hpchub.handlers"
