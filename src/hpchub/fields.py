@@ -260,10 +260,12 @@ KernelName = Annotated[
     ),
 ]
 KernelReference = Annotated[str, Text("a kernel's name", r".{1,200}", "name a kernel of hpc_kernels", empty=True)]
+_HOST_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?"
 HostName = Annotated[
     str,
-    Text("a host's name", r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", "write a name of the inventory"),
+    Text("a host's name", _HOST_NAME, "write a name of the inventory"),
 ]
+OptionalHostName = Annotated[str, Text("a host's name", _HOST_NAME, "write a name of the inventory", empty=True)]
 UnixName = Annotated[
     str,
     Text(

@@ -74,9 +74,10 @@ def _identity(c: Any, settings: dict[str, Any]) -> None:
     c.JupyterHub.cookie_secret_file = settings["cookie_secret_file"]
     c.JupyterHub.oauth_token_expires_in = 24 * 3600
     cookies = {"secure": True, "samesite": "Lax", "httponly": True}
-    tornado = c.JupyterHub.tornado_settings
-    tornado["cookie_options"] = cookies
-    tornado["hpchub_notebook_ports"] = settings["notebook_ports"]
+    c.JupyterHub.tornado_settings = {
+        "cookie_options": cookies,
+        "hpchub_notebook_ports": settings["notebook_ports"],
+    }
     c.Spawner.cookie_options = cookies
 
 

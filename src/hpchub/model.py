@@ -162,7 +162,7 @@ class Submit(Entry):
 
     method: Literal["ssh", "local"]
     """``ssh`` to a login node, or ``local`` where the hub host has the scheduler's commands itself."""
-    host: f.HostName = ""
+    host: f.OptionalHostName = ""
     """For ``ssh``: the login node's name in the inventory."""
 
     @model_validator(mode="after")
