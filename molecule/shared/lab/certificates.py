@@ -1,0 +1,77 @@
+"""The lab's certificate authority, so that browsers and hosts have somebody to trust."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_YEARS = 5
+
+
+def make_certificates(directory: Path, servers: dict[str, list[str]]) -> None:
+    """Make `ca.pem` and, for each server, `NAME.pem` and `NAME.key`, unless they are there already.
+
+    Args:
+        directory: Where the PEM files are written; must exist.
+        servers: The DNS names of each server's certificate, by the server's name.
+    """
+    paths = [directory / "ca.pem", *(directory / f"{name}.pem" for name in servers)]
+    if all(path.exists() for path in paths):
+        return
+    ca_key = ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hpchub lab CA")])
+    # keyCertSign and cRLSign; what a strict verifier wants to see in an authority.
+    usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+    ca = (
+        _builder(ca_name, ca_name, ca_key)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .sign(ca_key, hashes.SHA256())
+    )
+    for name, dns in servers.items():
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, dns[0])])
+        certificate = (
+            _builder(subject, ca_name, key)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(each) for each in dns]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
+            .sign(ca_key, hashes.SHA256())
+        )
+        _write(directory / f"{name}.key", _pem(key), mode=0o600)
+        _write(directory / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM))
+    _write(directory / "ca.pem", ca.public_bytes(serialization.Encoding.PEM))
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=365 * _YEARS))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    path.touch(mode)
+    path.write_bytes(content)

@@ -1,0 +1,51 @@
+"""Which hosts a lab has. Facts only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+SERVICE_NAME = "hub.localhost"
+SERVICE_PORT = 8443
+IDP_NAME = "auth.localhost"
+IDP_PORT = 8444
+
+
+@dataclass(frozen=True)
+class Host:
+    """One container.
+
+    Attributes:
+        name: Host name, and the name by which the other hosts find it.
+        image: Which image of `lab.images` it runs.
+        shared: Directories that all hosts with the same entry share, as a cluster's network file system would.
+        port: The port that is published on this machine's loopback address, in the demo only.
+    """
+
+    name: str
+    image: str
+    shared: tuple[str, ...] = ()
+    port: int | None = None
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A named set of hosts."""
+
+    hosts: tuple[Host, ...] = field(default=())
+
+
+_CLUSTER = ("/home", "/opt/hpchub")
+_IDP = Host("idp", "idp", port=IDP_PORT)
+
+TOPOLOGIES = {
+    "demo": Topology(
+        (
+            Host("hub", "base", port=SERVICE_PORT),
+            Host("login1", "node", shared=_CLUSTER),
+            Host("compute1", "node", shared=_CLUSTER),
+            Host("compute2", "node", shared=_CLUSTER),
+            _IDP,
+        )
+    ),
+    "single_node": Topology((Host("node", "node", port=SERVICE_PORT), _IDP)),
+}
