@@ -48,6 +48,7 @@ _PEOPLE: dict[str, tuple[list[str], bool]] = {
     "dave": ([], False),
 }
 _EASY_TO_READ = "abcdefghijkmnpqrstuvwxyz23456789"
+_CACHES = ("npm", "pip", "uv")
 _START_SECONDS = 60
 
 
@@ -228,7 +229,7 @@ class Instance:
             return False
         # The directory must be there before the container that mounts it.
         self._archives(host.name).fill()
-        for kind in ("uv", "npm"):
+        for kind in _CACHES:
             (CACHE / kind).mkdir(parents=True, exist_ok=True)
         if found and found[1] == recipe and found[0] in {"exited", "created", "stopped"}:
             with step(f"Starting {name}"):
@@ -243,8 +244,7 @@ class Instance:
         volumes = {
             self.directory / "id_ed25519.pub": "/root/.ssh/authorized_keys:ro",
             self._archives(host.name).path: "/var/cache/apt/archives",
-            CACHE / "uv": "/var/cache/hpchub/uv",
-            CACHE / "npm": "/var/cache/hpchub/npm",
+            **{CACHE / kind: f"/var/cache/hpchub/{kind}" for kind in _CACHES},
         }
         named = {self._volume(path): path for path in host.shared}
         return [
