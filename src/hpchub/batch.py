@@ -33,6 +33,13 @@ _STATUS = {
 _PASSED_ON = ("JUPYTERHUB_", "HPCHUB_")
 
 
+class StartError(SpawnException):  # type: ignore[misc]
+    """A session that is not started, in words for its user: pages show the message and nothing around it."""
+
+    def __str__(self) -> str:
+        return str(self.message)
+
+
 class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     """One session's job. Mixed in before batchspawner's class of the scheduler."""
 
@@ -105,7 +112,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         """Submit the profile's batch script.
 
         Raises:
-            SpawnException: the scheduler refused; the message says its reason.
+            StartError: the scheduler refused; the message says its reason.
         """
         script = render_batch_script(
             self._cluster,
@@ -124,14 +131,14 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
                 self.job_id = self.scheduler.parse_submit(answer.stdout)
         except Unanswered as error:
             self.log.error("%s: submitting to %s: %s", self._log_name, name, error)
-            raise SpawnException(
+            raise StartError(
                 f"The cluster {name} does not answer right now. Please try again in a few minutes.",
                 reason="unanswered",
             ) from None
         if not answer.ok:
             self.log.error("%s: submitting to %s: %s", self._log_name, name, answer)
             detail = (answer.stderr.strip().splitlines() or [answer.error])[-1]
-            raise SpawnException(f"The cluster {name} did not take the job: {detail}", reason="refused")
+            raise StartError(f"The cluster {name} did not take the job: {detail}", reason="refused")
         self._seen = time.monotonic()
         self._job = None
         self.log.info("%s: session %s is job %s on %s", self._log_name, self.session, self.job_id, name)
@@ -191,7 +198,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             the notebook server's URL.
 
         Raises:
-            SpawnException: with what went wrong in words for the user.
+            StartError: with what went wrong in words for the user.
         """
         self.session = secrets.token_hex(8)
         self.reported = False
@@ -204,7 +211,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         self._message = f"Your job {self.job_id} runs on {host}. The notebook server is starting."
         while not self.reported:
             if time.monotonic() > deadline:
-                raise SpawnException(
+                raise StartError(
                     f"Your job {self.job_id} runs on {host}, but its notebook server did not report within"
                     f" {self.launch_timeout:g} seconds. Its log is ~/.hpchub/logs/{self.job_id}.log on the cluster.",
                     reason="no_report",
@@ -238,10 +245,10 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             where += f". Expected to start: {self._job.start.replace('T', ' ')}"
         return f"{where}."
 
-    def _ended(self) -> SpawnException:
+    def _ended(self) -> StartError:
         detail = self._job.detail if self._job else "gone from the queue"
         log = f"~/.hpchub/logs/{self.job_id}.log"
-        return SpawnException(
+        return StartError(
             f"Your job {self.job_id} ended before its notebook server was ready ({detail})."
             f" If it ran, its log is {log} on the cluster.",
             reason="ended",

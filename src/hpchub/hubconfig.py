@@ -73,12 +73,10 @@ def _identity(c: Any, settings: dict[str, Any]) -> None:
     c.JupyterHub.cookie_max_age_days = 1
     c.JupyterHub.cookie_secret_file = settings["cookie_secret_file"]
     c.JupyterHub.oauth_token_expires_in = 24 * 3600
-    cookies = {"secure": True, "samesite": "Lax", "httponly": True}
     c.JupyterHub.tornado_settings = {
-        "cookie_options": cookies,
+        "cookie_options": {"secure": True, "samesite": "Lax", "httponly": True},
         "hpchub_notebook_ports": settings["notebook_ports"],
     }
-    c.Spawner.cookie_options = cookies
 
 
 def _sessions(c: Any, settings: dict[str, Any], path: str) -> None:

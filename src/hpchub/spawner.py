@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from jupyterhub.spawner import Spawner
-from tornado import web
 from traitlets import Unicode, default
 from wrapspawner import ProfilesSpawner, WrapSpawner
 
-from hpchub.batch import SPAWNERS, JobSpawner
+from hpchub.batch import SPAWNERS, JobSpawner, StartError
 from hpchub.model import Cluster, Profile
 from hpchub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 
@@ -61,16 +60,18 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             formdata: field name to list of values.
 
         Raises:
-            web.HTTPError: 400 unless there is exactly one field ``profile`` with one value.
+            StartError: 400 unless there is exactly one field ``profile`` with one value.
         """
         unknown = sorted(set(formdata) - {"profile", "_xsrf"})
         if unknown:
-            raise web.HTTPError(400, f"The form has no field {unknown[0][:80]!r}; its one field is 'profile'.")
+            raise StartError(
+                f"The form has no field {unknown[0][:80]!r}; its one field is 'profile'.", reason="bad_choice"
+            )
         return self._checked({"profile": (formdata.get("profile") or [None])[0]})
 
     def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
         """A link starts nothing: a start needs the form."""
-        raise web.HTTPError(400, "A link cannot start a session. Choose a profile below and press Start.")
+        raise StartError("A link cannot start a session. Choose a profile below and press Start.", reason="bad_choice")
 
     @default("apply_user_options")
     def _apply_user_options_default(self) -> Any:
@@ -85,15 +86,17 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         """The options, if they are a choice that the form offers.
 
         Raises:
-            web.HTTPError: 400, with the valid keys.
+            StartError: 400, with the valid keys.
         """
         keys = [profile.key for profile in self.profile_list.profiles]
         valid = f"The profiles are: {', '.join(keys)}."
         if not isinstance(options, dict) or set(options) != {"profile"}:
-            raise web.HTTPError(400, f"Choose a profile, and nothing else, as in {{'profile': {keys[0]!r}}}. {valid}")
+            raise StartError(
+                f"Choose a profile, and nothing else, as in {{'profile': {keys[0]!r}}}. {valid}", reason="bad_choice"
+            )
         key = options["profile"]
         if not isinstance(key, str) or key not in keys:
-            raise web.HTTPError(400, f"There is no profile {str(key)[:80]!r}. {valid}")
+            raise StartError(f"There is no profile {str(key)[:80]!r}. {valid}", reason="bad_choice")
         return {"profile": key}
 
     # -- from the choice to the session's own spawner
@@ -102,12 +105,12 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         """Grant a profile: wrapspawner's hook, which there keeps the last class for an unknown key.
 
         Raises:
-            web.HTTPError: 400, the profile is not offered.
+            StartError: 400, the profile is not offered.
         """
         self._checked({"profile": profile})
         granted = self.profile_list.get(profile)
         if granted is None:  # the list has changed since the line above
-            raise web.HTTPError(400, f"There is no profile {profile!r} any more.")
+            raise StartError(f"There is no profile {profile!r} any more.", reason="bad_choice")
         self._take(granted, self.profile_list.cluster(granted.cluster))
 
     def _take(self, profile: Profile, cluster: Cluster) -> None:
