@@ -15,7 +15,18 @@ from pydantic_core import ErrorDetails
 
 from hpchub import fields as f
 from hpchub.options import option_complaint
-from hpchub.problems import Problem, SiteError, label, listing, near, place, show, suggestion, type_complaint
+from hpchub.problems import (
+    Problem,
+    SiteError,
+    Unresolved,
+    label,
+    listing,
+    near,
+    place,
+    show,
+    suggestion,
+    type_complaint,
+)
 from hpchub.schedulers import SCHEDULERS
 
 __all__ = [
@@ -389,6 +400,8 @@ _DEFAULT_KERNEL = PythonKernel(name="python3", display_name="Python 3", kind="py
 class Site(Entry):
     """A whole site. Made by :meth:`from_vars`, which also compares the entries with one another."""
 
+    model_config = ConfigDict(validate_by_alias=True, validate_by_name=True)
+
     service: Service = Field(alias="hpc_service")
     """How the service is called and reached."""
     sso: Sso = Field(alias="hpc_sso")
@@ -550,7 +563,7 @@ class Part:
     drafts: list[Draft] = field(default_factory=list)
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any, depth: int = 0) -> Any:
     """The same in plain Python types: a template engine's own kinds of text, list and mapping are left behind."""
     if depth > 30:
         return show(value)
@@ -561,9 +574,9 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, int):
         return int(value)
     if isinstance(value, Mapping):
-        return {_plain(key, depth + 1): _plain(item, depth + 1) for key, item in value.items()}
+        return {plain(key, depth + 1): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item, depth + 1) for item in value]
+        return [plain(item, depth + 1) for item in value]
     return value
 
 
@@ -595,12 +608,15 @@ def _read_part(name: str, raw: Any, problems: list[Problem]) -> Part:
             )
         problems.append(Problem(name, "is missing", valid="describe it in the inventory's group_vars/all"))
         return Part()
-    raw = _plain(raw)
+    raw = plain(raw)
     if name == "hpc_install_environment":
         return _read_environment(name, raw, problems)
     if name in _MAPPINGS:
         draft = _read(_MAPPINGS[name], name, raw, problems)
         return Part(draft.value, [draft])
+    if isinstance(raw, Unresolved):
+        problems.append(Problem(name, raw.message))
+        return Part()
     if not isinstance(raw, list):
         problems.append(
             Problem(
@@ -679,6 +695,8 @@ def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> P
             valid=suggestion(location[-1], known, "valid keys"),
         )
     at = place(entry, raw, location)
+    if isinstance(at.value, Unresolved):
+        return Problem(at.entry, at.value.message, field=at.field)
     if error == "missing":
         return Problem(at.entry, "is missing", field=at.field, valid="write it")
     value = "" if kind.hidden or "environment" in location or not location else show(at.value)
@@ -721,6 +739,17 @@ def _keys_at(kind: type[BaseModel], raw: Any, location: Sequence[int | str]) -> 
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 kind = candidate
     return list(kind.model_fields)
+
+
+def looks_like_ours(name: str) -> bool:
+    """Whether a variable's name is ours, begins as ours do, or nearly is one of ours."""
+    return name.startswith("hpc_") or near(name, VARIABLES, cutoff=0.9) is not None
+
+
+def controller_files(site: Site) -> list[tuple[str, str, str]]:
+    """The files on the controller that a site names: entry, field, path; the path is empty where none is named."""
+    tls = [("hpc_tls", name, getattr(site.tls, name)) for name in ("certificate", "key", "ca")]
+    return [*tls, ("hpc_sso", "ca_bundle", site.sso.ca_bundle)]
 
 
 def _unknown_variables(variables: Mapping[str, Any]) -> Iterator[Problem]:
@@ -947,7 +976,7 @@ def _compare_groups(clusters: Part, inventory: Mapping[str, Any]) -> Iterator[Pr
     """The clusters against the inventory's groups."""
     groups = {
         str(group): [str(host) for host in hosts]
-        for group, hosts in _plain(inventory.get("groups", {})).items()
+        for group, hosts in plain(inventory.get("groups", {})).items()
         if isinstance(hosts, list)
     }
     hosts = {host for members in groups.values() for host in members}

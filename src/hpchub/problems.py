@@ -58,6 +58,18 @@ class SiteError(ValueError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+@dataclass(frozen=True)
+class Unresolved:
+    """Stands for a value whose expression could not be evaluated; every field refuses it with the reason."""
+
+    reason: str
+
+    @property
+    def message(self) -> str:
+        """The reason as one line of a message."""
+        return f"cannot be evaluated: {show(' '.join(self.reason.split()), 200)[1:-1]}"
+
+
 def show(value: object, limit: int = SHOWN) -> str:
     """A value as one printable line of at most ``limit`` characters, in the way YAML would take it: ``"4 GB"``."""
     try:
