@@ -1,0 +1,102 @@
+"""From the model to the arguments of the role ``scheduler_access``, and to the hub's own list of gates. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from hpchub.schedulers import gate_config
+
+if TYPE_CHECKING:
+    from hpchub.model import Site
+
+ACCOUNT = "hpchub"
+KEY_DIRECTORY = "/etc/hpchub/ssh"
+SOCKET_DIRECTORY = "/run/hpchub"
+CONTROL_DIRECTORY = "/run/jupyterhub"
+HOST_KEYS = ("ed25519", "ecdsa", "rsa")
+
+
+def submit_hosts(site: Site) -> list[str]:
+    """The hosts of the inventory that the hub submits to over ssh, in the order of the clusters."""
+    return list(dict.fromkeys(cluster.submit.host for cluster in site.clusters if cluster.submit.method == "ssh"))
+
+
+def hub_side(site: Site, facts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the hub holds for each cluster: ``[{"name", "method", "host", "host_keys": ["TYPE BASE64", …]}]``.
+
+    Args:
+        site: the model.
+        facts: Ansible's facts of each submit host, with those about its ssh host keys.
+
+    Raises:
+        LookupError: a submit host's host keys are not known.
+    """
+    clusters = []
+    for cluster in site.clusters:
+        keys = host_keys(facts.get(cluster.submit.host, {})) if cluster.submit.method == "ssh" else []
+        if cluster.submit.method == "ssh" and not keys:
+            raise LookupError(f"the ssh host keys of {cluster.submit.host}, submit host of {cluster.name}, are not known")
+        clusters.append(
+            {
+                "name": cluster.name,
+                "method": cluster.submit.method,
+                "host": cluster.submit.host,
+                "host_keys": keys,
+            }
+        )
+    return clusters
+
+
+def host_keys(facts: Mapping[str, Any]) -> list[str]:
+    """A host's public ssh keys as ``TYPE BASE64``, from Ansible's facts about it."""
+    names = [f"ssh_host_key_{kind}_public" for kind in HOST_KEYS]
+    return [f"{facts[f'{name}_keytype']} {facts[name]}" for name in names if name in facts]
+
+
+def submit_side(site: Site, host: str, *, is_hub: bool, public_keys: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The clusters that a host submits for: ``[{"name", "method", "public_key", "gate"}]``.
+
+    Args:
+        site: the model.
+        host: the host's name in the inventory.
+        is_hub: whether it is the hub, which submits for clusters of the method ``local``.
+        public_keys: the hub's public key for each cluster of the method ``ssh``.
+
+    Raises:
+        LookupError: the hub has no key for a cluster yet.
+    """
+    clusters = []
+    for cluster in site.clusters:
+        ssh = cluster.submit.method == "ssh"
+        if not (cluster.submit.host == host if ssh else is_hub):
+            continue
+        if ssh and cluster.name not in public_keys:
+            raise LookupError(f"the hub has no key for {cluster.name} yet: run the playbook for the hub too")
+        clusters.append(
+            {
+                "name": cluster.name,
+                "method": cluster.submit.method,
+                "public_key": public_keys[cluster.name] if ssh else "",
+                "gate": gate_config(cluster, site.access),
+            }
+        )
+    return clusters
+
+
+def gate_settings(site: Site) -> dict[str, dict[str, str]]:
+    """How the hub reaches each cluster's gate: ``gates`` of its settings, as ``hpchub.gates.make_gate`` takes them."""
+    gates = {}
+    for cluster in site.clusters:
+        if cluster.submit.method == "local":
+            gates[cluster.name] = {"method": "local", "socket": f"{SOCKET_DIRECTORY}/gate-{cluster.name}.sock"}
+        else:
+            gates[cluster.name] = {
+                "method": "ssh",
+                "host": cluster.submit.host,
+                "user": ACCOUNT,
+                "key": f"{KEY_DIRECTORY}/{cluster.name}",
+                "known_hosts": f"{KEY_DIRECTORY}/known_hosts",
+                "control_dir": CONTROL_DIRECTORY,
+            }
+    return gates
