@@ -21,7 +21,7 @@ from hpchub.runtime import Runtime, runtime
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Scheduler, Unanswered, render_batch_script
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 _STATUS = {
     JobState.PENDING: JobStatus.PENDING,
@@ -59,6 +59,8 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         self._seen = time.monotonic()
         self._job: Job | None = None
         self._message = "Your job is being submitted."
+        self.save: Callable[[], None] = lambda: None
+        """Writes the session down at once; set by the profiles spawner, which owns the database row."""
 
     # -- what it works with
 
@@ -297,9 +299,6 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         return 30 if self.job_id else 10
 
     # -- what survives a restart of the hub
-
-    def save(self) -> None:
-        """Have the session written down now; the profiles spawner, which owns the database row, replaces this."""
 
     def get_state(self) -> dict[str, Any]:
         """The job, and the session by which it is found."""

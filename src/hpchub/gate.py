@@ -91,11 +91,12 @@ def read_config(cluster: str | None) -> dict[str, Any]:
     Raises:
         Refused: the cluster is not configured on this host.
     """
-    if not CLUSTER_NAME.fullmatch(cluster or ""):
+    if cluster is None or not CLUSTER_NAME.fullmatch(cluster):
         raise Refused("the cluster's name is not well formed")
     path = CONFIG_DIRECTORY / (cluster + ".json")
     try:
-        return json.loads(path.read_text())
+        config: dict[str, Any] = json.loads(path.read_text())
+        return config
     except FileNotFoundError:
         raise Refused(f"this host does not submit for the cluster {cluster}") from None
     except (OSError, ValueError) as error:
@@ -164,13 +165,12 @@ def run(
             124,
             error=f"{command[0]} did not answer within {config.get('timeout', 60)} seconds",
         )
-    error = "" if done.returncode == 0 else f"{command[0]} failed with exit code {done.returncode}"
     return answer(
         command,
         done.returncode,
         done.stdout.decode(errors="replace"),
         done.stderr.decode(errors="replace"),
-        error,
+        "" if done.returncode == 0 else f"{command[0]} failed with exit code {done.returncode}",
     )
 
 
@@ -203,7 +203,8 @@ def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
         result["error"] = f"submitting as {account.pw_name} is not possible here: {detail or result['error']}"
         return result
     try:
-        return json.loads(result["stdout"])
+        answered: dict[str, Any] = json.loads(result["stdout"])
+        return answered
     except ValueError:
         return answer(command, 1, result["stdout"], result["stderr"], "the job program gave no answer")
 

@@ -48,7 +48,7 @@ class Runtime:
         try:
             status = path.stat()
             stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
-            if stamp != self._stamp:
+            if self._list is None or stamp != self._stamp:
                 self._list = load_profile_list(path)
                 self._stamp = stamp
         except (OSError, ValueError) as error:

@@ -37,8 +37,20 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     @property
     def profile_list(self) -> ProfileList:
-        """The profiles of now; ``profiles``, wrapspawner's trait, is a fixed list and is not used."""
-        return self.runtime.profiles
+        """The profiles of now; ``profiles``, wrapspawner's trait, is a fixed list and is not used.
+
+        Raises:
+            StartError: 503, there is no valid list.
+        """
+        try:
+            return self.runtime.profiles
+        except (OSError, ValueError) as error:
+            self.log.error("There is no valid profile list: %s", error)
+            raise StartError(
+                "The list of job profiles cannot be read at the moment. Please try again in a few minutes.",
+                reason="no_profiles",
+                status_code=503,
+            ) from None
 
     # -- the choice
 
@@ -48,7 +60,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             loader=FileSystemLoader(self.runtime.settings["template_paths"]), autoescape=select_autoescape()
         )
         profiles = self.profile_list
-        chosen = (self.orm_spawner.user_options or {}).get("profile") if self.orm_spawner else None
+        chosen = str((self.orm_spawner.user_options or {}).get("profile"))
         if profiles.get(chosen) is None:
             chosen = profiles.profiles[0].key
         return environment.get_template("profiles_form.html").render(profiles=profiles.profiles, chosen=chosen)
@@ -67,7 +79,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             raise StartError(
                 f"The form has no field {unknown[0][:80]!r}; its one field is 'profile'.", reason="bad_choice"
             )
-        return self._checked({"profile": (formdata.get("profile") or [None])[0]})
+        return self._checked({"profile": (formdata.get("profile") or [""])[0]})
 
     def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
         """A link starts nothing: a start needs the form."""
@@ -108,10 +120,11 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             StartError: 400, the profile is not offered.
         """
         self._checked({"profile": profile})
-        granted = self.profile_list.get(profile)
-        if granted is None:  # the list has changed since the line above
-            raise StartError(f"There is no profile {profile!r} any more.", reason="bad_choice")
-        self._take(granted, self.profile_list.cluster(granted.cluster))
+        profiles = self.profile_list
+        granted = profiles.require(profile)
+        cluster = profiles.cluster(granted.cluster)
+        assert cluster is not None  # noqa: S101 a list without it is not valid
+        self._take(granted, cluster)
 
     def _take(self, profile: Profile, cluster: Cluster) -> None:
         self._grant = {"profile": profile.model_dump(mode="json"), "cluster": cluster.model_dump(mode="json")}
@@ -127,8 +140,8 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
                 self.select_profile(self.user_options.get("profile", ""))
             # wrapspawner's second class would select again, by the options alone.
             WrapSpawner.construct_child(self)
-            self.child_spawner.save = self._save
         child: JobSpawner = self.child_spawner
+        child.save = self._save
         return child
 
     def _save(self) -> None:
