@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
-from hpchub.model import (
+from hpchub.entries import (
     AnyKernel,
     CommandKernel,
     CondaKernel,
@@ -25,12 +25,13 @@ from hpchub.model import (
     ModuleKernel,
     PythonKernel,
     RKernel,
-    Site,
     VenvKernel,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from hpchub.model import Site
 
 _KERNEL: TypeAdapter[AnyKernel] = TypeAdapter(Kernel)
 _IPYKERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}")

@@ -8,10 +8,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-OPTION_PATTERN = r"^(?:--[a-z][a-z0-9-]*(?:=[A-Za-z0-9_.,:=@/+*&|()\[\]-]+)?|-[A-Za-z](?: ?[A-Za-z0-9_.,:=@/+*&|()\[\]][A-Za-z0-9_.,:=@/+*&|()\[\]-]*)?)$"
+_VALUE = r"[A-Za-z0-9_.,:=@/+*&|()\[\]-]*"
+_OPTION = re.compile(rf"--[a-z][a-z0-9-]*(?:={_VALUE})?|-[A-Za-z](?: ?(?!-){_VALUE})?")
 """One option with its value: no quotes, no shell characters, no second option behind a space."""
-
-_OPTION = re.compile(OPTION_PATTERN.removesuffix("$") + r"\Z")
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def option_complaint(scheduler: str, option: str) -> tuple[str, str] | None:
     Returns:
         the complaint and what is valid, or None when it may stand.
     """
-    if not _OPTION.match(option):
+    if not _OPTION.fullmatch(option):
         return "is not a single option", "write each as an item of its own, as in [--exclusive, --qos=debug]"
     reserved = RESERVED.get(scheduler)
     if reserved is None:

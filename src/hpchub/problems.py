@@ -101,21 +101,25 @@ def suggestion(name: object, known: Sequence[str], what: str) -> str:
     return f'did you mean "{close}"?' if close else f"{what}: {listing(known)}"
 
 
+def did_you_mean(name: object, known: Sequence[str]) -> str:
+    """What is valid, and before it what is near."""
+    close = near(name, known)
+    return (f'did you mean "{close}"? ' if close else "") + f"valid: {listing(known)}"
+
+
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (type(None), "empty"),
+    (bool, "true or false"),
+    ((int, float), "a number"),
+    (str, "text"),
+    (Mapping, "a mapping"),
+    (Sequence, "a list"),
+)
+
+
 def type_complaint(value: object) -> str:
     """What a value of the wrong type is, for "is …, not …" messages."""
-    if value is None:
-        return "empty"
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, (int, float)):
-        return "a number"
-    if isinstance(value, str):
-        return "text"
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, Sequence):
-        return "a list"
-    return f"a {type(value).__name__}"
+    return next((words for kind, words in _KINDS if isinstance(value, kind)), f"a {type(value).__name__}")
 
 
 def label(value: object) -> str:

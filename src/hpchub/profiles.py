@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError, model_validator
 
-from hpchub.model import Cluster, Entry, Profile, Site
-from hpchub.problems import Problem, SiteError, listing, place, show
+from hpchub.entries import Cluster, Entry, Profile
+from hpchub.problems import Problem, listing, place, show
+
+if TYPE_CHECKING:
+    from hpchub.model import Site
 
 VERSION = 1
 """Of the list's form; a reader refuses any other."""
@@ -157,15 +160,3 @@ def load_profile_list(path: str | Path) -> ProfileList:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise ProfileListError(f"{path}: {reason}") from None
     return parse_profile_list(text, str(path))
-
-
-__all__ = [
-    "ProfileList",
-    "ProfileListError",
-    "SiteError",
-    "UnknownProfileError",
-    "load_profile_list",
-    "parse_profile_list",
-    "profile_list",
-    "to_json",
-]
