@@ -1,0 +1,98 @@
+"""The lab, a browser, and what is kept of a test that fails."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from .lab import Lab, LabError
+from .pages import Visitor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Remember on the test itself whether it failed: fixtures are still up when its teardown asks."""
+    report = yield
+    item.stash[_failed] = item.stash.get(_failed, False) or report.failed
+    return report
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    """The running lab of ``HPCHUB_LAB_DIR``."""
+    try:
+        return Lab.from_environment()
+    except LabError as error:
+        pytest.exit(str(error), returncode=2)
+
+
+@pytest.fixture(scope="session")
+def browser(lab: Lab) -> Iterator[Browser]:
+    """Chromium, with the service's names leading to the lab's hosts: nothing needs to be published."""
+    rules = f"MAP hub.localhost {lab.addresses['hub']}, MAP auth.localhost {lab.addresses['idp']}"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*ARGUMENTS, f"--host-resolver-rules={rules}"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitor(lab: Lab, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[[], Visitor]]:
+    """Makes visitors, each with a browser profile of their own; stops their servers afterwards."""
+    visitors: list[Visitor] = []
+
+    def arrive() -> Visitor:
+        context = browser.new_context(ignore_https_errors=True, viewport={"width": 1280, "height": 900})
+        visitors.append(Visitor(lab, context.new_page()))
+        return visitors[-1]
+
+    yield arrive
+    if request.node.stash.get(_failed, False):
+        keep_evidence(lab, request.node.name, [each.page for each in visitors])
+    for each in visitors:
+        each.leave_nothing_running()
+        each.page.context.close()
+
+
+@pytest.fixture
+def browser_page(visitor: Callable[[], Visitor]) -> Visitor:
+    """One visitor who has not signed in yet."""
+    return visitor()
+
+
+def keep_evidence(lab: Lab, test: str, pages: list[Page]) -> None:
+    """Save each page as picture and HTML, the hub host's journal and the queue, in ``HPCHUB_ARTIFACTS``."""
+    root = Path(os.environ.get("HPCHUB_ARTIFACTS") or Path.home() / ".cache" / "hpchub" / "artifacts")
+    directory = root / re.sub(r"[^\w.-]+", "_", test)
+    directory.mkdir(parents=True, exist_ok=True)
+    for number, page in enumerate(pages, start=1):
+        (directory / f"page{number}.html").write_text(f"<!-- {page.url} -->\n{page.content()}")
+        page.screenshot(path=directory / f"page{number}.png", full_page=True)
+    journal = ["journalctl", "--no-pager", "--lines=400", "--output=short-iso"]
+    (directory / "hub.journal").write_text(lab.run("hub", journal, check=False))
+    (directory / "squeue").write_text(lab.run("login1", ["squeue", "--all"], check=False))
+    print(f"evidence: {directory}")

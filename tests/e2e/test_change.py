@@ -1,0 +1,92 @@
+"""The administrator changes the inventory while people work."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+QUEUE = "e2e"
+
+
+class Site:
+    """A copy of the lab's inventory, and the playbook that an administrator runs on it."""
+
+    def __init__(self, lab, directory):
+        self.inventory = directory / "inventory"
+        self._environment = {**os.environ, "HPCHUB_LAB_DIR": str(lab.directory)}
+        shutil.copytree(REPOSITORY / "inventories" / lab.state["topology"], self.inventory)
+        host = self._run("ansible-inventory", "--host", lab.host("hub"))
+        self.clusters = json.loads(host)["hpc_clusters"]
+        self.profiles = json.loads(host)["hpc_profiles"]
+
+    def apply(self):
+        """Write the clusters and profiles of now and have the hosts follow."""
+        # The last file in the order of names wins; the site's own files stay as they are.
+        changed = self.inventory / "group_vars" / "all" / "zz-e2e.yml"
+        changed.write_text(json.dumps({"hpc_clusters": self.clusters, "hpc_profiles": self.profiles}))
+        self._run("ansible-playbook", "playbooks/site.yml", "--tags", "spawner_profiles")
+
+    def _run(self, program, *arguments):
+        done = subprocess.run(
+            [Path(sys.executable).parent / program, "-i", str(self.inventory), *arguments],
+            cwd=REPOSITORY,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{program}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture
+def site(lab, tmp_path):
+    """The lab's site, which is put back as it was afterwards; a partition of Slurm's for a new queue."""
+    site = Site(lab, tmp_path)
+    before = list(site.profiles), [dict(cluster) for cluster in site.clusters]
+    lab.run("login1", ["scontrol", "create", f"PartitionName={QUEUE}", "Nodes=ALL", "MaxTime=60", "State=UP"])
+    yield site
+    site.profiles, site.clusters = before
+    site.apply()
+    lab.run("login1", ["scontrol", "delete", f"PartitionName={QUEUE}"])
+
+
+def test_a_new_queue_and_profile(visitor, lab, site):
+    """Bob is offered the profile, and it starts; Alice's session goes on undisturbed, and so does the hub."""
+    alice, bob = visitor(), visitor()
+    alice.sign_in("alice")
+    notebook = alice.start(lab.profiles()[0]["key"]).new_notebook("python3")
+    notebook.run("kept = 6*7")
+    before = lab.jobs("alice")
+    hub = ["systemctl", "show", "--property=MainPID,ActiveEnterTimestamp", "jupyterhub"]
+    started = lab.run("hub", hub)
+
+    (cluster, *_) = site.clusters
+    queue = {"name": QUEUE, "max_cores": 1, "max_memory": "1G", "max_runtime": "1:00:00", "max_gpus": 0}
+    cluster["queues"] = [*cluster["queues"], queue]
+    new = {"key": "e2e", "display_name": "Added while Alice works", "cluster": cluster["name"], "queue": QUEUE}
+    site.profiles = [*site.profiles, {**new, "cores": 1, "memory": "512M", "runtime": "0:30:00"}]
+    site.apply()
+
+    bob.sign_in("bob")
+    assert new["display_name"] in bob.offered_profiles()["e2e"]
+    bob.start("e2e")
+    (job,) = lab.jobs("bob")
+    assert job.partition == QUEUE
+
+    assert notebook.run("kept") == "42"
+    assert lab.jobs("alice") == before
+    assert lab.run("hub", hub) == started
+
+    # The profile goes while Bob's session of that profile runs: the form forgets it, the session does not.
+    site.profiles = [profile for profile in site.profiles if profile["key"] != "e2e"]
+    site.apply()
+    carol = visitor()
+    carol.sign_in("carol")
+    assert "e2e" not in carol.offered_profiles()
+    assert lab.jobs("bob") == [job]
