@@ -7,24 +7,26 @@ from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _YEARS = 5
+_Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 def make_certificates(directory: Path, servers: dict[str, list[str]]) -> None:
-    """Make `ca.pem` and, for each server, `NAME.pem` and `NAME.key`, unless they are there already.
+    """Make `ca.pem`, for each server `NAME.pem` and `NAME.key`, and `signing.pem` with `signing.key` for tokens.
+
+    Nothing is done if they are there already.
 
     Args:
         directory: Where the PEM files are written; must exist.
         servers: The DNS names of each server's certificate, by the server's name.
     """
-    paths = [directory / "ca.pem", *(directory / f"{name}.pem" for name in servers)]
-    if all(path.exists() for path in paths):
+    if (directory / "ca.pem").exists():
         return
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hpchub lab CA")])
@@ -49,10 +51,16 @@ def make_certificates(directory: Path, servers: dict[str, list[str]]) -> None:
         )
         _write(directory / f"{name}.key", _pem(key), mode=0o600)
         _write(directory / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM))
+    rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hpchub lab tokens")])
+    _write(directory / "signing.key", _pem(rsa_key), mode=0o600)
+    signing = _builder(subject, subject, rsa_key).sign(rsa_key, hashes.SHA256())
+    _write(directory / "signing.pem", signing.public_bytes(serialization.Encoding.PEM))
+    # Last: its presence says that the others are there.
     _write(directory / "ca.pem", ca.public_bytes(serialization.Encoding.PEM))
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: _Key) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
@@ -66,7 +74,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivate
     )
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _pem(key: _Key) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
