@@ -21,6 +21,7 @@ from ansible.plugins.action import ActionBase
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 try:
     from hpchub import kernels, schedulers  # noqa: F401  (for the filters)
+    from hpchub.inventory import duplicate_keys
     from hpchub.model import Site, controller_files, looks_like_ours
     from hpchub.problems import Problem, SiteError, Unresolved, show
     from hpchub.profiles import profile_list
@@ -28,7 +29,7 @@ except ImportError as error:
     raise AnsibleError(f"the Python of Ansible lacks {error.name}: {sys.executable} -m pip install pydantic") from error
 
 
-class ActionModule(ActionBase):
+class ActionModule(ActionBase):  # type: ignore[misc]
     """The action."""
 
     _supports_check_mode = True
@@ -41,14 +42,14 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         described = {name: self._resolve(value) for name, value in variables.items() if looks_like_ours(name)}
-        problems: list[Problem] = []
+        problems: list[Problem] = duplicate_keys(variables.get("ansible_inventory_sources") or [])
         warnings: list[Problem] = []
         try:
             site = Site.from_vars(described, {"groups": variables.get("groups", {})})
-            problems = _absent_files(site)
+            problems += _absent_files(site)
             warnings = site.warnings()
         except SiteError as error:
-            problems = error.problems
+            problems += error.problems
         if arguments["report"]:
             result["problems"] = [problem.as_dict() for problem in problems]
             result["warned"] = [warning.as_dict() for warning in warnings]

@@ -1,0 +1,80 @@
+"""What Ansible does not say of an inventory's files: keys that are written twice, of which the last one counts.
+
+Ansible can refuse them itself, but then names neither file nor line and says nothing of any other mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import yaml
+
+from hpchub.problems import Problem, show
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SUFFIXES = {"", ".yml", ".yaml"}
+
+
+def duplicate_keys(sources: Iterable[str | Path]) -> list[Problem]:
+    """The keys that are written twice in one mapping.
+
+    Args:
+        sources: inventories, as ``ansible_inventory_sources`` has them: directories or files.
+    """
+    return [problem for path in _files(sources) for problem in _duplicates_in(path)]
+
+
+def _files(sources: Iterable[str | Path]) -> list[Path]:
+    """The YAML files of inventories, each once."""
+    found: dict[Path, None] = {}
+    for source in map(Path, sources):
+        directory = source if source.is_dir() else source.parent
+        tops = directory.iterdir() if source.is_dir() else [source]
+        below = (path for name in ("group_vars", "host_vars") for path in (directory / name).rglob("*"))
+        for path in sorted([*tops, *below]):
+            # The inventory itself may be a program or an ini file; only its variables may lack a suffix.
+            suffixes = _SUFFIXES if path.parent != directory else _SUFFIXES - {""}
+            if path.suffix in suffixes and path.is_file():
+                found[path] = None
+    return list(found)
+
+
+def _duplicates_in(path: Path) -> Iterator[Problem]:
+    try:
+        document = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeError, yaml.YAMLError):  # Ansible has said so, or has its own way to read it
+        return
+    if document is not None:
+        yield from _duplicates(document, path)
+
+
+def _duplicates(top: yaml.Node, path: Path) -> Iterator[Problem]:
+    # An anchor may lead in a circle: every node is looked at once.
+    waiting, seen = [top], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            waiting.extend(value for _, value in node.value)
+            yield from _repeated(node, path)
+
+
+def _repeated(mapping: yaml.MappingNode, path: Path) -> Iterator[Problem]:
+    lines: dict[str, int] = {}
+    for key, _ in mapping.value:
+        if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
+            continue
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            yield Problem(
+                f"{path}:{line}",
+                f"is written twice, in line {lines[key.value]} already",
+                field=show(key.value, 40),
+                valid="leave one of them out",
+            )
+        lines.setdefault(key.value, line)
