@@ -49,7 +49,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
 
     session = Unicode(help="This session's name, 16 hexadecimal digits: in the job's name and its files.")
     reported = Bool(False, help="Whether the job has told its port.")
-    launch_timeout = Float(180, help="Seconds from the job's start until the notebook server has told its port.")
+    launch_timeout = Float(
+        360, help="Seconds from the job's start until its server's report; the launcher gives up before, and says why."
+    )
     stop_timeout = Float(30, help="Seconds to wait for the job's end after it was cancelled.")
     startup_poll_interval = Float(1.0, help="Seconds between two looks at the scheduler's answer during a start.")
     answer_max_age = Float(20.0, help="Seconds for which an answer of the scheduler's is new enough for a poll.")

@@ -60,7 +60,7 @@ def test_slurm_directives() -> None:
 def test_the_script_holds_the_directives_and_the_launcher() -> None:
     script = render_batch_script(CLUSTER, profile(), session="a" * 16, hub="h", username="alice")
     lines = script.splitlines()
-    assert lines[0] == "#!/bin/bash -l"
+    assert lines[0] == "#!/bin/bash"
     assert lines[1] == f"#SBATCH --job-name=hpchub-{'a' * 16}"
     assert lines[2] == f"#SBATCH --comment=hpchub/h/alice/{'a' * 16}"
     assert lines[-1] == f"exec /opt/hpchub/notebook/current/bin/hpchub-launch {'a' * 16}"

@@ -81,7 +81,7 @@ class Slurm(Scheduler):
     job_id_pattern = r"[0-9]+"
 
     def directives(self, profile: Profile, *, session: str, comment: str) -> list[str]:
-        """See Scheduler.directives. ``--export=NIL``: the job starts from nothing but a login shell's environment."""
+        """See Scheduler.directives. ``--export=NIL``: the job starts from nothing but what its script sets."""
         found = [
             f"--job-name=hpchub-{session}",
             f"--comment={comment}",
