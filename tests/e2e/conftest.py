@@ -8,25 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
 
+from .browser import chromium
 from .lab import Lab, LabError
 from .pages import Visitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+    from playwright.sync_api import Browser, Page
 
 _failed = pytest.StashKey[bool]()
 
@@ -50,14 +40,9 @@ def lab() -> Lab:
 
 @pytest.fixture(scope="session")
 def browser(lab: Lab) -> Iterator[Browser]:
-    """Chromium, with the service's names leading to the lab's hosts: nothing needs to be published."""
-    rules = f"MAP hub.localhost {lab.addresses['hub']}, MAP auth.localhost {lab.addresses['idp']}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[*ARGUMENTS, f"--host-resolver-rules={rules}"]
-        )
+    """One Chromium for all tests."""
+    with chromium(lab) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

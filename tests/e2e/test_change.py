@@ -1,58 +1,24 @@
 """The administrator changes the inventory while people work."""
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+import copy
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from .site import Site
+
 QUEUE = "e2e"
-
-
-class Site:
-    """A copy of the lab's inventory, and the playbook that an administrator runs on it."""
-
-    def __init__(self, lab, directory):
-        self.inventory = directory / "inventory"
-        self._environment = {**os.environ, "HPCHUB_LAB_DIR": str(lab.directory)}
-        shutil.copytree(REPOSITORY / "inventories" / lab.state["topology"], self.inventory)
-        host = self._run("ansible-inventory", "--host", lab.host("hub"))
-        self.clusters = json.loads(host)["hpc_clusters"]
-        self.profiles = json.loads(host)["hpc_profiles"]
-
-    def apply(self):
-        """Write the clusters and profiles of now and have the hosts follow."""
-        # The last file in the order of names wins; the site's own files stay as they are.
-        changed = self.inventory / "group_vars" / "all" / "zz-e2e.yml"
-        changed.write_text(json.dumps({"hpc_clusters": self.clusters, "hpc_profiles": self.profiles}))
-        self._run("ansible-playbook", "playbooks/site.yml", "--tags", "spawner_profiles")
-
-    def _run(self, program, *arguments):
-        done = subprocess.run(
-            [Path(sys.executable).parent / program, "-i", str(self.inventory), *arguments],
-            cwd=REPOSITORY,
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{program}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+PROFILES = ("--tags", "spawner_profiles")
 
 
 @pytest.fixture
 def site(lab, tmp_path):
     """The lab's site, which is put back as it was afterwards; a partition of Slurm's for a new queue."""
     site = Site(lab, tmp_path)
-    before = list(site.profiles), [dict(cluster) for cluster in site.clusters]
+    before = copy.deepcopy((site.profiles, site.clusters))
     lab.run("login1", ["scontrol", "create", f"PartitionName={QUEUE}", "Nodes=ALL", "MaxTime=60", "State=UP"])
     yield site
     site.profiles, site.clusters = before
-    site.apply()
+    site.apply(*PROFILES)
     lab.run("login1", ["scontrol", "delete", f"PartitionName={QUEUE}"])
 
 
@@ -71,7 +37,7 @@ def test_a_new_queue_and_profile(visitor, lab, site):
     cluster["queues"] = [*cluster["queues"], queue]
     new = {"key": "e2e", "display_name": "Added while Alice works", "cluster": cluster["name"], "queue": QUEUE}
     site.profiles = [*site.profiles, {**new, "cores": 1, "memory": "512M", "runtime": "0:30:00"}]
-    site.apply()
+    site.apply(*PROFILES)
 
     bob.sign_in("bob")
     assert new["display_name"] in bob.offered_profiles()["e2e"]
@@ -85,7 +51,7 @@ def test_a_new_queue_and_profile(visitor, lab, site):
 
     # The profile goes while Bob's session of that profile runs: the form forgets it, the session does not.
     site.profiles = [profile for profile in site.profiles if profile["key"] != "e2e"]
-    site.apply()
+    site.apply(*PROFILES)
     carol = visitor()
     carol.sign_in("carol")
     assert "e2e" not in carol.offered_profiles()

@@ -1,0 +1,47 @@
+"""``bin/bench deploy|launch``: measure, print a table, and write the figures as JSON on request."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+from e2e.lab import LabError
+
+from bench import deploy, launch
+from bench.client import BenchError
+
+BENCHES = {"deploy": deploy, "launch": launch}
+
+
+def main() -> int:
+    """Run one bench; return the exit code."""
+    parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__)
+    benches = parser.add_subparsers(dest="bench", required=True)
+    for name, module in BENCHES.items():
+        bench = benches.add_parser(name, help=module.__doc__, description=module.__doc__)
+        module.options(bench)
+        bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+    arguments = parser.parse_args()
+    module = BENCHES[arguments.bench]
+    try:
+        result = module.run(arguments)
+    except (BenchError, LabError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(f"\n{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}\n")
+    rows = module.table(result)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for first, *others in rows:
+        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        print(first.ljust(widths[0]), *cells, sep="  ")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""Debian's Chromium, looking at the lab."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from playwright.sync_api import Browser, sync_playwright
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .lab import Lab
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def chromium(lab: Lab) -> Iterator[Browser]:
+    """A browser for which the service's names lead to the lab's hosts: nothing needs to be published."""
+    hub, idp = lab.addresses[lab.host("hub")], lab.addresses["idp"]
+    rules = f"--host-resolver-rules=MAP hub.localhost {hub}, MAP auth.localhost {idp}"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, rules])
+        yield browser
+        browser.close()
