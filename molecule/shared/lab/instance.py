@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lab import images
-from lab.certificates import make_certificates
 from lab.console import LabError, say, step
 from lab.host import (
     CACHE,
@@ -199,6 +198,9 @@ class Instance:
             key.unlink(missing_ok=True)
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"hpchub lab {self.name}", "-f", str(key)]
             subprocess.run(command, check=True)
+        # Here, so that all but `create` works without the Python environment.
+        from lab.certificates import make_certificates  # noqa: PLC0415
+
         make_certificates(self.directory, {"hub": [SERVICE_NAME, "hub", "node"], "idp": [IDP_NAME, "idp"]})
         if not (self.directory / "state.json").exists():
             self._write_state({})
@@ -251,6 +253,8 @@ class Instance:
             *self._label,
             f"--hostname={host.name}",
             *(f"--network={self.network}", f"--network-alias={host.name}", f"--ip={address}"),
+            # As on every desktop; a program that asks the resolver would not find them.
+            *(f"--add-host={name}:127.0.0.1" for name in (SERVICE_NAME, IDP_NAME)),
             *("--systemd=always", "--privileged", *LIMITS),
             *(f"--volume={source}:{target}" for source, target in (*volumes.items(), *named.items())),
             *([f"--publish=127.0.0.1:{host.port}:{host.port}"] if self._published and host.port else []),
