@@ -293,7 +293,11 @@ class Instance:
                 if host.name in addresses
             ],
         }
-        lines = [f"Host {name}\n  HostName {address}\n" for name, address in addresses.items()]
+        lines = [
+            f"Host {' '.join((host.name, *host.also))}\n  HostName {addresses[host.name]}\n"
+            for host in self.hosts
+            if host.name in addresses
+        ]
         lines.append(
             "Host *\n  User root\n"
             f"  IdentityFile {self.directory}/id_ed25519\n  IdentitiesOnly yes\n"

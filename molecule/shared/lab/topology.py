@@ -19,12 +19,14 @@ class Host:
         image: Which image of `lab.images` it runs.
         shared: Directories that all hosts with the same entry share, as a cluster's network file system would.
         port: The port that is published on this machine's loopback address, in the demo only.
+        also: Further names by which tests reach it over ssh: what it is, beside others, on a smaller topology.
     """
 
     name: str
     image: str
     shared: tuple[str, ...] = ()
     port: int | None = None
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,5 +49,5 @@ TOPOLOGIES = {
             _IDP,
         )
     ),
-    "single_node": Topology((Host("node", "node", port=SERVICE_PORT), _IDP)),
+    "single_node": Topology((Host("node", "node", port=SERVICE_PORT, also=("hub", "login1", "compute1")), _IDP)),
 }
