@@ -1,0 +1,251 @@
+"""The tests, in stages: what needs nothing first, then whole services on instances of the lab of their own."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from lab.host import CACHE, REPOSITORY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DESCRIPTION = """\
+bin/test: all tests of the repository. Without options it runs every stage but those marked with a star.
+
+stages:
+"""
+
+Judge = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Attributes:
+        name: Shown in the summary.
+        command: Argument vector, run in the repository.
+        environment: Added to this process's.
+        judge: Finds fault with the output of a command that succeeded.
+        needed: Whether the steps after it in the same stage make no sense without it.
+    """
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    judge: Judge | None = None
+    needed: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Steps that belong together, and what to do when they are over however they ended."""
+
+    name: str
+    about: str
+    steps: list[Step]
+    cleanup: list[Step] = field(default_factory=list)
+    default: bool = True
+
+
+def _no_change(output: str) -> str | None:
+    changed = re.findall(r"^\S+ +: ok=\d+ +changed=[1-9]\d*.*$", output, re.MULTILINE)
+    return "would change a host that has just converged:\n" + "\n".join(changed) if changed else None
+
+
+def _pytest(name: str, path: str, environment: dict[str, str] | None = None) -> Step:
+    return Step(name, [sys.executable, "-m", "pytest", path], environment or {})
+
+
+def _molecule(action: str, scenario: str, *, needed: bool = False, judge: Judge | None = None) -> Step:
+    # One command for each action, so that each has its time and verdict.
+    command = ["molecule", "--no-command-borders", action, "--scenario-name", scenario]
+    return Step(action, command, judge=judge, needed=needed)
+
+
+def _scenario(name: str, about: str, *more: Step) -> Stage:
+    return Stage(
+        name,
+        about,
+        [
+            # What an earlier run left behind is not what is to be tested.
+            _molecule("destroy", name, needed=True),
+            _molecule("converge", name, needed=True),
+            _molecule("idempotence", name),
+            _molecule("check", name, judge=_no_change),
+            _molecule("verify", name),
+            *more,
+        ],
+        cleanup=[_molecule("destroy", name)],
+    )
+
+
+def _lab(scenario: str) -> dict[str, str]:
+    return {"HPCHUB_LAB_DIR": str(CACHE / "lab" / scenario)}
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _stages() -> list[Stage]:
+    return [
+        Stage(
+            "lint",
+            "ruff, mypy, yamllint, ansible-lint",
+            [
+                Step("ruff", _python("ruff", "check", ".")),
+                Step("ruff format", _python("ruff", "format", "--check", ".")),
+                Step("mypy", _python("mypy")),
+                Step("yamllint", _python("yamllint", "--strict", ".")),
+                Step("ansible-lint", _python("ansiblelint", "--offline", "--strict")),
+            ],
+        ),
+        Stage("unit", "the package", [_pytest("pytest", "tests/unit")]),
+        Stage("repo", "specs, inventories, templates, documents", [_pytest("pytest", "tests/repo")]),
+        _scenario(
+            "default",
+            "Molecule on the demo's topology, then a browser on the service that it has deployed",
+            _pytest("e2e", "tests/e2e", _lab("default")),
+        ),
+        _scenario("single_node", "Molecule with everything on one host"),
+    ]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a step ended."""
+
+    stage: str
+    step: str
+    verdict: str
+    seconds: float
+
+
+def _run_step(step: Step) -> str:
+    """Run a step, showing its output; return PASS or FAIL."""
+    print(f"$ {shlex.join(step.command)}", flush=True)
+    output = []
+    with subprocess.Popen(
+        step.command,
+        cwd=REPOSITORY,
+        env={**os.environ, **step.environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout  # noqa: S101 - a pipe was asked for
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            output.append(line)
+    fault = step.judge("".join(output)) if step.judge and process.returncode == 0 else None
+    if fault:
+        print(f"{step.name}: {fault}", flush=True)
+    return "FAIL" if fault or process.returncode != 0 else "PASS"
+
+
+def _run_stage(stage: Stage, results: list[Result], *, keep: bool) -> None:
+    def run(step: Step) -> str:
+        print(f"\n=== {stage.name}: {step.name} ===", flush=True)
+        begin = time.monotonic()
+        # Should the run be interrupted here, the summary says where.
+        verdict = "FAIL"
+        try:
+            verdict = _run_step(step)
+        finally:
+            results.append(Result(stage.name, step.name, verdict, time.monotonic() - begin))
+        return verdict
+
+    try:
+        missing = False
+        for step in stage.steps:
+            if missing:
+                results.append(Result(stage.name, step.name, "SKIP", 0))
+            elif run(step) == "FAIL" and step.needed:
+                missing = True
+    finally:
+        if not keep:
+            for step in stage.cleanup:
+                run(step)
+
+
+def _summary(results: list[Result]) -> int:
+    print("\n=== summary ===")
+    for result in results:
+        print(f"{result.verdict}  {result.seconds:6.0f} s  {result.stage}: {result.step}")
+    count = {verdict: sum(result.verdict == verdict for result in results) for verdict in ("PASS", "FAIL", "SKIP")}
+    skipped = f", {count['SKIP']} skipped" if count["SKIP"] else ""
+    print(f"{count['PASS']} passed, {count['FAIL']} failed{skipped}", flush=True)
+    return 0 if results and not count["FAIL"] and not count["SKIP"] else 1
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "test.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("bin/test: another bin/test is at work on this machine; mend: wait until it has finished")
+        yield
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Run the stages asked for; return the exit code."""
+    stages = _stages()
+    width = max(len(stage.name) for stage in stages) + 2
+    listing = "".join(f"  {s.name:<{width}}{s.about}{'' if s.default else ' *'}\n" for s in stages)
+    parser = argparse.ArgumentParser(
+        prog="bin/test",
+        description=_DESCRIPTION + listing,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [stage.name for stage in stages]
+    parser.add_argument("--all", action="store_true", help="also the stages that are marked with a star")
+    parser.add_argument("--only", metavar="STAGE", action="append", choices=names, help="this stage; may be repeated")
+    parser.add_argument("--list", action="store_true", help="print the stages and their steps, and stop")
+    parser.add_argument("--keep", action="store_true", help="leave the instances of the lab running for a closer look")
+    options = parser.parse_args()
+    chosen = [s for s in stages if (s.name in options.only if options.only else s.default or options.all)]
+    if options.list:
+        print("\n".join(f"{stage.name}: {', '.join(step.name for step in stage.steps)}" for stage in stages))
+        return 0
+
+    # The end of a session must not leave containers behind either.
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    # Steps find the programs of this Python environment, whoever started it.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    results: list[Result] = []
+    with _alone():
+        try:
+            for stage in chosen:
+                _run_stage(stage, results, keep=options.keep)
+        except KeyboardInterrupt:
+            print("\nbin/test: interrupted", file=sys.stderr)
+            _summary(results)
+            return 130
+    return _summary(results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
