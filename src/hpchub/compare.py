@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic_core import PydanticUndefined
+
 from hpchub import fields as f
 from hpchub.entries import Entry, KernelBase, NotebookPorts, Queue, RKernel, Submit
 from hpchub.options import option_complaint
@@ -42,8 +44,8 @@ class Draft:
             return None
         if self.value is not None:
             return getattr(self.value, name)
-        info = self.kind.model_fields[name]
-        return self.raw.get(name, None if info.is_required() else info.get_default())
+        default = self.kind.model_fields[name].default
+        return self.raw.get(name, None if default is PydanticUndefined else default)
 
     def written(self, name: str) -> Any:
         """A field as it was written, right or wrong."""

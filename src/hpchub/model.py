@@ -156,6 +156,7 @@ class Site(Entry):
         return data
 
 
+PREFIX = "hpc_"
 VARIABLES: dict[str, str] = {str(info.alias): name for name, info in Site.model_fields.items()}
 """The inventory's variables, and the field of :class:`Site` for each."""
 
@@ -236,7 +237,7 @@ def _read_part(name: str, raw: Any, problems: list[Problem]) -> Part:
 def _read_list(name: str, raw: Any, problems: list[Problem], *, may_be_empty: bool) -> Part:
     """Read a variable that is a list of entries."""
     if isinstance(raw, Unresolved):
-        problems.append(Problem(name, raw.message))
+        problems.append(Problem(name, raw.message, valid=raw.valid))
         return Part()
     if not isinstance(raw, list):
         message = f"is {type_complaint(raw)}, not a list"
@@ -272,7 +273,7 @@ def _read_item(name: str, entry: str, raw: Any, problems: list[Problem]) -> Draf
     if "kind" not in raw:
         problems.append(Problem(entry, "is missing", field="kind", valid=f"valid: {listing(KERNEL_KINDS)}"))
     elif isinstance(kind, Unresolved):
-        problems.append(Problem(entry, kind.message, field="kind"))
+        problems.append(Problem(entry, kind.message, field="kind", valid=kind.valid))
     else:
         valid = did_you_mean(kind, list(KERNEL_KINDS))
         problems.append(Problem(entry, "is unknown", field="kind", value=show(kind), valid=valid))
@@ -295,7 +296,7 @@ def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> P
         )
     at = place(entry, raw, location)
     if isinstance(at.value, Unresolved):
-        return Problem(at.entry, at.value.message, field=at.field)
+        return Problem(at.entry, at.value.message, field=at.field, valid=at.value.valid)
     if error == "missing":
         return Problem(at.entry, "is missing", field=at.field, valid="write it")
     value = "" if kind.hidden or "environment" in location or not location else show(at.value)
@@ -342,7 +343,7 @@ def _keys_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
 
 def looks_like_ours(name: str) -> bool:
     """Whether a variable's name is ours, begins as ours do, or nearly is one of ours."""
-    return name.startswith("hpc_") or near(name, VARIABLES, cutoff=0.9) is not None
+    return name.startswith(PREFIX) or near(name, VARIABLES, cutoff=0.9) is not None
 
 
 def controller_files(site: Site) -> list[tuple[str, str, str]]:
@@ -354,11 +355,11 @@ def controller_files(site: Site) -> list[tuple[str, str, str]]:
 def _unknown_variables(variables: Mapping[str, Any]) -> Iterator[Problem]:
     """Names that begin as ours do, and names that nearly are ours: Ansible itself would pass over them in silence."""
     for name in sorted(str(name) for name in variables):
-        if name in VARIABLES:
+        if name in VARIABLES or not looks_like_ours(name):
             continue
-        if name.startswith("hpc_"):
-            yield Problem(
-                show(name, 60)[1:-1], "is not a variable of hpchub", valid=suggestion(name, list(VARIABLES), "valid")
-            )
-        elif close := near(name, VARIABLES, cutoff=0.9):
-            yield Problem(show(name, 60)[1:-1], "is not a variable of hpchub", valid=f'did you mean "{close}"?')
+        # The prefix that all have in common says nothing of what was meant.
+        suffixes = {known.removeprefix(PREFIX): known for known in VARIABLES}
+        close = near(name.removeprefix(PREFIX), suffixes) or ""
+        meant = suffixes.get(close) or near(name, VARIABLES, cutoff=0.9)
+        valid = f'did you mean "{meant}"?' if meant else f"valid: {listing(VARIABLES)}"
+        yield Problem(show(name, 60)[1:-1], "is not a variable of hpchub", valid=valid)

@@ -67,7 +67,12 @@ class Unresolved:
     @property
     def message(self) -> str:
         """The reason as one line of a message."""
-        return f"cannot be evaluated: {show(' '.join(self.reason.split()), 200)[1:-1]}"
+        return f"cannot be evaluated: {' '.join(self.reason.split())[:200]}"
+
+    @property
+    def valid(self) -> str:
+        """What to do about it."""
+        return "define it in the inventory, a secret in its vault" if self.reason.endswith("is undefined") else ""
 
 
 def show(value: object, limit: int = SHOWN) -> str:

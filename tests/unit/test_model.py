@@ -1,0 +1,426 @@
+"""The model: what is right is read, what is wrong is said in one line that names entry, field, value and remedy."""
+
+import copy
+import json
+import re
+
+import pytest
+
+from hpchub.model import VARIABLES, Site, SiteError, plain
+from hpchub.options import option_complaint
+from hpchub.problems import Unresolved, show
+
+GONE = object()
+
+GOOD = {
+    "hpc_service": {
+        "url": "https://hub.example.org:8443",
+        "name": "Hub",
+        "support": "help@example.org",
+        "api_host": "hub",
+    },
+    "hpc_sso": {
+        "metadata_url": "https://sso.example.org/.well-known/openid-configuration",
+        "client_secret": "W9x-real-secret",
+    },
+    "hpc_access": {"allowed_groups": ["hpc"], "admin_groups": ["admins"], "job_groups": ["hpc"]},
+    "hpc_clusters": [
+        {
+            "name": "demo",
+            "scheduler": "slurm",
+            "submit": {"method": "ssh", "host": "login1"},
+            "networks": ["10.0.0.0/8"],
+            "software": {"path": "/opt/hpchub", "shared": True},
+            "queues": [
+                {"name": "interactive", "max_cores": 16, "max_memory": "64G", "max_runtime": "12:00:00"},
+                {"name": "gpu", "max_cores": 8, "max_memory": "32G", "max_runtime": "1-00:00:00", "max_gpus": 2},
+            ],
+        }
+    ],
+    "hpc_profiles": [
+        {
+            "key": "small",
+            "display_name": "Small",
+            "cluster": "demo",
+            "queue": "interactive",
+            "cores": 2,
+            "memory": "4G",
+            "runtime": "8:00:00",
+        },
+        {
+            "key": "gpu",
+            "display_name": "GPU",
+            "cluster": "demo",
+            "queue": "gpu",
+            "cores": 4,
+            "memory": "16G",
+            "runtime": "1-00:00:00",
+            "gpus": 1,
+            "options": ["--exclusive"],
+        },
+    ],
+    "hpc_kernels": [
+        {"name": "python3", "display_name": "Python 3", "kind": "python"},
+        {"name": "ir", "display_name": "R", "kind": "r", "packages": ["r-cran-irkernel"]},
+    ],
+}
+
+GROUPS = {
+    "all": ["hub", "login1", "compute1"],
+    "hub": ["hub"],
+    "login_nodes": ["login1"],
+    "compute_nodes": ["compute1"],
+    "cluster_demo": ["login1", "compute1"],
+    "cluster_demo_login": ["login1"],
+    "cluster_demo_compute": ["compute1"],
+}
+
+CLUSTER, SMALL, GPU = 'hpc_clusters[0] (name "demo")', 'hpc_profiles[0] (key "small")', 'hpc_profiles[1] (key "gpu")'
+QUEUE = f'{CLUSTER} queues[0] (name "interactive")'
+
+
+def changed(path, value):
+    """The good site with one thing changed: ``path`` is dotted, numbers are positions, ``+`` appends."""
+    site = copy.deepcopy(GOOD)
+    *way, last = path.split(".")
+    at = site
+    for step in way:
+        at = at[int(step)] if step.isdigit() else at[step]
+    if last == "+":
+        at.append(value)
+    elif value is GONE:
+        del at[int(last) if last.isdigit() else last]
+    else:
+        at[int(last) if last.isdigit() else last] = value
+    return site
+
+
+def problems(variables, groups=None):
+    with pytest.raises(SiteError) as caught:
+        Site.from_vars(variables, None if groups is None else {"groups": groups})
+    return [str(problem) for problem in caught.value.problems]
+
+
+# One change each, and the beginning of the one line that it must give.
+WRONG = [
+    # the issue's own list
+    ("hpc_profiles.0.queue", "interactve", f'{SMALL}: queue "interactve" is not a queue of cluster "demo"; did you mean "interactive"? valid: interactive, gpu'),
+    ("hpc_profiles.0.cluster", "dmo", f'{SMALL}: cluster "dmo" is not a cluster of hpc_clusters; did you mean "demo"? valid: demo'),
+    ("hpc_profiles.0.memory", "4 GB", f'{SMALL}: memory "4 GB" is not a size; write a number and M, G or T, as in 4G'),
+    ("hpc_profiles.0.runtime", "8h", f'{SMALL}: runtime "8h" is not a time; write hours, minutes and seconds, as in "8:00:00"'),
+    ("hpc_profiles.1.key", "small", 'hpc_profiles[1] (key "small"): key "small" is taken already by entry 0'),
+    ("hpc_clusters.0.scheduler", "slrum", f'{CLUSTER}: scheduler "slrum" is unknown; did you mean "slurm"? available: slurm'),
+    ("hpc_clusters.0.scheduler", "torque", f'{CLUSTER}: scheduler "torque" is not available yet; available: slurm'),
+    ("hpc_profiles.0.cores", 17, f'{SMALL}: cores 17 is above max_cores 16 of queue "interactive" of cluster "demo"; ask for at most 16'),
+    ("hpc_profiles.0.memory", "1T", f'{SMALL}: memory "1T" is above max_memory "64G" of queue "interactive"'),
+    ("hpc_profiles.0.runtime", "1-00:00:00", f'{SMALL}: runtime "1-00:00:00" is above max_runtime "12:00:00" of queue'),
+    ("hpc_profiles.0.gpus", 1, f'{SMALL}: gpus 1 is above max_gpus 0 of queue "interactive"'),
+    ("hpc_kernels.0.kind", "pyton", 'hpc_kernels[0] (name "python3"): kind "pyton" is unknown; did you mean "python"? valid: python, r, venv, conda, module, container, command'),
+    ("hpc_profile", [], 'hpc_profile: is not a variable of hpchub; did you mean "hpc_profiles"?'),
+    ("hcp_profiles", [], 'hcp_profiles: is not a variable of hpchub; did you mean "hpc_profiles"?'),
+    ("hpc_colour", "red", "hpc_colour: is not a variable of hpchub; valid: hpc_service, hpc_sso"),
+    # shapes
+    ("hpc_profiles", {}, "hpc_profiles: {} is a mapping, not a list"),
+    ("hpc_profiles", None, "hpc_profiles: null is empty, not a list"),
+    ("hpc_profiles", [], "hpc_profiles: is empty; describe at least one"),
+    ("hpc_profiles", GONE, "hpc_profiles: is missing; describe it in the inventory's group_vars/all"),
+    ("hpc_clusters", GONE, "hpc_clusters: is missing"),
+    ("hpc_service", GONE, "hpc_service: is missing"),
+    ("hpc_service", "https://x", "hpc_service: is text, not a mapping"),
+    ("hpc_profiles.0", "small", "hpc_profiles[0]: is text, not a mapping; write key: value lines"),
+    ("hpc_profiles.0", None, "hpc_profiles[0]: is empty, not a mapping"),
+    ("hpc_profiles.0.cores", "2", f'{SMALL}: cores "2" is text, not a number; write a whole number from 1 to 100000, without quotes'),
+    ("hpc_profiles.0.cores", True, f"{SMALL}: cores true is not a whole number"),
+    ("hpc_profiles.0.cores", 2.5, f"{SMALL}: cores 2.5 is not a whole number"),
+    ("hpc_profiles.0.cores", None, f"{SMALL}: cores null is empty; write a whole number"),
+    ("hpc_profiles.0.cores", 0, f"{SMALL}: cores 0 is below 1"),
+    ("hpc_profiles.0.cores", GONE, f"{SMALL}: cores is missing; write it"),
+    ("hpc_profiles.0.memory", 4096, f"{SMALL}: memory 4096 is a number, not text; put it in quotes; write a number and M"),
+    ("hpc_profiles.0.memory", "0G", f'{SMALL}: memory "0G" is no memory at all'),
+    ("hpc_profiles.0.runtime", 28800, f"{SMALL}: runtime 28800 is a number: YAML reads a time without quotes as seconds"),
+    ("hpc_profiles.0.runtime", "0:00:00", f'{SMALL}: runtime "0:00:00" is no time at all'),
+    ("hpc_profiles.0.runtime", "1:75:00", f'{SMALL}: runtime "1:75:00" has more than 59 minutes'),
+    ("hpc_profiles.0.runtime", "1-25:00:00", f'{SMALL}: runtime "1-25:00:00" has more than 59 minutes or seconds, or days and more'),
+    ("hpc_profiles.0.display_name", ["Small"], f'{SMALL}: display_name ["Small"] is a list, not text of one line'),
+    ("hpc_profiles.0.display_name", "Small\nBig", f'{SMALL}: display_name "Small\\nBig" holds a line break'),
+    ("hpc_profiles.0.memmory", "4G", f'{SMALL}: "memmory" is an unknown key; did you mean "memory"?'),
+    ("hpc_profiles.0.zzz", "4G", f'{SMALL}: "zzz" is an unknown key; valid keys: key, display_name,'),
+    ("hpc_profiles.0.interface", "labb", f'{SMALL}: interface "labb" is unknown; valid: lab or notebook'),
+    ("hpc_profiles.0.key", "Small One", 'hpc_profiles[0] (key "Small One"): key "Small One" is not a profile\'s key'),
+    ("hpc_profiles.0.default_kernel", "pyhton3", f'{SMALL}: default_kernel "pyhton3" is not a kernel of cluster "demo"; did you mean "python3"? valid: python3, ir'),
+    # what reaches a batch script
+    ("hpc_profiles.0.account", "a\n#SBATCH --uid=0", f'{SMALL}: account "a\\n#SBATCH --uid=0" holds a line break'),
+    ("hpc_profiles.0.account", 'a"b', f'{SMALL}: account "a\\"b" is not an account'),
+    ("hpc_profiles.0.account", "a b", f'{SMALL}: account "a b" is not an account'),
+    ("hpc_profiles.0.account", 4041, f"{SMALL}: account 4041 is a number, not text; put it in quotes"),
+    ("hpc_profiles.0.reservation", "r;reboot", f'{SMALL}: reservation "r;reboot" is not a reservation'),
+    ("hpc_profiles.0.node_constraint", "a$(b)", f'{SMALL}: node_constraint "a$(b)" is not a constraint'),
+    ("hpc_profiles.0.options", "--exclusive", f'{SMALL}: options "--exclusive" is text, not a list'),
+    ("hpc_profiles.0.options", ["exclusive"], f'{SMALL}: options[0] "exclusive" is not an option'),
+    ("hpc_profiles.0.options", ["--time=1"], f'{SMALL}: options "--time=1" says again what runtime says'),
+    ("hpc_profiles.0.options", ["--wrap=id"], f'{SMALL}: options "--wrap=id" is set by hpchub; leave it out'),
+    ("hpc_profiles.0.options", ["--a\n#SBATCH --uid=0"], f'{SMALL}: options[0] "--a\\n#SBATCH --uid=0" holds a line break'),
+    ("hpc_clusters.0.queues.0.name", "a b", f'{CLUSTER} queues[0] (name "a b"): name "a b" is not a queue\'s name'),
+    # clusters
+    ("hpc_clusters.0.name", "Demo-1", 'hpc_clusters[0] (name "Demo-1"): name "Demo-1" is not a cluster\'s name'),
+    ("hpc_clusters.0.name", "demo_login", 'hpc_clusters[0] (name "demo_login"): name "demo_login" ends as the groups'),
+    ("hpc_clusters.0.submit", {"method": "ssh"}, f'{CLUSTER}: submit has the method "ssh" and no host'),
+    ("hpc_clusters.0.submit", {"method": "local", "host": "x"}, f'{CLUSTER}: submit has the method "local" and a host'),
+    ("hpc_clusters.0.submit.method", "telnet", f'{CLUSTER}: submit.method "telnet" is unknown; valid: ssh or local'),
+    ("hpc_clusters.0.networks", ["10.0.0.1/8"], f'{CLUSTER}: networks[0] "10.0.0.1/8" has bits set behind its prefix; write 10.0.0.0/8'),
+    ("hpc_clusters.0.networks", ["10.0.0.0"], f'{CLUSTER}: networks[0] "10.0.0.0" is not a network'),
+    ("hpc_clusters.0.networks", ["0.0.0.0/0"], f'{CLUSTER}: networks[0] "0.0.0.0/0" is everybody'),
+    ("hpc_clusters.0.networks", ["10.0.0.0/33"], f'{CLUSTER}: networks[0] "10.0.0.0/33" is not a network'),
+    ("hpc_clusters.0.networks", [], f"{CLUSTER}: networks is empty; write at least one"),
+    ("hpc_clusters.0.software.path", "opt/hpchub", f'{CLUSTER}: software.path "opt/hpchub" is not an absolute path'),
+    ("hpc_clusters.0.software.path", "/opt/../etc", f'{CLUSTER}: software.path "/opt/../etc" holds ..'),
+    ("hpc_clusters.0.software.shared", "yes", f'{CLUSTER}: software.shared "yes" is neither true nor false'),
+    ("hpc_clusters.0.queues.1.name", "interactive", f'{CLUSTER} queues[1] (name "interactive"): name "interactive" is taken already by entry 0'),
+    ("hpc_clusters.0.queues.0.max_memory", "64 GB", f'{QUEUE}: max_memory "64 GB" is not a size'),
+    ("hpc_clusters.0.queues.0.max_cors", 3, f'{QUEUE}: "max_cors" is an unknown key; did you mean "max_cores"?'),
+    ("hpc_clusters.0.queues.0.max_runtime", 43200, f"{QUEUE}: max_runtime 43200 is a number: YAML reads a time"),
+    ("hpc_clusters.0.queues.0.max_cores", GONE, f"{QUEUE}: max_cores is missing"),
+    ("hpc_clusters.+", GOOD["hpc_clusters"][0], 'hpc_clusters[1] (name "demo"): name "demo" is taken already by entry 0'),
+    # service
+    ("hpc_service.url", "http://hub.example.org", 'hpc_service: url "http://hub.example.org" is not a service\'s address; write https'),
+    ("hpc_service.url", "https://hub.example.org/jupyter", "hpc_service: url"),
+    ("hpc_service.url", "https://hub.example.org/", "hpc_service: url"),
+    ("hpc_service.url", "https://me:pw@hub.example.org", "hpc_service: url"),
+    ("hpc_service.url", "https://hub.example.org:99999", 'hpc_service: url "https://hub.example.org:99999" has a port that is none'),
+    ("hpc_service.api_port", 8443, "hpc_service: api_port 8443 is the port of the service itself"),
+    ("hpc_service.api_port", 20001, "hpc_service: api_port 20001 lies among the notebook_ports, 20000 to 29999"),
+    ("hpc_service.notebook_ports", {"first": 30000, "last": 20000}, "hpc_service: notebook_ports begins at 30000, above its end 20000"),
+    ("hpc_service.notebook_ports", {"first": 80, "last": 20000}, "hpc_service: notebook_ports.first 80 is below 1024"),
+    ("hpc_service.notebook_ports", {"frist": 2000}, 'hpc_service: notebook_ports "frist" is an unknown key; did you mean "first"?'),
+    # identity
+    ("hpc_sso.provider", "saml", "hpc_sso: provider is not available yet; available: oidc"),
+    ("hpc_sso.metadata_url", "http://sso.example.org/x", "hpc_sso: metadata_url is not an address"),
+    ("hpc_sso.client_secret", "CHANGE ME", "hpc_sso: client_secret is still a placeholder; put the real one into the inventory's vault"),
+    ("hpc_sso.client_secret", "", "hpc_sso: client_secret is empty"),
+    ("hpc_sso.client_secret", 12345678, "hpc_sso: client_secret is a number, not text"),
+    ("hpc_sso.client_secret", "exec:/bin/sh", "hpc_sso: client_secret holds one of"),
+    ("hpc_sso.client_secret", GONE, "hpc_sso: client_secret is missing"),
+    ("hpc_sso.scopes", ["profile"], "hpc_sso: scopes has no openid"),
+    ("hpc_sso.claims", {"user": "a b"}, "hpc_sso: claims.user is not a claim's name"),
+    ("hpc_sso.ca_bundle", "ca.pem", "hpc_sso: ca_bundle is not an absolute path"),
+    ("hpc_access.allowed_groups", "hpc", 'hpc_access: allowed_groups "hpc" is text, not a list'),
+    ("hpc_access.allowed_groups", ["a,b"], 'hpc_access: allowed_groups[0] "a,b" is not a group\'s name'),
+    ("hpc_access.admin_users", ["root"], 'hpc_access: admin_users[0] "root" is not a local account\'s or group\'s name'),
+    ("hpc_access.allowed_users", ["Alice"], 'hpc_access: allowed_users[0] "Alice" is not a local account\'s'),
+    ("hpc_access.minimum_uid", 0, "hpc_access: minimum_uid 0 is below 500"),
+    ("hpc_tls", {"certificate": "hub.pem", "key": "/k"}, 'hpc_tls: certificate "hub.pem" is not an absolute path'),
+    ("hpc_tls", {"certificate": "/hub.pem"}, "hpc_tls: key is empty; give certificate and key, or neither"),
+    ("hpc_tls", {"ca": "/ca.pem"}, 'hpc_tls: ca "/ca.pem" is given without a certificate'),
+    ("hpc_state_store", {"backend": "postgresql"}, 'hpc_state_store: backend "postgresql" is not available yet; available: sqlite'),
+    # kernels
+    ("hpc_kernels.0.kind", GONE, 'hpc_kernels[0] (name "python3"): kind is missing; valid: python, r'),
+    ("hpc_kernels.0.kind", ["python"], 'hpc_kernels[0] (name "python3"): kind ["python"] is unknown'),
+    ("hpc_kernels.1.name", "python3", 'hpc_kernels[1] (name "python3"): name "python3" is taken already by entry 0'),
+    ("hpc_kernels.1.clusters", ["dmo"], 'hpc_kernels[1] (name "ir"): clusters "dmo" is not a cluster of hpc_clusters; did you mean "demo"?'),
+    ("hpc_kernels.1.command", "bin/R", 'hpc_kernels[1] (name "ir"): command "bin/R" is neither a command\'s name nor an absolute path'),
+    ("hpc_kernels.+", {"name": "v", "kind": "venv", "path": "venv"}, 'hpc_kernels[2] (name "v"): path "venv" is not an absolute path'),
+    ("hpc_kernels.+", {"name": "v", "kind": "venv"}, 'hpc_kernels[2] (name "v"): path is missing'),
+    ("hpc_kernels.+", {"name": "m", "kind": "module", "modules": ["a; b"]}, 'hpc_kernels[2] (name "m"): modules[0] "a; b" is not a module\'s name'),
+    ("hpc_kernels.+", {"name": "c", "kind": "command", "command": ["x"], "language": "x"}, 'hpc_kernels[2] (name "c"): command ["x"] has no {connection_file}'),
+    ("hpc_kernels.+", {"name": "c", "kind": "container", "image": "docker://x"}, 'hpc_kernels[2] (name "c"): image "docker://x" is not an absolute path'),
+    ("hpc_kernels.+", {"name": "c", "kind": "python", "environment": {"A": 4}}, 'hpc_kernels[2] (name "c"): environment.A is a number, not text'),
+    ("hpc_kernels.+", {"name": "c", "kind": "python", "environment": {"A B": "4"}}, 'hpc_kernels[2] (name "c"): environment."A B" is not an environment variable\'s name'),
+    ("hpc_install_environment", {"A": 4}, "hpc_install_environment: A is a number, not text"),
+    ("hpc_install_environment", ["A=4"], "hpc_install_environment: is a list, not a mapping"),
+    # what Ansible could not evaluate
+    ("hpc_sso.client_secret", Unresolved("'vault_x' is undefined"), "hpc_sso: client_secret cannot be evaluated: 'vault_x' is undefined; define it in the inventory"),
+    ("hpc_profiles", Unresolved("'x' is undefined"), "hpc_profiles: cannot be evaluated: 'x' is undefined"),
+    ("hpc_kernels.0.kind", Unresolved("'x' is undefined"), 'hpc_kernels[0] (name "python3"): kind cannot be evaluated'),
+    ("hpc_profiles.0.cluster", Unresolved("'x' is undefined"), f"{SMALL}: cluster cannot be evaluated"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value", "expected"), WRONG, ids=[f"{w[0]}={show(w[1] if w[1] is not GONE else '(gone)', 30)}" for w in WRONG])  # fmt: skip
+def test_one_mistake_is_one_line(path, value, expected):
+    found = problems(changed(path, value))
+    matching = [line for line in found if line.startswith(expected)]
+    assert matching, found
+    others = [line for line in found if line not in matching]
+    # A wrong name may be missed elsewhere too; nothing else may follow from one mistake.
+    assert all("is not a" in line for line in others), others
+    assert all("\n" not in line for line in found)
+
+
+def wrong_groups():
+    def without(group):
+        return {name: hosts for name, hosts in GROUPS.items() if name != group}
+
+    return [
+        ("no-hub", GROUPS | {"hub": []}, "group hub: has 0 hosts; put exactly one host into it"),
+        ("two-hubs", GROUPS | {"hub": ["hub", "login1"]}, "group hub: has 2 hosts (hub, login1)"),
+        ("no-group", without("cluster_demo"), f"{CLUSTER}: has no group cluster_demo in the inventory"),
+        ("no-compute", GROUPS | {"compute_nodes": []}, f"{CLUSTER}: has no compute node: no host is in both"),
+        ("stray", GROUPS | {"cluster_demi": ["x"]}, 'group cluster_demi: names a cluster "demi" that hpc_clusters lacks; did you mean "demo"?'),
+        ("no-host", GROUPS | {"cluster_demo": ["compute1"], "login_nodes": [], "all": [], "cluster_demo_login": []}, f'{CLUSTER}: submit.host "login1" is not a host of the inventory'),
+        ("not-login", GROUPS | {"login_nodes": []}, f'{CLUSTER}: submit.host "login1" is not in both cluster_demo and login_nodes'),
+        ("homeless", GROUPS | {"compute_nodes": ["compute1", "hub"]}, "host hub: is in compute_nodes and in no cluster"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("groups", "expected"), [c[1:] for c in wrong_groups()], ids=[c[0] for c in wrong_groups()])
+def test_groups_and_clusters_must_agree(groups, expected):
+    found = problems(GOOD, groups)
+    assert [line for line in found if line.startswith(expected)] == found
+
+
+def test_a_good_site():
+    site = Site.from_vars(GOOD | {"ansible_user": "root", "http_proxy": "x"}, {"groups": GROUPS})
+    assert site.service.bind_port == 8443
+    assert site.service.notebook_ports.first == 20000
+    assert site.sso.claims.user == "preferred_username"
+    assert site.profile("gpu").memory_mib == 16384
+    assert site.profile("gpu").runtime_seconds == 86400
+    assert site.cluster("demo").queue("gpu").max_gpus == 2
+    assert site.cluster("nope") is None
+    assert site.warnings() == []
+
+
+def test_what_is_not_said_has_a_default():
+    site = Site.from_vars({name: value for name, value in GOOD.items() if name not in ("hpc_kernels", "hpc_access")})
+    assert [kernel.name for kernel in site.kernels] == ["python3"]
+    assert site.access.allowed_groups == []
+    assert "permits nobody to sign in" in str(site.warnings()[0])
+    url = Site.from_vars(changed("hpc_service", {"url": "https://jupyter.example.org"})).service
+    assert (url.bind_port, url.api_host) == (443, "jupyter.example.org")
+
+
+def test_the_dictionary_is_the_whole_site():
+    site = Site.from_vars(GOOD)
+    data = site.as_dict()
+    assert data["sso"]["client_secret"] == "W9x-real-secret"
+    assert json.loads(json.dumps(data)) == data
+    assert Site.model_validate(data) == site
+
+
+def test_all_problems_at_once_and_in_order():
+    site = changed("hpc_profiles.0.memory", "4 GB")
+    site["hpc_profiles"][0] |= {"runtime": "8h", "queue": "nope", "default_kernel": "nope"}
+    site["hpc_clusters"][0]["scheduler"] = "slrum"
+    site["hpc_clusters"][0]["queues"][1]["max_runtime"] = "x"
+    site["hpc_profiles"][1]["cores"] = 9
+    site["hpc_tsl"] = {}
+    found = problems(site)
+    assert len(found) == 8
+    assert sum("hpc_profiles[0]" in line for line in found) == 4
+
+
+def test_a_mistake_in_one_field_does_not_hide_the_limits_of_the_others():
+    site = changed("hpc_profiles.0.memory", "4 GB")
+    site["hpc_profiles"][0]["cores"] = 99
+    assert [line for line in problems(site) if "cores 99 is above max_cores 16" in line]
+
+
+@pytest.mark.parametrize("where", ["client_secret", "client_secert", "provider", "scopes", "ca_bundle", "metadata_url"])
+def test_a_secret_is_never_shown(where):
+    secret = "TOPSECRET" * 20 + '"'
+    for value in (secret, [secret], {"a": secret}):
+        site = changed(f"hpc_sso.{where}", value)
+        assert "TOPSECRET" not in "\n".join(problems(site))
+    assert "TOPSECRET" not in "\n".join(problems(changed("hpc_sso", secret)))
+    assert "TOPSECRET" not in "\n".join(problems(changed("hpc_install_environment", {"HTTPS_PROXY": ["TOPSECRET"]})))
+    assert "W9x" not in repr(Site.from_vars(GOOD))
+
+
+JUNK = [
+    None, True, 0, -1, 3.5, "", " ", "x" * 10_000, "ü\u202e", "\ud800", [], [[]], [None], {}, {"": ""}, {1: 2},
+    {None: None}, object(), b"bytes", {"name": {}}, [{"key": []}], "{{ x }}", float("nan"), 10**40, Unresolved("why"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: show(repr(junk), 20))
+def test_junk_anywhere_is_a_problem_and_never_a_traceback(junk):
+    def paths(value, path=()):
+        yield path
+        if isinstance(value, dict):
+            for key in value:
+                yield from paths(value[key], (*path, key))
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                yield from paths(item, (*path, str(i)))
+
+    for path in list(paths(GOOD))[1:]:
+        site = changed(".".join(path), junk)
+        try:
+            Site.from_vars(site, {"groups": GROUPS})
+        except SiteError as error:
+            for problem in error.problems:
+                assert "\n" not in str(problem)
+                assert len(problem.value) <= 80
+                assert problem.message
+
+
+def test_a_list_that_holds_itself():
+    circle = []
+    circle.append(circle)
+    assert problems(changed("hpc_profiles", circle))
+
+
+def test_plain_leaves_no_subclass_behind():
+    class Tagged(str):
+        __slots__ = ()
+
+    found = plain({Tagged("a"): [Tagged("b"), (Tagged("c"),)]})
+    assert found == {"a": ["b", ["c"]]}
+    assert {type(key) for key in found} | {type(found["a"][0])} == {str}
+
+
+def test_kernels_of_one_name_on_clusters_that_differ():
+    site = copy.deepcopy(GOOD)
+    site["hpc_clusters"].append(copy.deepcopy(site["hpc_clusters"][0]) | {"name": "other"})
+    site["hpc_kernels"][0]["clusters"] = ["demo"]
+    site["hpc_kernels"].append(site["hpc_kernels"][0] | {"clusters": ["other"]})
+    assert Site.from_vars(site)
+    site["hpc_profiles"][0]["default_kernel"] = "python3"
+    site["hpc_kernels"][0]["clusters"] = ["other"]
+    site["hpc_kernels"].pop()
+    assert "is not a kernel of cluster" in problems(site)[0]
+
+
+RESERVED_OPTIONS = [
+    "--partition=x", "--part=x", "-p x", "-px", "--time=1", "--tim=1", "-t1", "--mem=1", "--mem-per-cpu=1",
+    "--cpus-per-task=4", "-c4", "-n 4", "--ntasks=3", "-N2", "--output=x", "-ox", "-e x", "--error=x", "--export=ALL",
+    "--expor=ALL", "--export-file=/x", "--chdir=/", "-D /", "--job-name=x", "-J x", "--uid=0", "--uid=root", "--gid=0",
+    "--wrap=id", "--array=1-10", "-a 1", "--get-user-env", "--requeue", "--parsable", "--wait", "-W", "--gres=gpu:8",
+    "--gres=scratch:1,gpu:8", "--gre=gpu", "--gres=gres/gpu:1", "--gpus=8", "-G8", "--account=x", "--reservation=x", "-C x", "--clusters=x",
+    "--comment=x", "--e", "--no-r", "-H", "--hold", "--test-only", "--version", "--input=/etc/passwd",
+]  # fmt: skip
+PERMITTED_OPTIONS = [
+    "--exclusive", "--exclusive=user", "--qos=debug", "-q debug", "--gres=scratch:10", "--licenses=matlab:1", "--mail-type=END",
+    "--hint=nomultithread", "--nice", "--signal=B:USR1@60", "--mem-bind=local", "--exclude=node[1-3]", "-x node1", "-s",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("option", RESERVED_OPTIONS)
+def test_options_that_the_model_sets(option):
+    assert option_complaint("slurm", option)
+
+
+@pytest.mark.parametrize("option", PERMITTED_OPTIONS)
+def test_options_that_a_profile_may_carry(option):
+    assert option_complaint("slurm", option) is None
+
+
+@pytest.mark.parametrize("option", ["", "x", "-", "--", "--a b", "-q debug -t 1", "-q -t", "--x='y'", "--x=$y", "--x=`y`", "--x=#y", "--x=\\y", "-q  x", "--X=1"])  # fmt: skip
+def test_what_is_not_one_option(option):
+    assert option_complaint("slurm", option)[0] == "is not a single option"
+
+
+def test_the_schema_agrees_with_the_variables():
+    schema = Site.json_schema()
+    assert set(schema["properties"]) == set(VARIABLES)
+    assert schema["additionalProperties"] is False
+    kinds = schema["properties"]["hpc_kernels"]["items"]["discriminator"]["mapping"]
+    assert set(kinds) == {"python", "r", "venv", "conda", "module", "container", "command"}
+    for name, definition in schema["$defs"].items():
+        assert definition.get("description"), name
+        for key, field in definition["properties"].items():
+            assert field.get("description"), (name, key)
+    secret = schema["$defs"]["Sso"]["properties"]["client_secret"]
+    assert (secret["format"], secret["writeOnly"]) == ("password", True)
+    for pattern in re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', json.dumps(schema)):
+        re.compile(json.loads(f'"{pattern}"'))
