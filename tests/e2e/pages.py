@@ -138,6 +138,12 @@ class Visitor:
         assert not failed.count(), f"the start failed: {self.page.locator('body').inner_text()}"
         return JupyterLab(self.page, f"{self.lab.url}/user/{self._name}")
 
+    def wait_for_classic(self) -> Locator:
+        """From the progress page, or straight, to the classic interface's list of files, which is returned."""
+        files = self.page.locator("#filebrowser")
+        expect(files).to_be_visible(timeout=START)
+        return files
+
     def start(self, key: str) -> JupyterLab:
         """Choose a profile and wait until its JupyterLab can be worked in."""
         self.choose_profile(key)

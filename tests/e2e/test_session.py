@@ -4,6 +4,7 @@ import json
 import re
 from urllib.parse import quote
 
+import pytest
 from playwright.sync_api import expect
 
 from .lab import eventually
@@ -60,6 +61,19 @@ def test_every_profile_is_offered(browser_page, lab):
     assert list(offered) == [profile["key"] for profile in lab.profiles()]
     for profile in lab.profiles():
         assert profile["display_name"] in offered[profile["key"]]
+
+
+def test_the_classic_interface(browser_page, lab):
+    """A profile may open the classic notebook in place of JupyterLab; JupyterLab is there too."""
+    key = next((profile["key"] for profile in lab.profiles() if profile["interface"] == "notebook"), None)
+    if not key:
+        pytest.skip("the inventory has no profile with the classic interface")
+    browser_page.sign_in("bob")
+    browser_page.choose_profile(key)
+    browser_page.wait_for_classic()
+    assert "/user/bob/tree" in browser_page.page.url
+    browser_page.page.goto(f"{lab.url}/user/bob/lab")
+    browser_page.wait_for_lab()
 
 
 def test_second_factor(browser_page):
