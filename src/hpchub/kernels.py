@@ -5,7 +5,7 @@ environment prepared first, a program ``launch`` beside it. Jupyter puts the dir
 the notebook server's own environment in place of ``{prefix}``, and the connection file in place of
 ``{connection_file}`` (jupyter_client, ``KernelManager.format_kernel_cmd``).
 
-Users' own kernels, in ``~/.local/share/jupyter/kernels``, need nothing of this: Jupyter finds them first.
+Users' own kernels, in ``~/.local/share/jupyter/kernels``, need nothing of this: Jupyter finds them beside the site's.
 """
 
 from __future__ import annotations
@@ -205,49 +205,33 @@ exec "$@"
 
 
 def _container(kernel: ContainerKernel) -> str:
-    run = _apptainer(kernel) if kernel.runtime == "apptainer" else _charliecloud(kernel)
+    run = _APPTAINER if kernel.runtime == "apptainer" else _CHARLIECLOUD
+    binds = kernel.binds
+    if kernel.runtime == "charliecloud":  # it has no read-only binds, and no word for the other kind
+        binds = [bind.removesuffix(":ro").removesuffix(":rw") for bind in binds]
+    fixed = " ".join(shlex.quote(f"--bind={bind}") for bind in binds)
     return f"""#!/bin/bash
-# Becomes the kernel inside the container. The home and the directory of the connection file are there.
+# Becomes the kernel inside the container, where the home and the connection file are at their own places.
 image={shlex.quote(kernel.image)}
 if ! [ -e "$image" ]; then
     echo "kernel {kernel.name}: there is no image $image on $(uname -n)" >&2
     exit 1
 fi
-runtime_directory=$(dirname -- "$1")
+binds=({fixed})
+connection_directory=$(dirname -- "$1")
 shift
+case $connection_directory/ in
+"$HOME"/* | /tmp/*) ;;
+*) binds+=(--bind="$connection_directory") ;;
+esac
 {run}
 """
 
 
-def _lines(words: Sequence[str]) -> str:
-    return " \\\n    ".join(words)
-
-
-def _apptainer(kernel: ContainerKernel) -> str:
-    binds = [f"--bind {shlex.quote(bind)}" for bind in kernel.binds]
-    return _lines(
-        [
-            "exec apptainer exec",
-            '--bind "$HOME"',
-            '--bind "$runtime_directory"',
-            *binds,
-            '--pwd "$PWD"',
-            '"$image" "$@"',
-        ]
-    )
-
-
-def _charliecloud(kernel: ContainerKernel) -> str:
-    # Charliecloud has no read-only binds: its image is read-only, the rest is as on the node.
-    binds = [f"--bind={shlex.quote(bind.removesuffix(':ro').removesuffix(':rw'))}" for bind in kernel.binds]
-    return _lines(
-        [
-            "exec ch-run",
-            "--write-fake",
-            '--bind="$HOME"',
-            '--bind="$runtime_directory"',
-            *binds,
-            '--cd="$PWD"',
-            '"$image" -- "$@"',
-        ]
-    )
+_APPTAINER = 'exec apptainer exec --bind="$HOME" "${binds[@]}" --pwd "$PWD" "$image" "$@"'
+# --home puts the home at /home/USER and says so in HOME. Source: ch-run(1) of Charliecloud 0.31 and 0.38.
+_CHARLIECLOUD = """\
+if [ "$HOME" != "/home/$USER" ]; then
+    binds+=(--bind="$HOME")
+fi
+exec ch-run --home "${binds[@]}" --cd="$PWD" "$image" -- "$@\""""

@@ -191,9 +191,18 @@ def test_a_container_gets_the_home_and_the_connection_file(tmp_path, runtime, na
     arguments = done.stdout.splitlines()[0]
     assert str(tmp_path / "image") in arguments
     assert arguments.endswith(f"python -m ipykernel_launcher -f {tmp_path}/run dir/c.json")
-    for bound in (str(tmp_path), f"{tmp_path}/run dir", "/scratch"):
-        assert f"--bind {bound}" in arguments or f"--bind={bound}" in arguments
+    for bound in (str(tmp_path), "/scratch", "/a:/b"):
+        assert f"--bind={bound}" in arguments
+    assert f"--bind={tmp_path}/run dir" not in arguments  # it is in the home
     assert "foreign" not in done.stdout
+
+
+def test_a_connection_file_outside_the_home(tmp_path):
+    program(tmp_path / "bin" / "apptainer", SHOW)
+    kernel = {"name": "c", "kind": "container", "image": str(tmp_path)}
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    done = run(kernel, tmp_path, env={"PATH": path}, connection="/run/user/2001/c.json")
+    assert "--bind=/run/user/2001 " in done.stdout
 
 
 def test_a_container_image_that_is_gone(tmp_path):
