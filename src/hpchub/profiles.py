@@ -145,7 +145,8 @@ def parse_profile_list(text: str, name: str = "profile list") -> ProfileList:
         at = place(name, content, first["loc"])
         message = first.get("ctx", {}).get("message") or first["msg"].removeprefix("Value error, ")
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-        raise ProfileListError(f"{Problem(at.entry, message, field=at.field)}{more}") from None
+        value = show(at.value) if isinstance(at.value, (str, int)) else ""
+        raise ProfileListError(f"{Problem(at.entry, message, field=at.field, value=value)}{more}") from None
 
 
 def load_profile_list(path: str | Path) -> ProfileList:

@@ -1,0 +1,202 @@
+"""The command line: exit codes, what is printed, and what Ansible is asked."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from hpchub import cli
+from hpchub.model import Site
+from hpchub.profiles import profile_list, to_json
+
+SITE = Site.from_vars(
+    {
+        "hpc_service": {"url": "https://hub.example.org"},
+        "hpc_sso": {"metadata_url": "https://sso.example.org/x", "client_secret": "TOPSECRET"},
+        "hpc_clusters": [
+            {
+                "name": "demo",
+                "scheduler": "slurm",
+                "submit": {"method": "local"},
+                "networks": ["10.0.0.0/8"],
+                "queues": [{"name": "short", "max_cores": 4, "max_memory": "8G", "max_runtime": "1:00:00"}],
+            }
+        ],
+        "hpc_profiles": [
+            {
+                "key": key,
+                "display_name": key.title(),
+                "cluster": "demo",
+                "queue": "short",
+                "cores": cores,
+                "memory": "4G",
+                "runtime": "0:30:00",
+            }
+            for key, cores in (("small", 1), ("large", 4))
+        ],
+    }
+)
+
+
+@pytest.fixture
+def profiles(tmp_path):
+    path = tmp_path / "profiles.json"
+    path.write_text(to_json(profile_list(SITE)), encoding="utf-8")
+    return path
+
+
+def test_check_of_a_profile_list(profiles, capsys):
+    assert cli.main(["check", str(profiles)]) == 0
+    assert capsys.readouterr().out == f"{profiles}: valid, 1 cluster, 2 profiles\n"
+
+
+def test_check_of_a_list_that_is_wrong(profiles, capsys):
+    profiles.write_text(profiles.read_text().replace('"4G"', '"4 GB"'))
+    assert cli.main(["check", str(profiles)]) == 1
+    assert 'profiles[0] (key "small"): memory "4 GB" is not a size' in capsys.readouterr().out
+
+
+def test_check_as_json(profiles, capsys):
+    assert cli.main(["check", "--json", str(profiles)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"valid": True, "problems": [], "warnings": []}
+    profiles.write_text("{")
+    assert cli.main(["check", "--json", str(profiles)]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["valid"] is False
+    assert "is not JSON" in found["problems"][0]["text"]
+
+
+def test_plan_prints_each_batch_script(profiles, capsys):
+    assert cli.main(["plan", str(profiles)]) == 0
+    printed = capsys.readouterr()
+    assert [line for line in printed.out.splitlines() if line.startswith("## ")] == [
+        "## profile small, cluster demo, queue short",
+        "## profile large, cluster demo, queue short",
+    ]
+    assert "#SBATCH --cpus-per-task=4" in printed.out
+    assert "SESSION and USER stand for" in printed.err
+
+
+def test_plan_of_some_profiles(profiles, capsys):
+    assert cli.main(["plan", str(profiles), "large", "--json"]) == 0
+    (plan,) = json.loads(capsys.readouterr().out)
+    assert (plan["key"], plan["cluster"], plan["queue"]) == ("large", "demo", "short")
+    assert plan["script"].startswith("#!/bin/bash")
+
+
+def test_plan_of_a_profile_that_is_not_there(profiles, capsys):
+    assert cli.main(["plan", str(profiles), "huge"]) == 2
+    assert 'no profile "huge"; valid: small, large' in capsys.readouterr().err
+
+
+def test_plan_with_the_site_s_own_templates(profiles, tmp_path, capsys):
+    (tmp_path / "slurm.sh.j2").write_text("{{ profile.key }} on {{ cluster.name }}\n")
+    assert cli.main(["plan", str(profiles), "small", "--templates", str(tmp_path)]) == 0
+    assert "small on demo" in capsys.readouterr().out
+    assert cli.main(["plan", str(profiles), "--templates", str(tmp_path / "none")]) == 2
+    assert "no slurm.sh.j2 in" in capsys.readouterr().err
+
+
+def test_a_node_s_own_list_is_the_default(profiles, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "SLICE", profiles)
+    assert cli.main(["check"]) == 0
+    assert cli.main(["plan", "small"]) == 0
+    assert capsys.readouterr().out.count("## profile") == 1
+    monkeypatch.setattr(cli, "SLICE", profiles.with_name("none.json"))
+    assert cli.main(["check"]) == 2
+    assert "name an inventory or a profile list" in capsys.readouterr().err
+
+
+def test_a_path_that_is_not_there(capsys):
+    assert cli.main(["check", "/nowhere"]) == 2
+    assert capsys.readouterr().err == "hpchub: /nowhere: no such file or directory\n"
+
+
+def test_the_schema_is_json(capsys):
+    assert cli.main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == Site.json_schema()
+
+
+def test_help_tells_the_exit_codes(capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(["check", "--help"])
+    assert done.value.code == 0
+    assert "exit codes:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [[], ["chek"], ["check", "--jsn"]])
+def test_wrong_usage(words):
+    with pytest.raises(SystemExit) as done:
+        cli.main(words)
+    assert done.value.code == 2
+
+
+# An inventory is read by Ansible; these stand for it. The real one is asked in tests/repo.
+
+
+def ansible(tmp_path, monkeypatch, text):
+    path = tmp_path / "bin" / "ansible"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(cli.sys, "executable", str(path.with_name("python3")))
+    inventory = tmp_path / "site"
+    inventory.mkdir(exist_ok=True)
+    return str(inventory)
+
+
+def answer(**report):
+    return "cat <<'END'\nhub | SUCCESS => " + json.dumps({"changed": False, **report}) + "\nEND"
+
+
+def test_an_inventory_with_problems(tmp_path, monkeypatch, capsys):
+    problem = {"entry": "hpc_sso", "field": "x", "value": "", "message": "m", "valid": "v", "text": "hpc_sso: x m; v"}
+    text = answer(problems=[problem], warned=[], profile_list={})
+    assert cli.main(["check", ansible(tmp_path, monkeypatch, text)]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "hpc_sso: x m; v\n"
+    assert "1 problem" in printed.err
+    assert cli.main(["plan", ansible(tmp_path, monkeypatch, text)]) == 1
+    assert "hpc_sso: x m; v" in capsys.readouterr().err
+
+
+def test_a_valid_inventory_with_a_warning(tmp_path, monkeypatch, capsys):
+    warned = [{"entry": "hpc_access", "text": "hpc_access: permits nobody"}]
+    text = answer(problems=[], warned=warned, profile_list=profile_list(SITE))
+    inventory = ansible(tmp_path, monkeypatch, text)
+    assert cli.main(["check", inventory]) == 0
+    assert capsys.readouterr().out == (
+        f"warning: hpc_access: permits nobody\n{inventory}: valid, 1 cluster, 2 profiles\n"
+    )
+
+
+def test_the_vault_is_opened_with_the_file_that_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
+    text = f'echo "$@" > {tmp_path}/asked\n' + answer(problems=[], warned=[], profile_list=profile_list(SITE))
+    assert cli.main(["check", ansible(tmp_path, monkeypatch, text), "--vault-password-file", "pw"]) == 0
+    asked = (tmp_path / "asked").read_text()
+    assert "--vault-password-file=pw" in asked
+    assert "--module-name=hpchub_site" in asked
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "expected"),
+    [
+        ("echo '[WARNING]: No hosts matched, nothing to do' >&2", 1, "the inventory has no hosts"),
+        ("echo '[ERROR]: YAML parsing failed' >&2; exit 4", 1, "Ansible cannot read this inventory\n[ERROR]: YAML parsing failed"),
+        ("echo 'hub | FAILED! => {\"msg\": \"no\"}'; exit 2", 1, 'hub | FAILED! => {"msg": "no"}'),
+        ("echo 'hub | SUCCESS => {'", 1, "Ansible cannot read this inventory"),
+    ],
+)  # fmt: skip
+def test_an_inventory_that_ansible_refuses(tmp_path, monkeypatch, capsys, text, code, expected):
+    assert cli.main(["check", ansible(tmp_path, monkeypatch, text)]) == code
+    assert expected in capsys.readouterr().err
+
+
+def test_without_ansible(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli.sys, "executable", str(tmp_path / "python3"))
+    monkeypatch.setenv("PATH", os.fspath(tmp_path))
+    (tmp_path / "site").mkdir()
+    assert cli.main(["check", str(tmp_path / "site")]) == 2
+    assert "an inventory is read with Ansible, which is not installed" in capsys.readouterr().err
