@@ -99,7 +99,7 @@ def read_session(path: Path, patience: float = FILE_PATIENCE) -> dict[str, str]:
             time.sleep(0.5)
         except OSError as error:
             raise LaunchError(f"{path} cannot be opened: {error.strerror}") from None
-    with open(descriptor, encoding="utf-8") as stream:
+    with os.fdopen(descriptor, encoding="utf-8") as stream:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
             raise LaunchError(f"{path} is not a file of yours and is not trusted")
@@ -239,14 +239,18 @@ def trust(authority: str) -> ssl.SSLContext:
     return context
 
 
-def wait_for_server(port: int, patience: float = LISTEN_PATIENCE) -> bool:
-    """Wait until something listens on a port of this node; False when nothing came."""
+def wait_for_server(port: int, patience: float = LISTEN_PATIENCE) -> None:
+    """Wait until the server listens on its port.
+
+    Raises:
+        LaunchError: it does not within ``patience`` seconds.
+    """
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
-            return True
+            return
         time.sleep(0.1)
-    return False
+    raise LaunchError(f"the notebook server did not start within {patience:g} s")
 
 
 def report(session: dict[str, str], port: int, context: ssl.SSLContext, patience: float = REPORT_PATIENCE) -> None:
@@ -266,9 +270,7 @@ def report(session: dict[str, str], port: int, context: ssl.SSLContext, patience
         },
     )
     # Straight to the hub, as the server itself goes: a web proxy in the job's environment is not for this.
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     deadline = time.monotonic() + patience
     pause = 0.5
     maybe_taken = False
@@ -304,8 +306,7 @@ def answer_text(error: urllib.error.HTTPError) -> str:
 def report_when_ready(session: dict[str, str], port: int, context: ssl.SSLContext) -> None:
     """Report the port once the server listens; end the job, with a line that says why, when that is not possible."""
     try:
-        if not wait_for_server(port):
-            raise LaunchError(f"the notebook server did not start within {LISTEN_PATIENCE:.0f} s")
+        wait_for_server(port)
         report(session, port, context)
         say(f"the server listens on {socket.gethostname()}:{port}, and the hub knows")
     except LaunchError as error:
@@ -317,7 +318,7 @@ def report_when_ready(session: dict[str, str], port: int, context: ssl.SSLContex
 
 
 def serve(arguments: list[str], context: ssl.SSLContext) -> None:
-    """Become the single-user server. Its requests to the hub trust ``context``; its kernels' environment stays as it is."""
+    """Become the single-user server, whose requests to the hub trust ``context``; its kernels hear nothing of that."""
     from jupyterhub.httpclient import JupyterHubHTTPClient  # noqa: PLC0415
     from jupyterhub.singleuser import main as singleuser  # noqa: PLC0415
 

@@ -1,4 +1,3 @@
-#!/usr/bin/python
 """An Ansible module that makes a directory hold exactly the files that it is given."""
 
 from __future__ import annotations
@@ -6,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from pathlib import Path, PurePosixPath
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -67,40 +67,33 @@ removed:
 """
 
 DIRECTORY_MODE = 0o755
+ROOT = PurePosixPath()
+
+Files = dict[PurePosixPath, tuple[bytes, int]]
 
 
-def present(root):
-    """Return what is below ``root``: files by relative path with text (or None) and mode, and the directories with modes.
+def present(root: Path) -> tuple[Files, dict[PurePosixPath, int]]:
+    """What is below ``root``: the plain files with content and mode, and everything else with its mode.
 
-    Anything that is not a plain file, a symbolic link for one, counts as a file without text.
+    The mode of what is neither a plain file nor a directory, a symbolic link for one, is -1.
     """
-    files, directories = {}, {}
-    if not os.path.isdir(root):
-        return files, directories
-    directories[""] = os.stat(root).st_mode & 0o7777
-    for base, below, names in os.walk(root):
-        for name in below + names:
-            path = os.path.join(base, name)
-            relative = os.path.relpath(path, root)
-            mode = os.lstat(path).st_mode
-            if os.path.isdir(path) and not os.path.islink(path):
-                directories[relative] = mode & 0o7777
-            elif os.path.islink(path) or not os.path.isfile(path):
-                files[relative] = (None, 0)
-            else:
-                with open(path, "rb") as stream:
-                    files[relative] = (stream.read(), mode & 0o7777)
-    return files, directories
+    files: Files = {}
+    others: dict[PurePosixPath, int] = {}
+    if not root.is_dir():
+        return files, others
+    for path in [root, *root.rglob("*")]:
+        relative = PurePosixPath(path.relative_to(root))
+        mode = path.lstat().st_mode & 0o7777
+        if path.is_symlink():
+            others[relative] = -1
+        elif path.is_file():
+            files[relative] = (path.read_bytes(), mode)
+        else:
+            others[relative] = mode if path.is_dir() else -1
+    return files, others
 
 
-def parents(relative):
-    """Yield the directories that a relative path is in, the root of all as the empty text."""
-    while relative:
-        relative = os.path.dirname(relative)
-        yield relative
-
-
-def main():
+def main() -> None:
     """Entry point."""
     module = AnsibleModule(
         argument_spec={
@@ -118,54 +111,56 @@ def main():
         },
         supports_check_mode=True,
     )
-    root = module.params["path"]
-    wanted = {}
+    root = Path(module.params["path"])
+    wanted: Files = {}
     for file in module.params["files"]:
-        relative = os.path.normpath(file["path"])
-        if os.path.isabs(relative) or relative.split(os.sep)[0] in ("..", "."):
-            module.fail_json(msg=f"{file['path']} is not a path inside the directory")
+        relative = PurePosixPath(file["path"])
+        if relative.is_absolute() or ".." in relative.parts or relative == ROOT:
+            module.fail_json(msg=f"{file['path']!r} is not a path inside the directory")
         wanted[relative] = (file["content"].encode(), int(file["mode"], 8))
-    directories = {""}.union(*(parents(relative) for relative in wanted))
+    directories = {ROOT}.union(*(path.parents for path in wanted))
 
-    files, found = present(root)
-    written = sorted(relative for relative, file in wanted.items() if files.get(relative) != file)
-    strange = (set(files) - set(wanted)) | (set(found) - directories)
+    files, others = present(root)
+    written = sorted(path for path, file in wanted.items() if files.get(path) != file)
+    strange = (set(files) - set(wanted)) | {path for path in others if path not in directories or others[path] < 0}
     # What is below a directory that goes, goes with it.
-    removed = sorted(relative for relative in strange if not strange.intersection(filter(None, parents(relative))))
-    remade = sorted(relative for relative in directories if found.get(relative) != DIRECTORY_MODE)
+    removed = sorted(path for path in strange if not strange.intersection(path.parents))
+    remade = sorted(path for path in directories if others.get(path) != DIRECTORY_MODE)
 
-    result = {"changed": bool(written or removed or remade), "written": written, "removed": removed}
-    if module._diff:
-        result["diff"] = [
+    result = {
+        "changed": bool(written or removed or remade),
+        "written": [str(path) for path in written],
+        "removed": [str(path) for path in removed],
+        "diff": [
             {
-                "before_header": os.path.join(root, relative),
-                "after_header": os.path.join(root, relative),
-                "before": (files.get(relative, (b"", 0))[0] or b"").decode(errors="replace"),
-                "after": wanted.get(relative, (b"", 0))[0].decode(errors="replace"),
+                "before_header": str(root / path),
+                "after_header": str(root / path),
+                "before": files.get(path, (b"", 0))[0].decode(errors="replace"),
+                "after": wanted.get(path, (b"", 0))[0].decode(errors="replace"),
             }
-            for relative in written + removed
-        ]
+            for path in written + removed
+        ],
+    }
     if module.check_mode:
         module.exit_json(**result)
 
-    for relative in removed:
-        path = os.path.join(root, relative)
-        if relative in found:
-            shutil.rmtree(path)
+    os.umask(0o022)  # for the parents of the directory; root's own is 077 on many hardened systems
+    for path in removed:
+        if others.get(path, -1) >= 0:
+            shutil.rmtree(root / path)
         else:
-            os.unlink(path)
-    for relative in remade:
-        path = os.path.join(root, relative)
-        os.makedirs(path, exist_ok=True)
-        os.chmod(path, DIRECTORY_MODE)
-    for relative in written:
-        content, mode = wanted[relative]
-        descriptor, temporary = tempfile.mkstemp(dir=module.tmpdir)
-        with open(descriptor, "wb") as stream:
+            (root / path).unlink()
+    for path in remade:
+        (root / path).mkdir(parents=True, exist_ok=True)
+        (root / path).chmod(DIRECTORY_MODE)
+    for path in written:
+        content, mode = wanted[path]
+        # Beside its place, so that the last step is a rename: a kernel.json is never half there.
+        descriptor, temporary = tempfile.mkstemp(dir=(root / path).parent, prefix=".")
+        with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
-        os.chmod(temporary, mode)
-        module.atomic_move(temporary, os.path.join(root, relative), keep_dest_attrs=False)
-        os.chmod(os.path.join(root, relative), mode)
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(root / path)
     module.exit_json(**result)
 
 

@@ -7,50 +7,47 @@ and no process of this host has it open. When it was replaced is the time of its
 at the first sight of an environment that is no longer current, and removed from one that is current again.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import sys
 import time
+from pathlib import Path
 
 
-def open_here(directory):
-    """Tell whether a process of this host has a file below ``directory`` mapped, or is called by such a name."""
+def open_here(directory: Path) -> bool:
+    """Tell whether a process of this host has a file below a directory mapped, or was called by such a name."""
     inside = os.fsencode(directory) + b"/"
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        for name in ("cmdline", "maps"):
+    for name in ("cmdline", "maps"):
+        for path in Path("/proc").glob(f"[0-9]*/{name}"):
             try:
-                with open(f"/proc/{pid}/{name}", "rb") as file:
-                    if inside in file.read():
-                        return True
-            except OSError:  # gone meanwhile
-                break
+                if inside in path.read_bytes():
+                    return True
+            except OSError:  # the process is gone
+                continue
     return False
 
 
-def prune(path, keep, days, now):
-    """Return the names of the environments removed below ``path``."""
-    envs = os.path.join(path, "envs")
-    current = os.path.realpath(os.path.join(path, "current"))
-    others = []
-    for name in os.listdir(envs):
-        directory = os.path.join(envs, name)
-        marker = os.path.join(directory, ".replaced")
-        if os.path.realpath(directory) == current:
-            if os.path.exists(marker):
-                os.unlink(marker)
+def prune(path: Path, keep: int, days: float, now: float) -> list[str]:
+    """Remove what is to go below ``path``, and return the names; ``now`` is the time in seconds since 1970."""
+    current = (path / "current").resolve()
+    replaced = []
+    for environment in (path / "envs").iterdir():
+        marker = environment / ".replaced"
+        if environment.resolve() == current:
+            marker.unlink(missing_ok=True)
             continue
-        if not os.path.exists(marker):
-            with open(marker, "w"):
-                pass
-        others.append((os.path.getmtime(marker), name))
+        if not marker.exists():
+            marker.touch()
+        replaced.append((marker.stat().st_mtime, environment))
     removed = []
-    for replaced, name in sorted(others, reverse=True)[max(keep - 1, 0) :]:
-        directory = os.path.join(envs, name)
-        if now - replaced >= days * 86400 and not open_here(directory):
-            shutil.rmtree(directory)
-            removed.append(name)
+    for since, environment in sorted(replaced, reverse=True)[max(keep - 1, 0) :]:
+        if now - since >= days * 86400 and not open_here(environment.resolve()):
+            shutil.rmtree(environment)
+            removed.append(environment.name)
     return removed
 
 
 if __name__ == "__main__":
-    print("\n".join(prune(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), time.time())))
+    print("\n".join(prune(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), time.time())))

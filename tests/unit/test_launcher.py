@@ -1,0 +1,376 @@
+"""The launcher: it takes the session's secrets, holds a port, reports it, and hands over to the server."""
+
+import contextlib
+import errno
+import http.server
+import json
+import os
+import socket
+import stat
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from hpchub import launcher
+from hpchub.launcher import LaunchError
+
+NAME = "0123456789abcdef"
+SESSION = {
+    "JUPYTERHUB_API_TOKEN": "t0k3n",
+    "JUPYTERHUB_API_URL": "http://127.0.0.1:1/hub/api",
+    "JUPYTERHUB_SERVICE_PREFIX": "/user/alice/",
+    "JUPYTERHUB_SERVICE_URL": "http://0.0.0.0:0/user/alice/",
+    "HPCHUB_PORT_FIRST": "20000",
+    "HPCHUB_PORT_LAST": "29999",
+    "HPCHUB_INTERFACE": "lab",
+    "HPCHUB_DEFAULT_KERNEL": "",
+    "HPCHUB_API_CA": "",
+}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / f"{NAME}.json"
+    path.write_text(json.dumps(SESSION))
+    path.chmod(0o600)
+    return path
+
+
+# -- the session's file
+
+
+def test_file_is_read_and_removed(file):
+    assert launcher.read_session(file) == SESSION
+    assert not file.exists()
+
+
+def test_file_is_removed_also_when_others_could_read_it(file):
+    file.chmod(0o640)
+    with pytest.raises(LaunchError, match="read by others"):
+        launcher.read_session(file)
+    assert not file.exists()
+
+
+def test_link_is_not_followed(file, tmp_path):
+    link = tmp_path / "link.json"
+    link.symlink_to(file)
+    with pytest.raises(LaunchError, match="cannot be opened"):
+        launcher.read_session(link)
+    assert file.exists()
+
+
+def test_file_of_somebody_else_is_left_alone(file, monkeypatch):
+    somebody = os.getuid() + 1
+    monkeypatch.setattr(launcher.os, "getuid", lambda: somebody)
+    with pytest.raises(LaunchError, match="not a file of yours"):
+        launcher.read_session(file)
+    assert file.exists()
+
+
+def test_pipe_is_not_a_session(tmp_path):
+    path = tmp_path / "pipe.json"
+    os.mkfifo(path, 0o600)
+    # Somebody has to hold it open, or opening it to read would wait.
+    writer = os.open(path, os.O_RDWR)
+    with pytest.raises(LaunchError, match="not a file of yours"):
+        launcher.read_session(path)
+    os.close(writer)
+
+
+def test_missing_file_says_what_to_do(tmp_path):
+    with pytest.raises(LaunchError, match=r"is not there.*start a new session"):
+        launcher.read_session(tmp_path / "no.json", patience=0)
+
+
+def test_file_that_a_network_file_system_shows_late(tmp_path, monkeypatch):
+    path = tmp_path / "late.json"
+
+    def appear(_seconds):
+        path.write_text(json.dumps(SESSION))
+        path.chmod(0o600)
+
+    monkeypatch.setattr(launcher.time, "sleep", appear)
+    assert launcher.read_session(path) == SESSION
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        pytest.param("{", "not JSON", id="not-json"),
+        pytest.param("[]", "not an object", id="list"),
+        pytest.param('{"JUPYTERHUB_API_TOKEN": 1}', "not an object of strings", id="number"),
+        pytest.param(json.dumps(SESSION | {"LD_PRELOAD": "x"}), "LD_PRELOAD", id="foreign-variable"),
+        pytest.param(json.dumps(SESSION | {"JUPYTERHUB_API_TOKEN": ""}), "lacks JUPYTERHUB_API_TOKEN", id="no-token"),
+    ],
+)
+def test_file_that_the_gate_did_not_write(file, text, complaint):
+    file.write_text(text)
+    with pytest.raises(LaunchError, match=complaint):
+        launcher.read_session(file)
+
+
+# -- the port
+
+
+def test_port_is_held_and_can_still_be_listened_on():
+    held = launcher.hold_port(20000, 29999)
+    port = held.getsockname()[1]
+    assert 20000 <= port <= 29999
+    other = socket.socket()
+    with pytest.raises(OSError, match="in use"):
+        other.bind(("0.0.0.0", port))
+    # As tornado binds.
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(("0.0.0.0", port))
+    server.listen()
+    launcher.wait_for_server(port, patience=2)
+    for sock in (other, server, held):
+        sock.close()
+
+
+def test_two_sessions_never_hold_one_port():
+    first = launcher.hold_port(20000, 29999)
+    port = first.getsockname()[1]
+    with pytest.raises(LaunchError, match=f"no port from {port} to {port} is free"):
+        launcher.hold_port(port, port)
+    first.close()
+
+
+def test_waiting_for_a_server_ends():
+    held = launcher.hold_port(20000, 29999)
+    with pytest.raises(LaunchError, match=r"did not start within 0\.3 s"):
+        launcher.wait_for_server(held.getsockname()[1], patience=0.3)
+    held.close()
+
+
+# -- the server's environment and arguments
+
+
+def test_environment_has_the_sessions_variables_and_none_of_another():
+    job = {
+        "PATH": "/bin",
+        "HPCHUB_OLD": "1",
+        "JUPYTERHUB_API_TOKEN": "old",
+        "JUPYTER_PATH": "/mine",
+        "SLURM_JOB_ID": "7",
+    }
+    env = launcher.server_environment(job, SESSION, 23456, ["/opt/hpchub/jupyter"])
+    assert env["JUPYTERHUB_API_TOKEN"] == "t0k3n"
+    assert env["JUPYTERHUB_SERVICE_URL"] == "http://0.0.0.0:23456/user/alice/"
+    assert env["JUPYTER_PATH"] == "/opt/hpchub/jupyter:/mine"
+    assert (env["PATH"], env["SLURM_JOB_ID"]) == ("/bin", "7")
+    assert "HPCHUB_OLD" not in env
+    assert "HPCHUB_API_CA" not in env
+
+
+@pytest.mark.parametrize(
+    ("session", "opened"),
+    [
+        pytest.param({"HPCHUB_INTERFACE": "lab"}, "/lab", id="lab"),
+        pytest.param({"HPCHUB_INTERFACE": "notebook"}, "/tree", id="notebook"),
+        pytest.param(
+            {"HPCHUB_INTERFACE": "notebook", "JUPYTERHUB_DEFAULT_URL": "/lab/tree/x"}, "/lab/tree/x", id="said"
+        ),
+    ],
+)
+def test_interface(session, opened):
+    env = launcher.server_environment({}, SESSION | session, 23456, [])
+    assert env["JUPYTERHUB_DEFAULT_URL"] == opened
+
+
+@pytest.mark.parametrize(
+    ("url", "bound"),
+    [
+        pytest.param("", "http://0.0.0.0:23456/user/alice/", id="none"),
+        pytest.param("https://10.1.2.3:1/user/alice/", "https://10.1.2.3:23456/user/alice/", id="address-and-tls"),
+    ],
+)
+def test_service_url(url, bound):
+    env = launcher.server_environment({}, SESSION | {"JUPYTERHUB_SERVICE_URL": url}, 23456, [])
+    assert env["JUPYTERHUB_SERVICE_URL"] == bound
+
+
+def test_arguments_hold_the_default_kernel_and_no_secret():
+    arguments = launcher.server_arguments(SESSION | {"HPCHUB_DEFAULT_KERNEL": "ir"})
+    assert arguments == ["jupyterhub-singleuser", "--MultiKernelManager.default_kernel_name=ir"]
+
+
+@pytest.mark.parametrize("kernel", ["a b", "--help", "../x", "a\n"], ids=repr)
+def test_default_kernel_is_a_name(kernel):
+    with pytest.raises(LaunchError, match="not a kernel's name"):
+        launcher.server_arguments(SESSION | {"HPCHUB_DEFAULT_KERNEL": kernel})
+
+
+# -- the report
+
+
+class FakeHub(http.server.BaseHTTPRequestHandler):
+    """Answers with each of ``answers`` in turn; None is a lost answer."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append((self.path, dict(self.headers), json.loads(body)))
+        code = self.server.answers.pop(0)
+        if code is None:
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        text = json.dumps({"message": f"said {code}"}).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *_args):
+        pass
+
+
+@pytest.fixture
+def fake_hub(monkeypatch):
+    monkeypatch.setattr(launcher.time, "sleep", lambda _seconds: None)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
+    server.seen, server.answers = [], []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.session = SESSION | {"JUPYTERHUB_API_URL": f"http://127.0.0.1:{server.server_port}/hub/api"}
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_report_is_the_port_with_the_token(fake_hub):
+    fake_hub.answers = [201]
+    launcher.report(fake_hub.session, 23456, launcher.trust(""))
+    [(path, headers, body)] = fake_hub.seen
+    assert path == "/hub/api/batchspawner"
+    assert headers["Authorization"] == "token t0k3n"
+    assert body == {"port": 23456}
+
+
+def test_report_does_not_go_through_a_web_proxy(fake_hub, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    fake_hub.answers = [201]
+    launcher.report(fake_hub.session, 23456, launcher.trust(""))
+    assert len(fake_hub.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        pytest.param([503, 502, 201], id="hub-restarts"),
+        pytest.param([429, 201], id="too-many"),
+        pytest.param([None, 201], id="lost-request"),
+        pytest.param([None, 409], id="lost-answer"),
+    ],
+)
+def test_report_is_tried_again(fake_hub, answers):
+    fake_hub.answers = list(answers)
+    launcher.report(fake_hub.session, 23456, launcher.trust(""))
+    assert len(fake_hub.seen) == len(answers)
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 409])
+def test_report_that_is_refused(fake_hub, code):
+    fake_hub.answers = [code]
+    with pytest.raises(LaunchError, match=f"does not take this session's port: {code} said {code}"):
+        launcher.report(fake_hub.session, 23456, launcher.trust(""))
+
+
+def test_report_gives_up(capsys):
+    with pytest.raises(LaunchError, match=r"does not answer at http://127.0.0.1:1/hub/api/batchspawner: .*refused"):
+        launcher.report(SESSION, 23456, launcher.trust(""), patience=0)
+    assert "t0k3n" not in capsys.readouterr().err
+
+
+def test_failed_report_ends_the_job(monkeypatch, capsys):
+    killed = []
+    held = launcher.hold_port(20000, 29999)
+    wait = launcher.wait_for_server
+    monkeypatch.setattr(launcher, "wait_for_server", lambda port: wait(port, patience=0.1))
+    monkeypatch.setattr(launcher.os, "kill", lambda *arguments: killed.append(arguments))
+    launcher.report_when_ready(SESSION, held.getsockname()[1], launcher.trust(""))
+    held.close()
+    assert killed == [(os.getpid(), launcher.signal.SIGTERM)]
+    assert "did not start" in capsys.readouterr().err
+
+
+def test_authority_that_is_none():
+    with pytest.raises(LaunchError, match="certificate authority cannot be read"):
+        launcher.trust("-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
+
+
+# -- the home
+
+
+@pytest.mark.parametrize(
+    ("number", "complaint"),
+    [
+        pytest.param(errno.EDQUOT, "your home directory is full", id="over-quota"),
+        pytest.param(errno.ENOSPC, "your home directory is full", id="full"),
+        pytest.param(errno.EIO, "cannot be written", id="broken"),
+    ],
+)
+def test_home_that_cannot_be_written(tmp_path, monkeypatch, number, complaint):
+    def sync(_descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(launcher.os, "fsync", sync)
+    with pytest.raises(LaunchError, match=complaint):
+        launcher.check_space(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_home_with_space(tmp_path):
+    launcher.check_space(tmp_path / ".hpchub")
+    assert stat.S_IMODE((tmp_path / ".hpchub").stat().st_mode) == 0o700
+
+
+# -- all together
+
+
+def test_launch(tmp_path, monkeypatch, fake_hub):
+    directory = tmp_path / ".hpchub"
+    directory.mkdir()
+    path = directory / f"{NAME}.json"
+    path.write_text(json.dumps(fake_hub.session | {"HPCHUB_DEFAULT_KERNEL": "ir"}))
+    path.chmod(0o600)
+    settings = tmp_path / "settings.json"
+    settings.write_text('{"jupyter_path": ["/opt/hpchub/jupyter"]}')
+    reported = threading.Event()
+    served = SimpleNamespace()
+
+    def serve(arguments, _context):
+        served.arguments, served.environment, served.directory = arguments, dict(os.environ), Path.cwd()
+        server = socket.socket()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("0.0.0.0", int(os.environ["JUPYTERHUB_SERVICE_URL"].split(":")[2].split("/")[0])))
+        server.listen()
+        assert reported.wait(10)
+        server.close()
+
+    report = launcher.report
+    monkeypatch.setattr(launcher, "report", lambda *a: (report(*a), reported.set()))
+    monkeypatch.setattr(launcher, "serve", serve)
+    monkeypatch.setattr(launcher, "home_directory", lambda: tmp_path)
+    loaded = launcher.settings
+    monkeypatch.setattr(launcher, "settings", lambda: loaded(settings))
+    monkeypatch.setattr(launcher.sys, "argv", ["hpchub-launch", NAME])
+    monkeypatch.setattr(launcher.os, "environ", os.environ.copy())
+    monkeypatch.chdir(tmp_path)
+    fake_hub.answers = [201]
+
+    assert launcher.main() == 0
+    assert served.directory == tmp_path
+    assert served.environment["JUPYTER_PATH"].startswith("/opt/hpchub/jupyter")
+    assert "t0k3n" not in " ".join(served.arguments)
+    assert f":{fake_hub.seen[0][2]['port']}/" in served.environment["JUPYTERHUB_SERVICE_URL"]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("argv", [[], ["x"], ["../../etc/passwd"], [NAME, NAME]], ids=repr)
+def test_usage(monkeypatch, capsys, argv):
+    monkeypatch.setattr(launcher.sys, "argv", ["hpchub-launch", *argv])
+    assert launcher.main() == 1
+    assert "usage: hpchub-launch SESSION" in capsys.readouterr().err

@@ -1,0 +1,137 @@
+"""The role python_environment's own programs: naming a source tree, and removing old environments."""
+
+import base64
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROLE = Path(__file__).parents[2] / "roles" / "python_environment"
+DAY = 86400
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tree = load(ROLE / "filter_plugins" / "tree.py")
+prune = load(ROLE / "files" / "prune.py")
+
+
+@pytest.fixture
+def source(tmp_path):
+    root = tmp_path / "source"
+    (root / "src" / "package").mkdir(parents=True)
+    (root / "pyproject.toml").write_text("[project]\n")
+    (root / "src" / "package" / "__init__.py").write_text("x = 1\n")
+    return root
+
+
+INCLUDE = ["pyproject.toml", "README.md", "src"]
+
+
+def change(root):
+    (root / "src" / "package" / "__init__.py").write_text("x = 2\n")
+
+
+def add(root):
+    (root / "src" / "package" / "data.json").write_text("{}")
+
+
+def rename(root):
+    (root / "src" / "package" / "__init__.py").rename(root / "src" / "package" / "other.py")
+
+
+@pytest.mark.parametrize("edit", [change, add, rename])
+def test_a_changed_tree_has_another_name(source, edit):
+    before = tree.tree_hash(str(source), INCLUDE)
+    edit(source)
+    assert tree.tree_hash(str(source), INCLUDE) != before
+
+
+def test_what_is_not_source_does_not_count(source):
+    before = tree.tree_hash(str(source), INCLUDE)
+    (source / "tests").mkdir()
+    (source / "tests" / "test_x.py").write_text("")
+    (source / "src" / "package" / "__pycache__").mkdir()
+    (source / "src" / "package" / "__pycache__" / "x.pyc").write_text("")
+    (source / "src" / "package.egg-info").mkdir()
+    (source / "src" / "package.egg-info" / "PKG-INFO").write_text("")
+    os.utime(source / "pyproject.toml", (1, 1))
+    assert tree.tree_hash(str(source), INCLUDE) == before
+
+
+def test_archive_holds_the_tree_and_nothing_of_the_controller(source):
+    packed = tree.tree_archive(str(source), INCLUDE)
+    assert packed == tree.tree_archive(str(source), INCLUDE)
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(packed))) as archive:
+        assert archive.getnames() == ["pyproject.toml", "src/package/__init__.py"]
+        assert {(member.uid, member.uname, member.mtime) for member in archive} == {(0, "", 0)}
+
+
+def test_tree_without_files_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"none of pyproject\.toml, README\.md, src holds a file"):
+        tree.tree_hash(str(tmp_path), INCLUDE)
+
+
+@pytest.fixture
+def environments(tmp_path):
+    """Environments by age of their replacement in days; None is one that was not seen replaced yet."""
+
+    def make(current, **ages):
+        for name, age in ages.items():
+            environment = tmp_path / "envs" / name
+            environment.mkdir(parents=True)
+            if age is not None:
+                marker = environment / ".replaced"
+                marker.touch()
+                os.utime(marker, (1000 * DAY - age * DAY, 1000 * DAY - age * DAY))
+        (tmp_path / "current").symlink_to(f"envs/{current}")
+        return tmp_path
+
+    return make
+
+
+def left(path):
+    return sorted(environment.name for environment in (path / "envs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("ages", "gone"),
+    [
+        pytest.param({"now": None, "a": 1, "b": 2}, [], id="few"),
+        pytest.param({"now": None, "a": 1, "b": 2, "c": 3}, [], id="many-but-recent"),
+        pytest.param({"now": None, "a": 20, "b": 30}, [], id="old-but-few"),
+        pytest.param({"now": None, "a": 1, "b": 20, "c": 30, "d": 40}, ["c", "d"], id="many-and-old"),
+        pytest.param({"now": 99, "a": 20, "b": 30, "c": 40}, ["c"], id="current-again"),
+    ],
+)
+def test_pruning(environments, ages, gone):
+    path = environments("now", **ages)
+    assert sorted(prune.prune(path, 3, 14, 1000 * DAY)) == gone
+    assert left(path) == sorted(set(ages) - set(gone))
+    assert not (path / "envs" / "now" / ".replaced").exists()
+
+
+def test_pruning_begins_to_count_when_a_replaced_environment_is_first_seen(environments):
+    path = environments("now", now=None, a=None)
+    assert prune.prune(path, 1, 14, (path / "envs").stat().st_mtime + 1) == []
+    assert (path / "envs" / "a" / ".replaced").exists()
+
+
+def test_environment_in_use_stays(environments):
+    path = environments("now", now=None, a=30)
+    program = path / "envs" / "a" / "program"
+    program.write_text("import sys; sys.stdin.read()")
+    with subprocess.Popen([sys.executable, str(program)], stdin=subprocess.PIPE) as process:
+        assert prune.prune(path, 1, 14, 1000 * DAY) == []
+        process.stdin.close()
+    assert prune.prune(path, 1, 14, 1000 * DAY) == ["a"]
