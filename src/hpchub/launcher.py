@@ -37,6 +37,8 @@ from urllib.parse import urlsplit
 SESSION = re.compile(r"[0-9a-f]{16}")
 KERNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OURS = ("JUPYTERHUB_", "HPCHUB_")
+# What a module in the user's login files may have set for another Python; the kernels' would not start with it.
+HARMFUL = ("PYTHONHOME", "PYTHONPLATLIBDIR", "__PYVENV_LAUNCHER__")
 NEEDED = (
     "HPCHUB_PORT_FIRST",
     "HPCHUB_PORT_LAST",
@@ -190,7 +192,7 @@ def server_environment(
         port: where the server is to listen.
         jupyter_path: directories whose ``kernels/`` the site provides.
     """
-    env = {name: value for name, value in job.items() if not name.startswith(OURS)}
+    env = {name: value for name, value in job.items() if not name.startswith(OURS) and name not in HARMFUL}
     env.update(session)
     env.pop("HPCHUB_API_CA", None)  # public, but large, and of no use to a kernel
     url = urlsplit(session.get("JUPYTERHUB_SERVICE_URL", ""))

@@ -156,6 +156,7 @@ def test_environment_has_the_sessions_variables_and_none_of_another():
         "JUPYTERHUB_API_TOKEN": "old",
         "JUPYTER_PATH": "/mine",
         "SLURM_JOB_ID": "7",
+        "PYTHONHOME": "/opt/another",
     }
     env = launcher.server_environment(job, SESSION, 23456, ["/opt/hpchub/jupyter"])
     assert env["JUPYTERHUB_API_TOKEN"] == "t0k3n"
@@ -163,6 +164,7 @@ def test_environment_has_the_sessions_variables_and_none_of_another():
     assert env["JUPYTER_PATH"] == "/opt/hpchub/jupyter:/mine"
     assert (env["PATH"], env["SLURM_JOB_ID"]) == ("/bin", "7")
     assert "HPCHUB_OLD" not in env
+    assert "PYTHONHOME" not in env
     assert "HPCHUB_API_CA" not in env
 
 
