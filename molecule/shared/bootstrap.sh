@@ -1,7 +1,9 @@
 # Sourced by bin/demo and bin/test, after they have set `repository` and `program`: what must be there before Python
 # can take over. Works on a fresh Debian 12 or 13 with nothing but git.
 
-packages="ca-certificates openssh-client python3 python3-venv podman crun netavark aardvark-dns iptables mmdebstrap"
+packages="ca-certificates openssh-client python3 python3-venv mmdebstrap podman crun netavark aardvark-dns"
+# netavark calls the one on Debian 12 and the other on Debian 13.
+packages="$packages iptables nftables"
 cache="$HOME/.cache/hpchub"
 
 export PYTHONPATH="$repository/molecule/shared:$repository/src"

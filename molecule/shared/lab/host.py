@@ -42,7 +42,7 @@ def podman_prefix() -> tuple[str, ...]:
     if os.geteuid() != 0:
         raise LabError("this is not root, and containers that run systemd need it; mend: start it with sudo")
     if shutil.which("podman") is None:
-        raise LabError("podman is missing; mend: apt-get install podman netavark aardvark-dns iptables")
+        raise LabError("podman is missing; mend: run `bin/demo up`, which installs it")
     if (_CGROUP / "cgroup.controllers").exists():
         return ("podman",)
     _make_namespace()
