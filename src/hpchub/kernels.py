@@ -70,6 +70,9 @@ def kernel_spec(kernel: Mapping[str, Any] | AnyKernel) -> dict[str, Any]:
     }
     if parsed.language == "python" and "ipykernel_launcher" in argv:
         spec["metadata"]["debugger"] = True
+    if isinstance(parsed, PythonKernel):
+        # The locked ipykernel can; of a site's own environments nobody knows, and an old one would not start.
+        spec["metadata"]["supported_encryption"] = ["curve"]
     return spec
 
 
