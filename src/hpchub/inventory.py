@@ -5,12 +5,15 @@ Ansible can refuse them itself, but then names neither file nor line and says no
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from hpchub.problems import Problem, show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SUFFIXES = {"", ".yml", ".yaml"}

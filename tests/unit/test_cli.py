@@ -1,5 +1,7 @@
 """The command line: exit codes, what is printed, and what Ansible is asked."""
 
+# ruff: noqa: E501  (one case a line)
+
 import json
 import os
 import stat
@@ -181,16 +183,16 @@ def test_the_vault_is_opened_with_the_file_that_is_named(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "expected"),
+    ("text", "expected"),
     [
-        ("echo '[WARNING]: No hosts matched, nothing to do' >&2", 1, "the inventory has no hosts"),
-        ("echo '[ERROR]: YAML parsing failed' >&2; exit 4", 1, "Ansible cannot read this inventory\n[ERROR]: YAML parsing failed"),
-        ("echo 'hub | FAILED! => {\"msg\": \"no\"}'; exit 2", 1, 'hub | FAILED! => {"msg": "no"}'),
-        ("echo 'hub | SUCCESS => {'", 1, "Ansible cannot read this inventory"),
+        ("echo '[WARNING]: No hosts matched, nothing to do' >&2", "the inventory has no hosts"),
+        ("echo '[ERROR]: YAML parsing failed' >&2; exit 4", "Ansible cannot read this inventory\n[ERROR]: YAML parsing failed"),
+        ("echo 'hub | FAILED! => {\"msg\": \"no\"}'; exit 2", 'hub | FAILED! => {"msg": "no"}'),
+        ("echo 'hub | SUCCESS => {'", "Ansible cannot read this inventory"),
     ],
 )  # fmt: skip
-def test_an_inventory_that_ansible_refuses(tmp_path, monkeypatch, capsys, text, code, expected):
-    assert cli.main(["check", ansible(tmp_path, monkeypatch, text)]) == code
+def test_an_inventory_that_ansible_refuses(tmp_path, monkeypatch, capsys, text, expected):
+    assert cli.main(["check", ansible(tmp_path, monkeypatch, text)]) == 1
     assert expected in capsys.readouterr().err
 
 

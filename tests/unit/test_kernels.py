@@ -1,5 +1,7 @@
 """Kernel specs, and their launchers run by a real bash."""
 
+# ruff: noqa: E501  (one case a line)
+
 import json
 import os
 import subprocess

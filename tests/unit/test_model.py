@@ -1,5 +1,7 @@
 """The model: what is right is read, what is wrong is said in one line that names entry, field, value and remedy."""
 
+# ruff: noqa: E501  (one case a line)
+
 import copy
 import json
 import re

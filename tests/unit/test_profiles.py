@@ -1,5 +1,7 @@
 """The profile list: what is written is what is read, and nothing else is read."""
 
+# ruff: noqa: E501  (one case a line)
+
 import json
 import time
 
@@ -128,7 +130,7 @@ def test_what_is_not_a_profile_list(text, expected):
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(ProfileListError, match="nope.json: No such file or directory"):
+    with pytest.raises(ProfileListError, match=r"nope\.json: No such file or directory"):
         load_profile_list(tmp_path / "nope.json")
     with pytest.raises(ProfileListError, match="Is a directory"):
         load_profile_list(tmp_path)

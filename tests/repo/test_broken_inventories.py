@@ -1,0 +1,240 @@
+"""Broken inventories, each the demo's with one thing changed: the message names it, and no host is asked anything."""
+
+# ruff: noqa: E501  (one case a line)
+
+import copy
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpchub.model import Site, SiteError
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "inventories" / "demo"
+GONE = object()
+
+SMALL = 'hpc_profiles[0] (key "small"): '
+MEDIUM = 'hpc_profiles[1] (key "medium"): '
+CLUSTER = 'hpc_clusters[0] (name "demo"): '
+QUEUE = 'hpc_clusters[0] (name "demo") queues[0] (name "interactive"): '
+IR = 'hpc_kernels[1] (name "ir"): '
+
+# Name, what is changed (a dotted path and a value), and the message.
+BROKEN = [
+    ("queue-unknown", {"hpc_profiles.0.queue": "interactve"}, SMALL + 'queue "interactve" is not a queue of cluster "demo"; did you mean "interactive"? valid: interactive, batch'),
+    ("cluster-unknown", {"hpc_profiles.0.cluster": "mesabi"}, SMALL + 'cluster "mesabi" is not a cluster of hpc_clusters; valid: demo'),
+    ("memory-with-a-space", {"hpc_profiles.0.memory": "4 GB"}, SMALL + 'memory "4 GB" is not a size; write a number and M, G or T, as in 4G'),
+    ("memory-is-a-number", {"hpc_profiles.0.memory": 4}, SMALL + "memory 4 is a number, not text; put it in quotes; write a number and M, G or T, as in 4G"),
+    ("runtime-in-words", {"hpc_profiles.0.runtime": "8h"}, SMALL + 'runtime "8h" is not a time; write hours, minutes and seconds, as in "8:00:00", or days too, as in "2-00:00:00"'),
+    ("runtime-without-quotes", {"hpc_profiles.0.runtime": 28800}, SMALL + "runtime 28800 is a number: YAML reads a time without quotes as seconds; write hours"),
+    ("key-twice", {"hpc_profiles.1.key": "small"}, 'hpc_profiles[1] (key "small"): key "small" is taken already by entry 0; give each its own key'),
+    ("key-with-a-capital", {"hpc_profiles.0.key": "Small"}, 'hpc_profiles[0] (key "Small"): key "Small" is not a profile\'s key; write small letters'),
+    ("scheduler-unknown", {"hpc_clusters.0.scheduler": "slurmm"}, CLUSTER + 'scheduler "slurmm" is unknown; did you mean "slurm"? available: slurm'),
+    ("scheduler-not-yet", {"hpc_clusters.0.scheduler": "gridengine"}, CLUSTER + 'scheduler "gridengine" is not available yet; available: slurm'),
+    ("cores-above-the-queue", {"hpc_profiles.1.cores": 400}, MEDIUM + 'cores 400 is above max_cores 16 of queue "interactive" of cluster "demo"; ask for at most 16, or raise max_cores of the queue'),
+    ("memory-above-the-queue", {"hpc_profiles.1.memory": "1T"}, MEDIUM + 'memory "1T" is above max_memory "64G" of queue "interactive" of cluster "demo"'),
+    ("runtime-above-the-queue", {"hpc_profiles.1.runtime": "13:00:00"}, MEDIUM + 'runtime "13:00:00" is above max_runtime "12:00:00" of queue "interactive" of cluster "demo"'),
+    ("gpus-above-the-queue", {"hpc_profiles.1.gpus": 1}, MEDIUM + 'gpus 1 is above max_gpus 0 of queue "interactive" of cluster "demo"'),
+    ("kernel-kind-unknown", {"hpc_kernels.1.kind": "comand"}, IR + 'kind "comand" is unknown; did you mean "command"? valid: python, r, venv, conda, module, container, command'),
+    ("kernel-of-a-profile-unknown", {"hpc_profiles.0.default_kernel": "julia"}, SMALL + 'default_kernel "julia" is not a kernel of cluster "demo"; valid: python3, ir'),
+    ("kernel-name-twice", {"hpc_kernels.1.name": "python3"}, 'hpc_kernels[1] (name "python3"): name "python3" is taken already by entry 0'),
+    ("variable-nearly-ours", {"hpc_profile": []}, 'hpc_profile: is not a variable of hpchub; did you mean "hpc_profiles"?'),
+    ("variable-with-a-slip", {"hcp_clusters": []}, 'hcp_clusters: is not a variable of hpchub; did you mean "hpc_clusters"?'),
+    ("key-misspelt", {"hpc_profiles.0.runtme": "8:00:00"}, SMALL + '"runtme" is an unknown key; did you mean "runtime"?'),
+    ("key-of-a-queue-misspelt", {"hpc_clusters.0.queues.0.max_core": 4}, QUEUE + '"max_core" is an unknown key; did you mean "max_cores"?'),
+    ("cores-in-quotes", {"hpc_profiles.0.cores": "2"}, SMALL + 'cores "2" is text, not a number; write a whole number from 1 to 100000, without quotes'),
+    ("profiles-are-a-mapping", {"hpc_profiles": {"small": {}}}, 'hpc_profiles: {"small": {}} is a mapping, not a list; write one "- " for each entry'),
+    ("profiles-are-empty", {"hpc_profiles": []}, "hpc_profiles: is empty; describe at least one"),
+    ("profiles-are-nothing", {"hpc_profiles": None}, "hpc_profiles: null is empty, not a list"),
+    ("profiles-are-missing", {"hpc_profiles": GONE}, "hpc_profiles: is missing; describe it in the inventory's group_vars/all"),
+    ("queue-of-a-profile-missing", {"hpc_profiles.0.queue": GONE}, SMALL + "queue is missing; write it"),
+    ("account-with-a-directive", {"hpc_profiles.0.account": "x\n#SBATCH --uid=0"}, SMALL + 'account "x\\n#SBATCH --uid=0" holds a line break or another control character'),
+    ("option-twice-said", {"hpc_profiles.0.options": ["--time=99:00:00"]}, SMALL + 'options "--time=99:00:00" says again what runtime says; set runtime of the profile or its queue'),
+    ("option-that-is-ours", {"hpc_profiles.0.options": ["--export=ALL"]}, SMALL + 'options "--export=ALL" is set by hpchub; leave it out'),
+    ("options-in-one-line", {"hpc_profiles.0.options": ["--qos=a --exclusive"]}, SMALL + 'options "--qos=a --exclusive" is not a single option; write each as an item of its own'),
+    ("network-with-host-bits", {"hpc_clusters.0.networks": ["10.1.2.3/8"]}, CLUSTER + 'networks[0] "10.1.2.3/8" has bits set behind its prefix; write 10.0.0.0/8'),
+    ("url-without-tls", {"hpc_service.url": "http://hub.localhost:8443"}, 'hpc_service: url "http://hub.localhost:8443" is not a service\'s address; write https'),
+    ("url-with-a-path", {"hpc_service.url": "https://hub.localhost/jupyter"}, 'hpc_service: url "https://hub.localhost/jupyter" is not a service\'s address'),
+    ("path-not-absolute", {"hpc_clusters.0.software.path": "opt"}, CLUSTER + 'software.path "opt" is not an absolute path; write it from / on'),
+    ("ssh-without-a-host", {"hpc_clusters.0.submit": {"method": "ssh"}}, CLUSTER + 'submit has the method "ssh" and no host; name one of the cluster\'s login nodes as host'),
+    ("ssh-to-nowhere", {"hpc_clusters.0.submit.host": "login9"}, CLUSTER + 'submit.host "login9" is not a host of the inventory; valid: login1'),
+    ("ssh-to-another-kind-of-node", {"hpc_clusters.0.submit.host": "compute1"}, CLUSTER + 'submit.host "compute1" is not in both cluster_demo and login_nodes; valid: login1'),
+    ("cluster-without-a-group", {"hpc_clusters.0.name": "other"}, 'hpc_clusters[0] (name "other"): has no group cluster_other in the inventory'),
+    ("queue-name-twice", {"hpc_clusters.0.queues.1.name": "interactive"}, 'hpc_clusters[0] (name "demo") queues[1] (name "interactive"): name "interactive" is taken already by entry 0'),
+    ("secret-not-filled-in", {"hpc_sso.client_secret": "CHANGE ME"}, "hpc_sso: client_secret is still a placeholder; put the real one into the inventory's vault"),
+    ("secret-not-in-the-vault", {"hpc_sso.client_secret": "{{ vault_nobody }}"}, "hpc_sso: client_secret cannot be evaluated: 'vault_nobody' is undefined; define it in the inventory, a secret in its vault"),
+    ("certificate-not-there", {"hpc_tls.certificate": "/nowhere/hub.pem"}, 'hpc_tls: certificate "/nowhere/hub.pem" is not a file that can be read here'),
+]  # fmt: skip
+ONLY_ANSIBLE_KNOWS = {"secret-not-in-the-vault", "certificate-not-there"}
+
+
+def demo():
+    """The demo's variables, with a value for what its lab would say."""
+    variables = {}
+    for path in sorted((DEMO / "group_vars" / "all").glob("*.yml")):
+        variables |= yaml.safe_load(path.read_text())
+    # Expressions are Ansible's to evaluate; only lab files have any.
+    text = json.dumps(variables).replace("{{ lab_dir }}", "/lab")
+    return json.loads(re.sub(r'"\{\{ vault[^"]*"', '"d41d8cd98f00b204"', text))
+
+
+GROUPS = {
+    "hub": ["hub"],
+    "idp": ["idp"],
+    "login_nodes": ["login1"],
+    "compute_nodes": ["compute1", "compute2"],
+    "cluster_demo": ["login1", "compute1", "compute2"],
+    "cluster_demo_login": ["login1"],
+    "cluster_demo_compute": ["compute1", "compute2"],
+}
+
+
+def change(variables, changes):
+    changed = copy.deepcopy(variables)
+    for path, value in changes.items():
+        *way, last = [int(step) if step.isdigit() else step for step in path.split(".")]
+        at = changed
+        for step in way:
+            at = at[step]
+        if value is GONE:
+            del at[last]
+        else:
+            at[last] = value
+    return changed
+
+
+def test_there_are_enough_of_them():
+    assert len(BROKEN) >= 25
+    assert len({name for name, _, _ in BROKEN}) == len(BROKEN)
+
+
+def test_the_demo_itself_is_right():
+    assert Site.from_vars(demo(), {"groups": GROUPS}).warnings() == []
+
+
+MODEL_CASES = [case for case in BROKEN if case[0] not in ONLY_ANSIBLE_KNOWS]
+
+
+@pytest.mark.parametrize(("changes", "message"), [c[1:] for c in MODEL_CASES], ids=[c[0] for c in MODEL_CASES])
+def test_the_message(changes, message):
+    with pytest.raises(SiteError) as caught:
+        Site.from_vars(change(demo(), changes), {"groups": GROUPS})
+    lines = str(caught.value).splitlines()
+    assert any(line.startswith(message) for line in lines), lines
+
+
+# With Ansible itself, against hosts that nobody can reach
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A copy of the demo's inventory whose hosts are addresses for documentation (RFC 5737)."""
+    copied = tmp_path / "site"
+    shutil.copytree(DEMO, copied)
+    lab = copied / "group_vars" / "all" / "lab.yml"
+    lab.write_text(lab.read_text() + "\nansible_host: 192.0.2.1\nansible_timeout: 2\n")
+    return copied
+
+
+def break_it(site, changes):
+    """Write the changed variables over the ones of the inventory: a file whose name comes last."""
+    names = {path.split(".")[0] for path in changes}
+    before = {}
+    for path in sorted((site / "group_vars" / "all").glob("*.yml")):
+        found = yaml.safe_load(path.read_text())
+        before |= found
+        kept = {name: value for name, value in found.items() if name not in names}
+        if kept != found:
+            path.write_text(yaml.safe_dump(kept) if kept else "---\n")
+    changed = change(before, changes)
+    broken = {name: changed[name] for name in names if name in changed}
+    (site / "group_vars" / "all" / "zz.yml").write_text(yaml.safe_dump(broken) if broken else "---\n")
+
+
+def stopped(done):
+    """The run failed in its first play, at the controller, and no host was asked anything."""
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "UNREACHABLE" not in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert re.findall(r"^TASK \[(.*)\]", done.stdout, re.MULTILINE) == ["Compare the inventory with the model"]
+    assert "changed=0    unreachable=0    failed=1" in done.stdout
+    return done.stdout
+
+
+REAL = ["queue-unknown", "memory-with-a-space", "cores-above-the-queue", "variable-nearly-ours", "cluster-without-a-group", *sorted(ONLY_ANSIBLE_KNOWS)]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_the_whole_run_stops_before_any_host_is_asked(ansible, site, name):
+    changes, message = next((c[1], c[2]) for c in BROKEN if c[0] == name)
+    break_it(site, changes)
+    output = stopped(ansible("ansible-playbook", "-i", site, "playbooks/site.yml"))
+    assert message in output
+    assert "nothing was changed on any host" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [("--limit", "compute_nodes"), ("--tags", "spawner_profiles"), ("--check", "--diff"), ("--limit", "idp")],
+    ids=" ".join,
+)
+def test_no_option_gets_around_the_check(ansible, site, options):
+    break_it(site, {"hpc_profiles.0.memory": "4 GB"})
+    assert 'memory "4 GB" is not a size' in stopped(
+        ansible("ansible-playbook", "-i", site, "playbooks/site.yml", *options)
+    )
+
+
+@pytest.mark.slow
+def test_all_problems_are_told_at_once(ansible, site):
+    chosen = [case for case in BROKEN if case[0] in {"memory-is-a-number", "queue-of-a-profile-missing", "scheduler-unknown", "kernel-kind-unknown", "variable-nearly-ours", "secret-not-in-the-vault"}]  # fmt: skip
+    break_it(site, {path: value for _, changes, _ in chosen for path, value in changes.items()})
+    with (site / "group_vars" / "all" / "access.yml").open("a") as file:
+        file.write("hpc_tls: {}\nhpc_tls: {}\n")
+    output = stopped(ansible("ansible-playbook", "-i", site, "playbooks/validate.yml"))
+    for _, _, message in chosen:
+        assert message in output
+    assert re.search(r'access\.yml:\d+: "hpc_tls" is written twice, in line \d+ already', output)
+    assert "has 7 problems" in output
+
+
+@pytest.mark.slow
+def test_the_command_line_says_the_same(ansible, site):
+    break_it(site, {"hpc_profiles.0.memory": "4 GB", "hpc_profiles.1.queue": "nope"})
+    done = ansible("python", "-m", "hpchub.cli", "check", site)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        SMALL + 'memory "4 GB" is not a size; write a number and M, G or T, as in 4G',
+        MEDIUM + 'queue "nope" is not a queue of cluster "demo"; valid: interactive, batch',
+    ]
+    plan = ansible("python", "-m", "hpchub.cli", "plan", site)
+    assert plan.returncode == 1
+    assert 'memory "4 GB" is not a size' in plan.stderr
+
+
+@pytest.mark.slow
+def test_secrets_do_not_reach_the_output(ansible, site):
+    break_it(site, {"hpc_sso.client_secret": ["TOPSECRET"], "hpc_profiles.0.memory": "4 GB"})
+    done = ansible("ansible-playbook", "-i", site, "playbooks/validate.yml", "-vvv")
+    assert "hpc_sso: client_secret is a list, not text" in done.stdout
+    assert "TOPSECRET" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_vaulted_secret_is_read(ansible, site, tmp_path):
+    (tmp_path / "password").write_text("open\n")
+    vaulted = ansible("ansible-vault", "encrypt_string", "--vault-password-file", tmp_path / "password", "d41d8cd98f00")
+    path = site / "group_vars" / "all" / "access.yml"
+    secret = vaulted.stdout.replace("\n", "\n    ").rstrip()
+    path.write_text(path.read_text().replace('"{{ vault_sso_client_secret }}"', secret))
+    command = ["ansible-playbook", "-i", site, "playbooks/validate.yml"]
+    done = ansible(*command, "--vault-password-file", tmp_path / "password")
+    assert done.returncode == 0, done.stdout + done.stderr
+    closed = ansible(*command)
+    assert "hpc_sso: client_secret cannot be evaluated" in stopped(closed)
