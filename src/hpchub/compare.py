@@ -286,7 +286,9 @@ def compare_groups(clusters: Sequence[Draft], groups: Mapping[str, list[str]]) -
     known = _names(clusters, "name")
     for cluster in clusters:
         yield from _compare_cluster_groups(cluster, groups, hosts)
-    yield from _stray_groups(groups, known, complete=bool(clusters))
+    if known:  # else hpc_clusters itself is the problem
+        yield from _stray_groups(groups, known)
+        yield from _stray_hosts(groups, known)
 
 
 def _compare_cluster_groups(cluster: Draft, groups: Mapping[str, list[str]], hosts: set[str]) -> Iterator[Problem]:
@@ -331,27 +333,35 @@ def _perhaps(name: str, known: Sequence[str]) -> str:
     return f'; there is a group "{close}"' if close else ""
 
 
-def _stray_groups(groups: Mapping[str, list[str]], known: Sequence[str], *, complete: bool) -> Iterator[Problem]:
-    """Groups and nodes that belong to no cluster, and compute nodes that belong to two."""
+def _stray_groups(groups: Mapping[str, list[str]], known: Sequence[str]) -> Iterator[Problem]:
+    """Groups that are named as a cluster's and belong to none."""
     own = {f"cluster_{name}{part}" for name in known for part in ("", "_login", "_compute")}
-    if complete:
-        for group in sorted(groups):
-            if group.startswith("cluster_") and group not in own:
-                yield Problem(
-                    f"group {group}",
-                    f"names a cluster {show(group.removeprefix('cluster_'))} that hpc_clusters lacks",
-                    valid=did_you_mean(group.removeprefix("cluster_"), known) if known else "describe it there",
-                )
-    for kind in ("login_nodes", "compute_nodes"):
-        for host in groups.get(kind, []):
-            of = [name for name in known if host in groups.get(f"cluster_{name}", [])]
-            if not of and complete and not any(host in m for g, m in groups.items() if g.startswith("cluster_")):
-                yield Problem(
-                    f"host {host}",
-                    f"is in {kind} and in no cluster",
-                    valid=f"add it to one of {listing(f'cluster_{n}' for n in known)}",
-                )
-            if len(of) > 1:
-                yield Problem(
-                    f"host {host}", f"belongs to the clusters {listing(of)}", valid="a node belongs to one cluster"
-                )
+    for group in sorted(groups):
+        name = group.removeprefix("cluster_")
+        if group.startswith("cluster_") and group not in own:
+            message = f"names a cluster {show(name)} that hpc_clusters lacks"
+            yield Problem(f"group {group}", message, valid=did_you_mean(name, known))
+
+
+def _stray_hosts(groups: Mapping[str, list[str]], known: Sequence[str]) -> Iterator[Problem]:
+    """Nodes without a cluster or with several, and hosts of a cluster that are no nodes."""
+    served = {host: kind for kind in ("login_nodes", "compute_nodes") for host in groups.get(kind, [])}
+    clusters: dict[str, list[str]] = {}
+    for name in known:
+        for host in groups.get(f"cluster_{name}", []):
+            clusters.setdefault(host, []).append(name)
+    # Those of a group for which there is no cluster have been told with the group.
+    told = {host for group, hosts in groups.items() if group.startswith("cluster_") for host in hosts}
+    for host in sorted({*served, *clusters}):
+        of = clusters.get(host, [])
+        if len(of) > 1:
+            message, valid = f"belongs to the clusters {listing(of)}", "a node belongs to one cluster"
+        elif of and host not in served:
+            message = f"is in cluster_{of[0]} and in neither login_nodes nor compute_nodes"
+            valid = f"add it to one of them, by cluster_{of[0]}_login or cluster_{of[0]}_compute"
+        elif not of and host not in told:
+            message = f"is in {served[host]} and in no cluster"
+            valid = f"add it to one of {listing(f'cluster_{name}' for name in known)}"
+        else:
+            continue
+        yield Problem(f"host {host}", message, valid=valid)

@@ -1,7 +1,4 @@
-"""What Ansible does not say of an inventory's files: keys that are written twice, of which the last one counts.
-
-Ansible can refuse them itself, but then names neither file nor line and says nothing of any other mistake.
-"""
+"""What Ansible passes over in silence in an inventory: keys written twice, and role arguments misspelt."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from hpchub.problems import Problem, show
+from hpchub.problems import Problem, near, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,7 +17,9 @@ _SUFFIXES = {"", ".yml", ".yaml"}
 
 
 def duplicate_keys(sources: Iterable[str | Path]) -> list[Problem]:
-    """The keys that are written twice in one mapping.
+    """The keys that are written twice in one mapping, of which the last one counts.
+
+    Ansible can refuse them itself, but then it names neither file nor line and says nothing of any other mistake.
 
     Args:
         sources: inventories, as ``ansible_inventory_sources`` has them: directories or files.
@@ -81,3 +80,23 @@ def _repeated(mapping: yaml.MappingNode, path: Path) -> Iterator[Problem]:
                 valid="leave one of them out",
             )
         lines.setdefault(key.value, line)
+
+
+def misspelt_arguments(names: Iterable[str], roles: Path) -> list[Problem]:
+    """The variables whose names nearly are a role's argument.
+
+    Args:
+        names: all variables of a host.
+        roles: the directory of the roles, with their argument specifications.
+    """
+    known: set[str] = set()
+    for path in roles.glob("*/meta/argument_specs.yml"):
+        specs = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a safe loader)
+        for entry_point in specs["argument_specs"].values():
+            known |= set(entry_point.get("options") or {})
+    prefixes = tuple({f"{path.name}_" for path in roles.iterdir()}) if known else ()
+    return [
+        Problem(name, "is not an argument of a role", valid=f'did you mean "{close}"?')
+        for name in sorted(names)
+        if name.startswith(prefixes) and name not in known and (close := near(name, known, cutoff=0.85))
+    ]

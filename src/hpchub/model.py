@@ -142,6 +142,17 @@ class Site(Entry):
                     field="job_groups",
                 )
             )
+        names = [profile.display_name for profile in self.profiles]
+        found += [
+            Problem(
+                f"hpc_profiles[{i}]{label({'key': profile.key})}",
+                "is what the form shows for another profile too",
+                field="display_name",
+                value=show(profile.display_name),
+            )
+            for i, profile in enumerate(self.profiles)
+            if profile.display_name in names[:i]
+        ]
         used = {profile.cluster for profile in self.profiles}
         return found + [
             Problem("hpc_profiles", f"has no profile for cluster {show(cluster.name)}")

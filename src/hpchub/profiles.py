@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError, model_validator
 
 from hpchub.entries import Cluster, Entry, Profile
+from hpchub.options import option_complaint
 from hpchub.problems import Problem, listing, place, show
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ class ProfileList(Entry):
             cluster = self.cluster(profile.cluster)
             if cluster is None or cluster.queue(profile.queue) is None:
                 raise ValueError(f"profile {profile.key} is for a cluster or queue that is not in the list")
+            for option in profile.options:
+                if complaint := option_complaint(cluster.scheduler, option):
+                    raise ValueError(f"profile {profile.key}: option {show(option)} {complaint[0]}")
         return self
 
     def get(self, key: str) -> Profile | None:

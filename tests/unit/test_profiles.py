@@ -116,6 +116,7 @@ def spoilt(change):
         (spoilt(lambda c: c.update(extra=1)), "f: extra 1 extra inputs are not permitted"),
         (spoilt(lambda c: c["profiles"][0].update(account="a\n#SBATCH --uid=0")), 'f profiles[0] (key "zulu"): account "a\\n#SBATCH --uid=0" holds a line break'),
         (spoilt(lambda c: c["profiles"][0].update(queue="long")), "f: profile zulu is for a cluster or queue that is not in the list"),
+        (spoilt(lambda c: c["profiles"][0].update(options=["--uid=0"])), 'f: profile zulu: option "--uid=0" is set by hpchub'),
         (spoilt(lambda c: c["profiles"][0].update(key="mike")), "f: two profiles have one key"),
         (spoilt(lambda c: c.update(default_profile="nope")), "f: default_profile is not the key of a profile"),
         (spoilt(lambda c: c["clusters"].clear()), "f: profile zulu is for a cluster or queue"),

@@ -15,18 +15,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleError, AnsibleValueOmittedError
 from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 try:
     from hpchub import kernels, schedulers  # noqa: F401  (for the filters)
-    from hpchub.inventory import duplicate_keys
+    from hpchub.inventory import duplicate_keys, misspelt_arguments
     from hpchub.model import Site, controller_files, looks_like_ours
     from hpchub.problems import Problem, SiteError, Unresolved, show
     from hpchub.profiles import profile_list
 except ImportError as error:
-    raise AnsibleError(f"the Python of Ansible lacks {error.name}: {sys.executable} -m pip install pydantic") from error
+    raise AnsibleError(f"the Python of Ansible lacks {error.name}: {sys.executable} -m pip install pydantic") from None
+
+ROLES = Path(__file__).resolve().parents[4] / "roles"
+"""Of the checkout; an installed package has none beside it."""
+_OMITTED = object()
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -41,8 +45,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _, arguments = self.validate_argument_spec({"report": {"type": "bool", "default": False}})
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        described = {name: self._resolve(value) for name, value in variables.items() if looks_like_ours(name)}
+        ours = {name: value for name, value in variables.items() if looks_like_ours(name)}
+        described = self._resolve(ours)
         problems: list[Problem] = duplicate_keys(variables.get("ansible_inventory_sources") or [])
+        if ROLES.is_dir():
+            problems += misspelt_arguments(map(str, variables), ROLES)
         warnings: list[Problem] = []
         try:
             site = Site.from_vars(described, {"groups": variables.get("groups", {})})
@@ -64,11 +71,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _resolve(self, value: Any) -> Any:
         """A variable with its expressions evaluated one by one: one that cannot be hides no other."""
         if isinstance(value, Mapping):
-            return {key: self._resolve(item) for key, item in value.items()}
+            resolved = ((key, self._resolve(item)) for key, item in value.items())
+            return {key: item for key, item in resolved if item is not _OMITTED}
         if isinstance(value, (list, tuple)):
-            return [self._resolve(item) for item in value]
+            return [item for item in map(self._resolve, value) if item is not _OMITTED]
         try:
             return self._templar.template(value)
+        except AnsibleValueOmittedError:
+            return _OMITTED
         except AnsibleError as error:
             return Unresolved(str(error))
 

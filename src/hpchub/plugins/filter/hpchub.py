@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise AnsibleFilterError(
         f"the Python of Ansible lacks {error.name}: {sys.executable} -m pip install pydantic"
-    ) from error
+    ) from None
 
 
 @functools.lru_cache(maxsize=4)
