@@ -116,6 +116,16 @@ def test_the_demo_itself_is_right():
     assert Site.from_vars(demo(), {"groups": GROUPS}).warnings() == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "valid"),
+    [({}, True), ({"hpc_profiles.0.memory": "4 GB"}, False), ({"hpc_profiles.0.runtme": "1:00:00"}, False), ({"hpc_kernels.0.kind": "x"}, False)],
+)  # fmt: skip
+def test_the_schema_agrees(changes, valid):
+    jsonschema = pytest.importorskip("jsonschema")
+    ours = {name: value for name, value in change(demo(), changes).items() if name.startswith("hpc_")}
+    assert jsonschema.Draft202012Validator(Site.json_schema()).is_valid(ours) is valid
+
+
 MODEL_CASES = [case for case in BROKEN if case[0] not in ONLY_ANSIBLE_KNOWS]
 
 
