@@ -72,7 +72,7 @@ def _pytest(name: str, path: str, environment: dict[str, str] | None = None) -> 
 
 def _molecule(action: str, scenario: str, *, needed: bool = False, judge: Judge | None = None) -> Step:
     # One command for each action, so that each has its time and verdict.
-    command = ["molecule", "--no-command-borders", action, "--scenario-name", scenario]
+    command = ["molecule", action, "--no-command-borders", "--scenario-name", scenario]
     return Step(action, command, judge=judge, needed=needed)
 
 
