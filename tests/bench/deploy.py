@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         subprocess.run([DEMO, "up"], check=True)
         result["demo_up"] = time.monotonic() - start
     lab = Lab.from_environment()
-    with chromium(lab) as browser, tempfile.TemporaryDirectory() as directory:
+    with lab.claimed(), chromium(lab) as browser, tempfile.TemporaryDirectory() as directory:
         site = Site(lab, Path(directory))
         visitor = Visitor(lab, browser.new_context(ignore_https_errors=True).new_page())
         start = time.monotonic()

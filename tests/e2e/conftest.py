@@ -30,10 +30,12 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture(scope="session")
-def lab() -> Lab:
-    """The running lab of ``HPCHUB_LAB_DIR``."""
+def lab() -> Iterator[Lab]:
+    """The running lab of ``HPCHUB_LAB_DIR``, for these tests alone."""
     try:
-        return Lab.from_environment()
+        lab = Lab.from_environment()
+        with lab.claimed():
+            yield lab
     except LabError as error:
         pytest.exit(str(error), returncode=2)
 

@@ -6,6 +6,7 @@ Everything comes from ``state.json`` and ``ssh_config`` in ``HPCHUB_LAB_DIR``, w
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import hmac
 import json
@@ -14,12 +15,13 @@ import shlex
 import struct
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -91,6 +93,20 @@ class Lab:
     def from_environment(cls) -> Lab:
         """The instance in ``HPCHUB_LAB_DIR``, by default the demo."""
         return cls(Path(os.environ.get("HPCHUB_LAB_DIR") or DEFAULT_DIRECTORY))
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other tests away from this lab: its people can each do one thing at a time.
+
+        Raises:
+            LabError: other tests are at work on it.
+        """
+        with (self.directory / "tests.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LabError(f"other tests are at work on the lab in {self.directory}") from None
+            yield
 
     @property
     def url(self) -> str:

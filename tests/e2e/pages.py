@@ -31,14 +31,15 @@ addEventListener("DOMContentLoaded", () => {
 });
 """
 
-# Asks the hub or the notebook server as the page's own scripts do, or with a token and without any cookie.
+# Asks the hub or the notebook server as the page's own scripts do, or with a token and without any cookie. Hub and
+# notebook server want the XSRF token for reading, too.
 _FETCH = """
 async ({method, url, body, token}) => {
   const headers = {};
   if (body !== null) headers["Content-Type"] = "application/json";
   if (token) headers["Authorization"] = `token ${token}`;
   const xsrf = window.jhdata?.xsrf_token ?? document.cookie.match(/(?:^|; )_xsrf=([^;]*)/)?.[1];
-  if (!token && method !== "GET" && xsrf) headers["X-XSRFToken"] = xsrf;
+  if (!token && xsrf) headers["X-XSRFToken"] = xsrf;
   const answer = await fetch(url, {
     method, headers, credentials: token ? "omit" : "same-origin",
     body: body === null ? undefined : JSON.stringify(body),
@@ -54,6 +55,12 @@ class Answer:
 
     status: int
     text: str
+
+
+def fetch(page: Page, method: str, url: str, *, body: Any = None, token: str = "") -> Answer:
+    """A request from within the page that is open: with its cookies, or with a token and no cookie."""
+    request = {"method": method, "url": url, "body": body, "token": token}
+    return Answer(**page.evaluate(_FETCH, request))
 
 
 class Visitor:
@@ -136,7 +143,10 @@ class Visitor:
         shell = self.page.locator("#jp-main-dock-panel")
         expect(shell.or_(failed).first).to_be_visible(timeout=START)
         assert not failed.count(), f"the start failed: {self.page.locator('body').inner_text()}"
-        return JupyterLab(self.page, f"{self.lab.url}/user/{self._name}")
+        # Not with the tabs that this person's last session was left with.
+        base = f"{self.lab.url}/user/{self._name}"
+        self.page.goto(f"{base}/lab?reset")
+        return JupyterLab(self.page, base)
 
     def wait_for_classic(self) -> Locator:
         """From the progress page, or straight, to the classic interface's list of files, which is returned."""
@@ -156,9 +166,8 @@ class Visitor:
         expect(self.page.locator("#start")).to_contain_text("Start", timeout=START)
 
     def fetch(self, method: str, path: str, *, body: Any = None, token: str = "") -> Answer:
-        """A request from within the page that is open: with its cookies, or with a token and no cookie."""
-        request = {"method": method, "url": f"{self.lab.url}{path}", "body": body, "token": token}
-        return Answer(**self.page.evaluate(_FETCH, request))
+        """A request to the service from within the page that is open; see ``fetch``."""
+        return fetch(self.page, method, f"{self.lab.url}{path}", body=body, token=token)
 
     def new_token(self) -> str:
         """A token of the user's own for the REST API, made as the hub's token page makes it."""
@@ -200,9 +209,9 @@ class JupyterLab:
 
     def kernels(self) -> dict[str, str]:
         """Kernel name to display name, as the notebook server lists them."""
-        specs = self.page.evaluate(
-            "async url => (await (await fetch(url)).json()).kernelspecs", f"{self.base_url}/api/kernelspecs"
-        )
+        answer = fetch(self.page, "GET", f"{self.base_url}/api/kernelspecs")
+        assert answer.status == 200, answer
+        specs = json.loads(answer.text)["kernelspecs"]
         return {name: spec["spec"]["display_name"] for name, spec in specs.items()}
 
     def new_notebook(self, kernel: str) -> Notebook:

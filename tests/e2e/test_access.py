@@ -14,7 +14,7 @@ def test_who_is_not_permitted_is_told_so(browser_page, lab):
     with page.expect_response(lambda answer: answer.url.startswith(lab.url) and answer.status == 403):
         browser_page.submit_password("dave", lab.user("dave").password)
     text = page.locator("body")
-    expect(text).to_contain_text("not permitted")
+    expect(text).to_contain_text("You are signed in as dave, and this account may not use")
     expect(text).to_contain_text(lab.profile_list()["service"]["support"])
 
     for path in ("/hub/home", "/hub/spawn", "/user/dave/"):

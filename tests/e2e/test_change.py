@@ -4,10 +4,17 @@ import copy
 
 import pytest
 
+from .lab import eventually
 from .site import Site
 
 QUEUE = "e2e"
 PROFILES = ("--tags", "spawner_profiles")
+
+
+def drop_queue(lab):
+    """Remove the partition, if no job holds on to it; whether there is none now."""
+    lab.run("login1", ["scontrol", "delete", f"PartitionName={QUEUE}"], check=False)
+    return not lab.run("login1", ["sinfo", "--noheader", f"--partition={QUEUE}"])
 
 
 @pytest.fixture
@@ -15,14 +22,15 @@ def site(lab, tmp_path):
     """The lab's site, which is put back as it was afterwards; a partition of Slurm's for a new queue."""
     site = Site(lab, tmp_path)
     before = copy.deepcopy((site.profiles, site.clusters))
+    drop_queue(lab)  # of a run that was killed
     lab.run("login1", ["scontrol", "create", f"PartitionName={QUEUE}", "Nodes=ALL", "MaxTime=60", "State=UP"])
     yield site
     site.profiles, site.clusters = before
     site.apply(*PROFILES)
-    lab.run("login1", ["scontrol", "delete", f"PartitionName={QUEUE}"])
+    eventually("the partition is gone", lambda: drop_queue(lab))
 
 
-def test_a_new_queue_and_profile(visitor, lab, site):
+def test_a_new_queue_and_profile(site, lab, visitor):
     """Bob is offered the profile, and it starts; Alice's session goes on undisturbed, and so does the hub."""
     alice, bob = visitor(), visitor()
     alice.sign_in("alice")
