@@ -74,7 +74,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = _Parser(prog="bin/demo")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{up,status,exec,down}")
+    commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up")
     up.add_argument("--dry-run", action="store_true")
     up.add_argument("--until", choices=["images", "create", "prepare"])
@@ -83,6 +83,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("down").add_argument("--images", action="store_true")
     # What the shell part calls before it makes the Python environment.
     commands.add_parser("check")
+    if arguments[0] not in commands.choices:
+        parser.error(f"there is no command {arguments[0]!r}")
     return parser.parse_args(arguments)
 
 

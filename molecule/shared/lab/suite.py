@@ -61,7 +61,8 @@ class Stage:
     default: bool = True
 
 
-def _no_change(output: str) -> str | None:
+def no_change(output: str) -> str | None:
+    """Return what a run of ansible-playbook in check mode would have changed, or None."""
     changed = re.findall(r"^\S+ +: ok=\d+ +changed=[1-9]\d*.*$", output, re.MULTILINE)
     return "would change a host that has just converged:\n" + "\n".join(changed) if changed else None
 
@@ -85,7 +86,7 @@ def _scenario(name: str, about: str, *more: Step) -> Stage:
             _molecule("destroy", name, needed=True),
             _molecule("converge", name, needed=True),
             _molecule("idempotence", name),
-            _molecule("check", name, judge=_no_change),
+            _molecule("check", name, judge=no_change),
             _molecule("verify", name),
             *more,
         ],
@@ -233,6 +234,8 @@ def main() -> int:
     # The end of a session must not leave containers behind either.
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
+    # What judges an output, and who reads it in a log, wants words only.
+    os.environ["NO_COLOR"] = "1"
     # Steps find the programs of this Python environment, whoever started it.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     results: list[Result] = []
