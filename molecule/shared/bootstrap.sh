@@ -62,7 +62,9 @@ need_environment() {
     export SSL_CERT_FILE="${SSL_CERT_FILE:-$bundle}" PIP_CERT="${PIP_CERT:-$bundle}"
   fi
   export PATH="$venv/bin:$PATH"
-  [ -e "$venv/.complete" ] && return
+  if [ -e "$venv/.complete" ]; then
+    return
+  fi
   say "making the Python environment in $venv (about half a minute)"
   mkdir -p "$cache"
   rm -rf "$venv"
@@ -75,4 +77,6 @@ need_environment() {
   } >"$cache/environment.log" 2>&1 ||
     fail "the Python packages cannot be installed ($(tail -n 1 "$cache/environment.log")); mend: check the network or the proxy settings (log: $cache/environment.log), then run the same command again"
   touch "$venv/.complete"
+  # For people who want it in their shell.
+  ln -sfn "$venv" "$cache/venv"
 }

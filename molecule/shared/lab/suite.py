@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _DESCRIPTION = """\
-bin/test: all tests of the repository. Without options it runs every stage but those marked with a star.
+bin/test: all tests of the repository.
 
 stages:
 """
@@ -58,7 +58,6 @@ class Stage:
     about: str
     steps: list[Step]
     cleanup: list[Step] = field(default_factory=list)
-    default: bool = True
 
 
 def no_change(output: str) -> str | None:
@@ -214,19 +213,19 @@ def main() -> int:
     """Run the stages asked for; return the exit code."""
     stages = _stages()
     width = max(len(stage.name) for stage in stages) + 2
-    listing = "".join(f"  {s.name:<{width}}{s.about}{'' if s.default else ' *'}\n" for s in stages)
+    listing = "".join(f"  {s.name:<{width}}{s.about}\n" for s in stages)
     parser = argparse.ArgumentParser(
         prog="bin/test",
         description=_DESCRIPTION + listing,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [stage.name for stage in stages]
-    parser.add_argument("--all", action="store_true", help="also the stages that are marked with a star")
+    parser.add_argument("--all", action="store_true", help="every stage; what happens without --only, too")
     parser.add_argument("--only", metavar="STAGE", action="append", choices=names, help="this stage; may be repeated")
     parser.add_argument("--list", action="store_true", help="print the stages and their steps, and stop")
     parser.add_argument("--keep", action="store_true", help="leave the instances of the lab running for a closer look")
     options = parser.parse_args()
-    chosen = [s for s in stages if (s.name in options.only if options.only else s.default or options.all)]
+    chosen = [stage for stage in stages if options.all or not options.only or stage.name in options.only]
     if options.list:
         print("\n".join(f"{stage.name}: {', '.join(step.name for step in stage.steps)}" for stage in stages))
         return 0
