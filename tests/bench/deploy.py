@@ -89,12 +89,24 @@ def profile_visible(site: Site, visitor: Visitor) -> float:
     site.profiles = [*before, {**before[0], "key": "bench", "display_name": "Added by the bench"}]
     start = time.monotonic()
     command = site.command(*PROFILES)
-    with subprocess.Popen(command, cwd=REPOSITORY, env=site.environment, stdout=subprocess.DEVNULL) as process:
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        # Of its own in and out: the browser's driver has made this process's non-blocking, which Ansible refuses.
+        subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=site.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
         for offered in offers(visitor):
             if "bench" in offered:
                 break
             if process.poll():
-                raise BenchError("the playbook that adds a profile failed")
+                log.seek(0)
+                raise BenchError(f"the playbook that adds a profile failed:\n{log.read()}")
         seconds = time.monotonic() - start
     site.profiles = before
     site.apply(*PROFILES)
