@@ -44,6 +44,8 @@ need_packages() {
   say "installing$missing"
   mkdir -p "$cache"
   {
+    # An earlier run may have been interrupted at a bad moment.
+    dpkg --configure -a
     apt-get update -q
     # shellcheck disable=SC2086 # a list of words
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing

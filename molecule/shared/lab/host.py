@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -21,6 +22,8 @@ CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 # For every container: raising a limit is not permitted everywhere, and these are what systemd and Slurm need.
 LIMITS = ("--ulimit=nofile=20000:20000", "--ulimit=nproc=8192:8192", "--pids-limit=0")
+
+_INOTIFY_INSTANCES = 1024
 
 # One namespace for every run on this machine: a container's network namespace file is visible only in the mount
 # namespace that created it.
@@ -87,6 +90,18 @@ def inspect_container(name: str) -> tuple[str, str] | None:
         return None
     state, _, label = done.stdout.strip().partition(" ")
     return state, label
+
+
+def raise_inotify_limit() -> None:
+    """Let systemd start in as many containers as there are: each takes some eight inotify instances of root's 128.
+
+    Without them it exits at once, without a word. The setting lasts until this machine starts again.
+    """
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(limit.read_text()) < _INOTIFY_INSTANCES:
+        # Where that is not permitted, fewer containers may still do.
+        with contextlib.suppress(OSError):
+            limit.write_text(str(_INOTIFY_INSTANCES))
 
 
 def require_disk(gigabytes: int) -> None:

@@ -27,6 +27,7 @@ from lab.host import (
     inspect_container,
     podman,
     podman_prefix,
+    raise_inotify_limit,
     require_disk,
     require_network,
     require_ports,
@@ -48,7 +49,7 @@ _PEOPLE: dict[str, tuple[list[str], bool]] = {
 }
 _EASY_TO_READ = "abcdefghijkmnpqrstuvwxyz23456789"
 _CACHES = ("npm", "pip", "uv")
-_START_SECONDS = 60
+_START_SECONDS = 120
 
 
 class Instance:
@@ -132,6 +133,7 @@ class Instance:
             LabError: this machine lacks something, or a host does not come up.
         """
         images.build(self.check())
+        raise_inotify_limit()
         self._make_directory()
         addresses = self._make_network()
         self._make_volumes()
@@ -270,8 +272,16 @@ class Instance:
                 done = podman("exec", name, "systemctl", "is-active", "ssh.service", check=False)
                 if done.stdout.strip() == "active":
                     break
+                if not self._running(host):
+                    raise LabError(
+                        f"systemd ended as soon as it had started in {name}; mend: stop other containers, or raise "
+                        "fs.inotify.max_user_instances with sysctl, then run the same command again"
+                    )
                 if time.monotonic() > deadline:
-                    raise LabError(f"{name} did not start in {_START_SECONDS} s; mend: see `podman logs {name}`")
+                    raise LabError(
+                        f"{name} did not start in {_START_SECONDS} s; mend: look at `podman exec {name} systemctl`, "
+                        "then run the same command again"
+                    )
                 time.sleep(0.3)
 
     def _write_state(self, addresses: dict[str, str]) -> None:
