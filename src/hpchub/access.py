@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers import gate_config
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hpchub.model import Site
 
 ACCOUNT = "hpchub"
@@ -36,7 +37,9 @@ def hub_side(site: Site, facts: Mapping[str, Mapping[str, Any]]) -> list[dict[st
     for cluster in site.clusters:
         keys = host_keys(facts.get(cluster.submit.host, {})) if cluster.submit.method == "ssh" else []
         if cluster.submit.method == "ssh" and not keys:
-            raise LookupError(f"the ssh host keys of {cluster.submit.host}, submit host of {cluster.name}, are not known")
+            raise LookupError(
+                f"the ssh host keys of {cluster.submit.host}, submit host of {cluster.name}, are not known"
+            )
         clusters.append(
             {
                 "name": cluster.name,

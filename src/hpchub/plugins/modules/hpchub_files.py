@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import stat
 import tempfile
+from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -59,7 +60,8 @@ options:
         description: A command that must accept a file before it is put in its place; C(%s) is its path.
         type: str
   prune:
-    description: Shell patterns of paths. What matches and is not among O(files) is removed.
+    description:
+      - Shell patterns of names in a directory, as in C(/etc/x/*.json). What matches and is not among O(files) is removed.
     type: list
     elements: str
     default: []
@@ -92,11 +94,14 @@ removed:
   returned: always
 """
 
-MODES = {"file": "0644", "directory": "0755", "link": None}
+MODES = {"file": "0644", "directory": "0755"}
+
+Entry = dict[str, Any]
+"""One of ``files``, with the module's defaults."""
 
 
 class Files:
-    """Does it, and remembers what was changed."""
+    """Puts them there, and remembers what was changed."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
@@ -104,107 +109,106 @@ class Files:
         self.removed: list[str] = []
         self.diff: list[dict[str, str]] = []
 
-    def put(self, entry: dict) -> None:
+    def put(self, entry: Entry) -> None:
         """Make one path what it is to be."""
-        state, path = entry["state"], entry["path"]
+        state, path = entry["state"], Path(entry["path"])
         if state == "kept":
             return
         if state == "absent":
             self.remove(path)
             return
-        changed: bool = getattr(self, state)(entry)
+        changed = {"file": self.file, "directory": self.directory, "link": self.link}[state](path, entry)
         if state != "link":
             attributes = {**entry, "mode": entry["mode"] or MODES[state]}
-            arguments = self.module.load_file_common_arguments(attributes, path=path)
+            arguments = self.module.load_file_common_arguments(attributes, path=str(path))
             changed = self.module.set_fs_attributes_if_different(arguments, changed)
         if changed:
-            self.changed.append(path)
+            self.changed.append(str(path))
 
-    def remove(self, path: str) -> None:
+    def remove(self, path: Path) -> None:
         """Remove a path with all that is below it."""
         if not os.path.lexists(path):
             return
-        self.removed.append(path)
+        self.removed.append(str(path))
         self.note(path, before="present\n", after="")
         if self.module.check_mode:
             return
-        if os.path.isdir(path) and not os.path.islink(path):
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
-            os.unlink(path)
+            path.unlink()
 
-    def directory(self, entry: dict) -> bool:
+    def directory(self, path: Path, _: Entry) -> bool:
         """Make a directory; returns whether there was none."""
-        path = entry["path"]
-        if os.path.isdir(path):
+        if path.is_dir():
             return False
         if os.path.lexists(path):
             self.module.fail_json(msg=f"{path} is there and is not a directory")
         self.note(path, before="", after="directory\n")
         if not self.module.check_mode:
-            os.mkdir(path, 0o700)
+            path.mkdir(mode=0o700)
         return True
 
-    def link(self, entry: dict) -> bool:
+    def link(self, path: Path, entry: Entry) -> bool:
         """Make a symbolic link; returns whether it was another."""
-        path, target = entry["path"], entry["target"]
-        before = os.readlink(path) if os.path.islink(path) else None
-        if before == target:
+        before = str(path.readlink()) if path.is_symlink() else None
+        if before == entry["target"]:
             return False
-        if before is None and os.path.lexists(path):
+        if before is None and path.exists():
             self.module.fail_json(msg=f"{path} is there and is not a link")
-        self.note(path, before=f"{before or ''}\n", after=f"{target}\n")
+        self.note(path, before=f"{before or ''}\n", after=f"{entry['target']}\n")
         if not self.module.check_mode:
-            fresh = f"{path}.{os.getpid()}"
-            os.symlink(target, fresh)
-            os.rename(fresh, path)
+            fresh = path.with_name(f"{path.name}.{os.getpid()}")
+            fresh.symlink_to(entry["target"])
+            fresh.rename(path)
         return True
 
-    def file(self, entry: dict) -> bool:
+    def file(self, path: Path, entry: Entry) -> bool:
         """Write a file; returns whether its content was another."""
-        path, content = entry["path"], (entry["content"] or "").encode()
-        before = None
+        content, before = entry["content"].encode(), None
         if os.path.lexists(path):
-            if not stat.S_ISREG(os.lstat(path).st_mode):
+            if not stat.S_ISREG(path.lstat().st_mode):
                 self.module.fail_json(msg=f"{path} is there and is not a file")
-            with open(path, "rb") as stream:
-                before = stream.read()
+            before = path.read_bytes()
         if before == content or (before is not None and not entry["force"]):
             return False
-        descriptor, fresh = tempfile.mkstemp(dir=self.module.tmpdir)  # 0600
-        with open(descriptor, "wb") as stream:
-            stream.write(content)
+        if not path.parent.is_dir() and not self.module.check_mode:
+            self.module.fail_json(msg=f"{path.parent}, where {path.name} is to be, is not there")
+        descriptor, name = tempfile.mkstemp(dir=self.module.tmpdir)  # 0600
+        os.close(descriptor)
+        fresh = Path(name)
+        fresh.write_bytes(content)
         if entry["validate"]:
-            self.validate(entry, fresh)
-        self.note(path, before=(before or b"").decode(errors="replace"), after=content.decode())
+            self.validate(path, entry["validate"].replace("%s", name))
+        self.note(path, before=(before or b"").decode(errors="replace"), after=entry["content"])
         if self.module.check_mode:
-            os.unlink(fresh)
+            fresh.unlink()
         else:
-            self.module.atomic_move(fresh, path)
+            self.module.atomic_move(name, str(path))
         return True
 
-    def validate(self, entry: dict, fresh: str) -> None:
+    def validate(self, path: Path, command: str) -> None:
         """Ask a file's parser."""
-        command = entry["validate"].replace("%s", fresh)
         code, output, error = self.module.run_command(command)
         if code:
-            self.module.fail_json(msg=f"{entry['path']} was not written: {command} says: {error or output}", rc=code)
+            self.module.fail_json(msg=f"{path} was not written: {command} says: {error or output}", rc=code)
 
-    def prune(self, patterns: list[str], wanted: set[str]) -> None:
-        """Remove what matches and is not wanted."""
-        for pattern in patterns:
-            for path in sorted(glob.glob(pattern)):
-                if path not in wanted:
-                    self.remove(path)
+    def prune(self, pattern: str, wanted: set[str]) -> None:
+        """Remove what matches in one directory and is not wanted."""
+        directory, name = os.path.split(pattern)
+        for path in sorted(Path(directory).glob(name)):
+            if str(path) not in wanted:
+                self.remove(path)
 
-    def note(self, path: str, *, before: str, after: str) -> None:
+    def note(self, path: Path, *, before: str, after: str) -> None:
         """Remember a difference for --diff."""
-        self.diff.append({"before_header": path, "after_header": path, "before": before, "after": after})
+        header = str(path)
+        self.diff.append({"before_header": header, "after_header": header, "before": before, "after": after})
 
 
 def main() -> None:
     """Entry point."""
-    entry = {
+    entry: dict[str, Any] = {
         "path": {"type": "path", "required": True},
         "state": {"default": "file", "choices": ["file", "directory", "link", "absent", "kept"]},
         "content": {},
@@ -233,7 +237,9 @@ def main() -> None:
     try:
         for item in module.params["files"]:
             files.put(item)
-        files.prune(module.params["prune"], {item["path"] for item in module.params["files"]})
+        wanted = {item["path"] for item in module.params["files"]}
+        for pattern in module.params["prune"]:
+            files.prune(pattern, wanted)
     except OSError as error:
         module.fail_json(msg=f"{error.filename}: {error.strerror}")
     module.exit_json(

@@ -1,0 +1,189 @@
+"""The hub: an unprivileged service in a sandbox, reachable over its socket only, that keeps its secrets."""
+
+import json
+import re
+import time
+
+import pytest
+
+SOCKET = "/run/hpchub-hub/hub.sock"
+UNIT = "jupyterhub.service"
+
+# A unit that is the hub's in all but its command: what the sandbox and the account let a program do.
+PROBE = """
+trap 'rm -f /run/hpchub-probe.sh /run/systemd/system/hpchub-probe.service; systemctl daemon-reload' EXIT
+printf '%s\\n' "$1" > /run/hpchub-probe.sh
+chmod 644 /run/hpchub-probe.sh
+sed -e 's|^ExecStart=.*|ExecStart=/bin/sh /run/hpchub-probe.sh|' -e 's/^Restart=.*/Restart=no/' \\
+    -e 's/^Type=.*/Type=oneshot/' -e '/^RuntimeDirectory/d' \\
+    /etc/systemd/system/jupyterhub.service > /run/systemd/system/hpchub-probe.service
+systemctl daemon-reload
+systemctl start hpchub-probe
+code=$?
+journalctl --unit=hpchub-probe --since=-10s --output=cat --no-pager
+systemctl reset-failed hpchub-probe 2> /dev/null
+exit $code
+"""
+
+
+def ask(host, path, socket=SOCKET):
+    """GET over a unix socket, as root."""
+    program = (
+        "import http.client, socket, sys\n"
+        "c = http.client.HTTPConnection('localhost')\n"
+        "c.sock = socket.socket(socket.AF_UNIX)\n"
+        f"c.sock.connect('{socket}')\n"
+        f"c.request('GET', '{path}')\n"
+        "r = c.getresponse()\n"
+        "print(r.status, r.read().decode())\n"
+    )
+    return host.check_output("python3 -c %s", program)
+
+
+def wait_for_hub(hub, seconds=60):
+    """Until it answers."""
+    for _ in range(seconds):
+        try:
+            if ask(hub, "/hub/health").startswith("200"):
+                return
+        except AssertionError:  # it does not listen yet
+            time.sleep(1)
+    pytest.fail("the hub does not answer")
+
+
+def main_pid(hub, unit=UNIT):
+    return int(hub.check_output(f"systemctl show --property=MainPID --value {unit}"))
+
+
+def test_the_hub_answers_on_its_socket(hub):
+    assert hub.service(UNIT).is_running
+    assert hub.service(UNIT).is_enabled
+    assert ask(hub, "/hub/health").startswith("200")
+    assert json.loads(ask(hub, "/hub/api").split(" ", 1)[1])["version"].startswith("6.")
+
+
+def test_the_hub_listens_on_no_port(hub):
+    listeners = hub.check_output("ss --listening --tcp --udp --numeric --processes --no-header")
+    assert f"pid={main_pid(hub)}," not in listeners
+
+
+def test_the_hub_runs_without_privilege(hub):
+    status = hub.file(f"/proc/{main_pid(hub)}/status").content_string
+    uid = hub.user("jupyterhub").uid
+    assert re.search(rf"^Uid:\s+{uid}\s+{uid}\s+{uid}\s+{uid}$", status, re.MULTILINE)
+    assert re.search(r"^CapBnd:\s+0+$", status, re.MULTILINE)
+    assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
+    assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
+    assert hub.user("jupyterhub").shell == "/usr/sbin/nologin"
+
+
+def test_the_sandbox_is_tight(hub):
+    report = hub.check_output(f"systemd-analyze security --no-pager {UNIT}")
+    exposure = float(re.search(r"Overall exposure level for \S+ ([\d.]+)", report)[1])
+    assert exposure <= 3.0, report
+
+
+@pytest.mark.parametrize(
+    ("command", "permitted"),
+    [
+        ("touch /var/lib/hpchub/probe && rm /var/lib/hpchub/probe", True),
+        ("ssh -V", True),
+        ("touch /etc/hpchub/probe", False),
+        ("touch /opt/hpchub/probe", False),
+        ("test -e /home/alice", False),
+        ("test -e /root/.ssh", False),
+        ("cat /etc/hpchub/secrets/hub.env", False),
+        ("cat /etc/hpchub/secrets/proxy.env", False),
+        ("sudo -n true", False),
+        ("mount -t tmpfs none /tmp", False),
+        ("unshare --user true", False),
+    ],
+)
+def test_what_the_sandbox_permits(hub, command, permitted):
+    done = hub.run("bash -c %s probe %s", PROBE, command)
+    assert (done.rc == 0) is permitted, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "owner", "group", "mode"),
+    [
+        ("/etc/hpchub/hub.json", "root", "jupyterhub", 0o640),
+        ("/etc/hpchub/jupyterhub_config.py", "root", "jupyterhub", 0o640),
+        ("/etc/hpchub/conf.d", "root", "jupyterhub", 0o750),
+        ("/etc/hpchub/secrets", "root", "root", 0o700),
+        ("/etc/hpchub/secrets/hub.env", "root", "root", 0o600),
+        ("/etc/hpchub/profiles.json", "root", "root", 0o644),
+        ("/var/lib/hpchub", "jupyterhub", "jupyterhub", 0o700),
+        ("/var/lib/hpchub/cookie_secret", "jupyterhub", "jupyterhub", 0o600),
+        ("/var/lib/hpchub/jupyterhub.sqlite", "jupyterhub", "jupyterhub", 0o600),
+        ("/run/hpchub-hub", "jupyterhub", "hpchub-proxy", 0o2750),
+        (SOCKET, "jupyterhub", "hpchub-proxy", 0o660),
+    ],
+)
+def test_who_may_read_what(hub, path, owner, group, mode):
+    file = hub.file(path)
+    assert (file.user, file.group, oct(file.mode)) == (owner, group, oct(mode))
+
+
+@pytest.mark.parametrize("account", ["alice", "hpchub-proxy", "www-data", "nobody"])
+def test_others_do_not_reach_the_hub(hub, account):
+    """But for the proxy, whose business it is."""
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect('{SOCKET}')"
+    done = hub.run("runuser --user %s -- python3 -c %s", account, connect)
+    assert (done.rc == 0) is (account == "hpchub-proxy"), done.stderr
+
+
+def test_the_state_is_kept_in_wal_mode(hub):
+    program = (
+        "import sqlite3\n"
+        "state = sqlite3.connect('/var/lib/hpchub/jupyterhub.sqlite')\n"
+        "print(state.execute('PRAGMA journal_mode').fetchone()[0])\n"
+    )
+    assert hub.check_output("python3 -c %s", program) == "wal"
+
+
+def test_no_secret_in_the_journal_or_the_process_list(hub):
+    secrets = [
+        line.split("=", 1)[1]
+        for name in ("hub.env", "proxy.env")
+        for line in hub.check_output(f"cat /etc/hpchub/secrets/{name}").splitlines()
+        if "=" in line
+    ] + [hub.check_output("cat /var/lib/hpchub/cookie_secret")]
+    assert len(secrets) == 3
+    seen = hub.check_output("journalctl --no-pager --output=cat") + hub.check_output("ps -e -o args")
+    assert not [secret[:4] for secret in secrets if secret in seen]
+
+
+def test_a_restart_of_the_hub_is_not_the_proxys(hub):
+    proxy = main_pid(hub, "configurable-http-proxy.service")
+    before = main_pid(hub)
+    hub.check_output(f"systemctl restart {UNIT}")
+    wait_for_hub(hub)
+    assert main_pid(hub) != before
+    assert main_pid(hub, "configurable-http-proxy.service") == proxy
+
+
+def test_a_killed_hub_comes_back(hub):
+    before = main_pid(hub)
+    hub.check_output(f"kill -KILL {before}")
+    time.sleep(3)
+    wait_for_hub(hub)
+    assert main_pid(hub) not in (0, before)
+
+
+def test_a_new_profile_needs_no_restart(hub):
+    """The hub is older than the list, or at least does not care."""
+    profiles = json.loads(hub.file("/etc/hpchub/profiles.json").content_string)
+    before = main_pid(hub)
+    hub.check_output("touch /etc/hpchub/profiles.json")
+    assert profiles["profiles"]
+    assert main_pid(hub) == before
+
+
+def test_nodes_hold_their_clusters_profiles(hub, compute):
+    union = json.loads(hub.file("/etc/hpchub/profiles.json").content_string)
+    node = json.loads(compute.file("/etc/hpchub/profiles.json").content_string)
+    names = [cluster["name"] for cluster in node["clusters"]]
+    assert {profile["key"] for profile in node["profiles"]} == {
+        profile["key"] for profile in union["profiles"] if profile["cluster"] in names
+    }

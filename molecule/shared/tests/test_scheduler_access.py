@@ -1,0 +1,274 @@
+"""The way from the hub to the scheduler: permitted users and three actions, and nothing else, whoever asks."""
+
+import json
+import time
+
+import pytest
+
+GATE = "/usr/local/libexec/hpchub/gate"
+JOB = "/usr/local/libexec/hpchub/job"
+SESSION = "00000000000000aa"
+SCRIPT = "#!/bin/sh\n#SBATCH --output=/dev/null\n#SBATCH --job-name=hpchub-test\nsleep 60\n"
+
+
+@pytest.fixture(scope="module")
+def way(hub):
+    """How the hub reaches the demo's cluster, from its settings."""
+    settings = json.loads(hub.file("/etc/hpchub/hub.json").content_string)
+    return settings["gates"]["demo"]
+
+
+@pytest.fixture
+def ssh(way):
+    """The hub's key, as an argument vector without a host."""
+    if way["method"] != "ssh":
+        pytest.skip("the hub submits locally")
+    return (
+        f"ssh -F none -T -o BatchMode=yes -o StrictHostKeyChecking=yes -o GlobalKnownHostsFile=none "
+        f"-o IdentitiesOnly=yes -o UserKnownHostsFile={way['known_hosts']} -i {way['key']} -l {way['user']}"
+    )
+
+
+@pytest.fixture
+def request_of(hub, way):
+    """Send the gate a request as the hub does; returns the answer."""
+    program = (
+        "import asyncio, dataclasses, json, sys\n"
+        "from hpchub.gates import make_gate\n"
+        "way, fields = json.loads(sys.argv[1]), json.loads(sys.argv[2])\n"
+        "answer = asyncio.run(make_gate('demo', way).request(fields.pop('action'), **fields))\n"
+        "print(json.dumps(dataclasses.asdict(answer)))\n"
+    )
+
+    def send(**fields):
+        output = hub.check_output(
+            "runuser --user jupyterhub -- /opt/hpchub/hub/current/bin/python -I -c %s %s %s",
+            program,
+            json.dumps(way),
+            json.dumps(fields),
+        )
+        return json.loads(output)
+
+    return send
+
+
+def submit(user, **more):
+    return {"action": "submit", "user": user, "session": SESSION, "script": SCRIPT, "secrets": {"TOKEN": "x"}, **more}
+
+
+def sudo(login, user, *command):
+    """What sudo says to the gate's account."""
+    words = " ".join(["sudo", "-n", *(["-u", login.backend.quote("%s", user)] if user else []), *command])
+    return login.run("runuser --user hpchub -- sh -c %s", f"cd / && {words} < /dev/null")
+
+
+def test_a_permitted_user_submits_and_cancels(login, request_of):
+    answer = request_of(**submit("alice"))
+    assert answer["ok"], answer
+    job = answer["stdout"].strip().splitlines()[-1].split(";")[0]
+    try:
+        assert login.check_output(f"squeue --noheader --jobs={job} --format=%u") == "alice"
+        secrets = login.file(f"/home/alice/.hpchub/{SESSION}.json")
+        assert (secrets.user, oct(secrets.mode)) == ("alice", "0o600")
+        assert oct(login.file("/home/alice/.hpchub").mode) == "0o700"
+        assert job in request_of(action="query")["stdout"]
+    finally:
+        cancelled = request_of(action="cancel", user="alice", session=SESSION, job_id=job)
+    assert cancelled["ok"], cancelled
+    assert not secrets.exists
+    for _ in range(20):
+        if not login.check_output(f"squeue --noheader --jobs={job} --format=%T --states=running,pending"):
+            return
+        time.sleep(1)
+    pytest.fail("the job is still there")
+
+
+@pytest.mark.parametrize(
+    "user", ["root", "daemon", "hpchub", "dave", "nobody", "nosuchuser", "../alice", "alice bob", ""]
+)
+def test_others_are_refused(request_of, user):
+    answer = request_of(**submit(user))
+    assert not answer["ok"]
+    assert answer["command"] == []
+    assert answer["error"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"action": "submit", "user": "alice"},
+        {"action": "run", "command": ["id"]},
+        {"action": "query", "user": "root"},
+        {**submit("alice"), "session": "../../etc"},
+        {**submit("alice"), "command": ["id"]},
+        {"action": "cancel", "user": "alice", "session": SESSION, "job_id": "1 --user=bob"},
+        {"action": "cancel", "user": "alice", "session": SESSION, "job_id": "--state=running"},
+    ],
+)
+def test_other_requests_are_refused(request_of, fields):
+    assert not request_of(**fields)["ok"]
+
+
+def test_nobody_cancels_anothers_job(login, request_of):
+    job = request_of(**submit("alice"))["stdout"].strip().splitlines()[-1]
+    try:
+        request_of(action="cancel", user="bob", session="00000000000000bb", job_id=job)
+        assert login.check_output(f"squeue --noheader --jobs={job} --format=%u") == "alice"
+    finally:
+        request_of(action="cancel", user="alice", session=SESSION, job_id=job)
+
+
+@pytest.mark.parametrize("user", ["alice", "bob"])
+def test_sudo_permits_the_job_program_for_permitted_users(login, user):
+    done = sudo(login, user, JOB)
+    assert done.rc == 0
+    assert json.loads(done.stdout)["error"] == "the request is not JSON"
+
+
+@pytest.mark.parametrize(
+    ("user", "command"),
+    [
+        ("root", JOB),
+        ("#0", JOB),
+        ("", JOB),
+        ("dave", JOB),
+        ("daemon", JOB),
+        ("www-data", JOB),
+        ("alice", f"{JOB} --help"),
+        ("alice", f"{JOB} ''"),
+        ("alice", "/bin/sh -c id"),
+        ("alice", GATE),
+        ("alice", "-s"),
+        ("alice", "-i"),
+        ("alice", f"-g root {JOB}"),
+        ("alice", f"-E {JOB}"),
+        ("alice", f"PYTHONPATH=/tmp {JOB}"),
+        ("alice", f"LD_PRELOAD=/tmp/x.so {JOB}"),
+        ("alice", f"--chdir=/tmp {JOB}"),
+        ("alice", "-e /etc/passwd"),
+    ],
+)
+def test_sudo_refuses_everything_else(login, user, command):
+    done = sudo(login, user, command)
+    assert done.rc != 0
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("group", ["hpc", "hpc-admins"])
+def test_uid_0_under_another_name_is_refused(login, group):
+    """A group may hold anybody: the rule excludes uid 0 by its number."""
+    login.check_output("useradd --non-unique --uid 0 --gid 0 --groups %s --no-create-home toor", group)
+    try:
+        assert sudo(login, "toor", JOB).rc != 0
+        assert sudo(login, "#0", JOB).rc != 0
+    finally:
+        login.check_output("userdel --force toor 2>/dev/null || sed -i '/^toor:/d' /etc/passwd /etc/shadow")
+
+
+def test_a_system_account_in_a_permitted_group_is_refused(login, request_of):
+    login.check_output("usermod --append --groups hpc daemon")
+    try:
+        assert "system account" in request_of(**submit("daemon"))["error"]
+        assert "system account" in json.loads(sudo_with_request(login, "daemon"))["error"]
+    finally:
+        login.check_output("gpasswd --delete daemon hpc")
+
+
+def sudo_with_request(login, user):
+    """Past the gate, straight to the program that runs as the user: it does not trust who calls it."""
+    text = json.dumps({**submit(user), "cluster": "demo"})
+    return login.check_output("echo %s | runuser --user hpchub -- sudo -n -u %s %s", text, user, JOB)
+
+
+def test_refusals_are_logged(login, request_of):
+    request_of(**submit("dave"))
+    sudo(login, "root", JOB)
+    journal = login.check_output("journalctl --since=-1min --no-pager")
+    assert "dave is in none of the groups" in journal
+    assert "hpchub" in journal
+    assert "COMMAND=" in journal
+
+
+@pytest.mark.parametrize("command", ["id", "/bin/sh", "cat /etc/shadow", "scp -t /tmp", "-s sftp"])
+def test_the_key_opens_the_gate_and_nothing_else(hub, way, ssh, command):
+    done = hub.run("echo '{}' | runuser --user jupyterhub -- " + f"{ssh} -- {way['host']} {command}")
+    assert "the action is none of" in done.stdout, done
+
+
+# testinfra takes exit code 255, ssh's own for a refusal, for a failure of its own connection.
+REFUSED = "|| echo refused with $?"
+
+
+@pytest.mark.parametrize("options", ["-tt", "-L 0:localhost:22", "-R 0:localhost:22", "-D 0", "-A", "-X"])
+def test_the_key_forwards_nothing(hub, way, ssh, options):
+    done = hub.run(
+        f"echo '{{}}' | runuser --user jupyterhub -- timeout 20 {ssh} -o ExitOnForwardFailure=yes {options} -- "
+        f"{way['host']} id {REFUSED}"
+    )
+    assert "uid=" not in done.stdout
+    assert "refused with" in done.stdout or "the action is none of" in done.stdout
+
+
+def test_an_unknown_host_key_is_refused(hub, way, ssh):
+    address = hub.check_output(f"getent ahostsv4 {way['host']}").split()[0]
+    done = hub.run(f"echo '{{}}' | runuser --user jupyterhub -- {ssh} -- {address} id {REFUSED}")
+    assert "refused with 255" in done.stdout
+    assert "verification failed" in done.stderr
+
+
+@pytest.mark.usefixtures("ssh")
+def test_the_key_is_the_hubs_alone(hub, way):
+    key = hub.file(way["key"])
+    assert (key.user, oct(key.mode)) == ("jupyterhub", "0o600")
+    for account in ("alice", "hpchub-proxy", "www-data"):
+        assert hub.run("runuser --user %s -- cat %s", account, way["key"]).rc != 0
+
+
+@pytest.mark.usefixtures("ssh")
+def test_the_key_is_accepted_from_the_hub_alone(login, compute, hub, way):
+    """A stolen key opens nothing from elsewhere."""
+    if login.check_output("hostname") == compute.check_output("hostname"):
+        pytest.skip("there is no other host")
+    compute.check_output("install -m 0600 /dev/null /root/stolen")
+    try:
+        compute.check_output("echo %s > /root/stolen", hub.check_output("cat %s", way["key"]) + "\n")
+        done = compute.run(
+            "echo '{}' | ssh -F none -T -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
+            f"-o IdentitiesOnly=yes -i /root/stolen -l hpchub {way['host']} id {REFUSED}"
+        )
+        assert "refused with 255" in done.stdout
+        assert "ermission denied" in done.stderr
+    finally:
+        compute.check_output("rm -f /root/stolen")
+
+
+def test_the_gates_files_are_roots(login):
+    for path in (GATE, JOB, "/etc/sudoers.d/hpchub", "/etc/hpchub/gate.d/demo.json"):
+        file = login.file(path)
+        assert (file.user, file.group) == ("root", "root")
+        assert not file.mode & 0o022
+    assert login.run("runuser --user hpchub -- touch /var/lib/hpchub-gate/x").rc != 0
+    assert login.run("runuser --user hpchub -- touch /var/lib/hpchub-gate/.ssh/x").rc != 0
+    login.check_output("visudo --check")
+
+
+def test_the_local_socket_is_the_hubs(hub, way):
+    if way["method"] != "local":
+        pytest.skip("the hub submits over ssh")
+    socket = hub.file(way["socket"])
+    assert (socket.user, socket.group, oct(socket.mode)) == ("root", "jupyterhub", "0o660")
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect('{way['socket']}')"
+    assert hub.run("runuser --user alice -- python3 -c %s", connect).rc != 0
+    assert hub.run("runuser --user jupyterhub -- python3 -c %s", connect).rc == 0
+
+
+def test_no_secret_in_a_process_list_or_environment(login, request_of):
+    """A submitted secret is in a file of the user's, and nowhere else that anybody can look."""
+    answer = request_of(**submit("alice", secrets={"TOKEN": "hpchub-canary-secret"}))
+    job = answer["stdout"].strip().splitlines()[-1]
+    try:
+        shown = login.check_output(f"scontrol show job {job}; scontrol write batch_script {job} -; ps -e -o args")
+        assert "hpchub-canary-secret" not in shown
+        assert login.run("runuser --user bob -- cat /home/alice/.hpchub/%s.json", SESSION).rc != 0
+    finally:
+        request_of(action="cancel", user="alice", session=SESSION, job_id=job)

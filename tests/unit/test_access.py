@@ -1,0 +1,110 @@
+"""The model's clusters, as the two sides of the way to their schedulers see them."""
+
+import json
+import re
+
+import pytest
+
+from hpchub import access
+from hpchub.model import Site
+
+FACTS = {
+    "login1": {
+        "ssh_host_key_ed25519_public": "AAAAed",
+        "ssh_host_key_ed25519_public_keytype": "ssh-ed25519",
+        "ssh_host_key_rsa_public": "AAAArsa",
+        "ssh_host_key_rsa_public_keytype": "ssh-rsa",
+        "distribution": "Debian",
+    }
+}
+
+
+def cluster(name, **submit):
+    return {
+        "name": name,
+        "scheduler": "slurm",
+        "submit": submit,
+        "networks": ["10.0.0.0/8"],
+        "queues": [{"name": "q", "max_cores": 1, "max_memory": "1G", "max_runtime": "1:00:00"}],
+    }
+
+
+@pytest.fixture
+def site():
+    return Site.from_vars(
+        {
+            "hpc_service": {"url": "https://hub.example.org", "api_host": "hub"},
+            "hpc_sso": {
+                "metadata_url": "https://sso.example.org/.well-known/openid-configuration",
+                "client_id": "hpchub",
+                "client_secret": "a secret that is long enough",
+            },
+            "hpc_access": {"job_groups": ["hpc"], "allowed_groups": ["hpc"]},
+            "hpc_clusters": [
+                cluster("near", method="local"),
+                cluster("far", method="ssh", host="login1"),
+                cluster("further", method="ssh", host="login1"),
+            ],
+            "hpc_profiles": [
+                {
+                    "key": "small",
+                    "display_name": "Small",
+                    "cluster": "far",
+                    "queue": "q",
+                    "cores": 1,
+                    "memory": "1G",
+                    "runtime": "1:00:00",
+                }
+            ],
+        }
+    )
+
+
+def test_submit_hosts_are_named_once(site):
+    assert access.submit_hosts(site) == ["login1"]
+
+
+def test_the_hub_holds_the_host_keys(site):
+    clusters = access.hub_side(site, FACTS)
+    assert [(c["name"], c["method"], c["host"]) for c in clusters] == [
+        ("near", "local", ""),
+        ("far", "ssh", "login1"),
+        ("further", "ssh", "login1"),
+    ]
+    assert clusters[1]["host_keys"] == ["ssh-ed25519 AAAAed", "ssh-rsa AAAArsa"]
+
+
+def test_unknown_host_keys_are_an_error(site):
+    with pytest.raises(LookupError, match=r"host keys of login1, submit host of far"):
+        access.hub_side(site, {"login1": {}})
+
+
+@pytest.mark.parametrize(
+    ("host", "is_hub", "names"),
+    [
+        ("hub", True, ["near"]),
+        ("login1", False, ["far", "further"]),
+        ("login1", True, ["near", "far", "further"]),
+        ("login2", False, []),
+    ],
+)
+def test_each_host_submits_for_its_own_clusters(site, host, is_hub, names):
+    keys = {"far": "ssh-ed25519 A", "further": "ssh-ed25519 B"}
+    clusters = access.submit_side(site, host, is_hub=is_hub, public_keys=keys)
+    assert [c["name"] for c in clusters] == names
+    assert all(c["public_key"] == keys.get(c["name"], "") for c in clusters)
+    assert all(c["gate"]["permitted_groups"] == ["hpc"] for c in clusters)
+
+
+def test_a_missing_key_is_an_error(site):
+    with pytest.raises(LookupError, match="no key for further yet"):
+        access.submit_side(site, "login1", is_hub=False, public_keys={"far": "ssh-ed25519 A"})
+
+
+def test_gates_are_what_the_hub_can_make(site):
+    gates = pytest.importorskip("hpchub.gates")
+    settings = json.loads(json.dumps(access.gate_settings(site)))
+    for name, gate in settings.items():
+        assert gates.make_gate(name, gate).cluster == name
+    assert settings["near"]["socket"] == "/run/hpchub/gate-near.sock"
+    assert re.fullmatch("/etc/hpchub/ssh/far", settings["far"]["key"])
