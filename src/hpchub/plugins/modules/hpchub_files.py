@@ -61,7 +61,7 @@ options:
         type: str
   prune:
     description:
-      - Shell patterns of names in a directory, as in C(/etc/x/*.json). What matches and is not among O(files) is removed.
+      - Shell patterns of names in a directory, as in C(/etc/x/*.json). What matches and is not in O(files) is removed.
     type: list
     elements: str
     default: []
