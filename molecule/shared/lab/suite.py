@@ -231,8 +231,10 @@ def main() -> int:
         return 0
 
     # The end of a session must not leave containers behind either.
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # What nohup has switched off stays off.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     # What judges an output, and who reads it in a log, wants words only.
     os.environ["NO_COLOR"] = "1"
     # Steps find the programs of this Python environment, whoever started it.
