@@ -170,6 +170,8 @@ def _status(instance: Instance, *, as_json: bool) -> int:
             f"\n{status['url']}\n\n"
             f"Sign in as one of these:\n{users}\n"
             f"Hosts (`bin/demo exec HOST COMMAND…`):\n{hosts}\n"
+            f"After a change of inventories/demo, `bin/demo up` again, or in this directory:\n"
+            f"  {status['ansible_playbook']} -i inventories/demo playbooks/site.yml\n\n"
             f"The browser warns until it trusts the demo's own authority, {status['ca_certificate']}"
         )
     return 0 if status["running"] else 1

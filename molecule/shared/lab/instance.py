@@ -172,7 +172,8 @@ class Instance:
         running = bool(hosts) and all(entry["state"] == "running" for entry in hosts)
         shown = ("url", "idp_url", "users", "ssh_config", "ca_certificate")
         known: dict[str, Any] = {key: state[key] for key in shown if key in state}
-        return {"instance": self.name, "running": running, **known, "hosts": hosts}
+        playbook = str(CACHE / "venv" / "bin" / "ansible-playbook")
+        return {"instance": self.name, "running": running, **known, "ansible_playbook": playbook, "hosts": hosts}
 
     def identity(self) -> str:
         """Return a text that changes whenever a container is made anew, or a secret."""
