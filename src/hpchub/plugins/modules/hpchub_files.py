@@ -178,7 +178,7 @@ class Files:
         os.close(descriptor)
         fresh = Path(name)
         fresh.write_bytes(content)
-        if entry["validate"] and not self.module.check_mode:
+        if entry["validate"]:
             self.validate(path, entry["validate"].replace("%s", name))
         self.note(path, before=(before or b"").decode(errors="replace"), after=entry["content"])
         if self.module.check_mode:
