@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -143,19 +144,24 @@ def require_ports(ports: tuple[int, ...]) -> None:
 
 @cache
 def mirror() -> str:
-    """Return the URL of the Debian mirror: HPCHUB_DEBIAN_MIRROR, this machine's own, or Debian's."""
+    """Return the URL of the Debian mirror: HPCHUB_DEBIAN_MIRROR, or this machine's own.
+
+    Raises:
+        LabError: there is neither.
+    """
     if chosen := os.environ.get("HPCHUB_DEBIAN_MIRROR"):
         return chosen.rstrip("/")
     targets = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(LABEL) $(REPO_URI)", "Created-By: Packages"],
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"],
         check=False,
         capture_output=True,
         text=True,
     )
+    # Known before the first `apt-get update`, too. Security updates and other people's packages live elsewhere.
     for line in targets.stdout.splitlines():
-        if line.startswith("Debian Debian http"):
-            return line.split()[2].rstrip("/")
-    return "http://deb.debian.org/debian"
+        if re.fullmatch(r"https?://\S+/debian/?", line):
+            return line.rstrip("/")
+    raise LabError("apt knows no Debian mirror; mend: name one in HPCHUB_DEBIAN_MIRROR")
 
 
 def require_network() -> None:
