@@ -107,8 +107,31 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             HPCHUB_INTERFACE=self._profile.interface,
             HPCHUB_DEFAULT_KERNEL=self._profile.default_kernel,
             HPCHUB_API_CA=self.runtime.api_ca,
+            **self._server_identity(),
         )
         return env
+
+    def _server_identity(self) -> dict[str, str]:
+        """By what the server proves to the proxy whose it is; made anew for each session.
+
+        Raises:
+            StartError: 503, the hub has no authority to sign it.
+        """
+        try:
+            identity = self.runtime.authority.issue(self.user.name)
+        except (OSError, ValueError) as error:
+            self.log.error("%s: no certificate can be made: %s", self._log_name, error)
+            raise StartError(
+                "Notebook servers cannot be started at the moment: the hub cannot make their certificates."
+                " Please tell those who run it.",
+                reason="no_certificate",
+                status_code=503,
+            ) from None
+        return {
+            "HPCHUB_TLS_KEY": identity.key,
+            "HPCHUB_TLS_CERTIFICATE": identity.certificate,
+            "HPCHUB_TLS_CLIENTS": identity.clients,
+        }
 
     # -- batchspawner's three commands, through the gate
 
@@ -226,7 +249,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         self.ip = host
         self._message = f"The notebook server answers on {host}. Opening it."
         self.log.info("%s: job %s listens on %s:%d", self._log_name, self.job_id, host, self.port)
-        return f"http://{host}:{self.port}"
+        return f"https://{host}:{self.port}"
 
     async def _wait_until_running(self) -> None:
         """Wait in the queue, however long it takes: a queue is not a failure."""

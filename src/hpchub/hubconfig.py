@@ -35,6 +35,8 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     _network(c, settings)
     _identity(c, settings)
     _sessions(c, settings, path)
+    # What the hub asks by TLS are notebook servers, and nothing else.
+    c.JupyterHubHTTPClient.connector_options = {"ssl": runtime(path).authority.client_context()}
     _state(c, settings)
     _pages(c, settings)
 

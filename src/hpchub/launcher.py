@@ -42,10 +42,15 @@ HARMFUL = ("PYTHONHOME", "PYTHONPLATLIBDIR", "__PYVENV_LAUNCHER__")
 NEEDED = (
     "HPCHUB_PORT_FIRST",
     "HPCHUB_PORT_LAST",
+    "HPCHUB_TLS_CERTIFICATE",
+    "HPCHUB_TLS_CLIENTS",
+    "HPCHUB_TLS_KEY",
     "JUPYTERHUB_API_TOKEN",
     "JUPYTERHUB_API_URL",
     "JUPYTERHUB_SERVICE_PREFIX",
 )
+# The launcher's alone; the authority is public, but large.
+NOT_FOR_KERNELS = ("HPCHUB_API_CA", "HPCHUB_TLS_CERTIFICATE", "HPCHUB_TLS_CLIENTS", "HPCHUB_TLS_KEY")
 # The path below the hub's address of each interface; both are served, this one is opened.
 INTERFACES = {"lab": "/lab", "notebook": "/tree"}
 
@@ -194,11 +199,10 @@ def server_environment(
     """
     env = {name: value for name, value in job.items() if not name.startswith(OURS) and name not in HARMFUL}
     env.update(session)
-    env.pop("HPCHUB_API_CA", None)  # public, but large, and of no use to a kernel
-    url = urlsplit(session.get("JUPYTERHUB_SERVICE_URL", ""))
-    env["JUPYTERHUB_SERVICE_URL"] = (
-        f"{url.scheme or 'http'}://{url.hostname or '0.0.0.0'}:{port}{session['JUPYTERHUB_SERVICE_PREFIX']}"  # noqa: S104
-    )
+    for name in NOT_FOR_KERNELS:
+        env.pop(name, None)
+    host = urlsplit(session.get("JUPYTERHUB_SERVICE_URL", "")).hostname or "0.0.0.0"  # noqa: S104
+    env["JUPYTERHUB_SERVICE_URL"] = f"https://{host}:{port}{session['JUPYTERHUB_SERVICE_PREFIX']}"
     # The site's kernels come before the user's of the same name: an old python3 in a home cannot break the site's.
     env["JUPYTER_PATH"] = os.pathsep.join([*jupyter_path, *filter(None, [job.get("JUPYTER_PATH")])])
     if not env.get("JUPYTERHUB_DEFAULT_URL"):
@@ -218,6 +222,26 @@ def server_arguments(session: dict[str, str]) -> list[str]:
     if not KERNEL.fullmatch(kernel):
         raise LaunchError(f"the default kernel {kernel!r} is not a kernel's name")
     return ["jupyterhub-singleuser", f"--MultiKernelManager.default_kernel_name={kernel}"]
+
+
+def tls_arguments(session: dict[str, str]) -> list[str]:
+    """The server's identity, and that it answers the hub and its proxy, and no neighbour."""
+    key, certificate, clients = (
+        held_in_memory(name.lower(), session[name])
+        for name in ("HPCHUB_TLS_KEY", "HPCHUB_TLS_CERTIFICATE", "HPCHUB_TLS_CLIENTS")
+    )
+    return [f"--ServerApp.keyfile={key}", f"--ServerApp.certfile={certificate}", f"--ServerApp.client_ca={clients}"]
+
+
+def held_in_memory(name: str, text: str) -> str:
+    """A path at which this process, and no other, reads a text for as long as it lives.
+
+    The server reads its key again for each connection. In a file it could be found by others, or be missing one day.
+    """
+    descriptor = os.memfd_create(name)
+    with open(descriptor, "w", encoding="ascii", closefd=False) as stream:
+        stream.write(text)
+    return f"/proc/self/fd/{descriptor}"
 
 
 # -- telling the hub
@@ -356,6 +380,7 @@ def launch(name: str) -> None:
     arguments = server_arguments(session)
     check_space(home / ".hpchub")
     os.chdir(home)
+    arguments += tls_arguments(session)
     held = hold_port(int(session["HPCHUB_PORT_FIRST"]), int(session["HPCHUB_PORT_LAST"]))
     port: int = held.getsockname()[1]
     env = server_environment(dict(os.environ), session, port, settings().get("jupyter_path", []))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from hpchub.authority import Authority
 from hpchub.gates import Gate, make_gate
 from hpchub.poller import Poller
 from hpchub.profiles import ProfileList, load_profile_list
@@ -31,6 +32,7 @@ class Runtime:
         self.gates: dict[str, Gate] = {
             cluster: make_gate(cluster, entry) for cluster, entry in settings["gates"].items()
         }
+        self.authority = Authority(Path(settings["notebook_tls_directory"]))
         self._pollers: dict[str, Poller] = {}
         self._list: ProfileList | None = None
         self._stamp: tuple[int, int, int] | None = None

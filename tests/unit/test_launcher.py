@@ -27,6 +27,9 @@ SESSION = {
     "HPCHUB_INTERFACE": "lab",
     "HPCHUB_DEFAULT_KERNEL": "",
     "HPCHUB_API_CA": "",
+    "HPCHUB_TLS_KEY": "a key",
+    "HPCHUB_TLS_CERTIFICATE": "a certificate",
+    "HPCHUB_TLS_CLIENTS": "authorities",
 }
 
 
@@ -160,12 +163,12 @@ def test_environment_has_the_sessions_variables_and_none_of_another():
     }
     env = launcher.server_environment(job, SESSION, 23456, ["/opt/hpchub/jupyter"])
     assert env["JUPYTERHUB_API_TOKEN"] == "t0k3n"
-    assert env["JUPYTERHUB_SERVICE_URL"] == "http://0.0.0.0:23456/user/alice/"
+    assert env["JUPYTERHUB_SERVICE_URL"] == "https://0.0.0.0:23456/user/alice/"
     assert env["JUPYTER_PATH"] == "/opt/hpchub/jupyter:/mine"
     assert (env["PATH"], env["SLURM_JOB_ID"]) == ("/bin", "7")
     assert "HPCHUB_OLD" not in env
     assert "PYTHONHOME" not in env
-    assert "HPCHUB_API_CA" not in env
+    assert not {"HPCHUB_API_CA", "HPCHUB_TLS_KEY", "HPCHUB_TLS_CERTIFICATE"} & set(env)
 
 
 @pytest.mark.parametrize(
@@ -186,8 +189,8 @@ def test_interface(session, opened):
 @pytest.mark.parametrize(
     ("url", "bound"),
     [
-        pytest.param("", "http://0.0.0.0:23456/user/alice/", id="none"),
-        pytest.param("https://10.1.2.3:1/user/alice/", "https://10.1.2.3:23456/user/alice/", id="address-and-tls"),
+        pytest.param("", "https://0.0.0.0:23456/user/alice/", id="none"),
+        pytest.param("http://10.1.2.3:1/user/alice/", "https://10.1.2.3:23456/user/alice/", id="address"),
     ],
 )
 def test_service_url(url, bound):
@@ -198,6 +201,15 @@ def test_service_url(url, bound):
 def test_arguments_hold_the_default_kernel_and_no_secret():
     arguments = launcher.server_arguments(SESSION | {"HPCHUB_DEFAULT_KERNEL": "ir"})
     assert arguments == ["jupyterhub-singleuser", "--MultiKernelManager.default_kernel_name=ir"]
+
+
+def test_the_servers_identity_is_in_this_process_alone():
+    arguments = dict(argument.split("=", 1) for argument in launcher.tls_arguments(SESSION))
+    for argument, text in {"keyfile": "a key", "certfile": "a certificate", "client_ca": "authorities"}.items():
+        path = Path(arguments[f"--ServerApp.{argument}"])
+        assert path.exists()  # the web server asks
+        assert [path.read_text(), path.read_text()] == [text, text]
+        assert not os.get_inheritable(int(path.name))
 
 
 @pytest.mark.parametrize("kernel", ["a b", "--help", "../x", "a\n"], ids=repr)

@@ -68,6 +68,7 @@ def settings(tmp_path: Path) -> str:
                 "profiles_file": str(tmp_path / "profiles.json"),
                 "template_paths": [str(Path(__file__).parents[2] / "templates" / "pages")],
                 "notebook_ports": {"first": 20000, "last": 29999},
+                "notebook_tls_directory": str(tmp_path / "tls"),
             }
         )
     )

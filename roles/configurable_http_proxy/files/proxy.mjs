@@ -1,0 +1,109 @@
+// configurable-http-proxy, which asks of a notebook server to prove whose it is.
+//
+// The proxy's own way is to demand a certificate for the name in the browser's address, which is the same for every
+// session: any user's server would do. Here the certificate must be for the user whose route it is, as the hub said when
+// it made the route. A port that another user's process has taken over gets a closed connection, and no request.
+//
+// In JavaScript, because it is in the proxy's own process that a TLS connection gets its name.
+
+import fs from "node:fs";
+import https from "node:https";
+import { parseArgs } from "node:util";
+
+import { ConfigurableProxy } from "configurable-http-proxy";
+import { defaultLogger } from "configurable-http-proxy/lib/log.js";
+
+// Below which a user's server has its name; hpchub/authority.py says the same.
+const DOMAIN = "user.hpchub.internal";
+
+const { values: options } = parseArgs({
+  options: {
+    socket: { type: "string" },
+    "api-socket": { type: "string" },
+    "default-target": { type: "string" },
+    "error-path": { type: "string" },
+    "host-routing": { type: "boolean", default: false },
+    "tls-directory": { type: "string" },
+    "log-level": { type: "string", default: "info" },
+  },
+});
+
+const log = defaultLogger({ level: options["log-level"] });
+
+class Proxy extends ConfigurableProxy {
+  constructor(proxyOptions, tls) {
+    super(proxyOptions);
+    this.tls = tls;
+    this.agents = new Map(); // a user's, with the connections to his or her servers that are kept
+  }
+
+  // The user of a route goes along in the target's user part, which is of no other use.
+  async targetForReq(req) {
+    const match = await super.targetForReq(req);
+    if (match?.target.startsWith("https:")) {
+      const route = await this._routes.get(match.prefix);
+      const target = new URL(match.target);
+      target.username = route?.user ?? "";
+      match.target = target.href;
+    }
+    return match;
+  }
+
+  proxyOptsForTarget(target) {
+    const found = super.proxyOptsForTarget(target);
+    if (target.protocol === "https:") {
+      found.agent = this.agentFor(decodeURIComponent(target.username));
+      target.username = "";
+    }
+    return found;
+  }
+
+  agentFor(user) {
+    if (!user) throw new Error("a route to a notebook server without its user");
+    let agent = this.agents.get(user);
+    if (!agent) {
+      agent = new https.Agent({ keepAlive: true, ...this.tls, servername: `${user}.${DOMAIN}` });
+      this.agents.set(user, agent);
+    }
+    return agent;
+  }
+
+  async removeRoute(path) {
+    const route = await this._routes.get(path);
+    this.agents.delete(route?.user);
+    return super.removeRoute(path);
+  }
+}
+
+const read = (name) => fs.readFileSync(`${options["tls-directory"]}/${name}`);
+
+const proxy = new Proxy(
+  {
+    log,
+    authToken: process.env.CONFIGPROXY_AUTH_TOKEN,
+    defaultTarget: options["default-target"],
+    errorPath: options["error-path"],
+    hostRouting: options["host-routing"],
+    includePrefix: true,
+    prependPath: true,
+    // The web server alone knows the client: what this process would add about its own side of a unix socket is wrong.
+    xfwd: false,
+  },
+  { ca: read("servers.pem"), cert: read("proxy.pem"), key: read("proxy.pem") },
+);
+
+// Without a token everybody who can reach its socket could set routes.
+if (!proxy.authToken) {
+  log.error("there is no CONFIGPROXY_AUTH_TOKEN");
+  process.exit(1);
+}
+
+for (const name of ["socket", "api-socket"]) {
+  fs.rmSync(options[name], { force: true }); // left by a process that was killed
+}
+proxy.proxyServer.listen(options.socket);
+proxy.apiServer.listen(options["api-socket"]);
+log.info("listening on %s, and for the hub on %s", options.socket, options["api-socket"]);
+
+process.on("SIGTERM", () => process.exit(0));
+process.on("uncaughtException", (error) => log.error("%s", error.stack ?? error));
