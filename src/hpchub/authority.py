@@ -49,6 +49,13 @@ class ServerIdentity:
     clients: str
 
 
+class _Context(ssl.SSLContext):
+    """One that may be a value in JupyterHub's configuration, of which there are copies."""
+
+    def __deepcopy__(self, _: object) -> _Context:
+        return self
+
+
 class Authority:
     """The authority in a directory, as the hub uses it."""
 
@@ -102,7 +109,8 @@ class Authority:
         Raises:
             OSError: the authority's files are not there or not readable.
         """
-        context = ssl.create_default_context(cafile=str(self.directory / "servers.pem"))
+        context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self.directory / "servers.pem")
         context.check_hostname = False
         context.load_cert_chain(self.directory / "hub.pem")
         return context

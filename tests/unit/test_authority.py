@@ -1,5 +1,6 @@
 """The authority of notebook servers: who believes whom, and that a rotation cuts off no running session."""
 
+import copy
 import grp
 import json
 import os
@@ -92,6 +93,12 @@ def test_the_proxy_and_a_users_server_accept_each_other(make):
     server = Server(make.authority, make.directory)
     assert shake_hands(proxy(make.directory), server.context, server_name("alice"))
     assert shake_hands(make.authority.client_context(), server.context, "compute1")
+
+
+def test_the_hubs_side_may_be_in_its_configuration(make):
+    make()
+    context = make.authority.client_context()
+    assert copy.deepcopy({"ssl": context}) == {"ssl": context}
 
 
 def test_a_neighbours_certificate_is_not_the_users(make):
