@@ -310,6 +310,8 @@ def report(session: dict[str, str], port: int, context: ssl.SSLContext, patience
             problem = f"{error.code} {answer_text(error)}"
             if error.code < 500 and error.code != 429:
                 raise LaunchError(f"the hub does not take this session's port: {problem}") from None
+            # Somebody on the way says that there is no answer; the hub may have heard the question.
+            maybe_taken = maybe_taken or error.code >= 500
         except (OSError, ValueError) as error:
             # Sent perhaps, and its answer lost: the hub takes one report only, and refuses the second.
             maybe_taken = True

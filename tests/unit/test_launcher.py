@@ -277,6 +277,7 @@ def test_report_does_not_go_through_a_web_proxy(fake_hub, monkeypatch):
         pytest.param([429, 201], id="too-many"),
         pytest.param([None, 201], id="lost-request"),
         pytest.param([None, 409], id="lost-answer"),
+        pytest.param([503, 409], id="answer-lost-on-the-way"),
     ],
 )
 def test_report_is_tried_again(fake_hub, answers):

@@ -113,12 +113,31 @@ def test_the_proxy_does_not_start_without_a_token(hub):
             unit,
         )
         hub.check_output("systemctl daemon-reload")
-        assert hub.run("systemctl start %s", unit).rc != 0
-        assert "no CONFIGPROXY_AUTH_TOKEN in" in hub.check_output("journalctl --unit=%s --no-pager --output=cat", unit)
+        hub.run("systemctl start %s", unit)
+        for _ in range(20):
+            if hub.run("systemctl is-failed %s", unit).rc == 0:
+                break
+            time.sleep(0.5)
+        assert hub.check_output("systemctl is-failed %s", unit) == "failed"
+        assert "no CONFIGPROXY_AUTH_TOKEN" in hub.check_output("journalctl --unit=%s --no-pager --output=cat", unit)
+        assert not hub.file("/run/hpchub-proxy/public/test.sock").exists
     finally:
         hub.run("rm --force /run/systemd/system/%s.service", unit)
         hub.run("systemctl daemon-reload")
         hub.run("systemctl reset-failed %s", unit)
+
+
+def test_the_proxys_identity_is_its_own(hub):
+    for name, readers in {
+        "current.pem": {"jupyterhub"},
+        "next.pem": set(),
+        "proxy.pem": {"hpchub-proxy"},
+        "hub.pem": {"jupyterhub"},
+        "servers.pem": {"jupyterhub", "hpchub-proxy", "www-data", "alice"},
+    }.items():
+        for account in ("jupyterhub", "hpchub-proxy", "www-data", "alice"):
+            done = hub.run("runuser -u %s -- cat /etc/hpchub/notebook-tls/%s", account, name)
+            assert (done.rc == 0) is (account in readers), (account, name)
 
 
 def test_the_proxy_is_in_a_sandbox(hub):

@@ -464,6 +464,24 @@ def test_nodes_reach_the_api(compute, settings):
     assert (status, list(json.loads(text))) == (200, ["version"])
 
 
+POST_OFTEN = """
+import ssl, sys, urllib.error, urllib.request
+statuses = set()
+for _ in range(100):
+    request = urllib.request.Request(sys.argv[1] + "/hub/api/batchspawner", data=b'{"port": 20001}', method="POST")
+    request.add_header("Authorization", "token none")
+    try:
+        urllib.request.urlopen(request, context=ssl._create_unverified_context())
+    except urllib.error.HTTPError as error:
+        statuses.add(error.code)
+print(*statuses)
+"""
+
+
+def test_no_answer_to_a_nodes_report_is_lost(compute, settings):
+    assert compute.check_output("python3 -c %s %s", POST_OFTEN, settings["api_url"]) == "403"
+
+
 @pytest.mark.parametrize(
     ("target", "status"),
     [

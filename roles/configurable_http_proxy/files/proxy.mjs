@@ -1,4 +1,4 @@
-// configurable-http-proxy, which asks of a notebook server to prove whose it is.
+// configurable-http-proxy, which asks of a notebook server to prove whose it is, and loses no answer of the hub's.
 //
 // The proxy's own way is to demand a certificate for the name in the browser's address, which is the same for every
 // session: any user's server would do. Here the certificate must be for the user whose route it is, as the hub said when
@@ -7,6 +7,7 @@
 // In JavaScript, because it is in the proxy's own process that a TLS connection gets its name.
 
 import fs from "node:fs";
+import http from "node:http";
 import https from "node:https";
 import { parseArgs } from "node:util";
 
@@ -28,12 +29,21 @@ const { values: options } = parseArgs({
   },
 });
 
+// Without a token everybody who can reach its socket could set routes.
+if (!process.env.CONFIGPROXY_AUTH_TOKEN) {
+  console.error("no CONFIGPROXY_AUTH_TOKEN in the environment");
+  process.exit(1);
+}
+
 const log = defaultLogger({ level: options["log-level"] });
 
 class Proxy extends ConfigurableProxy {
   constructor(proxyOptions, tls) {
     super(proxyOptions);
     this.tls = tls;
+    // The proxy's own way is a connection for each request to a unix socket. Node.js then loses one answer in six to a
+    // request with a body: it looks whether it can still write, when the hub has answered and closed already.
+    this.socketAgent = new http.Agent({ keepAlive: true });
     this.agents = new Map(); // a user's, with the connections to his or her servers that are kept
   }
 
@@ -51,7 +61,9 @@ class Proxy extends ConfigurableProxy {
 
   proxyOptsForTarget(target) {
     const found = super.proxyOptsForTarget(target);
-    if (target.protocol === "https:") {
+    if (target.socketPath) {
+      found.agent = this.socketAgent;
+    } else if (target.protocol === "https:") {
       found.agent = this.agentFor(decodeURIComponent(target.username));
       target.username = "";
     }
@@ -91,12 +103,6 @@ const proxy = new Proxy(
   },
   { ca: read("servers.pem"), cert: read("proxy.pem"), key: read("proxy.pem") },
 );
-
-// Without a token everybody who can reach its socket could set routes.
-if (!proxy.authToken) {
-  log.error("there is no CONFIGPROXY_AUTH_TOKEN");
-  process.exit(1);
-}
 
 for (const name of ["socket", "api-socket"]) {
   fs.rmSync(options[name], { force: true }); // left by a process that was killed
