@@ -20,6 +20,9 @@ from hpchub.handlers import PortReportHandler
 ACCOUNT_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 """A local account's name, as shadow-utils permits it by default."""
 
+NOBODY = 65534
+"""Linux's uid for who has none here: a system account above all others."""
+
 
 class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]
     """Signs in through ``login_user``, which checks, records and only then sets the cookie."""
@@ -110,7 +113,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
         except KeyError:
             self.log.warning("Refused: %s has no account on this host", username)
             return False
-        if uid < max(1, self.minimum_uid):
+        if uid < max(1, self.minimum_uid) or uid == NOBODY:
             self.log.warning("Refused: %s is a system account (uid %d)", username, uid)
             return False
         return True

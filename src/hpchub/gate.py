@@ -41,6 +41,7 @@ KEEP_LOGS = 20
 CLUSTER_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 SESSION = re.compile(r"[0-9a-f]{16}")
+NOBODY = 65534  # Linux's uid for who has none here: a system account above all others
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 FIELDS = {
@@ -115,7 +116,7 @@ def permitted_user(name: str, config: dict[str, Any]) -> pwd.struct_passwd:
         account = pwd.getpwnam(name)
     except KeyError:
         raise Refused(f"{name} has no account on this cluster") from None
-    if account.pw_uid < max(1, int(config["minimum_uid"])):
+    if account.pw_uid < max(1, int(config["minimum_uid"])) or account.pw_uid == NOBODY:
         raise Refused(f"{name} is a system account")
     groups = set()
     for gid in os.getgrouplist(name, account.pw_gid):

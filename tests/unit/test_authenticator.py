@@ -11,7 +11,7 @@ from tornado.httputil import HTTPHeaders
 
 from hpchub.authenticator import SSOAuthenticator
 
-UIDS = {"alice": 2001, "bob": 2002, "carol": 2003, "mallory": 2009, "root": 0, "daemon": 2}
+UIDS = {"alice": 2001, "bob": 2002, "carol": 2003, "mallory": 2009, "root": 0, "daemon": 2, "nobody": 65534}
 
 
 @pytest.fixture
@@ -65,6 +65,7 @@ async def test_who_is_permitted(authenticator: Any, names: list[str], groups: st
         (["a" * 10_000], "hpc"),
         (["root"], "hpc"),
         (["daemon"], "hpc"),
+        (["nobody"], "hpc"),
         (["unknown"], "hpc"),
         (["mallory"], "hpc"),
         (["alice"], ""),

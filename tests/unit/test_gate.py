@@ -98,6 +98,7 @@ def test_a_malformed_request_is_refused(request_: object, words: str) -> None:
     [
         ("root", "system account"),
         ("daemon", "system account"),
+        ("nobody", "system account"),
         ("dave", "in none of the groups"),
         ("nobody-here", "no account"),
         ("-u", "not well formed"),
