@@ -62,7 +62,8 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
     check_accounts = Bool(
         True,
         config=True,
-        help="Whether the account must exist on the hub host. Without it only the submit host checks, at the start.",
+        help="Whether the account must exist on the hub host. Without it only the submit host checks, at the start;"
+        " the hub host's own system accounts are refused all the same.",
     )
 
     manage_groups = True
@@ -106,11 +107,11 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
         return username in self.allowed_users or bool(self.permitted_groups & groups)
 
     def _ordinary_account(self, username: str) -> bool:
-        if not self.check_accounts:
-            return True
         try:
             uid = pwd.getpwnam(username).pw_uid
         except KeyError:
+            if not self.check_accounts:
+                return True
             self.log.warning("Refused: %s has no account on this host", username)
             return False
         if uid < max(1, self.minimum_uid) or uid == NOBODY:

@@ -113,7 +113,9 @@ class Access(Entry):
     job_groups: list[f.UnixName] = []
     """Unix groups of the submit host whose members' jobs the hub may submit."""
     minimum_uid: f.Uid = 1000
-    """The least uid of an account whose jobs the hub may submit."""
+    """The least uid of an account that may sign in, and whose jobs the hub may submit."""
+    hub_accounts: bool = True
+    """Whether somebody needs an account on the hub host to sign in. Else the submit host alone looks, at a start."""
 
 
 class Tls(Entry):

@@ -67,6 +67,7 @@ def _identity(c: Any, settings: dict[str, Any]) -> None:
     c.SSOAuthenticator.permitted_groups = set(access["allowed_groups"])
     c.SSOAuthenticator.admin_groups = set(access["admin_groups"])
     c.SSOAuthenticator.minimum_uid = access["minimum_uid"]
+    c.SSOAuthenticator.check_accounts = access["hub_accounts"]
     c.SSOAuthenticator.sso_logout_url = settings["logout_url"]
     c.Authenticator.enable_auth_state = True
     # How long the hub may believe in a sign-on that has ended.

@@ -78,6 +78,15 @@ async def test_who_is_refused(authenticator: Any, names: list[str], groups: str)
     assert await authenticator.get_authenticated_user(request(*names, groups=groups), {}) is None
 
 
+async def test_a_hub_host_that_knows_no_users(authenticator: Any) -> None:
+    """Who is unknown there is the submit host's to refuse; its own system accounts stay out."""
+    authenticator.check_accounts = False
+    authenticated = await authenticator.get_authenticated_user(request("zoe", groups="hpc"), {})
+    assert authenticated["name"] == "zoe"
+    for name in ("root", "daemon"):
+        assert await authenticator.get_authenticated_user(request(name, groups="hpc"), {}) is None
+
+
 @pytest.mark.parametrize(
     ("handler", "lasts"),
     [
