@@ -23,6 +23,7 @@ ACCOUNTS = {
     "dave": SimpleNamespace(pw_name="dave", pw_uid=2004, pw_gid=100),
     "root": SimpleNamespace(pw_name="root", pw_uid=0, pw_gid=2100),
     "daemon": SimpleNamespace(pw_name="daemon", pw_uid=2, pw_gid=2100),
+    "nobody": SimpleNamespace(pw_name="nobody", pw_uid=65534, pw_gid=2100),
 }
 GROUPS = {2100: "hpc", 100: "users"}
 

@@ -108,7 +108,8 @@ def test_the_proxy_does_not_start_without_a_token(hub):
     try:
         hub.check_output(
             "sed -e s#^EnvironmentFile=.*#EnvironmentFile=/dev/null# -e s#/proxy.sock#/test.sock#"
-            " -e s#/api.sock#/t.sock# -e s/^Restart=.*/Restart=no/ /etc/systemd/system/%s.service > /run/systemd/system/%s.service",
+            " -e s#/api.sock#/t.sock# -e s/^Restart=.*/Restart=no/"
+            " /etc/systemd/system/%s.service > /run/systemd/system/%s.service",
             UNIT,
             unit,
         )
