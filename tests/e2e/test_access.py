@@ -59,6 +59,15 @@ def test_another_persons_session_is_closed(visitor, lab):
         assert answer.status in {403, 404}, path
         assert "jupyter-config-data" not in answer.text()
 
+    # Nor does her server answer him on the cluster's own network, where he may be.
+    (job,) = lab.jobs("alice")
+    listeners = lab.run(job.node, ["ss", "--listening", "--tcp", "--numeric", "--no-header"]).splitlines()
+    taken = {int(line.split()[3].rsplit(":", 1)[1]) for line in listeners}
+    port = next(port for port in taken if 20000 <= port <= 29999)
+    for scheme in ("http", "https"):
+        ask = ["curl", "--silent", "--insecure", "--max-time", "10", f"{scheme}://{job.node}:{port}/user/alice/api"]
+        assert lab.run("login1", ["runuser", "-u", "bob", "--", *ask], check=False) == "", scheme
+
 
 def test_what_is_an_administrators(browser_page, lab):
     """Alice is not one."""
