@@ -31,7 +31,9 @@ class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]
         """Sign the SSO user in, or refuse with 403."""
         user = await self.login_user({})
         if user is None:
-            raise web.HTTPError(403, "You are signed in, but this account may not use the service.")
+            identity = self.authenticator._identity(self)
+            who = f"signed in as {identity['name']}" if identity else "not signed in under an account's name"
+            raise web.HTTPError(403, f"You are {who}, and this account may not use the service.")
         self.redirect(self.get_next_url(user))
 
 
