@@ -31,7 +31,7 @@ class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]
         """Sign the SSO user in, or refuse with 403."""
         user = await self.login_user({})
         if user is None:
-            identity = self.authenticator._identity(self)
+            identity = self.authenticator.identity(self)
             who = f"signed in as {identity['name']}" if identity else "not signed in under an account's name"
             raise web.HTTPError(403, f"You are {who}, and this account may not use the service.")
         self.redirect(self.get_next_url(user))
@@ -80,7 +80,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/api/batchspawner", PortReportHandler),
         ]
 
-    def _identity(self, handler: Any) -> dict[str, Any] | None:
+    def identity(self, handler: Any) -> dict[str, Any] | None:
         """The identity in a request, or None unless there is exactly one and it is well formed."""
         names = handler.request.headers.get_list(self.header_name)
         if len(names) != 1 or not ACCOUNT_NAME.fullmatch(names[0]):
@@ -99,7 +99,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
 
     async def authenticate(self, handler: Any, data: Any = None) -> dict[str, Any] | None:
         """See Authenticator.authenticate. The form data is not looked at."""
-        return self._identity(handler)
+        return self.identity(handler)
 
     def check_allowed(self, username: str, authentication: dict[str, Any] | None = None) -> bool:
         """Deny unless a rule permits: the account is an ordinary one, and it or one of its groups is named."""
@@ -131,7 +131,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             return True
         if getattr(handler, "_jupyterhub_user", user) is not user:
             return True
-        identity = self._identity(handler)
+        identity = self.identity(handler)
         if identity is None or identity["name"] != user.name:
             self.log.info("The sign-on of %s has ended", user.name)
             return False

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pwd
+import re
 import stat
 import sys
 from pathlib import Path
@@ -129,6 +130,14 @@ def test_query_runs_the_configured_command(config: dict[str, Any]) -> None:
     answer = gate.serve_gate("demo", stream({"action": "query"}))
     assert answer["ok"]
     assert answer["stdout"] == "all jobs\n"
+
+
+def test_each_query_has_a_mark_of_its_own(config: dict[str, Any]) -> None:
+    config["query"] = [sys.executable, "-c", "import sys; print(sys.argv[1])", "--format={mark}|%i"]
+    (gate.CONFIG_DIRECTORY / "demo.json").write_text(json.dumps(config))
+    answers = {gate.serve_gate("demo", stream({"action": "query"}))["stdout"] for _ in range(2)}
+    assert len(answers) == 2
+    assert all(re.fullmatch(r"--format=[0-9a-f]{16}\|%i\n", answer) for answer in answers)
 
 
 def test_submit_leaves_the_secrets_to_their_owner_alone(config: dict[str, Any]) -> None:

@@ -10,6 +10,12 @@ import pytest
 from hpchub.schedulers import SCHEDULERS, JobState, Unanswered, render_batch_script
 
 SLURM = SCHEDULERS["slurm"]
+MARK = "7d1f0c3a9b5e2468"
+
+
+def answer(*records: str) -> str:
+    """What squeue prints, with the mark that the gate has made up."""
+    return "".join(f"{MARK}|{record}\n" for record in records)
 
 
 def profile(**changes: Any) -> Any:
@@ -97,13 +103,13 @@ def test_slurm_job_id_that_is_none(output: str) -> None:
     ],
 )
 def test_slurm_states(word: str, state: JobState) -> None:
-    job = SLURM.parse_query(f"7|{word}|None|n/a|N/A|alice|hpchub-x\n")["7"]
+    job = SLURM.parse_query(answer(f"7|{word}|None|n/a|N/A|alice|hpchub-x"))["7"]
     assert (job.state, job.host, job.reason, job.start) == (state, "", "", "")
 
 
 def test_slurm_answer() -> None:
     jobs = SLURM.parse_query(
-        "7|PENDING|Priority|n/a|2026-01-02T03:04:05|alice|hpchub-x\n8|RUNNING|None|compute1|N/A|bob|a|b\n"
+        answer("7|PENDING|Priority|n/a|2026-01-02T03:04:05|alice|hpchub-x", "8|RUNNING|None|compute1|N/A|bob|a|b")
     )
     assert jobs["7"].start == "2026-01-02T03:04:05"
     assert (jobs["8"].host, jobs["8"].name) == ("compute1", "a|b")
@@ -114,7 +120,37 @@ def test_slurm_with_no_jobs_is_an_answer() -> None:
     assert SLURM.parse_query("") == {}
 
 
-@pytest.mark.parametrize("output", ["7|RUNN", "slurm_load_jobs error: Unable to contact slurm controller\n"])
-def test_slurm_answer_that_is_cut_off(output: str) -> None:
-    with pytest.raises(Unanswered, match="not complete"):
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("x\n7|COMPLETED|None|n1|N/A|alice|hpchub-x", id="another-end"),
+        pytest.param("x\n{mark}|7|COMPLETED|None|n1|N/A|alice|hpchub-x", id="the-placeholder"),
+        pytest.param("x\n0123456789abcdef|7|COMPLETED|None|n1|N/A|alice|hpchub-x", id="a-guess"),
+        pytest.param("x\x0b7|COMPLETED|None|n1|N/A|alice|y\u20287|COMPLETED", id="other-line-breaks"),
+        pytest.param("x\n\n\n", id="nothing"),
+    ],
+)
+def test_nobodys_job_name_says_anything_of_anothers_job(name: str) -> None:
+    jobs = SLURM.parse_query(
+        answer("7|RUNNING|None|n1|N/A|alice|hpchub-x", f"8|RUNNING|None|n1|N/A|bob|{name}", "9|PENDING|None|||carol|z")
+    )
+    assert [(job.id, job.state) for job in jobs.values()] == [
+        ("7", JobState.RUNNING),
+        ("8", JobState.RUNNING),
+        ("9", JobState.PENDING),
+    ]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        pytest.param("7|RUNN", id="cut-off"),
+        pytest.param(f"{MARK}|7|RUNN\n", id="record-cut-off"),
+        pytest.param(f"{MARK}|7|RUNNING|None|n1|N/A|alice|hpchub", id="name-cut-off"),
+        pytest.param("{mark}|7|RUNNING|None|n1|N/A|alice|hpchub-x\n", id="not-marked"),
+        pytest.param("slurm_load_jobs error: Unable to contact slurm controller\n", id="error"),
+    ],
+)
+def test_slurm_answer_that_is_none(output: str) -> None:
+    with pytest.raises(Unanswered, match=r"not complete|something else"):
         SLURM.parse_query(output)

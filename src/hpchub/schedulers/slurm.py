@@ -36,6 +36,7 @@ _ENDED = {
     "STAGE_OUT",
     "TIMEOUT",
 }
+_MARK = re.compile(r"[0-9a-f]{16}")
 _STATES = (
     dict.fromkeys(_PENDING, JobState.PENDING)
     | dict.fromkeys(_RUNNING, JobState.RUNNING)
@@ -70,13 +71,14 @@ class Slurm(Scheduler):
     name = "slurm"
     submit_command = ("sbatch", "--parsable")
     cancel_command = ("scancel",)
-    # The job name comes last: it is the only field in which somebody else's job may hold a separator.
+    # A name may hold anything, line breaks too. It comes last, and a record begins with what the gate makes up for each
+    # query: nobody's job can put words of its own between those of others.
     query_command = (
         "squeue",
         "--noheader",
         "--all",
         "--states=all",
-        "--format=%i|%T|%r|%B|%S|%u|%j",
+        "--format={mark}|%i|%T|%r|%B|%S|%u|%j",
     )
     job_id_pattern = r"[0-9]+"
 
@@ -114,12 +116,17 @@ class Slurm(Scheduler):
         return found[1]
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
-        """One line a job; a line with too few fields means that the answer was cut off."""
+        """One record a job; one with too few fields means that the answer was cut off."""
+        if not stdout.strip():
+            return {}
+        mark = stdout.partition("|")[0]
+        if not _MARK.fullmatch(mark) or not stdout.endswith("\n"):
+            raise Unanswered(f"squeue printed something else than was asked for: {stdout[:200]!r}")
         jobs = {}
-        for line in stdout.splitlines():
-            fields = line.split("|", 6)
+        for record in stdout.removeprefix(f"{mark}|").split(f"\n{mark}|"):
+            fields = record.split("|", 6)
             if len(fields) != 7:
-                raise Unanswered(f"squeue printed a line that is not complete: {line[:200]!r}")
+                raise Unanswered(f"squeue printed a record that is not complete: {record[:200]!r}")
             number, word, reason, host, start, _user, name = (field.strip() for field in fields)
             jobs[number] = Job(
                 id=number,
