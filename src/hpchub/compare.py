@@ -74,6 +74,7 @@ def compare(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
     clusters, profiles, kernels = (drafts[name] for name in ("hpc_clusters", "hpc_profiles", "hpc_kernels"))
     for draft in drafts["hpc_service"]:
         yield from _compare_ports(draft)
+        yield from _compare_subdomains(draft)
     for draft in drafts["hpc_sso"]:
         scopes = draft.get("scopes")
         if scopes is not None and "openid" not in scopes:
@@ -134,6 +135,18 @@ def _compare_ports(service: Draft) -> Iterator[Problem]:
                     value=show(port),
                     valid="choose a port outside, or other notebook_ports",
                 )
+
+
+def _compare_subdomains(service: Draft) -> Iterator[Problem]:
+    host = f.url_host(service.get("url") or "")
+    if service.get("user_subdomains") and f.is_address(host):
+        yield Problem(
+            service.name,
+            f"wants names below {host}, which is an address and no name",
+            field="user_subdomains",
+            value="true",
+            valid="write a host name in url, or leave user_subdomains out",
+        )
 
 
 def _compare_access(access: Draft) -> Iterator[Problem]:

@@ -63,6 +63,8 @@ class Service(Entry):
     """The name by which compute nodes reach the hub host; the address's host by default."""
     notebook_ports: NotebookPorts = NotebookPorts()
     """The ports that notebook servers listen on."""
+    user_subdomains: Annotated[bool, Field(strict=True)] = False
+    """Whether each user's server has a host name of its own, ``NAME.HOST``, so that users can share their servers."""
 
 
 class Claims(Entry):

@@ -431,6 +431,15 @@ def url_host(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
+def is_address(host: str) -> bool:
+    """Whether it is an IP address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def url_port(url: str) -> int:
     """The port of an https URL that is valid."""
     return urlsplit(url).port or 443

@@ -55,6 +55,12 @@ def _network(c: Any, settings: dict[str, Any]) -> None:
     # A restart of the hub, or its end, stops no session and removes no route.
     c.JupyterHub.cleanup_servers = False
     c.JupyterHub.cleanup_proxy = False
+    if settings["user_subdomains"]:
+        c.JupyterHub.subdomain_host = settings["public_url"].rstrip("/")
+        # A page on one of these hosts can set cookies for the hub's, but none with this prefix.
+        c.JupyterHub.cookie_host_prefix_enabled = True
+        # To share one's own server, with people and groups by their names.
+        c.JupyterHub.extra_user_scopes = {"shares!user", "read:users:name", "read:groups:name"}
 
 
 def _identity(c: Any, settings: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What Ansible passes over in silence in an inventory: keys written twice, and role arguments misspelt."""
+"""What the model cannot see: keys written twice, role arguments misspelt, and a certificate that lacks a name."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+from cryptography import x509
 
-from hpchub.problems import Problem, near, show
+from hpchub.fields import url_host
+from hpchub.problems import Problem, listing, near, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from hpchub.model import Site
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SUFFIXES = {"", ".yml", ".yaml"}
@@ -100,3 +104,37 @@ def misspelt_arguments(names: Iterable[str], roles: Path) -> list[Problem]:
         for name in sorted(names)
         if name.startswith(prefixes) and name not in known and (close := near(name, known, cutoff=0.85))
     ]
+
+
+def uncovered_names(site: Site) -> list[Problem]:
+    """That the certificate which a site gives lacks the users' names, where users have names of their own.
+
+    Without a certificate in the description the role makes one that has them.
+    """
+    path = Path(site.tls.certificate)
+    if not (site.service.user_subdomains and site.tls.certificate and path.is_file()):
+        return []
+    needed = f"*.{url_host(site.service.url)}"
+    names = _names(path)
+    if needed in names:
+        return []
+    return [
+        Problem(
+            "hpc_tls",
+            f"is not valid for {needed}, which user_subdomains of hpc_service needs; "
+            f"it names {listing(names) if names else 'no host'}",
+            field="certificate",
+            value=show(str(path)),
+            valid=f"have one issued that names {needed} too, or set user_subdomains to false",
+        )
+    ]
+
+
+def _names(path: Path) -> list[str]:
+    """The host names of the first certificate in a file, in small letters; none where there is no certificate."""
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        return []
+    return [name.lower() for name in extension.value.get_values_for_type(x509.DNSName)]

@@ -29,7 +29,7 @@ ARGUMENTS = [
 def chromium(lab: Lab) -> Iterator[Browser]:
     """A browser for which the service's names lead to the lab's hosts: nothing needs to be published."""
     hub, idp = lab.addresses[lab.host("hub")], lab.addresses["idp"]
-    rules = f"--host-resolver-rules=MAP hub.localhost {hub}, MAP auth.localhost {idp}"
+    rules = f"--host-resolver-rules=MAP hub.localhost {hub}, MAP *.hub.localhost {hub}, MAP auth.localhost {idp}"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, rules])
         yield browser

@@ -189,6 +189,8 @@ WRONG = [
     ("hpc_service.url", "https://hub.example.org/", "hpc_service: url"),
     ("hpc_service.url", "https://me:pw@hub.example.org", "hpc_service: url"),
     ("hpc_service.url", "https://hub.example.org:99999", 'hpc_service: url "https://hub.example.org:99999" has a port that is none'),
+    ("hpc_service", {"url": "https://192.0.2.1", "user_subdomains": True}, "hpc_service: user_subdomains true wants names below 192.0.2.1, which is an address and no name; write a host name in url"),
+    ("hpc_service.user_subdomains", "yes", 'hpc_service: user_subdomains "yes" is neither true nor false; write true or false, without quotes'),
     ("hpc_service.api_port", 8443, "hpc_service: api_port 8443 is the port of the service itself"),
     ("hpc_service.api_port", 20001, "hpc_service: api_port 20001 lies among the notebook_ports, 20000 to 29999"),
     ("hpc_service.notebook_ports", {"first": 30000, "last": 20000}, "hpc_service: notebook_ports begins at 30000, above its end 20000"),

@@ -204,7 +204,9 @@ class Instance:
         # Here, so that all but `create` works without the Python environment.
         from lab.certificates import make_certificates  # noqa: PLC0415
 
-        make_certificates(self.directory, {"hub": [SERVICE_NAME, "hub", "node"], "idp": [IDP_NAME, "idp"]})
+        make_certificates(
+            self.directory, {"hub": [SERVICE_NAME, f"*.{SERVICE_NAME}", "hub", "node"], "idp": [IDP_NAME, "idp"]}
+        )
         if not (self.directory / "state.json").exists():
             self._write_state({})
 

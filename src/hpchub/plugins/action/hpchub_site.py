@@ -21,7 +21,7 @@ from ansible.plugins.action import ActionBase
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 try:
     from hpchub import kernels, schedulers  # noqa: F401  (for the filters)
-    from hpchub.inventory import duplicate_keys, misspelt_arguments
+    from hpchub.inventory import duplicate_keys, misspelt_arguments, uncovered_names
     from hpchub.model import Site, controller_files, looks_like_ours
     from hpchub.problems import Problem, SiteError, Unresolved, show
     from hpchub.profiles import profile_list
@@ -53,7 +53,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         warnings: list[Problem] = []
         try:
             site = Site.from_vars(described, {"groups": variables.get("groups", {})})
-            problems += _absent_files(site)
+            problems += _absent_files(site) + uncovered_names(site)
             warnings = site.warnings()
         except SiteError as error:
             problems += error.problems

@@ -1,0 +1,179 @@
+"""Hosts of the users' own: what Ansible writes with the switch on and off, and what it wants of the certificate."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from jupyterhub.utils import subdomain_hook_idna
+
+from hpchub.authenticator import ACCOUNT_NAME
+from hpchub.inventory import uncovered_names
+from hpchub.model import Service, Site, Tls
+from lab.certificates import make_certificates
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITTEN = {
+    "site.conf": "reverse_proxy/templates/site.conf.j2",
+    "unit": "configurable_http_proxy/templates/configurable-http-proxy.service.j2",
+}
+WIRED = ("reverse_proxy", "configurable_http_proxy", "jupyterhub")
+
+
+@pytest.fixture(scope="module")
+def written(ansible, tmp_path_factory):
+    """What is written for the demo, by name and by whether the switch is on."""
+    top = tmp_path_factory.mktemp("written")
+    return {switch: _write(ansible, top / str(switch), switch) for switch in (False, True)}
+
+
+def _write(ansible, directory, switch):
+    inventory, play = directory / "inventory", directory / "play.yml"
+    (inventory / "group_vars").mkdir(parents=True)
+    # As a role's defaults are, these are weaker than the wiring and than the site's own inventory.
+    defaults = {}
+    for role in WIRED:
+        defaults |= yaml.safe_load((ROOT / "roles" / role / "defaults" / "main.yml").read_text())
+    (inventory / "group_vars" / "all.yml").write_text(yaml.safe_dump(defaults))
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    (inventory / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"hub": here}}}))
+    service = yaml.safe_load((ROOT / "inventories/demo/group_vars/all/service.yml").read_text())["hpc_service"]
+    variables = [ROOT / "group_vars" / "all" / f"{name}.yml" for name in ("model", *WIRED)]
+    variables += [ROOT / "roles" / role / "vars" / "main.yml" for role in WIRED]
+    variables += [ROOT / "roles" / role / "vars" / "Debian.yml" for role in WIRED[:2]]
+    tasks = [
+        {"ansible.builtin.template": {"src": str(ROOT / "roles" / src), "dest": str(directory / name), "mode": "0600"}}
+        for name, src in WRITTEN.items()
+    ]
+    settings = {"content": "{{ __jupyterhub_settings | to_json }}", "dest": str(directory / "hub.json"), "mode": "0600"}
+    tasks.append({"ansible.builtin.copy": settings})
+    if switch:
+        service["user_subdomains"] = True
+    play.write_text(
+        json.dumps(
+            [
+                {
+                    "hosts": "hub",
+                    "gather_facts": False,
+                    "vars": {
+                        "hpc_service": service,
+                        "ansible_facts": {"hostname": "hub"},
+                        "playbook_dir": str(ROOT / "playbooks"),
+                        "ansible_managed": "",
+                    },
+                    "vars_files": list(map(str, variables)),
+                    "tasks": tasks,
+                }
+            ]
+        )
+    )
+    done = ansible("ansible-playbook", "-i", ROOT / "inventories" / "demo", "-i", inventory, play)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {path.name: path.read_text() for path in directory.iterdir() if path.is_file()}
+
+
+def users_host(configuration):
+    """The virtual host that serves the users' hosts."""
+    (found,) = [host for host in configuration.split("<VirtualHost ") if "ServerAlias" in host]
+    return found
+
+
+def test_without_the_switch_there_is_one_host(written):
+    off = written[False]
+    assert "ServerAlias" not in off["site.conf"]
+    assert "Sec-Fetch-Site" not in off["site.conf"]
+    assert "$1 == %{REMOTE_USER}" in off["site.conf"]
+    assert "--host-routing" not in off["unit"]
+    assert json.loads(off["hub.json"])["user_subdomains"] is False
+
+
+def test_with_the_switch_all_three_know(written):
+    on = written[True]
+    assert "ServerAlias *.hub.localhost\n" in on["site.conf"]
+    assert "$1 == %{REMOTE_USER}" not in on["site.conf"]
+    assert "  --host-routing \\\n" in on["unit"]
+    assert json.loads(on["hub.json"])["user_subdomains"] is True
+
+
+def test_no_sign_on_reaches_the_users_hosts(written):
+    host = users_host(written[True]["site.conf"])
+    assert "AuthType" not in host
+    assert "OIDC" not in host
+    assert "X-Hpchub" not in host
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["alice", "a", "a_b", "a-b", "a--b", "_svc", "a-", "_", "xn--a", "a1", "users", "hub", "www", "x" * 32, "_" * 32],
+)
+def test_the_web_server_takes_every_host_that_the_hub_makes_of_an_account(written, name):
+    (pattern,) = re.findall(r'HTTP_HOST}" "!(\S+)"', users_host(written[True]["site.conf"]))
+    host = subdomain_hook_idna(name, "hub.localhost", kind="user")
+    assert ACCOUNT_NAME.fullmatch(name)
+    assert re.search(pattern, host)
+    assert re.search(pattern, f"{host}:8443")
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", host.removesuffix(".hub.localhost"))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "hub.localhost",
+        "a.b.hub.localhost",
+        ".hub.localhost",
+        "a.hub.localhost.org",
+        "ahub.localhost",
+        "a_b.hub.localhost",
+    ],
+)
+def test_no_other_host_is_a_users(written, host):
+    (pattern,) = re.findall(r'HTTP_HOST}" "!(\S+)"', users_host(written[True]["site.conf"]))
+    assert not re.search(pattern, host)
+
+
+def certify(path, *names):
+    make_certificates(path.parent, {path.stem: list(names)})
+    return str(path)
+
+
+def problems(certificate, *, switch):
+    service = Service(url="https://hub.example.org:8443", user_subdomains=switch)
+    site = Site.model_construct(service=service, tls=Tls(certificate=certificate, key=certificate))
+    return list(map(str, uncovered_names(site)))
+
+
+def test_the_certificate_names_the_users_hosts_too(tmp_path):
+    assert problems(certify(tmp_path / "hub.pem", "hub.example.org", "*.Hub.Example.org"), switch=True) == []
+
+
+@pytest.mark.parametrize(
+    "names", [["hub.example.org", "hub"], ["*.example.org"], ["hub.example.org", "a.hub.example.org"]]
+)
+def test_a_certificate_that_lacks_them(tmp_path, names):
+    path = certify(tmp_path / "hub.pem", *names)
+    (problem,) = problems(path, switch=True)
+    assert problem == (
+        f'hpc_tls: certificate "{path}" is not valid for *.hub.example.org, which user_subdomains of hpc_service '
+        "needs; "
+        f"it names {', '.join(names)}; have one issued that names *.hub.example.org too, "
+        "or set user_subdomains to false"
+    )
+    assert problems(path, switch=False) == []
+
+
+@pytest.mark.slow
+def test_the_run_stops_before_any_host_is_asked(ansible, lab, tmp_path):
+    certify(tmp_path / "hub.pem", "hub.localhost", "hub")
+    site = tmp_path / "site"
+    shutil.copytree(ROOT / "inventories" / "demo", site)
+    service = site / "group_vars" / "all" / "service.yml"
+    text = service.read_text().replace("hpc_service:\n", "hpc_service:\n  user_subdomains: true\n")
+    service.write_text(text.replace("{{ lab_dir }}", str(tmp_path)))
+    done = ansible("ansible-playbook", "-i", site, "playbooks/site.yml")
+    assert done.returncode == 2, done.stdout
+    assert "is not valid for *.hub.localhost, which user_subdomains of hpc_service needs" in done.stdout
+    assert "it names hub.localhost, hub; have one issued" in done.stdout
+    assert "UNREACHABLE" not in done.stdout
