@@ -144,7 +144,7 @@ class Visitor:
         expect(shell.or_(failed).first).to_be_visible(timeout=START)
         assert not failed.count(), f"the start failed: {self.page.locator('body').inner_text()}"
         # Not with the tabs that this person's last session was left with.
-        base = f"{self.lab.url}/user/{self._name}"
+        base = f"{self.page.url.partition('/user/')[0]}/user/{self._name}"
         self.page.goto(f"{base}/lab?reset")
         return JupyterLab(self.page, base)
 

@@ -19,10 +19,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Site:
-    """A copy of the lab's inventory, in which clusters and profiles may be changed.
+    """A copy of the lab's inventory, in which the service, clusters and profiles may be changed.
 
     Attributes:
-        clusters: ``hpc_clusters`` as the inventory has it, to be changed in place.
+        service: ``hpc_service`` as the inventory has it, to be changed in place.
+        clusters: ``hpc_clusters`` likewise.
         profiles: ``hpc_profiles`` likewise.
     """
 
@@ -32,14 +33,16 @@ class Site:
         self.environment = {**os.environ, "HPCHUB_LAB_DIR": str(lab.directory)}
         shutil.copytree(REPOSITORY / "inventories" / lab.state["topology"], self.inventory)
         known = json.loads(self._run("ansible-inventory", "--host", lab.host("hub")))
+        self.service: dict[str, Any] = known["hpc_service"]
         self.clusters: list[dict[str, Any]] = known["hpc_clusters"]
         self.profiles: list[dict[str, Any]] = known["hpc_profiles"]
 
     def command(self, *arguments: str) -> list[str]:
-        """Write the clusters and profiles of now; the command, to be run in REPOSITORY, that has the hosts follow."""
+        """Write what holds now; the command, to be run in REPOSITORY, that has the hosts follow."""
         # Of the files in this directory the last by name wins; the inventory's own stay as they are.
         changed = self.inventory / "group_vars" / "all" / "zz-changed.yml"
-        changed.write_text(json.dumps({"hpc_clusters": self.clusters, "hpc_profiles": self.profiles}))
+        now = {"hpc_service": self.service, "hpc_clusters": self.clusters, "hpc_profiles": self.profiles}
+        changed.write_text(json.dumps(now))
         return [self._program("ansible-playbook"), "-i", str(self.inventory), "playbooks/site.yml", *arguments]
 
     def apply(self, *arguments: str) -> str:

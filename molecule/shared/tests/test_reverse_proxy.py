@@ -144,6 +144,16 @@ def test_browsers_are_told_to_be_careful(anybody):
         assert headers.get_all("Referrer-Policy") == ["same-origin"]
 
 
+def test_no_page_goes_into_a_frame(anybody, alice):
+    for who, target in (
+        (anybody, "/sso/signed-out"),
+        (anybody, "/nothing"),
+        (alice, "/hub/home"),
+        (alice, "/hub/nothing"),
+    ):
+        assert "frame-ancestors 'none'" in who.ask(target).headers["Content-Security-Policy"], target
+
+
 # -- who is who
 
 
@@ -364,6 +374,33 @@ def test_what_a_service_gets_to_know(alice, echo):
     assert "theirs=kept" in answer.text
     assert "hpchub-sso" not in answer.text
     assert "mod_auth_openidc" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        "__Host-hpchub-sso_0",
+        "__Host-hpchub-sso-state-x",
+        "__host-HPCHUB-sso",
+        "\t__Host-hpchub-sso",
+        "__Host-hpchub-sso\t",
+        ";;__Host-hpchub-sso",
+        'quoted="; __Host-hpchub-sso',
+        "of-two,__Host-hpchub-sso",
+        "mod_auth_openidc_session",
+    ],
+)
+def test_no_spelling_of_the_sign_ons_cookies_gets_through(alice, echo, spelt):
+    jar = alice.cookies[urlsplit(alice.url).netloc]
+    jar |= {spelt: "secret", "theirs": "kept"}
+    try:
+        answer = alice.ask(echo)
+    finally:
+        del jar[spelt], jar["theirs"]
+    assert answer.status == 200
+    assert "theirs=kept" in answer.text
+    assert "secret" not in answer.text
+    assert "hpchub-sso" not in answer.text.lower()
 
 
 def test_cookies_do_not_go_with_a_token(alice, echo):

@@ -1,0 +1,161 @@
+"""Each user's server on a host of its own, and sessions that are shared. The site is put back afterwards."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+from lab.door import Visitor as Client
+
+from .pages import JupyterLab
+from .site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .lab import Lab
+    from .pages import Visitor
+
+ROLES = ("--tags", "configurable_http_proxy,jupyterhub,reverse_proxy")
+
+
+def host_of(lab: Lab, name: str) -> str:
+    """The address of a user's own host, without a slash at its end."""
+    return lab.url.replace("://", f"://{name}.")
+
+
+@pytest.fixture(scope="module")
+def hosts(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The site with hosts of the users' own, for as long as these tests last."""
+    site = Site(lab, tmp_path_factory.mktemp("site"))
+    try:
+        site.service["user_subdomains"] = True
+        site.apply(*ROLES)
+        yield
+    finally:
+        del site.service["user_subdomains"]
+        site.apply(*ROLES)
+
+
+@pytest.fixture
+def client(lab: Lab, hosts: None) -> Client:
+    """Somebody with no browser, who has not signed in."""
+    hub = lab.addresses[lab.host("hub")]
+    names = [urlsplit(url).hostname or "" for url in (lab.url, host_of(lab, "alice"))]
+    return Client(dict.fromkeys(names, hub), lab.url)
+
+
+def test_a_session_and_who_may_enter(hosts: None, lab: Lab, visitor: Callable[[], Visitor], client: Client) -> None:
+    """Alice works on her own host; Bob is refused there, until she shares; then his visit gives her server nothing."""
+    alice, bob = visitor(), visitor()
+    home = host_of(lab, "alice")
+    alice.sign_in("alice")
+    alice.start(lab.profiles()[0]["key"])
+    alice.page.goto(f"{lab.url}/user/alice/lab?reset")  # where it used to be
+    session = JupyterLab(alice.page, f"{home}/user/alice")
+    assert alice.page.url.startswith(f"{home}/user/alice/lab")
+    assert session.run_cell("python3", "6*7") == "42"
+
+    token = [("Authorization", f"token {alice.new_token()}")]
+    listing = client.ask("/user/alice/api/contents", token, base=home)
+    assert (listing.status, json.loads(listing.text)["type"]) == (200, "directory")
+
+    bob.sign_in("bob")
+    refused = bob.page.goto(f"{home}/user/alice/lab")
+    assert refused is not None
+    assert refused.status == 403
+    assert refused.url.startswith(f"{lab.url}/hub/api/oauth2/authorize")
+    expect(bob.page.locator("body")).to_contain_text("permission")
+
+    shared = alice.fetch("POST", "/hub/api/shares/alice/", body={"user": "bob"})
+    assert shared.status == 200, shared
+    bob.page.goto(f"{home}/user/alice/lab?reset")
+    bob.page.locator("input[type=submit], button[type=submit]").click()  # the hub asks whether Bob wants to go there
+    JupyterLab(bob.page, f"{home}/user/alice")
+    assert bob.page.url.startswith(f"{home}/user/alice/lab")
+
+    assert cookies(bob, f"{home}/user/alice/") <= {"jupyterhub-session-id", "__Host-jupyterhub-user-alice", "_xsrf"}
+    everywhere = {cookie["name"] for cookie in bob.page.context.cookies() if cookie["domain"].startswith(".")}
+    assert everywhere == {"jupyterhub-session-id"}
+    act_as_bob(lab, bob, client)
+
+
+def cookies(visitor: Visitor, url: str) -> set[str]:
+    """The names of the cookies that a browser sends to an address."""
+    return {cookie["name"] for cookie in visitor.page.context.cookies(url)}
+
+
+# What any page can do without asking: send what a form could send, with the visitor's cookies.
+_POST = """
+url => fetch(url, {method: "POST", mode: "no-cors", credentials: "include", body: '{"note": "planted"}'})
+  .catch(String)
+"""
+_FORM = """
+url => {
+  const form = Object.assign(document.createElement("form"), {method: "POST", action: url});
+  document.body.append(form);
+  form.submit();
+}
+"""
+_PLANT = """
+() => { document.cookie = "__Host-jupyterhub-hub-login=planted; Domain=hub.localhost; Path=/; Secure"; }
+"""
+
+
+def act_as_bob(lab: Lab, bob: Visitor, client: Client) -> None:
+    """A page of Alice's server, open in Bob's browser, tries to act in the hub; nothing comes of it."""
+    tokens = f"{lab.url}/hub/api/users/bob/tokens"
+    with bob.page.expect_response(tokens) as answer:
+        bob.page.evaluate(_POST, tokens)
+    assert answer.value.status == 403
+    bob.page.evaluate(_PLANT)
+    assert "planted" not in {cookie["value"] for cookie in bob.page.context.cookies()}
+    with bob.page.expect_navigation():
+        bob.page.evaluate(_FORM, f"{lab.url}/hub/spawn")
+    expect(bob.page.locator("body")).to_contain_text("A page of another host asked for this in your name")
+
+    # A browser that does not say where the request comes from: the hub wants what only its own pages know.
+    sent = "; ".join(f"{each['name']}={each['value']}" for each in bob.page.context.cookies(lab.url))
+    answer = client.ask("/hub/api/users/bob/tokens", [("Cookie", sent)], method="POST", body=b'{"note": "planted"}')
+    assert answer.status == 403
+    assert "_xsrf" in answer.text
+
+    bob.page.goto(f"{lab.url}/hub/token")
+    assert "planted" not in bob.fetch("GET", "/hub/api/users/bob/tokens").text
+    assert not lab.jobs("bob")
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "location"),
+    [
+        ("/", 302, "{hub}/"),
+        ("/hub/home", 302, "{hub}/hub/home"),
+        ("/hub/login", 404, ""),
+        ("/hub/api", 404, ""),
+        ("/hub/api/oauth2/authorize", 404, ""),
+        ("/services/x/", 404, ""),
+        ("/oidc/callback", 404, ""),
+        ("/user/bob/lab", 302, "{hub}/hub/user/bob/lab"),
+        ("/user/alice/../bob/", 400, ""),
+        ("/user/alice/%2e%2e/bob/", 400, ""),
+        ("/sso/signed-out", 200, ""),
+    ],
+)
+def test_a_users_host_serves_nothing_else(lab: Lab, client: Client, target: str, status: int, location: str) -> None:
+    """Neither the hub nor anybody else's server."""
+    answer = client.ask(target, [("X-Hpchub-User", "alice")], base=host_of(lab, "alice"))
+    assert (answer.status, answer.location) == (status, location.format(hub=lab.url))
+    assert answer.headers.get_all("X-Content-Type-Options") == ["nosniff"]
+    assert "max-age=" in answer.headers["Strict-Transport-Security"]
+
+
+@pytest.mark.parametrize(
+    "host", ["a.b.hub.localhost", "hub.localhost.example", "elsewhere.example", "a_b.hub.localhost"]
+)
+def test_no_other_name_is_served(client: Client, host: str) -> None:
+    """Not even below a user's."""
+    assert client.ask("/user/alice/", host=host).status == 421
