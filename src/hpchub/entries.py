@@ -195,6 +195,8 @@ class Cluster(Entry):
     """The networks from which its compute nodes reach the hub host."""
     software: Software = Software()
     """Where its notebook environments are."""
+    firewall: Annotated[bool, Field(strict=True)] = False
+    """Whether its compute nodes refuse everybody but the hub at the notebook ports, by nftables."""
     queues: list[Queue] = Field(min_length=1)
     """The queues that profiles may name."""
 

@@ -43,6 +43,12 @@ def compute():
 
 
 @pytest.fixture(scope="session")
+def neighbour():
+    """Another compute node."""
+    return _host("compute2")
+
+
+@pytest.fixture(scope="session")
 def idp():
     """The identity provider's host."""
     return _host("idp")
