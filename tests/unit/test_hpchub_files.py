@@ -79,6 +79,13 @@ def test_a_refused_file_is_not_written(run):
 
 
 @pytest.mark.parametrize("check", [True, False], ids=["check", "change"])
+def test_a_parser_that_is_not_there_yet_is_asked_only_to_change(run, check):
+    run(*ALL)
+    result = run({"path": "d/file", "content": "more\n", "validate": "not-there-yet %s"}, check=check)
+    assert result.get("failed", False) is not check
+
+
+@pytest.mark.parametrize("check", [True, False], ids=["check", "change"])
 def test_prunes_what_is_not_listed(run, check):
     run(*ALL)
     (run.root / "d" / "stray.json").write_text("{}")

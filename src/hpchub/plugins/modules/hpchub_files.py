@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -57,7 +58,9 @@ options:
         description: Mode in octal digits; by default 0644 for files, 0755 for directories.
         type: str
       validate:
-        description: A command that must accept a file before it is put in its place; C(%s) is its path.
+        description:
+          - A command that must accept a file before it is put in its place; C(%s) is its path.
+          - In check mode a command that is not there yet is not asked.
         type: str
   prune:
     description:
@@ -189,6 +192,8 @@ class Files:
 
     def validate(self, path: Path, command: str) -> None:
         """Ask a file's parser."""
+        if self.module.check_mode and self.module.get_bin_path(shlex.split(command)[0]) is None:
+            return  # what brings it has only been predicted
         code, output, error = self.module.run_command(command)
         if code:
             self.module.fail_json(msg=f"{path} was not written: {command} says: {error or output}", rc=code)
