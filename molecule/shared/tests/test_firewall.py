@@ -1,4 +1,4 @@
-"""The firewall of compute nodes: it admits the hub and the node itself to the notebook ports, and touches nothing else."""
+"""The firewall of compute nodes: at notebook ports it admits the hub and the node itself, and touches nothing else."""
 
 import time
 
