@@ -25,6 +25,12 @@ def state():
 
 
 @pytest.fixture(scope="session")
+def hosts(state):
+    """Every host, by its name in the inventory."""
+    return {host["name"]: _host(host["name"]) for host in state["hosts"]}
+
+
+@pytest.fixture(scope="session")
 def hub():
     """The hub host."""
     return _host("hub")
