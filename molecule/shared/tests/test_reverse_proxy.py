@@ -568,3 +568,8 @@ def test_the_log_has_no_tokens(hub, anybody):
     mark = secrets.token_hex(8)
     anybody.ask(f"/user/alice/lab?token={mark}")
     assert hub.run("grep --recursive --fixed-strings %s /var/log/apache2", mark).rc == 1
+
+
+def test_apache_is_in_a_sandbox(hub):
+    report = hub.check_output("systemd-analyze security --no-pager apache2.service")
+    assert float(re.search(r"Overall exposure level for \S+ ([\d.]+)", report)[1]) <= 3.0, report
