@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hpchub.schedulers import gate_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hpchub.model import Site
 
@@ -57,14 +57,16 @@ def host_keys(facts: Mapping[str, Any]) -> list[str]:
     return [f"{facts[f'{name}_keytype']} {facts[name]}" for name in names if name in facts]
 
 
-def submit_side(site: Site, host: str, *, is_hub: bool, public_keys: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The clusters that a host submits for: ``[{"name", "method", "public_key", "gate"}]``.
+def submit_side(
+    site: Site, host: str, *, is_hub: bool, public_keys: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """The clusters that a host submits for: ``[{"name", "method", "public_keys", "gate"}]``.
 
     Args:
         site: the model.
         host: the host's name in the inventory.
         is_hub: whether it is the hub, which submits for clusters of the method ``local``.
-        public_keys: the hub's public key for each cluster of the method ``ssh``.
+        public_keys: the hub's public keys for each cluster of the method ``ssh``: one, and two during a rotation.
 
     Raises:
         LookupError: the hub has no key for a cluster yet.
@@ -74,13 +76,13 @@ def submit_side(site: Site, host: str, *, is_hub: bool, public_keys: Mapping[str
         ssh = cluster.submit.method == "ssh"
         if not (cluster.submit.host == host if ssh else is_hub):
             continue
-        if ssh and cluster.name not in public_keys:
+        if ssh and not public_keys.get(cluster.name):
             raise LookupError(f"the hub has no key for {cluster.name} yet: run the playbook for the hub too")
         clusters.append(
             {
                 "name": cluster.name,
                 "method": cluster.submit.method,
-                "public_key": public_keys[cluster.name] if ssh else "",
+                "public_keys": list(public_keys[cluster.name]) if ssh else [],
                 "gate": gate_config(cluster, site.access),
             }
         )

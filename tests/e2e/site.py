@@ -37,21 +37,21 @@ class Site:
         self.clusters: list[dict[str, Any]] = known["hpc_clusters"]
         self.profiles: list[dict[str, Any]] = known["hpc_profiles"]
 
-    def command(self, *arguments: str) -> list[str]:
+    def command(self, *arguments: str, playbook: str = "site.yml") -> list[str]:
         """Write what holds now; the command, to be run in REPOSITORY, that has the hosts follow."""
         # Of the files in this directory the last by name wins; the inventory's own stay as they are.
         changed = self.inventory / "group_vars" / "all" / "zz-changed.yml"
         now = {"hpc_service": self.service, "hpc_clusters": self.clusters, "hpc_profiles": self.profiles}
         changed.write_text(json.dumps(now))
-        return [self._program("ansible-playbook"), "-i", str(self.inventory), "playbooks/site.yml", *arguments]
+        return [self._program("ansible-playbook"), "-i", str(self.inventory), f"playbooks/{playbook}", *arguments]
 
-    def apply(self, *arguments: str) -> str:
+    def apply(self, *arguments: str, playbook: str = "site.yml") -> str:
         """Have the hosts follow; the playbook's output.
 
         Raises:
             LabError: it failed.
         """
-        return self._output(self.command(*arguments))
+        return self._output(self.command(*arguments, playbook=playbook))
 
     def _program(self, name: str) -> str:
         return str(Path(sys.executable).parent / name)

@@ -89,16 +89,16 @@ def test_unknown_host_keys_are_an_error(site):
     ],
 )
 def test_each_host_submits_for_its_own_clusters(site, host, is_hub, names):
-    keys = {"far": "ssh-ed25519 A", "further": "ssh-ed25519 B"}
+    keys = {"far": ["ssh-ed25519 A"], "further": ["ssh-ed25519 B", "ssh-ed25519 C"]}
     clusters = access.submit_side(site, host, is_hub=is_hub, public_keys=keys)
     assert [c["name"] for c in clusters] == names
-    assert all(c["public_key"] == keys.get(c["name"], "") for c in clusters)
+    assert all(c["public_keys"] == keys.get(c["name"], []) for c in clusters)
     assert all(c["gate"]["permitted_groups"] == ["hpc"] for c in clusters)
 
 
 def test_a_missing_key_is_an_error(site):
     with pytest.raises(LookupError, match="no key for further yet"):
-        access.submit_side(site, "login1", is_hub=False, public_keys={"far": "ssh-ed25519 A"})
+        access.submit_side(site, "login1", is_hub=False, public_keys={"far": ["ssh-ed25519 A"], "further": []})
 
 
 def test_gates_are_what_the_hub_can_make(site):

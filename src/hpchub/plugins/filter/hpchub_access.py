@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ansible.errors import AnsibleFilterError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 try:
@@ -35,9 +35,9 @@ def hpchub_hub_side(model: Mapping[str, Any], facts: Mapping[str, Any]) -> list[
 
 
 def hpchub_submit_side(
-    model: Mapping[str, Any], host: str, is_hub: bool, public_keys: Mapping[str, str]
+    model: Mapping[str, Any], host: str, is_hub: bool, public_keys: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
-    """The argument ``scheduler_access_clusters`` of a submit host, from the hub's public key for each cluster."""
+    """The argument ``scheduler_access_clusters`` of a submit host, from the hub's public keys for each cluster."""
     try:
         return access.submit_side(_site(model), host, is_hub=is_hub, public_keys=plain(public_keys))
     except LookupError as error:
