@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import re
 import secrets
 import socket
 import ssl
