@@ -1,12 +1,14 @@
-"""The role python_environment's own programs: naming a source tree, and removing old environments."""
+"""The role python_environment's own programs: naming a source tree, building environments, and removing old ones."""
 
 import base64
 import importlib.util
 import io
+import json
 import os
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,81 @@ def test_environment_in_use_stays(environments):
         assert prune.prune(path, 1, 14, 1000 * DAY) == []
         process.stdin.close()
     assert prune.prune(path, 1, 14, 1000 * DAY) == ["a"]
+
+
+# In uv's place: an "environment" is a link to this Python, and to install takes a while.
+UV = """#!/bin/sh
+echo "$1 $2" >> {log}
+if [ "$1" = venv ]; then
+  for directory; do :; done
+  mkdir -p "$directory/bin" && ln -s {python} "$directory/bin/python"
+else
+  sleep 0.5
+fi
+"""
+
+
+@pytest.fixture
+def builder(tmp_path):
+    """Starts the program for one environment; ``builder.steps()`` is what uv was asked for."""
+    uv, log = tmp_path / "uv", tmp_path / "log"
+    uv.write_text(UV.format(log=log, python=sys.executable))
+    uv.chmod(0o755)
+    (tmp_path / "tree" / "envs").mkdir(parents=True)
+    want = {
+        "directory": str(tmp_path / "tree" / "envs" / "0123"),
+        "python": sys.executable,
+        "lock": "jupyterlab==4",
+        "uv_lock": "",
+        "uv": str(uv),
+        "index": [],
+        "archive": "",
+        "files": [{"dest": "bin/tool", "content": "#!@ENVIRONMENT@/bin/python", "mode": "0755"}],
+        "removed": ["share"],
+        "stamp": ".complete",
+    }
+
+    def start():
+        process = subprocess.Popen(
+            [sys.executable, str(ROLE / "files" / "build.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        process.stdin.write(json.dumps(want))
+        process.stdin.close()
+        process.stdin = None  # so that communicate() leaves it alone
+        return process
+
+    start.environment = Path(want["directory"])
+    start.steps = lambda: log.read_text().split("\n")[:-1] if log.exists() else []
+    return start
+
+
+BUILD = ["venv --no-project", "pip sync"]
+
+
+def test_an_environment_is_built(builder):
+    assert builder().communicate()[0] == "built\n"
+    tool = builder.environment / "bin" / "tool"
+    assert tool.read_text() == f"#!{builder.environment}/bin/python"
+    assert oct(tool.stat().st_mode & 0o777) == "0o755"
+    assert builder.steps() == BUILD
+
+
+def test_of_two_runs_one_builds(builder):
+    """The second waits, and does not clear what the first is at."""
+    runs = [builder(), builder()]
+    assert sorted(run.communicate()[0] for run in runs) == ["built\n", "there already\n"]
+    assert builder.steps() == BUILD
+
+
+def test_a_build_that_was_killed_is_begun_again(builder):
+    first = builder()
+    while len(builder.steps()) < len(BUILD):
+        time.sleep(0.01)
+    first.kill()
+    first.communicate()
+    assert not (builder.environment / ".complete").exists()
+    assert builder().communicate()[0] == "built\n"
+    assert builder.steps() == BUILD * 2
