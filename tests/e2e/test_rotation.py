@@ -19,6 +19,12 @@ def values(lab):
     return {file: re.findall(r"[0-9a-f]{64}", lab.run("hub", ["cat", file])) for file in FILES}
 
 
+def authority(lab, which="current"):
+    """The fingerprint of an authority of notebook servers."""
+    path = f"/etc/hpchub/notebook-tls/{which}.pem"
+    return lab.run("hub", ["openssl", "x509", "-noout", "-fingerprint", "-sha256", "-in", path])
+
+
 def ask_proxy(lab, token):
     """The status of a request to the proxy's API."""
     request = ["--unix-socket", "/run/hpchub-proxy/api/api.sock", "--header", f"Authorization: token {token}"]
@@ -49,7 +55,7 @@ def test_rotation(lab, visitor, gate, tmp_path):
     alice = visitor()
     alice.sign_in("alice")
     alice.start(lab.profiles()[0]["key"]).new_notebook("python3").run("kept = 6*7")
-    jobs, before = lab.jobs("alice"), values(lab)
+    jobs, before, authorities = lab.jobs("alice"), values(lab), authority(lab)
     (session,) = json.loads(alice.fetch("GET", "/user/alice/api/sessions").text)
 
     site = Site(lab, tmp_path)
@@ -66,6 +72,10 @@ def test_rotation(lab, visitor, gate, tmp_path):
     if gate:
         assert "the action is none of" in ask_gate(lab, gate, gate["key"])
         assert not ask_gate(lab, gate, OLD_KEY)
+
+    # The authority of notebook servers has moved on, and alice's server is still hers.
+    assert authority(lab) != authorities
+    assert authority(lab, "previous") == authorities
 
     assert lab.jobs("alice") == jobs
     again = visitor()
