@@ -7,6 +7,8 @@ argument vectors and parsers; what JupyterHub sees stays batchspawner's interfac
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import batchspawner
 from batchspawner import JobStatus
 from jupyterhub.spawner import Spawner, SpawnException
-from traitlets import Bool, Dict, Float, Unicode
+from traitlets import Dict, Float, Integer, Unicode
 
 from hpchub.model import Cluster, Profile
 from hpchub.runtime import Runtime, runtime
@@ -22,6 +24,8 @@ from hpchub.schedulers import SCHEDULERS, Job, JobState, Scheduler, Unanswered, 
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from hpchub.poller import Snapshot
 
 _STATUS = {
     JobState.PENDING: JobStatus.PENDING,
@@ -48,7 +52,8 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     profile = Dict(help="What this session was granted, as the profile list had it when it started.")
 
     session = Unicode(help="This session's name, 16 hexadecimal digits: in the job's name and its files.")
-    reported = Bool(False, help="Whether the job has told its port.")
+    notebook_port = Integer(0, help="The port that the job has told; 0 until then.")
+    notebook_host = Unicode(help="The node on which the notebook server listens; empty until its port is known.")
     launch_timeout = Float(
         360, help="Seconds from the job's start until its server's report; the launcher gives up before, and says why."
     )
@@ -59,6 +64,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._seen = time.monotonic()
+        self._patience = 0.0
+        self._reported = 0.0
+        self._submission: asyncio.Future[str] | None = None
         self._job: Job | None = None
         self._message = "Your job is being submitted."
         self.save: Callable[[], None] = lambda: None
@@ -136,10 +144,11 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     # -- batchspawner's three commands, through the gate
 
     async def submit_batch_script(self) -> str:
-        """Submit the profile's batch script.
+        """Submit the profile's batch script, and write the job's id down.
 
         Raises:
-            StartError: the scheduler refused; the message says its reason.
+            StartError: the scheduler refused, and the message says its reason; or it did not answer, and the job is
+                not there. Should it come later, it is a job without a session, which the janitor ends.
         """
         script = render_batch_script(
             self._cluster,
@@ -154,72 +163,114 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             answer = await self.runtime.gate(name).request(
                 "submit", user=self.user.name, session=self.session, script=script, secrets=self.get_env()
             )
+            if answer.timed_out:
+                raise Unanswered(str(answer))  # noqa: TRY301 what it did, nobody knows either
             if answer.ok:
                 self.job_id = self.scheduler.parse_submit(answer.stdout)
         except Unanswered as error:
-            self.log.error("%s: submitting to %s: %s", self._log_name, name, error)
-            raise StartError(
-                f"The cluster {name} does not answer right now. Please try again in a few minutes.",
-                reason="unanswered",
-            ) from None
-        if not answer.ok:
-            self.log.error("%s: submitting to %s: %s", self._log_name, name, answer)
-            detail = (answer.stderr.strip().splitlines() or [answer.error])[-1]
-            raise StartError(f"The cluster {name} did not take the job: {detail}", reason="refused")
+            self.log.warning("%s: submitting to %s: %s", self._log_name, name, error)
+            await self._find()
+        else:
+            if not answer.ok:
+                self.log.error("%s: submitting to %s: %s", self._log_name, name, answer)
+                detail = (answer.stderr.strip().splitlines() or [answer.error])[-1]
+                raise StartError(f"The cluster {name} did not take the job: {detail}", reason="refused")
         self._seen = time.monotonic()
-        self._job = None
+        self._patience = self.scheduler.propagation
+        self.save()
         self.log.info("%s: session %s is job %s on %s", self._log_name, self.session, self.job_id, name)
         return str(self.job_id)
+
+    async def _find(self) -> None:
+        """Look for the job by its name, for as long as it takes to propagate: its submission was not answered.
+
+        Raises:
+            StartError: it is not there, or the scheduler does not answer.
+        """
+        deadline = time.monotonic() + self.scheduler.propagation
+        name = self.cluster["name"]
+        with contextlib.suppress(Unanswered):
+            while time.monotonic() < deadline:
+                if self._take(await self._snapshot(self.startup_poll_interval)):
+                    return
+                await asyncio.sleep(self.startup_poll_interval)
+        self.log.error("%s: the job of session %s is not found on %s", self._log_name, self.session, name)
+        raise StartError(
+            f"The cluster {name} does not answer right now. Please try again in a few minutes.",
+            reason="unanswered",
+        )
+
+    async def _snapshot(self, max_age: float) -> Snapshot:
+        poller = self.runtime.poller(self.cluster["name"], self.cluster["scheduler"])
+        return await poller.snapshot(max_age)
+
+    def _take(self, snapshot: Snapshot) -> Job | None:
+        """The session's job in an answer: by its id, or by its name as long as that is all that is known of it."""
+        if self.job_id:
+            return snapshot.jobs.get(self.job_id)
+        for job in snapshot.jobs.values():
+            if job.user == self.user.name and job.session(self.runtime.hub_name) == self.session:
+                self.log.warning("%s: session %s is found as job %s", self._log_name, self.session, job.id)
+                self.job_id = job.id
+                self.save()
+                return job
+        return None
 
     async def query_job_status(self, max_age: float | None = None) -> JobStatus:
         """What is known of the job, from the cluster's shared answer.
 
         Only the scheduler's word that the job has ended is an end, or its silence about the job in complete answers
-        for longer than it takes to propagate. No answer is UNKNOWN.
+        for longer than it takes to propagate. No answer is UNKNOWN. A job that waits again after its server was ready
+        was requeued: that server is gone, and so is the session.
         """
-        if not self.job_id:
+        if not self.session:
             return JobStatus.NOTFOUND
         try:
-            poller = self.runtime.poller(self.cluster["name"], self.cluster["scheduler"])
-            snapshot = await poller.snapshot(self.answer_max_age if max_age is None else max_age)
+            snapshot = await self._snapshot(self.answer_max_age if max_age is None else max_age)
         except (Unanswered, ValueError):
             return JobStatus.UNKNOWN
-        job = snapshot.jobs.get(self.job_id)
+        job = self._take(snapshot)
         if job is None:
+            if self._submission is not None and not self._submission.done():
+                return JobStatus.UNKNOWN
             missing = snapshot.taken - self._seen
-            return JobStatus.NOTFOUND if missing > self.scheduler.propagation else JobStatus.UNKNOWN
+            return JobStatus.NOTFOUND if missing > self._patience else JobStatus.UNKNOWN
         self._seen = max(self._seen, snapshot.taken)
+        self._patience = self.scheduler.propagation
         self._job = job
         self.job_status = f"{job.detail} {job.host}".strip()
+        if job.state is JobState.PENDING and self.notebook_port and snapshot.taken > self._reported:
+            self.log.warning("%s: job %s was requeued; its session is over", self._log_name, self.job_id)
+            return JobStatus.NOTFOUND
         return _STATUS[job.state]
 
     async def cancel_batch_job(self) -> None:
-        """Cancel the job, three times where it does not work at once.
+        """Cancel the job, again and again for ``stop_timeout`` seconds.
 
         Raises:
-            RuntimeError: it could not be cancelled.
+            Unanswered: the scheduler has not said that it is cancelled, nor that it has ended.
         """
         name = self.cluster["name"]
-        problem = ""
-        for attempt in range(3):
-            await asyncio.sleep(attempt * 2)
+        deadline = time.monotonic() + self.stop_timeout
+        while True:
             try:
-                answer = await self.runtime.gate(name).request(
-                    "cancel", user=self.user.name, session=self.session, job_id=self.job_id
-                )
+                await self.runtime.cancel(name, user=self.user.name, session=self.session, job_id=self.job_id)
             except (Unanswered, ValueError) as error:
-                problem = str(error)
+                self.log.warning("%s: cancelling job %s on %s: %s", self._log_name, self.job_id, name, error)
+                if time.monotonic() > deadline:
+                    raise Unanswered(str(error)) from None
             else:
-                if answer.ok:
-                    return
-                problem = str(answer)
-            self.log.warning("%s: cancelling job %s on %s: %s", self._log_name, self.job_id, name, problem)
-        raise RuntimeError(f"job {self.job_id} on {name} could not be cancelled: {problem}")
+                return
+            if await self.query_job_status(max_age=1.0) == JobStatus.NOTFOUND:
+                return
+            await asyncio.sleep(2)
 
     # -- JupyterHub's start, poll and stop
 
     async def start(self) -> str:
         """Submit, wait for the job to run and for its port.
+
+        The session is written down before its job is submitted: whenever the hub ends, the next one looks for it.
 
         Returns:
             the notebook server's URL.
@@ -228,15 +279,55 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             StartError: with what went wrong in words for the user.
         """
         self.session = secrets.token_hex(8)
-        self.reported = False
+        self.notebook_host, self.notebook_port = "", 0
         self.ip, self.port = "0.0.0.0", 0  # noqa: S104 the proxy is on another host; the launcher chooses the port
-        await self.submit_batch_script()
         self.save()
+        self._submission = asyncio.ensure_future(self.submit_batch_script())
+        # A start that is stopped meanwhile must not leave a job of which nobody knows: stop() waits for the answer.
+        await asyncio.shield(self._submission)
+        return await self._follow()
+
+    async def adopt(self) -> str:
+        """Go on with a session of the hub's process before, for as long as its job lives.
+
+        A start that was pending goes on. A server that was ready is waited for until it can be reached.
+
+        Returns:
+            the notebook server's URL.
+
+        Raises:
+            StartError: the job has ended.
+        """
+        if not self.notebook_host:
+            self._message = "The service was restarted. The start of your session goes on."
+            await self._follow()
+        self._message = f"The service was restarted. It waits until your session on {self.notebook_host} answers."
+        while not await self._reachable():
+            if await self.query_job_status(max_age=5.0) == JobStatus.NOTFOUND:
+                raise self._ended()
+            await asyncio.sleep(self.startup_poll_interval)
+        return self._url(self.notebook_host, self.notebook_port)
+
+    async def _reachable(self) -> bool:
+        try:
+            opening = asyncio.open_connection(self.notebook_host, self.notebook_port)
+            _, writer = await asyncio.wait_for(opening, timeout=5)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    def _url(self, host: str, port: int) -> str:
+        """A session's address."""
+        return f"https://{host}:{port}"
+
+    async def _follow(self) -> str:
+        """From the submitted job to its server's URL."""
         await self._wait_until_running()
         deadline = time.monotonic() + self.launch_timeout
         host = self._job.host if self._job else ""
         self._message = f"Your job {self.job_id} runs on {host}. The notebook server is starting."
-        while not self.reported:
+        while not self.notebook_port:
             if time.monotonic() > deadline:
                 raise StartError(
                     f"Your job {self.job_id} runs on {host}, but its notebook server did not report within"
@@ -246,10 +337,13 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             if await self.query_job_status(max_age=5.0) == JobStatus.NOTFOUND:
                 raise self._ended()
             await asyncio.sleep(0.1)
-        self.ip = host
-        self._message = f"The notebook server answers on {host}. Opening it."
-        self.log.info("%s: job %s listens on %s:%d", self._log_name, self.job_id, host, self.port)
-        return f"https://{host}:{self.port}"
+        self.notebook_host = self._job.host if self._job else host
+        self.save()
+        self._message = f"The notebook server answers on {self.notebook_host}. Opening it."
+        self.log.info(
+            "%s: job %s listens on %s:%d", self._log_name, self.job_id, self.notebook_host, self.notebook_port
+        )
+        return self._url(self.notebook_host, self.notebook_port)
 
     async def _wait_until_running(self) -> None:
         """Wait in the queue, however long it takes: a queue is not a failure."""
@@ -263,6 +357,8 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             await asyncio.sleep(self.startup_poll_interval)
 
     def _pending_message(self, status: JobStatus) -> str:
+        if not self.job_id:
+            return f"The service was restarted while it submitted your job to {self.cluster['name']}, and looks for it."
         where = f"Your job {self.job_id} waits in the queue {self.profile['queue']} of {self.cluster['name']}"
         if status == JobStatus.UNKNOWN:
             return f"{where}; the scheduler has not said more yet."
@@ -273,6 +369,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         return f"{where}."
 
     def _ended(self) -> StartError:
+        if not self.job_id:
+            message = "The service was restarted before your job was submitted. Please start your session again."
+            return StartError(message, reason="not_submitted")
         detail = self._job.detail if self._job else "gone from the queue"
         log = f"~/.hpchub/logs/{self.job_id}.log"
         return StartError(
@@ -282,30 +381,57 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         )
 
     def report(self, port: int) -> bool:
-        """Take the job's report of its port: once, while its start waits for it. Returns whether it was taken."""
-        if self.reported or not self.job_id:
-            return False
-        self.port = port
-        self.reported = True
-        return True
+        """Take the job's report of its port, once, and write it down. Returns whether it is what is known now."""
+        if self.session and not self.notebook_port:
+            self.notebook_port = port
+            self._reported = time.monotonic()
+            self.save()
+        return bool(self.session) and self.notebook_port == port
 
     async def poll(self) -> int | None:
-        """None while the job runs, waits, or nothing is known; 1 when it has ended."""
-        if await self.query_job_status() != JobStatus.NOTFOUND:
+        """None while the job runs, waits, or nothing is known; 1 when it has ended.
+
+        Never raises: JupyterHub takes an exception at its start for the end of the session.
+        """
+        try:
+            status = await self.query_job_status()
+        except Exception:
+            self.log.exception("%s: job %s is not known to have ended", self._log_name, self.job_id)
             return None
-        self.clear_state()
-        return 1
+        return 1 if status == JobStatus.NOTFOUND else None
 
     async def stop(self, now: bool = False) -> None:
-        """Cancel the job and, unless ``now``, wait until the scheduler says that it has ended."""
+        """Cancel the job and, unless ``now``, wait until the scheduler says that it has ended.
+
+        JupyterHub forgets the session, whether this raises or not. What could not be cancelled, the janitor ends.
+        """
+        if self._submission is not None:
+            await asyncio.wait({self._submission})
+        if not self.job_id:
+            await self.query_job_status(max_age=1.0)
         if not self.job_id:
             return
-        await self.cancel_batch_job()
+        try:
+            await self.cancel_batch_job()
+        except Unanswered as error:
+            self.log.error("%s: job %s is left to the janitor: %s", self._log_name, self.job_id, error)
+            return
         deadline = time.monotonic() + self.stop_timeout
         while not now and time.monotonic() < deadline:
             if await self.query_job_status(max_age=1.0) == JobStatus.NOTFOUND:
                 return
             await asyncio.sleep(1)
+
+    def abandon(self) -> None:
+        """Forget the session at once, and cancel its job as soon as that is possible."""
+        if self.job_id:
+            self.runtime.background(
+                f"job {self.job_id} is left to the janitor",
+                self.runtime.cancel(
+                    self.cluster["name"], user=self.user.name, session=self.session, job_id=self.job_id
+                ),
+            )
+        self.clear_state()
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """What the progress page shows: each message once."""
@@ -317,7 +443,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             await asyncio.sleep(0.5)
 
     def _percent(self) -> int:
-        if self.reported:
+        if self.notebook_port:
             return 90
         if self._job and self._job.state == JobState.RUNNING:
             return 60
@@ -326,20 +452,40 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     # -- what survives a restart of the hub
 
     def get_state(self) -> dict[str, Any]:
-        """The job, and the session by which it is found."""
-        return {"job_id": self.job_id, "session": self.session} if self.job_id else {}
+        """Shape: ``{"session": …, "job_id": …, "host": …, "port": …}``, or empty where there is no session.
+
+        The job's id is empty until its submission is answered, the port 0 until it is reported, the host empty until
+        both are known.
+        """
+        if not self.session:
+            return {}
+        return {
+            "session": self.session,
+            "job_id": self.job_id,
+            "host": self.notebook_host,
+            "port": self.notebook_port,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take a session up again. Only an id and a session that are well formed are taken."""
-        self.job_id = str(state.get("job_id", ""))
-        self.session = str(state.get("session", ""))
-        self.reported = True
+        """Take a session up again. Only what is well formed is taken.
+
+        A job without an id may still be in the hands of a gate that outlived the hub, and is looked for longer.
+        """
+        session, job_id, port = str(state.get("session")), str(state.get("job_id")), state.get("port")
+        self.session = session if re.fullmatch(r"[0-9a-f]{16}", session) else ""
+        self.job_id = job_id if re.fullmatch(self.scheduler.job_id_pattern, job_id) else ""
+        self.notebook_host = str(state.get("host", ""))
+        self.notebook_port = port if type(port) is int else 0
         self._seen = time.monotonic()
+        self._patience = self.scheduler.propagation
+        if not self.job_id:
+            self._patience += self.runtime.gate(self.cluster["name"]).timeout
 
     def clear_state(self) -> None:
-        """Forget the job."""
+        """Forget the session."""
         super().clear_state()
         self.session = ""
+        self.notebook_host, self.notebook_port = "", 0
 
 
 class SlurmJobSpawner(JobSpawner, batchspawner.SlurmSpawner):  # type: ignore[misc]

@@ -13,20 +13,21 @@ class PortReportHandler(APIHandler):  # type: ignore[misc]
     """``POST /hub/api/batchspawner`` with ``{"port": N}`` and the server's own token.
 
     In the place of batchspawner's handler of the same path, which sets any attribute of the spawner that the job
-    names. This one takes one integer, within the configured range, once, while that very start waits for it.
+    names. This one takes one integer, within the configured range, once, while that very start waits for it, in this
+    process of the hub's or a later one. Saying the same again changes nothing: the answer to the first may be lost.
     """
 
     @web.authenticated
     def post(self) -> None:
         """Take the report: 201, or 4xx without any effect."""
         port = self._port()
-        token = self.get_auth_token() or ""
+        token = self.get_token()
         for spawner in getattr(self.current_user, "spawners", {}).values():
-            if spawner.api_token and hmac.compare_digest(spawner.api_token.encode(), token.encode()):
+            if token is not None and spawner.token and hmac.compare_digest(spawner.token, token.hashed):
                 break
         else:
             raise web.HTTPError(403, "This is not the token of a session that is starting.")
-        if spawner.pending != "spawn" or not spawner.report(port):
+        if not spawner.report(port):
             raise web.HTTPError(409, "This session does not wait for a port.")
         self.set_status(201)
         self.finish({"message": "taken"})

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hpchub.authenticator import SSOAuthenticator
+from hpchub.janitor import HubProxy
 from hpchub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.spawner import HPCProfilesSpawner
 
@@ -32,7 +33,7 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     """
     os.umask(0o077)
     settings = runtime(path).settings
-    _network(c, settings)
+    _network(c, settings, path)
     _identity(c, settings)
     _sessions(c, settings, path)
     # What the hub asks by TLS are notebook servers, and nothing else.
@@ -41,13 +42,15 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     _pages(c, settings)
 
 
-def _network(c: Any, settings: dict[str, Any]) -> None:
+def _network(c: Any, settings: dict[str, Any], path: str) -> None:
     """Unix sockets from Apache to the proxy and from the proxy to the hub: nobody else can tell who somebody is."""
     c.JupyterHub.public_url = settings["public_url"].rstrip("/") + "/"
     c.JupyterHub.bind_url = settings["proxy_socket_url"]
     c.JupyterHub.hub_bind_url = settings["hub_bind_url"]
     c.JupyterHub.hub_connect_url = settings["hub_bind_url"]
     c.JupyterHub.hub_socket_mode = int(settings["hub_socket_mode"], 8)
+    c.JupyterHub.proxy_class = HubProxy
+    c.HubProxy.settings_file = path
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = settings["proxy_api_url"]
     c.ConfigurableHTTPProxy.check_running_interval = 10
@@ -93,6 +96,7 @@ def _sessions(c: Any, settings: dict[str, Any], path: str) -> None:
     c.HPCProfilesSpawner.settings_file = path
     c.JupyterHub.allow_named_servers = False
     c.JupyterHub.implicit_spawn_seconds = 0
+    c.JupyterHub.init_spawners_timeout = 1  # sessions are taken up in the background, however long that takes
     c.JupyterHub.concurrent_spawn_limit = 0  # jobs that wait in a queue are no load on the hub
     c.Spawner.hub_connect_url = settings["api_url"]
     c.Spawner.env_keep = []

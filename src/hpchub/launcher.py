@@ -57,7 +57,7 @@ INTERFACES = {"lab": "/lab", "notebook": "/tree"}
 SETTINGS = Path(sys.prefix, "etc", "hpchub-launch.json")
 FILE_PATIENCE = 15.0  # seconds; a network file system may show a new file late
 LISTEN_PATIENCE = 300.0  # seconds; a first start from a cold network file system takes its time
-REPORT_PATIENCE = 60.0  # seconds; a restart of the hub takes less
+REPORT_PATIENCE = 900.0  # seconds; the hub may be away for an upgrade, and finds this session when it is back
 REQUEST_TIMEOUT = 10.0  # seconds
 
 STOPPED_EXIT = 1

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hpchub.authority import Authority
 from hpchub.gates import Gate, make_gate
 from hpchub.poller import Poller
 from hpchub.profiles import ProfileList, load_profile_list
-from hpchub.schedulers import SCHEDULERS
+from hpchub.schedulers import SCHEDULERS, Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,7 @@ class Runtime:
         }
         self.authority = Authority(Path(settings["notebook_tls_directory"]))
         self._pollers: dict[str, Poller] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._list: ProfileList | None = None
         self._stamp: tuple[int, int, int] | None = None
 
@@ -75,6 +80,28 @@ class Runtime:
         if cluster not in self._pollers:
             self._pollers[cluster] = Poller(SCHEDULERS[scheduler], self.gate(cluster).query)
         return self._pollers[cluster]
+
+    async def cancel(self, cluster: str, *, user: str, session: str, job_id: str) -> None:
+        """Cancel a session's job.
+
+        Raises:
+            Unanswered: the scheduler has not said that it is cancelled.
+        """
+        answer = await self.gate(cluster).request("cancel", user=user, session=session, job_id=job_id)
+        if not answer.ok:
+            raise Unanswered(str(answer))
+
+    def background(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for; the log says when it fails."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()):
+                log.error("%s: %r", what, error)
+
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(done)
 
     @property
     def api_ca(self) -> str:

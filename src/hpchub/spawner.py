@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
+from jupyterhub import orm
 from jupyterhub.spawner import Spawner
-from traitlets import Unicode, default
+from traitlets import TraitError, Unicode, default
 from wrapspawner import ProfilesSpawner, WrapSpawner
 
 from hpchub.batch import SPAWNERS, JobSpawner, StartError
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     from hpchub.profiles import ProfileList
 
 
+RETRY = 10.0
+"""Seconds after which a session is taken up again when that failed for a reason that is nobody's end."""
+
+
 class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     """Offers the site's profiles and starts the one that was chosen as a batch job.
 
@@ -25,6 +32,11 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     """
 
     settings_file = Unicode(DEFAULT_SETTINGS, config=True, help="The settings file that the role jupyterhub writes.")
+
+    token: str = ""
+    """The hash of the session's own token, as the hub's database has it; a restart loses the token itself."""
+
+    _spawn_future: asyncio.Future[None] | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         self._grant: dict[str, Any] = {}
@@ -145,42 +157,125 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         return child
 
     def _save(self) -> None:
-        """Write the session down between submission and start, so that a restart of the hub finds the job."""
+        """Write the session down: a restart of the hub goes on from here."""
+        if self.api_token and not self.token:
+            self.token = orm.APIToken.find(self.db, self.api_token).hashed
         self.orm_spawner.state = self.get_state()
         self.db.commit()
 
+    @property
+    def session(self) -> str:
+        """The name of the session of now, whatever it waits for, or empty."""
+        return self.child_spawner.session if isinstance(self.child_spawner, JobSpawner) else ""
+
     def report(self, port: int) -> bool:
-        """Pass on the job's report of its port; see JobSpawner.report."""
-        return isinstance(self.child_spawner, JobSpawner) and self.child_spawner.report(port)
+        """Take the job's report of its port, while a start waits for it; see JobSpawner.report."""
+        child = self.child_spawner
+        if not isinstance(child, JobSpawner) or not child.session:
+            return False
+        return child.notebook_port == port or (self.pending in ("spawn", "check") and child.report(port))
+
+    # -- after a restart of the hub
+
+    async def get_url(self) -> str:
+        """Where the session's server is: JupyterHub asks when it has restarted and the session is not over.
+
+        JupyterHub would cancel a job whose server it does not reach within a time. So this returns when the server is
+        there or the session is over, however long either takes; for that long JupyterHub keeps the session as one that
+        is being checked. It is made a pending start, too: its page shows progress, and its user can stop it.
+        """
+        known: str = self.server.url
+        reached: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._spawn_pending = True
+        self._spawn_future = asyncio.ensure_future(self._resume(reached))
+        self._spawn_future.add_done_callback(self._resumed)
+        url = urlsplit(await reached)
+        if not url.netloc:
+            # JupyterHub has no word for "it is over" here, but ends what does not answer. Nothing does, there.
+            self.http_timeout = 0
+            self.server.connect_url = "http://127.0.0.1:1"
+            return known
+        self.http_timeout = 3600  # it has just answered
+        self.server.proto, self.server.ip, self.server.port = url.scheme, url.hostname, url.port
+        self._save()
+        return str(self.server.url)
+
+    async def _resume(self, reached: asyncio.Future[str]) -> None:
+        """The pending start that pages see; sets the URL, or nothing when the session is over."""
+        starting = not self.child_spawner.notebook_host
+        try:
+            url = await self._adopt()
+        except asyncio.CancelledError:
+            if reached.cancelled():  # the hub ends, not the session
+                raise
+            self.child_spawner.abandon()
+            url = ""
+        except StartError as error:
+            self.log.error("%s: %s", self._log_name, error)
+            reached.set_result("")
+            raise
+        reached.set_result(url)
+        while self._check_pending:  # noqa: ASYNC110 JupyterHub's own flag
+            await asyncio.sleep(0.05)
+        if starting and self.server is not None:
+            await self.user.settings["proxy"].add_user(self.user, self.name)
+
+    async def _adopt(self) -> str:
+        while True:
+            try:
+                return str(await self.child_spawner.adopt())
+            except StartError:
+                raise
+            except Exception:
+                self.log.exception("%s: trying again to take up session %s", self._log_name, self.session)
+                await asyncio.sleep(RETRY)
+
+    def _resumed(self, task: asyncio.Future[None]) -> None:
+        # As JupyterHub does at the end of a start: the exception stays, for the pages.
+        self._spawn_pending = False
+        if task.cancelled() or task.exception() is None:
+            self._spawn_future = None
+
+    def run_post_stop_hook(self) -> Any:
+        """Remove the session's token; JupyterHub does it itself, unless it was restarted and has forgotten it."""
+        if self.token:
+            self.db.query(orm.APIToken).filter_by(hashed=self.token).delete()
+        return super().run_post_stop_hook()
 
     # -- what survives a restart of the hub: the grant and the job, never spawner configuration
 
     def get_state(self) -> dict[str, Any]:
-        """Shape: ``{"grant": {"profile": …, "cluster": …}, "job": {"job_id": …, "session": …}}``, or empty."""
+        """Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH}``, or empty; see JobSpawner."""
         state: dict[str, Any] = Spawner.get_state(self)
         if self.child_spawner is not None and self._grant:
             job = self.child_spawner.get_state()
             if job:
-                state.update(grant=self._grant, job=job)
+                state.update(grant=self._grant, job=job, token=self.token)
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take a session up again, through the model: what is not well formed there is not taken.
+        """Take a session up again, through the model: what is not well formed there is not taken, and the log says so.
 
-        Raises:
-            ValueError: the saved grant is not one.
+        Never raises: JupyterHub would not start at all for the sake of one session.
         """
         Spawner.load_state(self, state)
         if "grant" not in state:
             return
-        self._take(
-            Profile.model_validate(state["grant"]["profile"]),
-            Cluster.model_validate(state["grant"]["cluster"]),
-        )
-        self.child_state = state["job"]
-        self.construct_child()
+        try:
+            self._take(
+                Profile.model_validate(state["grant"]["profile"]),
+                Cluster.model_validate(state["grant"]["cluster"]),
+            )
+            self.child_state = state["job"]
+            self.construct_child()
+        except (KeyError, TypeError, ValueError, TraitError) as error:
+            self.log.error("%s: the saved session is not one: %s", self._log_name, error)
+            self.clear_state()
+            return
+        self.token = str(state.get("token", ""))
 
     def clear_state(self) -> None:
         """Forget the session and what it was granted."""
         super().clear_state()
         self._grant = {}
+        self.token = ""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hpchub.schedulers import SCHEDULERS, JobState, Unanswered, render_batch_script
+from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered, render_batch_script
 
 SLURM = SCHEDULERS["slurm"]
 MARK = "7d1f0c3a9b5e2468"
@@ -103,17 +103,46 @@ def test_slurm_job_id_that_is_none(output: str) -> None:
     ],
 )
 def test_slurm_states(word: str, state: JobState) -> None:
-    job = SLURM.parse_query(answer(f"7|{word}|None|n/a|N/A|alice|hpchub-x"))["7"]
+    job = SLURM.parse_query(answer(f"7|{word}|None|n/a|N/A|alice|hpchub-x|(null)"))["7"]
     assert (job.state, job.host, job.reason, job.start) == (state, "", "", "")
 
 
 def test_slurm_answer() -> None:
     jobs = SLURM.parse_query(
-        answer("7|PENDING|Priority|n/a|2026-01-02T03:04:05|alice|hpchub-x", "8|RUNNING|None|compute1|N/A|bob|a|b")
+        answer("7|PENDING|Priority|n/a|2026-01-02T03:04:05|alice|hpchub-x|c", "8|RUNNING|None|compute1|N/A|bob|a|b|c")
     )
     assert jobs["7"].start == "2026-01-02T03:04:05"
-    assert (jobs["8"].host, jobs["8"].name) == ("compute1", "a|b")
+    assert (jobs["7"].user, jobs["7"].name, jobs["7"].comment) == ("alice", "hpchub-x", "c")
+    assert jobs["8"].host == "compute1"
     assert SLURM.explain(jobs["7"].reason) == "other jobs come first"
+
+
+ALICES = "7|RUNNING|None|n1|N/A|alice|"
+
+
+@pytest.mark.parametrize(
+    ("line", "session"),
+    [
+        (ALICES + f"hpchub-{'a' * 16}|hpchub/hub.example/alice/{'a' * 16}", "a" * 16),
+        (ALICES + f"hpchub-{'a' * 16}|hpchub/hub.example/bob/{'a' * 16}", ""),
+        (ALICES + f"hpchub-{'a' * 16}|hpchub/other.example/alice/{'a' * 16}", ""),
+        (ALICES + f"hpchub-{'a' * 16}|hpchub/hub.example/alice/{'b' * 16}", ""),
+        (ALICES + f"hpchub-{'a' * 16}|hpchub/hub.example/alice/{'a' * 16}|(null)", ""),
+        (ALICES + f"hpchub-{'a' * 16}|(null)", ""),
+        (ALICES + f"mine|hpchub/hub.example/alice/{'a' * 16}", ""),
+        (ALICES + "hpchub-|hpchub/hub.example/alice/", ""),
+    ],
+    ids=["ours", "of-another", "other-hub", "they-differ", "in-the-name", "no-comment", "no-name", "empty"],
+)
+def test_whose_session_a_job_is(line: str, session: str) -> None:
+    assert SLURM.parse_query(line)["7"].session("hub.example") == session
+
+
+def test_the_script_names_the_session() -> None:
+    script = render_batch_script(CLUSTER, profile(), session="a" * 16, hub="hub.example", username="alice")
+    options = dict(line.split(" --", 1)[1].split("=", 1) for line in script.splitlines() if "=hpchub" in line)
+    job = Job("7", JobState.PENDING, name=options["job-name"], user="alice", comment=options["comment"])
+    assert job.session("hub.example") == "a" * 16
 
 
 def test_slurm_with_no_jobs_is_an_answer() -> None:
@@ -132,7 +161,11 @@ def test_slurm_with_no_jobs_is_an_answer() -> None:
 )
 def test_nobodys_job_name_says_anything_of_anothers_job(name: str) -> None:
     jobs = SLURM.parse_query(
-        answer("7|RUNNING|None|n1|N/A|alice|hpchub-x", f"8|RUNNING|None|n1|N/A|bob|{name}", "9|PENDING|None|||carol|z")
+        answer(
+            "7|RUNNING|None|n1|N/A|alice|hpchub-x|c",
+            f"8|RUNNING|None|n1|N/A|bob|{name}|{name}",
+            "9|PENDING|None|||carol|z|",
+        )
     )
     assert [(job.id, job.state) for job in jobs.values()] == [
         ("7", JobState.RUNNING),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from hpchub.schedulers.base import Job, JobState, Scheduler, Unanswered
+from hpchub.schedulers.base import Job, JobState, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.slurm import Slurm
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ __all__ = [
     "Scheduler",
     "Unanswered",
     "gate_config",
+    "job_comment",
+    "job_name",
     "launcher_path",
     "render_batch_script",
 ]
@@ -86,7 +88,7 @@ def render_batch_script(
         ValueError: a directive would take more than one line.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
-    directives = scheduler.directives(profile, session=session, comment=f"hpchub/{hub}/{username}/{session}")
+    directives = scheduler.directives(profile, session=session, comment=job_comment(hub, username, session))
     for directive in directives:
         if not directive.isprintable():
             raise ValueError(f"profile {profile.key}: {directive!r} is not one line")

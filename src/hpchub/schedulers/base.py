@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
@@ -32,7 +33,9 @@ class Job:
         reason: why it waits, in the scheduler's word, or empty.
         host: where it runs, or empty.
         start: when it is expected to start, ISO 8601 in the scheduler's time zone, or empty.
-        name: the job's name.
+        name: the job's name; anybody may give theirs any text.
+        user: whose job it is.
+        comment: the job's comment, likewise.
     """
 
     id: str
@@ -42,6 +45,29 @@ class Job:
     host: str = ""
     start: str = ""
     name: str = ""
+    user: str = ""
+    comment: str = ""
+
+    def session(self, hub: str) -> str:
+        """The session whose job this is, if it is one of that hub's; else empty.
+
+        Name and comment have to agree, and to name the very user who owns the job: what somebody else writes there
+        can at most speak of a session of their own.
+        """
+        found = re.fullmatch(r"hpchub/([^/]+)/([^/]+)/([0-9a-f]{16})", self.comment)
+        if found is None or (found[1], found[2]) != (hub, self.user) or self.name != job_name(found[3]):
+            return ""
+        return found[3]
+
+
+def job_name(session: str) -> str:
+    """The name of a session's job."""
+    return f"hpchub-{session}"
+
+
+def job_comment(hub: str, username: str, session: str) -> str:
+    """The comment of a session's job; see ``Job.session``."""
+    return f"hpchub/{hub}/{username}/{session}"
 
 
 class Unanswered(Exception):

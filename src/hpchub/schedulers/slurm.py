@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hpchub.schedulers.base import Job, JobState, Scheduler, Unanswered
+from hpchub.schedulers.base import Job, JobState, Scheduler, Unanswered, job_name
 
 if TYPE_CHECKING:
     from hpchub.model import Profile
@@ -71,21 +71,21 @@ class Slurm(Scheduler):
     name = "slurm"
     submit_command = ("sbatch", "--parsable")
     cancel_command = ("scancel",)
-    # A name may hold anything, line breaks too. It comes last, and a record begins with what the gate makes up for each
-    # query: nobody's job can put words of its own between those of others.
+    # A name may hold anything, line breaks too, and so may a comment. They come last, and a record begins with what the
+    # gate makes up for each query: nobody's job can put words of its own between those of others.
     query_command = (
         "squeue",
         "--noheader",
         "--all",
         "--states=all",
-        "--format={mark}|%i|%T|%r|%B|%S|%u|%j",
+        "--format={mark}|%i|%T|%r|%B|%S|%u|%j|%k",
     )
     job_id_pattern = r"[0-9]+"
 
     def directives(self, profile: Profile, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives. ``--export=NIL``: the job starts from nothing but what its script sets."""
         found = [
-            f"--job-name=hpchub-{session}",
+            f"--job-name={job_name(session)}",
             f"--comment={comment}",
             f"--partition={profile.queue}",
             "--nodes=1",
@@ -124,10 +124,10 @@ class Slurm(Scheduler):
             raise Unanswered(f"squeue printed something else than was asked for: {stdout[:200]!r}")
         jobs = {}
         for record in stdout.removeprefix(f"{mark}|").split(f"\n{mark}|"):
-            fields = record.split("|", 6)
-            if len(fields) != 7:
+            fields = record.split("|", 7)
+            if len(fields) != 8:
                 raise Unanswered(f"squeue printed a record that is not complete: {record[:200]!r}")
-            number, word, reason, host, start, _user, name = (field.strip() for field in fields)
+            number, word, reason, host, start, user, name, comment = (field.strip() for field in fields)
             jobs[number] = Job(
                 id=number,
                 state=_STATES.get(word, JobState.UNKNOWN),
@@ -136,6 +136,8 @@ class Slurm(Scheduler):
                 host="" if host in ("", "n/a", "(null)") else host,
                 start="" if start in ("", "N/A") else start,
                 name=name,
+                user=user,
+                comment=comment,
             )
         return jobs
 
