@@ -110,7 +110,8 @@ def cluster() -> Cluster:
 
 @pytest.fixture
 def shared(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    shared = Runtime({"public_url": f"https://{HUB}", "gates": {}, "notebook_ports": {"first": 20000, "last": 29999}})
+    settings = {"public_url": f"https://{HUB}", "gates": {}, "notebook_tls_directory": "/nowhere"}
+    shared = Runtime(settings)
     shared.gates["demo"] = cluster  # type: ignore[assignment]
     shared._pollers["demo"] = cluster  # type: ignore[assignment]
     for module in ("batch", "spawner"):
