@@ -55,7 +55,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     notebook_port = Integer(0, help="The port that the job has told; 0 until then.")
     notebook_host = Unicode(help="The node on which the notebook server listens; empty until its port is known.")
     launch_timeout = Float(
-        360, help="Seconds from the job's start until its server's report; the launcher gives up before, and says why."
+        360, help="Seconds from the job's start until its server's report, while this process of the hub looks on."
     )
     stop_timeout = Float(30, help="Seconds to wait for the job's end after it was cancelled.")
     startup_poll_interval = Float(1.0, help="Seconds between two looks at the scheduler's answer during a start.")
