@@ -381,12 +381,13 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         )
 
     def report(self, port: int) -> bool:
-        """Take the job's report of its port, once, and write it down. Returns whether it is what is known now."""
-        if self.session and not self.notebook_port:
-            self.notebook_port = port
-            self._reported = time.monotonic()
-            self.save()
-        return bool(self.session) and self.notebook_port == port
+        """Take the job's report of its port, once, and write it down. Returns whether it was taken."""
+        if not self.session or self.notebook_port:
+            return False
+        self.notebook_port = port
+        self._reported = time.monotonic()
+        self.save()
+        return True
 
     async def poll(self) -> int | None:
         """None while the job runs, waits, or nothing is known; 1 when it has ended.

@@ -14,7 +14,7 @@ class PortReportHandler(APIHandler):  # type: ignore[misc]
 
     In the place of batchspawner's handler of the same path, which sets any attribute of the spawner that the job
     names. This one takes one integer, within the configured range, once, while that very start waits for it, in this
-    process of the hub's or a later one. Saying the same again changes nothing: the answer to the first may be lost.
+    process of the hub's or a later one.
     """
 
     @web.authenticated

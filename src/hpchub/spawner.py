@@ -171,9 +171,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     def report(self, port: int) -> bool:
         """Take the job's report of its port, while a start waits for it; see JobSpawner.report."""
         child = self.child_spawner
-        if not isinstance(child, JobSpawner) or not child.session:
-            return False
-        return child.notebook_port == port or (self.pending in ("spawn", "check") and child.report(port))
+        return isinstance(child, JobSpawner) and self.pending in ("spawn", "check") and child.report(port)
 
     # -- after a restart of the hub
 

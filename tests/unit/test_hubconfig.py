@@ -21,7 +21,7 @@ def hub():
 
     def start(*, user_subdomains):
         config = Config()
-        hubconfig._network(config, {**SETTINGS, "user_subdomains": user_subdomains})
+        hubconfig._network(config, {**SETTINGS, "user_subdomains": user_subdomains}, "/etc/hpchub/hub.json")
         return JupyterHub(config=config)
 
     return start

@@ -9,7 +9,7 @@ import pytest
 from hpchub.poller import Poller
 from hpchub.schedulers import SCHEDULERS, Unanswered
 
-LINE = "7d1f0c3a9b5e2468|7|RUNNING|None|compute1|N/A|alice|hpchub-x\n"
+LINE = "7d1f0c3a9b5e2468|7|RUNNING|None|compute1|N/A|alice|hpchub-x|c\n"
 
 
 class Scheduler:

@@ -135,7 +135,7 @@ ALICES = "7|RUNNING|None|n1|N/A|alice|"
     ids=["ours", "of-another", "other-hub", "they-differ", "in-the-name", "no-comment", "no-name", "empty"],
 )
 def test_whose_session_a_job_is(line: str, session: str) -> None:
-    assert SLURM.parse_query(line)["7"].session("hub.example") == session
+    assert SLURM.parse_query(answer(line))["7"].session("hub.example") == session
 
 
 def test_the_script_names_the_session() -> None:
