@@ -137,4 +137,5 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             return False
         if not self.check_blocked_users(user.name, identity) or not self.check_allowed(user.name, identity):
             return False
-        return identity
+        known = (sorted(group.name for group in user.groups), user.admin)
+        return True if known == (identity["groups"], identity["admin"]) else identity

@@ -79,8 +79,9 @@ def _identity(c: Any, settings: dict[str, Any]) -> None:
     c.SSOAuthenticator.check_accounts = access["hub_accounts"]
     c.SSOAuthenticator.sso_logout_url = settings["logout_url"]
     c.Authenticator.enable_auth_state = True
-    # How long the hub may believe in a sign-on that has ended.
-    c.Authenticator.auth_refresh_age = 60
+    # Younger than any: each request is compared with the sign-on that it comes with. JupyterHub counts the age for a
+    # user, not for a browser: what somebody does in one must not keep the cookies good that he left in another.
+    c.Authenticator.auth_refresh_age = -1
     c.Authenticator.refresh_pre_spawn = True
     c.JupyterHub.cookie_max_age_days = 1
     c.JupyterHub.cookie_secret_file = settings["cookie_secret_file"]

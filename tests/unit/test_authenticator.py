@@ -99,8 +99,15 @@ async def test_a_hub_host_that_knows_no_users(authenticator: Any) -> None:
     ids=["same", "somebody-else", "ended", "no-longer-permitted", "token"],
 )
 async def test_a_session_lasts_as_long_as_its_sign_on(authenticator: Any, handler: Any, lasts: bool) -> None:
-    user = SimpleNamespace(name="alice")
+    user = SimpleNamespace(name="alice", groups=[], admin=False)
     assert bool(await authenticator.refresh_user(user, handler)) is lasts
+
+
+async def test_what_has_changed_at_the_sign_on_is_taken_over(authenticator: Any) -> None:
+    user = SimpleNamespace(name="alice", groups=[SimpleNamespace(name="hpc")], admin=False)
+    assert await authenticator.refresh_user(user, request("alice", groups="hpc")) is True
+    found = await authenticator.refresh_user(user, request("alice", groups="hpc,admins"))
+    assert (found["groups"], found["admin"]) == (["admins", "hpc"], True)
 
 
 async def test_an_administrator_acts_for_somebody_else(authenticator: Any) -> None:
