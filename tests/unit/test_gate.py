@@ -115,6 +115,13 @@ def test_a_user_who_is_not_permitted_is_refused(config: dict[str, Any], name: st
         gate.permitted_user(name, config)
 
 
+def test_nobody_is_a_system_account(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    account = pwd.struct_passwd(("nobody", "x", 65534, os.getgid(), "", "/", "/bin/sh"))
+    monkeypatch.setattr(gate.pwd, "getpwnam", lambda name: account)
+    with pytest.raises(gate.Refused, match="system account"):
+        gate.permitted_user("nobody", config)
+
+
 def test_minimum_uid_zero_does_not_admit_root(config: dict[str, Any]) -> None:
     with pytest.raises(gate.Refused, match="system account"):
         gate.permitted_user("root", config | {"minimum_uid": 0})
