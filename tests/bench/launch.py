@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure; shape: ``{"profile": key, "stock": [Launch], "hpchub": [Launch], "ratio": {"ready": …}}``."""
     lab = Lab.from_environment()
     profile = lab.profiles()[0]
-    with lab.claimed(), Stock(lab, profile, USER) as stock:
+    with lab.claimed(), Stock(lab, [profile], USER) as stock:
         hubs = [stock.hub, hpchub(lab, profile["key"])]
         taken: dict[str, list[Launch]] = {hub.name: [] for hub in hubs}
         # The first of each, with cold caches, is not counted.

@@ -23,41 +23,75 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 HOST = "login1"
 PORT = 8000
-DIRECTORY = "/opt/stock"
+DOOR = 9443
+PROGRAMS = "/opt/stock"
+STATE = "/srv/jupyterhub"
 UNIT = "hpchub-bench-stock"
 # On the tree that compute nodes see: batchspawner's wrapper, which the deployed notebook environment does not have.
 SHARED = "/opt/hpchub/bench"
+APACHE = ("/etc/apache2/sites-enabled/stock.conf", "/etc/apache2/stock.pem", "/etc/apache2/stock.htpasswd")
+MODULES = ("ssl", "headers", "proxy", "proxy_http", "proxy_wstunnel", "rewrite", "http2")
+
+SERVICE = f"""\
+[Service]
+User=root
+WorkingDirectory={STATE}
+EnvironmentFile={PROGRAMS}/environment
+ExecStart={PROGRAMS}/hub/bin/python -m jupyterhub --config {PROGRAMS}/config.py
+"""
 
 
 class Stock:
-    """The stock hub, there while the context lasts."""
+    """The stock hub, there while the context lasts.
 
-    def __init__(self, lab: Lab, profile: dict[str, Any], user: str) -> None:
+    Args:
+        lab: where.
+        profiles: which of the deployed ones it offers.
+        user: whose servers ``hub`` starts.
+        door: whether a web server with a sign-on stands before it; else its proxy is open to this machine.
+    """
+
+    def __init__(self, lab: Lab, profiles: list[dict[str, Any]], user: str, *, door: bool = False) -> None:
         self._lab = lab
-        token = secrets.token_hex(32)
-        self._settings = {"token": token, "port": PORT, "profile": profile, "user": user, "shared": SHARED}
+        self._door = door
+        self.token = secrets.token_hex(32)
+        # As JupyterHub's documentation has it: in the hub's environment.
+        self.environment = {name: secrets.token_hex(32) for name in ("CONFIGPROXY_AUTH_TOKEN", "JUPYTERHUB_CRYPT_KEY")}
+        self._settings = {
+            "token": self.token,
+            "address": "127.0.0.1" if door else "0.0.0.0",
+            "profiles": profiles,
+            "profile": profiles[0],
+            "users": ["alice", "bob", "carol"],
+            "shared": SHARED,
+        }
         address = lab.addresses[lab.host(HOST)]
-        self.hub = Hub("stock", f"http://{address}:{PORT}", address, token, user, {"profile": profile["key"]})
+        self.url = f"https://{address}:{DOOR}"
+        self.hub = Hub("stock", f"http://{address}:{PORT}", address, self.token, user, {"profile": profiles[0]["key"]})
 
     def __enter__(self) -> Self:
         self._remove()
-        self._lab.run(HOST, ["install", "-d", "-m", "0700", DIRECTORY])
-        self._lab.run(HOST, ["install", "-d", "-m", "0755", SHARED])
-        self._copy("/opt/hpchub/hub/current/", f"{DIRECTORY}/hub")
-        self._copy("/opt/hpchub/proxy/current/", f"{DIRECTORY}/proxy")
-        if not self._lab.run(HOST, ["sh", "-c", "command -v node || true"]):
+        self._lab.run(HOST, ["install", "-d", "-m", "0700", PROGRAMS])
+        self._lab.run(HOST, ["install", "-d", "-m", "0755", SHARED, STATE])
+        self._copy("/opt/hpchub/hub/current/", f"{PROGRAMS}/hub")
+        self._copy("/opt/hpchub/proxy/current/", f"{PROGRAMS}/proxy")
+        wanted = {"node": ["nodejs"], "apache2": ["apache2", "openssl"] if self._door else []}
+        missing = [name for program, names in wanted.items() if names and not self._has(program) for name in names]
+        if missing:
             self._lab.run(HOST, ["apt-get", "update", "-qq"])
-            self._lab.run(HOST, ["apt-get", "install", "-qq", "--no-install-recommends", "nodejs"], timeout=600)
-        packages = f"{DIRECTORY}/hub/lib/python3.*/site-packages/batchspawner"
+            install = ["apt-get", "install", "-qq", "--no-install-recommends", *missing]
+            self._lab.run(HOST, ["env", "DEBIAN_FRONTEND=noninteractive", *install], timeout=600)
+        packages = f"{PROGRAMS}/hub/lib/python3.*/site-packages/batchspawner"
         self._lab.run(HOST, ["sh", "-c", f"cp -r {packages} {SHARED}/"])
         self._write(f"{SHARED}/batchspawner-singleuser", (HERE / "singleuser.py").read_text(), "0755")
-        self._write(f"{DIRECTORY}/config.py", (HERE / "config.py").read_text(), "0600")
-        self._write(f"{DIRECTORY}/settings.json", json.dumps(self._settings), "0600")
-        python = f"{DIRECTORY}/hub/bin/python"
-        directory = f"--working-directory={DIRECTORY}"
-        command = [python, "-m", "jupyterhub", "--config", f"{DIRECTORY}/config.py"]
-        self._lab.run(HOST, ["systemd-run", f"--unit={UNIT}", "--collect", directory, *command])
-        eventually("the stock hub answers", self._answers)
+        self._write(f"{PROGRAMS}/config.py", (HERE / "config.py").read_text(), "0600")
+        environment = "".join(f"{name}={value}\n" for name, value in self.environment.items())
+        self._write(f"{PROGRAMS}/environment", environment, "0600")
+        self._write(f"/run/systemd/system/{UNIT}.service", SERVICE, "0644")
+        self._lab.run(HOST, ["systemctl", "daemon-reload"])
+        if self._door:
+            self._open_door()
+        self.set()
         return self
 
     def __exit__(
@@ -67,15 +101,46 @@ class Stock:
             print(self._lab.run(HOST, ["journalctl", "--no-pager", "--lines=80", f"--unit={UNIT}"], check=False))
         self._remove()
 
+    def set(self, **changes: Any) -> None:
+        """Start the hub, or start it again, with other settings."""
+        self._write(f"{PROGRAMS}/settings.json", json.dumps({**self._settings, **changes}), "0600")
+        self._lab.run(HOST, ["systemctl", "restart", UNIT], timeout=180)
+        eventually("the stock hub answers", self._answers)
+
+    def _open_door(self) -> None:
+        pem, htpasswd = APACHE[1:]
+        subject = ["-subj", "/CN=stock", "-keyout", pem, "-out", f"{pem}.new"]
+        self._lab.run(HOST, ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "30", *subject])
+        self._lab.run(HOST, ["sh", "-c", f"cat {pem}.new >> {pem}; rm {pem}.new; chmod 0600 {pem}"])
+        self._write(htpasswd, "", "0644")
+        for name in self._settings["users"]:
+            password = self._lab.user(name).password
+            done = subprocess.run(
+                self._ssh(HOST, shlex.join(["htpasswd", "-i", htpasswd, name])), input=password, text=True, check=False
+            )
+            if done.returncode:
+                raise LabError(f"no password for {name}")
+        self._lab.run(HOST, ["a2enmod", "--quiet", *MODULES])
+        self._write(APACHE[0], (HERE / "apache.conf").read_text(), "0644")
+        self._lab.run(HOST, ["systemctl", "restart", "apache2"])
+
+    def _has(self, program: str) -> bool:
+        return bool(self._lab.run(HOST, ["sh", "-c", f"command -v {program} || true"]))
+
     def _answers(self) -> bool:
+        asked = ["python3", "-c", f"import urllib.request as r; r.urlopen('http://127.0.0.1:{PORT}/hub/api/')"]
         try:
-            return self.hub.ask("GET", "/hub/api/")[0] == 200
-        except OSError:
+            self._lab.run(HOST, asked)
+        except LabError:
             return False
+        return True
 
     def _remove(self) -> None:
         self._lab.run(HOST, ["systemctl", "stop", UNIT], check=False)
-        self._lab.run(HOST, ["rm", "-rf", DIRECTORY, SHARED])
+        if self._has("apache2"):
+            self._lab.run(HOST, ["systemctl", "disable", "--now", "--quiet", "apache2"], check=False)
+        self._lab.run(HOST, ["rm", "-rf", PROGRAMS, SHARED, STATE, f"/run/systemd/system/{UNIT}.service", *APACHE])
+        self._lab.run(HOST, ["systemctl", "daemon-reload"])
 
     def _ssh(self, host: str, command: str) -> list[str]:
         return ["ssh", "-F", str(self._lab.directory / "ssh_config"), self._lab.host(host), "--", command]

@@ -1,0 +1,115 @@
+"""The service as hpchub deploys it."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from e2e import pages
+from hpchub.model import Cluster, Profile
+from hpchub.schedulers import render_batch_script
+
+from .target import Person, Session, Target, Unusable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from e2e.lab import Lab
+
+PROFILES = "/etc/hpchub/profiles.json"
+
+
+class HPCHub(Target):
+    """The lab as it is."""
+
+    name = "hpchub"
+    hub = "hub"
+    account = "jupyterhub"
+    unit = "jupyterhub"
+    identity_header = "X-Hpchub-User"
+    sign_on_cookies = ("__Host-hpchub-sso", "mod_auth_openidc")
+    state = ("/var/lib/hpchub", "/etc/hpchub", "/var/log/apache2", "/run/hpchub-hub", "/run/hpchub-proxy")
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(lab)
+        self.url = lab.url
+        self.addresses = {"hub.localhost": lab.addresses[lab.host("hub")], "auth.localhost": lab.addresses["idp"]}
+        self.settings: dict[str, Any] = json.loads(lab.run("hub", ["cat", "/etc/hpchub/hub.json"]))
+
+    def _sign_in(self, name: str) -> Person:
+        person = Person(self, name)
+        user = self.lab.user(name)
+        page = person.sign_in({"name": name, "password": user.password})
+        if page.status != 200:
+            raise Unusable(f"{name} cannot sign in: {page}")
+        return person
+
+    def browser_page(self, browser: Any, name: str) -> Any:
+        page = browser.new_context(ignore_https_errors=True).new_page()
+        pages.Visitor(self.lab, page).sign_in(name)
+        return page
+
+    def identity_door(self) -> dict[str, Any]:
+        return {"unix": "/run/hpchub-proxy/public/proxy.sock"}
+
+    def vouched_with(self) -> list[list[str]]:
+        return [["X-Hpchub-Groups", self.settings["access"]["allowed_groups"][0]]]
+
+    def accounts(self) -> set[str]:
+        return self.lab.hub_users()
+
+    def script(self, session: Session) -> str | None:
+        known = self.lab.profile_list()
+        profile = Profile.model_validate(next(entry for entry in known["profiles"] if entry["key"] == self.profile))
+        cluster = Cluster.model_validate(next(each for each in known["clusters"] if each["name"] == profile.cluster))
+        name = session.job.name.removeprefix("hpchub-")
+        return render_batch_script(cluster, profile, session=name, hub="hub.localhost", username=session.user)
+
+    def secrets(self) -> dict[str, str]:
+        found = {"cookie secret": self.lab.run("hub", ["cat", "/var/lib/hpchub/cookie_secret"]).strip()}
+        for name in ("hub", "proxy"):
+            for line in self.lab.run("hub", ["cat", f"/etc/hpchub/secrets/{name}.env"]).splitlines():
+                key, mark, value = line.partition("=")
+                if mark and not key.startswith("#"):
+                    found[key] = value
+        return found
+
+    def proxy_api(self) -> dict[str, Any]:
+        return {"unix": "/run/hpchub-proxy/api/api.sock"}
+
+    @contextmanager
+    def without_profile(self) -> Iterator[None]:
+        before = self.lab.run("hub", ["cat", PROFILES])
+        after = json.loads(before)
+        after["profiles"] = [entry for entry in after["profiles"] if entry["key"] != self.profile]
+        try:
+            self.write("hub", "root", PROFILES, json.dumps(after, indent=2), "0644")
+            yield
+        finally:
+            self.write("hub", "root", PROFILES, before, "0644")
+
+    def submits_as_root(self) -> bool:
+        asked = ["sudo", "-n", "-u", "root", "/usr/local/libexec/hpchub/job"]
+        return "the request is not JSON" in self.run("login1", "hpchub", asked)
+
+    def proxy_without_token(self) -> bool:
+        unit, directory = "hpchub-test-proxy", "/run/systemd/system"
+        changes = ["s#^EnvironmentFile=.*#EnvironmentFile=/dev/null#", "s#proxy[.]sock#test.sock#"]
+        changes += ["s#api[.]sock#t.sock#", "s/^Restart=.*/Restart=no/"]
+        words = [word for change in changes for word in ("-e", change)]
+        try:
+            text = self.lab.run("hub", ["sed", *words, "/etc/systemd/system/configurable-http-proxy.service"])
+            self.write("hub", "root", f"{directory}/{unit}.service", text, "0644")
+            self.lab.run("hub", ["systemctl", "daemon-reload"])
+            self.run("hub", "root", ["systemctl", "start", unit])
+            time.sleep(2)
+            step = {"unix": "/run/hpchub-proxy/api/t.sock", "target": "/api/routes"}
+            answer = self.python("ask.py", "hub", self.account, [step])[0]
+            return answer.get("status") == 200
+        finally:
+            self.run("hub", "root", ["systemctl", "stop", unit])
+            self.run("hub", "root", ["rm", "-f", f"{directory}/{unit}.service"])
+            self.run("hub", "root", ["systemctl", "daemon-reload"])
+            self.run("hub", "root", ["systemctl", "reset-failed", unit])

@@ -1,0 +1,33 @@
+#!/bin/sh
+# Stands in for a scheduler command: writes down that it ran and what its process and those above it could tell, then
+# does what the file "mode" says. Root's calls, the tests' own, go straight through.
+name=$(basename "$0")
+real=/usr/libexec/hpchub-probe/$name
+[ "$(id -u)" = 0 ] && exec "$real" "$@"
+seen=$(mktemp -d "/run/hpchub-probe/seen/$name.XXXXXXXX")
+process=$$
+while [ "$process" -gt 1 ]; do
+  cat "/proc/$process/environ" > "$seen/environ.$process" 2> /dev/null
+  cat "/proc/$process/cmdline" > "$seen/cmdline.$process" 2> /dev/null
+  process=$(sed -n 's/^PPid:\t//p' "/proc/$process/status")
+done
+case $(cat "/run/hpchub-probe/mode.$name" 2> /dev/null) in
+fail)
+  echo "slurm_load_jobs error: Zero Bytes were transmitted or received" >&2
+  exit 1
+  ;;
+rubbish)
+  echo 'Segmentation fault $(touch /run/hpchub-probe/seen/hole) RUNN'
+  exit 0
+  ;;
+half)
+  "$real" "$@" | head -c 9
+  exit 0
+  ;;
+hang) exec sleep 600 ;;
+injection)
+  printf '%s\n' '$(touch /run/hpchub-probe/seen/hole)' '1;touch /run/hpchub-probe/seen/hole' '`touch /run/hpchub-probe/seen/hole`'
+  exit 0
+  ;;
+esac
+exec "$real" "$@"

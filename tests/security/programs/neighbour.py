@@ -1,0 +1,48 @@
+"""Takes a port as soon as it is free, and writes down what is said to it. Standard library only.
+
+Arguments: the port, a file to write to, a file with a key and a certificate. Whoever speaks TLS gets TLS with that
+certificate; whoever does not gets plain HTTP.
+"""
+
+import contextlib
+import socket
+import ssl
+import sys
+import threading
+import time
+
+port, log, pem = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+context.load_cert_chain(pem)
+
+
+def write(text):
+    with open(log, "a") as stream:
+        stream.write(text + "\n")
+
+
+def serve(client):
+    client.settimeout(10)
+    with contextlib.suppress(OSError):
+        if client.recv(1, socket.MSG_PEEK) == b"\x16":
+            write("hello: somebody speaks TLS")
+            client = context.wrap_socket(client, server_side=True)
+        if data := client.recv(65536):
+            write(f"received: {data!r}")
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nneighbour")
+    client.close()
+
+
+while True:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("0.0.0.0", port))
+        listener.listen()
+        break
+    except OSError:
+        listener.close()
+        time.sleep(0.005)
+write("bound")
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()

@@ -1,0 +1,114 @@
+"""The packages as their own documentation shows them; see ``bench.stock``."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+from bench.stock import HOST, PROGRAMS, STATE, UNIT, Stock
+
+from .target import Person, Session, Target, basic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from e2e.lab import Lab
+
+
+class StockService(Target):
+    """JupyterHub as root on the login node, behind Apache with a password for the single sign-on."""
+
+    name = "stock"
+    hub = HOST
+    account = "root"
+    unit = UNIT
+    identity_header = "REMOTE_USER"
+    state = (STATE,)
+
+    def __init__(self, lab: Lab, stock: Stock) -> None:
+        super().__init__(lab)
+        self._stock = stock
+        self.url = stock.url
+        address = lab.addresses[lab.host(HOST)]
+        self.addresses = {address: address}
+
+    @classmethod
+    @contextmanager
+    def set_up(cls, lab: Lab) -> Iterator[Self]:
+        with Stock(lab, lab.profiles(), "alice", door=True) as stock:
+            yield cls(lab, stock)
+
+    def _sign_in(self, name: str) -> Person:
+        person = Person(self, name, [basic(name, self.lab.user(name).password)])
+        person.page("/hub/home")
+        return person
+
+    def browser_page(self, browser: Any, name: str) -> Any:
+        password = {"username": name, "password": self.lab.user(name).password}
+        page = browser.new_context(ignore_https_errors=True, http_credentials=password).new_page()
+        page.goto(f"{self.url}/hub/home")
+        return page
+
+    def identity_door(self) -> dict[str, Any]:
+        return {"host": "127.0.0.1", "port": 8000}
+
+    def accounts(self) -> set[str]:
+        query = "import sqlite3; db = sqlite3.connect('jupyterhub.sqlite'); print(*db.execute('select name from users'))"
+        output = self.lab.run(HOST, ["sh", "-c", f'cd {STATE} && python3 -c "{query}"'])
+        return {name.strip("'\"") for name in output.strip("()\n").rstrip(",").split(",) (")}
+
+    def script(self, session: Session) -> str | None:
+        return None
+
+    def secrets(self) -> dict[str, str]:
+        return {**self._stock.environment, "token of a service": self._stock.token}
+
+    def proxy_api(self) -> dict[str, Any]:
+        return {"host": "127.0.0.1", "port": 8001}
+
+    @contextmanager
+    def without_profile(self) -> Iterator[None]:
+        path = f"{PROGRAMS}/settings.json"
+        before = self.lab.run(HOST, ["cat", path])
+        after = json.loads(before)
+        after["profiles"] = [entry for entry in after["profiles"] if entry["key"] != self.profile]
+        self.write(HOST, "root", path, json.dumps(after))
+        try:
+            yield
+        finally:
+            self.write(HOST, "root", path, before)
+            self.restart()
+
+    @contextmanager
+    def batchspawner_alone(self) -> Iterator[None]:
+        for name in ("alice", "bob"):
+            self.stop(name)
+        self._stock.set(profiles=[])
+        try:
+            yield
+        finally:
+            self.stop("alice")
+            self._stock.set()
+
+    def needs_job_certificates(self) -> None:
+        pytest.skip("jobs have no certificates here: internal_ssl is off, as it is by default")
+
+    def needs_a_secret_between_the_doors(self) -> None:
+        pytest.skip("the web server shows the hub no secret here: whoever reaches the proxy is believed, see H5")
+
+    def submits_as_root(self) -> bool:
+        return False  # it is root; whether it does is what the test has seen
+
+    def proxy_without_token(self) -> bool:
+        unit = "hpchub-test-proxy"
+        program = f"{PROGRAMS}/proxy/node_modules/configurable-http-proxy/bin/configurable-http-proxy"
+        ports = ["--port=18000", "--api-port=18001"]
+        try:
+            self.lab.run(HOST, ["systemd-run", "--quiet", f"--unit={unit}", "node", program, *ports])
+            ask = {"host": "127.0.0.1", "port": 18001, "target": "/api/routes"}
+            self.run(HOST, "root", ["sleep", "2"])
+            return bool(self.python("ask.py", HOST, "nobody", [ask])[0].get("status") == 200)
+        finally:
+            self.run(HOST, "root", ["systemctl", "stop", unit])
