@@ -1,1 +1,1 @@
-"""Timings, as ratios measured side by side in one run. Nothing here passes or fails."""
+"""What is tried on two services side by side in one run: timings, as ratios, and attacks. Nothing passes or fails."""

@@ -1,4 +1,4 @@
-"""``bin/bench deploy|launch``: measure, print a table, and write the figures as JSON on request."""
+"""``bin/bench deploy|launch|hazards``: measure, print a table, and write the figures as JSON on request."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from e2e.lab import LabError
 
-from bench import deploy, launch
+from bench import deploy, hazards, launch
 from bench.client import BenchError
 
-BENCHES = {"deploy": deploy, "launch": launch}
+BENCHES = {"deploy": deploy, "launch": launch, "hazards": hazards}
 
 
 def main() -> int:

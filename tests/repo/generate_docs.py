@@ -2,6 +2,7 @@
 """Writes what the documentation repeats of the code: run it after a change of the model or of a role's arguments.
 
 - ``docs/reference/inventory.md`` and ``docs/reference/inventory.schema.json``: the model.
+- ``docs/reference/hazards.md``: what came of the attacks of ``tests/security``.
 - ``roles/*/README.md``, between two markers: the table of the role's arguments.
 
 ``generate_docs.py --check`` writes nothing, names what is out of date, and ends with 1 if anything is.
@@ -19,7 +20,9 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+
+from security import report  # noqa: E402
 
 from hpchub import entries  # noqa: E402
 from hpchub.model import Site  # noqa: E402
@@ -234,6 +237,7 @@ def documents() -> dict[Path, str]:
     reference = ROOT / "docs" / "reference"
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Site.json_schema()}
     found = {
+        reference / "hazards.md": report.page(report.results()),
         reference / "inventory.md": model_reference(),
         reference / "inventory.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
     }

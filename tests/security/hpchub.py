@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from e2e import pages
+
 from hpchub.model import Cluster, Profile
 from hpchub.schedulers import render_batch_script
 

@@ -55,7 +55,9 @@ class StockService(Target):
         return {"host": "127.0.0.1", "port": 8000}
 
     def accounts(self) -> set[str]:
-        query = "import sqlite3; db = sqlite3.connect('jupyterhub.sqlite'); print(*db.execute('select name from users'))"
+        query = (
+            "import sqlite3; db = sqlite3.connect('jupyterhub.sqlite'); print(*db.execute('select name from users'))"
+        )
         output = self.lab.run(HOST, ["sh", "-c", f'cd {STATE} && python3 -c "{query}"'])
         return {name.strip("'\"") for name in output.strip("()\n").rstrip(",").split(",) (")}
 

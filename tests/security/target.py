@@ -1,6 +1,6 @@
 """The service under attack: what an attack may know of it, and from where it can be tried.
 
-``Target`` has two implementations: ``hpchub``, as it is deployed, and ``stock``, as the packages' documentation shows it.
+``Target`` has two implementations: ``hpchub`` as it is deployed, and ``stock`` as the packages' documentation shows it.
 """
 
 from __future__ import annotations
@@ -135,6 +135,7 @@ class Session:
         job: the batch job.
         pid: the notebook server's process on the job's node.
         environment: of the notebook server; with its token.
+        pem: the server's key and certificate, empty where it has none.
         port: where it listens.
     """
 
@@ -142,6 +143,7 @@ class Session:
     job: Job
     pid: int
     environment: dict[str, str]
+    pem: str
 
     @property
     def port(self) -> int:
@@ -332,7 +334,7 @@ class Target(ABC):
         if len(jobs) != 1:
             raise Unusable(f"{name} has the jobs {jobs}")
         known = json.loads(self.run(jobs[0].node, name, ["cat", f"/home/{name}/.hostile/server.json"]))
-        return Session(name, jobs[0], known["pid"], known["environment"])
+        return Session(name, jobs[0], known["pid"], known["environment"], known["pem"])
 
     def stop(self, name: str) -> None:
         """End somebody's session and jobs, whatever state they are in."""
@@ -441,10 +443,10 @@ class Target(ABC):
         """Where wrapspawner stands before batchspawner and hides it, without it."""
         yield
 
-    def needs_job_certificates(self) -> None:
+    def needs_job_certificates(self) -> None:  # noqa: B027 most services need nothing
         """Skip the test where jobs have no certificates."""
 
-    def needs_a_secret_between_the_doors(self) -> None:
+    def needs_a_secret_between_the_doors(self) -> None:  # noqa: B027
         """Skip the test where no web server shows the hub a secret of theirs."""
 
     @abstractmethod

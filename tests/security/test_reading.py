@@ -10,7 +10,7 @@ from .target import wait
 
 @pytest.mark.hazard("H13")
 def test_what_scheduler_commands_are_told(target, alice):
-    """The user reads the environment of the commands that the hub runs as him: tokens, keys, passwords of the service"""
+    """The user reads the environment of the commands that the hub runs as him: tokens and keys of the service"""
     target.known("alice").page("/hub/home")
     wait("the hub has run commands", lambda: target.calls("squeue") and target.calls("sbatch"), timeout=30)
     seen = target.seen_by_commands()
@@ -82,9 +82,8 @@ def test_a_proxy_without_its_token(target):
 def test_a_neighbour_takes_the_port(target, alice, bob):
     """A session dies, and a neighbour on its node takes the freed port before the hub notices"""
     node, unit, log = alice.job.node, "hpchub-neighbour", f"/tmp/neighbour-{secrets.token_hex(4)}"
-    pem = target.python("certificate.py", bob.job.node, "bob", bob.pid) or target.run(
-        node, "root", ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=x", "-keyout", "-"]
-    )
+    words = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=x", "-keyout", "-"]
+    pem = bob.pem or target.run(node, "root", words)
     person = target.known("alice")
     person.page("/user/alice/lab")  # with all the cookies that her server has for her
     try:
@@ -94,7 +93,12 @@ def test_a_neighbour_takes_the_port(target, alice, bob):
         argv = ["systemd-run", "--quiet", f"--unit={unit}", "--uid=bob", "python3", program, str(alice.port), log]
         target.lab.run(node, [*argv, f"{log}.pem"])
         target.run(node, "alice", ["kill", "-KILL", str(alice.pid)])
-        wait("the neighbour has the port", lambda: "bound" in target.run(node, "bob", ["cat", log]), timeout=20, interval=0.1)
+        wait(
+            "the neighbour has the port",
+            lambda: "bound" in target.run(node, "bob", ["cat", log]),
+            timeout=20,
+            interval=0.1,
+        )
         deadline = time.monotonic() + 4
         while time.monotonic() < deadline:
             answer = person.ask("/user/alice/lab", [("Upgrade-Insecure-Requests", "1")])

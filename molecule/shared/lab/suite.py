@@ -118,8 +118,9 @@ def _stages() -> list[Stage]:
         Stage("repo", "specs, inventories, templates, documents", [_pytest("pytest", "tests/repo")]),
         _scenario(
             "default",
-            "Molecule on the demo's topology, then a browser on the service that it has deployed",
+            "Molecule on the demo's topology, then a browser and hostile insiders on the service that it has deployed",
             _pytest("e2e", "tests/e2e", _lab("default")),
+            _pytest("security", "tests/security", _lab("default")),
         ),
         _scenario("single_node", "Molecule with everything on one host"),
     ]

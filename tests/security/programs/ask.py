@@ -1,6 +1,6 @@
-"""Sends HTTP requests as they are, and says what came back. All at once; standard library only: it runs on the lab's hosts.
+"""Sends HTTP requests as they are, all at once, and says what came back. Standard library only: it runs on the hosts.
 
-Standard input: ``[{"unix": PATH} or {"host", "port", "tls"}, with "method", "target", "headers": [[NAME, VALUE]], "body"]``.
+Standard input: ``[{"unix"} or {"host", "port", "tls"}, with "method", "target", "headers": [[NAME, VALUE]], "body"]``.
 Standard output: ``[{"status", "headers": [[NAME, VALUE]], "text"} or {"error"}]``, in their order.
 """
 
@@ -36,7 +36,11 @@ def ask(step):
         connection.putheader("Content-Length", str(len(body.encode())))
     connection.endheaders(None if body is None else body.encode())
     answer = connection.getresponse()
-    return {"status": answer.status, "headers": answer.getheaders(), "text": answer.read(200000).decode(errors="replace")}
+    return {
+        "status": answer.status,
+        "headers": answer.getheaders(),
+        "text": answer.read(200000).decode(errors="replace"),
+    }
 
 
 def tried(step):

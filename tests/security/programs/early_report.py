@@ -1,7 +1,7 @@
 """Reports to the hub in a job's name before the job does, with whatever the job's owner wants to report.
 
 Run by the owner on a compute node. Standard input: ``{"body": JSON, "patience": SECONDS}``; standard output: the
-answer's status, or 0 when there was no job. The token is in the owner's file or in the environment of the job's processes.
+answer's status, or 0 when there was no job. The token is in the owner's file or in the environment of the job.
 """
 
 import json

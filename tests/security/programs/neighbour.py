@@ -10,6 +10,7 @@ import ssl
 import sys
 import threading
 import time
+from pathlib import Path
 
 port, log, pem = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -17,7 +18,7 @@ context.load_cert_chain(pem)
 
 
 def write(text):
-    with open(log, "a") as stream:
+    with Path(log).open("a") as stream:
         stream.write(text + "\n")
 
 

