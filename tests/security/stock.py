@@ -108,7 +108,7 @@ class StockService(Target):
         program = f"{PROGRAMS}/proxy/node_modules/configurable-http-proxy/bin/configurable-http-proxy"
         ports = ["--port=18000", "--api-port=18001"]
         try:
-            self.lab.run(HOST, ["systemd-run", "--quiet", f"--unit={unit}", "node", program, *ports])
+            self.lab.run(HOST, ["systemd-run", "--quiet", "--collect", f"--unit={unit}", "node", program, *ports])
             ask = {"host": "127.0.0.1", "port": 18001, "target": "/api/routes"}
             self.run(HOST, "root", ["sleep", "2"])
             return bool(self.python("ask.py", HOST, "nobody", [ask])[0].get("status") == 200)

@@ -169,7 +169,8 @@ def test_the_scheduler_prints_a_command(target, idle):
 @pytest.mark.hazard("H15")
 def test_root_submits(target):
     """The sign-on vouches for root, who starts a job"""
-    before = target.accounts()
+    before, ever = target.accounts(), ["squeue", "--noheader", "--states=all", "--user=root", "--format=%i"]
+    submitted = target.lab.run("login1", ever)
     try:
         (answer,) = target.vouch(["root"])
         if hub_cookie(answer["headers"]):
@@ -182,7 +183,7 @@ def test_root_submits(target):
             body = json.dumps({"profile": target.profile})
             start = {**ask, "method": "POST", "target": "/hub/api/users/root/server", "headers": headers, "body": body}
             target.python("ask.py", target.hub, "www-data", [{**start, "timeout": 20}])
-        assert not target.lab.jobs("root"), "a job of root's runs"
+        assert target.lab.run("login1", ever) == submitted, "a job of root's runs"
         assert "root" not in target.accounts() - before
         assert target.submits_as_root() is False, "the hub's account may submit as root"
     finally:
