@@ -29,7 +29,7 @@ description:
     and no session notices.
 options:
   path:
-    description: The directory of the files. It must exist.
+    description: The directory of the files; it is made.
     type: path
     required: true
   owner:
@@ -238,6 +238,8 @@ def main() -> None:
         module.fail_json(msg=missing_required_lib("cryptography"))
     authority = Authority(module)
     try:
+        if not module.check_mode:
+            authority.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         authority.make(rotate=module.params["rotate"])
     except OSError as error:
         module.fail_json(msg=f"{error.filename}: {error.strerror}")
