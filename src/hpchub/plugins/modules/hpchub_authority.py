@@ -171,20 +171,21 @@ class Authority:
     def permit(self) -> None:
         """Let those read who need to; who is not named here is root, who made the files."""
         owner, group = self.module.params["owner"], self.module.params["proxy_group"]
-        wanted: dict[str, dict[str, str]] = {
-            "previous": {"mode": "0444"},
-            "current": {"owner": owner, "mode": "0400"},
-            "next": {"mode": "0400"},
-            "proxy": {"group": group, "mode": "0440"},
-            "hub": {"owner": owner, "mode": "0400"},
-            "servers": {"mode": "0444"},
-            "clients": {"mode": "0444"},
+        wanted: dict[Path, dict[str, str]] = {
+            self.directory: {"mode": "0755"},
+            self.path("previous"): {"mode": "0444"},
+            self.path("current"): {"owner": owner, "mode": "0400"},
+            self.path("next"): {"mode": "0400"},
+            self.path("proxy"): {"group": group, "mode": "0440"},
+            self.path("hub"): {"owner": owner, "mode": "0400"},
+            self.path("servers"): {"mode": "0444"},
+            self.path("clients"): {"mode": "0444"},
         }
-        for name, attributes in wanted.items():
-            if self.path(name).exists():
-                arguments = self.module.load_file_common_arguments(attributes, path=str(self.path(name)))
-                if self.module.set_fs_attributes_if_different(arguments, changed=False) and name not in self.made:
-                    self.made.append(f"permissions of {name}")
+        for path, attributes in wanted.items():
+            if path.exists():
+                arguments = self.module.load_file_common_arguments(attributes, path=str(path))
+                if self.module.set_fs_attributes_if_different(arguments, changed=False) and path.stem not in self.made:
+                    self.made.append(f"permissions of {path.name}")
 
     def write_pair(self, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         """Write a key and its certificate, in one file, so that they are always of a pair."""
