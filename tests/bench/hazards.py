@@ -22,11 +22,11 @@ PAGE = REPOSITORY / "docs" / "reference" / "hazards.md"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this bench."""
-    parser.add_argument("--only", default="", metavar="H1,H4", help="try these hazards only; the page stays as it is")
+    parser.add_argument("--only", default="", metavar="H1,H4", help="try these hazards only; the page keeps the others")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Try them; write the page and what it is made from, if all were tried."""
+    """Try them; write the page and what it is made from."""
     runs = {}
     with tempfile.TemporaryDirectory() as directory:
         for target in report.TARGETS:
@@ -42,9 +42,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     found = report.merged(runs)
     if broken := [f"{each['test']} on {name}" for each in found for name in runs if state(each, name) == "error"]:
         raise BenchError(f"could not be tried: {', '.join(broken)}")
-    if not arguments.only:
-        report.RESULTS.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-        PAGE.write_text(report.page(found))
+    known = json.loads(report.RESULTS.read_text()) if arguments.only else found
+    tried = {each["test"]: each for each in found}
+    known = [tried.get(each["test"], each) for each in known]
+    report.RESULTS.write_text(json.dumps(known, indent=2, ensure_ascii=False) + "\n")
+    PAGE.write_text(report.page(known))
     return {"hazards": found}
 
 
