@@ -44,6 +44,10 @@ class Proxy extends ConfigurableProxy {
     // The proxy's own way is a connection for each request to a unix socket. Node.js then loses one answer in six to a
     // request with a body: it looks whether it can still write, when the hub has answered and closed already.
     this.socketAgent = new http.Agent({ keepAlive: true });
+    // An answer that breaks off breaks off for the browser too, which would wait for the rest of it for ever.
+    this.proxy.on("proxyRes", (answer, request, response) => {
+      answer.once("close", () => answer.complete || response.destroy());
+    });
     this.agents = new Map(); // a user's, with the connections to his or her servers that are kept
   }
 
