@@ -213,9 +213,12 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             reached.set_result("")
             raise
         reached.set_result(url)
+        if not starting:
+            # Ready when JupyterHub's check is, which then compares the proxy's routes, and not again for a minute.
+            return
         while self._check_pending:  # noqa: ASYNC110 JupyterHub's own flag
             await asyncio.sleep(0.05)
-        if starting and self.server is not None:
+        if self.server is not None:
             await self.user.settings["proxy"].add_user(self.user, self.name)
 
     async def _adopt(self) -> str:

@@ -363,7 +363,12 @@ async def test_a_ready_server_is_waited_for(shared: Runtime, cluster: Cluster, n
         return reachable.pop(0)
 
     spawner.child_spawner._reachable = probe
-    assert await settle(spawner) == f"https://127.0.0.1:{notebook}/user/alice/"
+    spawner._check_pending = True
+    assert await spawner.get_url() == f"https://127.0.0.1:{notebook}/user/alice/"
+    await asyncio.sleep(0)  # JupyterHub asks the server now, and then compares the proxy's routes with those ready
+    assert spawner.pending == "check"
+    spawner._check_pending = False
+    assert spawner.ready
     assert spawner.http_timeout > 600
     assert cluster.cancelled == []
 
