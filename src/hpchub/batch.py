@@ -25,7 +25,7 @@ from hpchub.schedulers import SCHEDULERS, Job, JobState, Scheduler, Unanswered, 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from hpchub.poller import Snapshot
+    from hpchub.poller import Poller, Snapshot
 
 _STATUS = {
     JobState.PENDING: JobStatus.PENDING,
@@ -200,9 +200,12 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             reason="unanswered",
         )
 
+    @property
+    def _poller(self) -> Poller:
+        return self.runtime.poller(self.cluster["name"], self.cluster["scheduler"])
+
     async def _snapshot(self, max_age: float) -> Snapshot:
-        poller = self.runtime.poller(self.cluster["name"], self.cluster["scheduler"])
-        return await poller.snapshot(max_age)
+        return await self._poller.snapshot(max_age)
 
     def _take(self, snapshot: Snapshot) -> Job | None:
         """The session's job in an answer: by its id, or by its name as long as that is all that is known of it."""
@@ -219,9 +222,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     async def query_job_status(self, max_age: float | None = None) -> JobStatus:
         """What is known of the job, from the cluster's shared answer.
 
-        Only the scheduler's word that the job has ended is an end, or its silence about the job in complete answers
-        for longer than it takes to propagate. No answer is UNKNOWN. A job that waits again after its server was ready
-        was requeued: that server is gone, and so is the session.
+        Only the scheduler's word is an end: that the job has ended, or, when its shared answers have not shown the job
+        for longer than it takes to propagate, that there is none of this id. No answer is UNKNOWN. A job that waits
+        again after its server was ready was requeued: that server is gone, and so is the session.
         """
         if not self.session:
             return JobStatus.NOTFOUND
@@ -231,10 +234,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             return JobStatus.UNKNOWN
         job = self._take(snapshot)
         if job is None:
-            if self._submission is not None and not self._submission.done():
-                return JobStatus.UNKNOWN
-            missing = snapshot.taken - self._seen
-            return JobStatus.NOTFOUND if missing > self._patience else JobStatus.UNKNOWN
+            return await self._missing(snapshot)
         self._seen = max(self._seen, snapshot.taken)
         self._patience = self.scheduler.propagation
         self._job = job
@@ -243,6 +243,19 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             self.log.warning("%s: job %s was requeued; its session is over", self._log_name, self.job_id)
             return JobStatus.NOTFOUND
         return _STATUS[job.state]
+
+    async def _missing(self, snapshot: Snapshot) -> JobStatus:
+        """What is known of a job that the shared answer does not show."""
+        submitting = self._submission is not None and not self._submission.done()
+        if submitting or snapshot.taken - self._seen <= self._patience:
+            return JobStatus.UNKNOWN
+        if not self.job_id:
+            return JobStatus.NOTFOUND
+        try:
+            job = await self._poller.find(self.job_id, snapshot)
+        except Unanswered:
+            return JobStatus.UNKNOWN
+        return JobStatus.NOTFOUND if job is None else _STATUS[job.state]
 
     async def cancel_batch_job(self) -> None:
         """Cancel the job, again and again for ``stop_timeout`` seconds.

@@ -148,6 +148,8 @@ class Submit(Entry):
     """``ssh`` to a login node, or ``local`` where the hub host has the scheduler's commands itself."""
     host: f.OptionalHostName = ""
     """For ``ssh``: the login node's name in the inventory."""
+    environment: dict[f.EnvironmentName, f.EnvironmentValue] = {}
+    """Environment variables of the scheduler's commands, as PATH or SGE_ROOT. They see no other but HOME and LANG."""
 
     @model_validator(mode="after")
     def _host_for_ssh(self) -> Submit:

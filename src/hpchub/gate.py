@@ -7,10 +7,12 @@ It reads one JSON request from standard input and writes one JSON answer to stan
     {"action": "submit", "user": NAME, "session": HEX, "script": TEXT, "secrets": {NAME: VALUE}}
     {"action": "cancel", "user": NAME, "session": HEX, "job_id": ID}
     {"action": "query"}
+    {"action": "find", "job_id": ID}
+    {"action": "limits"}
 
     {"ok": BOOL, "exit": INT, "stdout": TEXT, "stderr": TEXT, "command": [ARGV], "error": TEXT}
 
-A query runs as the account itself. Submitting and cancelling run as the user: ``gate`` passes the request on to
+Questions run as the account itself. Submitting and cancelling run as the user: ``gate`` passes the request on to
 ``job`` through sudo, which permits exactly that program, without arguments, for the permitted groups.
 
 The commands come from ``/etc/hpchub/gate.d/CLUSTER.json``, which belongs to root; a request cannot name one.
@@ -48,7 +50,10 @@ FIELDS = {
     "submit": {"action", "user", "session", "script", "secrets"},
     "cancel": {"action", "user", "session", "job_id"},
     "query": {"action"},
+    "find": {"action", "job_id"},
+    "limits": {"action"},
 }
+QUESTIONS = ("query", "find", "limits")
 
 
 class Refused(Exception):
@@ -187,14 +192,30 @@ def answer(command: list[str], code: int, stdout: str = "", stderr: str = "", er
     }
 
 
+def checked_job_id(request: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """The job id of a request as an argument; none where the action takes none.
+
+    Raises:
+        Refused: it is not one of this scheduler.
+    """
+    if "job_id" not in request:
+        return []
+    if not re.fullmatch(config["job_id_pattern"], request["job_id"]):
+        raise Refused(f"the job id is not one of {config['scheduler']}")
+    return [request["job_id"]]
+
+
 def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
     """Answer one request of the hub's."""
     request = read_request(stream)
     config = read_config(cluster)
-    if request["action"] == "query":
+    if request["action"] in QUESTIONS:
         # Jobs' names hold whatever their users like, line breaks too. What begins a record, nobody can know before.
         mark = os.urandom(8).hex()
-        return run([word.replace("{mark}", mark) for word in config["query"]], config)
+        command = [word.replace("{mark}", mark) for word in config.get(request["action"], [])]
+        if not command:
+            raise Refused(f"{request['action']} is not set up for {config['scheduler']} on this host")
+        return run([*command, *checked_job_id(request, config)], config)
     account = permitted_user(request["user"], config)
     request["cluster"] = cluster
     command = ["sudo", "-n", "-u", account.pw_name, "--", JOB_PROGRAM]
@@ -224,9 +245,7 @@ def serve_job(stream: TextIO) -> dict[str, Any]:
     directory = Path(home) / ".hpchub"
     secrets = directory / (request["session"] + ".json")
     if request["action"] == "cancel":
-        if not re.fullmatch(config["job_id_pattern"], request["job_id"]):
-            raise Refused(f"the job id is not one of {config['scheduler']}")
-        result = run([*config["cancel"], request["job_id"]], config, home=home, extra=who)
+        result = run([*config["cancel"], *checked_job_id(request, config)], config, home=home, extra=who)
         if result["ok"]:
             secrets.unlink(missing_ok=True)
         return result

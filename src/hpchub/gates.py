@@ -14,6 +14,8 @@ from typing import Any
 
 from hpchub.schedulers import Unanswered
 
+NOT_RUN = (124, 126, 127)
+"""The gate's exit codes for a command that took too long, cannot be run, or is not there."""
 ANSWER_LIMIT = 256 * 1024 * 1024  # bytes: a bulk answer for a million jobs
 
 
@@ -79,9 +81,21 @@ class Gate(ABC):
             Unanswered: there is none.
         """
         answer = await self.request("query")
-        if not answer.ok:
+        # Some clients have no exit code for "I could not ask".
+        if not answer.ok or (answer.stderr.strip() and not answer.stdout.strip()):
             raise Unanswered(str(answer))
         return answer.stdout
+
+    async def find(self, job_id: str) -> Answer:
+        """What the scheduler says of one job.
+
+        Raises:
+            Unanswered: it was not asked, or did not answer in time.
+        """
+        answer = await self.request("find", job_id=job_id)
+        if not answer.command or answer.exit in NOT_RUN:
+            raise Unanswered(str(answer))
+        return answer
 
 
 class LocalGate(Gate):

@@ -11,14 +11,24 @@ import logging
 import random
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from hpchub.schedulers import Job, Scheduler, Unanswered
+from hpchub.schedulers import Job, JobState, Scheduler, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from hpchub.gates import Answer
 
 log = logging.getLogger(__name__)
+
+
+class Questions(Protocol):
+    """What a poller needs of a gate."""
+
+    async def query(self) -> str:
+        """See Gate.query."""
+
+    async def find(self, job_id: str) -> Answer:
+        """See Gate.find."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class Poller:
 
     Args:
         scheduler: which parses the answer.
-        query: runs the query and returns its output; raises Unanswered when there is none.
+        gate: runs the questions and returns their output; raises Unanswered when there is none.
         interval: least time between the begins of two queries, in seconds.
         longest_backoff: longest time between two attempts while the scheduler does not answer, in seconds.
     """
@@ -47,20 +57,21 @@ class Poller:
     def __init__(
         self,
         scheduler: Scheduler,
-        query: Callable[[], Awaitable[str]],
+        gate: Questions,
         *,
         interval: float = 1.0,
         longest_backoff: float = 60.0,
     ) -> None:
         self.scheduler = scheduler
         self.queries = 0
-        self._query = query
+        self._gate = gate
         self._interval = interval
         self._longest_backoff = longest_backoff
         self._snapshot: Snapshot | None = None
         self._failures = 0
         self._next = 0.0
         self._running: asyncio.Task[None] | None = None
+        self._one_at_a_time = asyncio.Lock()
 
     async def snapshot(self, max_age: float) -> Snapshot:
         """An answer that is at most ``max_age`` seconds old.
@@ -81,6 +92,30 @@ class Poller:
             raise Unanswered("the scheduler does not answer")
         return self._snapshot
 
+    async def find(self, job_id: str, snapshot: Snapshot) -> Job | None:
+        """What the scheduler says of a job that its bulk answer does not show; None for its word that there is none.
+
+        One question at a time. A job that is there makes the answer one that was cut off, and worth nothing.
+
+        Raises:
+            Unanswered: it says neither, or there is a newer bulk answer by now.
+        """
+        async with self._one_at_a_time:
+            if self._snapshot is not snapshot:
+                raise Unanswered("there is a newer answer, or none")
+            answer = await self._gate.find(job_id)
+            job = self.scheduler.parse_find(job_id, answer.exit, answer.stdout, answer.stderr)
+            if job is not None and job.state is not JobState.ENDED and self._snapshot is snapshot:
+                self._snapshot = None
+                self._failed(f"its answer does not show job {job_id}, which is there ({job.detail})")
+            return job
+
+    def _failed(self, why: object) -> None:
+        self._failures += 1
+        wait = min(self._longest_backoff, self._interval * 2**self._failures)
+        self._next = time.monotonic() + wait * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret
+        log.warning("%s does not answer (%d times): %s", self.scheduler.name, self._failures, why)
+
     async def _ask(self) -> None:
         try:
             await asyncio.sleep(max(0.0, self._next - time.monotonic()))
@@ -88,13 +123,12 @@ class Poller:
             self.queries += 1
             self._next = began + self._interval
             try:
-                jobs = self.scheduler.parse_query(await self._query())
+                jobs = self.scheduler.parse_query(await self._gate.query())
             except Unanswered as error:
-                self._failures += 1
-                wait = min(self._longest_backoff, self._interval * 2**self._failures)
-                self._next = time.monotonic() + wait * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret
-                log.warning("%s does not answer (%d times): %s", self.scheduler.name, self._failures, error)
+                self._failed(error)
             else:
+                # A scheduler that is slow to answer is asked less often: at most a fifth of its time is ours.
+                self._next = max(self._next, began + 5 * (time.monotonic() - began))
                 if self._failures:
                     log.warning("%s answers again", self.scheduler.name)
                 self._failures = 0

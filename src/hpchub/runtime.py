@@ -78,7 +78,7 @@ class Runtime:
     def poller(self, cluster: str, scheduler: str) -> Poller:
         """A cluster's poller, made at its first use."""
         if cluster not in self._pollers:
-            self._pollers[cluster] = Poller(SCHEDULERS[scheduler], self.gate(cluster).query)
+            self._pollers[cluster] = Poller(SCHEDULERS[scheduler], self.gate(cluster))
         return self._pollers[cluster]
 
     async def cancel(self, cluster: str, *, user: str, session: str, job_id: str) -> None:

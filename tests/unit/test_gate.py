@@ -80,7 +80,7 @@ def stream(request: object) -> io.StringIO:
         ("", "not JSON"),
         ("[]", "not an object"),
         ("x" * (gate.REQUEST_LIMIT + 1), "longer than"),
-        ({"action": "run"}, "none of cancel, query, submit"),
+        ({"action": "run"}, "none of cancel, find, limits, query, submit"),
         ({"action": "query", "command": "id"}, "takes exactly action"),
         (submit(extra=1), "takes exactly"),
         (submit(session="../../etc"), "16 hexadecimal"),

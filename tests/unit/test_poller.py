@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
+from hpchub.gates import Answer
 from hpchub.poller import Poller
 from hpchub.schedulers import SCHEDULERS, Unanswered
 
@@ -18,6 +20,7 @@ class Scheduler:
     def __init__(self) -> None:
         self.asked = 0
         self.output: str | Exception = LINE
+        self.found = Answer(ok=True, exit=0, stdout=LINE.replace("|7|", "|8|"), stderr="", command=["squeue"], error="")
 
     async def query(self) -> str:
         self.asked += 1
@@ -26,9 +29,14 @@ class Scheduler:
             raise self.output
         return self.output
 
+    async def find(self, job_id: str) -> Answer:
+        self.asked += 1
+        await asyncio.sleep(0)
+        return self.found
+
 
 def make(scheduler: Scheduler, interval: float = 0.0) -> Poller:
-    return Poller(SCHEDULERS["slurm"], scheduler.query, interval=interval, longest_backoff=0.05)
+    return Poller(SCHEDULERS["slurm"], scheduler, interval=interval, longest_backoff=0.05)
 
 
 def test_a_thousand_waiters_ask_once() -> None:
@@ -82,5 +90,54 @@ def test_a_waiter_that_gives_up_leaves_the_answer_to_the_others() -> None:
         await asyncio.sleep(0)
         first.cancel()
         assert "7" in (await second).jobs
+
+    asyncio.run(run())
+
+
+NONE = "slurm_load_jobs error: Invalid job id specified\n"
+
+
+async def test_a_job_that_the_answer_does_not_show_is_asked_for() -> None:
+    scheduler = Scheduler()
+    poller = make(scheduler)
+    snapshot = await poller.snapshot(0.0)
+    scheduler.found = dataclasses.replace(scheduler.found, ok=False, exit=1, stdout="", stderr=NONE)
+    assert await poller.find("8", snapshot) is None
+    assert await poller.snapshot(60.0) is snapshot
+
+
+async def test_a_job_that_is_there_makes_the_answer_worthless() -> None:
+    scheduler = Scheduler()
+    poller = make(scheduler)
+    snapshot = await poller.snapshot(0.0)
+    first, second = poller.find("8", snapshot), poller.find("9", snapshot)
+    found = await asyncio.gather(first, second, return_exceptions=True)
+    assert getattr(found[0], "detail", "") == "RUNNING"
+    assert isinstance(found[1], Unanswered)
+    assert scheduler.asked == 2
+    with pytest.raises(Unanswered):
+        await poller.snapshot(60.0)
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr"), [(1, "slurm_load_jobs error: Unable to contact slurm controller"), (0, "")]
+)
+async def test_neither_yes_nor_no(code: int, stderr: str) -> None:
+    scheduler = Scheduler()
+    poller = make(scheduler)
+    snapshot = await poller.snapshot(0.0)
+    scheduler.found = dataclasses.replace(scheduler.found, ok=not code, exit=code, stdout="", stderr=stderr)
+    with pytest.raises(Unanswered, match="neither"):
+        await poller.find("8", snapshot)
+
+
+def test_a_slow_scheduler_is_asked_less_often() -> None:
+    async def run() -> None:
+        scheduler = Scheduler()
+        poller = make(scheduler)
+        begin = asyncio.get_running_loop().time()
+        for _ in range(4):
+            await poller.snapshot(0.0)
+        assert asyncio.get_running_loop().time() - begin >= 3 * 5 * 0.01
 
     asyncio.run(run())

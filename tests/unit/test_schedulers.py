@@ -42,6 +42,7 @@ CLUSTER: Any = SimpleNamespace(name="demo", scheduler="slurm", software=SimpleNa
 def test_slurm_directives() -> None:
     found = SLURM.directives(
         profile(gpus=1, account="a", reservation="r", node_constraint="c", options=["--exclusive"]),
+        CLUSTER,
         session="0" * 16,
         comment="x",
     )

@@ -197,33 +197,52 @@ def test_a_saved_grant_goes_through_the_model(settings: str) -> None:
 class Poller:
     """Answers as it is told to."""
 
-    def __init__(self, answer: Snapshot | Exception) -> None:
+    def __init__(self, answer: Snapshot | Exception, found: Job | Exception | None = None) -> None:
         self.answer = answer
+        self.found = found
 
     async def snapshot(self, max_age: float) -> Snapshot:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
+    async def find(self, job_id: str, snapshot: Snapshot) -> Job | None:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
 
 @pytest.mark.parametrize(
-    ("answer", "seen", "status"),
+    ("answer", "seen", "found", "status"),
     [
-        (Unanswered("down"), 0.0, JobStatus.UNKNOWN),
-        (Snapshot(1000.0, {"7": Job("7", JobState.RUNNING, host="n1")}), 0.0, JobStatus.RUNNING),
-        (Snapshot(1000.0, {"7": Job("7", JobState.UNKNOWN, "NEW")}), 0.0, JobStatus.UNKNOWN),
-        (Snapshot(1000.0, {"7": Job("7", JobState.ENDED, "TIMEOUT")}), 0.0, JobStatus.NOTFOUND),
-        (Snapshot(1000.0), 990.0, JobStatus.UNKNOWN),
-        (Snapshot(1000.0), 900.0, JobStatus.NOTFOUND),
+        (Unanswered("down"), 0.0, None, JobStatus.UNKNOWN),
+        (Snapshot(1000.0, {"7": Job("7", JobState.RUNNING, host="n1")}), 0.0, None, JobStatus.RUNNING),
+        (Snapshot(1000.0, {"7": Job("7", JobState.UNKNOWN, "NEW")}), 0.0, None, JobStatus.UNKNOWN),
+        (Snapshot(1000.0, {"7": Job("7", JobState.ENDED, "TIMEOUT")}), 0.0, None, JobStatus.NOTFOUND),
+        (Snapshot(1000.0), 990.0, None, JobStatus.UNKNOWN),
+        (Snapshot(1000.0), 900.0, None, JobStatus.NOTFOUND),
+        (Snapshot(1000.0), 900.0, Unanswered("down"), JobStatus.UNKNOWN),
+        (Snapshot(1000.0), 900.0, Job("7", JobState.RUNNING, host="n1"), JobStatus.RUNNING),
+        (Snapshot(1000.0), 900.0, Job("7", JobState.ENDED), JobStatus.NOTFOUND),
     ],
-    ids=["no-answer", "running", "new-word", "ended", "missing-briefly", "missing-for-long"],
+    ids=[
+        "no-answer",
+        "running",
+        "new-word",
+        "ended",
+        "missing-briefly",
+        "missing-for-long",
+        "missing-and-no-word",
+        "missing-and-there",
+        "missing-and-ended",
+    ],
 )
-async def test_what_is_an_end(settings: str, answer: Any, seen: float, status: JobStatus) -> None:
+async def test_what_is_an_end(settings: str, answer: Any, seen: float, found: Any, status: JobStatus) -> None:
     spawner = make(settings)
     spawner.user_options = {"profile": "small"}
     child = spawner.construct_child()
     child.session, child.job_id, child._seen, child._patience = "0" * 16, "7", seen, 30.0
-    child.runtime._pollers["demo"] = Poller(answer)
+    child.runtime._pollers["demo"] = Poller(answer, found)
     assert await child.query_job_status() == status
     poll = await child.poll()
     assert (poll is None) == (status != JobStatus.NOTFOUND)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from hpchub.schedulers.base import Job, JobState, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.slurm import Slurm
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = [
     "SCHEDULERS",
     "Job",
     "JobState",
+    "QueueLimits",
     "Scheduler",
     "Unanswered",
     "gate_config",
@@ -42,8 +43,9 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
     """What the gate of a submit host may do for a cluster.
 
     Returns:
-        the content of ``/etc/hpchub/gate.d/CLUSTER.json``: argument vectors ``submit``, ``cancel`` and ``query``, the
-        pattern of a job id, the Unix groups whose members' jobs the hub may submit, and their least uid.
+        the content of ``/etc/hpchub/gate.d/CLUSTER.json``: argument vectors ``submit``, ``cancel``, ``query``,
+        ``find`` and ``limits``, the pattern of a job id, the Unix groups whose members' jobs the hub may submit, and
+        their least uid.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     return {
@@ -51,10 +53,12 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "submit": list(scheduler.submit_command),
         "cancel": list(scheduler.cancel_command),
         "query": list(scheduler.query_command),
+        "find": list(scheduler.find_command),
+        "limits": list(scheduler.limits_command),
         "job_id_pattern": scheduler.job_id_pattern,
         "permitted_groups": list(access.job_groups),
         "minimum_uid": access.minimum_uid,
-        "environment": {},
+        "environment": dict(cluster.submit.environment),
         "timeout": 60,
     }
 
@@ -88,7 +92,7 @@ def render_batch_script(
         ValueError: a directive would take more than one line.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
-    directives = scheduler.directives(profile, session=session, comment=job_comment(hub, username, session))
+    directives = scheduler.directives(profile, cluster, session=session, comment=job_comment(hub, username, session))
     for directive in directives:
         if not directive.isprintable():
             raise ValueError(f"profile {profile.key}: {directive!r} is not one line")

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hpchub.model import Profile
+    from hpchub.model import Cluster, Profile
 
 
 class JobState(Enum):
@@ -70,6 +70,27 @@ def job_comment(hub: str, username: str, session: str) -> str:
     return f"hpchub/{hub}/{username}/{session}"
 
 
+@dataclass(frozen=True)
+class QueueLimits:
+    """What a scheduler gives a job of one queue; None where it says nothing.
+
+    Attributes:
+        name: the queue's.
+        cores: most cores on one node.
+        memory: most memory on one node, in MiB.
+        runtime: most time, in seconds; None is also no limit.
+        gpus: most GPUs on one node.
+        open: whether it takes jobs and starts them.
+    """
+
+    name: str
+    cores: int | None = None
+    memory: int | None = None
+    runtime: int | None = None
+    gpus: int | None = None
+    open: bool = True
+
+
 class Unanswered(Exception):
     """The scheduler did not answer, or not completely: nothing is known of any job."""
 
@@ -83,14 +104,25 @@ class Scheduler(ABC):
     cancel_command: tuple[str, ...]
     """Takes the job's id as its last argument."""
     query_command: tuple[str, ...]
-    """Lists all jobs at once, in a fixed format."""
+    """Lists all jobs at once, in a fixed format. ``{mark}`` is another 16 hexadecimal digits each time."""
+    find_command: tuple[str, ...]
+    """Says of the job whose id is its last argument what it is, or that there is none."""
+    limits_command: tuple[str, ...] = ()
+    """Lists the queues and what they give."""
     job_id_pattern: str
     propagation = 30.0
     """Seconds for which a live job may be missing from the answer: after its submission, or while it changes state."""
 
     @abstractmethod
-    def directives(self, profile: Profile, *, session: str, comment: str) -> list[str]:
-        """The profile's resources in the scheduler's own words, one option a line, without the prefix."""
+    def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
+        """The profile's resources in the scheduler's own words, one option a line, without the prefix.
+
+        Args:
+            profile: what the job gets.
+            cluster: where it runs.
+            session: the session's name.
+            comment: what makes the job the session's; see ``job_comment``.
+        """
 
     @abstractmethod
     def parse_submit(self, stdout: str) -> str:
@@ -107,6 +139,28 @@ class Scheduler(ABC):
         Raises:
             Unanswered: the output is not in the format that was asked for, or is cut off.
         """
+
+    @abstractmethod
+    def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
+        """What the find command said of a job: the job, or None for the scheduler's word that it knows of none.
+
+        Args:
+            job_id: whom it was asked for.
+            code: its exit code.
+            stdout: its output.
+            stderr: its messages.
+
+        Raises:
+            Unanswered: it says neither.
+        """
+
+    def parse_limits(self, stdout: str) -> list[QueueLimits]:
+        """The queues, from the limits command's output.
+
+        Raises:
+            Unanswered: the output is not in the format that was asked for.
+        """
+        raise Unanswered(f"{self.name} does not tell its queues")
 
     def explain(self, reason: str) -> str:
         """Why a job waits, in plain words; the scheduler's own word where none is known."""

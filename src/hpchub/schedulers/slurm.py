@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hpchub.schedulers.base import Job, JobState, Scheduler, Unanswered, job_name
 
 if TYPE_CHECKING:
-    from hpchub.model import Profile
+    from hpchub.model import Cluster, Profile
 
 _PENDING = {
     "PENDING",
@@ -80,9 +80,10 @@ class Slurm(Scheduler):
         "--states=all",
         "--format={mark}|%i|%T|%r|%B|%S|%u|%j|%k",
     )
+    find_command = (*query_command, "--jobs")
     job_id_pattern = r"[0-9]+"
 
-    def directives(self, profile: Profile, *, session: str, comment: str) -> list[str]:
+    def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives. ``--export=NIL``: the job starts from nothing but what its script sets."""
         found = [
             f"--job-name={job_name(session)}",
@@ -140,6 +141,15 @@ class Slurm(Scheduler):
                 comment=comment,
             )
         return jobs
+
+    def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
+        """An ended job is known for ``MinJobAge`` seconds; then squeue says in so many words that it knows none."""
+        if code and "Invalid job id specified" in stderr:
+            return None
+        job = self.parse_query(stdout).get(job_id)
+        if code or job is None:
+            raise Unanswered(f"squeue says neither yes nor no (exit code {code}): {(stderr or stdout).strip()[:200]!r}")
+        return job
 
     def explain(self, reason: str) -> str:
         """A reason may carry a list after a comma, as in ``ReqNodeNotAvail, UnavailableNodes:n1``."""
