@@ -20,11 +20,11 @@ HOST_KEYS = ("ed25519", "ecdsa", "rsa")
 
 def submit_hosts(site: Site) -> list[str]:
     """The hosts of the inventory that the hub submits to over ssh, in the order of the clusters."""
-    return list(dict.fromkeys(cluster.submit.host for cluster in site.clusters if cluster.submit.method == "ssh"))
+    return list(dict.fromkeys(host for cluster in site.clusters for host in cluster.submit.hosts))
 
 
 def hub_side(site: Site, facts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the hub holds for each cluster: ``[{"name", "method", "host", "host_keys": ["TYPE BASE64", …]}]``.
+    """What the hub holds for each cluster: ``[{"name", "method", "hosts": [{"name", "keys": ["TYPE BASE64", …]}]}]``.
 
     Args:
         site: the model.
@@ -35,19 +35,11 @@ def hub_side(site: Site, facts: Mapping[str, Mapping[str, Any]]) -> list[dict[st
     """
     clusters = []
     for cluster in site.clusters:
-        keys = host_keys(facts.get(cluster.submit.host, {})) if cluster.submit.method == "ssh" else []
-        if cluster.submit.method == "ssh" and not keys:
-            raise LookupError(
-                f"the ssh host keys of {cluster.submit.host}, submit host of {cluster.name}, are not known"
-            )
-        clusters.append(
-            {
-                "name": cluster.name,
-                "method": cluster.submit.method,
-                "host": cluster.submit.host,
-                "host_keys": keys,
-            }
-        )
+        hosts = [{"name": host, "keys": host_keys(facts.get(host, {}))} for host in cluster.submit.hosts]
+        for host in hosts:
+            if not host["keys"]:
+                raise LookupError(f"the ssh host keys of {host['name']}, submit host of {cluster.name}, are not known")
+        clusters.append({"name": cluster.name, "method": cluster.submit.method, "hosts": hosts})
     return clusters
 
 
@@ -74,7 +66,7 @@ def submit_side(
     clusters = []
     for cluster in site.clusters:
         ssh = cluster.submit.method == "ssh"
-        if not (cluster.submit.host == host if ssh else is_hub):
+        if not (host in cluster.submit.hosts if ssh else is_hub):
             continue
         if ssh and not public_keys.get(cluster.name):
             raise LookupError(f"the hub has no key for {cluster.name} yet: run the playbook for the hub too")
@@ -89,16 +81,16 @@ def submit_side(
     return clusters
 
 
-def gate_settings(site: Site) -> dict[str, dict[str, str]]:
+def gate_settings(site: Site) -> dict[str, dict[str, Any]]:
     """How the hub reaches each cluster's gate: ``gates`` of its settings, as ``hpchub.gates.make_gate`` takes them."""
-    gates = {}
+    gates: dict[str, dict[str, Any]] = {}
     for cluster in site.clusters:
         if cluster.submit.method == "local":
             gates[cluster.name] = {"method": "local", "socket": f"{SOCKET_DIRECTORY}/gate-{cluster.name}.sock"}
         else:
             gates[cluster.name] = {
                 "method": "ssh",
-                "host": cluster.submit.host,
+                "hosts": cluster.submit.hosts,
                 "user": ACCOUNT,
                 "key": f"{KEY_DIRECTORY}/{cluster.name}",
                 "known_hosts": f"{KEY_DIRECTORY}/known_hosts",

@@ -321,24 +321,33 @@ def _compare_cluster_groups(cluster: Draft, groups: Mapping[str, list[str]], hos
             f"has no compute node: no host is in both {group} and compute_nodes",
             valid="add its compute nodes",
         )
-    submit = cluster.get("submit")
-    host = submit.host if isinstance(submit, Submit) else submit.get("host") if isinstance(submit, Mapping) else None
-    if not host:
-        return
     login = sorted(set(nodes) & set(groups.get("login_nodes", [])))
-    if host not in hosts:
-        valid = f"valid: {listing(login)}" if login else did_you_mean(host, sorted(hosts))
-        yield Problem(
-            cluster.name, "is not a host of the inventory", field="submit.host", value=show(host), valid=valid
-        )
-    elif groups.get(group) is not None and host not in login:
-        yield Problem(
-            cluster.name,
-            f"is not in both {group} and login_nodes",
-            field="submit.host",
-            value=show(host),
-            valid=f"valid: {listing(login)}" if login else "add it to both groups",
-        )
+    for field, host in _submit_hosts(cluster.get("submit")):
+        if host not in hosts:
+            valid = f"valid: {listing(login)}" if login else did_you_mean(host, sorted(hosts))
+            yield Problem(cluster.name, "is not a host of the inventory", field=field, value=show(host), valid=valid)
+        elif groups.get(group) is not None and host not in login:
+            yield Problem(
+                cluster.name,
+                f"is not in both {group} and login_nodes",
+                field=field,
+                value=show(host),
+                valid=f"valid: {listing(login)}" if login else "add it to both groups",
+            )
+
+
+def _submit_hosts(submit: object) -> Iterator[tuple[str, str]]:
+    """The hosts of a cluster's submit, read or as it was written, with the fields that name them."""
+    if isinstance(submit, Submit):
+        submit = submit.model_dump()
+    if not isinstance(submit, Mapping):
+        return
+    if isinstance(submit.get("host"), str) and submit["host"]:
+        yield "submit.host", submit["host"]
+    others = submit.get("other_hosts")
+    for i, host in enumerate(others if isinstance(others, list) else []):
+        if isinstance(host, str):
+            yield f"submit.other_hosts[{i}]", host
 
 
 def _perhaps(name: str, known: Sequence[str]) -> str:

@@ -148,14 +148,21 @@ class Submit(Entry):
     """``ssh`` to a login node, or ``local`` where the hub host has the scheduler's commands itself."""
     host: f.OptionalHostName = ""
     """For ``ssh``: the login node's name in the inventory."""
+    other_hosts: list[f.HostName] = []
+    """For ``ssh``: further login nodes, tried in turn while one is not reached."""
     environment: dict[f.EnvironmentName, f.EnvironmentValue] = {}
     """Environment variables of the scheduler's commands, as PATH or SGE_ROOT. They see no other but HOME and LANG."""
+
+    @property
+    def hosts(self) -> list[str]:
+        """All login nodes that the hub submits on, the first to be tried first."""
+        return [self.host, *self.other_hosts] if self.method == "ssh" else []
 
     @model_validator(mode="after")
     def _host_for_ssh(self) -> Submit:
         if self.method == "ssh" and not self.host:
             f.complain('has the method "ssh" and no host', "name one of the cluster's login nodes as host")
-        if self.method == "local" and self.host:
+        if self.method == "local" and (self.host or self.other_hosts):
             f.complain('has the method "local" and a host', "leave out the host, or write the method ssh")
         return self
 

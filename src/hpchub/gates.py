@@ -7,16 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers import Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+log = logging.getLogger(__name__)
 
 NOT_RUN = (124, 126, 127)
 """The gate's exit codes for a command that took too long, cannot be run, or is not there."""
 ANSWER_LIMIT = 256 * 1024 * 1024  # bytes: a bulk answer for a million jobs
+NOT_REACHED = re.compile(
+    r"^ssh: |^kex_exchange_identification: |timed out during banner exchange|^Host key verification failed"
+    r"|Permission denied \(",
+    re.MULTILINE,
+)
+"""What ssh says before it has a connection: no such name, no route, refused, timed out, not the host, not let in."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +129,27 @@ class LocalGate(Gate):
 
 
 class SSHGate(Gate):
-    """A login node submits, over one multiplexed connection that outlives a request."""
+    """Login nodes submit, over one multiplexed connection that outlives a request.
 
-    def __init__(self, cluster: str, *, host: str, user: str, key: str, known_hosts: str, control_dir: str) -> None:
+    Args:
+        cluster: the cluster's name.
+        hosts: its login nodes. Who answers is asked again; who is not reached, last of all.
+        user: the account there.
+        key: the file with the hub's private key.
+        known_hosts: the file with the login nodes' host keys.
+        control_dir: where the connections' sockets are.
+    """
+
+    def __init__(
+        self, cluster: str, *, hosts: Sequence[str], user: str, key: str, known_hosts: str, control_dir: str
+    ) -> None:
         super().__init__(cluster)
+        self._hosts = list(hosts)
         options = {
             "BatchMode": "yes",
             "ConnectTimeout": "10",
             "ControlMaster": "auto",
-            "ControlPath": str(Path(control_dir) / f"{cluster}.sock"),
+            "ControlPath": str(Path(control_dir) / f"{cluster}-%C.sock"),
             "ControlPersist": "600",
             "GlobalKnownHostsFile": "none",
             "IdentitiesOnly": "yes",
@@ -136,11 +161,31 @@ class SSHGate(Gate):
             "UserKnownHostsFile": known_hosts,
         }
         pairs = [item for name, value in options.items() for item in ("-o", f"{name}={value}")]
-        self._command = ["ssh", "-F", "none", "-T", *pairs, "-l", user, "--", host]
+        self._command = ["ssh", "-F", "none", "-T", *pairs, "-l", user, "--"]
 
     async def _exchange(self, request: bytes) -> bytes:
+        errors = []
+        for host in list(self._hosts):
+            try:
+                return await self._ask(host, request)
+            except ConnectionRefusedError as error:
+                # Nothing was asked there, so another may be asked: never may one request be served twice.
+                errors.append(f"{host}: {error}")
+                if self._hosts[0] == host:
+                    self._hosts.append(self._hosts.pop(0))
+                    log.warning("%s: %s is not reached (%s); next is %s", self.cluster, host, error, self._hosts[0])
+        raise ConnectionError("; ".join(errors))
+
+    async def _ask(self, host: str, request: bytes) -> bytes:
+        """Ask one login node.
+
+        Raises:
+            ConnectionRefusedError: it was not reached, and has seen nothing of the request.
+            ConnectionError: what has happened there is not known.
+        """
         process = await asyncio.create_subprocess_exec(
             *self._command,
+            host,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -154,11 +199,14 @@ class SSHGate(Gate):
             raise
         if process.returncode:
             detail = stderr.decode(errors="replace").strip()[:300]
-            raise ConnectionError(f"ssh exit code {process.returncode}: {detail}")
+            reached = not NOT_REACHED.search(detail)
+            raise (ConnectionError if reached else ConnectionRefusedError)(
+                f"ssh exit code {process.returncode}: {detail}"
+            )
         return stdout
 
 
-def make_gate(cluster: str, settings: dict[str, str]) -> Gate:
+def make_gate(cluster: str, settings: dict[str, Any]) -> Gate:
     """Make a cluster's gate from its entry in the hub's settings.
 
     Raises:

@@ -35,7 +35,7 @@ def ask_proxy(lab, token):
 def ask_gate(lab, gate, key):
     """What a gate answers to an empty request; nothing, where it does not know the key."""
     known = f"-oGlobalKnownHostsFile=none -oUserKnownHostsFile={gate['known_hosts']}"
-    ssh = f"ssh -Fnone -T -oBatchMode=yes -oIdentitiesOnly=yes -i {key} {known} -l {gate['user']} -- {gate['host']}"
+    ssh = f"ssh -Fnone -T -oBatchMode=yes -oIdentitiesOnly=yes -i {key} {known} -l {gate['user']} -- {gate['hosts'][0]}"
     return lab.run("hub", ["sh", "-c", f"echo '{{}}' | {ssh}"], check=False)
 
 

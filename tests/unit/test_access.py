@@ -2,11 +2,14 @@
 
 import json
 import re
+import sys
 
 import pytest
 
 from hpchub import access
+from hpchub.gates import SSHGate
 from hpchub.model import Site
+from hpchub.schedulers import Unanswered
 
 FACTS = {
     "login1": {
@@ -15,7 +18,8 @@ FACTS = {
         "ssh_host_key_rsa_public": "AAAArsa",
         "ssh_host_key_rsa_public_keytype": "ssh-rsa",
         "distribution": "Debian",
-    }
+    },
+    "login2": {"ssh_host_key_ed25519_public": "AAAAtwo", "ssh_host_key_ed25519_public_keytype": "ssh-ed25519"},
 }
 
 
@@ -43,7 +47,7 @@ def site():
             "hpc_clusters": [
                 cluster("near", method="local"),
                 cluster("far", method="ssh", host="login1"),
-                cluster("further", method="ssh", host="login1"),
+                cluster("further", method="ssh", host="login1", other_hosts=["login2"]),
             ],
             "hpc_profiles": [
                 {
@@ -61,17 +65,17 @@ def site():
 
 
 def test_submit_hosts_are_named_once(site):
-    assert access.submit_hosts(site) == ["login1"]
+    assert access.submit_hosts(site) == ["login1", "login2"]
 
 
 def test_the_hub_holds_the_host_keys(site):
     clusters = access.hub_side(site, FACTS)
-    assert [(c["name"], c["method"], c["host"]) for c in clusters] == [
-        ("near", "local", ""),
-        ("far", "ssh", "login1"),
-        ("further", "ssh", "login1"),
+    assert [(c["name"], c["method"], [host["name"] for host in c["hosts"]]) for c in clusters] == [
+        ("near", "local", []),
+        ("far", "ssh", ["login1"]),
+        ("further", "ssh", ["login1", "login2"]),
     ]
-    assert clusters[1]["host_keys"] == ["ssh-ed25519 AAAAed", "ssh-rsa AAAArsa"]
+    assert clusters[1]["hosts"][0]["keys"] == ["ssh-ed25519 AAAAed", "ssh-rsa AAAArsa"]
 
 
 def test_unknown_host_keys_are_an_error(site):
@@ -85,7 +89,8 @@ def test_unknown_host_keys_are_an_error(site):
         ("hub", True, ["near"]),
         ("login1", False, ["far", "further"]),
         ("login1", True, ["near", "far", "further"]),
-        ("login2", False, []),
+        ("login2", False, ["further"]),
+        ("login3", False, []),
     ],
 )
 def test_each_host_submits_for_its_own_clusters(site, host, is_hub, names):
@@ -108,3 +113,41 @@ def test_gates_are_what_the_hub_can_make(site):
         assert gates.make_gate(name, gate).cluster == name
     assert settings["near"]["socket"] == "/run/hpchub/gate-near.sock"
     assert re.fullmatch("/etc/hpchub/ssh/far", settings["far"]["key"])
+
+
+LOGIN = """
+import sys
+host, request = sys.argv[1], sys.stdin.read()
+open(sys.argv[0] + ".log", "a").write(host + " ")
+if host == "away":
+    print("ssh: connect to host away port 22: Connection refused", file=sys.stderr)
+    sys.exit(255)
+if host == "dies":
+    print("Timeout, server dies not responding.", file=sys.stderr)
+    sys.exit(255)
+print('{"ok": true, "exit": 0, "stdout": "%s", "stderr": "", "command": [], "error": ""}' % host)
+"""
+
+
+@pytest.mark.parametrize(
+    ("hosts", "answers", "asked"),
+    [
+        (["one", "two"], ["one", "one"], "one one"),
+        (["away", "two"], ["two", "two"], "away two two"),
+        (["away", "away"], ["refused", "refused"], "away away away away"),
+        # What has become of the request there, nobody knows: it is not made twice.
+        (["dies", "two"], ["Timeout", "Timeout"], "dies dies"),
+    ],
+)
+async def test_login_nodes_are_tried_in_turn(tmp_path, hosts, answers, asked):
+    program = tmp_path / "ssh"
+    program.write_text(LOGIN)
+    gate = SSHGate("far", hosts=hosts, user="u", key="k", known_hosts="h", control_dir=str(tmp_path))
+    gate._command = [sys.executable, str(program)]
+    for expected in answers:
+        try:
+            found = (await gate.request("submit")).stdout
+        except Unanswered as error:
+            found = str(error)
+        assert expected in found
+    assert (tmp_path / "ssh.log").read_text().split() == asked.split()

@@ -44,7 +44,7 @@ def hpchub_submit_side(
         raise AnsibleFilterError(str(error)) from error
 
 
-def hpchub_gate_settings(model: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def hpchub_gate_settings(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """How the hub reaches each cluster's gate."""
     return access.gate_settings(_site(model))
 
