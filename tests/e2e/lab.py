@@ -150,6 +150,14 @@ class Lab:
         argv = ["squeue", "--noheader", f"--format={_JOB_FORMAT}", *([f"--user={user}"] if user else [])]
         return [Job(*line.split("|", 5)) for line in self.run("login1", argv).splitlines()]
 
+    def stop_scheduler(self) -> None:
+        """The scheduler answers nobody; jobs run on."""
+        self.run("login1", ["systemctl", "stop", "slurmctld"])
+
+    def start_scheduler(self) -> None:
+        """It is back."""
+        self.run("login1", ["systemctl", "start", "slurmctld"])
+
     def profiles(self) -> list[dict[str, Any]]:
         """The profiles of the list on the hub host, in its order."""
         return list(self.profile_list()["profiles"])

@@ -165,6 +165,7 @@ def _status(instance: Instance, *, as_json: bool) -> int:
             + (f" one-time passwords from the secret {u['totp_secret']}" if u["totp_secret"] else "")
             + "\n"
             for u in status["users"]
+            if not u["name"].startswith("student")
         )
         print(
             f"\n{status['url']}\n\n"

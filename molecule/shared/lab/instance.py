@@ -46,6 +46,8 @@ _PEOPLE: dict[str, tuple[list[str], bool]] = {
     "bob": (["hpc"], False),
     "carol": (["hpc-admins"], True),
     "dave": ([], False),
+    # A class, which starts at once.
+    **{f"student{number:02}": (["hpc"], False) for number in range(1, 11)},
 }
 _EASY_TO_READ = "abcdefghijkmnpqrstuvwxyz23456789"
 _CACHES = ("npm", "pip", "uv")

@@ -28,6 +28,9 @@ bin/test: all tests of the repository.
 stages:
 """
 
+# How long an outage of the scheduler lasts and how often the hub is killed, when there is time.
+_LONG = {"HPCHUB_OUTAGE": "300", "HPCHUB_KILLS": "20"}
+
 Judge = Callable[[str], str | None]
 
 
@@ -52,12 +55,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps that belong together, and what to do when they are over however they ended."""
+    """Steps that belong together, and what to do when they are over however they ended.
+
+    Attributes:
+        extra: Whether it runs with ``--all`` only, or when it is named.
+    """
 
     name: str
     about: str
     steps: list[Step]
     cleanup: list[Step] = field(default_factory=list)
+    extra: bool = False
 
 
 def no_change(output: str) -> str | None:
@@ -76,7 +84,7 @@ def _molecule(action: str, scenario: str, *, needed: bool = False, judge: Judge 
     return Step(action, command, judge=judge, needed=needed)
 
 
-def _scenario(name: str, about: str, *more: Step) -> Stage:
+def _scenario(name: str, about: str, *more: Step, extra: bool = False) -> Stage:
     return Stage(
         name,
         about,
@@ -90,6 +98,7 @@ def _scenario(name: str, about: str, *more: Step) -> Stage:
             *more,
         ],
         cleanup=[_molecule("destroy", name)],
+        extra=extra,
     )
 
 
@@ -214,19 +223,19 @@ def main() -> int:
     """Run the stages asked for; return the exit code."""
     stages = _stages()
     width = max(len(stage.name) for stage in stages) + 2
-    listing = "".join(f"  {s.name:<{width}}{s.about}\n" for s in stages)
+    listing = "".join(f"  {s.name:<{width}}{s.about}{' (--all)' if s.extra else ''}\n" for s in stages)
     parser = argparse.ArgumentParser(
         prog="bin/test",
         description=_DESCRIPTION + listing,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [stage.name for stage in stages]
-    parser.add_argument("--all", action="store_true", help="every stage; what happens without --only, too")
+    parser.add_argument("--all", action="store_true", help="every stage, and the long tests in them")
     parser.add_argument("--only", metavar="STAGE", action="append", choices=names, help="this stage; may be repeated")
     parser.add_argument("--list", action="store_true", help="print the stages and their steps, and stop")
     parser.add_argument("--keep", action="store_true", help="leave the instances of the lab running for a closer look")
     options = parser.parse_args()
-    chosen = [stage for stage in stages if options.all or not options.only or stage.name in options.only]
+    chosen = [s for s in stages if (s.name in options.only if options.only else options.all or not s.extra)]
     if options.list:
         print("\n".join(f"{stage.name}: {', '.join(step.name for step in stage.steps)}" for stage in stages))
         return 0
@@ -236,6 +245,8 @@ def main() -> int:
         # What nohup has switched off stays off.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    if options.all:
+        os.environ.update(_LONG)
     # What judges an output, and who reads it in a log, wants words only.
     os.environ["NO_COLOR"] = "1"
     # Steps find the programs of this Python environment, whoever started it.
