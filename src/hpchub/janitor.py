@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from jupyterhub.proxy import ConfigurableHTTPProxy
-from traitlets import Unicode
+from traitlets import Float, Unicode
 
 from hpchub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.schedulers import JobState, Unanswered
@@ -91,13 +93,15 @@ class Janitor:
 
 
 class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
-    """The proxy, as JupyterHub sees it, and what starts the janitor.
+    """The proxy, as JupyterHub sees it, and what starts the janitor and looks whether the proxy is another one.
 
     JupyterHub calls ``check_routes`` when it has started, and regularly from then on, with every user that it knows:
     by the first call its database is loaded and each session of the process before has its spawner.
     """
 
     settings_file = Unicode(DEFAULT_SETTINGS, config=True, help="The settings file that the role jupyterhub writes.")
+
+    watch_interval = Float(2.0, config=True, help="Seconds between two looks whether the proxy was started again.")
 
     _janitor: Janitor | None = None
 
@@ -113,4 +117,31 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
 
             self._janitor = Janitor(shared, sessions)
             shared.background("the janitor has ended", self._janitor.run())
+            shared.background("nobody looks after the proxy", self._watch(user_dict, service_dict))
         await super().check_routes(user_dict, service_dict, routes)
+
+    async def _watch(self, user_dict: dict[int, Any], service_dict: dict[str, Any]) -> None:
+        """Give a proxy that was started again its routes: it has none, and a new socket."""
+        socket = Path(unquote(urlsplit(self.api_url).netloc))
+        known = _stamp(socket)
+        while True:
+            await asyncio.sleep(self.watch_interval)
+            now = _stamp(socket)
+            if now in (None, known):
+                continue
+            log.warning("the proxy was started again: its routes are set anew")
+            try:
+                await self.check_routes(user_dict, service_dict)
+            except Exception as error:  # noqa: BLE001 whatever it is, the next look tries again
+                log.warning("setting the proxy's routes: %r", error)
+            else:
+                known = now
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What tells a file from the one that was there before; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_ctime_ns

@@ -89,6 +89,20 @@ def test_a_submission_outlives_the_hub(browser_page, lab, slow_sbatch):
     assert len(lab.jobs("alice")) == 1
 
 
+def test_the_proxy_is_killed(browser_page, lab):
+    """Its successor has no routes; they are back before anybody looks twice."""
+    browser_page.sign_in("alice")
+    notebook = browser_page.start(lab.profiles()[0]["key"]).new_notebook("python3")
+    assert notebook.run("kept = 6*7; kept") == "42"
+    lab.run("hub", ["systemctl", "kill", "--signal=KILL", "configurable-http-proxy"])
+    eventually(
+        "the session answers",
+        lambda: browser_page.fetch("GET", "/user/alice/api/status").status == 200,
+        timeout=15,
+    )
+    assert notebook.run("kept") == "42"
+
+
 def test_a_job_of_no_session_is_ended(lab):
     """Submitted as the hub does it, for a session that the hub does not know; somebody's own job is left alone."""
     hub = json.loads(lab.run("hub", ["cat", "/etc/hpchub/hub.json"]))["public_url"].split("/")[2].split(":")[0]

@@ -19,7 +19,6 @@ from lab.console import LabError, step
 from lab.host import CA_BUNDLE, CACHE, LIMITS, mirror, podman, podman_prefix
 
 APT_CACHE = CACHE / "apt"
-_SUITE = "trixie"
 
 # Kernel settings belong to the machine, and a privileged container could change them; the others would wait for
 # hardware that a container has not.
@@ -49,29 +48,29 @@ class Recipe:
     Attributes:
         packages: Debian packages, without those that they merely recommend.
         disabled: Units that the lab's roles start once they are configured.
-        parent: Image that this one adds to; None for the base image.
+        parent: Image that this one adds to; None for a base image.
+        suite: Debian's name of the release, for a base image.
     """
 
     packages: tuple[str, ...]
     disabled: tuple[str, ...] = ()
     parent: str | None = "base"
+    suite: str = "trixie"
 
+
+_BASE = (
+    *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "openssh-client", "sudo"),
+    *("python3", "python3-apt", "ca-certificates", "curl", "iproute2", "procps", "less"),
+)
+_NODE = ("python3-venv", "r-base-core", "r-cran-irkernel")
+_SLURM = ("slurmctld", "slurmd", "slurm-client", "munge")
+_SLURM_UNITS = ("slurmctld", "slurmd", "munge")
 
 RECIPES = {
-    "base": Recipe(
-        packages=(
-            *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "openssh-client", "sudo"),
-            *("python3", "python3-apt", "ca-certificates", "curl", "iproute2", "procps", "less"),
-        ),
-        parent=None,
-    ),
-    "node": Recipe(
-        packages=(
-            *("slurmctld", "slurmd", "slurm-client", "munge", "python3-venv"),
-            *("r-base-core", "r-cran-irkernel"),
-        ),
-        disabled=("slurmctld", "slurmd", "munge"),
-    ),
+    "base": Recipe(packages=_BASE, parent=None),
+    "node": Recipe(packages=(*_SLURM, *_NODE), disabled=_SLURM_UNITS),
+    "base_debian12": Recipe(packages=_BASE, parent=None, suite="bookworm"),
+    "node_debian12": Recipe(packages=(*_SLURM, *_NODE), disabled=_SLURM_UNITS, parent="base_debian12"),
     "idp": Recipe(
         packages=(
             *("apache2", "libapache2-mod-fcgid", "sqlite3", "liblemonldap-ng-portal-perl"),
@@ -85,7 +84,7 @@ RECIPES = {
 def tag(name: str) -> str:
     """Return an image's full name, whose tag is the hash of all that it is made from."""
     recipe = RECIPES[name]
-    parts: list[object] = [_SUITE, recipe.packages, recipe.disabled]
+    parts: list[object] = [recipe.suite, recipe.packages, recipe.disabled]
     parts += [tag(recipe.parent)] if recipe.parent else [_BASE_SCRIPT, _site_certificates()]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
     return f"localhost/hpchub-lab-{name}:{digest}"
@@ -154,7 +153,7 @@ def _build_base(name: str) -> None:
             f"--customize-hook=upload {script} /root/script",
             '--customize-hook=chroot "$1" sh -eux /root/script',
             '--customize-hook=rm "$1/root/script"',
-            *(_SUITE, str(tarball), mirror()),
+            *(RECIPES[name].suite, str(tarball), mirror()),
         ]
         _run("mmdebstrap", command)
         podman("import", "--quiet", str(tarball), tag(name))

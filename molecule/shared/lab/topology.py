@@ -49,5 +49,14 @@ TOPOLOGIES = {
             _IDP,
         )
     ),
+    "debian12": Topology(
+        (
+            Host("hub", "base_debian12", port=SERVICE_PORT),
+            Host("login1", "node_debian12", shared=_CLUSTER),
+            Host("compute1", "node_debian12", shared=_CLUSTER),
+            Host("compute2", "node_debian12", shared=_CLUSTER),
+            _IDP,
+        )
+    ),
     "single_node": Topology((Host("node", "node", port=SERVICE_PORT, also=("hub", "login1", "compute1")), _IDP)),
 }
