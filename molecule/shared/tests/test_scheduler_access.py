@@ -191,7 +191,7 @@ def test_refusals_are_logged(login, request_of):
 
 @pytest.mark.parametrize("command", ["id", "/bin/sh", "cat /etc/shadow", "scp -t /tmp", "-s sftp"])
 def test_the_key_opens_the_gate_and_nothing_else(hub, way, ssh, command):
-    done = hub.run("echo '{}' | runuser --user jupyterhub -- " + f"{ssh} -- {way['host']} {command}")
+    done = hub.run("echo '{}' | runuser --user jupyterhub -- " + f"{ssh} -- {way['hosts'][0]} {command}")
     assert "the action is none of" in done.stdout, done
 
 
@@ -203,14 +203,14 @@ REFUSED = "|| echo refused with $?"
 def test_the_key_forwards_nothing(hub, way, ssh, options):
     done = hub.run(
         f"echo '{{}}' | runuser --user jupyterhub -- timeout 20 {ssh} -o ExitOnForwardFailure=yes {options} -- "
-        f"{way['host']} id {REFUSED}"
+        f"{way['hosts'][0]} id {REFUSED}"
     )
     assert "uid=" not in done.stdout
     assert "refused with" in done.stdout or "the action is none of" in done.stdout
 
 
 def test_an_unknown_host_key_is_refused(hub, way, ssh):
-    address = hub.check_output(f"getent ahostsv4 {way['host']}").split()[0]
+    address = hub.check_output(f"getent ahostsv4 {way['hosts'][0]}").split()[0]
     done = hub.run(f"echo '{{}}' | runuser --user jupyterhub -- {ssh} -- {address} id {REFUSED}")
     assert "refused with 255" in done.stdout
     assert "verification failed" in done.stderr
@@ -234,7 +234,7 @@ def test_the_key_is_accepted_from_the_hub_alone(login, compute, hub, way):
         compute.check_output("echo %s > /root/stolen", hub.check_output("cat %s", way["key"]) + "\n")
         done = compute.run(
             "echo '{}' | ssh -F none -T -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
-            f"-o IdentitiesOnly=yes -i /root/stolen -l hpchub {way['host']} id {REFUSED}"
+            f"-o IdentitiesOnly=yes -i /root/stolen -l hpchub {way['hosts'][0]} id {REFUSED}"
         )
         assert "refused with 255" in done.stdout
         assert "ermission denied" in done.stderr
