@@ -132,6 +132,12 @@ def _stages() -> list[Stage]:
             _pytest("security", "tests/security", _lab("default")),
         ),
         _scenario("single_node", "Molecule with everything on one host"),
+        _scenario(
+            "slurm_debian12",
+            "the same on Debian 12, with its older Slurm, Apache module and Python",
+            _pytest("e2e", "tests/e2e/test_session.py", _lab("slurm_debian12")),
+            extra=True,
+        ),
     ]
 
 
