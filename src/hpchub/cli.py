@@ -180,9 +180,7 @@ def _check_live(options: argparse.Namespace) -> int:
     return UNUSABLE if any(answer.unanswered for answer in told.values()) else WRONG if problems else VALID
 
 
-def _print_live(
-    problems: list[Problem], warnings: list[Problem], told: dict[str, live.Told], *, as_json: bool
-) -> None:
+def _print_live(problems: list[Problem], warnings: list[Problem], told: dict[str, live.Told], *, as_json: bool) -> None:
     silent = {name: answer.unanswered for name, answer in told.items() if answer.unanswered}
     if as_json:
         _print_json(
@@ -216,7 +214,7 @@ def _discover(options: argparse.Namespace) -> int:
     else:
         entry = _named(options.cluster, _read(options.path, options).clusters, options.path)
         scheduler = entry.get("scheduler")
-        if scheduler not in SCHEDULERS:
+        if not isinstance(scheduler, str) or scheduler not in SCHEDULERS:
             valid = did_you_mean(scheduler, list(SCHEDULERS))
             raise Failure(f"cluster {options.cluster}: scheduler {show(scheduler)} is not one; {valid}")
         try:

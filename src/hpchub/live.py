@@ -234,10 +234,12 @@ def _draft_profiles(cluster: str, limits: QueueLimits, most: dict[str, int]) -> 
         words = _words(size)
         told = [f"{size['cores']} core{'s' if size['cores'] > 1 else ''}", words["memory"]]
         told += ["1 GPU"] * size["gpus"]
+        hours, rest = divmod(size["runtime"], 3600)
+        told.append(words["runtime"] if rest else f"{hours} hour{'s' if hours > 1 else ''}")
         drafts.append(
             {
                 "key": re.sub(r"[^a-z0-9_-]", "-", f"{cluster}-{limits.name}-{word}".lower())[:60],
-                "display_name": f"{limits.name} {word}: {', '.join(told)}, {words['runtime']} h",
+                "display_name": f"{limits.name} {word}: {', '.join(told)}",
                 "cluster": cluster,
                 "queue": limits.name,
                 **words,

@@ -82,12 +82,13 @@ class Slurm(Scheduler):
         "--format={mark}|%i|%T|%r|%B|%S|%u|%j|%k",
     )
     find_command = (*query_command, "--jobs")
-    # What a queue gives is said in two places: the partition has its limits, and sinfo the sizes of its nodes, one line
-    # for each size. Whether jobs are hidden is the configuration's word, and who sees them all the same the database's.
-    limits_command = ("scontrol", "--all", "--oneliner", "show", "partition")
+    # Whether jobs are hidden is the configuration's word, which everybody may read. What a queue gives is said in two
+    # places: the partition has its limits, and sinfo the sizes of its nodes, one line for each size. Who sees hidden
+    # jobs all the same is in the database, where there is one.
+    limits_command = ("scontrol", "show", "config")
     limits_more = (
+        ("scontrol", "--all", "--oneliner", "show", "partition"),
         ("sinfo", "--noheader", "--all", "--exact", "--noconvert", "--format=node|%R|%c|%m|%G"),
-        ("scontrol", "show", "config"),
         (
             *("sacctmgr", "--readonly", "--noheader", "--parsable2", "show", "user"),
             *("where", "name={account}", "format=User,AdminLevel"),
@@ -164,20 +165,21 @@ class Slurm(Scheduler):
         return job
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """One partition a line, ``KEY=VALUE`` by ``KEY=VALUE``, then a line for each size of its nodes."""
+        """One partition a line, ``KEY=VALUE`` by ``KEY=VALUE``, and one for each size of its nodes."""
         sizes: dict[str, list[tuple[int, int, int]]] = {}
         for line in stdout.splitlines():
             if line.startswith("node|"):
                 found = re.fullmatch(r"node\|([^|]+)\|([0-9]+)\|([0-9]+)\|([^|]*)", line.rstrip())
                 if found is None:
                     raise Unanswered(f"sinfo printed a line that is not complete: {line[:200]!r}")
-                sizes.setdefault(found[1], []).append((int(found[2]), int(found[3]), _gpus(found[4])))
+                if int(found[2]):  # a partition without nodes has a line of zeros
+                    sizes.setdefault(found[1], []).append((int(found[2]), int(found[3]), _gpus(found[4])))
         config = dict(re.findall(r"^(\w+) *= (.*)$", stdout, flags=re.MULTILINE))
         partitions = [
             dict(re.findall(r"(\w+)=(\S*)", line)) for line in stdout.splitlines() if line.startswith("PartitionName=")
         ]
         if not partitions or any("MaxTime" not in partition for partition in partitions):
-            raise Unanswered(f"scontrol shows no partitions, or not all of them: {stdout[:200]!r}")
+            raise Unanswered("scontrol shows no partitions, or not all of them")
         if not sizes and any(partition.get("TotalNodes") != "0" for partition in partitions):
             raise Unanswered("sinfo shows no nodes")
         return [_limits(partition, config, sizes.get(partition["PartitionName"], [])) for partition in partitions]

@@ -75,8 +75,6 @@ def main() -> None:
         supports_check_mode=True,
     )
     arguments: dict[str, Any] = module.params
-    # Of a command that is looked for on the PATH, it is this process's own that counts.
-    os.environ["PATH"] = arguments["environment"].get("PATH", PATH)
     stdout, error = "", ""
     for i, command in enumerate(arguments["commands"]):
         printed, failed = ask(command, arguments["environment"])
