@@ -381,18 +381,20 @@ def _run_ansible(
 
 
 def _ask_host(path: Path, scheduler: str, submit: Submit, vault_password_file: str | None) -> live.Told:
-    """Have Ansible ask on a cluster's submit host."""
+    """Have Ansible ask on a cluster's submit host; on the next of them where one is not reached."""
     words = SCHEDULERS[scheduler]
     if not words.limits_command:
         return live.Told(unanswered=f"{scheduler} does not tell its queues")
     commands = [[word.replace("{account}", ACCOUNT) for word in c] for c in (words.limits_command, *words.limits_more)]
     arguments = {"commands": commands, "environment": submit.environment}
-    host = submit.host or "hub[0]"
-    done, answer = _run_ansible(path, host, "hpchub_ask", arguments, vault_password_file)
-    if "stdout" not in answer or "error" not in answer:
+    told = live.Told()
+    for host in submit.hosts or ["hub[0]"]:
+        done, answer = _run_ansible(path, host, "hpchub_ask", arguments, vault_password_file)
+        if "stdout" in answer and "error" in answer:
+            return live.Told(unanswered=answer["error"]) if answer["error"] else live.read(scheduler, answer["stdout"])
         said = answer.get("msg") or next(iter((done.stderr + done.stdout).strip().splitlines()), "nothing")
-        return live.Told(unanswered=f"Ansible could not ask on {host}: {said}")
-    return live.Told(unanswered=answer["error"]) if answer["error"] else live.read(scheduler, answer["stdout"])
+        told = told if told.unanswered else live.Told(unanswered=f"Ansible could not ask on {host}: {said}")
+    return told
 
 
 def _ask_gates() -> tuple[ProfileList, dict[str, live.Told]]:

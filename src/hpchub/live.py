@@ -263,7 +263,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def to_yaml(entries: Mapping[str, Any]) -> str:
-    """Entries as they are pasted into an inventory."""
-    return yaml.dump(
-        dict(entries), Dumper=_Dumper, default_flow_style=None, sort_keys=False, width=1000, allow_unicode=True
-    )
+    """Entries as they are pasted into an inventory: a queue is a line, a profile a block."""
+    parts = [
+        yaml.dump({name: value}, Dumper=_Dumper, default_flow_style=style, sort_keys=False, width=110)
+        for (name, value), style in zip(entries.items(), (None, False), strict=True)
+    ]
+    return "\n".join(parts)
