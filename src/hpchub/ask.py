@@ -53,7 +53,8 @@ async def ask_all(gates: list[Gate], site: ProfileList) -> tuple[list[tuple[bool
     """All of them at once, in their order; and the warnings."""
     answers, told = await asyncio.gather(asyncio.gather(*map(ask, gates)), ask_limits(gates, site))
     problems, warnings = live.compare(site, told)
-    return answers, [f"warning: {problem}" for problem in problems + warnings]
+    unknown = [f"{name}: {answer.unanswered}" for name, answer in told.items() if answer.unanswered]
+    return answers, [f"warning: {line}" for line in [*problems, *warnings, *unknown]]
 
 
 def main(argv: list[str]) -> int:
