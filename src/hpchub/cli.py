@@ -40,19 +40,21 @@ HUB = Path("/etc/hpchub/hub.json")
 
 VALID, WRONG, UNUSABLE = 0, 1, 2
 
-_EPILOG = f"""\
+_PATH = f"""\
 PATH is an inventory, as ansible-playbook -i takes it, or a profile list (a .json file). Without it,
 {SLICE} is read: the list that every node of a cluster has.
 
+"""
+_CODES = """\
 exit codes:
   0  the description is valid
   1  the description is wrong; each line of the output names an entry, its bad value and what is valid
   2  the command cannot be carried out: wrong usage, no such file or profile, no Ansible, no answer of a scheduler
 """
-_LIVE = f"""\
+_LIVE = f"""{_PATH}\
 With --live the schedulers are asked for their queues and limits, which are compared with the description: a queue that
 is gone, a limit that is lower, a profile that could never start, jobs that are hidden from the hub. For an inventory,
-Ansible asks on each cluster's submit host. Without PATH, on the hub host, the hub's own gates are asked ({HUB}).
+Ansible asks on each cluster's submit host. Without PATH, on the hub host, the hub's own gates are asked.
 
 """
 _DISCOVER = """\
@@ -98,17 +100,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="hpchub", description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="hpchub", description=__doc__, epilog=_PATH + _CODES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"hpchub {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, help_text: str, run: Any, more: str = "") -> argparse.ArgumentParser:
+    def command(name: str, help_text: str, run: Any, more: str = _PATH) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
             help=help_text,
             description=f"{help_text[0].upper()}{help_text[1:]}.",
-            epilog=more + _EPILOG,
+            epilog=more + _CODES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(run=run)
