@@ -278,5 +278,5 @@ def test_the_inventory_asks_no_more_than_the_scheduler_gives(hub):
     """As root, who leaves nothing behind that the hub could not use."""
     found = json.loads(hub.check_output("/opt/hpchub/hub/current/bin/hpchub check --live --json"))
     assert (found["problems"], found["unanswered"]) == ([], {})
-    assert {queue["name"] for queue in found["queues"]["demo"]} >= {"interactive", "batch"}
+    assert "interactive" in {queue["name"] for queue in found["queues"]["demo"]}
     assert hub.check_output("find /run/jupyterhub ! -user jupyterhub") == ""
