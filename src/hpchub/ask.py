@@ -1,4 +1,6 @@
-"""Ask every gate of the hub's settings for its bulk query, and say what answered: one line for each cluster.
+"""Ask every gate of the hub's settings, and say what answered: one line for each cluster.
+
+Below them stands what the schedulers do not give as the inventory says it: warnings, see ``hpchub.live``.
 
 ``python -m hpchub.ask [SETTINGS]``, on the hub, as the hub's account. The exit code is 1 where one did not answer.
 """
@@ -9,10 +11,16 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hpchub import live
 from hpchub.gates import Gate, make_gate
+from hpchub.profiles import load_profile_list
 from hpchub.runtime import DEFAULT_SETTINGS
-from hpchub.schedulers import Unanswered
+from hpchub.schedulers import SCHEDULERS, Unanswered
+
+if TYPE_CHECKING:
+    from hpchub.profiles import ProfileList
 
 
 async def ask(gate: Gate) -> tuple[bool, str]:
@@ -24,17 +32,38 @@ async def ask(gate: Gate) -> tuple[bool, str]:
     return True, f"{gate.cluster}: the scheduler answers, and knows of {len(answer.splitlines())} jobs"
 
 
-async def ask_all(gates: list[Gate]) -> list[tuple[bool, str]]:
-    """All of them at once, in their order."""
-    return await asyncio.gather(*map(ask, gates))
+async def ask_limits(gates: list[Gate], site: ProfileList) -> dict[str, live.Told]:
+    """What each cluster's scheduler says of its queues, by the cluster's name."""
+
+    async def one(gate: Gate) -> live.Told:
+        cluster = site.cluster(gate.cluster)
+        if cluster is None:
+            return live.Told(unanswered="the profile list has no such cluster")
+        if not SCHEDULERS[cluster.scheduler].limits_command:
+            return live.Told(unanswered=f"{cluster.scheduler} does not tell its queues")
+        try:
+            return live.read(cluster.scheduler, await gate.limits())
+        except Unanswered as error:
+            return live.Told(unanswered=str(error))
+
+    return dict(zip([gate.cluster for gate in gates], await asyncio.gather(*map(one, gates)), strict=True))
+
+
+async def ask_all(gates: list[Gate], site: ProfileList) -> tuple[list[tuple[bool, str]], list[str]]:
+    """All of them at once, in their order; and the warnings."""
+    answers, told = await asyncio.gather(asyncio.gather(*map(ask, gates)), ask_limits(gates, site))
+    problems, warnings = live.compare(site, told)
+    unknown = [f"{name}: {answer.unanswered}" for name, answer in told.items() if answer.unanswered]
+    return answers, [f"warning: {line}" for line in [*problems, *warnings, *unknown]]
 
 
 def main(argv: list[str]) -> int:
     """Entry point; returns the exit code."""
     path = Path(argv[0] if argv else DEFAULT_SETTINGS)
     settings = json.loads(path.read_text())
-    answers = asyncio.run(ask_all([make_gate(name, gate) for name, gate in settings["gates"].items()]))
-    for _, line in answers:
+    gates = [make_gate(name, gate) for name, gate in settings["gates"].items()]
+    answers, warnings = asyncio.run(ask_all(gates, load_profile_list(settings["profiles_file"])))
+    for line in [*(line for _, line in answers), *warnings]:
         print(line)
     return 0 if all(ok for ok, _ in answers) else 1
 

@@ -215,7 +215,13 @@ def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
         command = [word.replace("{mark}", mark) for word in config.get(request["action"], [])]
         if not command:
             raise Refused(f"{request['action']} is not set up for {config['scheduler']} on this host")
-        return run([*command, *checked_job_id(request, config)], config)
+        result = run([*command, *checked_job_id(request, config)], config)
+        if request["action"] == "limits" and result["ok"]:
+            me = pwd.getpwuid(os.geteuid()).pw_name
+            for further in config.get("limits_more", []):
+                more = run([word.replace("{account}", me) for word in further], config)
+                result["stdout"] += more["stdout"] if more["ok"] else ""
+        return result
     account = permitted_user(request["user"], config)
     request["cluster"] = cluster
     command = ["sudo", "-n", "-u", account.pw_name, "--", JOB_PROGRAM]

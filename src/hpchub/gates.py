@@ -93,7 +93,18 @@ class Gate(ABC):
         Raises:
             Unanswered: there is none.
         """
-        answer = await self.request("query")
+        return await self._question("query")
+
+    async def limits(self) -> str:
+        """The limits commands' output.
+
+        Raises:
+            Unanswered: there is none.
+        """
+        return await self._question("limits")
+
+    async def _question(self, action: str) -> str:
+        answer = await self.request(action)
         # Some clients have no exit code for "I could not ask".
         if not answer.ok or (answer.stderr.strip() and not answer.stdout.strip()):
             raise Unanswered(str(answer))

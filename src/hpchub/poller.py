@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PRIVACY_INTERVAL = 300.0
+"""Seconds for which it is taken as known whether the scheduler hides jobs."""
+
 
 class Questions(Protocol):
     """What a poller needs of a gate."""
@@ -29,6 +32,9 @@ class Questions(Protocol):
 
     async def find(self, job_id: str) -> Answer:
         """See Gate.find."""
+
+    async def limits(self) -> str:
+        """See Gate.limits."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class Poller:
         self._next = 0.0
         self._running: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._hidden: tuple[str, str] | None = None
+        self._looked = -PRIVACY_INTERVAL
 
     async def snapshot(self, max_age: float) -> Snapshot:
         """An answer that is at most ``max_age`` seconds old.
@@ -98,7 +106,7 @@ class Poller:
         One question at a time. A job that is there makes the answer one that was cut off, and worth nothing.
 
         Raises:
-            Unanswered: it says neither, or there is a newer bulk answer by now.
+            Unanswered: it says neither, or hides jobs, or there is a newer bulk answer by now.
         """
         async with self._one_at_a_time:
             if self._snapshot is not snapshot:
@@ -108,7 +116,21 @@ class Poller:
             if job is not None and job.state is not JobState.ENDED and self._snapshot is snapshot:
                 self._snapshot = None
                 self._failed(f"its answer does not show job {job_id}, which is there ({job.detail})")
+            if job is None and (hidden := await self._privacy()):
+                raise Unanswered(f"{self.scheduler.name} shows no job {job_id}, and {hidden[0]}; {hidden[1]}")
             return job
+
+    async def _privacy(self) -> tuple[str, str] | None:
+        """What hides jobs from the hub's account, and the right that it needs: a hidden job looks like none."""
+        if time.monotonic() - self._looked >= PRIVACY_INTERVAL and self.scheduler.limits_command:
+            try:
+                self._hidden = self.scheduler.parse_privacy(await self._gate.limits())
+            except Unanswered as error:
+                log.warning("%s does not say whether it hides jobs: %s", self.scheduler.name, error)
+            self._looked = time.monotonic()
+            if self._hidden:
+                log.warning("%s %s; %s", self.scheduler.name, *self._hidden)
+        return self._hidden
 
     def _failed(self, why: object) -> None:
         self._failures += 1

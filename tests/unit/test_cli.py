@@ -7,6 +7,7 @@ import os
 import stat
 
 import pytest
+import yaml
 
 from hpchub import cli
 from hpchub.model import Site
@@ -202,3 +203,128 @@ def test_without_ansible(tmp_path, monkeypatch, capsys):
     (tmp_path / "site").mkdir()
     assert cli.main(["check", str(tmp_path / "site")]) == 2
     assert "an inventory is read with Ansible, which is not installed" in capsys.readouterr().err
+
+
+# Live. What Slurm says is in test_live; these stand for Ansible's answers to the two questions, and for a gate.
+
+LIMITS = """\
+PrivateData             = none
+PartitionName=short MaxTime=00:20:00 RootOnly=NO State=UP TotalNodes=2 MaxMemPerNode=UNLIMITED
+node|short|4|8192|(null)
+"""
+CLUSTERS = SITE.model_dump(mode="json")["clusters"]
+
+
+def live_ansible(tmp_path, monkeypatch, *, told, **report):
+    """Answers as the submit host where it is asked for limits, else with the report."""
+    report = {"problems": [], "warned": [], "profile_list": profile_list(SITE), "clusters": CLUSTERS, **report}
+    (tmp_path / "told").write_text(told)
+    asked = f'echo "$@" >> {tmp_path}/asked; case "$*" in *hpchub_ask*) cat {tmp_path}/told; exit;; esac\n'
+    return ansible(tmp_path, monkeypatch, asked + answer(**report))
+
+
+def told(stdout, error=""):
+    return "hub | SUCCESS => " + json.dumps({"stdout": stdout, "error": error})
+
+
+def test_check_live_of_an_inventory(tmp_path, monkeypatch, capsys):
+    inventory = live_ansible(tmp_path, monkeypatch, told=told(LIMITS.replace("00:20:00", "2-00:00:00")))
+    assert cli.main(["check", "--live", inventory]) == 0
+    assert capsys.readouterr().out == "demo: the scheduler answers, and has 1 queue\n"
+    assert "hub[0]" in (tmp_path / "asked").read_text()  # it submits itself
+
+
+def test_check_live_tells_differences(tmp_path, monkeypatch, capsys):
+    inventory = live_ansible(tmp_path, monkeypatch, told=told(LIMITS))
+    assert cli.main(["check", "--live", inventory]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[:2] == [
+        'hpc_clusters[0] (name "demo") queues[0] (name "short"): max_runtime "1:00:00" is more than the scheduler gives ("0:20:00"); lower it, or have the scheduler\'s limit raised',
+        'hpc_profiles[0] (key "small"): runtime "0:30:00" is more than queue "short" gives ("0:20:00"): it could never start; ask for at most 0:20:00',
+    ]
+    assert "3 problems" in printed.err
+    assert cli.main(["check", "--live", "--json", inventory]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["valid"], len(found["problems"]), found["unanswered"]) == (False, 3, {})
+    assert found["queues"]["demo"][0]["runtime"] == 1200
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (told("", "scontrol is not installed on login1"), "scontrol is not installed on login1"),
+        ('hub | UNREACHABLE! => {"msg": "Connection refused"}', "Ansible could not ask on hub[0]: Connection refused"),
+        ("", "Ansible could not ask on hub[0]: nothing"),
+        (told("PrivateData = none\n"), "scontrol shows no partitions"),
+    ],
+)
+def test_check_live_without_an_answer(tmp_path, monkeypatch, capsys, text, words):
+    inventory = live_ansible(tmp_path, monkeypatch, told=text)
+    assert cli.main(["check", "--live", inventory]) == 2
+    assert f"hpchub: demo: {words}" in capsys.readouterr().err
+    assert cli.main(["discover", "demo", inventory]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_check_live_of_what_is_wrong_in_itself_asks_nobody(tmp_path, monkeypatch, capsys):
+    problem = {"entry": "hpc_sso", "field": "x", "value": "", "message": "m", "valid": "v", "text": "hpc_sso: x m; v"}
+    inventory = live_ansible(tmp_path, monkeypatch, told="", problems=[problem], profile_list={})
+    assert cli.main(["check", "--live", inventory]) == 1
+    assert capsys.readouterr().out == "hpc_sso: x m; v\n"
+    assert "hpchub_ask" not in (tmp_path / "asked").read_text()
+
+
+def test_check_live_of_a_profile_list(profiles, capsys):
+    assert cli.main(["check", "--live", str(profiles)]) == 2
+    assert "name an inventory" in capsys.readouterr().err
+
+
+def test_check_live_on_the_hub(tmp_path, profiles, monkeypatch, capsys):
+    class Gate:
+        cluster = "demo"
+
+        async def limits(self):
+            return LIMITS
+
+    hub = tmp_path / "hub.json"
+    monkeypatch.setattr(cli, "HUB", hub)
+    assert cli.main(["check", "--live"]) == 2
+    assert "this is not the hub host" in capsys.readouterr().err
+    hub.write_text(json.dumps({"gates": {"demo": {}}, "profiles_file": str(profiles), "state_dir": str(tmp_path)}))
+    monkeypatch.setattr(cli.os, "geteuid", lambda: 990)
+    monkeypatch.setattr(cli, "make_gate", lambda name, settings: Gate())
+    assert cli.main(["check", "--live"]) == 1
+    assert "max_runtime" in capsys.readouterr().out
+    assert cli.main(["discover", "demo"]) == 0
+    assert "max_runtime: '0:20:00'" in capsys.readouterr().out
+
+
+def test_discover_needs_no_more_than_the_way_to_the_cluster(tmp_path, monkeypatch, capsys):
+    written = [{"name": "demo", "scheduler": "slurm", "submit": {"method": "ssh", "host": "login1"}}]
+    problem = {"entry": "hpc_clusters[0]", "field": "queues", "value": "", "message": "m", "valid": "v", "text": "t"}
+    inventory = live_ansible(
+        tmp_path, monkeypatch, told=told(LIMITS), clusters=written, problems=[problem], profile_list={}
+    )
+    assert cli.main(["discover", "demo", inventory]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["hpc_clusters"] == [
+        {**written[0], "queues": [{"name": "short", "max_cores": 4, "max_memory": "8G", "max_runtime": "0:20:00"}]}
+    ]
+    assert found["hpc_profiles"][0]["queue"] == "short"
+    assert cli.main(["discover", "demo", inventory, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["hpc_profiles"] == found["hpc_profiles"]
+
+
+@pytest.mark.parametrize(
+    ("clusters", "words"),
+    [
+        (None, "describe its name, scheduler and submit first"),
+        ([{"name": "dmeo"}], 'has no cluster "demo"; did you mean "dmeo"?'),
+        ([{"name": "demo", "scheduler": "slrum"}], 'scheduler "slrum" is not one; did you mean "slurm"?'),
+        ([{"name": "demo", "scheduler": "slurm", "submit": {"method": "ssh"}}], "does not say how to submit"),
+    ],
+)
+def test_discover_says_what_it_needs(tmp_path, monkeypatch, capsys, clusters, words):
+    inventory = live_ansible(tmp_path, monkeypatch, told="", clusters=clusters)
+    assert cli.main(["discover", "demo", inventory]) == 2
+    assert words in capsys.readouterr().err

@@ -206,3 +206,15 @@ def test_a_command_sees_nothing_of_our_environment(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CONFIGPROXY_AUTH_TOKEN", "secret")
     answer = gate.run([sys.executable, "-c", "import os; print(sorted(os.environ))"], {})
     assert "CONFIGPROXY_AUTH_TOKEN" not in answer["stdout"]
+
+
+def test_limits_are_all_commands_that_do_not_fail(config: dict[str, Any], tmp_path: Path) -> None:
+    more = [["sh", "-c", "echo half; exit 1"], ["nowhere"], ["echo", "asked by {account}"]]
+    (tmp_path / "demo.json").write_text(json.dumps({**config, "limits": ["echo", "first"], "limits_more": more}))
+    found = gate.serve_gate("demo", stream({"action": "limits"}))
+    assert found["ok"]
+    assert found["stdout"] == "first\nasked by alice\n"
+    (tmp_path / "demo.json").write_text(json.dumps({**config, "limits": ["false"], "limits_more": more}))
+    found = gate.serve_gate("demo", stream({"action": "limits"}))
+    assert not found["ok"]
+    assert found["stdout"] == ""

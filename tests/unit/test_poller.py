@@ -20,6 +20,7 @@ class Scheduler:
     def __init__(self) -> None:
         self.asked = 0
         self.output: str | Exception = LINE
+        self.told: str | Exception = "none"
         self.found = Answer(ok=True, exit=0, stdout=LINE.replace("|7|", "|8|"), stderr="", command=["squeue"], error="")
 
     async def query(self) -> str:
@@ -33,6 +34,11 @@ class Scheduler:
         self.asked += 1
         await asyncio.sleep(0)
         return self.found
+
+    async def limits(self) -> str:
+        if isinstance(self.told, Exception):
+            raise self.told
+        return f"PrivateData = {self.told}\n"
 
 
 def make(scheduler: Scheduler, interval: float = 0.0) -> Poller:
@@ -104,6 +110,27 @@ async def test_a_job_that_the_answer_does_not_show_is_asked_for() -> None:
     scheduler.found = dataclasses.replace(scheduler.found, ok=False, exit=1, stdout="", stderr=NONE)
     assert await poller.find("8", snapshot) is None
     assert await poller.snapshot(60.0) is snapshot
+
+
+async def test_a_job_that_may_be_hidden_is_not_gone() -> None:
+    scheduler = Scheduler()
+    scheduler.told = "jobs,usage"
+    poller = make(scheduler)
+    snapshot = await poller.snapshot(0.0)
+    scheduler.found = dataclasses.replace(scheduler.found, ok=False, exit=1, stdout="", stderr=NONE)
+    for _ in range(2):
+        with pytest.raises(Unanswered, match=r"hides the jobs of others from the hub's account .* operator"):
+            await poller.find("8", snapshot)
+        scheduler.told = "none"  # what was looked up is taken as known for a while
+
+
+async def test_a_scheduler_that_does_not_tell_its_settings_is_believed() -> None:
+    scheduler = Scheduler()
+    scheduler.told = Unanswered("not set up")
+    poller = make(scheduler)
+    snapshot = await poller.snapshot(0.0)
+    scheduler.found = dataclasses.replace(scheduler.found, ok=False, exit=1, stdout="", stderr=NONE)
+    assert await poller.find("8", snapshot) is None
 
 
 async def test_a_job_that_is_there_makes_the_answer_worthless() -> None:

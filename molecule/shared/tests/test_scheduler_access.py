@@ -272,3 +272,11 @@ def test_no_secret_in_a_process_list_or_environment(login, request_of):
         assert login.run("runuser --user bob -- cat /home/alice/.hpchub/%s.json", SESSION).rc != 0
     finally:
         request_of(action="cancel", user="alice", session=SESSION, job_id=job)
+
+
+def test_the_inventory_asks_no_more_than_the_scheduler_gives(hub):
+    """As root, who leaves nothing behind that the hub could not use."""
+    found = json.loads(hub.check_output("/opt/hpchub/hub/current/bin/hpchub check --live --json"))
+    assert (found["problems"], found["unanswered"]) == ([], {})
+    assert "interactive" in {queue["name"] for queue in found["queues"]["demo"]}
+    assert hub.check_output("find /run/jupyterhub ! -user jupyterhub") == ""

@@ -44,8 +44,8 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
 
     Returns:
         the content of ``/etc/hpchub/gate.d/CLUSTER.json``: argument vectors ``submit``, ``cancel``, ``query``,
-        ``find`` and ``limits``, the pattern of a job id, the Unix groups whose members' jobs the hub may submit, and
-        their least uid.
+        ``find`` and ``limits``, a list of them ``limits_more``, the pattern of a job id, the Unix groups whose
+        members' jobs the hub may submit, and their least uid.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     return {
@@ -55,6 +55,7 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "query": list(scheduler.query_command),
         "find": list(scheduler.find_command),
         "limits": list(scheduler.limits_command),
+        "limits_more": [list(command) for command in scheduler.limits_more],
         "job_id_pattern": scheduler.job_id_pattern,
         "permitted_groups": list(access.job_groups),
         "minimum_uid": access.minimum_uid,

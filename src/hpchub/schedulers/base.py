@@ -81,6 +81,7 @@ class QueueLimits:
         runtime: most time, in seconds; None is also no limit.
         gpus: most GPUs on one node.
         open: whether it takes jobs and starts them.
+        nodes: cores, memory in MiB and GPUs of each kind of node it has; empty where only the most is known.
     """
 
     name: str
@@ -89,6 +90,7 @@ class QueueLimits:
     runtime: int | None = None
     gpus: int | None = None
     open: bool = True
+    nodes: tuple[tuple[int, int, int], ...] = ()
 
 
 class Unanswered(Exception):
@@ -109,6 +111,11 @@ class Scheduler(ABC):
     """Says of the job whose id is its last argument what it is, or that there is none."""
     limits_command: tuple[str, ...] = ()
     """Lists the queues and what they give."""
+    limits_more: tuple[tuple[str, ...], ...] = ()
+    """Further commands whose outputs follow, where one does not say it all; of one that fails there is none.
+
+    ``{account}`` is the gate's account, from whom others' jobs may be hidden.
+    """
     job_id_pattern: str
     propagation = 30.0
     """Seconds for which a live job may be missing from the answer: after its submission, or while it changes state."""
@@ -161,6 +168,14 @@ class Scheduler(ABC):
             Unanswered: the output is not in the format that was asked for.
         """
         raise Unanswered(f"{self.name} does not tell its queues")
+
+    def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
+        """What hides other people's jobs from the gate's account, by the limits commands' output.
+
+        Returns:
+            What hides them and the right that the account needs, each as a part of a sentence; None where it sees all.
+        """
+        return None
 
     def explain(self, reason: str) -> str:
         """Why a job waits, in plain words; the scheduler's own word where none is known."""

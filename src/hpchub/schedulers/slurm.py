@@ -1,11 +1,12 @@
-"""Slurm. Source: the manual pages of sbatch, squeue and scancel of Slurm 22.05 and 24.11."""
+"""Slurm. Source: the manual pages of sbatch, squeue, scancel, scontrol and sinfo of Slurm 22.05 and 24.11."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
-from hpchub.schedulers.base import Job, JobState, Scheduler, Unanswered, job_name
+from hpchub.fields import seconds
+from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 
 if TYPE_CHECKING:
     from hpchub.model import Cluster, Profile
@@ -81,6 +82,18 @@ class Slurm(Scheduler):
         "--format={mark}|%i|%T|%r|%B|%S|%u|%j|%k",
     )
     find_command = (*query_command, "--jobs")
+    # Whether jobs are hidden is the configuration's word, which everybody may read. What a queue gives is said in two
+    # places: the partition has its limits, and sinfo the sizes of its nodes, one line for each size. Who sees hidden
+    # jobs all the same is in the database, where there is one.
+    limits_command = ("scontrol", "show", "config")
+    limits_more = (
+        ("scontrol", "--all", "--oneliner", "show", "partition"),
+        ("sinfo", "--noheader", "--all", "--exact", "--noconvert", "--format=node|%R|%c|%m|%G"),
+        (
+            *("sacctmgr", "--readonly", "--noheader", "--parsable2", "show", "user"),
+            *("where", "name={account}", "format=User,AdminLevel"),
+        ),
+    )
     job_id_pattern = r"[0-9]+"
 
     def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
@@ -151,6 +164,83 @@ class Slurm(Scheduler):
             raise Unanswered(f"squeue says neither yes nor no (exit code {code}): {(stderr or stdout).strip()[:200]!r}")
         return job
 
+    def parse_limits(self, stdout: str) -> list[QueueLimits]:
+        """One partition a line, ``KEY=VALUE`` by ``KEY=VALUE``, and one for each size of its nodes."""
+        sizes: dict[str, list[tuple[int, int, int]]] = {}
+        for line in stdout.splitlines():
+            if line.startswith("node|"):
+                found = re.fullmatch(r"node\|([^|]+)\|([0-9]+)\|([0-9]+)\|([^|]*)", line.rstrip())
+                if found is None:
+                    raise Unanswered(f"sinfo printed a line that is not complete: {line[:200]!r}")
+                if int(found[2]):  # a partition without nodes has a line of zeros
+                    sizes.setdefault(found[1], []).append((int(found[2]), int(found[3]), _gpus(found[4])))
+        config = dict(re.findall(r"^(\w+) *= (.*)$", stdout, flags=re.MULTILINE))
+        partitions = [
+            dict(re.findall(r"(\w+)=(\S*)", line)) for line in stdout.splitlines() if line.startswith("PartitionName=")
+        ]
+        if not partitions or any("MaxTime" not in partition for partition in partitions):
+            raise Unanswered("scontrol shows no partitions, or not all of them")
+        if not sizes and any(partition.get("TotalNodes") != "0" for partition in partitions):
+            raise Unanswered("sinfo shows no nodes")
+        return [_limits(partition, config, sizes.get(partition["PartitionName"], [])) for partition in partitions]
+
+    def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
+        """``PrivateData`` hides; who is an operator in Slurm's database sees it all the same."""
+        found = re.search(r"^PrivateData *= (.*)$", stdout, flags=re.MULTILINE)
+        hidden = [word for word in found[1].split(",") if word in ("jobs", "nodes", "partitions")] if found else []
+        if not hidden or re.search(r"^[^|\n]+\|(Operator|Administrator)$", stdout, flags=re.MULTILINE):
+            return None
+        right = "sacctmgr modify user where name=hpchub set adminlevel=Operator"
+        return (
+            f"hides the {' and '.join(hidden)} of others from the hub's account (PrivateData={','.join(hidden)})",
+            f"make it an operator ({right}), or take {' and '.join(hidden)} out of PrivateData in slurm.conf",
+        )
+
     def explain(self, reason: str) -> str:
         """A reason may carry a list after a comma, as in ``ReqNodeNotAvail, UnavailableNodes:n1``."""
         return _REASONS.get(reason.split(",", maxsplit=1)[0].strip(), reason)
+
+
+def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[tuple[int, int, int]]) -> QueueLimits:
+    """What a partition gives, of its own limits, the cluster's and its nodes' sizes the least."""
+    cores = _number(partition.get("MaxCPUsPerNode"))
+    # A partition's own limit of memory stands in place of the cluster's.
+    own = "MaxMemPerNode" in partition and _number(partition["MaxMemPerNode"]) is None
+    memory = config if own else partition
+    most, each = _number(memory.get("MaxMemPerNode")), _number(memory.get("MaxMemPerCPU"))
+    given = []
+    for has_cores, has_memory, gpus in dict.fromkeys(nodes):
+        node_cores = min(has_cores, cores or has_cores)
+        limits = (has_memory, most or has_memory, node_cores * each if each else has_memory)
+        given.append((node_cores, min(limits), gpus))
+    return QueueLimits(
+        name=partition["PartitionName"],
+        cores=max((size[0] for size in given), default=None),
+        memory=max((size[1] for size in given), default=None),
+        runtime=_seconds(partition["MaxTime"]),
+        gpus=max((size[2] for size in given), default=None),
+        open=partition.get("State") == "UP"
+        and partition.get("RootOnly") != "YES"
+        and partition.get("TotalNodes") != "0",
+        nodes=tuple(given),
+    )
+
+
+def _number(word: str | None) -> int | None:
+    """Of ``UNLIMITED``, 0 and what is not said: None."""
+    return int(word) or None if word and word.isdecimal() else None
+
+
+def _gpus(gres: str) -> int:
+    """``gpu:a100:2(S:0-1),gpu:v100:2,nic:1`` are 4."""
+    items = (item.split(":") for item in re.sub(r"\([^)]*\)", "", gres).split(","))
+    return sum(int(words[-1]) if words[-1].isdecimal() else 1 for words in items if words[0] == "gpu")
+
+
+def _seconds(time: str) -> int | None:
+    """``1-12:00:00`` or ``12:00:00``; None for ``UNLIMITED``."""
+    if not re.fullmatch(r"(?:[0-9]+-)?[0-9]+:[0-9]{2}:[0-9]{2}", time):
+        if time in ("UNLIMITED", "INFINITE"):
+            return None
+        raise Unanswered(f"scontrol printed a MaxTime that is none: {time[:40]!r}")
+    return seconds(time)

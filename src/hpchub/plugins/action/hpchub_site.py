@@ -1,7 +1,8 @@
 """``hpchub_site``: checks the site's description on the controller; no host is contacted.
 
 Fails with all problems at once, one a line. With ``report: true`` it does not fail but returns ``problems`` and
-``warnings``, as :meth:`hpchub.problems.Problem.as_dict` gives them, and ``profile_list`` where there are no problems.
+``warnings``, as :meth:`hpchub.problems.Problem.as_dict` gives them, ``profile_list`` where there are no problems, and
+``clusters`` as they are written, right or wrong.
 
 Ansible's main process loads this file before it starts workers, which then have the package already: what the filters
 use is imported here, once and for all of them.
@@ -9,6 +10,7 @@ use is imported here, once and for all of them.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -22,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 try:
     from hpchub import kernels, schedulers  # noqa: F401  (for the filters)
     from hpchub.inventory import duplicate_keys, misspelt_arguments, uncovered_names
-    from hpchub.model import Site, controller_files, looks_like_ours
+    from hpchub.model import Site, controller_files, looks_like_ours, plain
     from hpchub.problems import Problem, SiteError, Unresolved, show
     from hpchub.profiles import profile_list
 except ImportError as error:
@@ -61,6 +63,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result["problems"] = [problem.as_dict() for problem in problems]
             result["warned"] = [warning.as_dict() for warning in warnings]
             result["profile_list"] = {} if problems else profile_list(site)
+            written = plain(described.get("hpc_clusters"))
+            result["clusters"] = json.loads(json.dumps(written, default=lambda _: None))
         elif problems:
             result["failed"] = True
             result["msg"] = "\n".join([_headline(len(problems)), *map(str, problems)])

@@ -1,0 +1,60 @@
+"""Asking a scheduler by way of Ansible: the demo's inventory, and a login node that is this machine."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import yaml
+
+SCONTROL = """\
+case "$*" in
+"show config") echo "PrivateData             = none";;
+*partition*) echo "PartitionName=interactive MaxTime=06:00:00 State=UP TotalNodes=2 MaxMemPerNode=UNLIMITED";;
+esac
+"""
+
+
+@pytest.fixture
+def site(tmp_path, root):
+    """An inventory whose cluster has one queue less than it says, with a shorter time."""
+    inventory = tmp_path / "site"
+    shutil.copytree(root / "inventories" / "demo", inventory)
+    (tmp_path / "bin").mkdir()
+    for name, text in (("scontrol", SCONTROL), ("sinfo", "echo 'node|interactive|64|131072|(null)'\n")):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (inventory / "host_vars").mkdir()
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    (inventory / "host_vars" / "login1.yml").write_text(yaml.safe_dump(here))
+    clusters = inventory / "group_vars" / "all" / "clusters.yml"
+    path = f"{tmp_path}/bin:/usr/bin:/bin"
+    clusters.write_text(
+        clusters.read_text().replace("host: login1}", f"host: login1, environment: {{PATH: {json.dumps(path)}}}}}")
+    )
+    return inventory
+
+
+@pytest.mark.slow
+def test_the_submit_host_is_asked(ansible, site):
+    done = ansible("python", "-m", "hpchub.cli", "check", "--live", "--json", site)
+    assert done.returncode == 1, done.stdout + done.stderr
+    problems = [problem["text"] for problem in json.loads(done.stdout)["problems"]]
+    assert len(problems) == 4
+    assert 'queues[0] (name "interactive"): max_runtime "12:00:00" is more than the scheduler gives' in problems[0]
+    assert 'name "batch" is not a queue of the cluster\'s slurm' in problems[1]
+    assert problems[2].startswith('hpc_profiles[1] (key "medium"): runtime "8:00:00" is more than queue')
+    assert problems[3].startswith('hpc_profiles[2] (key "long"): queue "batch" is not')
+
+
+@pytest.mark.slow
+def test_what_is_discovered_is_right(ansible, site):
+    """As the administrator does it: the draft takes the place of what was there."""
+    done = ansible("python", "-m", "hpchub.cli", "discover", "demo", site)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = yaml.safe_load(done.stdout)
+    for name in ("clusters", "profiles"):
+        (site / "group_vars" / "all" / f"{name}.yml").write_text(yaml.safe_dump({f"hpc_{name}": found[f"hpc_{name}"]}))
+    done = ansible("python", "-m", "hpchub.cli", "check", "--live", site)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == "demo: the scheduler answers, and has 1 queue\n"
