@@ -52,6 +52,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     profile = Dict(help="What this session was granted, as the profile list had it when it started.")
 
     session = Unicode(help="This session's name, 16 hexadecimal digits: in the job's name and its files.")
+    submitted = Float(0.0, help="When its job was submitted, in seconds since 1970; 0 until then.")
     notebook_port = Integer(0, help="The port that the job has told; 0 until then.")
     notebook_host = Unicode(help="The node on which the notebook server listens; empty until its port is known.")
     launch_timeout = Float(
@@ -177,6 +178,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
                 raise StartError(f"The cluster {name} did not take the job: {detail}", reason="refused")
         self._seen = time.monotonic()
         self._patience = self.scheduler.propagation
+        self.submitted = time.time()
         self.save()
         self.log.info("%s: session %s is job %s on %s", self._log_name, self.session, self.job_id, name)
         return str(self.job_id)
@@ -291,7 +293,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         Raises:
             StartError: with what went wrong in words for the user.
         """
-        self.session = secrets.token_hex(8)
+        self.session, self.submitted = secrets.token_hex(8), 0.0
         self.notebook_host, self.notebook_port = "", 0
         self.ip, self.port = "0.0.0.0", 0  # noqa: S104 the proxy is on another host; the launcher chooses the port
         self.save()
@@ -359,15 +361,29 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         return self._url(self.notebook_host, self.notebook_port)
 
     async def _wait_until_running(self) -> None:
-        """Wait in the queue, however long it takes: a queue is not a failure."""
+        """Wait in the queue: no failure, but for as long as the profile says.
+
+        Raises:
+            StartError: the job has ended, or the scheduler still lets it wait.
+        """
         while True:
             status = await self.query_job_status(max_age=self.startup_poll_interval)
             if status == JobStatus.RUNNING and self._job and self._job.host:
                 return
             if status == JobStatus.NOTFOUND:
                 raise self._ended()
+            if status == JobStatus.PENDING and self.submitted and self._waited_too_long():
+                raise StartError(
+                    f"Your job {self.job_id} still waits in the queue {self.profile['queue']} of"
+                    f" {self.cluster['name']} after {self._profile.max_wait}, and was given up."
+                    " Try another profile, or this one at another time.",
+                    reason="waited",
+                )
             self._message = self._pending_message(status)
             await asyncio.sleep(self.startup_poll_interval)
+
+    def _waited_too_long(self) -> bool:
+        return time.time() - self.submitted > self._profile.max_wait_seconds
 
     def _pending_message(self, status: JobStatus) -> str:
         if not self.job_id:
@@ -466,7 +482,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     # -- what survives a restart of the hub
 
     def get_state(self) -> dict[str, Any]:
-        """Shape: ``{"session": …, "job_id": …, "host": …, "port": …}``, or empty where there is no session.
+        """Shape: ``{"session", "job_id", "submitted", "host", "port"}``, or empty where there is no session.
 
         The job's id is empty until its submission is answered, the port 0 until it is reported, the host empty until
         both are known.
@@ -476,6 +492,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         return {
             "session": self.session,
             "job_id": self.job_id,
+            "submitted": self.submitted,
             "host": self.notebook_host,
             "port": self.notebook_port,
         }
@@ -490,6 +507,8 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         self.job_id = job_id if re.fullmatch(self.scheduler.job_id_pattern, job_id) else ""
         self.notebook_host = str(state.get("host", ""))
         self.notebook_port = port if type(port) is int else 0
+        submitted = state.get("submitted")
+        self.submitted = submitted if isinstance(submitted, float) else 0.0
         self._seen = time.monotonic()
         self._patience = self.scheduler.propagation
         if not self.job_id:
@@ -498,7 +517,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     def clear_state(self) -> None:
         """Forget the session."""
         super().clear_state()
-        self.session = ""
+        self.session, self.submitted = "", 0.0
         self.notebook_host, self.notebook_port = "", 0
 
 

@@ -233,6 +233,8 @@ class Profile(Entry):
     """Memory of the whole job."""
     runtime: f.Runtime
     """Time after which the scheduler ends it."""
+    max_wait: f.Runtime = "7-00:00:00"
+    """Time after which a start is given up that still waits in the queue."""
     gpus: f.Gpus = 0
     """GPUs."""
     account: f.Account = ""
@@ -257,6 +259,11 @@ class Profile(Entry):
     def runtime_seconds(self) -> int:
         """The time in seconds."""
         return f.seconds(self.runtime)
+
+    @property
+    def max_wait_seconds(self) -> int:
+        """The longest wait in seconds."""
+        return f.seconds(self.max_wait)
 
 
 # Kernels

@@ -17,8 +17,8 @@ from hpchub.janitor import HubProxy
 from hpchub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.spawner import HPCProfilesSpawner
 
-QUEUE_LIMIT = 7 * 24 * 3600
-"""Seconds that a start may take in all. A job may wait in its queue; the time from its start has a limit of its own."""
+START_LIMIT = 366 * 24 * 3600
+"""Seconds that a start may take in all: no limit. The wait in the queue has its profile's, the rest one of its own."""
 
 
 def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
@@ -101,7 +101,7 @@ def _sessions(c: Any, settings: dict[str, Any], path: str) -> None:
     c.JupyterHub.concurrent_spawn_limit = 0  # jobs that wait in a queue are no load on the hub
     c.Spawner.hub_connect_url = settings["api_url"]
     c.Spawner.env_keep = []
-    c.Spawner.start_timeout = QUEUE_LIMIT
+    c.Spawner.start_timeout = START_LIMIT
     c.Spawner.http_timeout = 120
     c.Spawner.poll_interval = 30
     c.JupyterHub.default_url = "/hub/spawn"

@@ -178,7 +178,7 @@ async def test_the_session_is_saved_before_its_job_is_submitted(shared: Runtime,
     cluster.submit = submit
     start = asyncio.ensure_future(spawner.start())
     await asyncio.sleep(0.05)
-    assert saved[0]["job"] == {"session": spawner.session, "job_id": "", "host": "", "port": 0}
+    assert saved[0]["job"] == {"session": spawner.session, "job_id": "", "submitted": 0.0, "host": "", "port": 0}
     assert spawner.orm_spawner.state["job"]["job_id"] == "7"
     spawner._spawn_pending = True
     assert spawner.report(20001)
@@ -314,6 +314,18 @@ def test_what_was_saved_and_is_not_well_formed_stops_no_hub(shared: Runtime, sta
     spawner.clear_state()
     spawner.load_state(state)
     assert spawner.session == ""
+
+
+async def test_a_wait_in_the_queue_has_its_profiles_limit(shared: Runtime, cluster: Cluster) -> None:
+    """Counted from the submission, whichever process of the hub looks on; in silence nothing is given up."""
+    spawner = make({"submitted": time.time() - 7 * 24 * 3600 - 1})
+    cluster.away = True
+    waiting = asyncio.ensure_future(spawner.child_spawner._wait_until_running())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    cluster.away, cluster.jobs = False, [job(JobState.PENDING)]
+    with pytest.raises(StartError, match="after 7-00:00:00, and was given up"):
+        await waiting
 
 
 # -- after a restart
