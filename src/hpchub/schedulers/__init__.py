@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.lsf import LSF
+from hpchub.schedulers.moab import Moab
+from hpchub.schedulers.pbs import PBS
 from hpchub.schedulers.slurm import Slurm
+from hpchub.schedulers.torque import Torque
 
 if TYPE_CHECKING:
     from hpchub.model import Access, Cluster, Profile
@@ -31,7 +35,16 @@ __all__ = [
     "render_batch_script",
 ]
 
-SCHEDULERS: dict[str, Scheduler] = {scheduler.name: scheduler for scheduler in (Slurm(),)}
+SCHEDULERS: dict[str, Scheduler] = {
+    scheduler.name: scheduler
+    for scheduler in (
+        Slurm(),
+        Torque(),
+        Moab(),
+        PBS(),
+        LSF(),
+    )
+}
 
 _TEMPLATE_DIRECTORIES = (
     Path("/etc/hpchub/templates/batch"),
