@@ -6,6 +6,7 @@ The answers are those of LSF 10.1 as balsam, buildtest and Roddy quote them, and
 
 import datetime as dt
 import json
+import re
 
 import pytest
 
@@ -159,13 +160,16 @@ def test_what_the_library_says_first():
 
 
 def test_no_jobs():
-    assert LSF.parse_query('{"COMMAND":"bjobs","JOBS":0,"RECORDS":[]}') == {}
+    none = '{\n  "COMMAND":"bjobs",\n  "JOBS":0,\n  "RECORDS":[\n  ]\n}\n'
+    assert LSF.parse_query(none) == {} == LSF.parse_query("")
+    for said in ("No job found\n", "No unfinished job found\n", none):
+        assert re.search(LSF.no_jobs, said, re.MULTILINE)
+    assert not re.search(LSF.no_jobs, answer({"JOB_NAME": "No job found\nNo job found"}), re.MULTILINE)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("", id="nothing"),
         pytest.param("No job found\n", id="words"),
         pytest.param(answer({})[:-9], id="cut-off"),
         pytest.param(answer({}).replace('"JOBS": 1', '"JOBS": 2'), id="not-all"),

@@ -57,8 +57,8 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
 
     Returns:
         the content of ``/etc/hpchub/gate.d/CLUSTER.json``: argument vectors ``submit``, ``cancel``, ``query``,
-        ``find`` and ``limits``, the pattern of a job id, the Unix groups whose members' jobs the hub may submit, and
-        their least uid.
+        ``find`` and ``limits``, how the query says that there are no jobs, the pattern of a job id, the Unix groups
+        whose members' jobs the hub may submit, and their least uid.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     return {
@@ -66,6 +66,7 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "submit": list(scheduler.submit_command),
         "cancel": list(scheduler.cancel_command),
         "query": list(scheduler.query_command),
+        "no_jobs": scheduler.no_jobs,
         "find": list(scheduler.find_command),
         "limits": list(scheduler.limits_command),
         "job_id_pattern": scheduler.job_id_pattern,

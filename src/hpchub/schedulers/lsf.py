@@ -84,6 +84,7 @@ class LSF(Scheduler):
     submit_command = ("bsub",)
     cancel_command = ("bkill",)
     query_command = ("bjobs", "-json", "-a", "-u", "all", "-o", _FIELDS)
+    no_jobs = r'^No (?:unfinished )?job found|^ *"JOBS": *"?0"?,'
     find_command = ("bjobs", "-json", "-o", _FIELDS)
     limits_command = ("bqueues", "-l")
     job_id_pattern = r"[0-9]+"
@@ -128,6 +129,8 @@ class LSF(Scheduler):
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
         """The records, and how many they are. What LSF's library says while it waits for its server stands before."""
+        if not stdout.strip():
+            return {}
         found = read_json(re.sub(r"\A[^{]*^(?=\{)", "", stdout, flags=re.MULTILINE), "bjobs")
         records = found.get("RECORDS")
         if not isinstance(records, list) or str(found.get("JOBS")) != str(len(records)):

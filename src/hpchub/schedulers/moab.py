@@ -143,7 +143,7 @@ class Moab(Scheduler):
         said = f"{stdout}\n{stderr}"
         if re.search(rf"^ERROR: +invalid job specified(?:[ :(']+{re.escape(job_id)}[)']*)?\s*$", said, re.MULTILINE):
             return None
-        named = re.search(r"^job (\S+)", stdout, re.MULTILINE)
+        named = re.search(r"^(?:checking )?job (\S+)", stdout, re.MULTILINE)
         word = re.search(r"^State: (\S+)", stdout, re.MULTILINE)
         if code or named is None or named[1] != job_id or word is None:
             raise Unanswered(f"checkjob says neither yes nor no (exit code {code}): {said.strip()[:200]!r}")
