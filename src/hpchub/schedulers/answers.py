@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 import re
 from typing import Any
@@ -10,8 +11,10 @@ from xml.etree import ElementTree as ET
 
 from hpchub.schedulers.base import Unanswered
 
-_JSON_WORD = re.compile(r'"(?:[^"\\]|\\.)*"|[^\s{}\[\]:,"]+', re.DOTALL)
-_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
+_STRING = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
+_ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
+_WORD = re.compile(r'[^\s{}\[\]:,"]+')
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
@@ -24,11 +27,20 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found if len(found) == len(pairs) else Twice(found)
 
 
-def _repair(word: re.Match[str]) -> str:
-    text = word[0]
-    if not text.startswith('"'):
-        return text if _JSON_NUMBER.fullmatch(text) else json.dumps(text)
-    return re.sub(r"\\(u[0-9A-Fa-f]{4}|.)", lambda e: e[0] if len(e[1]) > 1 or e[1] in '"\\/bfnrt' else e[1], text)
+def _escape(found: re.Match[str]) -> str:
+    return found[0] if found[1][0] in '"\\/bfnrt' or found[1][1:] else found[1]
+
+
+@functools.lru_cache(maxsize=10_000)
+def _words(between: str) -> str:
+    return _WORD.sub(lambda word: word[0] if _NUMBER.fullmatch(word[0]) else json.dumps(word[0]), between)
+
+
+def _repair(text: str) -> str:
+    pieces = _STRING.split(text)  # strings, and what is before, between and behind them
+    pieces[::2] = map(_words, pieces[::2])
+    pieces[1::2] = [_ESCAPE.sub(_escape, string) if "\\" in string else string for string in pieces[1::2]]
+    return "".join(pieces)
 
 
 def read_json(text: str, command: str) -> dict[str, Any]:
@@ -39,9 +51,9 @@ def read_json(text: str, command: str) -> dict[str, Any]:
     Raises:
         Unanswered: it is not an object, or is cut off.
     """
-    for candidate in (text, _JSON_WORD.sub(_repair, text)):
+    for repair in (str, _repair):
         try:
-            found = json.loads(candidate, strict=False, object_pairs_hook=_pairs)
+            found = json.loads(repair(text), strict=False, object_pairs_hook=_pairs)
         except (ValueError, RecursionError):
             continue
         if isinstance(found, dict) and not isinstance(found, Twice):

@@ -71,11 +71,10 @@ def host(exec_host: str) -> str:
     return re.split(r"[/:+*]", exec_host.strip().strip("()"), maxsplit=1)[0]
 
 
-def variables(text: str) -> dict[str, str]:
-    r"""A variable list, as ``A=b,C=d``; a comma of a value's own is ``\,``. What is said twice is not in it."""
-    pairs = [pair.partition("=") for pair in re.split(r"(?<!\\),", text)]
-    names = [name for name, _, _ in pairs]
-    return {name: value for name, _, value in pairs if names.count(name) == 1}
+def tag(text: str) -> str:
+    r"""The tag of a variable list, as ``A=b,C=d``; a comma of a value's own is ``\,``. Empty where it is said twice."""
+    found = re.findall(rf"(?:^|(?<!\\),){TAG}=((?:[^,\\]|\\.)*)", text)
+    return found[0] if len(found) == 1 else ""
 
 
 def unknown_job(job_id: str, code: int, stderr: str) -> bool:
@@ -107,7 +106,8 @@ def _job(job_id: str, raw: Any) -> Job:
     letter = str(raw.get("job_state", ""))
     state = _STATES.get(letter, JobState.UNKNOWN)
     told = raw.get("Variable_List", "")
-    tags = variables(told) if isinstance(told, str) else told if isinstance(told, dict) else {}
+    if isinstance(told, dict):
+        told = "" if isinstance(told, Twice) else f"{TAG}={told.get(TAG, '')}"
     estimated = raw.get("estimated")
     start = estimated.get("start_time", "") if isinstance(estimated, dict) else raw.get("estimated.start_time", "")
     waits = state is JobState.PENDING
@@ -120,7 +120,7 @@ def _job(job_id: str, raw: Any) -> Job:
         start=moment(str(start)) if waits else "",
         name=str(raw.get("Job_Name", "")),
         user=str(raw.get("Job_Owner", "")).partition("@")[0],
-        comment="" if isinstance(tags, Twice) else str(tags.get(TAG, "")),
+        comment=tag(str(told)),
     )
 
 

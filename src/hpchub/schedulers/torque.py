@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hpchub.fields import seconds
 from hpchub.schedulers.answers import clock, mebibytes, read_xml, unclock, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
-from hpchub.schedulers.pbs import PENDING, RUNNING, TAG, host, last_line, plain, qsub_size, unknown_job, variables
+from hpchub.schedulers.pbs import PENDING, RUNNING, TAG, host, last_line, plain, qsub_size, tag, unknown_job
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -41,7 +41,7 @@ def _job(element: Element) -> Job:
     told = {child.tag: (child.text or "").strip() for child in element if fields.count(child.tag) == 1}
     letter = told.get("job_state", "")
     state = _STATES.get(letter, JobState.UNKNOWN)
-    name, comment = told.get("Job_Name", ""), variables(told.get("Variable_List", "")).get(TAG, "")
+    name, comment = told.get("Job_Name", ""), tag(told.get("Variable_List", ""))
     session = comment.rpartition("/")[2]
     return Job(
         id=told.get("Job_Id", ""),
