@@ -525,5 +525,27 @@ class SlurmJobSpawner(JobSpawner, batchspawner.SlurmSpawner):  # type: ignore[mi
     """A session's job under Slurm."""
 
 
-SPAWNERS: dict[str, type[JobSpawner]] = {"slurm": SlurmJobSpawner}
+class TorqueJobSpawner(JobSpawner, batchspawner.TorqueSpawner):  # type: ignore[misc]
+    """A session's job under Torque."""
+
+
+class MoabJobSpawner(JobSpawner, batchspawner.MoabSpawner):  # type: ignore[misc]
+    """A session's job under Moab."""
+
+
+class PBSJobSpawner(JobSpawner, batchspawner.PBSSpawner):  # type: ignore[misc]
+    """A session's job under PBS."""
+
+
+class LsfJobSpawner(JobSpawner, batchspawner.LsfSpawner):  # type: ignore[misc]
+    """A session's job under LSF."""
+
+
+SPAWNERS: dict[str, type[JobSpawner]] = {
+    "slurm": SlurmJobSpawner,
+    "torque": TorqueJobSpawner,
+    "moab": MoabJobSpawner,
+    "pbs": PBSJobSpawner,
+    "lsf": LsfJobSpawner,
+}
 """The spawner class of each scheduler."""

@@ -1,6 +1,7 @@
 """Which of a scheduler's own options a profile may carry: none that says again what the model says. No I/O.
 
-Source for Slurm: sbatch(1) of 22.05 and 24.11.
+Sources: sbatch(1) of Slurm 22.05 and 24.11; qsub(1B) of OpenPBS 23.06 and of Torque 6.1; the guide of Moab 9.1 on msub;
+bsub of LSF 10.1's command reference.
 """
 
 from __future__ import annotations
@@ -8,9 +9,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from hpchub.problems import listing
+
 _VALUE = r"[A-Za-z0-9_.,:=@/+*&|()\[\]-]*"
 _OPTION = re.compile(rf"--[a-z][a-z0-9-]*(?:={_VALUE})?|-[A-Za-z](?: ?(?!-){_VALUE})?")
 """One option with its value: no quotes, no shell characters, no second option behind a space."""
+_LETTER = re.compile(rf"-[A-Za-z](?: (?!-){_VALUE})?")
+"""The same where all names are one letter, its value apart: what is joined to a letter may be another option."""
+_NAME = re.compile(rf"-[A-Za-z][A-Za-z_]*(?: (?!-){_VALUE})?")
+"""The same where names are words behind one dash."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +29,19 @@ class Reserved:
             long option is that option for getopt_long, so every beginning of these is reserved as well.
         short: letters, likewise.
         values: patterns of values that are reserved for an option that is not.
+        words: words in the value of an option with one dash that are reserved, in small letters, likewise.
+        permitted: where they are said, all other options with one dash that there are.
+        form: what one option looks like.
+        example: a list of two of them.
     """
 
     long: dict[str, str]
     short: dict[str, str]
     values: dict[str, tuple[str, str]] = field(default_factory=dict)
+    words: dict[str, dict[str, str]] = field(default_factory=dict)
+    permitted: frozenset[str] = frozenset()
+    form: re.Pattern[str] = _OPTION
+    example: str = "[--exclusive, --qos=debug]"
 
 
 _SLURM = Reserved(
@@ -116,7 +131,109 @@ _SLURM = Reserved(
     values={"gres": (r"(?:.*,)?(?:gres[:/])?gpu\b.*", "gpus")},
 )
 
-RESERVED: dict[str, Reserved] = {"slurm": _SLURM, "multislurm": _SLURM}
+_QSUB = dict.fromkeys("CEFGIJNRSVXaefhijkoruvz", "") | {"A": "account", "q": "queue"}
+_RESOURCES = {
+    "cput": "runtime",
+    "mem": "memory",
+    "mpiprocs": "cores",
+    "ncpus": "cores",
+    "ngpus": "gpus",
+    "nodect": "cores",
+    "nodes": "cores",
+    "ompthreads": "cores",
+    "pcput": "runtime",
+    "pmem": "memory",
+    "ppn": "cores",
+    "procs": "cores",
+    "pvmem": "memory",
+    "select": "cores",
+    "vmem": "memory",
+    "walltime": "runtime",
+}
+_ATTRIBUTES = {"advres": "reservation", "block": "", "interactive": "", "sandbox": "", "stagein": "", "stageout": ""}
+
+_PBS = Reserved(
+    long={},
+    short=_QSUB,
+    words={"l": _RESOURCES | {"max_walltime": "runtime", "min_walltime": "runtime"}, "W": _ATTRIBUTES},
+    form=_LETTER,
+    example="[-l place=excl, -P physics]",
+)
+_TORQUE = Reserved(
+    long={},
+    short=_QSUB | dict.fromkeys("DPTbdtwx", "") | {"L": "cores"},
+    words={
+        "l": _RESOURCES
+        | {"epilogue": "", "feature": "node_constraint", "gpus": "gpus", "procct": "cores", "prologue": ""},
+        "W": _ATTRIBUTES,
+    },
+    form=_LETTER,
+    example="[-l qos=high, -m n]",
+)
+_MOAB = Reserved(
+    long={},
+    short=_TORQUE.short | {"s": ""},
+    words={
+        "l": _TORQUE.words["l"]
+        | {
+            "advres": "reservation",
+            "dmem": "memory",
+            "template": "",
+            "tpn": "cores",
+            "trigger": "",
+            "trig": "",
+            "ttc": "cores",
+            "wclimit": "runtime",
+        },
+        "W": _ATTRIBUTES | {"trig": "", "trigger": ""},
+    },
+    form=_LETTER,
+    example="[-l qos=high, -m n]",
+)
+_LSF_OURS = """
+    H I IS ISp ISs IX Ip Is J Jd K L V Z Zs b csm cwd e env eo h i is json jsdl jsdl_strict o oo outdir pack r rn rnc t
+    tty w yaml
+"""
+_LSF_OTHERS = """
+    B C D F G Lp N R S T a app core_isolation data eptl g hl m network ptl s sla smt sp step_cgroup ti u ul wa wt x
+"""
+_LSF = Reserved(
+    long={},
+    short=dict.fromkeys(re.findall(r"\w+", _LSF_OURS), "")
+    | {
+        "M": "memory",
+        "P": "account",
+        "U": "reservation",
+        "W": "runtime",
+        "We": "runtime",
+        "c": "runtime",
+        "gpu": "gpus",
+        "n": "cores",
+        "q": "queue",
+        "v": "memory",
+    },
+    words={
+        "R": {
+            "mem": "memory",
+            "ngpus": "gpus",
+            "ngpus_physical": "gpus",
+            "select": "node_constraint",
+            "span": "cores",
+        }
+    },
+    permitted=frozenset(re.findall(r"\w+", _LSF_OTHERS)),
+    form=_NAME,
+    example="[-x, -app jupyter]",
+)
+
+RESERVED: dict[str, Reserved] = {
+    "slurm": _SLURM,
+    "multislurm": _SLURM,
+    "torque": _TORQUE,
+    "moab": _MOAB,
+    "pbs": _PBS,
+    "lsf": _LSF,
+}
 
 
 def option_complaint(scheduler: str, option: str) -> tuple[str, str] | None:
@@ -129,11 +246,9 @@ def option_complaint(scheduler: str, option: str) -> tuple[str, str] | None:
     Returns:
         the complaint and what is valid, or None when it may stand.
     """
-    if not _OPTION.fullmatch(option):
-        return "is not a single option", "write each as an item of its own, as in [--exclusive, --qos=debug]"
-    reserved = RESERVED.get(scheduler)
-    if reserved is None:
-        return None
+    reserved = RESERVED.get(scheduler, Reserved(long={}, short={}))
+    if not reserved.form.fullmatch(option):
+        return "is not a single option", f"write each as an item of its own, as in {reserved.example}"
     if option.startswith("--"):
         name, _, value = option[2:].partition("=")
         taken = {full: words for full, words in reserved.long.items() if full.startswith(name)}
@@ -143,8 +258,12 @@ def option_complaint(scheduler: str, option: str) -> tuple[str, str] | None:
             if full.startswith(name) and re.fullmatch(pattern, value)
         }
     else:
-        name = option[1]
+        name = option[1] if reserved.form is _OPTION else option[1:].partition(" ")[0]
+        if reserved.permitted and name not in reserved.permitted | set(reserved.short):
+            return "is not an option that hpchub knows", f"known: {listing(sorted(reserved.permitted))}"
         taken = {name: reserved.short[name]} if name in reserved.short else {}
+        named = set(re.findall(r"[a-z_][a-z0-9_]*", option.partition(" ")[2].lower()))
+        taken |= {word: words for word, words in reserved.words.get(name, {}).items() if word in named}
     if not taken:
         return None
     fields = sorted({words for words in taken.values() if words})

@@ -139,6 +139,17 @@ def test_query_runs_the_configured_command(config: dict[str, Any]) -> None:
     assert answer["stdout"] == "all jobs\n"
 
 
+def test_a_scheduler_that_fails_where_there_are_no_jobs(config: dict[str, Any]) -> None:
+    config["query"] = [sys.executable, "-c", "import sys; sys.exit('No job found')"]
+    config["no_jobs"] = "^No job found"
+    (gate.CONFIG_DIRECTORY / "demo.json").write_text(json.dumps(config))
+    answer = gate.serve_gate("demo", stream({"action": "query"}))
+    assert (answer["ok"], answer["exit"], answer["stdout"], answer["stderr"]) == (True, 0, "", "")
+    config["query"] = [sys.executable, "-c", "import sys; sys.exit('LSF is down')"]
+    (gate.CONFIG_DIRECTORY / "demo.json").write_text(json.dumps(config))
+    assert not gate.serve_gate("demo", stream({"action": "query"}))["ok"]
+
+
 def test_each_query_has_a_mark_of_its_own(config: dict[str, Any]) -> None:
     config["query"] = [sys.executable, "-c", "import sys; print(sys.argv[1])", "--format={mark}|%i"]
     (gate.CONFIG_DIRECTORY / "demo.json").write_text(json.dumps(config))

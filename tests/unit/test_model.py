@@ -9,7 +9,7 @@ import re
 import pytest
 
 from hpchub.model import VARIABLES, Site, SiteError, plain
-from hpchub.options import option_complaint
+from hpchub.options import RESERVED, option_complaint
 from hpchub.problems import Unresolved, show
 
 GONE = object()
@@ -112,7 +112,7 @@ WRONG = [
     ("hpc_profiles.0.runtime", "8h", f'{SMALL}: runtime "8h" is not a time; write hours, minutes and seconds, as in "8:00:00"'),
     ("hpc_profiles.1.key", "small", 'hpc_profiles[1] (key "small"): key "small" is taken already by entry 0'),
     ("hpc_clusters.0.scheduler", "slrum", f'{CLUSTER}: scheduler "slrum" is unknown; did you mean "slurm"? available: slurm'),
-    ("hpc_clusters.0.scheduler", "torque", f'{CLUSTER}: scheduler "torque" is not available yet; available: slurm'),
+    ("hpc_clusters.0.scheduler", "uge", f'{CLUSTER}: scheduler "uge" is not available yet; available: slurm'),
     ("hpc_profiles.0.cores", 17, f'{SMALL}: cores 17 is above max_cores 16 of queue "interactive" of cluster "demo"; ask for at most 16'),
     ("hpc_profiles.0.memory", "1T", f'{SMALL}: memory "1T" is above max_memory "64G" of queue "interactive"'),
     ("hpc_profiles.0.runtime", "1-00:00:00", f'{SMALL}: runtime "1-00:00:00" is above max_runtime "12:00:00" of queue'),
@@ -416,6 +416,68 @@ def test_options_that_a_profile_may_carry(option):
 @pytest.mark.parametrize("option", ["", "x", "-", "--", "--a b", "-q debug -t 1", "-q -t", "--x='y'", "--x=$y", "--x=`y`", "--x=#y", "--x=\\y", "-q  x", "--X=1"])  # fmt: skip
 def test_what_is_not_one_option(option):
     assert option_complaint("slurm", option)[0] == "is not a single option"
+
+
+QSUB_RESERVED = [
+    "-N x", "-A x", "-q x", "-o /x", "-e /x", "-j n", "-k oe", "-S /bin/sh", "-v A=b", "-V", "-I", "-h", "-z", "-r y",
+ "-u root", "-a 1200", "-X", "-J 1-3", "-l walltime=1:00:00", "-l mem=1gb", "-l nodes=2", "-l NCPUS=8",
+    "-l qos=x,mem=1gb", "-l host=n1:ncpus=2", "-W block=true", "-W x=FLAGS:ADVRES:r", "-W stagein=a@b:c", "-l pmem=1gb",
+]  # fmt: skip
+RESERVED_BY = {
+    "pbs": [*QSUB_RESERVED, "-l select=2", "-l ngpus=8", "-l min_walltime=1"],
+    "torque": [*QSUB_RESERVED, "-t 1-3", "-l gpus=8", "-P root", "-d /", "-D /", "-x", "-L tasks=2", "-l prologue=/x"],
+    "moab": [*QSUB_RESERVED, "-t 1-3", "-E", "-l advres=r", "-l feature=ib", "-l trig=x", "-l wclimit=1", "-l TTC=4"],
+    "lsf": [
+        "-J x", "-Jd x", "-q x", "-n 4", "-W 10", "-M 1GB", "-P x", "-U r", "-gpu num=8", "-o x", "-oo x", "-e x", "-eo x",
+        "-env all", "-I", "-Is", "-K", "-H", "-r", "-rn", "-cwd /", "-L /bin/sh", "-R rusage[mem=4GB]", "-R span[ptile=1]",
+        "-R select[ib]", "-R rusage[lic=1:ngpus_physical=2]", "-i /etc/passwd", "-qnormal", "-n4", "-pack x", "-E /bin/x", "-Zs",
+    ],
+}  # fmt: skip
+PERMITTED_BY = {
+    "pbs": ["-l place=excl", "-l software=matlab", "-W group_list=phys", "-P physics", "-m n", "-M a@example.org", "-p 5"],
+    "torque": ["-l qos=high", "-l naccesspolicy=singlejob", "-W group_list=phys", "-m abe", "-p 10", "-n"],
+    "moab": ["-l qos=high", "-l partition=a", "-l naccesspolicy=singlejob", "-m n"],
+    "lsf": ["-x", "-app jupyter", "-sla gold", "-G physics", "-g /jupyter", "-R same[model]", "-R rusage[lic=1]", "-m n1", "-sp 10"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "option"), [(s, option) for s, options in RESERVED_BY.items() for option in options]
+)
+def test_options_that_the_model_sets_for_other_schedulers(scheduler, option):
+    assert option_complaint(scheduler, option)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "option"), [(s, option) for s, options in PERMITTED_BY.items() for option in options]
+)
+def test_options_that_a_profile_may_carry_for_other_schedulers(scheduler, option):
+    assert option_complaint(scheduler, option) is None
+
+
+@pytest.mark.parametrize("scheduler", PERMITTED_BY)
+@pytest.mark.parametrize("option", ["", "x", "-", "--", "--x=y", "-m n -V", "-m -V", "-m 'n'", '-m "n"', "-m $n", "-m `n`", "-m n#PBS", "-m n\\", "-m  n", "-m n;id", "-m n\n#PBS -V"])  # fmt: skip
+def test_what_is_not_one_option_of_other_schedulers(scheduler, option):
+    assert option_complaint(scheduler, option)[0] == "is not a single option"
+
+
+@pytest.mark.parametrize(("scheduler", "options"), PERMITTED_BY.items())
+def test_a_site_with_another_scheduler(scheduler, options):
+    site = changed("hpc_clusters.0.scheduler", scheduler)
+    assert problems(site)[0].endswith(f"as in {RESERVED[scheduler].example}")
+    for profile in site["hpc_profiles"]:
+        profile["options"] = options
+    assert Site.from_vars(site)
+
+
+def test_what_an_option_says_again():
+    assert option_complaint("pbs", "-l walltime=9:00:00") == (
+        "says again what runtime says",
+        "set runtime of the profile or its queue",
+    )
+    assert option_complaint("lsf", "-W 9:00")[0] == "says again what runtime says"
+    assert option_complaint("torque", "-mn")[1] == "write each as an item of its own, as in [-l qos=high, -m n]"
+    assert option_complaint("lsf", "-foo")[0] == "is not an option that hpchub knows"
 
 
 def test_the_schema_agrees_with_the_variables():

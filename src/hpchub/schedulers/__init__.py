@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.lsf import LSF
+from hpchub.schedulers.moab import Moab
+from hpchub.schedulers.pbs import PBS
 from hpchub.schedulers.slurm import Slurm
+from hpchub.schedulers.torque import Torque
 
 if TYPE_CHECKING:
     from hpchub.model import Access, Cluster, Profile
@@ -31,7 +35,16 @@ __all__ = [
     "render_batch_script",
 ]
 
-SCHEDULERS: dict[str, Scheduler] = {scheduler.name: scheduler for scheduler in (Slurm(),)}
+SCHEDULERS: dict[str, Scheduler] = {
+    scheduler.name: scheduler
+    for scheduler in (
+        Slurm(),
+        Torque(),
+        Moab(),
+        PBS(),
+        LSF(),
+    )
+}
 
 _TEMPLATE_DIRECTORIES = (
     Path("/etc/hpchub/templates/batch"),
@@ -44,8 +57,8 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
 
     Returns:
         the content of ``/etc/hpchub/gate.d/CLUSTER.json``: argument vectors ``submit``, ``cancel``, ``query``,
-        ``find`` and ``limits``, a list of them ``limits_more``, the pattern of a job id, the Unix groups whose
-        members' jobs the hub may submit, and their least uid.
+        ``find`` and ``limits``, a list of them ``limits_more``, how the query says that there are no jobs, the pattern
+        of a job id, the Unix groups whose members' jobs the hub may submit, and their least uid.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     return {
@@ -53,6 +66,7 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "submit": list(scheduler.submit_command),
         "cancel": list(scheduler.cancel_command),
         "query": list(scheduler.query_command),
+        "no_jobs": scheduler.no_jobs,
         "find": list(scheduler.find_command),
         "limits": list(scheduler.limits_command),
         "limits_more": [list(command) for command in scheduler.limits_more],

@@ -107,6 +107,8 @@ class Scheduler(ABC):
     """Takes the job's id as its last argument."""
     query_command: tuple[str, ...]
     """Lists all jobs at once, in a fixed format. ``{mark}`` is another 16 hexadecimal digits each time."""
+    no_jobs = ""
+    """A pattern of what the query command says where it takes it for a failure that there are no jobs."""
     find_command: tuple[str, ...]
     """Says of the job whose id is its last argument what it is, or that there is none."""
     limits_command: tuple[str, ...] = ()

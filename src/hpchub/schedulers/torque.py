@@ -1,0 +1,143 @@
+"""Torque. Source: the administrator's guides of Torque 4.2 and 6.1, and its manual pages.
+
+The hub's account has to see everybody's jobs: it is an operator, or the server has ``query_other_jobs = True``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from hpchub.fields import seconds
+from hpchub.schedulers.answers import clock, mebibytes, read_xml, unclock, whole
+from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.pbs import PENDING, RUNNING, TAG, host, last_line, plain, qsub_size, tag, unknown_job
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+    from hpchub.model import Cluster, Profile
+
+_STATES = PENDING | RUNNING | dict.fromkeys("EC", JobState.ENDED)
+_DETAILS = {
+    "C": "completed",
+    "E": "exiting",
+    "H": "held",
+    "Q": "queued",
+    "R": "running",
+    "S": "suspended",
+    "T": "in transit",
+    "W": "waiting",
+}
+
+
+def _short(session: str) -> str:
+    """15 characters, as many as a name had in Torque's old versions; the session is in the job's variables."""
+    return job_name(session)[:15]
+
+
+def _job(element: Element) -> Job:
+    fields = [child.tag for child in element]
+    told = {child.tag: (child.text or "").strip() for child in element if fields.count(child.tag) == 1}
+    letter = told.get("job_state", "")
+    state = _STATES.get(letter, JobState.UNKNOWN)
+    name, comment = told.get("Job_Name", ""), tag(told.get("Variable_List", ""))
+    session = comment.rpartition("/")[2]
+    return Job(
+        id=told.get("Job_Id", ""),
+        state=state,
+        detail=_DETAILS.get(letter, letter),
+        reason=told.get("comment", "").removeprefix("Not Running: ") if state is JobState.PENDING else "",
+        host=host(told.get("exec_host", "")),
+        name=job_name(session) if name == _short(session) else name,
+        user=told.get("Job_Owner", "").partition("@")[0],
+        comment=comment,
+    )
+
+
+class Torque(Scheduler):
+    """Torque's words."""
+
+    name = "torque"
+    submit_command = ("qsub",)
+    cancel_command = ("qdel",)
+    query_command = ("qstat", "-x")
+    find_command = ("qstat", "-x")
+    limits_command = ("qstat", "-Q", "-f")
+    job_id_pattern = r"[0-9]+(?:\.[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)?"
+
+    def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
+        """See Scheduler.directives.
+
+        A reservation is one of Maui's or Moab's. ``node_constraint`` are properties of the node, as ``ib:bigmem``. The
+        script itself writes the log: Torque's comes only when the job has ended.
+        """
+        nodes = f"nodes=1:ppn={profile.cores}"
+        if profile.gpus:
+            nodes += f":gpus={profile.gpus}"
+        if profile.node_constraint:
+            nodes += f":{profile.node_constraint}"
+        found = [
+            f"-N {_short(session)}",
+            f"-v {TAG}={comment}",
+            f"-q {profile.queue}",
+            f"-l {nodes}",
+            f"-l mem={qsub_size(profile.memory)}",
+            f"-l walltime={clock(seconds(profile.runtime))}",
+            "-r n",
+            "-j oe",
+            "-o /dev/null",
+            "-S /bin/bash",
+        ]
+        if profile.account:
+            found.append(f"-A {profile.account}")
+        if profile.reservation:
+            found.append(f"-W x=FLAGS:ADVRES:{profile.reservation}")
+        return found + list(profile.options)
+
+    def parse_submit(self, stdout: str) -> str:
+        """``qsub`` prints the id, as ``123.server``, in its last line."""
+        return last_line(self.job_id_pattern, stdout, "qsub")
+
+    def parse_query(self, stdout: str) -> dict[str, Job]:
+        """``qstat -x`` prints nothing at all where there are no jobs."""
+        if not stdout.strip():
+            return {}
+        data = read_xml(stdout, "qstat")
+        jobs = [_job(element) for element in data]
+        found = {job.id: job for job in jobs}
+        if data.tag != "Data" or {element.tag for element in data} - {"Job"} or "" in found or len(found) < len(jobs):
+            raise Unanswered(f"qstat printed something else than was asked for: {stdout[:200]!r}")
+        return found
+
+    def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
+        """A completed job is known for ``keep_completed`` seconds."""
+        if unknown_job(job_id, code, stderr):
+            return None
+        if not code and (job := self.parse_query(stdout).get(job_id)):
+            return job
+        raise Unanswered(f"qstat says neither yes nor no (exit code {code}): {(stderr or stdout).strip()[:200]!r}")
+
+    def parse_limits(self, stdout: str) -> list[QueueLimits]:
+        """A paragraph a queue, ``Queue: NAME`` and then ``    NAME = VALUE``; a job's most is in ``resources_max``."""
+        found = []
+        for paragraph in re.split(r"^Queue: ", stdout, flags=re.MULTILINE)[1:]:
+            name, _, rest = paragraph.partition("\n")
+            told = dict(re.findall(r"^ +([\w.]+) = (.*?) *$", rest, flags=re.MULTILINE))
+            ppn = re.search(r"ppn=([0-9]+)", told.get("resources_max.nodes", ""))
+            found.append(
+                QueueLimits(
+                    name=name.strip(),
+                    cores=whole(ppn[1] if ppn else told.get("resources_max.ncpus", "")),
+                    memory=mebibytes(told.get("resources_max.mem", "")),
+                    runtime=unclock(told.get("resources_max.walltime", "")),
+                    open=(told.get("enabled"), told.get("started")) == ("True", "True"),
+                )
+            )
+        if not found:
+            raise Unanswered(f"qstat printed no queues: {stdout[:200]!r}")
+        return found
+
+    def explain(self, reason: str) -> str:
+        """A reason is the comment that the scheduler gives the job."""
+        return plain(reason)

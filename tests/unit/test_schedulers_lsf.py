@@ -1,0 +1,265 @@
+"""LSF: directives, job ids, answers.
+
+The answers are those of LSF 10.1 as balsam, buildtest and Roddy quote them, and as IBM's command reference shows
+``bqueues -l``, with other names in them.
+"""
+
+import datetime as dt
+import json
+import re
+
+import pytest
+
+from hpchub.schedulers import SCHEDULERS, JobState, Unanswered
+
+LSF = SCHEDULERS["lsf"]
+TAG = f"hpchub/hub.example/alice/{'a' * 16}"
+RECORD = {
+    "JOBID": "806290",
+    "JOBINDEX": "0",
+    "STAT": "RUN",
+    "USER": "alice",
+    "EXEC_HOST": "2*tbi-cn019",
+    "ESTIMATED_START_TIME": "",
+    "JOB_NAME": f"hpchub-{'a' * 16}",
+    "JOB_DESCRIPTION": TAG,
+    "PEND_REASON": "",
+}
+
+
+def answer(*changes):
+    records = [{**RECORD, **change} for change in changes]
+    return json.dumps({"COMMAND": "bjobs", "JOBS": len(records), "RECORDS": records}, indent=2) + "\n"
+
+
+def one(**changes):
+    (job,) = LSF.parse_query(answer(changes)).values()
+    return job
+
+
+def test_directives(profile, cluster):
+    found = LSF.directives(
+        profile(
+            runtime="1:00:01", gpus=1, account="phys", reservation="user1", node_constraint="ib&&big", options=["-x"]
+        ),
+        cluster,
+        session="a" * 16,
+        comment=TAG,
+    )
+    assert found == [
+        "-J hpchub-aaaaaaaaaaaaaaaa",
+        f'-Jd "{TAG}"',
+        "-q interactive",
+        "-n 2",
+        '-R "select[ib&&big] span[hosts=1] rusage[mem=4GB/host]"',
+        "-M 4GB",
+        "-W 1:01",
+        "-rn",
+        '-env "none"',
+        "-o .hpchub/logs/%J.log",
+        '-gpu "num=1"',
+        "-P phys",
+        "-U user1",
+        "-x",
+    ]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Job <806290> is submitted to queue <normal>.\n",
+        "Job <806290> is submitted to default queue <normal>.\n",
+        "Cannot connect to LSF. Please wait ...\nJob <806290> is submitted to queue <normal>.\n",
+    ],
+)
+def test_job_id(output):
+    assert LSF.parse_submit(output) == "806290"
+
+
+@pytest.mark.parametrize(
+    "output",
+    ["", "806290", "Request aborted by esub. Job not submitted.", "Job <8> is submitted to queue <a>.\nbye",
+     "Job <$(id)> is submitted to queue <a>."],
+)  # fmt: skip
+def test_job_id_that_is_none(output):
+    with pytest.raises(Unanswered, match="no job id"):
+        LSF.parse_submit(output)
+
+
+@pytest.mark.parametrize(
+    ("exec_host", "host"),
+    [
+        ("tbi-cn019:tbi-cn019", "tbi-cn019"),
+        ("4*node-1.example.org:2*node2", "node-1.example.org"),
+        ("node1@cluster2", "node1"),
+        ("-", ""),
+        ("", ""),
+    ],
+)
+def test_a_running_job(exec_host, host):
+    job = one(EXEC_HOST=exec_host)
+    assert (job.id, job.state, job.detail, job.host) == ("806290", JobState.RUNNING, "RUN", host)
+    assert job.session("hub.example") == "a" * 16
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"USER": "bob"}, {"JOB_NAME": "mine"}, {"JOB_DESCRIPTION": ""}, {"JOB_DESCRIPTION": f"{TAG}\n{TAG}"}],
+    ids=["of-another", "another-name", "no-description", "two-lines"],
+)
+def test_a_job_that_is_not_the_sessions(other):
+    assert one(**other).session("hub.example") == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "state"),
+    [
+        *((word, JobState.PENDING) for word in ("PEND", "PSUSP", "WAIT", "PROV")),
+        *((word, JobState.RUNNING) for word in ("RUN", "USUSP", "SSUSP")),
+        *((word, JobState.ENDED) for word in ("DONE", "EXIT")),
+        *((word, JobState.UNKNOWN) for word in ("UNKWN", "ZOMBI", "NEWWORD")),
+    ],
+)
+def test_states(word, state):
+    assert one(STAT=word).state is state
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("New job is waiting for scheduling;", "the scheduler has not looked at it yet"),
+        (
+            "User has reached the per-user job slot limit of the queue;",
+            "you, your group or the queue use as many cores",
+        ),
+        ("Job's requirements for resource reservation (mem) not satisfied;", "no node has enough"),
+        ("Job was suspended by LSF admin or root while pending;", "it is held"),
+        ("Something new", "Something new"),
+    ],
+)
+def test_a_waiting_job(reason, words):
+    job = one(STAT="PEND", PEND_REASON=reason, EXEC_HOST="")
+    assert job.reason == reason.rstrip(";")
+    assert LSF.explain(job.reason).startswith(words)
+
+
+def test_an_estimated_start_has_no_year():
+    soon = dt.datetime.now().replace(second=0, microsecond=0) + dt.timedelta(days=2)  # noqa: DTZ005 as LSF prints it
+    text = soon.strftime("%b %e %H:%M")
+    assert one(STAT="PEND", ESTIMATED_START_TIME=f"{text} E").start == soon.isoformat()
+    assert one(STAT="PEND", ESTIMATED_START_TIME="-").start == ""
+
+
+def test_arrays_and_odd_names():
+    jobs = LSF.parse_query(answer({"JOBINDEX": "1"}, {"JOBINDEX": "2"}, {"JOBID": "7", "JOB_NAME": '"},{"\n\u2028'}))
+    assert list(jobs) == ["806290[1]", "806290[2]", "7"]
+
+
+def test_what_the_library_says_first():
+    assert LSF.parse_query("Cannot connect to LSF. Please wait ...\n" * 2 + answer({}))["806290"]
+
+
+def test_no_jobs():
+    none = '{\n  "COMMAND":"bjobs",\n  "JOBS":0,\n  "RECORDS":[\n  ]\n}\n'
+    assert LSF.parse_query(none) == {} == LSF.parse_query("")
+    for said in ("No job found\n", "No unfinished job found\n", none):
+        assert re.search(LSF.no_jobs, said, re.MULTILINE)
+    assert not re.search(LSF.no_jobs, answer({"JOB_NAME": "No job found\nNo job found"}), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("No job found\n", id="words"),
+        pytest.param(answer({})[:-9], id="cut-off"),
+        pytest.param(answer({}).replace('"JOBS": 1', '"JOBS": 2'), id="not-all"),
+        pytest.param(answer({}, {}), id="one-twice"),
+        pytest.param(answer({"JOBID": ""}), id="no-id"),
+        pytest.param('{"COMMAND":"bjobs","JOBS":1,"RECORDS":[7]}', id="no-record"),
+        pytest.param("LSF is down. Please wait ...\n", id="down"),
+    ],
+)
+def test_an_answer_that_is_none(text):
+    with pytest.raises(Unanswered):
+        LSF.parse_query(text)
+
+
+def test_a_record_that_says_something_twice_is_no_ones():
+    job = LSF.parse_query(answer({}).replace('"USER": "alice"', '"USER": "alice", "USER": "bob"'))["806290"]
+    assert (job.state, job.user) == (JobState.UNKNOWN, "")
+
+
+NOT_FOUND = '{"COMMAND":"bjobs","JOBS":1,"RECORDS":[{"JOBID":"806290","ERROR":"Job <806290> is not found"}]}'
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr"),
+    [(255, "", "Job <806290> is not found\n"), (255, "Job <806290> is not found\n", ""), (0, NOT_FOUND, "")],
+)
+def test_a_job_that_is_not_known(code, stdout, stderr):
+    assert LSF.parse_find("806290", code, stdout, stderr) is None
+
+
+def test_finding_a_job():
+    assert LSF.parse_find("806290", 0, answer({"STAT": "EXIT"}), "").state is JobState.ENDED
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr"),
+    [
+        (0, "", ""),
+        (255, "", "Job <8062901> is not found"),
+        (255, "", "LSF is down. Please wait ..."),
+        (0, answer({"JOB_NAME": "Job <806290> is not found"})[:-9], ""),
+        (0, answer({"JOBID": "7"}), ""),
+        (1, answer({}), ""),
+        (0, NOT_FOUND.replace('{"JOBID":"806290"', '{"JOBID":"7"'), ""),
+    ],
+)
+def test_finding_says_nothing(code, stdout, stderr):
+    with pytest.raises(Unanswered):
+        LSF.parse_find("806290", code, stdout, stderr)
+
+
+def test_limits():
+    queues = LSF.parse_limits(
+        """
+QUEUE: normal
+  -- For normal low priority jobs.  This is the default queue.
+
+PARAMETERS/STATISTICS
+PRIO NICE STATUS          MAX JL/U JL/P JL/H NJOBS  PEND   RUN SSUSP USUSP  RSV
+ 30   20  Open:Active       -    -    -    -     0     0     0     0     0    0
+Interval for a host to accept two jobs is 0 seconds
+
+DEFAULT LIMITS:
+ RUNLIMIT
+ 60.0 min
+
+MAXIMUM LIMITS:
+ RUNLIMIT
+ 120.0 min of hostA
+
+ TASKLIMIT
+ 1 4 8
+ FILELIMIT DATALIMIT STACKLIMIT CORELIMIT   MEMLIMIT  SWAPLIMIT PROCESSLIMIT THREADLIMIT
+  20000 K   20000 K    2048 K     20000 K      64 G        1 G        16          32
+
+SCHEDULING PARAMETERS
+           r15s   r1m  r15m   ut      pg    io   ls    it    tmp    swp    mem
+ loadSched   -     -     -     -       -     -    -     -     -      -      -
+
+--------------------------------------------------------------------------------
+
+QUEUE: night
+PARAMETERS/STATISTICS
+PRIO NICE STATUS          MAX JL/U JL/P JL/H NJOBS  PEND   RUN SSUSP USUSP  RSV
+ 30   20  Closed:Inact_Win  -    -    -    -     0     0     0     0     0    0
+"""
+    )
+    assert [(q.name, q.cores, q.memory, q.runtime, q.open) for q in queues] == [
+        ("normal", 8, 65536, 7200, True),
+        ("night", None, None, None, False),
+    ]
+    with pytest.raises(Unanswered):
+        LSF.parse_limits("LSF is down")

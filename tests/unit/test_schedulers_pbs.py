@@ -1,0 +1,300 @@
+"""PBS: directives, job ids, answers.
+
+The answers are those of OpenPBS 19.0 and 20.0 and of PBS 2022.1, as the documents of OpenPBS's issues 1255 and 2677, of
+buildtest, of psi/j and of it4i's tools quote them, with other names in them.
+"""
+
+import json
+
+import pytest
+
+from hpchub.schedulers import SCHEDULERS, JobState, Unanswered
+
+PBS = SCHEDULERS["pbs"]
+TAG = f"hpchub/hub.example/alice/{'a' * 16}"
+RUNNING = """{
+    "timestamp":1664911414,
+    "pbs_version":"19.0.0",
+    "pbs_server":"pbs",
+    "Jobs":{
+        "157.pbs":{
+            "Job_Name":"hpchub-aaaaaaaaaaaaaaaa",
+            "Job_Owner":"alice@login1.example.org",
+            "job_state":"R",
+            "queue":"workq",
+            "server":"pbs",
+            "Checkpoint":"u",
+            "ctime":"Tue Oct  4 21:23:20 2022",
+            "Error_Path":"login1:/home/alice/hpchub.e157",
+            "exec_host":"charon24/0*2+charon21/0*2",
+            "exec_host2":"charon24.nti.tul.cz:15002/0*2+charon21.nti.tul.cz:15002/0*2",
+            "exec_vnode":"(charon24:ncpus=2:mem=4194304kb)+(charon21:ncpus=2:mem=4194304kb)",
+            "Hold_Types":"n",
+            "Join_Path":"oe",
+            "Resource_List":{
+                "mem":"4gb",
+                "ncpus":2,
+                "walltime":"08:00:00"
+            },
+            "substate":42,
+            "Variable_List":{
+                "PBS_O_HOME":"/home/alice",
+                "PBS_O_LANG":"C.UTF-8",
+                "HPCHUB_TAG":"hpchub/hub.example/alice/aaaaaaaaaaaaaaaa"
+            },
+            "comment":"Job run at Tue Oct 04 at 21:23 on (charon24:ncpus=2:mem=4194304kb)"
+        }
+    }
+}
+"""
+
+
+def answer(**jobs):
+    """What ``qstat -f -F json`` prints of jobs that differ from the one above."""
+    document = json.loads(RUNNING)
+    (job,) = document["Jobs"].values()
+    document["Jobs"] = {name.replace("_", "."): {**job, **changes} for name, changes in jobs.items()}
+    return json.dumps(document)
+
+
+def test_directives(profile, cluster):
+    found = PBS.directives(
+        profile(runtime="1-00:30:00", gpus=1, account="phys", node_constraint="ib=True", options=["-l place=excl"]),
+        cluster,
+        session="a" * 16,
+        comment=TAG,
+    )
+    assert found == [
+        "-N hpchub-aaaaaaaaaaaaaaaa",
+        f"-v HPCHUB_TAG={TAG}",
+        "-q interactive",
+        "-l select=1:ncpus=2:mem=4gb:ngpus=1:ib=True",
+        "-l walltime=24:30:00",
+        "-r n",
+        "-j oe",
+        "-o /dev/null",
+        "-S /bin/bash",
+        "-A phys",
+        "-l place=excl",
+    ]
+
+
+def test_a_reservation_is_a_queue(profile, cluster):
+    found = PBS.directives(profile(reservation="R123"), cluster, session="a" * 16, comment=TAG)
+    assert [line for line in found if line.startswith("-q")] == ["-q R123"]
+
+
+@pytest.mark.parametrize(
+    ("output", "job"),
+    [("123.pbs\n", "123.pbs"), ("qsub: note\n7.head-1.example.org\n", "7.head-1.example.org"), ("9", "9")],
+)
+def test_job_id(output, job):
+    assert PBS.parse_submit(output) == job
+
+
+@pytest.mark.parametrize(
+    "output", ["", "qsub: waiting", "123[].pbs", "123.pbs; id", "$(id)", "123.", "12.a\nhello", "-1.a"]
+)
+def test_job_id_that_is_none(output):
+    with pytest.raises(Unanswered, match="no job id"):
+        PBS.parse_submit(output)
+
+
+def test_a_running_job():
+    job = PBS.parse_query(RUNNING)["157.pbs"]
+    assert (job.state, job.detail, job.host, job.user) == (JobState.RUNNING, "running", "charon24", "alice")
+    assert (job.reason, job.start) == ("", "")
+    assert job.session("hub.example") == "a" * 16
+    assert job.session("other.example") == ""
+
+
+def test_a_waiting_job():
+    job = PBS.parse_query(
+        answer(
+            j7_pbs={
+                "job_state": "Q",
+                "exec_host": "",
+                "comment": "Not Running: Insufficient amount of resource: ncpus (R: 2 A: 0 T: 8)",
+                "estimated": {"start_time": "Tue Oct  4 22:00:00 2022", "exec_vnode": "(n1:ncpus=2)"},
+            }
+        ).replace("j7", "7")
+    )["7.pbs"]
+    assert (job.state, job.detail, job.host, job.start) == (JobState.PENDING, "queued", "", "2022-10-04T22:00:00")
+    assert job.reason == "Insufficient amount of resource: ncpus (R: 2 A: 0 T: 8)"
+    assert PBS.explain(job.reason) == "no node has enough of what it needs free right now"
+
+
+@pytest.mark.parametrize(
+    ("comment", "words"),
+    [
+        ("User has reached server running job limit.", "you, your group or the queue run as many jobs as they may"),
+        ("Job would conflict with reservation or top job", "other jobs come first"),
+        ("Queue not started.", "the queue is closed"),
+        ("Job held by alice on Tue Oct 4 2022", "it is held"),
+        ("Can Never Run: Insufficient amount of queue resource: ncpus (R: 99 A: 8 T: 8)", "no node"),
+        ("Something new", "Something new"),
+    ],
+)
+def test_reasons(comment, words):
+    assert PBS.explain(comment).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("letter", "state"),
+    [
+        *((letter, JobState.PENDING) for letter in "QHWT"),
+        *((letter, JobState.RUNNING) for letter in "RSUB"),
+        *((letter, JobState.ENDED) for letter in "EFX"),
+        ("M", JobState.UNKNOWN),
+        ("Z", JobState.UNKNOWN),
+    ],
+)
+def test_states(letter, state):
+    (job,) = PBS.parse_query(answer(x={"job_state": letter})).values()
+    assert job.state is state
+
+
+def test_an_array_is_a_job_like_others():
+    text = answer(x={"job_state": "B"}).replace('"x"', '"12[].pbs"')
+    assert PBS.parse_query(text)["12[].pbs"].state is JobState.RUNNING
+
+
+def test_no_jobs_is_an_answer():
+    assert PBS.parse_query('{"timestamp":1750053827,"pbs_version":"22.05.11","pbs_server":"pbs"}\n') == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param(RUNNING[:-5], id="cut-off"),
+        pytest.param(RUNNING[: len(RUNNING) // 2], id="half"),
+        pytest.param("qstat: cannot connect to server pbs (errno=15010)\n", id="error"),
+        pytest.param("{}", id="nobody-says-it"),
+        pytest.param('{"pbs_server":"pbs","Jobs":[]}', id="a-list"),
+        pytest.param(RUNNING.replace('"pbs_version"', '"Jobs":{},"pbs_version"'), id="twice"),
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
+def test_an_answer_that_is_none(text):
+    with pytest.raises(Unanswered):
+        PBS.parse_query(text)
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        '"FOO":005',
+        '"FOO":.123',
+        '"FOO":-00.1',
+        '"FOO":1.',
+        '"FOO":inf',
+        '"FOO":"it\\\'s"',
+        '"FOO":"ab\\,c"',
+        '"FOO":"a\nb\tc"',
+    ],
+)
+def test_what_a_user_exports_spoils_nobodys_answer(variable):
+    text = RUNNING.replace('"PBS_O_LANG":"C.UTF-8"', variable)
+    assert PBS.parse_query(text)["157.pbs"].session("hub.example") == "a" * 16
+
+
+def with_name(name):
+    """The answer with another job of that name, as PBS before 19 printed it: without escaping a quote."""
+    other = '},"8.pbs":{"Job_Name":"NAME","job_state":"R","Job_Owner":"bob@x"}}}'
+    return RUNNING.replace("}\n    }\n}", other.replace("NAME", name))
+
+
+def test_a_name_that_changes_its_own_job_makes_it_no_ones():
+    jobs = PBS.parse_query(with_name('x","job_state":"F","a":"'))
+    assert jobs["157.pbs"].state is JobState.RUNNING
+    assert (jobs["8.pbs"].state, jobs["8.pbs"].user) == (JobState.UNKNOWN, "")
+
+
+def test_a_name_that_speaks_of_another_job_is_no_answer():
+    with pytest.raises(Unanswered):
+        PBS.parse_query(with_name('x"},"157.pbs":{"job_state":"F"},"9.pbs":{"a":"'))
+
+
+def test_variables_in_one_text():
+    (job,) = PBS.parse_query(answer(x={"Variable_List": rf"PBS_O_HOME=/h,A=b\,HPCHUB_TAG=z,HPCHUB_TAG={TAG}"})).values()
+    assert job.session("hub.example") == "a" * 16
+
+
+@pytest.mark.parametrize(
+    ("job", "code", "stderr"),
+    [("99.pbs", 153, "qstat: Unknown Job Id 99.pbs\n"), ("99.pbs", 153, "qstat: Unknown Job Id 99.pbs.example.org\n")],
+)
+def test_a_job_that_is_not_known(job, code, stderr):
+    assert PBS.parse_find(job, code, '{"timestamp":1,"pbs_version":"1","pbs_server":"pbs"}', stderr) is None
+
+
+def test_a_job_that_has_finished():
+    stderr = "qstat: 157.pbs Job has finished, use -x or -H to obtain historical job information\n"
+    assert PBS.parse_find("157.pbs", 35, "", stderr).state is JobState.ENDED
+
+
+def test_a_job_that_is_found():
+    assert PBS.parse_find("157.pbs", 0, RUNNING, "").state is JobState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr"),
+    [
+        (
+            255,
+            '{"timestamp":1,"pbs_version":"22.05.11","pbs_server":"pbs"}',
+            "qstat: cannot connect to server pbs (errno=15010)",
+        ),
+        (0, '{"timestamp":1,"pbs_version":"22.05.11","pbs_server":"pbs"}', ""),
+        (153, "", "qstat: Unknown Job Id 1570.pbs"),
+        (153, "", "qstat: Unknown Job Id 157[].pbs"),
+        (0, "", "qstat: Unknown Job Id 157.pbs"),
+        (159, "", "qstat: Unauthorized Request  157.pbs"),
+        (35, "", "qstat: 1157.pbs Job has finished"),
+        (0, RUNNING[:-9], ""),
+        (1, RUNNING, ""),
+    ],
+)
+def test_a_job_of_which_nothing_is_said(code, stdout, stderr):
+    with pytest.raises(Unanswered):
+        PBS.parse_find("157.pbs", code, stdout, stderr)
+
+
+def test_limits():
+    queues = PBS.parse_limits(
+        """{
+    "timestamp":1646895019,
+    "pbs_version":"20.0.1",
+    "pbs_server":"isrv1.barbora.it4i.cz",
+    "Queue":{
+        "qexp":{
+            "queue_type":"Execution",
+            "Priority":150,
+            "max_queued":"[o:PBS_ALL=10]",
+            "resources_max":{
+                "ncpus":144,
+                "nodect":4,
+                "mem":"64gb",
+                "ngpus":0,
+                "walltime":"01:00:00"
+            },
+            "enabled":"True",
+            "started":"True"
+        },
+        "qlong":{
+            "queue_type":"Execution",
+            "max_queued":"[o:PBS_ALL=10]",
+            "max_queued":"[u:PBS_GENERIC=2]",
+            "enabled":"True",
+            "started":"False"
+        }
+    }
+}"""
+    )
+    assert [(q.name, q.cores, q.memory, q.runtime, q.gpus, q.open) for q in queues] == [
+        ("qexp", 144, 65536, 3600, 0, True),
+        ("qlong", None, None, None, None, False),
+    ]
+    with pytest.raises(Unanswered):
+        PBS.parse_limits('{"pbs_server":"pbs"}')

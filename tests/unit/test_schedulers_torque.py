@@ -1,0 +1,186 @@
+"""Torque: directives, job ids, answers.
+
+The answers are shaped as ``qstat -x`` and ``qstat -Q -f`` print them in the administrator's guide of Torque 6.1.
+"""
+
+import pytest
+
+from hpchub.schedulers import SCHEDULERS, JobState, Unanswered
+
+TORQUE = SCHEDULERS["torque"]
+TAG = f"hpchub/hub.example/alice/{'a' * 16}"
+
+
+def job(number="7", state="R", *, name="hpchub-aaaaaaaa", owner="alice@login1.example.org", tag=TAG, more=""):
+    variables = f"PBS_O_QUEUE=batch,PBS_O_HOME=/home/alice,PBS_O_PATH=/usr/bin:/bin,HPCHUB_TAG={tag},PBS_O_HOST=login1"
+    return (
+        f"<Job><Job_Id>{number}.server.example.org</Job_Id><Job_Name>{name}</Job_Name><Job_Owner>{owner}</Job_Owner>"
+        f"<job_state>{state}</job_state><queue>batch</queue><server>server</server><Checkpoint>u</Checkpoint>"
+        f"<Resource_List><mem>4gb</mem><nodes>1:ppn=2</nodes><walltime>08:00:00</walltime></Resource_List>"
+        f"<Variable_List>{variables}</Variable_List>{more}</Job>"
+    )
+
+
+def answer(*jobs):
+    return f"<Data>{''.join(jobs)}</Data>\n"
+
+
+def test_directives(profile, cluster):
+    found = TORQUE.directives(
+        profile(gpus=1, account="phys", reservation="school.1", node_constraint="ib", options=["-m n"]),
+        cluster,
+        session="a" * 16,
+        comment=TAG,
+    )
+    assert found == [
+        "-N hpchub-aaaaaaaa",
+        f"-v HPCHUB_TAG={TAG}",
+        "-q interactive",
+        "-l nodes=1:ppn=2:gpus=1:ib",
+        "-l mem=4gb",
+        "-l walltime=8:00:00",
+        "-r n",
+        "-j oe",
+        "-o /dev/null",
+        "-S /bin/bash",
+        "-A phys",
+        "-W x=FLAGS:ADVRES:school.1",
+        "-m n",
+    ]
+    assert len(found[0]) == len("-N ") + 15
+
+
+@pytest.mark.parametrize(("output", "job_id"), [("7.server.example.org\n", "7.server.example.org"), ("7\n", "7")])
+def test_job_id(output, job_id):
+    assert TORQUE.parse_submit(output) == job_id
+
+
+@pytest.mark.parametrize("output", ["", "qsub: submit error (Unknown queue MSG=cannot locate queue)", "7[].server"])
+def test_job_id_that_is_none(output):
+    with pytest.raises(Unanswered, match="no job id"):
+        TORQUE.parse_submit(output)
+
+
+@pytest.mark.parametrize(
+    ("exec_host", "host"),
+    [("node1/0+node1/1", "node1"), ("node1/0-3", "node1"), ("n-2.example.org/0,2-3+n3/0", "n-2.example.org"), ("", "")],
+)
+def test_a_running_job(exec_host, host):
+    (found,) = TORQUE.parse_query(answer(job(more=f"<exec_host>{exec_host}</exec_host>"))).values()
+    assert (found.id, found.state, found.host) == ("7.server.example.org", JobState.RUNNING, host)
+    assert (found.user, found.session("hub.example")) == ("alice", "a" * 16)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param({"owner": "bob@x"}, id="of-another"),
+        pytest.param({"name": "mine"}, id="another-name"),
+        pytest.param({"name": "hpchub-bbbbbbbb"}, id="another-session"),
+        pytest.param({"tag": TAG.replace("hub.", "other.")}, id="another-hub"),
+        pytest.param({"tag": f"{TAG},HPCHUB_TAG={TAG}"}, id="twice"),
+        pytest.param({"tag": "", "more": f"<Variable_List>HPCHUB_TAG={TAG}</Variable_List>"}, id="two-lists"),
+        pytest.param({"tag": f"x\\,HPCHUB_TAG={TAG}"}, id="in-a-value"),
+    ],
+)
+def test_a_job_that_is_not_the_sessions(other):
+    (found,) = TORQUE.parse_query(answer(job(**other))).values()
+    assert found.session("hub.example") == ""
+
+
+@pytest.mark.parametrize(
+    ("letter", "state"),
+    [
+        *((letter, JobState.PENDING) for letter in "QHWT"),
+        *((letter, JobState.RUNNING) for letter in "RS"),
+        *((letter, JobState.ENDED) for letter in "EC"),
+        ("Z", JobState.UNKNOWN),
+    ],
+)
+def test_states(letter, state):
+    (found,) = TORQUE.parse_query(answer(job(state=letter))).values()
+    assert found.state is state
+
+
+def test_a_waiting_job_s_reason():
+    comment = "<comment>Not Running: Not enough of the right type of nodes available</comment>"
+    (found,) = TORQUE.parse_query(answer(job(state="Q", more=comment))).values()
+    assert found.reason == "Not enough of the right type of nodes available"
+    assert TORQUE.explain(found.reason) == "no node has enough of what it needs free right now"
+
+
+def test_arrays_and_odd_names():
+    jobs = TORQUE.parse_query(answer(job("8[1]"), job("9", name="a &lt;b&gt; \x01 \u2028"), job("7")))
+    assert [found.partition(".")[0] for found in jobs] == ["8[1]", "9", "7"]
+
+
+def test_nothing_is_no_jobs():
+    assert TORQUE.parse_query("") == {} == TORQUE.parse_query("<Data></Data>")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(answer(job())[:-9], id="cut-off"),
+        pytest.param(answer(job(), job()), id="one-twice"),
+        pytest.param(answer(job(name="</Job_Name></Job><Job>")), id="broken-name"),
+        pytest.param(answer("<Job></Job>"), id="no-id"),
+        pytest.param("<Jobs/>", id="something-else"),
+        pytest.param("<!DOCTYPE x [<!ENTITY a 'a'>]><Data/>", id="entities"),
+        pytest.param("qstat: cannot connect to server server (errno=111) Connection refused", id="error"),
+    ],
+)
+def test_an_answer_that_is_none(text):
+    with pytest.raises(Unanswered):
+        TORQUE.parse_query(text)
+
+
+def test_finding_a_job():
+    known = "7.server.example.org"
+    assert TORQUE.parse_find(known, 153, "", f"qstat: Unknown Job Id Error {known}\n") is None
+    assert TORQUE.parse_find(known, 0, answer(job(state="C")), "").state is JobState.ENDED
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr"),
+    [
+        (153, "", "qstat: Unknown Job Id Error 77.server.example.org"),
+        (0, "", ""),
+        (111, "", "qstat: cannot connect to server server (errno=111) Connection refused"),
+        (0, answer(job("8")), ""),
+        (0, answer(job())[:-9], ""),
+    ],
+)
+def test_finding_says_nothing(code, stdout, stderr):
+    with pytest.raises(Unanswered):
+        TORQUE.parse_find("7.server.example.org", code, stdout, stderr)
+
+
+def test_limits():
+    queues = TORQUE.parse_limits(
+        """Queue: batch
+    queue_type = Execution
+    total_jobs = 0
+    state_count = Transit:0 Queued:0 Held:0 Waiting:0 Running:0 Exiting:0
+    resources_max.mem = 64gb
+    resources_max.nodes = 1:ppn=16
+    resources_max.walltime = 24:00:00
+    resources_default.walltime = 01:00:00
+    mtime = Thu Jun  2 20:44:43 2016
+    enabled = True
+    started = True
+
+Queue: closed
+    queue_type = Execution
+    resources_max.ncpus = 4
+    enabled = False
+    started = True
+
+"""
+    )
+    assert [(q.name, q.cores, q.memory, q.runtime, q.open) for q in queues] == [
+        ("batch", 16, 65536, 86400, True),
+        ("closed", 4, None, None, False),
+    ]
+    with pytest.raises(Unanswered):
+        TORQUE.parse_limits("qstat: cannot connect")
