@@ -206,7 +206,7 @@ def checked_job_id(request: dict[str, Any], config: dict[str, Any]) -> list[str]
 
 
 def says_none(result: dict[str, Any], config: dict[str, Any]) -> bool:
-    """Whether a query failed because there are no jobs, which some schedulers take for a failure."""
+    """Whether a query that lists nothing says that there are no jobs; some schedulers take it for a failure."""
     words = config.get("no_jobs", "")
     return bool(words and re.search(words, result["stdout"] + "\n" + result["stderr"], re.MULTILINE))
 
@@ -227,7 +227,8 @@ def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
             for further in config.get("limits_more", []):
                 more = run([word.replace("{account}", me) for word in further], config)
                 result["stdout"] += more["stdout"] if more["ok"] else ""
-        if request["action"] == "query" and not result["ok"] and says_none(result, config):
+        nothing = not result["ok"] or not result["stdout"].strip()
+        if request["action"] == "query" and nothing and says_none(result, config):
             return answer(command, 0)
         return result
     account = permitted_user(request["user"], config)
