@@ -23,13 +23,16 @@ if TYPE_CHECKING:
     from hpchub.profiles import ProfileList
 
 
-async def ask(gate: Gate) -> tuple[bool, str]:
+async def ask(gate: Gate, site: ProfileList) -> tuple[bool, str]:
     """Whether one cluster's scheduler answers, and the line that says so."""
+    cluster = site.cluster(gate.cluster)
+    if cluster is None:
+        return False, f"{gate.cluster}: the profile list has no such cluster"
     try:
-        answer = await gate.query()
+        jobs = SCHEDULERS[cluster.scheduler].parse_query(await gate.query())
     except Unanswered as error:
         return False, f"{gate.cluster}: {error}"
-    return True, f"{gate.cluster}: the scheduler answers, and knows of {len(answer.splitlines())} jobs"
+    return True, f"{gate.cluster}: the scheduler answers, and knows of {len(jobs)} jobs"
 
 
 async def ask_limits(gates: list[Gate], site: ProfileList) -> dict[str, live.Told]:
@@ -51,7 +54,7 @@ async def ask_limits(gates: list[Gate], site: ProfileList) -> dict[str, live.Tol
 
 async def ask_all(gates: list[Gate], site: ProfileList) -> tuple[list[tuple[bool, str]], list[str]]:
     """All of them at once, in their order; and the warnings."""
-    answers, told = await asyncio.gather(asyncio.gather(*map(ask, gates)), ask_limits(gates, site))
+    answers, told = await asyncio.gather(asyncio.gather(*(ask(gate, site) for gate in gates)), ask_limits(gates, site))
     problems, warnings = live.compare(site, told)
     unknown = [f"{name}: {answer.unanswered}" for name, answer in told.items() if answer.unanswered]
     return answers, [f"warning: {line}" for line in [*problems, *warnings, *unknown]]
