@@ -234,7 +234,8 @@ class Gate:
     cluster = "demo"
 
     async def query(self) -> str:
-        return "one\ntwo\n"
+        mark = "0123456789abcdef"
+        return "".join(f"{mark}|{number}|RUNNING|None|n1|N/A|alice|x|c\n" for number in (1, 2))
 
     async def limits(self) -> str:
         return SLURM_24
