@@ -6,6 +6,7 @@ A gate is reached over a local unix socket or over ssh with a forced command; se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from hpchub.schedulers import Unanswered
 
 NOT_RUN = (124, 126, 127)
 """The gate's exit codes for a command that took too long, cannot be run, or is not there."""
+AT_ONCE = 4
+"""Submissions and cancellations that a gate is asked for at the same time. An ssh server takes 10 in one connection."""
 ANSWER_LIMIT = 256 * 1024 * 1024  # bytes: a bulk answer for a million jobs
 
 
@@ -51,13 +54,18 @@ class Gate(ABC):
     def __init__(self, cluster: str, timeout: float = 90.0) -> None:
         self.cluster = cluster
         self.timeout = timeout
+        self._places = asyncio.Semaphore(AT_ONCE)
 
     async def request(self, action: str, **fields: Any) -> Answer:
-        """Send one request.
+        """Send one request. Of those that are about one session only a few go at a time; the others wait here.
 
         Raises:
             Unanswered: the submit host was not reached or its answer was not one. What happened there is not known.
         """
+        async with self._places if "session" in fields else contextlib.nullcontext():
+            return await self._request(action, fields)
+
+    async def _request(self, action: str, fields: dict[str, Any]) -> Answer:
         text = json.dumps({"action": action, **fields}).encode()
         try:
             output = await asyncio.wait_for(self._exchange(text), self.timeout)
