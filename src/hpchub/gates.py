@@ -6,8 +6,9 @@ A gate is reached over a local unix socket or over ssh with a forced command; se
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import math
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ class Gate(ABC):
         self.cluster = cluster
         self.timeout = timeout
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._answered = -math.inf
 
     async def request(self, action: str, **fields: Any) -> Answer:
         """Send one request. Of those that are about one session only a few go at a time; the others wait here.
@@ -62,8 +64,23 @@ class Gate(ABC):
         Raises:
             Unanswered: the submit host was not reached or its answer was not one. What happened there is not known.
         """
-        async with self._places if "session" in fields else contextlib.nullcontext():
+        if "session" not in fields:
             return await self._request(action, fields)
+        while not await self._place():
+            if time.monotonic() - self._answered > self.timeout:
+                raise Unanswered(f"the submit host of {self.cluster} has answered nobody for {self.timeout:g} seconds")
+        try:
+            return await self._request(action, fields)
+        finally:
+            self._places.release()
+
+    async def _place(self) -> bool:
+        """Wait for one of the few places, for a while."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await self._places.acquire()
+        except TimeoutError:
+            return False
 
     async def _request(self, action: str, fields: dict[str, Any]) -> Answer:
         text = json.dumps({"action": action, **fields}).encode()
@@ -74,9 +91,11 @@ class Gate(ABC):
         except OSError as error:
             raise Unanswered(f"the submit host of {self.cluster} is not reached: {error}") from None
         try:
-            return Answer(**json.loads(output))
+            answer = Answer(**json.loads(output))
         except (ValueError, TypeError):
             raise Unanswered(f"the gate of {self.cluster} gave no answer but {output[:200]!r}") from None
+        self._answered = time.monotonic()
+        return answer
 
     @abstractmethod
     async def _exchange(self, request: bytes) -> bytes:

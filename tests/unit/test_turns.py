@@ -11,6 +11,7 @@ import pytest
 
 from hpchub import handlers, turns
 from hpchub.gates import AT_ONCE, Gate
+from hpchub.schedulers import Unanswered
 from hpchub.turns import Turns
 
 
@@ -101,6 +102,26 @@ async def test_a_gate_is_asked_for_a_few_jobs_at_a_time() -> None:
     asked: list[Any] = [gate.request("cancel", session="a" * 16, user="u", job_id="1") for _ in range(20)]
     await asyncio.gather(*asked)
     assert gate.most == AT_ONCE
+
+
+async def test_a_gate_that_answers_nobody_is_not_waited_for() -> None:
+    class Silent(Counting):
+        async def _exchange(self, request: bytes) -> bytes:
+            await asyncio.sleep(60)
+            return b""
+
+    gate = Silent("demo", timeout=0.05)
+    asked: list[Any] = [gate.request("submit", session="a" * 16) for _ in range(20)]
+    begin = time.monotonic()
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert time.monotonic() - begin < 1
+    assert all(isinstance(each, Unanswered) for each in found)
+
+
+async def test_a_slow_gate_is_waited_for() -> None:
+    gate = Counting("demo", timeout=0.03)
+    asked: list[Any] = [gate.request("submit", session="a" * 16) for _ in range(40)]
+    assert all(each.ok for each in await asyncio.gather(*asked))
 
 
 async def test_the_query_does_not_wait_for_submissions() -> None:
