@@ -15,7 +15,7 @@ from jupyterhub.handlers import LogoutHandler
 from tornado import web
 from traitlets import Bool, Integer, Set, Unicode
 
-from hpchub.handlers import PortReportHandler
+from hpchub.handlers import PortReportHandler, StartAPIHandler, StartPageHandler
 
 ACCOUNT_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 """A local account's name, as shadow-utils permits it by default."""
@@ -78,6 +78,9 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/login", SSOLoginHandler),
             (r"/logout", SSOLogoutHandler),
             (r"/api/batchspawner", PortReportHandler),
+            (r"/api/users/([^/]+)/server", StartAPIHandler),
+            (r"/spawn", StartPageHandler),
+            (r"/spawn/([^/]+)", StartPageHandler),
         ]
 
     def identity(self, handler: Any) -> dict[str, Any] | None:
@@ -120,6 +123,10 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             self.log.warning("Refused: %s is a system account (uid %d)", username, uid)
             return False
         return True
+
+    async def pre_spawn_start(self, user: Any, spawner: Any) -> None:
+        """In the middle of what JupyterHub does before a start: let others have the hub's loop."""
+        await spawner.runtime.turns.take()
 
     async def refresh_user(self, user: Any, handler: Any = None, **kwargs: Any) -> Any:
         """Whether the SSO session that signed this user in still lasts.

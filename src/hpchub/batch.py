@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import re
 import secrets
 import time
@@ -59,7 +60,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         360, help="Seconds from the job's start until its server's report, while this process of the hub looks on."
     )
     stop_timeout = Float(30, help="Seconds to wait for the job's end after it was cancelled.")
-    startup_poll_interval = Float(1.0, help="Seconds between two looks at the scheduler's answer during a start.")
+    startup_poll_interval = Float(1.5, help="Seconds between two looks at the scheduler's answer during a start.")
     answer_max_age = Float(20.0, help="Seconds for which an answer of the scheduler's is new enough for a poll.")
 
     def __init__(self, **kwargs: Any) -> None:
@@ -68,6 +69,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         self._patience = 0.0
         self._reported = 0.0
         self._submission: asyncio.Future[str] | None = None
+        self._report = asyncio.Event()
         self._job: Job | None = None
         self._message = "Your job is being submitted."
         self.save: Callable[[], None] = lambda: None
@@ -294,6 +296,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             StartError: with what went wrong in words for the user.
         """
         self.session, self.submitted = secrets.token_hex(8), 0.0
+        self._report.clear()
         self.notebook_host, self.notebook_port = "", 0
         self.ip, self.port = "0.0.0.0", 0  # noqa: S104 the proxy is on another host; the launcher chooses the port
         self.save()
@@ -351,7 +354,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
                 )
             if await self.query_job_status(max_age=5.0) == JobStatus.NOTFOUND:
                 raise self._ended()
-            await asyncio.sleep(0.1)
+            await self._until_report()
+        # What JupyterHub does from here on is much work, and many jobs may have started at once.
+        await self.runtime.turns.take()
         self.notebook_host = self._job.host if self._job else host
         self.save()
         self._message = f"The notebook server answers on {self.notebook_host}. Opening it."
@@ -367,7 +372,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             StartError: the job has ended, or the scheduler still lets it wait.
         """
         while True:
-            status = await self.query_job_status(max_age=self.startup_poll_interval)
+            # A job that has reported runs: an answer from before that is too old.
+            age = time.monotonic() - self._reported if self.notebook_port else self.startup_poll_interval
+            status = await self.query_job_status(max_age=min(age, 0.85 * self.startup_poll_interval))
             if status == JobStatus.RUNNING and self._job and self._job.host:
                 return
             if status == JobStatus.NOTFOUND:
@@ -380,7 +387,16 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
                     reason="waited",
                 )
             self._message = self._pending_message(status)
-            await asyncio.sleep(self.startup_poll_interval)
+            await self._until_report()
+
+    async def _until_report(self) -> None:
+        """Wait for the job's report, or for about ``startup_poll_interval``: not all sessions look at the same time."""
+        seconds = self.startup_poll_interval * random.uniform(0.9, 1.1)  # noqa: S311 not a secret
+        if self.notebook_port:
+            await asyncio.sleep(seconds / 4)
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._report.wait(), seconds)
 
     def _waited_too_long(self) -> bool:
         return time.time() - self.submitted > self._profile.max_wait_seconds
@@ -415,6 +431,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             return False
         self.notebook_port = port
         self._reported = time.monotonic()
+        self._report.set()
         self.save()
         return True
 

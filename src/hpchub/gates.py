@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 NOT_RUN = (124, 126, 127)
 """The gate's exit codes for a command that took too long, cannot be run, or is not there."""
+AT_ONCE = 4
+"""Submissions and cancellations that a gate is asked for at the same time. An ssh server takes 10 in one connection."""
 ANSWER_LIMIT = 256 * 1024 * 1024  # bytes: a bulk answer for a million jobs
 NOT_REACHED = re.compile(
     r"^ssh: |^kex_exchange_identification: |timed out during banner exchange|^Host key verification failed"
@@ -64,13 +68,34 @@ class Gate(ABC):
     def __init__(self, cluster: str, timeout: float = 90.0) -> None:
         self.cluster = cluster
         self.timeout = timeout
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._answered = -math.inf
 
     async def request(self, action: str, **fields: Any) -> Answer:
-        """Send one request.
+        """Send one request. Of those that are about one session only a few go at a time; the others wait here.
 
         Raises:
             Unanswered: the submit host was not reached or its answer was not one. What happened there is not known.
         """
+        if "session" not in fields:
+            return await self._request(action, fields)
+        while not await self._place():
+            if time.monotonic() - self._answered > self.timeout:
+                raise Unanswered(f"the submit host of {self.cluster} has answered nobody for {self.timeout:g} seconds")
+        try:
+            return await self._request(action, fields)
+        finally:
+            self._places.release()
+
+    async def _place(self) -> bool:
+        """Wait for one of the few places, for a while."""
+        try:
+            async with asyncio.timeout(self.timeout):
+                return await self._places.acquire()
+        except TimeoutError:
+            return False
+
+    async def _request(self, action: str, fields: dict[str, Any]) -> Answer:
         text = json.dumps({"action": action, **fields}).encode()
         try:
             output = await asyncio.wait_for(self._exchange(text), self.timeout)
@@ -79,9 +104,11 @@ class Gate(ABC):
         except OSError as error:
             raise Unanswered(f"the submit host of {self.cluster} is not reached: {error}") from None
         try:
-            return Answer(**json.loads(output))
+            answer = Answer(**json.loads(output))
         except (ValueError, TypeError):
             raise Unanswered(f"the gate of {self.cluster} gave no answer but {output[:200]!r}") from None
+        self._answered = time.monotonic()
+        return answer
 
     @abstractmethod
     async def _exchange(self, request: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The hub's own endpoint for a job's report of the port that its notebook server listens on."""
+"""The hub's own endpoint for a job's report of the port that its notebook server listens on, and turns for starts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,32 @@ import hmac
 from typing import Any
 
 from jupyterhub.apihandlers import APIHandler
+from jupyterhub.apihandlers.users import UserServerAPIHandler
+from jupyterhub.handlers.pages import SpawnHandler
 from tornado import web
 
+from hpchub.runtime import runtime
 
-class PortReportHandler(APIHandler):  # type: ignore[misc]
+
+class InTurn:
+    """Mixed in before a handler whose POST is much work for the hub."""
+
+    async def prepare(self: Any) -> None:
+        """Wait for a turn, then go on as JupyterHub does."""
+        if self.request.method == "POST":
+            await runtime(self.settings["hpchub_settings_file"]).turns.take()
+        await super().prepare()  # type: ignore[misc]
+
+
+class StartPageHandler(InTurn, SpawnHandler):  # type: ignore[misc]
+    """JupyterHub's form of a start."""
+
+
+class StartAPIHandler(InTurn, UserServerAPIHandler):  # type: ignore[misc]
+    """JupyterHub's start by its REST API."""
+
+
+class PortReportHandler(InTurn, APIHandler):  # type: ignore[misc]
     """``POST /hub/api/batchspawner`` with ``{"port": N}`` and the server's own token.
 
     In the place of batchspawner's handler of the same path, which sets any attribute of the spawner that the job

@@ -34,10 +34,12 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     os.umask(0o077)
     settings = runtime(path).settings
     _network(c, settings, path)
-    _identity(c, settings)
+    _identity(c, settings, path)
     _sessions(c, settings, path)
     # What the hub asks by TLS are notebook servers, and nothing else.
-    c.JupyterHubHTTPClient.connector_options = {"ssl": runtime(path).authority.client_context()}
+    # It asks each of them once: a connection that was kept would hold its buffers, a quarter of a megabyte for TLS.
+    context = runtime(path).authority.client_context()
+    c.JupyterHubHTTPClient.connector_options = {"ssl": context, "force_close": True}
     _state(c, settings)
     _pages(c, settings)
 
@@ -66,7 +68,7 @@ def _network(c: Any, settings: dict[str, Any], path: str) -> None:
         c.JupyterHub.extra_user_scopes = {"shares!user", "read:users:name", "read:groups:name"}
 
 
-def _identity(c: Any, settings: dict[str, Any]) -> None:
+def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
     access = settings["access"]
     c.JupyterHub.authenticator_class = SSOAuthenticator
     c.Authenticator.allowed_users = set(access["allowed_users"])
@@ -89,6 +91,7 @@ def _identity(c: Any, settings: dict[str, Any]) -> None:
     c.JupyterHub.tornado_settings = {
         "cookie_options": {"secure": True, "samesite": "Lax", "httponly": True},
         "hpchub_notebook_ports": settings["notebook_ports"],
+        "hpchub_settings_file": path,
     }
 
 

@@ -15,6 +15,7 @@ from hpchub.gates import Gate, make_gate
 from hpchub.poller import Poller
 from hpchub.profiles import ProfileList, load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered
+from hpchub.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -37,6 +38,7 @@ class Runtime:
             cluster: make_gate(cluster, entry) for cluster, entry in settings["gates"].items()
         }
         self.authority = Authority(Path(settings["notebook_tls_directory"]))
+        self.turns = Turns()
         self._pollers: dict[str, Poller] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._list: ProfileList | None = None

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from e2e.lab import LabError
 
-from bench import deploy, hazards, launch
+from bench import deploy, hazards, launch, scheduler_load
 from bench.client import BenchError
 
-BENCHES = {"deploy": deploy, "launch": launch, "hazards": hazards}
+BENCHES = {"deploy": deploy, "launch": launch, "hazards": hazards, "scheduler_load": scheduler_load}
 
 
 def main() -> int:

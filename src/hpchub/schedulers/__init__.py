@@ -6,6 +6,7 @@ an entry in the table, a batch script in ``templates/batch``, and a spawner clas
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,16 @@ def launcher_path(cluster: Cluster) -> str:
     return f"{cluster.software.path}/notebook/current/bin/hpchub-launch"
 
 
+@functools.lru_cache
+def _template(text: str) -> jinja2.Template:
+    return jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,  # noqa: S701 a shell script
+    ).from_string(text)
+
+
 def render_batch_script(
     cluster: Cluster,
     profile: Profile,
@@ -118,13 +129,7 @@ def render_batch_script(
     )
     if path is None:
         raise FileNotFoundError(f"no {scheduler.name}.sh.j2 in {', '.join(map(str, directories))}")
-    template = jinja2.Environment(
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        autoescape=False,  # noqa: S701 a shell script
-    ).from_string(path.read_text())
-    return template.render(
+    return _template(path.read_text()).render(
         directives=directives,
         launcher=launcher_path(cluster),
         session=session,

@@ -1,0 +1,165 @@
+"""What many sessions cost the hub and the scheduler: stock batchspawner with wrapspawner and hpchub, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .client import BenchError
+from .load import plot
+from .load.ground import Ground, enter_namespace
+from .load.stack import Stack
+
+if TYPE_CHECKING:
+    import argparse
+
+STACKS = ("stock", "hpchub")
+BURST_LIMIT = 240.0  # seconds for all starts of a burst, and again for all servers to be there
+LAUNCHES = 8
+
+COLUMNS = {
+    "idle_commands_per_minute": "scheduler commands a minute, idle",
+    "pending_commands_per_minute": "scheduler commands a minute, all pending",
+    "idle_processes_per_minute": "processes started a minute, idle",
+    "burst_submit_seconds": "seconds until all jobs are submitted",
+    "burst_hub_p50_ms": "hub's answer during the burst, p50, ms",
+    "burst_hub_p99_ms": "p99, ms",
+    "burst_hub_max_ms": "max, ms",
+    "burst_hub_unanswered": "unanswered",
+    "started": "sessions started",
+    "burst_hub_cpu_seconds": "hub's processor seconds for all starts",
+    "loop_delay_p50_ms": "event loop's delay during the burst, p50, ms",
+    "loop_delay_p99_ms": "p99, ms",
+    "loop_delay_max_ms": "max, ms",
+    "hub_cpu_seconds_per_minute": "hub's processor seconds a minute, idle",
+    "hub_memory_mb": "hub's memory, MB",
+    "hub_memory_per_session_mb": "for each session, MB",
+    "usable_seconds": "seconds from the job's start to a usable Lab",
+}
+
+
+def sizes(text: str) -> list[int]:
+    """The list in ``10,100,1000``."""
+    return [int(word) for word in text.split(",")]
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this bench."""
+    parser.add_argument("--sessions", type=sizes, default=[10, 100, 1000], metavar="N,…", help="default 10,100,1000")
+    parser.add_argument("--idle", type=float, default=60.0, metavar="S", help="seconds to count when idle, default 60")
+    parser.add_argument("--pending", type=float, default=30.0, metavar="S", help="… while all wait, default 30")
+    parser.add_argument("--only", choices=STACKS, help="measure this one alone")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="the plot; default beside the JSON, as SVG")
+
+
+def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure; one object for each stack and size."""
+    enter_namespace()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this wants nothing to be left of it
+    result = []
+    with Ground(max(arguments.sessions) + LAUNCHES + 1) as ground:
+        for sessions in arguments.sessions:
+            for name in STACKS if arguments.only is None else [arguments.only]:
+                begin = time.monotonic()
+                measured = asyncio.run(measure(ground, name, sessions, arguments))
+                print(f"{sessions:>5} {name:>7}  {time.monotonic() - begin:.0f} s", flush=True)
+                result.append(measured)
+    target = arguments.plot or (arguments.json and arguments.json.with_suffix(".svg"))
+    if target:
+        target.write_text(plot.svg(result))
+    return result
+
+
+async def measure(ground: Ground, name: str, sessions: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One stack and size: all starts at once while the queue is held, all servers at once, then quiet."""
+    result: dict[str, Any] = {"stack": name, "sessions": sessions}
+    async with Stack(ground, name, sessions) as stack:
+        await stack.add_users(range(1, sessions + LAUNCHES + 2))
+        await launch(stack, sessions + LAUNCHES + 1)  # what is imported and made at the first start is no session's
+        await asyncio.sleep(5)
+        empty = stack.memory()
+        await stack.scheduler("hold")
+        processor, begin = stack.processor(), time.time()
+        starts = [asyncio.create_task(stack.start(number)) for number in range(1, sessions + 1)]
+        await until(stack, "PENDING", sessions)
+        submitted = time.time()
+        result["burst_submit_seconds"] = submitted - begin
+        await asyncio.sleep(2)
+        result["pending_commands_per_minute"] = (await counted(ground, arguments.pending))["commands"]
+        await stack.scheduler("release")
+        released = time.time()
+        while (started := await stack.routes() - 1) < sessions and time.time() < released + BURST_LIMIT:  # noqa: ASYNC110
+            await asyncio.sleep(0.5)
+        done = time.time()
+        result["burst_hub_cpu_seconds"] = stack.processor() - processor
+        windows = ((begin, submitted), (released, done))
+        taken = stack.answers(*windows)
+        answered = [value for value in taken if value is not None]
+        worst = [value if value is not None else 10_000.0 for value in taken]
+        result["started"] = started
+        result.update(figures("burst_hub", worst))
+        result["burst_hub_unanswered"] = len(taken) - len(answered)
+        result.update(figures("loop_delay", stack.delays(*windows)))
+        await asyncio.gather(*starts)
+        await asyncio.sleep(10)
+        processor = stack.processor()
+        idle = await counted(ground, arguments.idle)
+        result["idle_commands_per_minute"] = idle["commands"]
+        result["idle_processes_per_minute"] = idle["processes"]
+        result["hub_cpu_seconds_per_minute"] = (stack.processor() - processor) * 60 / arguments.idle
+        result["hub_memory_mb"] = stack.memory()
+        result["hub_memory_per_session_mb"] = (result["hub_memory_mb"] - empty) / max(1, started)
+        result["usable_seconds"] = statistics.median([await launch(stack, sessions + 1 + n) for n in range(LAUNCHES)])
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in result.items()}
+
+
+async def until(stack: Stack, state: str, sessions: int) -> None:
+    """Wait until so many jobs are there, or BURST_LIMIT is over."""
+    deadline = time.monotonic() + BURST_LIMIT
+
+    async def there() -> int:
+        return sum(job["state"] == state for job in await stack.scheduler())
+
+    while await there() < sessions and time.monotonic() < deadline:  # noqa: ASYNC110 another process is looked at
+        await asyncio.sleep(0.2)
+
+
+async def counted(ground: Ground, seconds: float) -> dict[str, float]:
+    """Scheduler commands and processes a minute, from now on."""
+    before = ground.counted()
+    await asyncio.sleep(seconds)
+    more = {name: (number - before[name]) * 60 / seconds for name, number in ground.counted().items()}
+    commands = sum(more[name] for name in ("sbatch", "squeue", "scancel"))
+    return {"commands": commands, "processes": sum(more.values())}
+
+
+async def launch(stack: Stack, number: int) -> float:
+    """Seconds from the start of a user's job until its server answers through the proxy."""
+    start = asyncio.create_task(stack.start(number))
+    deadline = time.monotonic() + 30
+    while not await stack.usable(number):
+        if time.monotonic() > deadline:
+            raise BenchError(f"{stack.name}: a session among others does not start")
+        await asyncio.sleep(0.02)
+    usable = time.time()
+    await start
+    return usable - float((await stack.scheduler())[-1]["running"])
+
+
+def figures(name: str, milliseconds: list[float]) -> dict[str, float]:
+    """Median, 99th percentile and worst."""
+    ordered = sorted(milliseconds)
+    at = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    return {f"{name}_{word}_ms": ordered[min(len(ordered) - 1, int(part * len(ordered)))] for word, part in at.items()}
+
+
+def table(result: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The result as rows of text; the first row is the heading."""
+    rows: list[tuple[str, ...]] = [("", *(f"{each['stack']} {each['sessions']}" for each in result))]
+    for column, words in COLUMNS.items():
+        rows.append((words, *(f"{each[column]:.6g}" for each in result)))
+    return rows
