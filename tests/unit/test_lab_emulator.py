@@ -516,8 +516,12 @@ def test_an_array(lab):
 
 @pytest.mark.parametrize("flavour", PROGRAMS)
 def test_the_server_is_away(lab, flavour):
-    words = {"pbs": "qstat: cannot connect to server pbs (errno=111)",
-             "torque": "qstat: cannot connect to server torque", "moab": "ERROR:    cannot connect to server", "lsf": "Failed in an LSF library call"}  # fmt: skip
+    words = {
+        "pbs": "qstat: cannot connect to server pbs (errno=111)",
+        "torque": "qstat: cannot connect to server torque",
+        "moab": "ERROR:    cannot connect to server",
+        "lsf": "Failed in an LSF library call",
+    }
     program = {"moab": "showq", "lsf": "bjobs"}.get(flavour, "qstat")
     lab.order(flavour, "fault", "refused")
     done = lab.run(flavour, program)
