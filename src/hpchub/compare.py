@@ -356,9 +356,7 @@ def _stray_groups(groups: Mapping[str, list[str]], known: Sequence[str]) -> Iter
             yield Problem(f"group {group}", message, valid=did_you_mean(name, known))
 
 
-def _stray_hosts(
-    drafts: Sequence[Draft], groups: Mapping[str, list[str]], known: Sequence[str]
-) -> Iterator[Problem]:
+def _stray_hosts(drafts: Sequence[Draft], groups: Mapping[str, list[str]], known: Sequence[str]) -> Iterator[Problem]:
     """Nodes without a cluster or with several that are unlike, and hosts of a cluster that are no nodes."""
     served = {host: kind for kind in ("login_nodes", "compute_nodes") for host in groups.get(kind, [])}
     clusters: dict[str, list[str]] = {}

@@ -1,8 +1,8 @@
-"""Clusters of schedulers that cannot be had: PBS, Torque, Moab and LSF answer as their manuals say, and jobs really run.
+"""Clusters of schedulers that cannot be had: PBS, Torque, Moab and LSF answer as in their manuals, and jobs really run.
 
 ``server`` owns all state and decides what runs where; ``agent`` runs jobs on a compute host; the clients (``qsub``,
-``bjobs``, …) are symbolic links to one program, which asks the server over a unix socket and prints what the vendor's
-program would. Each flavour is a cluster of its own, with its own ids and queues; they share the compute hosts.
+``bjobs``, …) are links to one program, which asks the server over a unix socket and prints what the vendor's would.
+Each flavour is a cluster of its own, with its own ids and queues; they share the compute hosts.
 
 Written from the vendors' documents:
 

@@ -42,7 +42,7 @@ class Agent:
         jobs = {path.stem: json.loads(path.read_text()) for path in self.spool.glob("*.json")}
         for name, found in jobs.items():
             with contextlib.suppress(FileNotFoundError):
-                found |= json.loads((self.spool / f"{name}.told").read_text())
+                found.update(json.loads((self.spool / f"{name}.told").read_text()))
             if "exit" not in found and found["booted"] != _booted():
                 found["exit"] = 265  # its shepherd went with the host
         orders = self.ask({"node": self.node, "jobs": jobs})

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab_emulator.common import Job, Unreachable, ask, read_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-Command = "Callable[[Cluster, list[str]], int]"
 
 FAULTS = ("slow", "silent", "half", "error-exit0", "garbage-id", "locale", "refused")
 
@@ -75,7 +73,7 @@ def new_job(**fields: Any) -> Job:
         "account": "", "project": "", "environment": {}, "origin": {}, "stdout": None,
         "stderr": None, "join": False, "append": False, "direct": False, "shell": "", "shell_argument": "",
         "rerunnable": True, "hold": "", "priority": 0, "mail": "a", "wanted_hosts": [], "features": [],
-        "resources": {}, "arguments": "", "directory": os.getcwd(), "indices": None, "comment": "",
+        "resources": {}, "arguments": "", "directory": str(Path.cwd()), "indices": None, "comment": "",
         "keep": "n", "outputs": ["", ""], "extra": {},
     }  # fmt: skip
     unknown = set(fields) - set(job)

@@ -1,8 +1,8 @@
 """IBM Spectrum LSF 10.1 (Command Reference: bsub, bjobs, bkill, bstop, bresume, brequeue, bqueues, bhosts).
 
 All errors end with exit code 255. ``bjobs`` shows unfinished jobs of the user who asks unless ``-a`` and ``-u all`` say
-otherwise; finished ones are kept for CLEAN_PERIOD. ``-json`` goes with ``-o`` and not with ``-noheader``; in JSON a slash
-is escaped, and a job that is not known is a record with ``ERROR`` in place of its fields.
+otherwise; finished ones are kept for CLEAN_PERIOD. ``-json`` goes with ``-o`` and not with ``-noheader``; in JSON
+a slash is escaped, and a job that is not known is a record with ``ERROR`` in place of its fields.
 """
 
 from __future__ import annotations
@@ -297,7 +297,6 @@ def _shown_name(job: Job) -> str:
     return str(job["name"]) + (f"[{job['index']}]" if job["index"] is not None else "")
 
 
-Field = "Callable[[Job], str]"
 FIELDS: dict[str, Callable[[Job], str]] = {
     "jobid": lambda job: str(job["number"]),
     "jobindex": lambda job: str(job["index"] or 0),
@@ -327,7 +326,7 @@ FIELDS: dict[str, Callable[[Job], str]] = {
         moment(job["estimate"], " E") if job["estimate"] and job["state"] == "Q" else ""
     ),
     "finish_time": _finish,
-    "time_left": lambda job: "",
+    "time_left": lambda _: "",
     "pend_time": lambda job: str(int((job["started"] or time.time()) - job["created"])),
     "run_time": lambda job: f"{int((job['ended'] or time.time()) - job['started']) if job['started'] else 0} second(s)",
     "runtimelimit": lambda job: f"{(job['runtime'] or 0) / 60:.1f}" if job["runtime"] else "",
@@ -366,7 +365,7 @@ DEFAULT = "jobid:7 user:7 stat:5 queue:10 from_host:11 exec_host:11 job_name:10 
 
 
 def _bjobs_options(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """bjobs takes its operands between the options.
+    """Operands stand between the options, too.
 
     Raises:
         Usage: an option is unknown.
@@ -602,7 +601,7 @@ def _act(program: str, what: str, said: str) -> Callable[[Cluster, list[str]], i
             answer = cluster.act(what, int(wanted[1]), int(wanted[2]) if wanted[2] else None)
             texts = {
                 "unknown": "No matching job found", "denied": "User permission denied",
-                "finished": "Job has already finished", "state": "Operation is not permitted in the job's present state",
+                "finished": "Job has already finished", "state": "Operation is not permitted in the job's state",
             }  # fmt: skip
             if "error" in answer:
                 code = complain(f"Job <{name}>: {texts[answer['error']]}")

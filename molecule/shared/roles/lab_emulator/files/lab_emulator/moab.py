@@ -1,9 +1,9 @@
 """Moab Workload Manager 9.1 (Administrator Guide, chapter 3: msub, mdiag, showq, checkjob, mjobctl, canceljob).
 
 Moab schedules for the Torque below it: a job's number is the same in both, Torque's full identifier is in ``DRMJID``.
-``--xml`` answers are one ``<Data>`` element. An identifier that it does not know is ``ERROR:  invalid job specified (ID)``
-on standard error and exit code 1. ``mdiag -j`` shows no completed job unless ``-w completed=true`` asks for those alone;
-they are otherwise in ``showq -c``.
+``--xml`` answers are one ``<Data>`` element. Of an identifier that it does not know it says ``ERROR:  invalid job
+specified (ID)`` on standard error, with exit code 1. ``mdiag -j`` shows no completed job unless ``-w completed=true``
+asks for those alone; they are otherwise in ``showq -c``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 import re
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
 from lab_emulator import directives, qsub, torque
-from lab_emulator.client import Cluster
 from lab_emulator.common import DAY, Job, Usage, clock
 from lab_emulator.environment import full_id
+
+if TYPE_CHECKING:
+    from lab_emulator.client import Cluster
 
 MSUB_LETTERS = "a:A:c:C:d:e:EfF:hIj:k:K:l:m:M:N:o:p:q:r:S:t:u:v:VW:xXz"
 MSUB_USAGE = """\
@@ -275,10 +277,14 @@ def showq(cluster: Cluster, arguments: list[str]) -> int:
     shown = {"-c": ["completed"], "-r": ["active"], "-i": ["eligible"], "-b": ["blocked"]}
     queues = next((shown[flag] for flag in shown if flag in given), ["active", "eligible", "blocked"])
     if xml:
-        total = {"LocalConfigNodes": len(status["nodes"]), "LocalUpNodes": sum(n["up"] for n in status["nodes"].values()),
-                 "LocalUpProcs": sum(n["cores"] for n in status["nodes"].values() if n["up"]),
-                 "LocalAllocProcs": sum(n["used"]["cores"] for n in status["nodes"].values()),
-                 "time": int(status["now"])}  # fmt: skip
+        nodes = list(status["nodes"].values())
+        total = {
+            "LocalConfigNodes": len(nodes),
+            "LocalUpNodes": sum(node["up"] for node in nodes),
+            "LocalUpProcs": sum(node["cores"] for node in nodes if node["up"]),
+            "LocalAllocProcs": sum(node["used"]["cores"] for node in nodes),
+            "time": int(status["now"]),
+        }
         inner = element("cluster", {name: str(value) for name, value in total.items()})
         for queue in queues:
             mine = [job for job in jobs if queue_of(job) == queue]
@@ -342,8 +348,14 @@ def checkjob(cluster: Cluster, arguments: list[str]) -> int:
 def _act(cluster: Cluster, what: str, names: list[str]) -> int:
     code = 0
     jobs = cluster.status()["jobs"]
-    said = {"delete": "job '{}' cancelled", "hold": "holds modified for job '{}'", "release": "holds modified for job '{}'",
-            "suspend": "job '{}' suspended", "resume": "job '{}' resumed", "requeue": "job '{}' requeued"}  # fmt: skip
+    said = {
+        "delete": "job '{}' cancelled",
+        "hold": "holds modified for job '{}'",
+        "release": "holds modified for job '{}'",
+        "suspend": "job '{}' suspended",
+        "resume": "job '{}' resumed",
+        "requeue": "job '{}' requeued",
+    }
     for name in names:
         found = _identify(name, jobs)
         index = found[0]["index"] if found and "[" in name and "[]" not in name else None

@@ -10,12 +10,14 @@ import json
 import re
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab_emulator import directives, qsub
-from lab_emulator.client import Cluster
 from lab_emulator.common import Job, Usage, clock, owner
 from lab_emulator.environment import full_id
+
+if TYPE_CHECKING:
+    from lab_emulator.client import Cluster
 
 UNKNOWN_JOB, DENIED, BAD_STATE, UNKNOWN_QUEUE, CLOSED, BAD_USER, LIMIT, FINISHED = (
     15001, 15007, 15016, 15018, 15021, 15023, 15036, 15139,
@@ -53,7 +55,8 @@ VERSION = "22.05.11"
 
 def refused(program: str, server: str) -> tuple[str, int]:
     """What is said when the server is away: PBSE's errno is the system's, ECONNREFUSED."""
-    return f"Connection refused\n{program}: cannot connect to server {server} (errno=111)\n", 255 if program == "qstat" else 111  # fmt: skip
+    text = f"Connection refused\n{program}: cannot connect to server {server} (errno=111)\n"
+    return text, 255 if program == "qstat" else 111
 
 
 def error(program: str) -> str:
@@ -144,7 +147,7 @@ def qstat_command(cluster: Cluster, arguments: list[str]) -> int:
     elif given.get("-F") == "json":
         shown = _prologue(cluster, status)
         if jobs:
-            shown["Jobs"] = {identifier: found for identifier, found in jobs}
+            shown["Jobs"] = dict(jobs)
         print(_json(shown))
     elif given.get("-F") == "dsv":
         for identifier, found in jobs:
@@ -324,8 +327,10 @@ def attributes(job: Job, now: float) -> dict[str, Any]:
         "Resource_List": resource_list(job), **started, **session, **shell,
         **({"jobdir": job["home"]} if job["started"] else {}), "substate": SUBSTATES[job["state"]],
         "Variable_List": variables, **said, "etime": time.ctime(job["created"]),
-        **({"run_count": job["runs"]} if job["runs"] else {}), "eligible_time": clock((job["started"] or now) - job["created"]),
-        **array, **ended, "Submit_arguments": job["arguments"],
+        **({"run_count": job["runs"]} if job["runs"] else {}),
+        "eligible_time": clock((job["started"] or now) - job["created"]),
+        **array, **ended,
+        **({"Submit_arguments": job["arguments"]} if job["arguments"] else {}),
         **({"history_timestamp": int(job["ended"])} if job["state"] == "F" else {}), **estimate,
         "project": job["project"] or "_pbs_project_default", "Submit_Host": job["host"],
     }  # fmt: skip
@@ -361,7 +366,7 @@ def _flat(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def attribute_line(name: str, value: str, *, wide: bool = False) -> str:
-    """``    NAME = VALUE``, broken after commas and at column 78 with a tab (prt_attr in qstat.c); ``-w`` breaks none."""
+    """``    NAME = VALUE``, broken after commas and at column 78 with a tab (prt_attr in qstat.c); not with ``-w``."""
     if wide:
         return f"    {name} = {value}"
     text = f"    {name} = "
@@ -467,7 +472,8 @@ def _queues(cluster: Cluster, status: dict[str, Any], given: dict[str, str], wan
             most = found["resources_max"]
             letters = "E R" if found["enabled"] == "True" else "D S"
             print(
-                f"{name:<16} {most.get('mem', '--'):>6.6}   --    {most.get('walltime', '--'):>8.8}  --      0     0   --   {letters}"
+                f"{name:<16} {most.get('mem', '--'):>6.6}   --    {most.get('walltime', '--'):>8.8}  --  "
+                f"    0     0   --   {letters}"
             )
     else:
         print("Queue              Max   Tot Ena Str   Que   Run   Hld   Wat   Trn   Ext Type")
@@ -548,7 +554,8 @@ def pbsnodes(cluster: Cluster, arguments: list[str]) -> int:
             "Mom": name, "ntype": "PBS",
             "state": ("job-busy" if node["used"]["cores"] >= node["cores"] else "free") if node["up"] else "down",
             "pcpus": node["cores"],
-            "resources_available": {"arch": "linux", "host": name, "mem": f"{node['memory'] * 1024}kb", "ncpus": node["cores"], "vnode": name},
+            "resources_available": {"arch": "linux", "host": name, "mem": f"{node['memory'] * 1024}kb",
+                                    "ncpus": node["cores"], "vnode": name},
             "resources_assigned": {"mem": f"{node['used']['memory'] * 1024}kb", "ncpus": node["used"]["cores"]},
         }
         for name, node in status["nodes"].items()

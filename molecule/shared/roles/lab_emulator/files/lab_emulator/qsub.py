@@ -98,7 +98,7 @@ def indices(text: str) -> list[int]:
         Usage: they are none.
     """
     found: list[int] = []
-    for part in text.split("%")[0].split(","):
+    for part in text.split("%", maxsplit=1)[0].split(","):
         wanted = re.fullmatch(r"([0-9]+)(?:-([0-9]+)(?::([0-9]+))?)?", part)
         if not wanted:
             raise Usage(f"illegal array value {text}")
@@ -201,9 +201,7 @@ def _chunk(asked: Job, fields: list[tuple[str, str]]) -> None:
             asked["gpus"] = int(value)
         elif name in ("host", "vnode"):
             asked["wanted_hosts"] = [value]
-        elif name and not value:
-            asked["features"].append(name)
-        elif value.lower() == "true":
+        elif (name and not value) or value.lower() == "true":
             asked["features"].append(name)
 
 
@@ -214,14 +212,14 @@ def _split(chunk: str) -> list[tuple[str, str]]:
 
 def _select(asked: Job, text: str) -> None:
     """``[N:]NAME=VALUE[:NAME=VALUE…][+…]``; chunks after the first are of the first's size here."""
-    parts = _split(text.split("+")[0])
+    parts = _split(text.split("+", maxsplit=1)[0])
     asked["nodes"] = int(parts[0][0]) if parts[0][0].isdigit() and not parts[0][1] else 1
     _chunk(asked, parts[1:] if parts[0][0].isdigit() else parts)
 
 
 def _nodes(asked: Job, text: str) -> None:
     """``{N|HOST}[:ppn=N][:gpus=N][:FEATURE…][+…]``."""
-    parts = _split(text.split("+")[0])
+    parts = _split(text.split("+", maxsplit=1)[0])
     if parts[0][0].isdigit():
         asked["nodes"] = int(parts[0][0])
     else:

@@ -1,8 +1,8 @@
 """The server: owns the jobs, decides what runs where, and knows who asks.
 
-Clients come over a unix socket, and the kernel says whose process they are (SO_PEERCRED). Agents come over TCP and prove
-that they have the lab's key file; they ask every half second what there is to do and say what has become of their
-jobs, so that nothing is lost when either is restarted.
+Clients come over a unix socket, and the kernel says whose process they are (SO_PEERCRED). Agents come over TCP and
+prove that they have the lab's key file; they ask every half second what there is to do and say what has become of
+their jobs, so that nothing is lost when either is restarted.
 
 A job's states: Q queued, H held, R running, S suspended, E ending (it has been told to), F finished.
 """
@@ -61,7 +61,7 @@ class Server:
 
     def administers(self, uid: int) -> bool:
         """Whether that user is an administrator of every flavour."""
-        return uid == 0 or bool(self.config.get("unprivileged")) and uid == os.getuid()
+        return uid == 0 or (bool(self.config.get("unprivileged")) and uid == os.getuid())
 
     def do_status(self, request: dict[str, Any], uid: int) -> dict[str, Any]:
         """A flavour's jobs as that user may see them, its queues and the nodes."""
@@ -114,7 +114,8 @@ class Server:
         for index in asked.pop("indices") or [None]:
             job: Job = {
                 **asked, "flavour": flavour, "number": number,
-                "server": self.config["flavours"][flavour].get("server", flavour), "index": index, "queue": queue["name"],
+                "server": self.config["flavours"][flavour].get("server", flavour), "index": index,
+                "queue": queue["name"],
                 "user": account.pw_name, "uid": uid, "gid": account.pw_gid, "home": account.pw_dir,
                 "shell": asked["shell"] or account.pw_shell or "/bin/sh", "group": _group(account.pw_gid),
                 "host": socket.gethostname(), "state": "H" if asked["hold"] else "Q", "created": now, "changed": now,

@@ -1,21 +1,23 @@
 """Torque 6.1 (Administrator Guide, appendix A: qsub, qstat, qdel, qhold, qrls, qrerun; appendix D: error codes).
 
 As with PBS the exit code is the last byte of the error's number, but the numbers differ from PBS's: 172 for an unknown
-queue, 190 for a limit, 170 for a job in the wrong state. ``qstat -x`` prints XML with the times in seconds of the epoch;
-``-f`` prints them as dates.
+queue, 190 for a limit, 170 for a job in the wrong state. ``qstat -x`` prints XML with the times in seconds of the
+epoch; ``-f`` prints them as dates.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 from lab_emulator import directives, pbs, qsub
-from lab_emulator.client import Cluster
 from lab_emulator.common import Job, Usage, clock, owner
 from lab_emulator.environment import full_id
+
+if TYPE_CHECKING:
+    from lab_emulator.client import Cluster
 
 UNKNOWN_JOB, DENIED, BAD_STATE, UNKNOWN_QUEUE, CLOSED, BAD_USER, LIMIT = (
     15001, 15007, 15018, 15020, 15023, 15025, 15038,
@@ -53,8 +55,12 @@ DATES = ("ctime", "etime", "mtime", "qtime", "start_time", "comp_time")
 
 def refused(program: str, server: str) -> tuple[str, int]:
     """What is said when the server is away."""
-    text = f"{program}: cannot connect to server {server} (errno=15133) Could not connect to batch server"
-    return f"Unable to communicate with {server}(127.0.0.1)\nCannot connect to specified server host '{server}'.\n{text}\n", 15133 & 255  # fmt: skip
+    text = (
+        f"Unable to communicate with {server}(127.0.0.1)\n"
+        f"Cannot connect to specified server host '{server}'.\n"
+        f"{program}: cannot connect to server {server} (errno=15133) Could not connect to batch server\n"
+    )
+    return text, 15133 & 255
 
 
 def error(program: str) -> str:
