@@ -123,6 +123,11 @@ def _stages() -> list[Stage]:
             _pytest("security", "tests/security", _lab("default")),
         ),
         _scenario("single_node", "Molecule with everything on one host"),
+        _scenario(
+            "emulated",
+            "Molecule on PBS, Torque, Moab and LSF, which are emulated, then a browser's sessions by each",
+            _pytest("e2e", "tests/e2e/test_emulated.py", _lab("emulated")),
+        ),
     ]
 
 
