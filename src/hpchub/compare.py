@@ -301,7 +301,7 @@ def compare_groups(clusters: Sequence[Draft], groups: Mapping[str, list[str]]) -
         yield from _compare_cluster_groups(cluster, groups, hosts)
     if known:  # else hpc_clusters itself is the problem
         yield from _stray_groups(groups, known)
-        yield from _stray_hosts(groups, known)
+        yield from _stray_hosts(clusters, groups, known)
 
 
 def _compare_cluster_groups(cluster: Draft, groups: Mapping[str, list[str]], hosts: set[str]) -> Iterator[Problem]:
@@ -365,8 +365,8 @@ def _stray_groups(groups: Mapping[str, list[str]], known: Sequence[str]) -> Iter
             yield Problem(f"group {group}", message, valid=did_you_mean(name, known))
 
 
-def _stray_hosts(groups: Mapping[str, list[str]], known: Sequence[str]) -> Iterator[Problem]:
-    """Nodes without a cluster or with several, and hosts of a cluster that are no nodes."""
+def _stray_hosts(drafts: Sequence[Draft], groups: Mapping[str, list[str]], known: Sequence[str]) -> Iterator[Problem]:
+    """Nodes without a cluster or with several that are unlike, and hosts of a cluster that are no nodes."""
     served = {host: kind for kind in ("login_nodes", "compute_nodes") for host in groups.get(kind, [])}
     clusters: dict[str, list[str]] = {}
     for name in known:
@@ -376,8 +376,10 @@ def _stray_hosts(groups: Mapping[str, list[str]], known: Sequence[str]) -> Itera
     told = {host for group, hosts in groups.items() if group.startswith("cluster_") for host in hosts}
     for host in sorted({*served, *clusters}):
         of = clusters.get(host, [])
-        if len(of) > 1:
-            message, valid = f"belongs to the clusters {listing(of)}", "a node belongs to one cluster"
+        setups = [(draft.get("software"), draft.get("firewall")) for draft in drafts if draft.get("name") in of]
+        if any(setup != setups[0] for setup in setups):
+            message = f"belongs to the clusters {listing(of)}"
+            valid = "a node belongs to one cluster, or to several with the same software and firewall"
         elif of and host not in served:
             message = f"is in cluster_{of[0]} and in neither login_nodes nor compute_nodes"
             valid = f"add it to one of them, by cluster_{of[0]}_login or cluster_{of[0]}_compute"

@@ -147,6 +147,13 @@ class Lab:
 
     def jobs(self, user: str = "") -> list[Job]:
         """The jobs that Slurm knows and that have not ended, one user's or everybody's."""
+        emulated = [
+            cluster["name"]
+            for cluster in self.profile_list()["clusters"]
+            if cluster["scheduler"] in ("pbs", "torque", "moab", "lsf")
+        ]
+        if emulated:
+            return [job for name in emulated for job in self._emulated_jobs(name) if user in ("", job.user)]
         argv = ["squeue", "--noheader", f"--format={_JOB_FORMAT}", *([f"--user={user}"] if user else [])]
         return [Job(*line.split("|", 5)) for line in self.run("login1", argv).splitlines()]
 
@@ -157,6 +164,15 @@ class Lab:
     def start_scheduler(self) -> None:
         """It is back."""
         self.run("login1", ["systemctl", "start", "slurmctld"])
+
+    def _emulated_jobs(self, cluster: str) -> list[Job]:
+        status = json.loads(self.run("login1", ["lab-emulator", cluster, "status"]))
+        states = {"R": "RUNNING", "Q": "PENDING", "H": "PENDING", "S": "SUSPENDED", "E": "COMPLETING"}
+        return [
+            Job(str(j["number"]), j["user"], j["queue"], states[j["state"]], "".join(j["hosts"][:1]), j["name"])
+            for j in status["jobs"]
+            if j["state"] in states
+        ]
 
     def profiles(self) -> list[dict[str, Any]]:
         """The profiles of the list on the hub host, in its order."""

@@ -276,6 +276,19 @@ def test_groups_and_clusters_must_agree(groups, expected):
     ]
 
 
+@pytest.mark.parametrize("software", ["/opt/hpchub", "/opt/other"])
+def test_clusters_share_a_node_only_with_the_same_software(software):
+    (first,) = GOOD["hpc_clusters"]
+    second = first | {"name": "second", "software": {"path": software}}
+    first = first | {"software": {"path": "/opt/hpchub"}}
+    groups = GROUPS | {"cluster_second": ["login1", "compute1"]}
+    if software == "/opt/hpchub":
+        assert Site.from_vars(GOOD | {"hpc_clusters": [first, second]}, {"groups": groups}).cluster("second")
+    else:
+        found = problems(GOOD | {"hpc_clusters": [first, second]}, groups)
+        assert any("host login1: belongs to the clusters demo, second; a node belongs to one" in one for one in found)
+
+
 def test_a_good_site():
     site = Site.from_vars(GOOD | {"ansible_user": "root", "http_proxy": "x"}, {"groups": GROUPS})
     assert site.service.bind_port == 8443

@@ -138,6 +138,12 @@ def _stages() -> list[Stage]:
             _pytest("e2e", "tests/e2e/test_session.py", _lab("slurm_debian12")),
             extra=True,
         ),
+        _scenario(
+            "emulated",
+            "Molecule on PBS, Torque, Moab and LSF, which are emulated, then a browser's sessions by each",
+            _pytest("e2e", "tests/e2e/test_emulated.py", _lab("emulated")),
+            extra=True,
+        ),
     ]
 
 

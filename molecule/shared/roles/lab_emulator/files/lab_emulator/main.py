@@ -1,0 +1,83 @@
+"""Which program this is: decided by the name it was called by, and the flavour by the directory of that name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import sys
+from pathlib import Path
+
+from lab_emulator import agent, client, lsf, moab, pbs, server, torque
+from lab_emulator.common import Unreachable
+
+MODULES = {"pbs": pbs, "torque": torque, "moab": moab, "lsf": lsf}
+
+
+def main() -> int:
+    """Be whatever program was called; return its exit code."""
+    called = Path(sys.argv[0]).absolute()
+    if called.name == "lab-emulator":
+        return control(sys.argv[1:])
+    flavour = called.parent.parent.name
+    # Beside Moab's programs are those of the Torque below it.
+    module = MODULES[flavour]
+    if flavour == "moab" and called.name not in moab.COMMANDS:
+        module = torque
+    words = {"refused": module.refused, "error": module.error, "submits": called.name in ("qsub", "msub", "bsub")}
+    return client.run(flavour, called.name, module.COMMANDS[called.name], words)
+
+
+def control(arguments: list[str]) -> int:
+    """``lab-emulator``: the services, and the switches of an administrator."""
+    parser = argparse.ArgumentParser(prog="lab-emulator", description="Emulated PBS, Torque, Moab and LSF.")
+    parser.add_argument("what", choices=["server", "agent", *MODULES], help="a service, or whom the order is for")
+    parser.add_argument(
+        "order",
+        nargs="*",
+        help="fault KIND[=SECONDS] [only=PROGRAM] with KIND off, " + ", ".join(client.FAULTS)
+        + "; hide on|off; queue NAME open|close; suspend|resume|requeue|delete ID; status",
+    )  # fmt: skip
+    parser.add_argument("--node", default=socket.gethostname(), help="whose agent it is")
+    chosen = parser.parse_args(arguments)
+    if chosen.what == "server":
+        server.serve()
+    elif chosen.what == "agent":
+        agent.serve(chosen.node)
+    if not chosen.order:
+        parser.error("what shall it do?")
+    try:
+        found = order(client.Cluster(chosen.what), chosen.order)
+    except (ValueError, IndexError) as error:
+        parser.error(f"no such order: {error}")
+    except Unreachable as error:
+        sys.stderr.write(f"lab-emulator: the server does not answer: {error}\n")
+        return 1
+    print(json.dumps(found, indent=2))
+    return 1 if "error" in found else 0
+
+
+def order(cluster: client.Cluster, words: list[str]) -> dict[str, object]:
+    """Carry out one order.
+
+    Raises:
+        ValueError, IndexError: there is no such order.
+    """
+    verb = words[0]
+    if verb == "status":
+        return cluster.status()
+    if verb in ("suspend", "resume", "requeue", "delete"):
+        return cluster.act(verb, int(words[1].split(".")[0]))
+    if verb == "hide":
+        return dict(cluster.ask("admin", hide={"on": True, "off": False}.get(words[1]) or False))
+    if verb == "queue":
+        return dict(cluster.ask("admin", queues={words[1]: words[2] == "open"}))
+    if verb == "fault":
+        kind, _, seconds = words[1].partition("=")
+        if kind == "off":
+            return dict(cluster.ask("admin", fault={}))
+        if kind not in client.FAULTS:
+            raise ValueError(f"{kind}; there are {', '.join(client.FAULTS)} and off")
+        only = next((word.removeprefix("only=") for word in words[2:]), None)
+        return dict(cluster.ask("admin", fault={"kind": kind, "seconds": float(seconds or 30), "only": only}))
+    raise ValueError(verb)
