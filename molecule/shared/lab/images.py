@@ -57,6 +57,9 @@ class Recipe:
     parent: str | None = "base"
 
 
+# What a host of a cluster has beside its batch system.
+_NODE = ("python3-venv", "r-base-core", "r-cran-irkernel")
+
 RECIPES = {
     "base": Recipe(
         packages=(
@@ -66,12 +69,14 @@ RECIPES = {
         parent=None,
     ),
     "node": Recipe(
-        packages=(
-            *("slurmctld", "slurmd", "slurm-client", "munge", "python3-venv"),
-            *("r-base-core", "r-cran-irkernel"),
-        ),
+        packages=("slurmctld", "slurmd", "slurm-client", "munge", *_NODE),
         disabled=("slurmctld", "slurmd", "munge"),
     ),
+    "node_gridengine": Recipe(
+        packages=("gridengine-master", "gridengine-exec", "gridengine-client", *_NODE),
+        disabled=("gridengine-master", "gridengine-exec"),
+    ),
+    "node_htcondor": Recipe(packages=("htcondor", *_NODE), disabled=("condor",)),
     "idp": Recipe(
         packages=(
             *("apache2", "libapache2-mod-fcgid", "sqlite3", "liblemonldap-ng-portal-perl"),

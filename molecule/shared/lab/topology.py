@@ -39,15 +39,16 @@ class Topology:
 _CLUSTER = ("/home", "/opt/hpchub")
 _IDP = Host("idp", "idp", port=IDP_PORT)
 
+
+def _demo(node: str) -> Topology:
+    """The demo's hosts, with a cluster whose hosts run the image ``node``."""
+    cluster = tuple(Host(name, node, shared=_CLUSTER) for name in ("login1", "compute1", "compute2"))
+    return Topology((Host("hub", "base", port=SERVICE_PORT), *cluster, _IDP))
+
+
 TOPOLOGIES = {
-    "demo": Topology(
-        (
-            Host("hub", "base", port=SERVICE_PORT),
-            Host("login1", "node", shared=_CLUSTER),
-            Host("compute1", "node", shared=_CLUSTER),
-            Host("compute2", "node", shared=_CLUSTER),
-            _IDP,
-        )
-    ),
+    "demo": _demo("node"),
+    "gridengine": _demo("node_gridengine"),
+    "htcondor": _demo("node_htcondor"),
     "single_node": Topology((Host("node", "node", port=SERVICE_PORT, also=("hub", "login1", "compute1")), _IDP)),
 }
