@@ -350,7 +350,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             if await self.query_job_status(max_age=5.0) == JobStatus.NOTFOUND:
                 raise self._ended()
             await asyncio.sleep(0.1)
-        self.notebook_host = self._job.host if self._job else host
+        self.notebook_host = self._cluster.host_of(self._job.host if self._job else host)
         self.save()
         self._message = f"The notebook server answers on {self.notebook_host}. Opening it."
         self.log.info(
@@ -506,5 +506,18 @@ class SlurmJobSpawner(JobSpawner, batchspawner.SlurmSpawner):  # type: ignore[mi
     """A session's job under Slurm."""
 
 
-SPAWNERS: dict[str, type[JobSpawner]] = {"slurm": SlurmJobSpawner}
+class MultiSlurmJobSpawner(JobSpawner, batchspawner.MultiSlurmSpawner):  # type: ignore[misc]
+    """A session's job under Slurm with several daemons on one host."""
+
+
+class GridEngineJobSpawner(JobSpawner, batchspawner.GridengineSpawner):  # type: ignore[misc]
+    """A session's job under Grid Engine, Univa's and Altair's too."""
+
+
+SPAWNERS: dict[str, type[JobSpawner]] = {
+    "slurm": SlurmJobSpawner,
+    "multislurm": MultiSlurmJobSpawner,
+    "gridengine": GridEngineJobSpawner,
+    "uge": GridEngineJobSpawner,
+}
 """The spawner class of each scheduler."""

@@ -1,6 +1,6 @@
 """Which of a scheduler's own options a profile may carry: none that says again what the model says. No I/O.
 
-Source for Slurm: sbatch(1) of 22.05 and 24.11.
+Source for Slurm: sbatch(1) of 22.05 and 24.11; for Grid Engine: qsub(1) of 8.1.9.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ class Reserved:
             long option is that option for getopt_long, so every beginning of these is reserved as well.
         short: letters, likewise.
         values: patterns of values that are reserved for an option that is not.
+        pattern: one option with its value.
+        example: what it looks like.
     """
 
     long: dict[str, str]
     short: dict[str, str]
     values: dict[str, tuple[str, str]] = field(default_factory=dict)
+    pattern: re.Pattern[str] = _OPTION
+    example: str = "[--exclusive, --qos=debug]"
 
 
 _SLURM = Reserved(
@@ -116,7 +120,60 @@ _SLURM = Reserved(
     values={"gres": (r"(?:.*,)?(?:gres[:/])?gpu\b.*", "gpus")},
 )
 
-RESERVED: dict[str, Reserved] = {"slurm": _SLURM, "multislurm": _SLURM}
+# One dash begins a whole word, which takes no value, one or two.
+_GRID_ENGINE = Reserved(
+    long={},
+    short={
+        "@": "",
+        "A": "account",
+        "C": "",
+        "N": "",
+        "S": "",
+        "V": "",
+        "ar": "reservation",
+        "b": "",
+        "c": "",
+        "ckpt": "",
+        "clear": "",
+        "cwd": "",
+        "e": "",
+        "h": "",
+        "hard": "",
+        "help": "",
+        "i": "",
+        "inherit": "",
+        "j": "",
+        "jsv": "",
+        "l": "node_constraint",
+        "masterq": "queue",
+        "now": "",
+        "o": "",
+        "pe": "cores",
+        "pty": "",
+        "q": "queue",
+        "r": "",
+        "shell": "",
+        "soft": "",
+        "sync": "",
+        "t": "",
+        "tc": "",
+        "terse": "",
+        "u": "",
+        "v": "",
+        "verify": "",
+        "wd": "",
+        "xd": "",
+    },
+    pattern=re.compile(rf"-[A-Za-z@][a-z_]*(?: (?!-[A-Za-z@]){_VALUE}){{0,2}}"),
+    example="[-P physics, -p -100]",
+)
+
+RESERVED: dict[str, Reserved] = {
+    "slurm": _SLURM,
+    "multislurm": _SLURM,
+    "gridengine": _GRID_ENGINE,
+    "uge": _GRID_ENGINE,
+}
 
 
 def option_complaint(scheduler: str, option: str) -> tuple[str, str] | None:
@@ -129,9 +186,10 @@ def option_complaint(scheduler: str, option: str) -> tuple[str, str] | None:
     Returns:
         the complaint and what is valid, or None when it may stand.
     """
-    if not _OPTION.fullmatch(option):
-        return "is not a single option", "write each as an item of its own, as in [--exclusive, --qos=debug]"
     reserved = RESERVED.get(scheduler)
+    if not (reserved.pattern if reserved else _OPTION).fullmatch(option):
+        example = reserved.example if reserved else Reserved.example
+        return "is not a single option", f"write each as an item of its own, as in {example}"
     if reserved is None:
         return None
     if option.startswith("--"):
@@ -143,7 +201,7 @@ def option_complaint(scheduler: str, option: str) -> tuple[str, str] | None:
             if full.startswith(name) and re.fullmatch(pattern, value)
         }
     else:
-        name = option[1]
+        name = option[1:].split(" ", maxsplit=1)[0] if reserved.pattern is not _OPTION else option[1]
         taken = {name: reserved.short[name]} if name in reserved.short else {}
     if not taken:
         return None
@@ -151,3 +209,29 @@ def option_complaint(scheduler: str, option: str) -> tuple[str, str] | None:
     if len(fields) == 1 and len(taken) == len([words for words in taken.values() if words]):
         return f"says again what {fields[0]} says", f"set {fields[0]} of the profile or its queue"
     return "is set by hpchub", "leave it out"
+
+
+_RESOURCE_REQUEST = re.compile(r"!?[A-Za-z_][A-Za-z0-9_.]*(?:!?=[A-Za-z0-9_.*|&!()\[\]:+-]+)?")
+
+
+def constraint_complaint(scheduler: str, constraint: str, taken: dict[str, str]) -> tuple[str, str] | None:
+    """What is wrong with a profile's node_constraint, in the scheduler's own words.
+
+    Args:
+        scheduler: the inventory's word for it.
+        constraint: as the profile has it, not empty.
+        taken: for Grid Engine, the site's own resources and the profile's fields that say them.
+
+    Returns:
+        the complaint and what is valid, or None when it may stand.
+    """
+    if scheduler not in ("gridengine", "uge"):
+        return None
+    taken = {"h_rt": "runtime", "s_rt": "runtime", "qname": "queue", "q": "queue", "slots": "cores", **taken}
+    for request in constraint.split(","):
+        if not _RESOURCE_REQUEST.fullmatch(request):
+            return "is not a list of resources", "write them as qsub -l takes them, as in arch=lx-amd64,infiniband"
+        name = re.split("[=!]", request)[0]
+        if name in taken:
+            return f"says again what {taken[name]} says", f"set {taken[name]} of the profile"
+    return None

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.gridengine import GridEngine
+from hpchub.schedulers.multislurm import MultiSlurm
 from hpchub.schedulers.slurm import Slurm
+from hpchub.schedulers.uge import UGE
 
 if TYPE_CHECKING:
     from hpchub.model import Access, Cluster, Profile
@@ -31,7 +34,9 @@ __all__ = [
     "render_batch_script",
 ]
 
-SCHEDULERS: dict[str, Scheduler] = {scheduler.name: scheduler for scheduler in (Slurm(),)}
+SCHEDULERS: dict[str, Scheduler] = {
+    scheduler.name: scheduler for scheduler in (Slurm(), MultiSlurm(), GridEngine(), UGE())
+}
 
 _TEMPLATE_DIRECTORIES = (
     Path("/etc/hpchub/templates/batch"),

@@ -1,4 +1,4 @@
-"""Grid Engine. Source: the manual pages of qsub, qstat, qdel and qconf of 8.1.9, and its programs.
+r"""Grid Engine. Source: the manual pages of qsub, qstat, qdel and qconf of 8.1.9, and its programs.
 
 ``qstat`` shows no comment: the job's name says the hub as well, which may hold neither of ``/ : @ \\ * ?``.
 """
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from hpchub.model import Cluster, Profile
 
 _NAME = re.compile(r"hpchub-([0-9a-f]{16})-([A-Za-z0-9.-]+)")
+# What XML cannot hold, a job's name can.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 # One letter for each thing that is so: qstat(1), under "status".
 _STATE = re.compile(r"[dEhNPqrRsStTw]+")
 
@@ -120,7 +122,7 @@ def _read(text: str, root: str) -> ET.Element:
     if "<!" in text:
         raise Unanswered(f"Grid Engine printed a document type: {text[:200]!r}")
     try:
-        found = ET.fromstring(text)  # noqa: S314 without a document type there is nothing to expand
+        found = ET.fromstring(_CONTROL.sub("?", text))  # noqa: S314 without a document type there is nothing to expand
     except ET.ParseError as error:
         raise Unanswered(f"Grid Engine's answer is not complete ({error}): {text[:200]!r}") from None
     if found.tag != root:
