@@ -514,10 +514,15 @@ class GridEngineJobSpawner(JobSpawner, batchspawner.GridengineSpawner):  # type:
     """A session's job under Grid Engine, Univa's and Altair's too."""
 
 
+class HTCondorJobSpawner(JobSpawner, batchspawner.CondorSpawner):  # type: ignore[misc]
+    """A session's job under HTCondor."""
+
+
 SPAWNERS: dict[str, type[JobSpawner]] = {
     "slurm": SlurmJobSpawner,
     "multislurm": MultiSlurmJobSpawner,
     "gridengine": GridEngineJobSpawner,
     "uge": GridEngineJobSpawner,
+    "htcondor": HTCondorJobSpawner,
 }
 """The spawner class of each scheduler."""

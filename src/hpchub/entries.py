@@ -192,7 +192,7 @@ class Queue(Entry):
 
 
 class GridEngineSite(Entry):
-    """What each site's administrator of Grid Engine decides: what its resources are called, and how they are counted."""
+    """What each site of Grid Engine decides: what its resources are called, and how they are counted."""
 
     parallel_environment: f.ResourceName = "smp"
     """The parallel environment that gives a job all its cores on one node; a job of one core asks for none."""

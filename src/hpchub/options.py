@@ -1,6 +1,7 @@
 """Which of a scheduler's own options a profile may carry: none that says again what the model says. No I/O.
 
-Source for Slurm: sbatch(1) of 22.05 and 24.11; for Grid Engine: qsub(1) of 8.1.9.
+Source for Slurm: sbatch(1) of 22.05 and 24.11; for Grid Engine: qsub(1) of 8.1.9; for HTCondor:
+condor_submit of 23.0.
 """
 
 from __future__ import annotations
@@ -168,11 +169,38 @@ _GRID_ENGINE = Reserved(
     example="[-P physics, -p -100]",
 )
 
+# A command of the submit description, as --NAME=VALUE. They know neither small letters from capitals nor beginnings of
+# names; small letters it is.
+_HTCONDOR = Reserved(
+    long=dict.fromkeys(
+        (
+            *("accounting_group_user", "allowed_execute_duration", "allowed_job_duration", "arguments", "batch_name"),
+            *("cron_hour", "cron_minute", "deferral_time", "docker_image", "env", "environment", "error"),
+            *("executable", "getenv", "hold", "initialdir", "input", "job_lease_duration", "leave_in_queue"),
+            *("max_retries", "on_exit_hold", "on_exit_remove", "output", "periodic_hold", "periodic_release"),
+            *("periodic_remove", "queue", "remote_initialdir", "run_as_owner", "should_transfer_files"),
+            *("stream_error", "stream_output", "transfer_executable", "transfer_input_files", "universe"),
+        ),
+        "",
+    )
+    | {
+        "accounting_group": "account",
+        "request_cpus": "cores",
+        "request_gpus": "gpus",
+        "request_memory": "memory",
+        "requirements": "node_constraint",
+    },
+    short={},
+    pattern=re.compile(rf"--[a-z][a-z0-9_]*={_VALUE}"),
+    example="[--rank=Memory, --concurrency_limits=matlab]",
+)
+
 RESERVED: dict[str, Reserved] = {
     "slurm": _SLURM,
     "multislurm": _SLURM,
     "gridengine": _GRID_ENGINE,
     "uge": _GRID_ENGINE,
+    "htcondor": _HTCONDOR,
 }
 
 
@@ -225,6 +253,8 @@ def constraint_complaint(scheduler: str, constraint: str, taken: dict[str, str])
     Returns:
         the complaint and what is valid, or None when it may stand.
     """
+    if scheduler == "htcondor" and not _is_expression(constraint):
+        return "is not an expression", "write attributes joined by && and ||, as in HasIB&&(Model==7||!Old)"
     if scheduler not in ("gridengine", "uge"):
         return None
     taken = {"h_rt": "runtime", "s_rt": "runtime", "qname": "queue", "q": "queue", "slots": "cores", **taken}
@@ -235,3 +265,17 @@ def constraint_complaint(scheduler: str, constraint: str, taken: dict[str, str])
         if name in taken:
             return f"says again what {taken[name]} says", f"set {taken[name]} of the profile"
     return None
+
+
+_TERM = re.compile(r"!*[A-Za-z_][A-Za-z0-9_.]*(?:(?:==|!=|=\?=|=!=)-?[A-Za-z0-9_.]+)?")
+
+
+def _is_expression(text: str) -> bool:
+    """Whether it is terms of ClassAds joined by && and ||, with parentheses that match."""
+    while (inner := re.sub(r"!*\(([^()]*)\)", lambda found: "x" if _is_flat(found[1]) else "(", text)) != text:
+        text = inner
+    return _is_flat(text)
+
+
+def _is_flat(text: str) -> bool:
+    return all(_TERM.fullmatch(term) for term in re.split(r"&&|\|\|", text))

@@ -13,6 +13,7 @@ import jinja2
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.gridengine import GridEngine
+from hpchub.schedulers.htcondor import HTCondor
 from hpchub.schedulers.multislurm import MultiSlurm
 from hpchub.schedulers.slurm import Slurm
 from hpchub.schedulers.uge import UGE
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 SCHEDULERS: dict[str, Scheduler] = {
-    scheduler.name: scheduler for scheduler in (Slurm(), MultiSlurm(), GridEngine(), UGE())
+    scheduler.name: scheduler for scheduler in (Slurm(), MultiSlurm(), GridEngine(), UGE(), HTCondor())
 }
 
 _TEMPLATE_DIRECTORIES = (

@@ -1,6 +1,6 @@
 r"""Grid Engine. Source: the manual pages of qsub, qstat, qdel and qconf of 8.1.9, and its programs.
 
-``qstat`` shows no comment: the job's name says the hub as well, which may hold neither of ``/ : @ \\ * ?``.
+``qstat`` shows no comment: the job's name says the hub as well, which may hold neither of ``/ : @ \ * ?``.
 """
 
 from __future__ import annotations
