@@ -74,7 +74,8 @@ RECIPES = {
     ),
     "node_gridengine": Recipe(
         packages=("gridengine-master", "gridengine-exec", "gridengine-client", *_NODE),
-        disabled=("gridengine-master", "gridengine-exec"),
+        # Grid Engine brings a mail server.
+        disabled=("gridengine-master", "gridengine-exec", "exim4"),
     ),
     "node_htcondor": Recipe(packages=("htcondor", *_NODE), disabled=("condor",)),
     "idp": Recipe(

@@ -132,6 +132,15 @@ def _stages() -> list[Stage]:
             _pytest("security", "tests/security", _lab("default")),
         ),
         _scenario("single_node", "Molecule with everything on one host"),
+        *(
+            _scenario(
+                name,
+                f"Molecule with {what} in place of Slurm, and sessions in a browser",
+                _pytest("e2e", "tests/e2e/test_session.py", _lab(name)),
+                extra=True,
+            )
+            for name, what in (("gridengine", "Grid Engine"), ("htcondor", "HTCondor"))
+        ),
     ]
 
 

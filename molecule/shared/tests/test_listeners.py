@@ -18,8 +18,12 @@ SOCKET = re.compile(r"(?P<protocol>tcp|udp) +\S+ +\d+ +\d+ +(?P<address>\S+):(?P
 
 # Programs, as the kernel shortens their names, and their ports over TCP. Nothing listens over UDP.
 EVERY_HOST = {"sshd": {22}}
-LOGIN_NODE = {"slurmctld": {6817}}
-COMPUTE_NODE = {"slurmd": {6818}}
+# The batch system's, by topology; Slurm where none is named.
+LOGIN_NODE = {
+    "gridengine": {"sge_qmaster": {6444}},
+    "htcondor": {"condor_shared_p": {9618}, "condor_collecto": {9618}, "condor_master": {9618}},
+}
+COMPUTE_NODE = {"gridengine": {"sge_execd": {6445}}, "htcondor": {"condor_shared_p": {9618}, "condor_master": {9618}}}
 
 
 class Listener(NamedTuple):
@@ -82,8 +86,8 @@ def permitted_on(groups, state, settings):
         # The lab's own: the hub host and the provider find each other at their public addresses; see lab_forward.
         "hub": {"apache2": {service, urlsplit(settings["api_url"]).port}, "systemd": {provider}},
         "idp": {"apache2": {provider}, "systemd": {service}},
-        "login_nodes": LOGIN_NODE,
-        "compute_nodes": COMPUTE_NODE,
+        "login_nodes": LOGIN_NODE.get(state["topology"], {"slurmctld": {6817}}),
+        "compute_nodes": COMPUTE_NODE.get(state["topology"], {"slurmd": {6818}}),
     }
     for group in parts.keys() & groups:
         for name, ports in parts[group].items():

@@ -51,7 +51,8 @@ class HTCondor(Scheduler):
         ``allowed_job_duration`` would hold a job whose time is over; ``periodic_remove`` ends it. A job that is held
         or waits again after it had begun ends too: its server is gone, and must not come back elsewhere.
         """
-        begun = "(NumJobStarts ?: 0) > 0"
+        # The queue hears of it at once; its counts of starts come minutes later.
+        begun = "JobCurrentStartExecutingDate =!= undefined"
         over = f"JobStatus == 2 && time() - JobCurrentStartDate > {f.seconds(profile.runtime)}"
         node = f" && ({profile.node_constraint})" if profile.node_constraint else ""
         found = [
