@@ -237,7 +237,8 @@ class Cluster(Entry):
 
     @model_validator(mode="after")
     def _words_of_its_scheduler(self) -> Cluster:
-        if "grid_engine" in self.model_fields_set and self.scheduler not in ("gridengine", "uge"):
+        # A model that was written out has every default in it.
+        if self.grid_engine != GridEngineSite() and self.scheduler not in ("gridengine", "uge"):
             f.complain(f"has grid_engine and the scheduler {self.scheduler}", "leave out grid_engine")
         nodes = [entry.node for entry in self.node_hosts]
         if twice := [node for node in nodes if nodes.count(node) > 1]:

@@ -88,7 +88,7 @@ def test_instances_stay_out_of_the_demos_way(topology):
 
 
 def test_a_wrong_topology_is_refused_with_the_right_ones():
-    with pytest.raises(LabError, match="demo, single_node"):
+    with pytest.raises(LabError, match="demo, gridengine, htcondor, single_node"):
         Instance("other")
 
 
