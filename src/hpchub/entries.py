@@ -196,8 +196,8 @@ class GridEngineSite(Entry):
 
     parallel_environment: f.ResourceName = "smp"
     """The parallel environment that gives a job all its cores on one node; a job of one core asks for none."""
-    memory_resource: Annotated[str, f.OptionalResourceName] | None = None
-    """The resource that is memory, or nothing where there is none; h_vmem by default, m_mem_free for uge."""
+    memory_resource: f.OptionalResourceName = "h_vmem"
+    """The resource that is memory, as m_mem_free; empty where there is none."""
     memory_per: Literal["slot", "job"] = "slot"
     """Whether Grid Engine takes a request of memory for each core, or for the job."""
     gpu_resource: f.ResourceName = "gpu"

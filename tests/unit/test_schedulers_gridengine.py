@@ -250,7 +250,7 @@ def test_directives() -> None:
 @pytest.mark.parametrize(
     ("scheduler", "site", "changes", "line"),
     [
-        ("uge", {}, {}, "-l h_rt=28800,m_mem_free=2048M"),
+        ("uge", {"memory_resource": "m_mem_free"}, {}, "-l h_rt=28800,m_mem_free=2048M"),
         ("gridengine", {"memory_per": "job"}, {}, "-l h_rt=28800,h_vmem=8192M"),
         ("gridengine", {"memory_resource": ""}, {}, "-l h_rt=28800"),
         ("gridengine", {"parallel_environment": "shm.pe"}, {}, "-pe shm.pe 4"),

@@ -39,16 +39,15 @@ class GridEngine(Scheduler):
     job_id_pattern = r"[1-9][0-9]{0,9}"
     # The queue master knows a job before qsub prints its id, and forgets it when it has ended.
     propagation = 5.0
-    memory_resource = "h_vmem"
 
     def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives. What a resource is called, each site decides: see ``grid_engine`` of a cluster."""
         hub = comment.split("/")[1]
         site = cluster.grid_engine
         resources = {"h_rt": str(f.seconds(profile.runtime))}
-        if memory := self.memory_resource if site.memory_resource is None else site.memory_resource:
+        if site.memory_resource:
             shares = 1 if site.memory_per == "job" else profile.cores
-            resources[memory] = f"{-(-f.mebibytes(profile.memory) // shares)}M"
+            resources[site.memory_resource] = f"{-(-f.mebibytes(profile.memory) // shares)}M"
         if profile.gpus:
             resources[site.gpu_resource] = str(profile.gpus)
         found = [

@@ -1,4 +1,4 @@
-"""Univa, now Altair, Grid Engine: Grid Engine's words, and its own for memory. Source: its manual of 8.6, qsub(1)."""
+"""Univa Grid Engine, now Altair's: Grid Engine's words."""
 
 from __future__ import annotations
 
@@ -9,4 +9,3 @@ class UGE(GridEngine):
     """Grid Engine's words."""
 
     name = "uge"
-    memory_resource = "m_mem_free"
