@@ -18,12 +18,16 @@ SOCKET = re.compile(r"(?P<protocol>tcp|udp) +\S+ +\d+ +\d+ +(?P<address>\S+):(?P
 
 # Programs, as the kernel shortens their names, and their ports over TCP. Nothing listens over UDP.
 EVERY_HOST = {"sshd": {22}}
-# The batch system's, by topology; Slurm where none is named.
-LOGIN_NODE = {
-    "gridengine": {"sge_qmaster": {6444}},
-    "htcondor": {"condor_shared_p": {9618}, "condor_collecto": {9618}, "condor_master": {9618}},
-}
-COMPUTE_NODE = {"gridengine": {"sge_execd": {6445}}, "htcondor": {"condor_shared_p": {9618}, "condor_master": {9618}}}
+# The batch system's, by topology; Slurm's where none is named.
+HTCONDOR = dict.fromkeys(
+    (
+        *("condor_master", "condor_shared_p", "condor_collecto", "condor_negotia", "condor_schedd", "condor_startd"),
+        *("condor_shadow", "condor_starter"),
+    ),
+    frozenset(range(9600, 9700)),
+)
+LOGIN_NODE = {"gridengine": {"sge_qmaster": {6444}}, "htcondor": HTCONDOR}
+COMPUTE_NODE = {"gridengine": {"sge_execd": {6445}}, "htcondor": HTCONDOR}
 
 
 class Listener(NamedTuple):
