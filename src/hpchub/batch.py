@@ -357,7 +357,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             await self._until_report()
         # What JupyterHub does from here on is much work, and many jobs may have started at once.
         await self.runtime.turns.take()
-        self.notebook_host = self._job.host if self._job else host
+        self.notebook_host = self._cluster.host_of(self._job.host if self._job else host)
         self.save()
         self._message = f"The notebook server answers on {self.notebook_host}. Opening it."
         self.log.info(
@@ -558,11 +558,27 @@ class LsfJobSpawner(JobSpawner, batchspawner.LsfSpawner):  # type: ignore[misc]
     """A session's job under LSF."""
 
 
+class MultiSlurmJobSpawner(JobSpawner, batchspawner.MultiSlurmSpawner):  # type: ignore[misc]
+    """A session's job under Slurm with several daemons on one host."""
+
+
+class GridEngineJobSpawner(JobSpawner, batchspawner.GridengineSpawner):  # type: ignore[misc]
+    """A session's job under Grid Engine, Univa's and Altair's too."""
+
+
+class HTCondorJobSpawner(JobSpawner, batchspawner.CondorSpawner):  # type: ignore[misc]
+    """A session's job under HTCondor."""
+
+
 SPAWNERS: dict[str, type[JobSpawner]] = {
     "slurm": SlurmJobSpawner,
     "torque": TorqueJobSpawner,
     "moab": MoabJobSpawner,
     "pbs": PBSJobSpawner,
     "lsf": LsfJobSpawner,
+    "multislurm": MultiSlurmJobSpawner,
+    "gridengine": GridEngineJobSpawner,
+    "uge": GridEngineJobSpawner,
+    "htcondor": HTCondorJobSpawner,
 }
 """The spawner class of each scheduler."""

@@ -13,8 +13,8 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from hpchub import fields as f
-from hpchub.entries import Entry, KernelBase, NotebookPorts, Queue, RKernel, Submit
-from hpchub.options import option_complaint
+from hpchub.entries import Cluster, Entry, GridEngineSite, KernelBase, NotebookPorts, Queue, RKernel, Submit
+from hpchub.options import constraint_complaint, option_complaint
 from hpchub.problems import Problem, did_you_mean, label, listing, near, show
 
 
@@ -247,12 +247,24 @@ def _compare_profile(profile: Draft, clusters: Sequence[Draft], kernels: Sequenc
         for option in profile.get("options") or []:
             if scheduler and (complaint := option_complaint(scheduler, option)):
                 yield Problem(profile.name, complaint[0], field="options", value=show(option), valid=complaint[1])
+        constraint = profile.get("node_constraint")
+        if scheduler and constraint and (complaint := constraint_complaint(scheduler, constraint, _resources(cluster))):
+            yield Problem(
+                profile.name, complaint[0], field="node_constraint", value=show(constraint), valid=complaint[1]
+            )
     kernel = profile.get("default_kernel")
     if kernel and isinstance(name, str):
         there = [draft for draft in kernels if not (only := draft.get("clusters")) or name in only]
         names = list(dict.fromkeys(n for draft in there if isinstance(n := _kernel_name(draft), str)))
         if kernel not in names:
             yield _unknown(profile, "default_kernel", kernel, f"a kernel of cluster {show(name)}", names)
+
+
+def _resources(cluster: Draft) -> dict[str, str]:
+    """What a site of Grid Engine calls memory and GPUs, each with the profile's field that says it."""
+    site = cluster.value.grid_engine if isinstance(cluster.value, Cluster) else GridEngineSite()
+    memory = {"h_vmem": "memory", "m_mem_free": "memory"}
+    return memory | {site.gpu_resource: "gpus"} | ({site.memory_resource: "memory"} if site.memory_resource else {})
 
 
 def _kernel_name(draft: Draft) -> Any:

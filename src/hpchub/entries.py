@@ -13,10 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from hpchub import fields as f
 from hpchub.schedulers import SCHEDULERS
 
-KNOWN_SCHEDULERS = ("slurm", "multislurm", "torque", "moab", "pbs", "gridengine", "uge", "htcondor", "lsf")
-"""The words of the inventory; those in ``hpchub.schedulers.SCHEDULERS`` work."""
-
-SchedulerName = Annotated[str, f.Choice(tuple(SCHEDULERS), KNOWN_SCHEDULERS)]
+SchedulerName = Annotated[str, f.Choice(tuple(SCHEDULERS))]
 
 
 class Entry(BaseModel):
@@ -191,6 +188,28 @@ class Queue(Entry):
     """GPUs of a job at most."""
 
 
+class GridEngineSite(Entry):
+    """What each site of Grid Engine decides: what its resources are called, and how they are counted."""
+
+    parallel_environment: f.ResourceName = "smp"
+    """The parallel environment that gives a job all its cores on one node; a job of one core asks for none."""
+    memory_resource: f.OptionalResourceName = "h_vmem"
+    """The resource that is memory, as m_mem_free; empty where there is none."""
+    memory_per: Literal["slot", "job"] = "slot"
+    """Whether Grid Engine takes a request of memory for each core, or for the job."""
+    gpu_resource: f.ResourceName = "gpu"
+    """The resource that is GPUs, counted for the job: a consumable of the kind JOB."""
+
+
+class NodeHost(Entry):
+    """Where a node is that the scheduler calls by another name than its host's."""
+
+    node: f.HostName
+    """The scheduler's name for it."""
+    host: f.HostName
+    """The host's name or address, by which the hub reaches it."""
+
+
 class Cluster(Entry):
     """A cluster. Its nodes are the inventory's group ``cluster_NAME``."""
 
@@ -206,8 +225,26 @@ class Cluster(Entry):
     """Where its notebook environments are."""
     firewall: Annotated[bool, Field(strict=True)] = False
     """Whether its compute nodes refuse everybody but the hub at the notebook ports, by nftables."""
+    grid_engine: GridEngineSite = GridEngineSite()
+    """For gridengine and uge: what the site's resources are called."""
+    node_hosts: list[NodeHost] = []
+    """Nodes that the scheduler calls by other names than their hosts', as several daemons on one host."""
     queues: list[Queue] = Field(min_length=1)
     """The queues that profiles may name."""
+
+    @model_validator(mode="after")
+    def _words_of_its_scheduler(self) -> Cluster:
+        # A model that was written out has every default in it.
+        if self.grid_engine != GridEngineSite() and self.scheduler not in ("gridengine", "uge"):
+            f.complain(f"has grid_engine and the scheduler {self.scheduler}", "leave out grid_engine")
+        nodes = [entry.node for entry in self.node_hosts]
+        if twice := [node for node in nodes if nodes.count(node) > 1]:
+            f.complain(f"has node_hosts with {twice[0]} twice", "write each node once")
+        return self
+
+    def host_of(self, node: str) -> str:
+        """The host of a node, by which the hub reaches it."""
+        return next((entry.host for entry in self.node_hosts if entry.node == node), node)
 
     def queue(self, name: str) -> Queue | None:
         """The queue of that name, if there is one."""

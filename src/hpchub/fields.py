@@ -353,6 +353,11 @@ BatchOption = Annotated[
 ]
 
 
+_RESOURCE = (r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", "write letters, digits and _ . -, a letter first")
+ResourceName = Annotated[str, Text("a resource's name", *_RESOURCE)]
+OptionalResourceName = Annotated[str, Text("a resource's name", *_RESOURCE, empty=True)]
+
+
 # Paths, networks and addresses
 
 

@@ -1,7 +1,7 @@
 """Which of a scheduler's own options a profile may carry: none that says again what the model says. No I/O.
 
 Sources: sbatch(1) of Slurm 22.05 and 24.11; qsub(1B) of OpenPBS 23.06 and of Torque 6.1; the guide of Moab 9.1 on msub;
-bsub of LSF 10.1's command reference.
+qsub(1) of Grid Engine 8.1.9; condor_submit of HTCondor 23.0; bsub of LSF 10.1's command reference.
 """
 
 from __future__ import annotations
@@ -226,6 +226,80 @@ _LSF = Reserved(
     example="[-x, -app jupyter]",
 )
 
+# One dash begins a whole word, which takes no value, one or two.
+_GRID_ENGINE = Reserved(
+    long={},
+    short={
+        "@": "",
+        "A": "account",
+        "C": "",
+        "N": "",
+        "S": "",
+        "V": "",
+        "ar": "reservation",
+        "b": "",
+        "c": "",
+        "ckpt": "",
+        "clear": "",
+        "cwd": "",
+        "e": "",
+        "h": "",
+        "hard": "",
+        "help": "",
+        "i": "",
+        "inherit": "",
+        "j": "",
+        "jsv": "",
+        "l": "node_constraint",
+        "masterq": "queue",
+        "now": "",
+        "o": "",
+        "pe": "cores",
+        "pty": "",
+        "q": "queue",
+        "r": "",
+        "shell": "",
+        "soft": "",
+        "sync": "",
+        "t": "",
+        "tc": "",
+        "terse": "",
+        "u": "",
+        "v": "",
+        "verify": "",
+        "wd": "",
+        "xd": "",
+    },
+    form=re.compile(rf"-[A-Za-z@][a-z_]*(?: (?!-[A-Za-z@]){_VALUE}){{0,2}}"),
+    example="[-P physics, -p -100]",
+)
+
+# A command of the submit description, as --NAME=VALUE. They know neither small letters from capitals nor beginnings of
+# names; small letters it is.
+_HTCONDOR = Reserved(
+    long=dict.fromkeys(
+        (
+            *("accounting_group_user", "allowed_execute_duration", "allowed_job_duration", "arguments", "batch_name"),
+            *("cron_hour", "cron_minute", "deferral_time", "docker_image", "env", "environment", "error"),
+            *("executable", "getenv", "hold", "initialdir", "input", "job_lease_duration", "leave_in_queue"),
+            *("max_retries", "on_exit_hold", "on_exit_remove", "output", "periodic_hold", "periodic_release"),
+            *("periodic_remove", "queue", "remote_initialdir", "run_as_owner", "should_transfer_files"),
+            *("stream_error", "stream_output", "transfer_executable", "transfer_input_files", "universe"),
+        ),
+        "",
+    )
+    | {
+        "accounting_group": "account",
+        "request_cpus": "cores",
+        "request_gpus": "gpus",
+        "request_memory": "memory",
+        "requirements": "node_constraint",
+    },
+    short={},
+    form=re.compile(rf"--[a-z][a-z0-9_]*={_VALUE}"),
+    example="[--rank=Memory, --concurrency_limits=matlab]",
+)
+
 RESERVED: dict[str, Reserved] = {
     "slurm": _SLURM,
     "multislurm": _SLURM,
@@ -233,6 +307,9 @@ RESERVED: dict[str, Reserved] = {
     "moab": _MOAB,
     "pbs": _PBS,
     "lsf": _LSF,
+    "gridengine": _GRID_ENGINE,
+    "uge": _GRID_ENGINE,
+    "htcondor": _HTCONDOR,
 }
 
 
@@ -270,3 +347,45 @@ def option_complaint(scheduler: str, option: str) -> tuple[str, str] | None:
     if len(fields) == 1 and len(taken) == len([words for words in taken.values() if words]):
         return f"says again what {fields[0]} says", f"set {fields[0]} of the profile or its queue"
     return "is set by hpchub", "leave it out"
+
+
+_RESOURCE_REQUEST = re.compile(r"!?[A-Za-z_][A-Za-z0-9_.]*(?:!?=[A-Za-z0-9_.*|&!()\[\]:+-]+)?")
+
+
+def constraint_complaint(scheduler: str, constraint: str, taken: dict[str, str]) -> tuple[str, str] | None:
+    """What is wrong with a profile's node_constraint, in the scheduler's own words.
+
+    Args:
+        scheduler: the inventory's word for it.
+        constraint: as the profile has it, not empty.
+        taken: for Grid Engine, the site's own resources and the profile's fields that say them.
+
+    Returns:
+        the complaint and what is valid, or None when it may stand.
+    """
+    if scheduler == "htcondor" and not _is_expression(constraint):
+        return "is not an expression", "write attributes joined by && and ||, as in HasIB&&(Model==7||!Old)"
+    if scheduler not in ("gridengine", "uge"):
+        return None
+    taken = {"h_rt": "runtime", "s_rt": "runtime", "qname": "queue", "q": "queue", "slots": "cores", **taken}
+    for request in constraint.split(","):
+        if not _RESOURCE_REQUEST.fullmatch(request):
+            return "is not a list of resources", "write them as qsub -l takes them, as in arch=lx-amd64,infiniband"
+        name = re.split("[=!]", request)[0]
+        if name in taken:
+            return f"says again what {taken[name]} says", f"set {taken[name]} of the profile"
+    return None
+
+
+_TERM = re.compile(r"!*[A-Za-z_][A-Za-z0-9_.]*(?:(?:==|!=|=\?=|=!=)-?[A-Za-z0-9_.]+)?")
+
+
+def _is_expression(text: str) -> bool:
+    """Whether it is terms of ClassAds joined by && and ||, with parentheses that match."""
+    while (inner := re.sub(r"!*\(([^()]*)\)", lambda found: "x" if _is_flat(found[1]) else "(", text)) != text:
+        text = inner
+    return _is_flat(text)
+
+
+def _is_flat(text: str) -> bool:
+    return all(_TERM.fullmatch(term) for term in re.split(r"&&|\|\|", text))

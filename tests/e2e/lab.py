@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from xml.etree import ElementTree as ET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_DIRECTORY = Path.home() / ".cache" / "hpchub" / "lab" / "demo"
-
-# squeue's format letters for the fields of Job, in their order.
-_JOB_FORMAT = "%i|%u|%P|%T|%N|%j"
 
 
 class LabError(RuntimeError):
@@ -46,7 +44,7 @@ class User:
 
 @dataclass(frozen=True)
 class Job:
-    """One line of squeue."""
+    """One job, in Slurm's words for its state."""
 
     id: str
     user: str
@@ -77,6 +75,69 @@ def eventually(what: str, probe: Callable[[], T], *, timeout: float = 60, interv
             raise AssertionError(f"not within {timeout:.0f} s: {what} (last answer: {answer!r})")
         time.sleep(interval)
     return answer
+
+
+def _squeue(output: str) -> list[Job]:
+    return [Job(*line.split("|", 5)) for line in output.splitlines()]
+
+
+def _qstat(output: str) -> list[Job]:
+    jobs = []
+    for element in ET.fromstring(output).iter("job_list"):
+        number, owner, name, word, where = (
+            element.findtext(tag) or "" for tag in ("JB_job_number", "JB_owner", "JB_name", "state", "queue_name")
+        )
+        queue, _, node = where.partition("@")
+        state = {"r": "RUNNING", "t": "RUNNING", "qw": "PENDING"}.get(word, word)
+        jobs.append(Job(number, owner, queue, state, node, name))
+    return jobs
+
+
+def _condor_q(output: str) -> list[Job]:
+    states = {1: "PENDING", 2: "RUNNING", 5: "HELD"}
+    return [
+        Job(
+            str(ad["ClusterId"]),
+            ad["Owner"],
+            ad.get("HpchubQueue", ""),
+            states.get(ad["JobStatus"], str(ad["JobStatus"])),
+            ad.get("RemoteHost", "").rpartition("@")[2].split(".")[0],
+            ad.get("HpchubTag", ""),
+        )
+        for ad in json.loads(output or "[]")
+    ]
+
+
+_CONDOR = "ClusterId,Owner,HpchubQueue,HpchubTag,JobStatus,RemoteHost"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch system, as root on its login node sees it.
+
+    Attributes:
+        service: the unit that answers questions.
+        query: prints everybody's jobs that have not ended.
+        parse: reads that.
+        cancel: ends all jobs of the user who is its last argument.
+    """
+
+    service: str
+    query: tuple[str, ...]
+    parse: Callable[[str], list[Job]]
+    cancel: tuple[str, ...]
+
+
+_BATCH = {
+    "gridengine": Batch(
+        "gridengine-master",
+        ("qstat", "-u", "*", "-xml"),
+        _qstat,
+        ("runuser", "--user", "sgeadmin", "--", "qdel", "-u"),
+    ),
+    "htcondor": Batch("condor", ("condor_q", "-allusers", "-json", "-attributes", _CONDOR), _condor_q, ("condor_rm",)),
+}
+_SLURM = Batch("slurmctld", ("squeue", "--noheader", "--format=%i|%u|%P|%T|%N|%j"), _squeue, ("scancel", "--user"))
 
 
 class Lab:
@@ -145,25 +206,35 @@ class Lab:
             raise LabError(f"{host}: {shlex.join(argv)} exited {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
+    @property
+    def batch(self) -> Batch:
+        """The cluster's batch system."""
+        return _BATCH.get(self.state["topology"], _SLURM)
+
     def jobs(self, user: str = "") -> list[Job]:
-        """The jobs that Slurm knows and that have not ended, one user's or everybody's."""
+        """The jobs that have not ended, one user's or everybody's."""
         emulated = [
             cluster["name"]
             for cluster in self.profile_list()["clusters"]
             if cluster["scheduler"] in ("pbs", "torque", "moab", "lsf")
         ]
         if emulated:
-            return [job for name in emulated for job in self._emulated_jobs(name) if user in ("", job.user)]
-        argv = ["squeue", "--noheader", f"--format={_JOB_FORMAT}", *([f"--user={user}"] if user else [])]
-        return [Job(*line.split("|", 5)) for line in self.run("login1", argv).splitlines()]
+            jobs = [job for name in emulated for job in self._emulated_jobs(name)]
+        else:
+            jobs = self.batch.parse(self.run("login1", self.batch.query))
+        return [job for job in jobs if user in ("", job.user)]
+
+    def cancel_jobs(self, user: str) -> None:
+        """End all jobs of a user."""
+        self.run("login1", [*self.batch.cancel, user])
 
     def stop_scheduler(self) -> None:
         """The scheduler answers nobody; jobs run on."""
-        self.run("login1", ["systemctl", "stop", "slurmctld"])
+        self.run("login1", ["systemctl", "stop", self.batch.service])
 
     def start_scheduler(self) -> None:
         """It is back."""
-        self.run("login1", ["systemctl", "start", "slurmctld"])
+        self.run("login1", ["systemctl", "start", self.batch.service])
 
     def _emulated_jobs(self, cluster: str) -> list[Job]:
         status = json.loads(self.run("login1", ["lab-emulator", cluster, "status"]))

@@ -191,7 +191,7 @@ class Visitor:
         if self.page.url.startswith(self.lab.url):
             self.fetch("DELETE", f"/hub/api/users/{self._name}/server")
         elif self.lab.jobs(self._name):
-            self.lab.run("login1", ["scancel", f"--user={self._name}"])
+            self.lab.cancel_jobs(self._name)
         eventually(f"no job of {self._name}'s is left", lambda: not self.lab.jobs(self._name))
 
 

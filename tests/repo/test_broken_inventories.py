@@ -34,7 +34,6 @@ BROKEN = [
     ("key-twice", {"hpc_profiles.1.key": "small"}, 'hpc_profiles[1] (key "small"): key "small" is taken already by entry 0; give each its own key'),
     ("key-with-a-capital", {"hpc_profiles.0.key": "Small"}, 'hpc_profiles[0] (key "Small"): key "Small" is not a profile\'s key; write small letters'),
     ("scheduler-unknown", {"hpc_clusters.0.scheduler": "slurmm"}, CLUSTER + 'scheduler "slurmm" is unknown; did you mean "slurm"? available: slurm'),
-    ("scheduler-not-yet", {"hpc_clusters.0.scheduler": "gridengine"}, CLUSTER + 'scheduler "gridengine" is not available yet; available: slurm'),
     ("cores-above-the-queue", {"hpc_profiles.1.cores": 400}, MEDIUM + 'cores 400 is above max_cores 16 of queue "interactive" of cluster "demo"; ask for at most 16, or raise max_cores of the queue'),
     ("memory-above-the-queue", {"hpc_profiles.1.memory": "1T"}, MEDIUM + 'memory "1T" is above max_memory "64G" of queue "interactive" of cluster "demo"'),
     ("runtime-above-the-queue", {"hpc_profiles.1.runtime": "13:00:00"}, MEDIUM + 'runtime "13:00:00" is above max_runtime "12:00:00" of queue "interactive" of cluster "demo"'),

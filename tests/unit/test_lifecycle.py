@@ -186,6 +186,15 @@ async def test_the_session_is_saved_before_its_job_is_submitted(shared: Runtime,
     assert spawner.orm_spawner.state["job"]["host"] == "127.0.0.1"
 
 
+async def test_a_node_that_is_no_host_is_reached_where_it_is(shared: Runtime, cluster: Cluster) -> None:
+    child = make({}).child_spawner
+    child.cluster = {**child.cluster, "node_hosts": [{"node": "127.0.0.1", "host": "n1.example"}]}
+    cluster.jobs = [job()]
+    assert child.report(20001)
+    assert await child._follow() == "https://n1.example:20001"
+    assert child.get_state()["host"] == "n1.example"
+
+
 @pytest.mark.parametrize(
     "said", [Unanswered("connection reset"), answer(code=124), answer("noise")], ids=["reset", "slow", "noise"]
 )

@@ -112,7 +112,6 @@ WRONG = [
     ("hpc_profiles.0.runtime", "8h", f'{SMALL}: runtime "8h" is not a time; write hours, minutes and seconds, as in "8:00:00"'),
     ("hpc_profiles.1.key", "small", 'hpc_profiles[1] (key "small"): key "small" is taken already by entry 0'),
     ("hpc_clusters.0.scheduler", "slrum", f'{CLUSTER}: scheduler "slrum" is unknown; did you mean "slurm"? available: slurm'),
-    ("hpc_clusters.0.scheduler", "uge", f'{CLUSTER}: scheduler "uge" is not available yet; available: slurm'),
     ("hpc_profiles.0.cores", 17, f'{SMALL}: cores 17 is above max_cores 16 of queue "interactive" of cluster "demo"; ask for at most 16'),
     ("hpc_profiles.0.memory", "1T", f'{SMALL}: memory "1T" is above max_memory "64G" of queue "interactive"'),
     ("hpc_profiles.0.runtime", "1-00:00:00", f'{SMALL}: runtime "1-00:00:00" is above max_runtime "12:00:00" of queue'),

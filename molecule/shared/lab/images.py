@@ -62,6 +62,7 @@ _BASE = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "openssh-client", "sudo"),
     *("python3", "python3-apt", "ca-certificates", "curl", "iproute2", "procps", "less"),
 )
+# What a host of a cluster has beside its batch system.
 _NODE = ("python3-venv", "r-base-core", "r-cran-irkernel")
 _SLURM = ("slurmctld", "slurmd", "slurm-client", "munge")
 _SLURM_UNITS = ("slurmctld", "slurmd", "munge")
@@ -71,6 +72,12 @@ RECIPES = {
     "node": Recipe(packages=(*_SLURM, *_NODE), disabled=_SLURM_UNITS),
     "base_debian12": Recipe(packages=_BASE, parent=None, suite="bookworm"),
     "node_debian12": Recipe(packages=(*_SLURM, *_NODE), disabled=_SLURM_UNITS, parent="base_debian12"),
+    "node_gridengine": Recipe(
+        packages=("gridengine-master", "gridengine-exec", "gridengine-client", *_NODE),
+        # Grid Engine brings a mail server.
+        disabled=("gridengine-master", "gridengine-exec", "exim4"),
+    ),
+    "node_htcondor": Recipe(packages=("htcondor", *_NODE), disabled=("condor",)),
     "idp": Recipe(
         packages=(
             *("apache2", "libapache2-mod-fcgid", "sqlite3", "liblemonldap-ng-portal-perl"),

@@ -144,6 +144,15 @@ def _stages() -> list[Stage]:
             _pytest("e2e", "tests/e2e/test_emulated.py", _lab("emulated")),
             extra=True,
         ),
+        *(
+            _scenario(
+                name,
+                f"Molecule with {what} in place of Slurm, and sessions in a browser",
+                _pytest("e2e", "tests/e2e/test_session.py", _lab(name)),
+                extra=True,
+            )
+            for name, what in (("gridengine", "Grid Engine"), ("htcondor", "HTCondor"))
+        ),
     ]
 
 

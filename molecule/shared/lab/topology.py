@@ -39,24 +39,17 @@ class Topology:
 _CLUSTER = ("/home", "/opt/hpchub")
 _IDP = Host("idp", "idp", port=IDP_PORT)
 
+
+def _demo(node: str, hub: str = "base") -> Topology:
+    """The demo's hosts, with a cluster whose hosts run the image ``node``."""
+    cluster = tuple(Host(name, node, shared=_CLUSTER) for name in ("login1", "compute1", "compute2"))
+    return Topology((Host("hub", hub, port=SERVICE_PORT), *cluster, _IDP))
+
+
 TOPOLOGIES = {
-    "demo": Topology(
-        (
-            Host("hub", "base", port=SERVICE_PORT),
-            Host("login1", "node", shared=_CLUSTER),
-            Host("compute1", "node", shared=_CLUSTER),
-            Host("compute2", "node", shared=_CLUSTER),
-            _IDP,
-        )
-    ),
-    "debian12": Topology(
-        (
-            Host("hub", "base_debian12", port=SERVICE_PORT),
-            Host("login1", "node_debian12", shared=_CLUSTER),
-            Host("compute1", "node_debian12", shared=_CLUSTER),
-            Host("compute2", "node_debian12", shared=_CLUSTER),
-            _IDP,
-        )
-    ),
+    "demo": _demo("node"),
+    "debian12": _demo("node_debian12", "base_debian12"),
+    "gridengine": _demo("node_gridengine"),
+    "htcondor": _demo("node_htcondor"),
     "single_node": Topology((Host("node", "node", port=SERVICE_PORT, also=("hub", "login1", "compute1")), _IDP)),
 }

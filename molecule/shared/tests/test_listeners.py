@@ -18,8 +18,16 @@ SOCKET = re.compile(r"(?P<protocol>tcp|udp) +\S+ +\d+ +\d+ +(?P<address>\S+):(?P
 
 # Programs, as the kernel shortens their names, and their ports over TCP. Nothing listens over UDP.
 EVERY_HOST = {"sshd": {22}}
-LOGIN_NODE = {"slurmctld": {6817}}
-COMPUTE_NODE = {"slurmd": {6818}}
+# The batch system's, by topology; Slurm's where none is named.
+HTCONDOR = dict.fromkeys(
+    (
+        *("condor_master", "condor_shared_p", "condor_collecto", "condor_negotia", "condor_schedd", "condor_startd"),
+        *("condor_shadow", "condor_starter"),
+    ),
+    frozenset(range(9600, 9700)),
+)
+LOGIN_NODE = {"gridengine": {"sge_qmaster": {6444}}, "htcondor": HTCONDOR}
+COMPUTE_NODE = {"gridengine": {"sge_execd": {6445}}, "htcondor": HTCONDOR}
 
 
 class Listener(NamedTuple):
@@ -82,8 +90,8 @@ def permitted_on(groups, state, settings):
         # The lab's own: the hub host and the provider find each other at their public addresses; see lab_forward.
         "hub": {"apache2": {service, urlsplit(settings["api_url"]).port}, "systemd": {provider}},
         "idp": {"apache2": {provider}, "systemd": {service}},
-        "login_nodes": LOGIN_NODE,
-        "compute_nodes": COMPUTE_NODE,
+        "login_nodes": LOGIN_NODE.get(state["topology"], {"slurmctld": {6817}}),
+        "compute_nodes": COMPUTE_NODE.get(state["topology"], {"slurmd": {6818}}),
     }
     for group in parts.keys() & groups:
         for name, ports in parts[group].items():

@@ -1,14 +1,42 @@
 """The way from the hub to the scheduler: permitted users and three actions, and nothing else, whoever asks."""
 
 import json
+import re
 import time
+from typing import NamedTuple
 
 import pytest
 
 GATE = "/usr/local/libexec/hpchub/gate"
 JOB = "/usr/local/libexec/hpchub/job"
 SESSION = "00000000000000aa"
-SCRIPT = "#!/bin/sh\n#SBATCH --output=/dev/null\n#SBATCH --job-name=hpchub-test\nsleep 60\n"
+
+
+class Words(NamedTuple):
+    """What this file has to say to a batch system: a job of a minute, whose a live job is, all that it shows of it."""
+
+    script: str
+    owner: str
+    show: str
+
+
+WORDS = {
+    "slurm": Words(
+        "#!/bin/sh\n#SBATCH --output=/dev/null\n#SBATCH --job-name=hpchub-test\nsleep 60\n",
+        "squeue --noheader --jobs={job} --format=%u --states=running,pending",
+        "scontrol show job {job}; scontrol write batch_script {job} -",
+    ),
+    "gridengine": Words(
+        "#!/bin/sh\n#$ -o /dev/null -j y -N hpchub-test -l h_vmem=1G\nsleep 60\n",
+        "qstat -j {job} 2>/dev/null | sed -n 's/^owner: *//p'",
+        "qstat -j {job}; qstat -xml -j {job}",
+    ),
+    "htcondor": Words(
+        "executable = /bin/sleep\narguments = 60\nqueue\n",
+        "condor_q {job} -allusers -constraint 'JobStatus < 3' -autoformat Owner",
+        "condor_q -allusers -long {job}",
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +44,17 @@ def way(hub):
     """How the hub reaches the demo's cluster, from its settings."""
     settings = json.loads(hub.file("/etc/hpchub/hub.json").content_string)
     return settings["gates"]["demo"]
+
+
+@pytest.fixture(scope="module")
+def words(login):
+    """The words of the cluster's batch system."""
+    return WORDS[json.loads(login.file("/etc/hpchub/gate.d/demo.json").content_string)["scheduler"]]
+
+
+def job_id(answer):
+    """The id that a submission has printed, in its last line."""
+    return re.match(r"\d+", answer["stdout"].strip().splitlines()[-1])[0]
 
 
 @pytest.fixture
@@ -30,7 +69,7 @@ def ssh(way):
 
 
 @pytest.fixture
-def request_of(hub, way):
+def request_of(hub, way, words):
     """Send the gate a request as the hub does; returns the answer."""
     program = (
         "import asyncio, dataclasses, json, sys\n"
@@ -41,6 +80,8 @@ def request_of(hub, way):
     )
 
     def send(**fields):
+        if "script" in fields:
+            fields["script"] = words.script
         output = hub.check_output(
             "runuser --user jupyterhub -- /opt/hpchub/hub/current/bin/python -I -c %s %s %s",
             program,
@@ -53,7 +94,7 @@ def request_of(hub, way):
 
 
 def submit(user, **more):
-    return {"action": "submit", "user": user, "session": SESSION, "script": SCRIPT, "secrets": {"TOKEN": "x"}, **more}
+    return {"action": "submit", "user": user, "session": SESSION, "script": None, "secrets": {"TOKEN": "x"}, **more}
 
 
 def sudo(login, user, *command):
@@ -62,12 +103,12 @@ def sudo(login, user, *command):
     return login.run("runuser --user hpchub -- sh -c %s", f"cd / && {words} < /dev/null")
 
 
-def test_a_permitted_user_submits_and_cancels(login, request_of):
+def test_a_permitted_user_submits_and_cancels(login, request_of, words):
     answer = request_of(**submit("alice"))
     assert answer["ok"], answer
-    job = answer["stdout"].strip().splitlines()[-1].split(";")[0]
+    job = job_id(answer)
     try:
-        assert login.check_output(f"squeue --noheader --jobs={job} --format=%u") == "alice"
+        assert login.check_output(words.owner.format(job=job)) == "alice"
         secrets = login.file(f"/home/alice/.hpchub/{SESSION}.json")
         assert (secrets.user, oct(secrets.mode)) == ("alice", "0o600")
         assert oct(login.file("/home/alice/.hpchub").mode) == "0o700"
@@ -77,7 +118,7 @@ def test_a_permitted_user_submits_and_cancels(login, request_of):
     assert cancelled["ok"], cancelled
     assert not secrets.exists
     for _ in range(20):
-        if not login.check_output(f"squeue --noheader --jobs={job} --format=%T --states=running,pending"):
+        if not login.check_output(words.owner.format(job=job)):
             return
         time.sleep(1)
     pytest.fail("the job is still there")
@@ -109,11 +150,11 @@ def test_other_requests_are_refused(request_of, fields):
     assert not request_of(**fields)["ok"]
 
 
-def test_nobody_cancels_anothers_job(login, request_of):
-    job = request_of(**submit("alice"))["stdout"].strip().splitlines()[-1]
+def test_nobody_cancels_anothers_job(login, request_of, words):
+    job = job_id(request_of(**submit("alice")))
     try:
         request_of(action="cancel", user="bob", session="00000000000000bb", job_id=job)
-        assert login.check_output(f"squeue --noheader --jobs={job} --format=%u") == "alice"
+        assert login.check_output(words.owner.format(job=job)) == "alice"
     finally:
         request_of(action="cancel", user="alice", session=SESSION, job_id=job)
 
@@ -176,7 +217,7 @@ def test_a_system_account_in_a_permitted_group_is_refused(login, request_of):
 
 def sudo_with_request(login, user):
     """Past the gate, straight to the program that runs as the user: it does not trust who calls it."""
-    text = json.dumps({**submit(user), "cluster": "demo"})
+    text = json.dumps({**submit(user), "script": "", "cluster": "demo"})
     return login.check_output("echo %s | runuser --user hpchub -- sudo -n -u %s %s", text, user, JOB)
 
 
@@ -262,12 +303,12 @@ def test_the_local_socket_is_the_hubs(hub, way):
     assert hub.run("runuser --user jupyterhub -- python3 -c %s", connect).rc == 0
 
 
-def test_no_secret_in_a_process_list_or_environment(login, request_of):
+def test_no_secret_in_a_process_list_or_environment(login, request_of, words):
     """A submitted secret is in a file of the user's, and nowhere else that anybody can look."""
     answer = request_of(**submit("alice", secrets={"TOKEN": "hpchub-canary-secret"}))
-    job = answer["stdout"].strip().splitlines()[-1]
+    job = job_id(answer)
     try:
-        shown = login.check_output(f"scontrol show job {job}; scontrol write batch_script {job} -; ps -e -o args")
+        shown = login.check_output(words.show.format(job=job) + "; ps -e -o args")
         assert "hpchub-canary-secret" not in shown
         assert login.run("runuser --user bob -- cat /home/alice/.hpchub/%s.json", SESSION).rc != 0
     finally:

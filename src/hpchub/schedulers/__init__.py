@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.gridengine import GridEngine
+from hpchub.schedulers.htcondor import HTCondor
 from hpchub.schedulers.lsf import LSF
 from hpchub.schedulers.moab import Moab
+from hpchub.schedulers.multislurm import MultiSlurm
 from hpchub.schedulers.pbs import PBS
 from hpchub.schedulers.slurm import Slurm
 from hpchub.schedulers.torque import Torque
+from hpchub.schedulers.uge import UGE
 
 if TYPE_CHECKING:
     from hpchub.model import Access, Cluster, Profile
@@ -40,9 +44,13 @@ SCHEDULERS: dict[str, Scheduler] = {
     scheduler.name: scheduler
     for scheduler in (
         Slurm(),
+        MultiSlurm(),
         Torque(),
         Moab(),
         PBS(),
+        GridEngine(),
+        UGE(),
+        HTCondor(),
         LSF(),
     )
 }

@@ -1,0 +1,249 @@
+"""HTCondor's words: the submit description, job ids, and answers of 23.9's own programs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from hpchub.entries import Cluster, Profile
+from hpchub.options import constraint_complaint, option_complaint
+from hpchub.schedulers import SCHEDULERS, JobState, Unanswered, render_batch_script
+
+CONDOR = SCHEDULERS["htcondor"]
+
+# condor_q -allusers -json -attributes …
+ANSWER = r"""[
+{
+  "ClusterId": 1,
+  "HpchubTag": "hpchub/hub.localhost/alice/aaaaaaaaaaaaaaaa",
+  "JobStatus": 2,
+  "Owner": "alice",
+  "ProcId": 0,
+  "RemoteHost": "slot1_1@login1"
+}
+,
+{
+  "ClusterId": 2,
+  "HpchubTag": "a\\nb/hpchub/{ç\"",
+  "JobStatus": 2,
+  "Owner": "bob",
+  "ProcId": 0,
+  "RemoteHost": "slot1_2@login1"
+}
+,
+{
+  "ClusterId": 2,
+  "HpchubTag": "a\\nb/hpchub/{ç\"",
+  "JobStatus": 2,
+  "Owner": "bob",
+  "ProcId": 1,
+  "RemoteHost": "slot1_3@login1"
+}
+,
+{
+  "ClusterId": 3,
+  "HoldReason": "submitted on hold at user's request",
+  "JobStatus": 5,
+  "Owner": "bob",
+  "ProcId": 0
+}
+,
+{
+  "ClusterId": 5,
+  "JobStatus": 1,
+  "Owner": "bob",
+  "ProcId": 0
+}
+]
+"""
+
+# condor_q -allusers -totals 9999
+NONE = """
+
+-- Schedd: login1 : <10.88.0.17:26803?... @ 11/23/26 12:26:53
+Total for query: 0 jobs; 0 completed, 0 removed, 0 idle, 0 running, 0 held, 0 suspended 
+Total for all users: 5 jobs; 0 completed, 0 removed, 1 idle, 3 running, 1 held, 0 suspended
+
+"""  # noqa: W291 as condor_q prints it
+ONE = NONE.replace("query: 0 jobs; 0 completed, 0 removed, 0 idle, 0 running", "query: 1 jobs; 0 completed, 1 idle")
+DOWN = "\n-- Failed to fetch ads from: <10.88.0.17:26803?alias=login1> : login1\nSECMAN:2007:Read failure\n"
+
+
+def script(**changes: Any) -> list[str]:
+    cluster = Cluster.model_validate(
+        {
+            "name": "demo",
+            "scheduler": "htcondor",
+            "submit": {"method": "local"},
+            "networks": ["10.0.0.0/8"],
+            "queues": [{"name": "interactive", "max_cores": 16, "max_memory": "64G", "max_runtime": "12:00:00"}],
+        }
+    )
+    profile = Profile.model_validate(
+        {
+            "key": "small",
+            "display_name": "Small",
+            "cluster": "demo",
+            "queue": "interactive",
+            "cores": 2,
+            "memory": "4G",
+            "runtime": "8:00:00",
+            **changes,
+        }
+    )
+    return render_batch_script(cluster, profile, session="a" * 16, hub="hub.example", username="alice").splitlines()
+
+
+def test_a_submit_description() -> None:
+    lines = script(
+        gpus=1, account="physics.alice", reservation="r", node_constraint="HasIB&&!Old", options=["--rank=Memory"]
+    )
+    assert lines[lines.index(f"batch_name = hpchub-{'a' * 16}") :] == [
+        f"batch_name = hpchub-{'a' * 16}",
+        f'+HpchubTag = "hpchub/hub.example/alice/{"a" * 16}"',
+        '+HpchubQueue = "interactive"',
+        "request_cpus = 2",
+        "request_memory = 4096",
+        "request_gpus = 1",
+        (
+            "periodic_remove = (JobStatus == 2 && time() - JobCurrentStartDate > 28800)"
+            " || ((JobStatus == 1 || JobStatus == 5) && JobCurrentStartExecutingDate =!= undefined)"
+        ),
+        "accounting_group = physics.alice",
+        '+HpchubReservation = "r"',
+        "requirements = !(JobCurrentStartExecutingDate =!= undefined) && (HasIB&&!Old)",
+        "rank = Memory",
+        "queue",
+    ]
+    (launch,) = (line for line in lines if line.startswith("arguments"))
+    assert launch.endswith(f"; . /etc/profile; exec /opt/hpchub/notebook/current/bin/hpchub-launch {'a' * 16}'\"")
+    assert "getenv = false" in lines
+
+
+@pytest.mark.parametrize(("output", "job"), [("7.0 - 7.0\n", "7"), ("WARNING: x\n12.0 - 12.0\n", "12")])
+def test_job_id(output: str, job: str) -> None:
+    assert CONDOR.parse_submit(output) == job
+
+
+@pytest.mark.parametrize(
+    "output", ["", "7.0 - 7.1\n", "7.0 - 8.0", "1 job(s) submitted to cluster 7.\n", "-1.0 - -1.0"]
+)
+def test_job_id_that_is_none(output: str) -> None:
+    with pytest.raises(Unanswered, match="no job id"):
+        CONDOR.parse_submit(output)
+
+
+def test_answer() -> None:
+    jobs = CONDOR.parse_query(ANSWER)
+    assert {job.id: (job.detail, job.state, job.host) for job in jobs.values()} == {
+        "1": ("RUNNING", JobState.RUNNING, "login1"),
+        "2": ("RUNNING", JobState.RUNNING, "login1"),
+        "2.1": ("RUNNING", JobState.RUNNING, "login1"),
+        "3": ("HELD", JobState.PENDING, ""),
+        "5": ("IDLE", JobState.PENDING, ""),
+    }
+    assert jobs["1"].session("hub.localhost") == "a" * 16
+    assert not jobs["1"].session("hub.example")
+    assert jobs["3"].reason == "submitted on hold at user's request"
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (1, JobState.PENDING),
+        (2, JobState.RUNNING),
+        (3, JobState.ENDED),
+        (4, JobState.ENDED),
+        (5, JobState.PENDING),
+        (6, JobState.ENDED),
+        (7, JobState.RUNNING),
+        (8, JobState.UNKNOWN),
+    ],
+)
+def test_states(status: int, state: JobState) -> None:
+    answer = json.dumps([{"ClusterId": 7, "ProcId": 0, "JobStatus": status, "Owner": "alice"}])
+    assert CONDOR.parse_query(answer)["7"].state is state
+
+
+def test_a_forged_tag_is_worth_nothing() -> None:
+    """Bob's job that says it is Alice's session."""
+    forged = ANSWER.replace(r"a\\nb/hpchub/{ç\"", f"hpchub/hub.localhost/alice/{'a' * 16}")
+    assert not CONDOR.parse_query(forged)["2"].session("hub.localhost")
+
+
+def test_no_jobs_is_an_answer() -> None:
+    assert CONDOR.parse_query("") == {}
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        pytest.param(ANSWER[:300], id="cut-off"),
+        pytest.param(ANSWER.rstrip("]\n"), id="end-missing"),
+        pytest.param(DOWN, id="error"),
+        pytest.param("{}", id="no-list"),
+        pytest.param("[1]", id="no-job"),
+        pytest.param(ANSWER.replace('"Owner": "alice"', '"Owner": 7'), id="no-owner"),
+        pytest.param(ANSWER.replace('"JobStatus": 1', '"JobStatus": "1"'), id="no-state"),
+    ],
+)
+def test_an_answer_that_is_none(output: str) -> None:
+    with pytest.raises(Unanswered):
+        CONDOR.parse_query(output)
+
+
+def test_find() -> None:
+    assert CONDOR.parse_find("9999", 0, NONE, "") is None
+    found = CONDOR.parse_find("1", 0, ONE, "")
+    assert found is not None
+    assert found.state is JobState.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "stderr"),
+    [(0, "", ""), (1, "", DOWN), (1, NONE, ""), (0, NONE, "WARNING"), (0, NONE[:60], "")],
+)
+def test_find_that_says_neither(code: int, stdout: str, stderr: str) -> None:
+    with pytest.raises(Unanswered):
+        CONDOR.parse_find("9999", code, stdout, stderr)
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("--rank=Memory", None),
+        ("--concurrency_limits=matlab:2", None),
+        ("--request_cpus=99", "says again what cores says"),
+        ("--requirements=true", "says again what node_constraint says"),
+        ("--accounting_group=x", "is set by hpchub"),
+        ("--executable=/bin/sh", "is set by hpchub"),
+        ("--queue=9", "is set by hpchub"),
+        ("--Executable=/bin/sh", "is not a single option"),
+        ("--rank=$(X)", "is not a single option"),
+        ("--rank=a b", "is not a single option"),
+        ("--rank=a\nqueue", "is not a single option"),
+        ("-q x", "is not a single option"),
+    ],
+)
+def test_options(option: str, complaint: str | None) -> None:
+    found = option_complaint("htcondor", option)
+    assert (found[0] if found else None) == complaint
+
+
+@pytest.mark.parametrize(
+    ("constraint", "valid"),
+    [
+        ("HasIB", True),
+        ("HasIB&&(Model==7||!Old)", True),
+        ("!(a&&b)||c=?=true", True),
+        ("a,b", False),
+        ("a&&", False),
+        ("a)||(true", False),
+        ("()", False),
+        ("((a)", False),
+    ],
+)
+def test_constraints(constraint: str, valid: bool) -> None:
+    assert (constraint_complaint("htcondor", constraint, {}) is None) is valid
