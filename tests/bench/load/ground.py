@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 ROLE = REPOSITORY / "roles" / "configurable_http_proxy" / "files"
 ALONE = "HPCHUB_BENCH_NAMESPACE"
 FIRST_UID = 200000
-# Milliseconds of processor time of one run: about what Slurm's clients and sudo take on a machine of today.
+# Milliseconds of processor time of one run: an estimate of what Slurm's clients and sudo take.
 COST = {"sbatch": 15.0, "squeue": 15.0, "scancel": 15.0, "sudo": 8.0}
 
 
