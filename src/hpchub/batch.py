@@ -68,6 +68,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         self._seen = time.monotonic()
         self._patience = 0.0
         self._reported = 0.0
+        self._cancelled = False
         self._submission: asyncio.Future[str] | None = None
         self._report = asyncio.Event()
         self._job: Job | None = None
@@ -251,7 +252,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     async def _missing(self, snapshot: Snapshot) -> JobStatus:
         """What is known of a job that the shared answer does not show."""
         submitting = self._submission is not None and not self._submission.done()
-        if submitting or snapshot.taken - self._seen <= self._patience:
+        # A job that was cancelled is expected to be missing: the scheduler's word on it is asked for at once.
+        patience = 0.0 if self._cancelled else self._patience
+        if submitting or snapshot.taken - self._seen <= patience:
             return JobStatus.UNKNOWN
         if not self.job_id:
             return JobStatus.NOTFOUND
@@ -297,6 +300,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         """
         self.session, self.submitted = secrets.token_hex(8), 0.0
         self._report.clear()
+        self._cancelled = False
         self.notebook_host, self.notebook_port = "", 0
         self.ip, self.port = "0.0.0.0", 0  # noqa: S104 the proxy is on another host; the launcher chooses the port
         self.save()
@@ -463,6 +467,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         except Unanswered as error:
             self.log.error("%s: job %s is left to the janitor: %s", self._log_name, self.job_id, error)
             return
+        self._cancelled = True
         deadline = time.monotonic() + self.stop_timeout
         while not now and time.monotonic() < deadline:
             if await self.query_job_status(max_age=1.0) == JobStatus.NOTFOUND:
