@@ -78,6 +78,7 @@ class Cluster:
         self.submit: Any = lambda session: answer("7\n")
         self.cancel: Any = lambda job_id: answer()
         self.cancelled: list[str] = []
+        self.asked = 0
         self.delay = 0.0
 
     async def snapshot(self, max_age: float) -> Snapshot:
@@ -85,6 +86,10 @@ class Cluster:
         if self.away:
             raise Unanswered("away")
         return Snapshot(time.monotonic(), {job.id: job for job in self.jobs})
+
+    async def find(self, job_id: str, snapshot: Snapshot) -> Job | None:
+        self.asked += 1
+        return next((job for job in self.jobs if job.id == job_id), None)
 
     async def request(self, action: str, **fields: Any) -> Answer:
         await asyncio.sleep(self.delay)
@@ -241,6 +246,7 @@ async def test_a_start_that_is_stopped_while_it_submits_leaves_no_job(shared: Ru
     assert await spawner.poll() is None  # so JupyterHub calls stop
     await spawner.stop()
     assert cluster.cancelled == ["7"]
+    assert cluster.asked == 1  # and its end is not waited for
 
 
 # -- the port
