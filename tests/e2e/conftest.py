@@ -81,5 +81,6 @@ def keep_evidence(lab: Lab, test: str, pages: list[Page]) -> None:
         page.screenshot(path=directory / f"page{number}.png", full_page=True)
     journal = ["journalctl", "--no-pager", "--lines=400", "--output=short-iso"]
     (directory / "hub.journal").write_text(lab.run("hub", journal, check=False))
-    (directory / "jobs").write_text(lab.run("login1", lab.batch.query, check=False))
+    for login, batch in lab.batches.items():
+        (directory / f"jobs-{login}").write_text(lab.run(login, batch.query, check=False))
     print(f"evidence: {directory}")

@@ -207,9 +207,12 @@ class Lab:
         return done.stdout
 
     @property
-    def batch(self) -> Batch:
-        """The cluster's batch system."""
-        return _BATCH.get(self.state["topology"], _SLURM)
+    def batches(self) -> dict[str, Batch]:
+        """The batch system of each login node."""
+        topology = self.state["topology"]
+        if topology == "multi_cluster":
+            return {"login1": _SLURM, "login2": _BATCH["gridengine"]}
+        return {"login1": _BATCH.get(topology, _SLURM)}
 
     def jobs(self, user: str = "") -> list[Job]:
         """The jobs that have not ended, one user's or everybody's."""
@@ -221,20 +224,21 @@ class Lab:
         if emulated:
             jobs = [job for name in emulated for job in self._emulated_jobs(name)]
         else:
-            jobs = self.batch.parse(self.run("login1", self.batch.query))
+            jobs = [job for login, batch in self.batches.items() for job in batch.parse(self.run(login, batch.query))]
         return [job for job in jobs if user in ("", job.user)]
 
     def cancel_jobs(self, user: str) -> None:
         """End all jobs of a user."""
-        self.run("login1", [*self.batch.cancel, user])
+        for login, batch in self.batches.items():
+            self.run(login, [*batch.cancel, user])
 
-    def stop_scheduler(self) -> None:
-        """The scheduler answers nobody; jobs run on."""
-        self.run("login1", ["systemctl", "stop", self.batch.service])
+    def stop_scheduler(self, login: str = "login1") -> None:
+        """The scheduler of a login node answers nobody; jobs run on."""
+        self.run(login, ["systemctl", "stop", self.batches[login].service])
 
-    def start_scheduler(self) -> None:
+    def start_scheduler(self, login: str = "login1") -> None:
         """It is back."""
-        self.run("login1", ["systemctl", "start", self.batch.service])
+        self.run(login, ["systemctl", "start", self.batches[login].service])
 
     def _emulated_jobs(self, cluster: str) -> list[Job]:
         status = json.loads(self.run("login1", ["lab-emulator", cluster, "status"]))

@@ -144,6 +144,12 @@ def _stages() -> list[Stage]:
             _pytest("e2e", "tests/e2e/test_emulated.py", _lab("emulated")),
             extra=True,
         ),
+        _scenario(
+            "multi_cluster",
+            "Molecule with Slurm and Grid Engine behind one hub, and a browser's sessions on both",
+            _pytest("e2e", "tests/e2e/test_clusters.py", _lab("multi_cluster")),
+            extra=True,
+        ),
         *(
             _scenario(
                 name,

@@ -51,5 +51,15 @@ TOPOLOGIES = {
     "debian12": _demo("node_debian12", "base_debian12"),
     "gridengine": _demo("node_gridengine"),
     "htcondor": _demo("node_htcondor"),
+    "multi_cluster": Topology(
+        (
+            Host("hub", "base", port=SERVICE_PORT),
+            Host("login1", "node", shared=_CLUSTER),
+            Host("compute1", "node", shared=_CLUSTER),
+            Host("login2", "node_gridengine", shared=("/home", "/opt/itasca")),
+            Host("compute2", "node_gridengine", shared=("/home", "/opt/itasca")),
+            _IDP,
+        )
+    ),
     "single_node": Topology((Host("node", "node", port=SERVICE_PORT, also=("hub", "login1", "compute1")), _IDP)),
 }
