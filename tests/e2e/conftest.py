@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pytest
 from .browser import chromium
 from .lab import Lab, LabError
 from .pages import Visitor
+from .students import Class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,6 +73,15 @@ def browser_page(visitor: Callable[[], Visitor]) -> Visitor:
     return visitor()
 
 
+@pytest.fixture(scope="module")
+def students(lab: Lab) -> Iterator[Class]:
+    """The class, all signed in; nobody's session is left."""
+    with ThreadPoolExecutor(10) as pool:
+        found = Class(lab, pool)
+        yield found
+        found.stop()
+
+
 def keep_evidence(lab: Lab, test: str, pages: list[Page]) -> None:
     """Save each page as picture and HTML, the hub host's journal and the queue, in ``HPCHUB_ARTIFACTS``."""
     root = Path(os.environ.get("HPCHUB_ARTIFACTS") or Path.home() / ".cache" / "hpchub" / "artifacts")
@@ -81,6 +92,6 @@ def keep_evidence(lab: Lab, test: str, pages: list[Page]) -> None:
         page.screenshot(path=directory / f"page{number}.png", full_page=True)
     journal = ["journalctl", "--no-pager", "--lines=400", "--output=short-iso"]
     (directory / "hub.journal").write_text(lab.run("hub", journal, check=False))
-    for login, batch in lab.batches.items():
-        (directory / f"jobs-{login}").write_text(lab.run(login, batch.query, check=False))
+    for cluster, batch in lab.batches.items():
+        (directory / f"jobs-{cluster}").write_text("\n".join(map(str, batch.jobs(check=False))))
     print(f"evidence: {directory}")

@@ -17,9 +17,11 @@ import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from xml.etree import ElementTree as ET
+
+from .batches import Batch, Job, batch_system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,18 +42,6 @@ class User:
     name: str
     password: str
     totp_secret: str = ""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job, in Slurm's words for its state."""
-
-    id: str
-    user: str
-    partition: str
-    state: str
-    node: str
-    name: str
 
 
 def totp(secret: str, at: float, *, step: int = 30, digits: int = 6) -> str:
@@ -75,69 +65,6 @@ def eventually(what: str, probe: Callable[[], T], *, timeout: float = 60, interv
             raise AssertionError(f"not within {timeout:.0f} s: {what} (last answer: {answer!r})")
         time.sleep(interval)
     return answer
-
-
-def _squeue(output: str) -> list[Job]:
-    return [Job(*line.split("|", 5)) for line in output.splitlines()]
-
-
-def _qstat(output: str) -> list[Job]:
-    jobs = []
-    for element in ET.fromstring(output).iter("job_list"):
-        number, owner, name, word, where = (
-            element.findtext(tag) or "" for tag in ("JB_job_number", "JB_owner", "JB_name", "state", "queue_name")
-        )
-        queue, _, node = where.partition("@")
-        state = {"r": "RUNNING", "t": "RUNNING", "qw": "PENDING"}.get(word, word)
-        jobs.append(Job(number, owner, queue, state, node, name))
-    return jobs
-
-
-def _condor_q(output: str) -> list[Job]:
-    states = {1: "PENDING", 2: "RUNNING", 5: "HELD"}
-    return [
-        Job(
-            str(ad["ClusterId"]),
-            ad["Owner"],
-            ad.get("HpchubQueue", ""),
-            states.get(ad["JobStatus"], str(ad["JobStatus"])),
-            ad.get("RemoteHost", "").rpartition("@")[2].split(".")[0],
-            ad.get("HpchubTag", ""),
-        )
-        for ad in json.loads(output or "[]")
-    ]
-
-
-_CONDOR = "ClusterId,Owner,HpchubQueue,HpchubTag,JobStatus,RemoteHost"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """A batch system, as root on its login node sees it.
-
-    Attributes:
-        service: the unit that answers questions.
-        query: prints everybody's jobs that have not ended.
-        parse: reads that.
-        cancel: ends all jobs of the user who is its last argument.
-    """
-
-    service: str
-    query: tuple[str, ...]
-    parse: Callable[[str], list[Job]]
-    cancel: tuple[str, ...]
-
-
-_BATCH = {
-    "gridengine": Batch(
-        "gridengine-master",
-        ("qstat", "-u", "*", "-xml"),
-        _qstat,
-        ("runuser", "--user", "sgeadmin", "--", "qdel", "-u"),
-    ),
-    "htcondor": Batch("condor", ("condor_q", "-allusers", "-json", "-attributes", _CONDOR), _condor_q, ("condor_rm",)),
-}
-_SLURM = Batch("slurmctld", ("squeue", "--noheader", "--format=%i|%u|%P|%T|%N|%j"), _squeue, ("scancel", "--user"))
 
 
 class Lab:
@@ -206,48 +133,27 @@ class Lab:
             raise LabError(f"{host}: {shlex.join(argv)} exited {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    @property
+    @cached_property
     def batches(self) -> dict[str, Batch]:
-        """The batch system of each login node."""
-        topology = self.state["topology"]
-        if topology == "multi_cluster":
-            return {"login1": _SLURM, "login2": _BATCH["gridengine"]}
-        return {"login1": _BATCH.get(topology, _SLURM)}
+        """The batch system of each cluster, by the cluster's name."""
+        return {
+            cluster["name"]: batch_system(cluster["name"], cluster["scheduler"], self._shell(cluster["submit"]))
+            for cluster in self.profile_list()["clusters"]
+        }
+
+    def _shell(self, submit: dict[str, Any]) -> Callable[..., str]:
+        return partial(self.run, submit.get("host") or "hub")
 
     def jobs(self, user: str = "") -> list[Job]:
         """The jobs that have not ended, one user's or everybody's."""
-        emulated = [
-            cluster["name"]
-            for cluster in self.profile_list()["clusters"]
-            if cluster["scheduler"] in ("pbs", "torque", "moab", "lsf")
-        ]
-        if emulated:
-            jobs = [job for name in emulated for job in self._emulated_jobs(name)]
-        else:
-            jobs = [job for login, batch in self.batches.items() for job in batch.parse(self.run(login, batch.query))]
-        return [job for job in jobs if user in ("", job.user)]
+        return [job for batch in self.batches.values() for job in batch.jobs() if user in ("", job.user)]
 
     def cancel_jobs(self, user: str) -> None:
         """End all jobs of a user."""
-        for login, batch in self.batches.items():
-            self.run(login, [*batch.cancel, user])
-
-    def stop_scheduler(self, login: str = "login1") -> None:
-        """The scheduler of a login node answers nobody; jobs run on."""
-        self.run(login, ["systemctl", "stop", self.batches[login].service])
-
-    def start_scheduler(self, login: str = "login1") -> None:
-        """It is back."""
-        self.run(login, ["systemctl", "start", self.batches[login].service])
-
-    def _emulated_jobs(self, cluster: str) -> list[Job]:
-        status = json.loads(self.run("login1", ["lab-emulator", cluster, "status"]))
-        states = {"R": "RUNNING", "Q": "PENDING", "H": "PENDING", "S": "SUSPENDED", "E": "COMPLETING"}
-        return [
-            Job(str(j["number"]), j["user"], j["queue"], states[j["state"]], "".join(j["hosts"][:1]), j["name"])
-            for j in status["jobs"]
-            if j["state"] in states
-        ]
+        for batch in self.batches.values():
+            for job in batch.jobs():
+                if job.user == user:
+                    batch.cancel(job)
 
     def profiles(self) -> list[dict[str, Any]]:
         """The profiles of the list on the hub host, in its order."""

@@ -11,23 +11,17 @@ QUEUE = "e2e"
 PROFILES = ("--tags", "spawner_profiles")
 
 
-def drop_queue(lab):
-    """Remove the partition, if no job holds on to it; whether there is none now."""
-    lab.run("login1", ["scontrol", "delete", f"PartitionName={QUEUE}"], check=False)
-    return not lab.run("login1", ["sinfo", "--noheader", f"--partition={QUEUE}"])
-
-
 @pytest.fixture
 def site(lab, tmp_path):
-    """The lab's site, which is put back as it was afterwards; a partition of Slurm's for a new queue."""
+    """The lab's site, which is put back as it was afterwards; the first cluster's scheduler has a new queue."""
     site = Site(lab, tmp_path)
     before = copy.deepcopy((site.profiles, site.clusters))
-    drop_queue(lab)  # of a run that was killed
-    lab.run("login1", ["scontrol", "create", f"PartitionName={QUEUE}", "Nodes=ALL", "MaxTime=60", "State=UP"])
+    batch = lab.batches[site.clusters[0]["name"]]
+    batch.add_queue(QUEUE)
     yield site
     site.profiles, site.clusters = before
     site.apply(*PROFILES)
-    eventually("the partition is gone", lambda: drop_queue(lab))
+    eventually("the queue is gone", lambda: batch.drop_queue(QUEUE))
 
 
 def test_a_new_queue_and_profile(site, lab, visitor):

@@ -28,7 +28,7 @@ def test_an_outage_of_one_delays_nobody_on_the_other(lab, visitor):
     alice.start("small")
     (job,) = lab.jobs("alice")
     bob.sign_in("bob")
-    lab.stop_scheduler("login1")
+    lab.batches["mesabi"].stop()
     try:
         began = time.monotonic()
         notebook = bob.start("itasca").new_notebook("python3")
@@ -37,7 +37,7 @@ def test_an_outage_of_one_delays_nobody_on_the_other(lab, visitor):
         time.sleep(45)
         assert alice.server().get("ready")
     finally:
-        lab.start_scheduler("login1")
+        lab.batches["mesabi"].start()
     time.sleep(45)
     assert alice.server().get("ready")
     assert job.id in {each.id for each in lab.jobs("alice")}

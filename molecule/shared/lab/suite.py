@@ -74,8 +74,14 @@ def no_change(output: str) -> str | None:
     return "would change a host that has just converged:\n" + "\n".join(changed) if changed else None
 
 
-def _pytest(name: str, path: str, environment: dict[str, str] | None = None) -> Step:
-    return Step(name, [sys.executable, "-m", "pytest", path], environment or {})
+def _pytest(name: str, *paths: str, environment: dict[str, str] | None = None) -> Step:
+    return Step(name, [sys.executable, "-m", "pytest", *paths], environment or {})
+
+
+def _sessions(scenario: str, *more: str) -> Step:
+    """What has to be so with every scheduler: a session's whole way, a new queue, limits, an outage, a dying hub."""
+    names = ("session", "change", "limits", "class", *more)
+    return _pytest("e2e", *(f"tests/e2e/test_{name}.py" for name in names), environment=_lab(scenario))
 
 
 def _molecule(action: str, scenario: str, *, needed: bool = False, judge: Judge | None = None) -> Step:
@@ -128,33 +134,33 @@ def _stages() -> list[Stage]:
         _scenario(
             "default",
             "Molecule on the demo's topology, then a browser and hostile insiders on the service that it has deployed",
-            _pytest("e2e", "tests/e2e", _lab("default")),
-            _pytest("security", "tests/security", _lab("default")),
+            _pytest("e2e", "tests/e2e", environment=_lab("default")),
+            _pytest("security", "tests/security", environment=_lab("default")),
         ),
         _scenario("single_node", "Molecule with everything on one host"),
         _scenario(
             "slurm_debian12",
             "the same on Debian 12, with its older Slurm, Apache module and Python",
-            _pytest("e2e", "tests/e2e/test_session.py", _lab("slurm_debian12")),
+            _sessions("slurm_debian12"),
             extra=True,
         ),
         _scenario(
             "emulated",
             "Molecule on PBS, Torque, Moab and LSF, which are emulated, then a browser's sessions by each",
-            _pytest("e2e", "tests/e2e/test_emulated.py", _lab("emulated")),
+            _sessions("emulated", "emulated"),
             extra=True,
         ),
         _scenario(
             "multi_cluster",
             "Molecule with Slurm and Grid Engine behind one hub, and a browser's sessions on both",
-            _pytest("e2e", "tests/e2e/test_clusters.py", _lab("multi_cluster")),
+            _sessions("multi_cluster", "clusters"),
             extra=True,
         ),
         *(
             _scenario(
                 name,
                 f"Molecule with {what} in place of Slurm, and sessions in a browser",
-                _pytest("e2e", "tests/e2e/test_session.py", _lab(name)),
+                _sessions(name),
                 extra=True,
             )
             for name, what in (("gridengine", "Grid Engine"), ("htcondor", "HTCondor"))

@@ -36,7 +36,7 @@ def control(arguments: list[str]) -> int:
         "order",
         nargs="*",
         help="fault KIND[=SECONDS] [only=PROGRAM] with KIND off, " + ", ".join(client.FAULTS)
-        + "; hide on|off; queue NAME open|close; suspend|resume|requeue|delete ID; status",
+        + "; hide on|off; queue NAME open|close|new|drop; suspend|resume|requeue|delete ID; status",
     )  # fmt: skip
     parser.add_argument("--node", default=socket.gethostname(), help="whose agent it is")
     chosen = parser.parse_args(arguments)
@@ -71,6 +71,8 @@ def order(cluster: client.Cluster, words: list[str]) -> dict[str, object]:
     if verb == "hide":
         return dict(cluster.ask("admin", hide={"on": True, "off": False}.get(words[1]) or False))
     if verb == "queue":
+        if words[2] in ("new", "drop"):
+            return dict(cluster.ask("admin", more_queues={words[1]: words[2] == "new"}))
         return dict(cluster.ask("admin", queues={words[1]: words[2] == "open"}))
     if verb == "fault":
         kind, _, seconds = words[1].partition("=")

@@ -40,7 +40,7 @@ class Server:
         self.config = config
         self.lock = threading.RLock()
         self.path = Path(config["state"], "state.json")
-        self.state: dict[str, Any] = {"next": {}, "jobs": [], "faults": {}, "hidden": [], "closed": []}
+        self.state: dict[str, Any] = {"next": {}, "jobs": [], "faults": {}, "hidden": [], "closed": [], "more": {}}
         with contextlib.suppress(FileNotFoundError):
             self.state |= json.loads(self.path.read_text())
         self.seen: dict[str, float] = {}
@@ -63,6 +63,11 @@ class Server:
         """Whether that user is an administrator of every flavour."""
         return uid == 0 or (bool(self.config.get("unprivileged")) and uid == os.getuid())
 
+    def queues(self, flavour: str) -> list[dict[str, Any]]:
+        """A flavour's queues; one that came later has the limits of the first."""
+        first, *others = self.config["flavours"][flavour]["queues"]
+        return [first, *others, *({**first, "name": name} for name in self.state["more"].get(flavour, []))]
+
     def do_status(self, request: dict[str, Any], uid: int) -> dict[str, Any]:
         """A flavour's jobs as that user may see them, its queues and the nodes."""
         flavour = request["flavour"]
@@ -77,7 +82,7 @@ class Server:
             ],
             "queues": [
                 {**queue, "open": f"{flavour}/{queue['name']}" not in self.state["closed"]}
-                for queue in self.config["flavours"][flavour]["queues"]
+                for queue in self.queues(flavour)
             ],
             "nodes": {
                 name: {**node, "up": self.is_up(name), "used": self.used(name)}
@@ -92,7 +97,7 @@ class Server:
         account = pwd.getpwuid(uid)
         if uid == 0 and not self.config.get("unprivileged"):
             return {"error": "user"}
-        queues = self.config["flavours"][flavour]["queues"]
+        queues = self.queues(flavour)
         queue = next((queue for queue in queues if queue["name"] == (asked["queue"] or queues[0]["name"])), None)
         if queue is None:
             return {"error": "queue", "queue": asked["queue"]}
@@ -179,7 +184,7 @@ class Server:
         return True
 
     def do_admin(self, request: dict[str, Any], uid: int) -> dict[str, Any]:
-        """Change what holds for a whole flavour: faults, whether others' jobs are hidden, closed queues."""
+        """Change what holds for a whole flavour: faults, whether others' jobs are hidden, its queues."""
         if not self.administers(uid):
             return {"error": "denied"}
         flavour = request["flavour"]
@@ -191,6 +196,9 @@ class Server:
             self.state["closed"] = sorted(
                 {*self.state["closed"], f"{flavour}/{name}"} - ({f"{flavour}/{name}"} if is_open else set())
             )
+        for name, is_there in request.get("more_queues", {}).items():
+            others = [each for each in self.state["more"].get(flavour, []) if each != name]
+            self.state["more"][flavour] = [*others, *([name] if is_there else [])]
         return {"ok": True}
 
     # -- what becomes of a job
