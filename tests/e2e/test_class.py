@@ -7,7 +7,7 @@ import time
 import pytest
 
 from .lab import eventually
-from .students import SETTLED, Class, Student
+from .students import SETTLED, Student
 
 OUTAGE = float(os.environ.get("HPCHUB_OUTAGE", "45"))  # seconds
 KILLS = int(os.environ.get("HPCHUB_KILLS", "3"))
