@@ -20,7 +20,7 @@ PROGRAMS = {
     "pbs": ["qsub", "qstat", "qdel", "qhold", "qrls", "qrerun", "pbsnodes"],
     "torque": ["qsub", "qstat", "qdel", "qhold", "qrls", "qrerun"],
     "moab": ["msub", "mdiag", "showq", "checkjob", "mjobctl", "canceljob", "qstat"],
-    "lsf": ["bsub", "bjobs", "bkill", "bstop", "bresume", "brequeue", "bqueues", "bhosts"],
+    "lsf": ["bsub", "bjobs", "bkill", "bstop", "bresume", "brequeue", "bqueues", "bhosts", "bparams"],
 }
 QUEUES = [
     {"name": "interactive", "max_cores": 4, "max_memory": 8192, "max_runtime": 43200, "max_gpus": 1},
@@ -359,6 +359,9 @@ def test_lsf_json(lab):
         (["lsf", "bqueues", "-l"], "720.0 min"),
         (["lsf", "bqueues", "-o", "queue_name status", "-json"], '"STATUS":"Open:Active"'),
         (["lsf", "bhosts"], "node1"),
+        (["lsf", "bparams", "-a"], "    SECURE_JOB_INFO_LEVEL = 0\n"),
+        (["pbs", "qstat", "-B", "-f"], "    query_other_jobs = True\n"),
+        (["torque", "qstat", "-B", "-f"], "    query_other_jobs = True\n"),
     ],
     ids=" ".join,
 )

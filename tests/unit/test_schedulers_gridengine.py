@@ -167,6 +167,16 @@ UNKNOWN = """\
 </unknown_jobs>
 """
 
+# The same of other Grid Engines (OSC/ood_core, spec/job/adapters/sge/output_examples/qstat_jr_missing.xml).
+UNKNOWN_NAMELESS = """\
+<?xml version='1.0'?>
+<unknown_jobs  xmlns:xsd="http://gridengine.sunsource.net/source/browse/*checkout*/gridengine/source/dist/util/resources/schemas/qstat/qstat.xsd?revision=1.11">
+  <>
+    <ST_name>9999</ST_name>
+  </>
+</unknown_jobs>
+"""
+
 # The same with the queue master stopped; the exit code is 0.
 DOWN = """\
 <?xml version='1.0'?>
@@ -355,6 +365,7 @@ def test_an_answer_that_is_none(output: str) -> None:
 
 def test_find() -> None:
     assert GE.parse_find("9999", 0, UNKNOWN, "") is None
+    assert GE.parse_find("9999", 1, UNKNOWN_NAMELESS, "") is None
     found = GE.parse_find("1", 0, DETAIL, "")
     assert found is not None
     assert found.state is JobState.UNKNOWN

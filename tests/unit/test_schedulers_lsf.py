@@ -1,7 +1,8 @@
 """LSF: directives, job ids, answers.
 
-The answers are those of LSF 10.1 as balsam, buildtest and Roddy quote them, and as IBM's command reference shows
-``bqueues -l``, with other names in them.
+The answers are those of LSF 10.1 as balsam, buildtest and eilslabs/Roddy (LSFJobManagerSpec.groovy) quote them, and as
+IBM's command reference shows ``bqueues -l``, with other names in them; forms of ``EXEC_HOST`` those of OSC/ood_core,
+spec/job/adapters/lsf/helper_spec.rb.
 """
 
 import datetime as dt
@@ -91,7 +92,10 @@ def test_job_id_that_is_none(output):
     [
         ("tbi-cn019:tbi-cn019", "tbi-cn019"),
         ("4*node-1.example.org:2*node2", "node-1.example.org"),
+        ("16*compute033:16*compute024", "compute033"),
+        ("compute01:4*compute02:2*compute01", "compute01"),
         ("node1@cluster2", "node1"),
+        ("2*lost_and_found", ""),
         ("-", ""),
         ("", ""),
     ],
@@ -194,7 +198,12 @@ NOT_FOUND = '{"COMMAND":"bjobs","JOBS":1,"RECORDS":[{"JOBID":"806290","ERROR":"J
 
 @pytest.mark.parametrize(
     ("code", "stdout", "stderr"),
-    [(255, "", "Job <806290> is not found\n"), (255, "Job <806290> is not found\n", ""), (0, NOT_FOUND, "")],
+    [
+        (255, "", "Job <806290> is not found\n"),
+        (255, "Job <806290> is not found\n", ""),
+        (0, "", "Job <806290> is not found\n"),
+        (0, NOT_FOUND, ""),
+    ],
 )
 def test_a_job_that_is_not_known(code, stdout, stderr):
     assert LSF.parse_find("806290", code, stdout, stderr) is None
@@ -219,6 +228,36 @@ def test_finding_a_job():
 def test_finding_says_nothing(code, stdout, stderr):
     with pytest.raises(Unanswered):
         LSF.parse_find("806290", code, stdout, stderr)
+
+
+def test_hosts_of_a_condensed_group_are_named():
+    assert "-X" in LSF.query_command
+    assert "-X" in LSF.find_command
+
+
+# bparams -a, in the form in which jokergoo/bsub and others read it; that these parameters are in it, IBM's command
+# reference says.
+PARAMETERS = """
+    MBD_SLEEP_TIME = 20
+    JOB_SPOOL_DIR = /spool/%U
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "hides"),
+    [
+        ("", False),
+        ("    SECURE_JOB_INFO_LEVEL = 0\n", False),
+        ("    SECURE_JOB_INFO_LEVEL = 1\n", False),
+        ("    SECURE_JOB_INFO_LEVEL = 4\n", True),
+        ("    SECURE_JOB_INFO_LEVEL = 2\n    ENABLE_JOB_INFO_BY_ADMIN_ROLE = queue\n", True),
+        ("    SECURE_JOB_INFO_LEVEL = 2\n    ENABLE_JOB_INFO_BY_ADMIN_ROLE = usergroup cluster\n", False),
+    ],
+)
+def test_whether_jobs_are_hidden(more, hides):
+    found = LSF.parse_privacy(f"QUEUE: normal\n{PARAMETERS}{more}")
+    assert (found is not None) is hides
+    assert not hides or "SECURE_JOB_INFO_LEVEL=" in found[0]
 
 
 def test_limits():
@@ -256,6 +295,7 @@ PARAMETERS/STATISTICS
 PRIO NICE STATUS          MAX JL/U JL/P JL/H NJOBS  PEND   RUN SSUSP USUSP  RSV
  30   20  Closed:Inact_Win  -    -    -    -     0     0     0     0     0    0
 """
+        + PARAMETERS
     )
     assert [(q.name, q.cores, q.memory, q.runtime, q.open) for q in queues] == [
         ("normal", 8, 65536, 7200, True),

@@ -1,7 +1,8 @@
 """Moab: directives, job ids, answers.
 
 The answers are shaped as those of ``mdiag``, ``checkjob`` and ``mjobctl`` in the administrator's guides of Moab 7.2 and
-9.1, and as the tests of vsc-jobs and of COBalD/TARDIS quote real ones, with other names in them.
+9.1, and as the tests of vsc-jobs and of MatterMiners/tardis (tests/adapters_t/sites_t/test_moab.py) quote real ones,
+with other names in them; ``MAX.MEM`` of a class is not in the guides' list.
 """
 
 import pytest
@@ -177,9 +178,22 @@ Allocated Nodes:
 """
 
 
+# What checkjob printed at the University of Michigan, of a job that came from qsub.
+CACHED = """
+--------------------------------------------------------------------
+NOTE: The following information has been cached by the remote server
+      and may be slightly out of date.
+--------------------------------------------------------------------
+
+"""
+
+
 def test_finding_a_job():
     found = MOAB.parse_find("Moab.7", 0, CHECKJOB, "")
     assert (found.state, found.host) == (JobState.RUNNING, "node1")
+    cached = CACHED + CHECKJOB.replace("job Moab.7", "job 15913928 (RM job '15913928.nyx.engin.umich.edu')")
+    assert MOAB.parse_find("15913928", 0, cached, "").state is JobState.RUNNING
+    assert MOAB.propagation > 30  # seconds for which such an answer may be too old
     assert MOAB.parse_find("Moab.7", 0, CHECKJOB.replace("Running", "Completed"), "").state is JobState.ENDED
 
 
@@ -189,6 +203,7 @@ def test_finding_a_job():
         ("", "ERROR:  invalid job specified (Moab.7)\n\n"),
         ("\nERROR:  invalid job specified: Moab.7\n", ""),
         ("", "ERROR:    invalid job specified\n"),
+        (CACHED, "ERROR:  invalid job specified: Moab.7\n"),
     ],
 )
 def test_a_job_that_is_not_known(stdout, stderr):
@@ -219,14 +234,20 @@ def test_limits():
 ClassID        Priority Flags        QDef              QOSList* PartitionList        Target Limits
 
 DEFAULT               0 ---          ---                   ---  ---                   0.00  ---
-batch                 1 ---          ---                   ---  [A][B]               70.00  MAX.PROC=16
-  MAX.WCLIMIT=1:00:00:00  MAX.MEM=65536
-long                  1 ---          ---                   ---  [A][B]               10.00  ---
+batch                 1 ---          ---                   ---  [A][B]               70.00  MAXJOB=33:200,250
+  MAX.WCLIMIT=10:00:00  MAXPROCPERJOB=128
+long                  1 ---          low                   low  [A]                  10.00  MAXJOB=3:100,200
+  MAX.WCLIMIT=1:00:00:00  MAXPROCPERJOB=128
+bigmem                1 ---          low,high              low  ---                  10.00  MAXPROC=8
+  MAX.PROC=64  MAXPROCPERNODE=16  MAX.MEM=65536
+free                  1 ---          ---                   ---  ---                   0.00  ---
 """
     )
     assert [(q.name, q.cores, q.memory, q.runtime) for q in queues] == [
-        ("batch", 16, 65536, 86400),
-        ("long", None, None, None),
+        ("batch", 128, None, 36000),
+        ("long", 128, None, 86400),
+        ("bigmem", 16, 65536, None),
+        ("free", None, None, None),
     ]
     with pytest.raises(Unanswered):
         MOAB.parse_limits("ERROR: not authorized")

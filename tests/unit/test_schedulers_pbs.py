@@ -1,7 +1,8 @@
 """PBS: directives, job ids, answers.
 
 The answers are those of OpenPBS 19.0 and 20.0 and of PBS 2022.1, as the documents of OpenPBS's issues 1255 and 2677, of
-buildtest, of psi/j and of it4i's tools quote them, with other names in them.
+buildtest, of psi/j and of it4i's tools quote them, with other names in them; the messages and exit codes those of
+openpbs/openpbs, src/cmds/qstat.c, and of Parsl/parsl, issues 3906 and 4016.
 """
 
 import json
@@ -229,9 +230,11 @@ def test_a_job_that_is_not_known(job, code, stderr):
     assert PBS.parse_find(job, code, '{"timestamp":1,"pbs_version":"1","pbs_server":"pbs"}', stderr) is None
 
 
-def test_a_job_that_has_finished():
-    stderr = "qstat: 157.pbs Job has finished, use -x or -H to obtain historical job information\n"
-    assert PBS.parse_find("157.pbs", 35, "", stderr).state is JobState.ENDED
+@pytest.mark.parametrize("name", ["157.pbs", "157.pbs.example.org", "157"])
+def test_a_job_that_has_finished(name):
+    stdout = '{\n    "timestamp":1752246824,\n    "pbs_version":"2024.1.2",\n    "pbs_server":"pbs.example.org"\n}\n'
+    stderr = f"qstat: {name} Job has finished, use -x or -H to obtain historical job information\n"
+    assert PBS.parse_find("157.pbs", 35, stdout, stderr).state is JobState.ENDED
 
 
 def test_a_job_that_is_found():
@@ -252,6 +255,8 @@ def test_a_job_that_is_found():
         (0, "", "qstat: Unknown Job Id 157.pbs"),
         (159, "", "qstat: Unauthorized Request  157.pbs"),
         (35, "", "qstat: 1157.pbs Job has finished"),
+        (35, "", "qstat: 157[].pbs Job has finished"),
+        (0, "", "qstat: 157.pbs Job has finished"),
         (0, RUNNING[:-9], ""),
         (1, RUNNING, ""),
     ],
@@ -259,6 +264,47 @@ def test_a_job_that_is_found():
 def test_a_job_of_which_nothing_is_said(code, stdout, stderr):
     with pytest.raises(Unanswered):
         PBS.parse_find("157.pbs", code, stdout, stderr)
+
+
+# qstat -B -f of PBS 14.1 by an ordinary user, as a course quotes it, with a long list as qstat wraps it.
+SERVER = """\
+Server: pbs
+    server_state = Active
+    server_host = pbs.example.org
+    scheduling = True
+    total_jobs = 1
+    state_count = Transit:0 Queued:0 Held:0 Waiting:0 Running:0 Exiting:0 Begun
+\t:0
+    default_queue = workq
+    managers = root@pbs.example.org,admin@login1.example.org,
+\toperator1@login1.example.org
+    query_other_jobs = True
+    pbs_version = 14.1.2
+
+account = hpchub
+"""
+HIDING = SERVER.replace("    query_other_jobs = True\n", "")
+
+
+@pytest.mark.parametrize("scheduler", ["pbs", "torque"])
+@pytest.mark.parametrize(
+    ("answer", "hides"),
+    [
+        (SERVER, False),
+        (HIDING, True),
+        (SERVER.replace("jobs = True", "jobs = False"), True),
+        (HIDING.replace("operator1@", "hpchub@"), False),
+        (HIDING.replace("pbs_version", "operators = hpchub@*\n    pbs_version"), False),
+        (HIDING.replace("operator1@", "nothpchub@"), True),
+        ("account = hpchub\n", False),
+    ],
+    ids=["shows", "not-set", "false", "a-manager", "an-operator", "another-s-right", "no-answer"],
+)
+def test_whether_jobs_are_hidden(scheduler, answer, hides):
+    found = SCHEDULERS[scheduler].parse_privacy('{"pbs_server":"pbs"}\n' + answer)
+    assert (found is not None) is hides
+    assert not hides or ("query_other_jobs" in found[0] and "operators += hpchub@" in found[1])
+    assert [command[0] for command in SCHEDULERS[scheduler].limits_more] == ["qstat", "echo"]
 
 
 def test_limits():
@@ -290,7 +336,9 @@ def test_limits():
             "started":"False"
         }
     }
-}"""
+}
+"""
+        + SERVER
     )
     assert [(q.name, q.cores, q.memory, q.runtime, q.gpus, q.open) for q in queues] == [
         ("qexp", 144, 65536, 3600, 0, True),

@@ -1,6 +1,7 @@
 """Torque: directives, job ids, answers.
 
-The answers are shaped as ``qstat -x`` and ``qstat -Q -f`` print them in the administrator's guide of Torque 6.1.
+The answers are shaped as ``qstat -x`` and ``qstat -Q -f`` print them in the administrator's guide of Torque 6.1 and in
+adaptivecomputing/torque, src/cmds/qstat.c. Names of NUMA nodes are not seen from a real server.
 """
 
 import pytest
@@ -63,7 +64,13 @@ def test_job_id_that_is_none(output):
 
 @pytest.mark.parametrize(
     ("exec_host", "host"),
-    [("node1/0+node1/1", "node1"), ("node1/0-3", "node1"), ("n-2.example.org/0,2-3+n3/0", "n-2.example.org"), ("", "")],
+    [
+        ("node1/0+node1/1", "node1"),
+        ("node1/0-3", "node1"),
+        ("n-2.example.org/0,2-3+n3/0", "n-2.example.org"),
+        ("numa1-0/0+numa1-0/1+numa1-1/0", "numa1-0"),
+        ("", ""),
+    ],
 )
 def test_a_running_job(exec_host, host):
     (found,) = TORQUE.parse_query(answer(job(more=f"<exec_host>{exec_host}</exec_host>"))).values()
@@ -115,7 +122,7 @@ def test_arrays_and_odd_names():
 
 
 def test_nothing_is_no_jobs():
-    assert TORQUE.parse_query("") == {} == TORQUE.parse_query("<Data></Data>")
+    assert TORQUE.parse_query("") == {} == TORQUE.parse_query('<?xml version="1.0"?>\n<Data></Data>\n')
 
 
 @pytest.mark.parametrize(
@@ -138,6 +145,7 @@ def test_an_answer_that_is_none(text):
 def test_finding_a_job():
     known = "7.server.example.org"
     assert TORQUE.parse_find(known, 153, "", f"qstat: Unknown Job Id Error {known}\n") is None
+    assert TORQUE.parse_find(known, 153, "", f"qstat: Unknown Job Id {known}\n") is None  # before 4.0
     assert TORQUE.parse_find(known, 0, answer(job(state="C")), "").state is JobState.ENDED
 
 
@@ -146,6 +154,7 @@ def test_finding_a_job():
     [
         (153, "", "qstat: Unknown Job Id Error 77.server.example.org"),
         (0, "", ""),
+        (159, "", "qstat: Unauthorized Request  7.server.example.org"),
         (111, "", "qstat: cannot connect to server server (errno=111) Connection refused"),
         (0, answer(job("8")), ""),
         (0, answer(job())[:-9], ""),
@@ -176,6 +185,11 @@ Queue: closed
     enabled = False
     started = True
 
+Server: server.example.org
+    server_state = Active
+    resources_max.ncpus = 99
+
+account = hpchub
 """
     )
     assert [(q.name, q.cores, q.memory, q.runtime, q.open) for q in queues] == [

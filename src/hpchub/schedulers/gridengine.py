@@ -89,7 +89,8 @@ class GridEngine(Scheduler):
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
         """``qstat -j`` knows a job until it has ended, and says in so many words that it knows none."""
         if code in (0, 1) and "<unknown_jobs" in stdout:
-            root = _read(stdout, "unknown_jobs")
+            # Sun's and Univa's programs give this answer elements without a name, 8.1.9 does not.
+            root = _read(re.sub("<(/?)>", r"<\1element>", stdout), "unknown_jobs")
             if {element.text for element in root.iter("ST_name")} == {job_id}:
                 return None
         elif code == 0:

@@ -1,6 +1,10 @@
-"""IBM Spectrum LSF. Source: the command reference of LSF 10.1.
+"""IBM Spectrum LSF. Source: the command and configuration references of LSF 10.1.
 
-The hub's account has to see everybody's jobs: ``SECURE_JOB_INFO_LEVEL`` is 0, or the account is an administrator's.
+What LSF says where it has no such job is on standard error, with exit code 0 (equinor/ert's tests of its LSF driver,
+galaxyproject/galaxy pull request 7007) or 255, or a record of the JSON.
+
+The hub's account has to see all of everybody's jobs: ``SECURE_JOB_INFO_LEVEL`` is 0. Levels 2 to 4 hide the jobs of
+others, 1 and 5 no more of them than their description and the reason why they wait.
 """
 
 from __future__ import annotations
@@ -73,8 +77,9 @@ def _job(raw: Any) -> Job:
 
 
 def _host(exec_host: str) -> str:
-    """The first of ``4*node1:2*node2``; ``node1@cluster2`` is another cluster's."""
-    return exec_host.partition(":")[0].rpartition("*")[2].partition("@")[0].strip("-")
+    """The first of ``4*node1:2*node2``; ``node1@cluster2`` is another cluster's, ``lost_and_found`` no host at all."""
+    found = exec_host.partition(":")[0].rpartition("*")[2].partition("@")[0].strip("-")
+    return "" if found == "lost_and_found" else found
 
 
 class LSF(Scheduler):
@@ -83,10 +88,12 @@ class LSF(Scheduler):
     name = "lsf"
     submit_command = ("bsub",)
     cancel_command = ("bkill",)
-    query_command = ("bjobs", "-json", "-a", "-u", "all", "-o", _FIELDS)
+    # -X: hosts of a condensed group have the group's name without it.
+    query_command = ("bjobs", "-json", "-X", "-a", "-u", "all", "-o", _FIELDS)
     no_jobs = r'^No (?:unfinished )?job found|^ *"JOBS": *"?0"?,'
-    find_command = ("bjobs", "-json", "-o", _FIELDS)
+    find_command = ("bjobs", "-json", "-X", "-o", _FIELDS)
     limits_command = ("bqueues", "-l")
+    limits_more = (("bparams", "-a"),)
     job_id_pattern = r"[0-9]+"
 
     def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
@@ -170,6 +177,18 @@ class LSF(Scheduler):
         if not found:
             raise Unanswered(f"bqueues printed no queues: {stdout[:200]!r}")
         return found
+
+    def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
+        """By the parameters. Where administrators of the cluster see all jobs, the account is taken for one."""
+        told = dict(re.findall(r"^\s*(\w+JOB_INFO_\w+) = (.*)$", stdout, re.MULTILINE))
+        level = told.get("SECURE_JOB_INFO_LEVEL", "").strip()
+        if level not in ("2", "3", "4") or "cluster" in told.get("ENABLE_JOB_INFO_BY_ADMIN_ROLE", "").split():
+            return None
+        role = "ENABLE_JOB_INFO_BY_ADMIN_ROLE=cluster"
+        return (
+            f"hides the jobs of others from the hub's account (SECURE_JOB_INFO_LEVEL={level})",
+            f"set it to 0 in lsb.params, or set {role} there and make the account an administrator of the cluster",
+        )
 
     def explain(self, reason: str) -> str:
         """A reason is a sentence of LSF's, or several with a semicolon between them: the first that is known counts."""

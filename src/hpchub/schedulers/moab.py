@@ -1,5 +1,7 @@
 """Moab Workload Manager. Source: the administrator's guides of Moab 7.2 and 9.1: msub, mdiag, checkjob, mjobctl.
 
+Real answers: MatterMiners/tardis, tests/adapters_t/sites_t/test_moab.py; nextflow-io/nextflow issue 1224.
+
 The hub's account has to see everybody's jobs: ``ADMINCFG[5] SERVICES=mdiag,checkjob USERS=...`` is enough.
 """
 
@@ -94,6 +96,9 @@ class Moab(Scheduler):
     # mdiag does not show completed jobs, and checkjob does, for JOBCPURGETIME.
     find_command = ("checkjob",)
     limits_command = ("mdiag", "-c")
+    # Its programs may answer of a memory that is renewed every 30 seconds ("has been cached by the remote server"), and
+    # say until then that there is no such job.
+    propagation = 90.0
     job_id_pattern = r"(?:[A-Za-z][A-Za-z0-9_-]{0,63}\.)?[0-9]+"
 
     def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
@@ -170,12 +175,14 @@ class Moab(Scheduler):
             raise Unanswered(f"mdiag printed no classes: {stdout[:200]!r}")
         found = []
         for name, text in classes.items():
-            most = dict(re.findall(r"\bMAX\.?([A-Z]+)(?:\[[^\]]*\])?=(\S+)", text))
+            # With a dot or PER it is a job's; what all jobs of a class may have at once goes by MAXPROC and the like.
+            most = dict(re.findall(r"\bMAX\.?((?<=\.)[A-Z]+|PROCPER[A-Z]+)(?:\[[^\]]*\])?=(\S+)", text))
+            cores = [whole(most.get(limit, "")) for limit in ("PROC", "PROCPERJOB", "PROCPERNODE")]
             if name != "DEFAULT":
                 found.append(
                     QueueLimits(
                         name=name,
-                        cores=whole(most.get("PROC", "")),
+                        cores=min((number for number in cores if number is not None), default=None),
                         memory=mebibytes(f"{most.get('MEM', '')}m"),
                         runtime=unclock(most.get("WCLIMIT", "")),
                     )

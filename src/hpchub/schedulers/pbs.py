@@ -1,4 +1,7 @@
-"""OpenPBS and PBS Professional. Source: their reference guides of 2021.1 and 2022.1, and OpenPBS 23.06.
+"""OpenPBS and PBS Professional. Source: their reference guides of 2021.1 and 2022.1, and openpbs/openpbs itself.
+
+There: src/cmds/qstat.c (JSON; the exit code is the error's last byte), src/include/pbs_error.h (15001, so 153: unknown;
+15139, so 35: finished), src/server/stat_job.c (who sees a job).
 
 The hub's account has to see everybody's jobs: it is an operator, or the server has ``query_other_jobs = True``.
 """
@@ -83,6 +86,33 @@ def unknown_job(job_id: str, code: int, stderr: str) -> bool:
     return code != 0 and re.search(rf"Unknown Job Id(?: Error)? {number}(?![0-9\[])", stderr, re.IGNORECASE) is not None
 
 
+SERVER_COMMANDS = (("qstat", "-B", "-f"), ("echo", "account = {account}"))
+"""Whether others' jobs are hidden, and who sees them all the same; and whose eyes the hub has."""
+_SERVER = re.compile(r"^(?:Server: |account = ).*", re.MULTILINE | re.DOTALL)
+
+
+def queues_only(stdout: str) -> str:
+    """The queues of the limits commands' output, without what stands behind them of the server."""
+    return _SERVER.sub("", stdout)
+
+
+def hidden(stdout: str) -> tuple[str, str] | None:
+    """See ``Scheduler.parse_privacy``. What is not set is not shown, and an attribute that is too long is wrapped."""
+    found = _SERVER.search(stdout)
+    told = re.findall(r"^ *(\w+) = (.*)$", found[0].replace("\n\t", ""), re.MULTILINE) if found else []
+    server = dict(told)
+    if "server_state" not in server or server.get("query_other_jobs") == "True":
+        return None
+    seeing = f"{server.get('managers', '')},{server.get('operators', '')}".split(",")
+    if server.get("account") in [entry.partition("@")[0].strip() for entry in seeing]:
+        return None
+    right = 'qmgr -c "set server operators += hpchub@HOST"'
+    return (
+        "hides the jobs of others from the hub's account (query_other_jobs is not True)",
+        f'make it an operator ({right}), or show them to all (qmgr -c "set server query_other_jobs = True")',
+    )
+
+
 def last_line(job_id_pattern: str, stdout: str, command: str) -> str:
     """The job's id in the last line of what a command printed.
 
@@ -135,6 +165,7 @@ class PBS(Scheduler):
     # Without -x, too: where no history is kept, it is refused with exit code 0.
     find_command = ("qstat", "-f", "-F", "json")
     limits_command = ("qstat", "-Q", "-f", "-F", "json")
+    limits_more = SERVER_COMMANDS
     job_id_pattern = r"[0-9]+(?:\.[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)?"
 
     def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
@@ -180,7 +211,9 @@ class PBS(Scheduler):
         """A server without history does not know a finished job; one with it says that it has finished."""
         if unknown_job(job_id, code, stderr):
             return None
-        if code and re.search(rf"^qstat: {re.escape(job_id)} Job has finished\b", stderr, re.MULTILINE):
+        number = re.escape(job_id.partition(".")[0])
+        # Some servers' qstat, as NASA's, has the server's full name in its messages.
+        if code and re.search(rf"^qstat: {number}(?:\.\S+)? Job has finished\b", stderr, re.MULTILINE):
             return Job(id=job_id, state=JobState.ENDED, detail="finished")
         if not code and (job := self.parse_query(stdout).get(job_id)):
             return job
@@ -188,7 +221,7 @@ class PBS(Scheduler):
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
         """Of ``resources_max``, which is a job's; all of a session's job is on one node."""
-        queues = read_json(stdout, "qstat").get("Queue")
+        queues = read_json(queues_only(stdout), "qstat").get("Queue")
         if not isinstance(queues, dict):
             raise Unanswered(f"qstat printed no queues: {stdout[:200]!r}")
         found = []
@@ -207,6 +240,10 @@ class PBS(Scheduler):
                 )
             )
         return found
+
+    def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
+        """By what ``qstat -B -f`` says of the server."""
+        return hidden(stdout)
 
     def explain(self, reason: str) -> str:
         """A reason is the comment that the scheduler gives the job."""

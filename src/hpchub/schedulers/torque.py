@@ -1,6 +1,10 @@
-"""Torque. Source: the administrator's guides of Torque 4.2 and 6.1, and its manual pages.
+"""Torque. Source: the administrator's guides of Torque 4.2 and 6.1, and adaptivecomputing/torque itself.
 
-The hub's account has to see everybody's jobs: it is an operator, or the server has ``query_other_jobs = True``.
+There: src/cmds/qstat.c (XML; the exit code is the error's last byte), src/include/pbs_error_db.h (15001, so 153:
+unknown), src/server/stat_job.c (who sees a job), issue 357 (nothing at all where there are no jobs, until 6.0).
+
+The hub's account has to see everybody's jobs: it is an operator, or the server has ``query_other_jobs = True``. Built
+for NUMA, Torque calls the parts of one host ``HOST-0``, ``HOST-1``: where they are, ``node_hosts`` of the cluster says.
 """
 
 from __future__ import annotations
@@ -11,7 +15,20 @@ from typing import TYPE_CHECKING
 from hpchub.fields import seconds
 from hpchub.schedulers.answers import clock, mebibytes, read_xml, unclock, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
-from hpchub.schedulers.pbs import PENDING, RUNNING, TAG, host, last_line, plain, qsub_size, tag, unknown_job
+from hpchub.schedulers.pbs import (
+    PENDING,
+    RUNNING,
+    SERVER_COMMANDS,
+    TAG,
+    hidden,
+    host,
+    last_line,
+    plain,
+    qsub_size,
+    queues_only,
+    tag,
+    unknown_job,
+)
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -64,6 +81,7 @@ class Torque(Scheduler):
     query_command = ("qstat", "-x")
     find_command = ("qstat", "-x")
     limits_command = ("qstat", "-Q", "-f")
+    limits_more = SERVER_COMMANDS
     job_id_pattern = r"[0-9]+(?:\.[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)?"
 
     def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
@@ -121,7 +139,7 @@ class Torque(Scheduler):
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
         """A paragraph a queue, ``Queue: NAME`` and then ``    NAME = VALUE``; a job's most is in ``resources_max``."""
         found = []
-        for paragraph in re.split(r"^Queue: ", stdout, flags=re.MULTILINE)[1:]:
+        for paragraph in re.split(r"^Queue: ", queues_only(stdout), flags=re.MULTILINE)[1:]:
             name, _, rest = paragraph.partition("\n")
             told = dict(re.findall(r"^ +([\w.]+) = (.*?) *$", rest, flags=re.MULTILINE))
             ppn = re.search(r"ppn=([0-9]+)", told.get("resources_max.nodes", ""))
@@ -137,6 +155,10 @@ class Torque(Scheduler):
         if not found:
             raise Unanswered(f"qstat printed no queues: {stdout[:200]!r}")
         return found
+
+    def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
+        """By what ``qstat -B -f`` says of the server."""
+        return hidden(stdout)
 
     def explain(self, reason: str) -> str:
         """A reason is the comment that the scheduler gives the job."""

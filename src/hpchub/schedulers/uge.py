@@ -1,4 +1,4 @@
-"""Univa Grid Engine, now Altair's: Grid Engine's words."""
+"""Univa Grid Engine, now Altair's: Grid Engine's words. Not seen from a real server."""
 
 from __future__ import annotations
 

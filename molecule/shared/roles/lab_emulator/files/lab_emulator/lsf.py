@@ -1,4 +1,4 @@
-"""IBM Spectrum LSF 10.1 (Command Reference: bsub, bjobs, bkill, bstop, bresume, brequeue, bqueues, bhosts).
+"""IBM Spectrum LSF 10.1 (Command Reference: bsub, bjobs, bkill and its like, bqueues, bhosts, bparams).
 
 All errors end with exit code 255. ``bjobs`` shows unfinished jobs of the user who asks unless ``-a`` and ``-u all`` say
 otherwise; finished ones are kept for CLEAN_PERIOD. ``-json`` goes with ``-o`` and not with ``-noheader``; in JSON
@@ -717,6 +717,14 @@ def bhosts(cluster: Cluster, arguments: list[str]) -> int:
     return 0
 
 
+def bparams(cluster: Cluster, arguments: list[str]) -> int:
+    """``bparams -a``: everybody's jobs are everybody's to see."""
+    queue = cluster.status()["queues"][0]["name"]
+    for name, value in {"DEFAULT_QUEUE": queue, "CLEAN_PERIOD": 3600, "SECURE_JOB_INFO_LEVEL": 0}.items():
+        print(f"        {name} = {value}")
+    return 0
+
+
 COMMANDS = {
     "bsub": bsub,
     "bjobs": bjobs,
@@ -726,4 +734,5 @@ COMMANDS = {
     "brequeue": _act("brequeue", "requeue", "requeued"),
     "bqueues": bqueues,
     "bhosts": bhosts,
+    "bparams": bparams,
 }
