@@ -27,6 +27,7 @@ def test_an_outage_of_one_delays_nobody_on_the_other(lab, visitor):
     alice.sign_in("alice")
     alice.start("small")
     (job,) = lab.jobs("alice")
+    alice.page.goto(f"{lab.url}/hub/home")
     bob.sign_in("bob")
     lab.batches["mesabi"].stop()
     try:
