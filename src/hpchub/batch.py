@@ -57,11 +57,17 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     notebook_port = Integer(0, help="The port that the job has told; 0 until then.")
     notebook_host = Unicode(help="The node on which the notebook server listens; empty until its port is known.")
     launch_timeout = Float(
-        360, help="Seconds from the job's start until its server's report, while this process of the hub looks on."
+        360,
+        config=True,
+        help="Seconds from the job's start until its server's report, while this process of the hub looks on.",
     )
-    stop_timeout = Float(30, help="Seconds to wait for the job's end after it was cancelled.")
-    startup_poll_interval = Float(1.5, help="Seconds between two looks at the scheduler's answer during a start.")
-    answer_max_age = Float(20.0, help="Seconds for which an answer of the scheduler's is new enough for a poll.")
+    stop_timeout = Float(30, config=True, help="Seconds to wait for the job's end after it was cancelled.")
+    startup_poll_interval = Float(
+        1.5, config=True, help="Seconds between two looks at the scheduler's answer during a start."
+    )
+    answer_max_age = Float(
+        20.0, config=True, help="Seconds for which an answer of the scheduler's is new enough for a poll."
+    )
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -262,7 +268,10 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             job = await self._poller.find(self.job_id, snapshot)
         except Unanswered:
             return JobStatus.UNKNOWN
-        return JobStatus.NOTFOUND if job is None else _STATUS[job.state]
+        if job is None:
+            return JobStatus.NOTFOUND
+        self._job = job
+        return _STATUS[job.state]
 
     async def cancel_batch_job(self) -> None:
         """Cancel the job, again and again for ``stop_timeout`` seconds.
@@ -421,10 +430,11 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         if not self.job_id:
             message = "The service was restarted before your job was submitted. Please start your session again."
             return StartError(message, reason="not_submitted")
-        detail = self._job.detail if self._job else "gone from the queue"
+        # What it was when last seen is no word for its end.
+        detail = f" ({self._job.detail})" if self._job and self._job.state is JobState.ENDED else ""
         log = f"~/.hpchub/logs/{self.job_id}.log"
         return StartError(
-            f"Your job {self.job_id} ended before its notebook server was ready ({detail})."
+            f"Your job {self.job_id} ended before its notebook server was ready{detail}."
             f" If it ran, its log is {log} on the cluster.",
             reason="ended",
         )
