@@ -44,6 +44,11 @@ class StartError(SpawnException):  # type: ignore[misc]
     def __str__(self) -> str:
         return str(self.message)
 
+    @property
+    def jupyterhub_message(self) -> str:
+        """What JupyterHub shows whoever comes back to a start that has failed."""
+        return str(self)
+
 
 class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     """One session's job. Mixed in before batchspawner's class of the scheduler."""

@@ -113,6 +113,7 @@ async def test_a_choice_that_the_form_does_not_offer_is_refused(spawner: Any, op
     with pytest.raises(StartError, match="The profiles are: small, big") as caught:
         await spawner._run_apply_user_options(options)
     assert caught.value.status_code == 400
+    assert caught.value.jupyterhub_message == str(caught.value)
     assert len(str(caught.value)) < 300
 
 
