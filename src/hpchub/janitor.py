@@ -92,6 +92,11 @@ class Janitor:
                 log.warning("%s: cancelling job %s: %s; trying again", cluster.name, job_id, error)
 
 
+BACKLOG = 4096
+"""Connections that may wait for a busy hub; Linux allows no more by default. Tornado's 128 are a class of students that
+presses Start at once: a unix socket turns away whoever comes after them, and the proxy says that there is no hub."""
+
+
 class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
     """The proxy, as JupyterHub sees it, and what starts the janitor and looks whether the proxy is another one.
 
@@ -111,6 +116,8 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
         """See JupyterHub's Proxy."""
         if self._janitor is None:
             shared = runtime(self.settings_file)
+            for listener in self.app.http_server._sockets.values():  # noqa: SLF001 tornado has no other way to them
+                listener.listen(BACKLOG)
 
             def sessions() -> set[str]:
                 return {spawner.session for user in user_dict.values() for spawner in user.spawners.values()}

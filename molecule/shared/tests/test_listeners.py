@@ -26,8 +26,12 @@ HTCONDOR = dict.fromkeys(
     ),
     frozenset(range(9600, 9700)),
 )
-LOGIN_NODE = {"gridengine": {"sge_qmaster": {6444}}, "htcondor": HTCONDOR}
-COMPUTE_NODE = {"gridengine": {"sge_execd": {6445}}, "htcondor": HTCONDOR}
+SLURM = ({"slurmctld": {6817}}, {"slurmd": {6818}})
+GRID_ENGINE = ({"sge_qmaster": {6444}}, {"sge_execd": {6445}})
+LOGIN_NODE, COMPUTE_NODE = (
+    {"gridengine": grid_engine, "htcondor": HTCONDOR, "multi_cluster": slurm | grid_engine}
+    for slurm, grid_engine in zip(SLURM, GRID_ENGINE, strict=True)
+)
 
 
 class Listener(NamedTuple):
@@ -90,8 +94,8 @@ def permitted_on(groups, state, settings):
         # The lab's own: the hub host and the provider find each other at their public addresses; see lab_forward.
         "hub": {"apache2": {service, urlsplit(settings["api_url"]).port}, "systemd": {provider}},
         "idp": {"apache2": {provider}, "systemd": {service}},
-        "login_nodes": LOGIN_NODE.get(state["topology"], {"slurmctld": {6817}}),
-        "compute_nodes": COMPUTE_NODE.get(state["topology"], {"slurmd": {6818}}),
+        "login_nodes": LOGIN_NODE.get(state["topology"], SLURM[0]),
+        "compute_nodes": COMPUTE_NODE.get(state["topology"], SLURM[1]),
     }
     for group in parts.keys() & groups:
         for name, ports in parts[group].items():
@@ -112,6 +116,14 @@ def test_nothing_else_listens(hosts, groups, state, settings):
         for name, host in hosts.items()
     }
     assert not {name: sockets for name, sockets in found.items() if sockets}
+
+
+@pytest.mark.parametrize("name", ["hpchub-hub/hub.sock", "hpchub-proxy/public/proxy.sock", "hpchub-proxy/api/api.sock"])
+def test_a_class_that_starts_at_once_can_wait_at_the_socket(hub, name):
+    (waiting,) = {
+        fields[3] for line in hub.check_output("ss -xlH").splitlines() if (fields := line.split())[4] == f"/run/{name}"
+    }
+    assert int(waiting) == 4096
 
 
 def test_every_host_of_the_inventory_is_looked_at(hosts, groups):

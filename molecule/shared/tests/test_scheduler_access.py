@@ -40,16 +40,23 @@ WORDS = {
 
 
 @pytest.fixture(scope="module")
-def way(hub):
-    """How the hub reaches the demo's cluster, from its settings."""
-    settings = json.loads(hub.file("/etc/hpchub/hub.json").content_string)
-    return settings["gates"]["demo"]
+def cluster(login):
+    """The cluster whose login node that is."""
+    (settings,) = login.file("/etc/hpchub/gate.d").listdir()
+    return settings.removesuffix(".json")
 
 
 @pytest.fixture(scope="module")
-def words(login):
+def way(hub, cluster):
+    """How the hub reaches the cluster, from its settings."""
+    settings = json.loads(hub.file("/etc/hpchub/hub.json").content_string)
+    return settings["gates"][cluster]
+
+
+@pytest.fixture(scope="module")
+def words(login, cluster):
     """The words of the cluster's batch system."""
-    return WORDS[json.loads(login.file("/etc/hpchub/gate.d/demo.json").content_string)["scheduler"]]
+    return WORDS[json.loads(login.file(f"/etc/hpchub/gate.d/{cluster}.json").content_string)["scheduler"]]
 
 
 def job_id(answer):
@@ -69,13 +76,13 @@ def ssh(way):
 
 
 @pytest.fixture
-def request_of(hub, way, words):
+def request_of(hub, way, words, cluster):
     """Send the gate a request as the hub does; returns the answer."""
     program = (
         "import asyncio, dataclasses, json, sys\n"
         "from hpchub.gates import make_gate\n"
-        "way, fields = json.loads(sys.argv[1]), json.loads(sys.argv[2])\n"
-        "answer = asyncio.run(make_gate('demo', way).request(fields.pop('action'), **fields))\n"
+        "cluster, way, fields = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])\n"
+        "answer = asyncio.run(make_gate(cluster, way).request(fields.pop('action'), **fields))\n"
         "print(json.dumps(dataclasses.asdict(answer)))\n"
     )
 
@@ -83,8 +90,9 @@ def request_of(hub, way, words):
         if "script" in fields:
             fields["script"] = words.script
         output = hub.check_output(
-            "runuser --user jupyterhub -- /opt/hpchub/hub/current/bin/python -I -c %s %s %s",
+            "runuser --user jupyterhub -- /opt/hpchub/hub/current/bin/python -I -c %s %s %s %s",
             program,
+            cluster,
             json.dumps(way),
             json.dumps(fields),
         )
@@ -206,18 +214,18 @@ def test_uid_0_under_another_name_is_refused(login, group):
         login.check_output("userdel --force toor 2>/dev/null || sed -i '/^toor:/d' /etc/passwd /etc/shadow")
 
 
-def test_a_system_account_in_a_permitted_group_is_refused(login, request_of):
+def test_a_system_account_in_a_permitted_group_is_refused(login, request_of, cluster):
     login.check_output("usermod --append --groups hpc daemon")
     try:
         assert "system account" in request_of(**submit("daemon"))["error"]
-        assert "system account" in json.loads(sudo_with_request(login, "daemon"))["error"]
+        assert "system account" in json.loads(sudo_with_request(login, "daemon", cluster))["error"]
     finally:
         login.check_output("gpasswd --delete daemon hpc")
 
 
-def sudo_with_request(login, user):
+def sudo_with_request(login, user, cluster):
     """Past the gate, straight to the program that runs as the user: it does not trust who calls it."""
-    text = json.dumps({**submit(user), "script": "", "cluster": "demo"})
+    text = json.dumps({**submit(user), "script": "", "cluster": cluster})
     return login.check_output("echo %s | runuser --user hpchub -- sudo -n -u %s %s", text, user, JOB)
 
 
@@ -283,8 +291,8 @@ def test_the_key_is_accepted_from_the_hub_alone(login, compute, hub, way):
         compute.check_output("rm -f /root/stolen")
 
 
-def test_the_gates_files_are_roots(login):
-    for path in (GATE, JOB, "/etc/sudoers.d/hpchub", "/etc/hpchub/gate.d/demo.json"):
+def test_the_gates_files_are_roots(login, cluster):
+    for path in (GATE, JOB, "/etc/sudoers.d/hpchub", f"/etc/hpchub/gate.d/{cluster}.json"):
         file = login.file(path)
         assert (file.user, file.group) == ("root", "root")
         assert not file.mode & 0o022
@@ -315,9 +323,9 @@ def test_no_secret_in_a_process_list_or_environment(login, request_of, words):
         request_of(action="cancel", user="alice", session=SESSION, job_id=job)
 
 
-def test_the_inventory_asks_no_more_than_the_scheduler_gives(hub):
+def test_the_inventory_asks_no_more_than_the_scheduler_gives(hub, cluster):
     """As root, who leaves nothing behind that the hub could not use."""
     found = json.loads(hub.check_output("/opt/hpchub/hub/current/bin/hpchub check --live --json"))
     assert (found["problems"], found["unanswered"]) == ([], {})
-    assert "interactive" in {queue["name"] for queue in found["queues"]["demo"]}
+    assert {"interactive", "long"} & {queue["name"] for queue in found["queues"][cluster]}
     assert hub.check_output("find /run/jupyterhub ! -user jupyterhub") == ""

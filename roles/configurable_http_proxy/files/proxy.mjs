@@ -111,8 +111,10 @@ const proxy = new Proxy(
 for (const name of ["socket", "api-socket"]) {
   fs.rmSync(options[name], { force: true }); // left by a process that was killed
 }
-proxy.proxyServer.listen(options.socket);
-proxy.apiServer.listen(options["api-socket"]);
+// So many may wait while this process is busy; a unix socket turns away whoever comes after them.
+const backlog = 4096;
+proxy.proxyServer.listen({ path: options.socket, backlog });
+proxy.apiServer.listen({ path: options["api-socket"], backlog });
 log.info("listening on %s, and for the hub on %s", options.socket, options["api-socket"]);
 
 process.on("SIGTERM", () => process.exit(0));
