@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 from pathlib import Path
@@ -16,6 +17,10 @@ from hpchub.authenticator import SSOAuthenticator
 from hpchub.janitor import HubProxy
 from hpchub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.spawner import HPCProfilesSpawner
+
+COLLECTOR = (50_000, 20, 10)
+"""When Python looks for garbage in cycles: not until so many objects more are there. By default, 700, it takes the
+objects of a request that is under way for old ones, and soon looks at all there are: half a second with 1000 users."""
 
 START_LIMIT = 366 * 24 * 3600
 """Seconds that a start may take in all: no limit. The wait in the queue has its profile's, the rest one of its own."""
@@ -32,6 +37,7 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
         OSError, ValueError, KeyError: the settings file is missing or not complete.
     """
     os.umask(0o077)
+    gc.set_threshold(*COLLECTOR)
     settings = runtime(path).settings
     _network(c, settings, path)
     _identity(c, settings, path)
@@ -56,7 +62,6 @@ def _network(c: Any, settings: dict[str, Any], path: str) -> None:
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = settings["proxy_api_url"]
     c.ConfigurableHTTPProxy.check_running_interval = 10
-    c.JupyterHub.last_activity_interval = 60
     # A restart of the hub, or its end, stops no session and removes no route.
     c.JupyterHub.cleanup_servers = False
     c.JupyterHub.cleanup_proxy = False
