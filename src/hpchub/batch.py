@@ -83,6 +83,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         self._submission: asyncio.Future[str] | None = None
         self._report = asyncio.Event()
         self._job: Job | None = None
+        self._silence = False  # the scheduler's, at the last look
         self._message = "Your job is being submitted."
         self.save: Callable[[], None] = lambda: None
         """Writes the session down at once; set by the profiles spawner, which owns the database row."""
@@ -247,7 +248,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         try:
             snapshot = await self._snapshot(self.answer_max_age if max_age is None else max_age)
         except (Unanswered, ValueError):
+            self._silence = True
             return JobStatus.UNKNOWN
+        self._silence = False
         job = self._take(snapshot)
         if job is None:
             return await self._missing(snapshot)
@@ -423,6 +426,8 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         if not self.job_id:
             return f"The service was restarted while it submitted your job to {self.cluster['name']}, and looks for it."
         where = f"Your job {self.job_id} waits in the queue {self.profile['queue']} of {self.cluster['name']}"
+        if self._silence:
+            return f"{where}. The scheduler does not answer at the moment; your job keeps its place."
         if status == JobStatus.UNKNOWN:
             return f"{where}; the scheduler has not said more yet."
         if self._job and self._job.reason:

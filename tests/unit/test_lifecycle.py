@@ -338,6 +338,7 @@ async def test_a_wait_in_the_queue_has_its_profiles_limit(shared: Runtime, clust
     waiting = asyncio.ensure_future(spawner.child_spawner._wait_until_running())
     await asyncio.sleep(0.05)
     assert not waiting.done()
+    assert "does not answer at the moment" in spawner.child_spawner._message
     cluster.away, cluster.jobs = False, [job(JobState.PENDING)]
     with pytest.raises(StartError, match="after 7-00:00:00, and was given up"):
         await waiting
