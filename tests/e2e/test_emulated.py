@@ -1,15 +1,24 @@
 """Sessions by PBS, Torque, Moab and LSF, on a lab whose schedulers are emulated."""
 
+import time
+
 import pytest
 
 from .lab import eventually
+from .students import Student
+
+FAULTS = ("slow", "half", "error-exit0", "locale", "refused")
+
+
+@pytest.fixture(autouse=True)
+def emulated(lab):
+    if "lsf" not in lab.batches:
+        pytest.skip("this lab's schedulers are real")
 
 
 @pytest.mark.parametrize("cluster", ["pbs", "torque", "moab", "lsf"])
 def test_a_session(browser_page, lab, cluster):
     """Choose, wait, compute on the node that the scheduler chose, and stop."""
-    if cluster not in {profile["cluster"] for profile in lab.profiles()}:
-        pytest.skip("this lab's schedulers are real")
     browser_page.sign_in("alice")
     notebooks = browser_page.start(cluster)
     (job,) = lab.jobs("alice")
@@ -23,3 +32,25 @@ def test_a_session(browser_page, lab, cluster):
     # The log of the session is the user's, and has what the server said.
     logs = lab.run("login1", ["find", "/home/alice/.hpchub/logs", "-size", "+0", "-newermt", "-10 minutes"])
     assert f"/{job.id}" in logs
+
+
+def test_wrong_answers_end_no_session(lab, students):
+    """Each scheduler in turn is slow, breaks off, fails without saying so, speaks German or refuses: nobody notices."""
+    students.start()
+    jobs = eventually(
+        "everybody has a session", lambda: (found := students.agree()) and all(found) and found, timeout=240
+    )
+
+    def order(*words):
+        for name in lab.batches:
+            lab.run("login1", ["lab-emulator", name, "fault", *words])
+
+    try:
+        for fault in FAULTS:
+            order(fault)
+            time.sleep(30)  # within which the hub asks
+            assert all(server and server.get("ready") for server in students.each(Student.server)), fault
+    finally:
+        order("off")
+    time.sleep(60)  # after which it has asked again
+    assert students.agree() == jobs
