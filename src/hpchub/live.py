@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -11,7 +11,7 @@ import yaml
 from hpchub import fields as f
 from hpchub.entries import Cluster
 from hpchub.problems import Problem, did_you_mean, label, listing, show
-from hpchub.schedulers import SCHEDULERS, QueueLimits, Unanswered
+from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -64,7 +64,7 @@ def compare(site: ProfileList, told: Mapping[str, Told]) -> tuple[list[Problem],
         given = {limits.name: limits for limits in answer.queues}
         for j, queue in enumerate(cluster.queues):
             name = f"{entry} queues[{j}]{label({'name': queue.name})}"
-            limits = given.get(queue.name)
+            limits = given.get(queue.name) or given.get(ANY_QUEUE)
             if limits is None:
                 valid = did_you_mean(queue.name, list(given)) if given else "it has none"
                 message = f"is not a queue of the cluster's {cluster.scheduler}"
@@ -99,7 +99,7 @@ def _queue(entry: str, queue: Queue, limits: QueueLimits) -> Iterator[Problem]:
 
 def _profile(entry: str, profile: Profile, given: Mapping[str, QueueLimits]) -> Iterator[Problem]:
     """A profile that could never start."""
-    limits, queue = given.get(profile.queue), f"queue {show(profile.queue)}"
+    limits, queue = given.get(profile.queue) or given.get(ANY_QUEUE), f"queue {show(profile.queue)}"
     if limits is None:
         yield Problem(
             entry,
@@ -176,6 +176,9 @@ def draft(cluster: Mapping[str, Any], queues: Sequence[QueueLimits]) -> tuple[di
     """
     entries, profiles, remarks = [], [], []
     for limits in queues:
+        if limits.name == ANY_QUEUE:
+            remarks.append(f"{cluster['scheduler']} has no queues: what stands here is no name of its")
+            limits = replace(limits, name="default")  # noqa: PLW2901
         where = f"queue {show(limits.name)}"
         if not re.fullmatch(_QUEUE_NAME, limits.name):
             remarks.append(f"{where} is left out: its name is not one that the inventory takes")

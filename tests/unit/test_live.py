@@ -17,7 +17,7 @@ from hpchub.live import Told, compare, draft, read, to_yaml
 from hpchub.model import Site
 from hpchub.plugins.modules import hpchub_ask
 from hpchub.profiles import ProfileList, profile_list
-from hpchub.schedulers import SCHEDULERS, QueueLimits, Unanswered, gate_config
+from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, Unanswered, gate_config
 
 SLURM = SCHEDULERS["slurm"]
 
@@ -217,6 +217,14 @@ def test_a_queue_that_is_gone() -> None:
     ]
 
 
+def test_a_scheduler_without_queues_has_any() -> None:
+    """Its machines' sizes hold for each of the inventory's."""
+    told = {"demo": Told([QueueLimits(ANY_QUEUE, 64, 1048576, None, 4)])}
+    assert compare(site(), told) == ([], [])
+    told = {"demo": Told([QueueLimits(ANY_QUEUE, 1, 1048576, None, 4)])}
+    assert "is more than the scheduler gives (1)" in str(compare(site(), told)[0][0])
+
+
 def test_a_queue_that_is_closed_is_to_be_known() -> None:
     problems, warnings = compare(site(), {"demo": Told([SHORT, changed(open=False)])})
     assert problems == []
@@ -335,3 +343,12 @@ def test_a_first_command_that_fails_is_no_answer(
     found = asked(capsys, tmp_path, [command, ["echo", "more"]])
     assert words in found["error"]
     assert found["stdout"] == ""
+
+
+def test_a_draft_for_a_scheduler_without_queues() -> None:
+    queues = [QueueLimits(ANY_QUEUE, 64, 131072, None, 0)]
+    entries, remarks = draft(DESCRIBED["hpc_clusters"][0], queues)
+    found = Site.from_vars(DESCRIBED | entries)
+    assert [queue.name for queue in found.clusters[0].queues] == ["default"]
+    assert compare(ProfileList.model_validate(profile_list(found)), {"demo": Told(queues)}) == ([], [])
+    assert "has no queues" in remarks[0]

@@ -9,7 +9,7 @@ import pytest
 
 from hpchub.entries import Cluster, Profile
 from hpchub.options import constraint_complaint, option_complaint
-from hpchub.schedulers import SCHEDULERS, JobState, Unanswered, render_batch_script
+from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, JobState, QueueLimits, Unanswered, render_batch_script
 
 CONDOR = SCHEDULERS["htcondor"]
 
@@ -247,3 +247,22 @@ def test_options(option: str, complaint: str | None) -> None:
 )
 def test_constraints(constraint: str, valid: bool) -> None:
     assert (constraint_complaint("htcondor", constraint, {}) is None) is valid
+
+
+def test_what_the_machines_give() -> None:
+    """As condor_status 23.9 prints it; a machine without GPUs may lack their attribute."""
+    slots: list[dict[str, Any]] = [
+        {"TotalSlotCpus": 64, "TotalSlotGPUs": 0, "TotalSlotMemory": 131072},
+        {"TotalSlotCpus": 64, "TotalSlotMemory": 131072},
+        {"TotalSlotCpus": 32, "TotalSlotGPUs": 4, "TotalSlotMemory": 257000},
+    ]
+    nodes = ((32, 257000, 4), (64, 131072, 0))
+    assert CONDOR.parse_limits(json.dumps(slots)) == [
+        QueueLimits(ANY_QUEUE, cores=64, memory=257000, gpus=4, nodes=nodes)
+    ]
+
+
+@pytest.mark.parametrize("stdout", ["", "[]", "{}", "7", "[7]", '[{"TotalSlotCpus": "many"}]', "Error: no collector"])
+def test_no_machines(stdout: str) -> None:
+    with pytest.raises(Unanswered, match="printed no machines"):
+        CONDOR.parse_limits(stdout)

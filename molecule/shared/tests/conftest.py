@@ -18,6 +18,17 @@ def _host(name):
     return testinfra.get_host(f"ssh://{name}", ssh_config=str(LAB / "ssh_config"))
 
 
+def pytest_generate_tests(metafunc):
+    """``login_node`` is the name of each login node."""
+    if "login_node" in metafunc.fixturenames:
+        try:
+            names = [host["name"] for host in json.loads((LAB / "state.json").read_text())["hosts"]]
+        except FileNotFoundError:  # nothing but a list of the tests is asked for
+            names = []
+        names = [name for name in names if name.startswith("login")] or ["login1"]
+        metafunc.parametrize("login_node", names, scope="module")
+
+
 @pytest.fixture(scope="session")
 def state():
     """What the lab knows: url, idp_url, users with passwords, hosts with addresses."""
@@ -36,18 +47,10 @@ def hub():
     return _host("hub")
 
 
-def _login_nodes():
-    try:
-        names = [host["name"] for host in json.loads((LAB / "state.json").read_text())["hosts"]]
-    except FileNotFoundError:  # nothing but a list of the tests is asked for
-        return ["login1"]
-    return [name for name in names if name.startswith("login")] or ["login1"]
-
-
-@pytest.fixture(scope="session", params=_login_nodes())
-def login(request):
-    """A login node, from which the hub submits to its cluster."""
-    return _host(request.param)
+@pytest.fixture(scope="session")
+def login():
+    """The login node, from which the hub submits."""
+    return _host("login1")
 
 
 @pytest.fixture(scope="session")

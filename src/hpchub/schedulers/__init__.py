@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.gridengine import GridEngine
 from hpchub.schedulers.htcondor import HTCondor
 from hpchub.schedulers.lsf import LSF
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hpchub.model import Access, Cluster, Profile
 
 __all__ = [
+    "ANY_QUEUE",
     "SCHEDULERS",
     "Job",
     "JobState",

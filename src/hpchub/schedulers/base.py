@@ -70,12 +70,16 @@ def job_comment(hub: str, username: str, session: str) -> str:
     return f"hpchub/{hub}/{username}/{session}"
 
 
+ANY_QUEUE = "*"
+"""What a scheduler without queues gives, whatever the inventory calls its queues."""
+
+
 @dataclass(frozen=True)
 class QueueLimits:
     """What a scheduler gives a job of one queue; None where it says nothing.
 
     Attributes:
-        name: the queue's.
+        name: the queue's, or ``ANY_QUEUE``.
         cores: most cores on one node.
         memory: most memory on one node, in MiB.
         runtime: most time, in seconds; None is also no limit.

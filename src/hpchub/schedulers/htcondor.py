@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hpchub import fields as f
-from hpchub.schedulers.base import Job, JobState, Scheduler, Unanswered, job_name
+from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 
 if TYPE_CHECKING:
     from hpchub.model import Cluster, Profile
@@ -29,6 +29,8 @@ _STATES = {
     7: ("SUSPENDED", JobState.RUNNING),
 }
 _ATTRIBUTES = ("ClusterId", "ProcId", "JobStatus", "Owner", "HpchubTag", "RemoteHost", "HoldReason", "NumJobStarts")
+_SIZES = ("TotalSlotCpus", "TotalSlotMemory", "TotalSlotGPUs")
+_WHOLE = 'SlotType =!= "Dynamic"'
 _TOTAL = re.compile(r"^Total for query: (\d+) jobs?;", re.MULTILINE)
 _TAG = re.compile(r"hpchub/[^/]+/[^/]+/([0-9a-f]{16})")
 
@@ -41,6 +43,7 @@ class HTCondor(Scheduler):
     cancel_command = ("condor_rm",)
     query_command = ("condor_q", "-allusers", "-json", "-attributes", ",".join(_ATTRIBUTES))
     find_command = ("condor_q", "-allusers", "-totals")
+    limits_command = ("condor_status", "-json", "-constraint", _WHOLE, "-attributes", ",".join(_SIZES))
     job_id_pattern = r"[1-9][0-9]{0,9}"
     # The queue knows a job before condor_submit prints its id, and forgets it when it has ended.
     propagation = 5.0
@@ -98,6 +101,18 @@ class HTCondor(Scheduler):
                 return None
             return Job(id=job_id, state=JobState.UNKNOWN, detail="known to condor_q")
         raise Unanswered(f"condor_q says neither yes nor no (exit code {code}): {(stderr or stdout).strip()[:200]!r}")
+
+    def parse_limits(self, stdout: str) -> list[QueueLimits]:
+        """A JSON list of slots. A pool has no queues: what its machines give holds for whatever a queue is called."""
+        try:
+            nodes = {tuple(int(slot.get(name, 0)) for name in _SIZES) for slot in json.loads(stdout)}
+        except (ValueError, TypeError, AttributeError):
+            nodes = set()
+        if not nodes:
+            raise Unanswered(f"condor_status printed no machines: {stdout[:200]!r}")
+        most = (max(sizes) for sizes in zip(*nodes, strict=True))
+        limits = dict(zip(("cores", "memory", "gpus"), most, strict=True))
+        return [QueueLimits(ANY_QUEUE, **limits, nodes=tuple((c, m, g) for c, m, g in sorted(nodes)))]
 
 
 def _job(ad: object) -> Job:
