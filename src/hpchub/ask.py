@@ -42,8 +42,6 @@ async def ask_limits(gates: list[Gate], site: ProfileList) -> dict[str, live.Tol
         cluster = site.cluster(gate.cluster)
         if cluster is None:
             return live.Told(unanswered="the profile list has no such cluster")
-        if not SCHEDULERS[cluster.scheduler].limits_command:
-            return live.Told(unanswered=f"{cluster.scheduler} does not tell its queues")
         try:
             return live.read(cluster.scheduler, await gate.limits())
         except Unanswered as error:

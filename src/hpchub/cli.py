@@ -385,8 +385,6 @@ def _run_ansible(
 def _ask_host(path: Path, scheduler: str, submit: Submit, vault_password_file: str | None) -> live.Told:
     """Have Ansible ask on a cluster's submit host; on the next of them where one is not reached."""
     words = SCHEDULERS[scheduler]
-    if not words.limits_command:
-        return live.Told(unanswered=f"{scheduler} does not tell its queues")
     commands = [[word.replace("{account}", ACCOUNT) for word in c] for c in (words.limits_command, *words.limits_more)]
     arguments = {"commands": commands, "environment": submit.environment}
     told = live.Told()

@@ -122,7 +122,7 @@ class Poller:
 
     async def _privacy(self) -> tuple[str, str] | None:
         """What hides jobs from the hub's account, and the right that it needs: a hidden job looks like none."""
-        if time.monotonic() - self._looked >= PRIVACY_INTERVAL and self.scheduler.limits_command:
+        if time.monotonic() - self._looked >= PRIVACY_INTERVAL:
             try:
                 self._hidden = self.scheduler.parse_privacy(await self._gate.limits())
             except Unanswered as error:

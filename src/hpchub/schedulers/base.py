@@ -115,7 +115,7 @@ class Scheduler(ABC):
     """A pattern of what the query command says where it takes it for a failure that there are no jobs."""
     find_command: tuple[str, ...]
     """Says of the job whose id is its last argument what it is, or that there is none."""
-    limits_command: tuple[str, ...] = ()
+    limits_command: tuple[str, ...]
     """Lists the queues and what they give."""
     limits_more: tuple[tuple[str, ...], ...] = ()
     """Further commands whose outputs follow, where one does not say it all; of one that fails there is none.
@@ -167,13 +167,13 @@ class Scheduler(ABC):
             Unanswered: it says neither.
         """
 
+    @abstractmethod
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
         """The queues, from the limits command's output.
 
         Raises:
             Unanswered: the output is not in the format that was asked for.
         """
-        raise Unanswered(f"{self.name} does not tell its queues")
 
     def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
         """What hides other people's jobs from the gate's account, by the limits commands' output.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hpchub.fields import seconds
 from hpchub.schedulers.answers import clock, mebibytes, moment, read_xml, unclock, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
-from hpchub.schedulers.pbs import host, last_line, qsub_size
+from hpchub.schedulers.pbs import EVERY_JOB, host, last_line, qsub_size
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -114,10 +114,7 @@ class Moab(Scheduler):
             f"-l nodes=1:ppn={profile.cores}{f':gpus={profile.gpus}' if profile.gpus else ''}",
             f"-l mem={qsub_size(profile.memory)}",
             f"-l walltime={clock(seconds(profile.runtime))}",
-            "-r n",
-            "-j oe",
-            "-o /dev/null",
-            "-S /bin/bash",
+            *EVERY_JOB,
             "-E",
         ]
         if profile.account:

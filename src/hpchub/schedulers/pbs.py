@@ -64,6 +64,13 @@ REASONS = (
 """Parts of the comment that the scheduler gives a job, in small letters, the most telling first."""
 
 
+JOB_ID = r"[0-9]+(?:\.[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)?"
+"""As ``123.server``."""
+
+EVERY_JOB = ("-r n", "-j oe", "-o /dev/null", "-S /bin/bash")
+"""Of qsub and msub: never started a second time, no log of theirs, and a shell that is the same for everybody."""
+
+
 def qsub_size(memory: str) -> str:
     """``4G`` is ``4gb``: the same unit of 1024 cubed bytes."""
     return f"{memory.lower()}b"
@@ -166,7 +173,7 @@ class PBS(Scheduler):
     find_command = ("qstat", "-f", "-F", "json")
     limits_command = ("qstat", "-Q", "-f", "-F", "json")
     limits_more = SERVER_COMMANDS
-    job_id_pattern = r"[0-9]+(?:\.[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)?"
+    job_id_pattern = JOB_ID
 
     def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives.
@@ -186,10 +193,7 @@ class PBS(Scheduler):
             f"-q {profile.reservation or profile.queue}",
             f"-l {chunk}",
             f"-l walltime={clock(seconds(profile.runtime))}",
-            "-r n",
-            "-j oe",
-            "-o /dev/null",
-            "-S /bin/bash",
+            *EVERY_JOB,
         ]
         if profile.account:
             found.append(f"-A {profile.account}")

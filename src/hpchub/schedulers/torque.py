@@ -16,6 +16,8 @@ from hpchub.fields import seconds
 from hpchub.schedulers.answers import clock, mebibytes, read_xml, unclock, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.pbs import (
+    EVERY_JOB,
+    JOB_ID,
     PENDING,
     RUNNING,
     SERVER_COMMANDS,
@@ -82,7 +84,7 @@ class Torque(Scheduler):
     find_command = ("qstat", "-x")
     limits_command = ("qstat", "-Q", "-f")
     limits_more = SERVER_COMMANDS
-    job_id_pattern = r"[0-9]+(?:\.[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)?"
+    job_id_pattern = JOB_ID
 
     def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives.
@@ -102,10 +104,7 @@ class Torque(Scheduler):
             f"-l {nodes}",
             f"-l mem={qsub_size(profile.memory)}",
             f"-l walltime={clock(seconds(profile.runtime))}",
-            "-r n",
-            "-j oe",
-            "-o /dev/null",
-            "-S /bin/bash",
+            *EVERY_JOB,
         ]
         if profile.account:
             found.append(f"-A {profile.account}")
