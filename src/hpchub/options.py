@@ -323,7 +323,7 @@ def option_complaint(scheduler: str, option: str) -> tuple[str, str] | None:
     Returns:
         the complaint and what is valid, or None when it may stand.
     """
-    reserved = RESERVED.get(scheduler, Reserved(long={}, short={}))
+    reserved = RESERVED[scheduler]
     if not reserved.form.fullmatch(option):
         return "is not a single option", f"write each as an item of its own, as in {reserved.example}"
     if option.startswith("--"):
