@@ -77,7 +77,7 @@ def unexpected(host, permitted, notebook_ports=()):
 @pytest.fixture(scope="module")
 def groups(state):
     """The groups of each host of the inventory."""
-    inventory = InventoryManager(loader=DataLoader(), sources=[str(INVENTORIES / state["topology"])])
+    inventory = InventoryManager(loader=DataLoader(), sources=[str(INVENTORIES / state["inventory"])])
     return {host.name: {group.name for group in host.get_groups()} for host in inventory.get_hosts()}
 
 
