@@ -70,6 +70,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     startup_poll_interval = Float(
         1.5, config=True, help="Seconds between two looks at the scheduler's answer during a start."
     )
+    poll_patience = Float(2.0, config=True, help="Seconds for which a poll, and whose page waits for it, waits.")
     answer_max_age = Float(
         20.0, config=True, help="Seconds for which an answer of the scheduler's is new enough for a poll."
     )
@@ -84,6 +85,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         self._report = asyncio.Event()
         self._job: Job | None = None
         self._silence = False  # the scheduler's, at the last look
+        self._question: asyncio.Future[JobStatus] | None = None  # of a poll that did not wait for the answer
         self._message = "Your job is being submitted."
         self.save: Callable[[], None] = lambda: None
         """Writes the session down at once; set by the profiles spawner, which owns the database row."""
@@ -462,10 +464,16 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     async def poll(self) -> int | None:
         """None while the job runs, waits, or nothing is known; 1 when it has ended.
 
-        Never raises: JupyterHub takes an exception at its start for the end of the session.
+        Never raises: JupyterHub takes an exception at its start for the end of the session. Pages wait for this, as
+        the one that a user comes home to: of a scheduler that is slow, or hangs, the next poll takes the answer.
         """
+        question = self._question or asyncio.ensure_future(self.query_job_status())
+        done, _ = await asyncio.wait({question}, timeout=self.poll_patience)
+        self._question = None if done else question
+        if not done:
+            return None
         try:
-            status = await self.query_job_status()
+            status = question.result()
         except Exception:
             self.log.exception("%s: job %s is not known to have ended", self._log_name, self.job_id)
             return None

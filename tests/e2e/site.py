@@ -31,7 +31,7 @@ class Site:
         """Copy the inventory into a directory that exists."""
         self.inventory = directory / "inventory"
         self.environment = {**os.environ, "HPCHUB_LAB_DIR": str(lab.directory)}
-        shutil.copytree(REPOSITORY / "inventories" / lab.state["topology"], self.inventory)
+        shutil.copytree(REPOSITORY / "inventories" / lab.state["inventory"], self.inventory)
         known = json.loads(self._run("ansible-inventory", "--host", lab.host("hub")))
         self.service: dict[str, Any] = known["hpc_service"]
         self.clusters: list[dict[str, Any]] = known["hpc_clusters"]

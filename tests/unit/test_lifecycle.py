@@ -344,6 +344,26 @@ async def test_a_wait_in_the_queue_has_its_profiles_limit(shared: Runtime, clust
         await waiting
 
 
+async def test_no_page_waits_for_a_scheduler_that_hangs(
+    shared: Runtime, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it said in the end, the next poll knows."""
+    child = make({"notebook_port": 8888}).child_spawner
+    child.poll_patience, child._patience = 0.05, 0.0
+    hanging = asyncio.Event()
+    at_once = cluster.snapshot
+
+    async def snapshot(max_age: float) -> Snapshot:
+        await hanging.wait()
+        return await at_once(max_age)
+
+    monkeypatch.setattr(cluster, "snapshot", snapshot)
+    assert [await child.poll() for _ in range(2)] == [None, None]
+    hanging.set()
+    await asyncio.sleep(0.05)
+    assert await child.poll() == 1
+
+
 # -- after a restart
 
 

@@ -295,6 +295,7 @@ class Instance:
         state = {
             "instance": self.name,
             "topology": self._topology,
+            "inventory": TOPOLOGIES[self._topology].inventory or self._topology,
             "url": f"https://{SERVICE_NAME}:{SERVICE_PORT}",
             "idp_url": f"https://{IDP_NAME}:{IDP_PORT}",
             "users": old.get("users") or _draw_people(),

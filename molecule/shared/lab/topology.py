@@ -31,24 +31,31 @@ class Host:
 
 @dataclass(frozen=True)
 class Topology:
-    """A named set of hosts."""
+    """A named set of hosts.
+
+    Attributes:
+        hosts: The containers.
+        inventory: The directory in `inventories` that describes them; empty if its name is the topology's.
+    """
 
     hosts: tuple[Host, ...] = field(default=())
+    inventory: str = ""
 
 
 _CLUSTER = ("/home", "/opt/hpchub")
 _IDP = Host("idp", "idp", port=IDP_PORT)
 
 
-def _demo(node: str, hub: str = "base") -> Topology:
+def _demo(node: str, hub: str = "base", inventory: str = "") -> Topology:
     """The demo's hosts, with a cluster whose hosts run the image ``node``."""
     cluster = tuple(Host(name, node, shared=_CLUSTER) for name in ("login1", "compute1", "compute2"))
-    return Topology((Host("hub", hub, port=SERVICE_PORT), *cluster, _IDP))
+    return Topology((Host("hub", hub, port=SERVICE_PORT), *cluster, _IDP), inventory)
 
 
 TOPOLOGIES = {
     "demo": _demo("node"),
-    "debian12": _demo("node_debian12", "base_debian12"),
+    "debian12": _demo("node_debian12", "base_debian12", inventory="demo"),
+    "emulated": _demo("node"),
     "gridengine": _demo("node_gridengine"),
     "htcondor": _demo("node_htcondor"),
     "multi_cluster": Topology(

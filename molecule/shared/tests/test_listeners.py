@@ -16,7 +16,7 @@ USERS = range(1000, 60000)
 LOOPBACK = ("127.", "[::1]")
 SOCKET = re.compile(r"(?P<protocol>tcp|udp) +\S+ +\d+ +\d+ +(?P<address>\S+):(?P<port>\d+) +\S+ *(?P<rest>.*)")
 
-# Programs, as the kernel shortens their names, and their ports over TCP. Nothing listens over UDP.
+# Programs, as the kernel shortens their names, and their ports over TCP. Nothing but HTCondor listens over UDP.
 EVERY_HOST = {"sshd": {22}}
 # The batch system's, by topology; Slurm's where none is named.
 HTCONDOR = dict.fromkeys(
@@ -68,7 +68,8 @@ def unexpected(host, permitted, notebook_ports=()):
         named = listener.programs and all(listener.port in permitted.get(name, ()) for name in listener.programs)
         # A session's server, and on the loopback address the ports of its kernels.
         at_home = listener.port in notebook_ports or (notebook_ports and listener.local)
-        return listener.protocol == "tcp" and (named or (listener.uid in USERS and at_home))
+        usual = listener.protocol == "tcp" or (listener.programs and listener.programs <= HTCONDOR.keys())
+        return usual and (named or (listener.uid in USERS and at_home))
 
     return [listener for listener in listeners(host) if not known(listener)]
 
@@ -76,7 +77,7 @@ def unexpected(host, permitted, notebook_ports=()):
 @pytest.fixture(scope="module")
 def groups(state):
     """The groups of each host of the inventory."""
-    inventory = InventoryManager(loader=DataLoader(), sources=[str(INVENTORIES / state["topology"])])
+    inventory = InventoryManager(loader=DataLoader(), sources=[str(INVENTORIES / state["inventory"])])
     return {host.name: {group.name for group in host.get_groups()} for host in inventory.get_hosts()}
 
 
