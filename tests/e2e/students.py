@@ -68,6 +68,15 @@ class Class:
 
         return self.each(start)
 
+    def start_and_wait(self):
+        """Everybody starts, and has a session. The jobs."""
+        self.start()
+        return eventually("everybody has a session", lambda: (jobs := self.agree()) and all(jobs) and jobs, timeout=240)
+
+    def all_ready(self):
+        """Whether the hub says of each that the session is ready."""
+        return all(server and server.get("ready") for server in self.each(Student.server))
+
     def jobs(self):
         """The ids of each student's jobs."""
         jobs = self.lab.jobs()

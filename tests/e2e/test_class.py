@@ -7,7 +7,7 @@ import time
 import pytest
 
 from .lab import eventually
-from .students import SETTLED, Student
+from .students import SETTLED
 
 OUTAGE = float(os.environ.get("HPCHUB_OUTAGE", "45"))  # seconds
 KILLS = int(os.environ.get("HPCHUB_KILLS", "3"))
@@ -17,16 +17,13 @@ KILL = ["systemctl", "kill", "--signal=KILL", "jupyterhub"]
 
 def test_an_outage_of_the_scheduler(lab, students):
     """The controller is away, and comes back: nobody has lost a session, and nobody has two."""
-    students.start()
-    jobs = eventually(
-        "everybody has a session", lambda: (found := students.agree()) and all(found) and found, timeout=240
-    )
+    jobs = students.start_and_wait()
     for batch in lab.batches.values():
         batch.stop()
     try:
         deadline = time.monotonic() + OUTAGE
         while time.monotonic() < deadline:
-            assert all(server and server.get("ready") for server in students.each(Student.server))
+            assert students.all_ready()
             time.sleep(5)
     finally:
         for batch in lab.batches.values():

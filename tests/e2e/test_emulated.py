@@ -5,7 +5,6 @@ import time
 import pytest
 
 from .lab import eventually
-from .students import Student
 
 FAULTS = ("slow", "half", "error-exit0", "locale", "refused")
 
@@ -36,10 +35,7 @@ def test_a_session(browser_page, lab, cluster):
 
 def test_wrong_answers_end_no_session(lab, students):
     """Each scheduler in turn is slow, breaks off, fails without saying so, speaks German or refuses: nobody notices."""
-    students.start()
-    jobs = eventually(
-        "everybody has a session", lambda: (found := students.agree()) and all(found) and found, timeout=240
-    )
+    jobs = students.start_and_wait()
 
     def order(*words):
         for name in lab.batches:
@@ -49,7 +45,7 @@ def test_wrong_answers_end_no_session(lab, students):
         for fault in FAULTS:
             order(fault)
             time.sleep(30)  # within which the hub asks
-            assert all(server and server.get("ready") for server in students.each(Student.server)), fault
+            assert students.all_ready(), fault
     finally:
         order("off")
     time.sleep(60)  # after which it has asked again

@@ -60,8 +60,7 @@ def failure(student):
 
 def test_the_time_is_up(lab, students, brief):
     """The scheduler ends the jobs, and the hub knows; who comes again starts anew."""
-    students.start()
-    eventually("everybody has a session", lambda: (jobs := students.agree()) and all(jobs), timeout=240)
+    students.start_and_wait()
     eventually("no job is left", lambda: not any(students.jobs()), timeout=300)
     eventually("the hub knows", lambda: students.each(Student.server) == [{}] * len(students.students), timeout=120)
 

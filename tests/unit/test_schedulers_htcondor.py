@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from hpchub.entries import Cluster, Profile
 from hpchub.options import constraint_complaint, option_complaint
 from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, JobState, QueueLimits, Unanswered, render_batch_script
 
@@ -71,35 +70,12 @@ ONE = NONE.replace("query: 0 jobs; 0 completed, 0 removed, 0 idle, 0 running", "
 DOWN = "\n-- Failed to fetch ads from: <10.88.0.17:26803?alias=login1> : login1\nSECMAN:2007:Read failure\n"
 
 
-def script(**changes: Any) -> list[str]:
-    cluster = Cluster.model_validate(
-        {
-            "name": "demo",
-            "scheduler": "htcondor",
-            "submit": {"method": "local"},
-            "networks": ["10.0.0.0/8"],
-            "queues": [{"name": "interactive", "max_cores": 16, "max_memory": "64G", "max_runtime": "12:00:00"}],
-        }
-    )
-    profile = Profile.model_validate(
-        {
-            "key": "small",
-            "display_name": "Small",
-            "cluster": "demo",
-            "queue": "interactive",
-            "cores": 2,
-            "memory": "4G",
-            "runtime": "8:00:00",
-            **changes,
-        }
-    )
-    return render_batch_script(cluster, profile, session="a" * 16, hub="hub.example", username="alice").splitlines()
-
-
-def test_a_submit_description() -> None:
-    lines = script(
+@pytest.mark.parametrize("cluster", ["htcondor"], indirect=True)
+def test_a_submit_description(profile, cluster) -> None:
+    asked = profile(
         gpus=1, account="physics.alice", reservation="r", node_constraint="HasIB&&!Old", options=["--rank=Memory"]
     )
+    lines = render_batch_script(cluster, asked, session="a" * 16, hub="hub.example", username="alice").splitlines()
     assert lines[lines.index(f"batch_name = hpchub-{'a' * 16}") :] == [
         f"batch_name = hpchub-{'a' * 16}",
         f'+HpchubTag = "hpchub/hub.example/alice/{"a" * 16}"',
