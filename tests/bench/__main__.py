@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -13,6 +12,7 @@ from e2e.lab import LabError
 
 from bench import deploy, hazards, launch, scheduler_load
 from bench.client import BenchError
+from bench.results import save
 
 BENCHES = {"deploy": deploy, "launch": launch, "hazards": hazards, "scheduler_load": scheduler_load}
 
@@ -39,7 +39,7 @@ def main() -> int:
         cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
         print(first.ljust(widths[0]), *cells, sep="  ")
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+        save(arguments.json, result)
     return 0
 
 

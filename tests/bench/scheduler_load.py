@@ -13,19 +13,22 @@ from .client import BenchError
 from .load import plot
 from .load.ground import Ground, enter_namespace
 from .load.stack import Stack
+from .results import save
 
 if TYPE_CHECKING:
     import argparse
 
 STACKS = ("stock", "hpchub")
-BURST_LIMIT = 240.0  # seconds for all starts of a burst, and again for all servers to be there
+BURST_LIMIT = 300.0  # seconds for all starts of a burst, and again for all servers to be there
 LAUNCHES = 8
+LAUNCH_LIMIT = 30.0  # seconds for one start
 
 COLUMNS = {
     "idle_commands_per_minute": "scheduler commands a minute, idle",
     "pending_commands_per_minute": "scheduler commands a minute, all pending",
     "idle_processes_per_minute": "processes started a minute, idle",
-    "burst_submit_seconds": "seconds until all jobs are submitted",
+    "submitted": "jobs submitted",
+    "burst_submit_seconds": "seconds until all are",
     "burst_hub_p50_ms": "hub's answer during the burst, p50, ms",
     "burst_hub_p99_ms": "p99, ms",
     "burst_hub_max_ms": "max, ms",
@@ -60,7 +63,8 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure; one object for each stack and size."""
     enter_namespace()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this wants nothing to be left of it
-    result = []
+    target = arguments.plot or (arguments.json and arguments.json.with_suffix(".svg"))
+    result: list[dict[str, Any]] = []
     with Ground(max(arguments.sessions) + LAUNCHES + 1) as ground:
         for sessions in arguments.sessions:
             for name in STACKS if arguments.only is None else [arguments.only]:
@@ -68,9 +72,10 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 measured = asyncio.run(measure(ground, name, sessions, arguments))
                 print(f"{sessions:>5} {name:>7}  {time.monotonic() - begin:.0f} s", flush=True)
                 result.append(measured)
-    target = arguments.plot or (arguments.json and arguments.json.with_suffix(".svg"))
-    if target:
-        target.write_text(plot.svg(result))
+                if arguments.json:  # what took long is not lost with what comes after it
+                    save(arguments.json, result)
+                if target:
+                    target.write_text(plot.svg(result))
     return result
 
 
@@ -79,13 +84,15 @@ async def measure(ground: Ground, name: str, sessions: int, arguments: argparse.
     result: dict[str, Any] = {"stack": name, "sessions": sessions}
     async with Stack(ground, name, sessions) as stack:
         await stack.add_users(range(1, sessions + LAUNCHES + 2))
-        await launch(stack, sessions + LAUNCHES + 1)  # what is imported and made at the first start is no session's
+        # What is imported and made at the first start is no session's.
+        if await launch(stack, sessions + LAUNCHES + 1) is None:
+            raise BenchError(f"{name}: a session starts in no {LAUNCH_LIMIT:g} seconds")
         await asyncio.sleep(5)
         empty = stack.memory()
         await stack.scheduler("hold")
         processor, begin = stack.processor(), time.time()
         starts = [asyncio.create_task(stack.start(number)) for number in range(1, sessions + 1)]
-        await until(stack, "PENDING", sessions)
+        result["submitted"] = await until(stack, "PENDING", sessions)
         submitted = time.time()
         result["burst_submit_seconds"] = submitted - begin
         await asyncio.sleep(2)
@@ -113,18 +120,19 @@ async def measure(ground: Ground, name: str, sessions: int, arguments: argparse.
         result["hub_cpu_seconds_per_minute"] = (stack.processor() - processor) * 60 / arguments.idle
         result["hub_memory_mb"] = stack.memory()
         result["hub_memory_per_session_mb"] = (result["hub_memory_mb"] - empty) / max(1, started)
-        result["usable_seconds"] = statistics.median([await launch(stack, sessions + 1 + n) for n in range(LAUNCHES)])
+        launches = [await launch(stack, sessions + 1 + n) for n in range(LAUNCHES)]
+        usable = [seconds for seconds in launches if seconds is not None]
+        result["usable_seconds"] = statistics.median(usable) if usable else None
     return {key: round(value, 3) if isinstance(value, float) else value for key, value in result.items()}
 
 
-async def until(stack: Stack, state: str, sessions: int) -> None:
-    """Wait until so many jobs are there, or BURST_LIMIT is over."""
+async def until(stack: Stack, state: str, sessions: int) -> int:
+    """Wait until so many jobs are in a state, or BURST_LIMIT is over; return how many are."""
     deadline = time.monotonic() + BURST_LIMIT
-
-    async def there() -> int:
-        return sum(job["state"] == state for job in await stack.scheduler())
-
-    while await there() < sessions and time.monotonic() < deadline:  # noqa: ASYNC110 another process is looked at
+    while True:
+        there = sum(job["state"] == state for job in await stack.scheduler())
+        if there >= sessions or time.monotonic() > deadline:
+            return there
         await asyncio.sleep(0.2)
 
 
@@ -137,13 +145,14 @@ async def counted(ground: Ground, seconds: float) -> dict[str, float]:
     return {"commands": commands, "processes": sum(more.values())}
 
 
-async def launch(stack: Stack, number: int) -> float:
-    """Seconds from the start of a user's job until its server answers through the proxy."""
+async def launch(stack: Stack, number: int) -> float | None:
+    """Seconds from the start of a user's job until its server answers through the proxy; None where it does not."""
     start = asyncio.create_task(stack.start(number))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + LAUNCH_LIMIT
     while not await stack.usable(number):
         if time.monotonic() > deadline:
-            raise BenchError(f"{stack.name}: a session among others does not start")
+            start.cancel()
+            return None
         await asyncio.sleep(0.02)
     usable = time.time()
     await start
@@ -161,5 +170,5 @@ def table(result: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     """The result as rows of text; the first row is the heading."""
     rows: list[tuple[str, ...]] = [("", *(f"{each['stack']} {each['sessions']}" for each in result))]
     for column, words in COLUMNS.items():
-        rows.append((words, *(f"{each[column]:.6g}" for each in result)))
+        rows.append((words, *("none" if each[column] is None else f"{each[column]:.6g}" for each in result)))
     return rows
