@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 import re
 import secrets
@@ -21,11 +22,12 @@ from traitlets import Dict, Float, Integer, Unicode
 
 from hpchub.model import Cluster, Profile
 from hpchub.runtime import Runtime, runtime
-from hpchub.schedulers import SCHEDULERS, Job, JobState, Scheduler, Unanswered, render_batch_script
+from hpchub.schedulers import SCHEDULERS, Job, JobState, Scheduler, Unanswered, job_name, render_batch_script
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from hpchub.gates import Answer
     from hpchub.poller import Poller, Snapshot
 
 _STATUS = {
@@ -176,23 +178,23 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             username=self.user.name,
             template_dir=self.runtime.template_dir(),
         )
-        name = self.cluster["name"]
+        name, said = self.cluster["name"], ""
         try:
             answer = await self.runtime.gate(name).request(
                 "submit", user=self.user.name, session=self.session, script=script, secrets=self.get_env()
             )
+            said = (answer.stderr.strip().splitlines() or [""])[-1]
             if answer.timed_out:
                 raise Unanswered(str(answer))  # noqa: TRY301 what it did, nobody knows either
             if answer.ok:
-                self.job_id = self.scheduler.parse_submit(answer.stdout)
+                self.job_id = self._job_id_in(answer)
         except Unanswered as error:
             self.log.warning("%s: submitting to %s: %s", self._log_name, name, error)
-            await self._find()
+            await self._find(said)
         else:
             if not answer.ok:
                 self.log.error("%s: submitting to %s: %s", self._log_name, name, answer)
-                detail = (answer.stderr.strip().splitlines() or [answer.error])[-1]
-                raise StartError(f"The cluster {name} did not take the job: {detail}", reason="refused")
+                raise StartError(f"The cluster {name} did not take the job: {said or answer.error}", reason="refused")
         self._seen = time.monotonic()
         self._patience = self.scheduler.propagation
         self.submitted = time.time()
@@ -200,22 +202,39 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         self.log.info("%s: session %s is job %s on %s", self._log_name, self.session, self.job_id, name)
         return str(self.job_id)
 
-    async def _find(self) -> None:
+    def _job_id_in(self, answer: Answer) -> str:
+        """The job's id, from what the submit command printed.
+
+        Raises:
+            Unanswered: it is not one, or was cut off; a part of a number is another job's.
+        """
+        try:
+            if answer.stdout.endswith("\n"):
+                return self.scheduler.parse_submit(answer.stdout)
+        except Unanswered as error:
+            raise Unanswered(f"{error}: {answer}") from None
+        raise Unanswered(f"the submit command's output does not end with its line: {answer}")
+
+    async def _find(self, said: str) -> None:
         """Look for the job by its name, for as long as it takes to propagate: its submission was not answered.
+
+        Args:
+            said: the last line of what the submit command said instead, or empty.
 
         Raises:
             StartError: it is not there, or the scheduler does not answer.
         """
         deadline = time.monotonic() + self.scheduler.propagation
         name = self.cluster["name"]
-        with contextlib.suppress(Unanswered):
-            while time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(Unanswered):
                 if self._take(await self._snapshot(self.startup_poll_interval)):
                     return
-                await asyncio.sleep(self.startup_poll_interval)
+            await asyncio.sleep(self.startup_poll_interval)
         self.log.error("%s: the job of session %s is not found on %s", self._log_name, self.session, name)
         raise StartError(
-            f"The cluster {name} does not answer right now. Please try again in a few minutes.",
+            f"The cluster {name} {f'gave no number for the job: {said}' if said else 'does not answer right now'}."
+            " Please try again in a few minutes.",
             reason="unanswered",
         )
 
@@ -227,16 +246,27 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         return await self._poller.snapshot(max_age)
 
     def _take(self, snapshot: Snapshot) -> Job | None:
-        """The session's job in an answer: by its id, or by its name as long as that is all that is known of it."""
-        if self.job_id:
-            return snapshot.jobs.get(self.job_id)
+        """The session's job in an answer: by its id, or by its name where no job of this id is the session's."""
+        job = snapshot.jobs.get(self.job_id)
+        if self.job_id and (job is None or not self._is_foreign(job)):
+            return job
         for job in snapshot.jobs.values():
             if job.user == self.user.name and job.session(self.runtime.hub_name) == self.session:
                 self.log.warning("%s: session %s is found as job %s", self._log_name, self.session, job.id)
                 self.job_id = job.id
+                self.submitted = self.submitted or time.time()
                 self.save()
                 return job
         return None
+
+    def _is_foreign(self, job: Job) -> bool:
+        """Whether a job of this session's id is another's: ids are given again, in time.
+
+        A user may have renamed the session's job, and some sites' schedulers have other names for their users.
+        """
+        if job.name == job_name(self.session):
+            return False
+        return job.user not in ("", self.user.name) or bool(job.session(self.runtime.hub_name))
 
     async def query_job_status(self, max_age: float | None = None) -> JobStatus:
         """What is known of the job, from the cluster's shared answer.
@@ -272,7 +302,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         patience = 0.0 if self._cancelled else self._patience
         if submitting or snapshot.taken - self._seen <= patience:
             return JobStatus.UNKNOWN
-        if not self.job_id:
+        if not self.job_id or self.job_id in snapshot.jobs:
             return JobStatus.NOTFOUND
         try:
             job = await self._poller.find(self.job_id, snapshot)
@@ -280,7 +310,8 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             return JobStatus.UNKNOWN
         if job is None:
             return JobStatus.NOTFOUND
-        self._job = job
+        # Some schedulers say no more of a single job than that it is there.
+        self._job = dataclasses.replace(job, host=job.host or (self._job.host if self._job else ""))
         return _STATUS[job.state]
 
     async def cancel_batch_job(self) -> None:
@@ -375,12 +406,16 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
                     f" {self.launch_timeout:g} seconds. Its log is ~/.hpchub/logs/{self.job_id}.log on the cluster.",
                     reason="no_report",
                 )
-            if await self.query_job_status(max_age=5.0) == JobStatus.NOTFOUND:
+            status = await self.query_job_status(max_age=5.0)
+            if status == JobStatus.NOTFOUND:
                 raise self._ended()
+            if status == JobStatus.PENDING:
+                self.log.warning("%s: job %s waits again, its node did not start it", self._log_name, self.job_id)
+                return await self._follow()
             await self._until_report()
         # What JupyterHub does from here on is much work, and many jobs may have started at once.
         await self.runtime.turns.take()
-        self.notebook_host = self._cluster.host_of(self._job.host if self._job else host)
+        self.notebook_host = self._cluster.host_of((self._job and self._job.host) or host)
         self.save()
         self._message = f"The notebook server answers on {self.notebook_host}. Opening it."
         self.log.info(
@@ -496,11 +531,12 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             self.log.error("%s: job %s is left to the janitor: %s", self._log_name, self.job_id, error)
             return
         self._cancelled = True
-        deadline = time.monotonic() + self.stop_timeout
-        while not now and time.monotonic() < deadline:
-            if await self.query_job_status(max_age=1.0) == JobStatus.NOTFOUND:
-                return
-            await asyncio.sleep(1)
+        if now:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.stop_timeout):
+                while await self.query_job_status(max_age=1.0) != JobStatus.NOTFOUND:  # noqa: ASYNC110 another host's
+                    await asyncio.sleep(1)
 
     def abandon(self) -> None:
         """Forget the session at once, and cancel its job as soon as that is possible."""

@@ -24,11 +24,13 @@ Standard library only, Python 3.9 and later: a submit host has nothing else.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import grp
 import json
 import os
 import pwd
 import re
+import signal
 import subprocess
 import sys
 import syslog
@@ -148,15 +150,17 @@ def run(
     environment.update(extra or {})
     environment.update(config.get("environment", {}))
     try:
-        done = subprocess.run(
+        # A session of its own: what a site's wrapper has started goes with it.
+        process = subprocess.Popen(
             command,
-            input=text.encode(),
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=environment,
             cwd=home,
-            timeout=float(config.get("timeout", 60)),
-            check=False,
+            start_new_session=True,
         )
+        stdout, stderr = process.communicate(text.encode(), timeout=float(config.get("timeout", 60)))
     except FileNotFoundError:
         return answer(command, 127, error=f"{command[0]} is not installed on {os.uname().nodename}")
     except OSError as error:
@@ -166,6 +170,8 @@ def run(
             error=f"{command[0]} cannot be run on {os.uname().nodename}: {error.strerror}",
         )
     except subprocess.TimeoutExpired:
+        with contextlib.suppress(OSError):  # sudo is root's, and ends by its own program's limit
+            os.killpg(process.pid, signal.SIGKILL)
         return answer(
             command,
             124,
@@ -173,10 +179,10 @@ def run(
         )
     return answer(
         command,
-        done.returncode,
-        done.stdout.decode(errors="replace"),
-        done.stderr.decode(errors="replace"),
-        "" if done.returncode == 0 else f"{command[0]} failed with exit code {done.returncode}",
+        process.returncode,
+        stdout.decode(errors="replace"),
+        stderr.decode(errors="replace"),
+        "" if process.returncode == 0 else f"{command[0]} failed with exit code {process.returncode}",
     )
 
 

@@ -30,10 +30,11 @@ AT_ONCE = 4
 ANSWER_LIMIT = 256 * 1024 * 1024  # bytes: a bulk answer for a million jobs
 NOT_REACHED = re.compile(
     r"^ssh: |^kex_exchange_identification: |timed out during banner exchange|^Host key verification failed"
-    r"|Permission denied \(",
+    r"|Permission denied \(|^Connection closed by \S+ port ",
     re.MULTILINE,
 )
-"""What ssh says before it has a connection: no such name, no route, refused, timed out, not the host, not let in."""
+"""What ssh says before it has a connection: no such name, no route, refused, timed out, not the host, not let in, in
+maintenance. Of a connection that is lost later it says that it was closed by the remote host."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,20 @@ class Gate(ABC):
             raise Unanswered(f"the submit host of {self.cluster} took more than {self.timeout:g} seconds") from None
         except OSError as error:
             raise Unanswered(f"the submit host of {self.cluster} is not reached: {error}") from None
-        try:
-            answer = Answer(**json.loads(output))
-        except (ValueError, TypeError):
-            raise Unanswered(f"the gate of {self.cluster} gave no answer but {output[:200]!r}") from None
+        answer = self._read(output)
         self._answered = time.monotonic()
         return answer
+
+    def _read(self, output: bytes) -> Answer:
+        """The answer in what a gate wrote.
+
+        Raises:
+            Unanswered: there is none.
+        """
+        try:
+            return Answer(**json.loads(output))
+        except (ValueError, TypeError):
+            raise Unanswered(f"the gate of {self.cluster} gave no answer but {output[:200]!r}") from None
 
     @abstractmethod
     async def _exchange(self, request: bytes) -> bytes:
@@ -171,7 +180,7 @@ class SSHGate(Gate):
 
     Args:
         cluster: the cluster's name.
-        hosts: its login nodes. Who answers is asked again; who is not reached, last of all.
+        hosts: its login nodes. Who answers is asked again; who does not, or cannot ask the scheduler, last of all.
         user: the account there.
         key: the file with the hub's private key.
         known_hosts: the file with the login nodes' host keys.
@@ -205,14 +214,27 @@ class SSHGate(Gate):
         errors = []
         for host in list(self._hosts):
             try:
-                return await self._ask(host, request)
+                output = await self._ask(host, request)
+                if (answer := self._read(output)).exit in NOT_RUN:
+                    self._leave(host, answer)
+                return output
             except ConnectionRefusedError as error:
                 # Nothing was asked there, so another may be asked: never may one request be served twice.
                 errors.append(f"{host}: {error}")
-                if self._hosts[0] == host:
-                    self._hosts.append(self._hosts.pop(0))
-                    log.warning("%s: %s is not reached (%s); next is %s", self.cluster, host, error, self._hosts[0])
+                self._leave(host, error)
+            except asyncio.CancelledError:
+                self._leave(host, "it takes too long")
+                raise
+            except (OSError, Unanswered) as error:
+                self._leave(host, error)
+                raise
         raise ConnectionError("; ".join(errors))
+
+    def _leave(self, host: str, why: object) -> None:
+        """From now on another login node is asked first, where there is one."""
+        if self._hosts[0] == host and len(self._hosts) > 1:
+            self._hosts.append(self._hosts.pop(0))
+            log.warning("%s: %s does not serve (%s); next is %s", self.cluster, host, why, self._hosts[0])
 
     async def _ask(self, host: str, request: bytes) -> bytes:
         """Ask one login node.

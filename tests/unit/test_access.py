@@ -116,7 +116,7 @@ def test_gates_are_what_the_hub_can_make(site):
 
 
 LOGIN = """
-import sys
+import sys, time
 host, request = sys.argv[1], sys.stdin.read()
 open(sys.argv[0] + ".log", "a").write(host + " ")
 if host == "away":
@@ -125,7 +125,15 @@ if host == "away":
 if host == "dies":
     print("Timeout, server dies not responding.", file=sys.stderr)
     sys.exit(255)
-print('{"ok": true, "exit": 0, "stdout": "%s", "stderr": "", "command": [], "error": ""}' % host)
+if host == "maintained":
+    print("Connection closed by 192.0.2.1 port 22", file=sys.stderr)
+    sys.exit(255)
+if host == "hangs":
+    time.sleep(60)
+if host == "empty":
+    sys.exit(127)
+code = 127 if host == "bare" else 0
+print('{"ok": true, "exit": %d, "stdout": "%s", "stderr": "", "command": [], "error": ""}' % (code, host))
 """
 
 
@@ -136,7 +144,11 @@ print('{"ok": true, "exit": 0, "stdout": "%s", "stderr": "", "command": [], "err
         (["away", "two"], ["two", "two"], "away two two"),
         (["away", "away"], ["refused", "refused"], "away away away away"),
         # What has become of the request there, nobody knows: it is not made twice.
-        (["dies", "two"], ["Timeout", "Timeout"], "dies dies"),
+        (["dies", "two"], ["Timeout", "two"], "dies two"),
+        (["hangs", "two"], ["took more than", "two", "two"], "hangs two two"),
+        (["empty", "two"], ["exit code 127", "two"], "empty two"),
+        (["bare", "two"], ["bare", "two"], "bare two"),
+        (["maintained", "two"], ["two", "two"], "maintained two two"),
     ],
 )
 async def test_login_nodes_are_tried_in_turn(tmp_path, hosts, answers, asked):
@@ -144,6 +156,7 @@ async def test_login_nodes_are_tried_in_turn(tmp_path, hosts, answers, asked):
     program.write_text(LOGIN)
     gate = SSHGate("far", hosts=hosts, user="u", key="k", known_hosts="h", control_dir=str(tmp_path))
     gate._command = [sys.executable, str(program)]
+    gate.timeout = 2.0
     for expected in answers:
         try:
             found = (await gate.request("submit")).stdout

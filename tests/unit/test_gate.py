@@ -10,6 +10,7 @@ import pwd
 import re
 import stat
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -211,6 +212,17 @@ def test_a_command_that_does_not_work_is_told_in_words(command: list[str], code:
     answer = gate.run(command, {"timeout": 0.2} if code == 124 else {})
     assert (answer["ok"], answer["exit"]) == (False, code)
     assert words in answer["error"]
+
+
+def test_nothing_is_left_of_a_command_that_hangs(tmp_path: Path) -> None:
+    """As of a site's wrapper around a client that waits for its server."""
+    wrapper = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
+    assert gate.run(["sh", "-c", wrapper], {"timeout": 0.5})["exit"] == 124
+    process = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
+    deadline = time.monotonic() + 5
+    while process.exists() and process.read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_command_sees_nothing_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -75,6 +76,7 @@ class Cluster:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self.away = False
+        self.hidden = False
         self.submit: Any = lambda session: answer("7\n")
         self.cancel: Any = lambda job_id: answer()
         self.cancelled: list[str] = []
@@ -85,7 +87,7 @@ class Cluster:
         await asyncio.sleep(0)
         if self.away:
             raise Unanswered("away")
-        return Snapshot(time.monotonic(), {job.id: job for job in self.jobs})
+        return Snapshot(time.monotonic(), {job.id: job for job in self.jobs if not self.hidden})
 
     async def find(self, job_id: str, snapshot: Snapshot) -> Job | None:
         self.asked += 1
@@ -201,7 +203,9 @@ async def test_a_node_that_is_no_host_is_reached_where_it_is(shared: Runtime, cl
 
 
 @pytest.mark.parametrize(
-    "said", [Unanswered("connection reset"), answer(code=124), answer("noise")], ids=["reset", "slow", "noise"]
+    "said",
+    [Unanswered("connection reset"), answer(code=124), answer("noise\n"), answer("1")],
+    ids=["reset", "slow", "noise", "cut-off"],
 )
 async def test_a_job_whose_submission_was_not_answered_is_found(shared: Runtime, cluster: Cluster, said: Any) -> None:
     spawner = make()
@@ -249,7 +253,45 @@ async def test_a_start_that_is_stopped_while_it_submits_leaves_no_job(shared: Ru
     assert cluster.asked == 1  # and its end is not waited for
 
 
+async def test_a_submission_that_says_something_else(
+    shared: Runtime, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 0 and an error's text: its user reads it."""
+    spawner = make()
+    monkeypatch.setattr(type(spawner.child_spawner.scheduler), "propagation", 0.05)
+    cluster.submit = lambda session: dataclasses.replace(answer(), stderr="sbatch: error: You are over quota\n")
+    with pytest.raises(StartError, match="gave no number for the job: sbatch: error: You are over quota"):
+        await spawner.start()
+
+
 # -- the port
+
+
+async def test_a_job_that_waits_again_before_its_report(shared: Runtime, cluster: Cluster) -> None:
+    """Its node did not start it: the time for a report counts from its next start, on another node."""
+    child = make({"submitted": time.time()}).child_spawner
+    child.launch_timeout = 0.2
+    cluster.jobs = [job()]
+    follow = asyncio.ensure_future(child._follow())
+    await asyncio.sleep(0.05)
+    cluster.jobs = [job(JobState.PENDING)]
+    await asyncio.sleep(0.3)
+    assert "waits in the queue" in child._message
+    cluster.jobs = [dataclasses.replace(job(), host="127.0.0.2")]
+    await asyncio.sleep(0.05)
+    assert child.report(20001)
+    assert await follow == "https://127.0.0.2:20001"
+
+
+async def test_a_job_of_which_only_its_being_is_known(shared: Runtime, cluster: Cluster) -> None:
+    """Grid Engine and HTCondor say no node of a single job: the one from before is kept."""
+    child = make({"submitted": time.time()}).child_spawner
+    cluster.jobs = [job()]
+    assert await child.query_job_status() == JobStatus.RUNNING
+    child._patience, cluster.hidden = 0.0, True
+    cluster.jobs = [Job("7", JobState.UNKNOWN)]
+    assert await child.query_job_status() == JobStatus.UNKNOWN
+    assert child._job.host == "127.0.0.1"
 
 
 async def test_a_port_is_reported_once(shared: Runtime, cluster: Cluster) -> None:
@@ -285,6 +327,26 @@ async def test_a_restart_during_a_submission(
     spawner.child_spawner._seen -= age
     assert await spawner.child_spawner.query_job_status() == status
     assert spawner.child_spawner.job_id == ("7" if status is JobStatus.RUNNING else "")
+
+
+async def test_an_id_that_is_anothers_by_now(shared: Runtime, cluster: Cluster) -> None:
+    """Ids begin again, and the session's job is long over. A job that its user has renamed is still the session's."""
+    child = make({"submitted": time.time()}).child_spawner
+    cluster.jobs = [dataclasses.replace(job(), name="mine")]
+    assert await child.query_job_status() == JobStatus.RUNNING
+    child._patience = 0.0
+    cluster.jobs = [job(user="bob", session="b" * 16)]
+    assert await child.query_job_status() == JobStatus.NOTFOUND
+    cluster.jobs.append(job(job_id="8"))
+    assert await child.query_job_status() == JobStatus.RUNNING
+    assert child.job_id == "8"
+
+
+async def test_a_job_that_was_found_waits_from_then_on(shared: Runtime, cluster: Cluster) -> None:
+    child = make({"job_id": ""}).child_spawner
+    cluster.jobs = [job(JobState.PENDING)]
+    assert await child.query_job_status() == JobStatus.PENDING
+    assert time.time() - child.get_state()["submitted"] < 10
 
 
 async def test_a_requeued_job_is_an_end(shared: Runtime, cluster: Cluster) -> None:

@@ -124,13 +124,59 @@ async def test_a_job_that_may_be_hidden_is_not_gone() -> None:
         scheduler.told = "none"  # what was looked up is taken as known for a while
 
 
-async def test_a_scheduler_that_does_not_tell_its_settings_is_believed() -> None:
+async def test_a_scheduler_that_never_tells_its_settings_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpchub.poller.FIND_PAUSE", 0.0)
     scheduler = Scheduler()
     scheduler.told = Unanswered("not set up")
     poller = make(scheduler)
     snapshot = await poller.snapshot(0.0)
     scheduler.found = dataclasses.replace(scheduler.found, ok=False, exit=1, stdout="", stderr=NONE)
+    for _ in range(2):
+        with pytest.raises(Unanswered, match="not set up"):
+            await poller.find("8", snapshot)
     assert await poller.find("8", snapshot) is None
+
+
+async def test_a_question_that_is_not_answered_is_not_asked_for_each_session() -> None:
+    """As where the right to see others' jobs was lost."""
+    scheduler = Scheduler()
+    poller = make(scheduler)
+    snapshot = await poller.snapshot(0.0)
+    scheduler.found = dataclasses.replace(scheduler.found, ok=False, exit=159, stdout="", stderr="Unauthorized Request")
+    asked = scheduler.asked
+    for number in range(500):
+        with pytest.raises(Unanswered, match="Unauthorized"):
+            await poller.find(str(number), snapshot)
+    assert scheduler.asked == asked + 1
+
+
+async def test_a_long_outage() -> None:
+    """After a day of failures it is asked as seldom as after an hour."""
+    scheduler = Scheduler()
+    scheduler.output = Unanswered("down")
+    poller = make(scheduler, interval=1.0)
+    poller._failures = 2000
+    for _ in range(3):
+        with pytest.raises(Unanswered):
+            await poller.snapshot(0.0)
+    assert scheduler.asked == 1
+
+
+async def test_a_mistake_in_reading_an_answer_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = Scheduler()
+    poller = make(scheduler)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(poller.scheduler, "parse_query", broken)
+    with pytest.raises(Unanswered):
+        await poller.snapshot(0.0)
+    monkeypatch.undo()
+    monkeypatch.setattr(poller.scheduler, "parse_find", broken)
+    await asyncio.sleep(0.1)
+    with pytest.raises(Unanswered, match="a mistake"):
+        await poller.find("8", await poller.snapshot(0.0))
 
 
 async def test_a_job_that_is_there_makes_the_answer_worthless() -> None:
