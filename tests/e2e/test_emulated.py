@@ -5,7 +5,9 @@ import time
 import pytest
 
 from .lab import eventually
+from .students import SETTLED
 
+TO_A_SUBMISSION = ("half", "garbage-id", "error-exit0")
 FAULTS = ("slow", "half", "error-exit0", "locale", "refused")
 
 
@@ -13,6 +15,12 @@ FAULTS = ("slow", "half", "error-exit0", "locale", "refused")
 def emulated(lab):
     if "lsf" not in lab.batches:
         pytest.skip("this lab's schedulers are real")
+
+
+def order(lab, fault):
+    """From now on each scheduler answers like this."""
+    for name in lab.batches:
+        lab.run("login1", ["lab-emulator", name, "fault", fault])
 
 
 @pytest.mark.parametrize("cluster", ["pbs", "torque", "moab", "lsf"])
@@ -36,17 +44,27 @@ def test_a_session(browser_page, lab, cluster):
 def test_wrong_answers_end_no_session(lab, students):
     """Each scheduler in turn is slow, breaks off, fails without saying so, speaks German or refuses: nobody notices."""
     jobs = students.start_and_wait()
-
-    def order(*words):
-        for name in lab.batches:
-            lab.run("login1", ["lab-emulator", name, "fault", *words])
-
     try:
         for fault in FAULTS:
-            order(fault)
+            order(lab, fault)
             time.sleep(30)  # within which the hub asks
             assert students.all_ready(), fault
     finally:
-        order("off")
+        order(lab, "off")
     time.sleep(60)  # after which it has asked again
     assert students.agree() == jobs
+
+
+@pytest.mark.parametrize("fault", TO_A_SUBMISSION)
+def test_wrong_answers_to_a_submission(lab, students, fault):
+    """A class starts at once, and no job has an id: each becomes somebody's session, or ends."""
+    order(lab, fault)
+    try:
+        students.start()
+        assert not students.all_ready()
+    finally:
+        order(lab, "off")
+    eventually("hub and schedulers agree", students.agree, timeout=SETTLED)
+    time.sleep(5)
+    assert students.agree()
+    students.stop()
