@@ -53,6 +53,7 @@ def test_wrong_answers_end_no_session(lab, students):
         order(lab, "off")
     time.sleep(60)  # after which it has asked again
     assert students.agree() == jobs
+    students.stop()
 
 
 @pytest.mark.parametrize("fault", TO_A_SUBMISSION)
