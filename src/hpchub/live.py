@@ -38,8 +38,9 @@ class Told:
 def read(scheduler: str, stdout: str) -> Told:
     """Read the output of a scheduler's limits commands."""
     words = SCHEDULERS[scheduler]
-    hidden = words.parse_privacy(stdout)
+    hidden = None
     try:
+        hidden = words.parse_privacy(stdout)
         return Told(words.parse_limits(stdout), hidden)
     except Unanswered as error:
         return Told(hidden=hidden, unanswered=str(error))
@@ -62,6 +63,7 @@ def compare(site: ProfileList, told: Mapping[str, Told]) -> tuple[list[Problem],
         if cluster.name not in told or answer.unanswered:
             continue
         given = {limits.name: limits for limits in answer.queues}
+        environment = cluster.grid_engine.parallel_environment
         for j, queue in enumerate(cluster.queues):
             name = f"{entry} queues[{j}]{label({'name': queue.name})}"
             limits = given.get(queue.name) or given.get(ANY_QUEUE)
@@ -75,7 +77,7 @@ def compare(site: ProfileList, told: Mapping[str, Told]) -> tuple[list[Problem],
                 warnings.append(Problem(name, "takes or starts no jobs at present"))
         for k, profile in enumerate(site.profiles):
             if profile.cluster == cluster.name:
-                problems += _profile(f"hpc_profiles[{k}]{label({'key': profile.key})}", profile, given)
+                problems += _profile(f"hpc_profiles[{k}]{label({'key': profile.key})}", profile, given, environment)
     return problems, warnings
 
 
@@ -97,7 +99,7 @@ def _queue(entry: str, queue: Queue, limits: QueueLimits) -> Iterator[Problem]:
             )
 
 
-def _profile(entry: str, profile: Profile, given: Mapping[str, QueueLimits]) -> Iterator[Problem]:
+def _profile(entry: str, profile: Profile, given: Mapping[str, QueueLimits], environment: str) -> Iterator[Problem]:
     """A profile that could never start."""
     limits, queue = given.get(profile.queue) or given.get(ANY_QUEUE), f"queue {show(profile.queue)}"
     if limits is None:
@@ -126,6 +128,13 @@ def _profile(entry: str, profile: Profile, given: Mapping[str, QueueLimits]) -> 
                 value=show(getattr(profile, name)),
                 valid=f"ask for at most {words(most)}",
             )
+    if limits.environments is not None and profile.cores > 1 and environment not in limits.environments:
+        has = listing(limits.environments) or "none"
+        yield Problem(
+            entry,
+            f"could never start: {queue} has no parallel environment {show(environment)}, which several cores need",
+            valid=f"add it to its pe_list, or write another into grid_engine: it has {has}",
+        )
     asks = (profile.cores, profile.memory_mib, profile.gpus)
     if limits.nodes and not found and not any(all(a <= b for a, b in zip(asks, n, strict=True)) for n in limits.nodes):
         yield Problem(

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from hpchub.live import read
+from hpchub.schedulers import SCHEDULERS
+
 FILES = Path(__file__).resolve().parents[2] / "molecule/shared/roles/lab_emulator/files"
 PROGRAMS = {
     "pbs": ["qsub", "qstat", "qdel", "qhold", "qrls", "qrerun", "pbsnodes"],
@@ -558,6 +561,30 @@ def test_faults(lab):
     with pytest.raises(subprocess.TimeoutExpired):
         lab.run("pbs", "qstat", timeout=1)
     lab.out("pbs", "qdel", number)
+
+
+@pytest.mark.parametrize("flavour", PROGRAMS)
+def test_what_the_product_hears_of_queues(lab, flavour):
+    """The commands as the gate runs them: which queues there are, which are closed, and nothing of half of it."""
+    words = SCHEDULERS[flavour]
+    commands = [command for command in (words.limits_command, *words.limits_more) if command[0] != "echo"]
+
+    def told():
+        text = "".join(lab.out(flavour, *command) for command in commands)
+        return read(flavour, text + "account = hpchub\n" * (flavour in ("pbs", "torque")))
+
+    lab.order(flavour, "queue", "interactive", "close")
+    found = told()
+    lab.order(flavour, "queue", "interactive", "open")
+    assert [(limits.name, limits.open) for limits in found.queues] == [("interactive", False), ("batch", True)]
+    assert [(limits.cores, limits.memory, limits.runtime) for limits in found.queues] == [
+        (4, 8192, 43200),
+        (64, 65536, 172800),
+    ]
+    lab.order(flavour, "fault", "half")
+    half = told()
+    assert half.unanswered
+    assert half.hidden is None
 
 
 def test_a_restart_loses_no_job(lab, tmp_path):
