@@ -83,12 +83,20 @@ def test_slurm_limits() -> None:
         (SLURM_24.replace("|64|", "|64+|"), "not complete"),
         (SLURM_24[: SLURM_24.index("node|")], "no nodes"),
         (SLURM_24.replace("MaxTime=12:00:00", "MaxTime=soon"), "MaxTime that is none: 'soon'"),
+        (SLURM_24.replace("MaxTime=12:00:00", f"MaxTime={'9' * 5000}:00:00"), "MaxTime that is none"),
+        (SLURM_24.replace("|131072|", f"|{'9' * 5000}|"), "not complete"),
     ],
-    ids=["nothing", "no partition", "cut off", "half a line", "mixed", "no nodes", "time"],
+    ids=["nothing", "no partition", "cut off", "half a line", "mixed", "no nodes", "time", "long time", "long number"],
 )
 def test_slurm_limits_that_are_none(text: str, words: str) -> None:
     with pytest.raises(Unanswered, match=words):
         SLURM.parse_limits(text)
+
+
+def test_slurm_numbers_of_too_many_digits_are_none() -> None:
+    huge = "9" * 5000
+    text = SLURM_24.replace("MaxMemPerNode=UNLIMITED", f"MaxMemPerNode={huge}").replace("(null)\n", f"gpu:{huge}\n")
+    assert SLURM.parse_limits(text)[0].nodes == ((64, 131072, 1),)
 
 
 @pytest.mark.parametrize(

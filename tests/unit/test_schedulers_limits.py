@@ -186,3 +186,33 @@ def test_a_server_that_is_cut_off_hides_nothing() -> None:
                 SCHEDULERS["torque"].parse_privacy(TORQUE_SERVER[:length] + "account = hpchub\n")
     with pytest.raises(Unanswered, match="cut off"):
         SCHEDULERS["lsf"].parse_privacy("    SECURE_JOB_INFO_LEVEL = 3\n    ENABLE_JOB_INFO_BY_AD")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "old", "new", "field", "value"),
+    [
+        ("lsf", "     8 G", "   4.5 G", "memory", 4608),
+        ("lsf", "     8 G", "   1.5 T", "memory", 1572864),
+        ("lsf", "     8 G", "64 G", "memory", 65536),
+        ("lsf", "     8 G", f"{'9' * 5000} G", "memory", None),
+        ("lsf", " 1 1 16", " 1 1 ²", "cores", None),
+        ("lsf", " 1 1 16", f" 1 1 {'9' * 5000}", "cores", None),
+        ("lsf", " 720.0 min", " 0.5 min", "runtime", 30),
+        ("lsf", " 720.0 min", " 1.2.3 min", "runtime", None),
+        ("lsf", " 720.0 min", f" {'9' * 5000} min", "runtime", None),
+        ("moab", "MAX.PROC=16 ", "MAX.PROC=16,32 ", "cores", 32),
+        ("moab", "MAX.PROC=16 ", "MAXPROCPERJOB=16,32 ", "cores", 32),
+        ("moab", "MAX.MEM=8192", "MAX.MEM=1024,2048", "memory", 2048),
+        ("moab", "MAX.WCLIMIT=12:00:00", "MAX.WCLIMIT=1:00:00,2:00:00", "runtime", 7200),
+        ("moab", "MAX.PROC=16 ", f"MAX.PROC={'9' * 5000} ", "cores", None),
+        ("torque", "mem = 8192mb", "mem = 512mw", "memory", 4096),
+        ("torque", "mem = 8192mb", "mem = 1024kw", "memory", 8),
+        ("torque", "mem = 8192mb", "mem = 1048576", "memory", 1),
+        ("torque", "mem = 8192mb", f"mem = {'9' * 5000}mb", "memory", None),
+    ],
+)
+def test_a_limit(scheduler: str, old: str, new: str, field: str, value: int | None) -> None:
+    first, *more = ANSWERS[scheduler]
+    assert old in first
+    told = SCHEDULERS[scheduler].parse_limits("".join([first.replace(old, new), *more]))
+    assert [getattr(limits, field) for limits in told] == [value, value]

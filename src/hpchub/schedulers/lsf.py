@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from hpchub.fields import seconds
-from hpchub.schedulers.answers import Twice, mebibytes, moment, read_json
+from hpchub.schedulers.answers import Twice, mebibytes, moment, read_json, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 
 if TYPE_CHECKING:
@@ -168,12 +168,12 @@ class LSF(Scheduler):
                 raise Unanswered(f"bqueues printed a queue that is not complete: {paragraph[-200:]!r}")
             most = _maximums(paragraph)
             tasks = most.get("TASKLIMIT", most.get("PROCLIMIT", "")).split()
-            minutes = re.match(r"[0-9.]+", most.get("RUNLIMIT", ""))
+            minutes = re.match(r"[0-9]{1,9}(?:\.[0-9]+)?(?![0-9.])", most.get("RUNLIMIT", ""))
             found.append(
                 QueueLimits(
                     name=paragraph.split(maxsplit=1)[0],
-                    cores=int(tasks[-1]) if tasks and tasks[-1].isdigit() else None,
-                    memory=mebibytes(re.sub(r"(?:\.0)? ?", "", most.get("MEMLIMIT", ""))),
+                    cores=whole(tasks[-1]) if tasks else None,
+                    memory=mebibytes(most.get("MEMLIMIT", "")),
                     runtime=int(float(minutes[0]) * 60) if minutes else None,
                     open=status.groups() == ("Open", "Active"),
                 )
@@ -236,7 +236,7 @@ def _maximums(paragraph: str) -> dict[str, str]:
         names = heading.split()
         if not names or not all(re.fullmatch(r"[A-Z]+LIMIT", name) for name in names):
             continue
-        many = re.findall(r"[0-9.]+ (?:min|[KMGT]B?)(?: of \S+)?|[0-9.]+", values)
+        many = re.findall(r"[0-9.]+ (?:min|[KMGTPE]B?)(?: of \S+)?|[0-9.]+", values)
         if len(names) == 1:
             found[names[0]] = values.strip()
         elif len(names) == len(many):

@@ -180,6 +180,8 @@ class Moab(Scheduler):
         for name, text in classes.items():
             # With a dot or PER it is a job's; what all jobs of a class may have at once goes by MAXPROC and the like.
             most = dict(re.findall(r"\bMAX\.?((?<=\.)[A-Z]+|PROCPER[A-Z]+)(?:\[[^\]]*\])?=(\S+)", text))
+            # Of a soft and a hard limit, as 16,32, the hard one.
+            most = {limit: value.rpartition(",")[2] for limit, value in most.items()}
             cores = [whole(most.get(limit, "")) for limit in ("PROC", "PROCPERJOB", "PROCPERNODE")]
             if name != "DEFAULT":
                 found.append(

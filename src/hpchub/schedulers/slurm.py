@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hpchub.fields import seconds
+from hpchub.schedulers.answers import whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ class Slurm(Scheduler):
         sizes: dict[str, list[tuple[int, int, int]]] = {}
         for line in stdout.splitlines():
             if line.startswith("node|"):
-                found = re.fullmatch(r"node\|([^|]+)\|([0-9]+)\|([0-9]+)\|([^|]*)", line.rstrip())
+                found = re.fullmatch(r"node\|([^|]+)\|([0-9]{1,9})\|([0-9]{1,18})\|([^|]*)", line.rstrip())
                 if found is None:
                     raise Unanswered(f"sinfo printed a line that is not complete: {line[:200]!r}")
                 if int(found[2]):  # a partition without nodes has a line of zeros
@@ -228,18 +229,19 @@ def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[tuple
 
 def _number(word: str | None) -> int | None:
     """Of ``UNLIMITED``, 0 and what is not said: None."""
-    return int(word) or None if word and word.isdecimal() else None
+    return whole(word or "") or None
 
 
 def _gpus(gres: str) -> int:
     """``gpu:a100:2(S:0-1),gpu:v100:2,nic:1`` are 4."""
     items = (item.split(":") for item in re.sub(r"\([^)]*\)", "", gres).split(","))
-    return sum(int(words[-1]) if words[-1].isdecimal() else 1 for words in items if words[0] == "gpu")
+    counts = (whole(words[-1]) for words in items if words[0] == "gpu")
+    return sum(1 if count is None else count for count in counts)
 
 
 def _seconds(time: str) -> int | None:
     """``1-12:00:00`` or ``12:00:00``; None for ``UNLIMITED``."""
-    if not re.fullmatch(r"(?:[0-9]+-)?[0-9]+:[0-9]{2}:[0-9]{2}", time):
+    if not re.fullmatch(r"(?:[0-9]{1,9}-)?[0-9]{1,9}:[0-9]{2}:[0-9]{2}", time):
         if time in ("UNLIMITED", "INFINITE"):
             return None
         raise Unanswered(f"scontrol printed a MaxTime that is none: {time[:40]!r}")
