@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _PENDING = {
     "PENDING",
     "CONFIGURING",
+    "EXPEDITING",
     "REQUEUED",
     "REQUEUE_FED",
     "REQUEUE_HOLD",
@@ -34,10 +35,14 @@ _ENDED = {
     "NODE_FAIL",
     "OUT_OF_MEMORY",
     "PREEMPTED",
-    "REVOKED",
     "STAGE_OUT",
     "TIMEOUT",
 }
+# REVOKED is in none of them: so a cluster of a federation calls its own copy of a job that waits, runs or has run on
+# another (src/slurmctld/fed_mgr.c). It must not end what lives there, and it will never start. Where squeue shows the
+# other copy too, under the same id, that is the job; else nothing is known of it until this copy is forgotten, as any
+# job is some minutes after its end.
+_TRACE = "REVOKED"
 _MARK = re.compile(r"[0-9a-f]{16}")
 _STATES = (
     dict.fromkeys(_PENDING, JobState.PENDING)
@@ -143,6 +148,8 @@ class Slurm(Scheduler):
             if len(fields) != 8:
                 raise Unanswered(f"squeue printed a record that is not complete: {record[:200]!r}")
             number, word, reason, host, start, user, name, comment = (field.strip() for field in fields)
+            if word == _TRACE and number in jobs:
+                continue
             jobs[number] = Job(
                 id=number,
                 state=_STATES.get(word, JobState.UNKNOWN),
