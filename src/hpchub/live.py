@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -209,9 +210,10 @@ def draft(cluster: Mapping[str, Any], queues: Sequence[QueueLimits]) -> tuple[di
         profiles += _draft_profiles(str(cluster["name"]), limits, most)
     keys: set[str] = set()
     for profile in profiles:
-        # Queues whose names differ by their capitals alone.
-        while profile["key"] in keys:
-            profile["key"] += "-2"
+        # Queues whose names differ by their capitals alone, or behind where a key ends.
+        key = profile["key"]
+        others = (f"{key}-{number}" for number in itertools.count(2))
+        profile["key"] = next(each for each in itertools.chain([key], others) if each not in keys)
         keys.add(profile["key"])
     described = {**cluster, "queues": entries}
     # In the order in which the model has the fields; what it does not know is the writer's to mend.

@@ -308,6 +308,14 @@ def test_a_draft_of_any_queue_is_valid(limits: QueueLimits) -> None:
     assert 'queue "odd name" is left out: its name is not one that the inventory takes' in remarks
 
 
+def test_a_draft_of_queues_with_long_names_is_valid() -> None:
+    """As many queues as a cluster has, which differ where no key reaches."""
+    queues = [QueueLimits("q" * 58 + f"{number:03}", 64, 131072, 86400) for number in range(200)]
+    entries, _ = draft(DESCRIBED["hpc_clusters"][0], queues)
+    found = Site.from_vars(DESCRIBED | entries)
+    assert len({profile.key for profile in found.profiles}) == 400
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(59, "0:00:59"), (43200, "12:00:00"), (86400, "1-00:00:00"), (90061, "1-01:01:01")]
 )
