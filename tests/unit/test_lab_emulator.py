@@ -502,6 +502,17 @@ def test_held_suspended_and_requeued(lab):
     assert 'State="Hold"' in lab.out("moab", "mdiag", "-j", moab, "--xml")
 
 
+def test_a_job_that_is_deleted_while_it_is_requeued_is_gone(lab):
+    number = lab.submit("pbs", "trap '' TERM\nsleep 60 & wait\nwait\n")
+    lab.wait("pbs", number, "R")
+    until(lambda: lab.job("pbs", number)["session_id"])
+    lab.out("pbs", "qrerun", number)
+    assert lab.job("pbs", number)["state"] == "E"
+    lab.out("pbs", "qdel", number)
+    lab.wait("pbs", number, "F")
+    assert lab.job("pbs", number)["runs"] == 1
+
+
 def test_an_array(lab):
     done = lab.out("pbs", "qsub", "-J", "1-3", script=SLEEP)
     number = re.fullmatch(r"([0-9]+)\[\]\.pbs\n", done)[1]
