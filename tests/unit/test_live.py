@@ -93,6 +93,17 @@ def test_slurm_limits_that_are_none(text: str, words: str) -> None:
         SLURM.parse_limits(text)
 
 
+def test_slurm_limits_that_are_cut_off_anywhere() -> None:
+    """Each command's output, with what the others print before and behind it: both partitions, or none."""
+    config, line, node = SLURM_24.replace("PartitionName", "\0PartitionName").replace("node|", "\0node|").split("\0")
+    outputs = [config, line + line.replace("interactive", "batch"), node + node.replace("interactive", "batch")]
+    for which, output in enumerate(outputs):
+        for length in range(len(output)):
+            told = read("slurm", "".join(output[:length] if each is output else each for each in outputs))
+            shown = [limits.name for limits in told.queues]
+            assert told.unanswered or shown == ["interactive", "batch"], (which, output[:length])
+
+
 def test_slurm_numbers_of_too_many_digits_are_none() -> None:
     huge = "9" * 5000
     text = SLURM_24.replace("MaxMemPerNode=UNLIMITED", f"MaxMemPerNode={huge}").replace("(null)\n", f"gpu:{huge}\n")

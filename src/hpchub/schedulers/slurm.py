@@ -183,10 +183,12 @@ class Slurm(Scheduler):
                 if int(found[2]):  # a partition without nodes has a line of zeros
                     sizes.setdefault(found[1], []).append((int(found[2]), int(found[3]), _gpus(found[4])))
         config = dict(re.findall(r"^(\w+) *= (.*)$", stdout, flags=re.MULTILINE))
-        partitions = [
-            dict(re.findall(r"(\w+)=(\S*)", line)) for line in stdout.splitlines() if line.startswith("PartitionName=")
-        ]
-        if not partitions or any("MaxTime" not in partition for partition in partitions):
+        lines = [line for line in stdout.splitlines() if line.startswith("PartitionName=")]
+        partitions = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines]
+        names = {partition["PartitionName"] for partition in partitions}
+        # A line of sinfo's may stand in what is left of one of scontrol's, and be of a partition that is cut off.
+        is_whole = stdout.endswith("\n") and all("MaxTime" in partition for partition in partitions)
+        if not names or not is_whole or sizes.keys() - names or any("|" in line for line in lines):
             raise Unanswered("scontrol shows no partitions, or not all of them")
         if not sizes and any(partition.get("TotalNodes") != "0" for partition in partitions):
             raise Unanswered("sinfo shows no nodes")
