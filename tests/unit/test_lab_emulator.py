@@ -21,9 +21,9 @@ from hpchub.schedulers import SCHEDULERS
 FILES = Path(__file__).resolve().parents[2] / "molecule/shared/roles/lab_emulator/files"
 PROGRAMS = {
     "pbs": ["qsub", "qstat", "qdel", "qhold", "qrls", "qrerun", "pbsnodes"],
-    "torque": ["qsub", "qstat", "qdel", "qhold", "qrls", "qrerun"],
+    "torque": ["qsub", "qstat", "qdel", "qhold", "qrls", "qrerun", "pbsnodes"],
     "moab": ["msub", "mdiag", "showq", "checkjob", "mjobctl", "canceljob", "qstat"],
-    "lsf": ["bsub", "bjobs", "bkill", "bstop", "bresume", "brequeue", "bqueues", "bhosts", "bparams"],
+    "lsf": ["bsub", "bjobs", "bkill", "bstop", "bresume", "brequeue", "bqueues", "bhosts", "bparams", "lsid"],
 }
 QUEUES = [
     {"name": "interactive", "max_cores": 4, "max_memory": 8192, "max_runtime": 43200, "max_gpus": 1},
@@ -357,11 +357,14 @@ def test_lsf_json(lab):
         (["pbs", "qstat", "-Qf", "-F", "json"], '"ncpus":4'),
         (["pbs", "qstat", "-B"], "Active"),
         (["pbs", "pbsnodes", "-a"], "resources_available.ncpus = 4"),
+        (["torque", "pbsnodes"], "node1\n     state = "),
+        (["torque", "pbsnodes", "-x", "node2"], "<Data><Node><name>node2</name><state>"),
         (["torque", "qstat", "-Q", "-f"], "resources_max.mem = 8192mb"),
         (["moab", "mdiag", "-c"], "MAX.WCLIMIT=12:00:00"),
         (["lsf", "bqueues", "-l"], "720.0 min"),
         (["lsf", "bqueues", "-o", "queue_name status", "-json"], '"STATUS":"Open:Active"'),
         (["lsf", "bhosts"], "node1"),
+        (["lsf", "lsid"], "My cluster name is lsf\nMy master name is 127.0.0.1\n"),
         (["lsf", "bparams", "-a"], "    SECURE_JOB_INFO_LEVEL = 0\n"),
         (["pbs", "qstat", "-B", "-f"], "    query_other_jobs = True\n"),
         (["torque", "qstat", "-B", "-f"], "    query_other_jobs = True\n"),
@@ -370,6 +373,12 @@ def test_lsf_json(lab):
 )
 def test_queues_and_hosts(lab, command, text):
     assert text in lab.out(*command)
+
+
+def test_versions(lab):
+    assert lab.run("torque", "qstat", "--version").stderr.startswith("Version: 6.1")
+    assert lab.run("torque", "qsub", "--version", script="").stderr.startswith("Version: 6.1")
+    assert lab.run("lsf", "bjobs", "-V").stderr.startswith("IBM Spectrum LSF Standard 10.1")
 
 
 # -- what is refused
