@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hpchub import fields as f
-from hpchub.entries import Cluster
+from hpchub.entries import Cluster, GridEngineSite
 from hpchub.problems import Problem, did_you_mean, label, listing, show
 from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, Unanswered
 
@@ -185,6 +185,10 @@ def draft(cluster: Mapping[str, Any], queues: Sequence[QueueLimits]) -> tuple[di
         for two, and remarks, one a line.
     """
     entries, profiles, remarks = [], [], []
+    site = cluster.get("grid_engine")
+    environment = (site if isinstance(site, dict) else {}).get(
+        "parallel_environment", GridEngineSite().parallel_environment
+    )
     for limits in queues:
         if limits.name == ANY_QUEUE:
             remarks.append(f"{cluster['scheduler']} has no queues: what stands here is no name of its")
@@ -196,6 +200,12 @@ def draft(cluster: Mapping[str, Any], queues: Sequence[QueueLimits]) -> tuple[di
         if not limits.open:
             remarks.append(f"{where} is left out: it takes or starts no jobs at present")
             continue
+        if limits.environments is not None and environment not in limits.environments:
+            has = listing(limits.environments) or "none"
+            remarks.append(
+                f"{where} has no parallel environment {show(environment)}, so jobs of one core; it has {has}"
+            )
+            limits = replace(limits, cores=1)  # noqa: PLW2901
         unsaid = [name for name in ("cores", "memory", "runtime") if getattr(limits, name) is None]
         if unsaid:
             remarks.append(f"{where}: the scheduler has no limit of {listing(unsaid)}; what stands here is a guess")

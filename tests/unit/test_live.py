@@ -319,6 +319,15 @@ def test_a_draft_of_any_queue_is_valid(limits: QueueLimits) -> None:
     assert 'queue "odd name" is left out: its name is not one that the inventory takes' in remarks
 
 
+def test_a_draft_of_a_queue_without_the_parallel_environment() -> None:
+    queues = [QueueLimits("a", 64, 131072, 86400, environments=("mpi",)), QueueLimits("b", 64, environments=("smp",))]
+    entries, remarks = draft({**DESCRIBED["hpc_clusters"][0], "scheduler": "gridengine"}, queues)
+    found = Site.from_vars(DESCRIBED | entries)
+    assert compare(ProfileList.model_validate(profile_list(found)), {"demo": Told(queues)}) == ([], [])
+    assert [queue.max_cores for queue in found.clusters[0].queues] == [1, 64]
+    assert remarks[0] == 'queue "a" has no parallel environment "smp", so jobs of one core; it has mpi'
+
+
 def test_a_draft_of_queues_with_long_names_is_valid() -> None:
     """As many queues as a cluster has, which differ where no key reaches."""
     queues = [QueueLimits("q" * 58 + f"{number:03}", 64, 131072, 86400) for number in range(200)]
