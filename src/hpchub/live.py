@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hpchub import fields as f
-from hpchub.entries import Cluster
+from hpchub.entries import Cluster, GridEngineSite
 from hpchub.problems import Problem, did_you_mean, label, listing, show
 from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, Unanswered
 
@@ -38,8 +39,9 @@ class Told:
 def read(scheduler: str, stdout: str) -> Told:
     """Read the output of a scheduler's limits commands."""
     words = SCHEDULERS[scheduler]
-    hidden = words.parse_privacy(stdout)
+    hidden = None
     try:
+        hidden = words.parse_privacy(stdout)
         return Told(words.parse_limits(stdout), hidden)
     except Unanswered as error:
         return Told(hidden=hidden, unanswered=str(error))
@@ -62,6 +64,7 @@ def compare(site: ProfileList, told: Mapping[str, Told]) -> tuple[list[Problem],
         if cluster.name not in told or answer.unanswered:
             continue
         given = {limits.name: limits for limits in answer.queues}
+        environment = cluster.grid_engine.parallel_environment
         for j, queue in enumerate(cluster.queues):
             name = f"{entry} queues[{j}]{label({'name': queue.name})}"
             limits = given.get(queue.name) or given.get(ANY_QUEUE)
@@ -75,7 +78,7 @@ def compare(site: ProfileList, told: Mapping[str, Told]) -> tuple[list[Problem],
                 warnings.append(Problem(name, "takes or starts no jobs at present"))
         for k, profile in enumerate(site.profiles):
             if profile.cluster == cluster.name:
-                problems += _profile(f"hpc_profiles[{k}]{label({'key': profile.key})}", profile, given)
+                problems += _profile(f"hpc_profiles[{k}]{label({'key': profile.key})}", profile, given, environment)
     return problems, warnings
 
 
@@ -97,7 +100,7 @@ def _queue(entry: str, queue: Queue, limits: QueueLimits) -> Iterator[Problem]:
             )
 
 
-def _profile(entry: str, profile: Profile, given: Mapping[str, QueueLimits]) -> Iterator[Problem]:
+def _profile(entry: str, profile: Profile, given: Mapping[str, QueueLimits], environment: str) -> Iterator[Problem]:
     """A profile that could never start."""
     limits, queue = given.get(profile.queue) or given.get(ANY_QUEUE), f"queue {show(profile.queue)}"
     if limits is None:
@@ -126,6 +129,13 @@ def _profile(entry: str, profile: Profile, given: Mapping[str, QueueLimits]) -> 
                 value=show(getattr(profile, name)),
                 valid=f"ask for at most {words(most)}",
             )
+    if limits.environments is not None and profile.cores > 1 and environment not in limits.environments:
+        has = listing(limits.environments) or "none"
+        yield Problem(
+            entry,
+            f"could never start: {queue} has no parallel environment {show(environment)}, which several cores need",
+            valid=f"add it to its pe_list, or write another into grid_engine: it has {has}",
+        )
     asks = (profile.cores, profile.memory_mib, profile.gpus)
     if limits.nodes and not found and not any(all(a <= b for a, b in zip(asks, n, strict=True)) for n in limits.nodes):
         yield Problem(
@@ -175,6 +185,10 @@ def draft(cluster: Mapping[str, Any], queues: Sequence[QueueLimits]) -> tuple[di
         for two, and remarks, one a line.
     """
     entries, profiles, remarks = [], [], []
+    site = cluster.get("grid_engine")
+    environment = (site if isinstance(site, dict) else {}).get(
+        "parallel_environment", GridEngineSite().parallel_environment
+    )
     for limits in queues:
         if limits.name == ANY_QUEUE:
             remarks.append(f"{cluster['scheduler']} has no queues: what stands here is no name of its")
@@ -186,6 +200,12 @@ def draft(cluster: Mapping[str, Any], queues: Sequence[QueueLimits]) -> tuple[di
         if not limits.open:
             remarks.append(f"{where} is left out: it takes or starts no jobs at present")
             continue
+        if limits.environments is not None and environment not in limits.environments:
+            has = listing(limits.environments) or "none"
+            remarks.append(
+                f"{where} has no parallel environment {show(environment)}, so jobs of one core; it has {has}"
+            )
+            limits = replace(limits, cores=1)  # noqa: PLW2901
         unsaid = [name for name in ("cores", "memory", "runtime") if getattr(limits, name) is None]
         if unsaid:
             remarks.append(f"{where}: the scheduler has no limit of {listing(unsaid)}; what stands here is a guess")
@@ -200,9 +220,10 @@ def draft(cluster: Mapping[str, Any], queues: Sequence[QueueLimits]) -> tuple[di
         profiles += _draft_profiles(str(cluster["name"]), limits, most)
     keys: set[str] = set()
     for profile in profiles:
-        # Queues whose names differ by their capitals alone.
-        while profile["key"] in keys:
-            profile["key"] += "-2"
+        # Queues whose names differ by their capitals alone, or behind where a key ends.
+        key = profile["key"]
+        others = (f"{key}-{number}" for number in itertools.count(2))
+        profile["key"] = next(each for each in itertools.chain([key], others) if each not in keys)
         keys.add(profile["key"])
     described = {**cluster, "queues": entries}
     # In the order in which the model has the fields; what it does not know is the writer's to mend.

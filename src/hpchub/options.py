@@ -151,6 +151,8 @@ _RESOURCES = {
     "walltime": "runtime",
 }
 _ATTRIBUTES = {"advres": "reservation", "block": "", "interactive": "", "sandbox": "", "stagein": "", "stageout": ""}
+# Of Moab, to which Torque hands them on: a session is never started a second time.
+_AGAIN = {"resfailpolicy": "", "restartable": ""}
 
 _PBS = Reserved(
     long={},
@@ -164,8 +166,9 @@ _TORQUE = Reserved(
     short=_QSUB | dict.fromkeys("DPTbdtwx", "") | {"L": "cores"},
     words={
         "l": _RESOURCES
-        | {"epilogue": "", "feature": "node_constraint", "gpus": "gpus", "procct": "cores", "prologue": ""},
-        "W": _ATTRIBUTES,
+        | {"epilogue": "", "feature": "node_constraint", "gpus": "gpus", "procct": "cores", "prologue": ""}
+        | _AGAIN,
+        "W": _ATTRIBUTES | _AGAIN,
     },
     form=_LETTER,
     example="[-l qos=high, -m n]",
@@ -185,7 +188,7 @@ _MOAB = Reserved(
             "ttc": "cores",
             "wclimit": "runtime",
         },
-        "W": _ATTRIBUTES | {"trig": "", "trigger": ""},
+        "W": _TORQUE.words["W"] | {"trig": "", "trigger": ""},
     },
     form=_LETTER,
     example="[-l qos=high, -m n]",

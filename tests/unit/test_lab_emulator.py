@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from hpchub.live import read
+from hpchub.schedulers import SCHEDULERS
+
 FILES = Path(__file__).resolve().parents[2] / "molecule/shared/roles/lab_emulator/files"
 PROGRAMS = {
     "pbs": ["qsub", "qstat", "qdel", "qhold", "qrls", "qrerun", "pbsnodes"],
-    "torque": ["qsub", "qstat", "qdel", "qhold", "qrls", "qrerun"],
+    "torque": ["qsub", "qstat", "qdel", "qhold", "qrls", "qrerun", "pbsnodes"],
     "moab": ["msub", "mdiag", "showq", "checkjob", "mjobctl", "canceljob", "qstat"],
-    "lsf": ["bsub", "bjobs", "bkill", "bstop", "bresume", "brequeue", "bqueues", "bhosts", "bparams"],
+    "lsf": ["bsub", "bjobs", "bkill", "bstop", "bresume", "brequeue", "bqueues", "bhosts", "bparams", "lsid"],
 }
 QUEUES = [
     {"name": "interactive", "max_cores": 4, "max_memory": 8192, "max_runtime": 43200, "max_gpus": 1},
@@ -354,11 +357,14 @@ def test_lsf_json(lab):
         (["pbs", "qstat", "-Qf", "-F", "json"], '"ncpus":4'),
         (["pbs", "qstat", "-B"], "Active"),
         (["pbs", "pbsnodes", "-a"], "resources_available.ncpus = 4"),
+        (["torque", "pbsnodes"], "node1\n     state = "),
+        (["torque", "pbsnodes", "-x", "node2"], "<Data><Node><name>node2</name><state>"),
         (["torque", "qstat", "-Q", "-f"], "resources_max.mem = 8192mb"),
         (["moab", "mdiag", "-c"], "MAX.WCLIMIT=12:00:00"),
         (["lsf", "bqueues", "-l"], "720.0 min"),
         (["lsf", "bqueues", "-o", "queue_name status", "-json"], '"STATUS":"Open:Active"'),
         (["lsf", "bhosts"], "node1"),
+        (["lsf", "lsid"], "My cluster name is lsf\nMy master name is 127.0.0.1\n"),
         (["lsf", "bparams", "-a"], "    SECURE_JOB_INFO_LEVEL = 0\n"),
         (["pbs", "qstat", "-B", "-f"], "    query_other_jobs = True\n"),
         (["torque", "qstat", "-B", "-f"], "    query_other_jobs = True\n"),
@@ -367,6 +373,12 @@ def test_lsf_json(lab):
 )
 def test_queues_and_hosts(lab, command, text):
     assert text in lab.out(*command)
+
+
+def test_versions(lab):
+    assert lab.run("torque", "qstat", "--version").stderr.startswith("Version: 6.1")
+    assert lab.run("torque", "qsub", "--version", script="").stderr.startswith("Version: 6.1")
+    assert lab.run("lsf", "bjobs", "-V").stderr.startswith("IBM Spectrum LSF Standard 10.1")
 
 
 # -- what is refused
@@ -499,6 +511,17 @@ def test_held_suspended_and_requeued(lab):
     assert 'State="Hold"' in lab.out("moab", "mdiag", "-j", moab, "--xml")
 
 
+def test_a_job_that_is_deleted_while_it_is_requeued_is_gone(lab):
+    number = lab.submit("pbs", "trap '' TERM\nsleep 60 & wait\nwait\n")
+    lab.wait("pbs", number, "R")
+    until(lambda: lab.job("pbs", number)["session_id"])
+    lab.out("pbs", "qrerun", number)
+    assert lab.job("pbs", number)["state"] == "E"
+    lab.out("pbs", "qdel", number)
+    lab.wait("pbs", number, "F")
+    assert lab.job("pbs", number)["runs"] == 1
+
+
 def test_an_array(lab):
     done = lab.out("pbs", "qsub", "-J", "1-3", script=SLEEP)
     number = re.fullmatch(r"([0-9]+)\[\]\.pbs\n", done)[1]
@@ -558,6 +581,30 @@ def test_faults(lab):
     with pytest.raises(subprocess.TimeoutExpired):
         lab.run("pbs", "qstat", timeout=1)
     lab.out("pbs", "qdel", number)
+
+
+@pytest.mark.parametrize("flavour", PROGRAMS)
+def test_what_the_product_hears_of_queues(lab, flavour):
+    """The commands as the gate runs them: which queues there are, which are closed, and nothing of half of it."""
+    words = SCHEDULERS[flavour]
+    commands = [command for command in (words.limits_command, *words.limits_more) if command[0] != "echo"]
+
+    def told():
+        text = "".join(lab.out(flavour, *command) for command in commands)
+        return read(flavour, text + "account = hpchub\n" * (flavour in ("pbs", "torque")))
+
+    lab.order(flavour, "queue", "interactive", "close")
+    found = told()
+    lab.order(flavour, "queue", "interactive", "open")
+    assert [(limits.name, limits.open) for limits in found.queues] == [("interactive", False), ("batch", True)]
+    assert [(limits.cores, limits.memory, limits.runtime) for limits in found.queues] == [
+        (4, 8192, 43200),
+        (64, 65536, 172800),
+    ]
+    lab.order(flavour, "fault", "half")
+    half = told()
+    assert half.unanswered
+    assert half.hidden is None
 
 
 def test_a_restart_loses_no_job(lab, tmp_path):

@@ -83,12 +83,31 @@ def test_slurm_limits() -> None:
         (SLURM_24.replace("|64|", "|64+|"), "not complete"),
         (SLURM_24[: SLURM_24.index("node|")], "no nodes"),
         (SLURM_24.replace("MaxTime=12:00:00", "MaxTime=soon"), "MaxTime that is none: 'soon'"),
+        (SLURM_24.replace("MaxTime=12:00:00", f"MaxTime={'9' * 5000}:00:00"), "MaxTime that is none"),
+        (SLURM_24.replace("|131072|", f"|{'9' * 5000}|"), "not complete"),
     ],
-    ids=["nothing", "no partition", "cut off", "half a line", "mixed", "no nodes", "time"],
+    ids=["nothing", "no partition", "cut off", "half a line", "mixed", "no nodes", "time", "long time", "long number"],
 )
 def test_slurm_limits_that_are_none(text: str, words: str) -> None:
     with pytest.raises(Unanswered, match=words):
         SLURM.parse_limits(text)
+
+
+def test_slurm_limits_that_are_cut_off_anywhere() -> None:
+    """Each command's output, with what the others print before and behind it: both partitions, or none."""
+    config, line, node = SLURM_24.replace("PartitionName", "\0PartitionName").replace("node|", "\0node|").split("\0")
+    outputs = [config, line + line.replace("interactive", "batch"), node + node.replace("interactive", "batch")]
+    for which, output in enumerate(outputs):
+        for length in range(len(output)):
+            told = read("slurm", "".join(output[:length] if each is output else each for each in outputs))
+            shown = [limits.name for limits in told.queues]
+            assert told.unanswered or shown == ["interactive", "batch"], (which, output[:length])
+
+
+def test_slurm_numbers_of_too_many_digits_are_none() -> None:
+    huge = "9" * 5000
+    text = SLURM_24.replace("MaxMemPerNode=UNLIMITED", f"MaxMemPerNode={huge}").replace("(null)\n", f"gpu:{huge}\n")
+    assert SLURM.parse_limits(text)[0].nodes == ((64, 131072, 1),)
 
 
 @pytest.mark.parametrize(
@@ -298,6 +317,23 @@ def test_a_draft_of_any_queue_is_valid(limits: QueueLimits) -> None:
     assert [queue.name for queue in found.clusters[0].queues] == ["a", "A"]
     assert compare(ProfileList.model_validate(profile_list(found)), {"demo": Told(queues)}) == ([], [])
     assert 'queue "odd name" is left out: its name is not one that the inventory takes' in remarks
+
+
+def test_a_draft_of_a_queue_without_the_parallel_environment() -> None:
+    queues = [QueueLimits("a", 64, 131072, 86400, environments=("mpi",)), QueueLimits("b", 64, environments=("smp",))]
+    entries, remarks = draft({**DESCRIBED["hpc_clusters"][0], "scheduler": "gridengine"}, queues)
+    found = Site.from_vars(DESCRIBED | entries)
+    assert compare(ProfileList.model_validate(profile_list(found)), {"demo": Told(queues)}) == ([], [])
+    assert [queue.max_cores for queue in found.clusters[0].queues] == [1, 64]
+    assert remarks[0] == 'queue "a" has no parallel environment "smp", so jobs of one core; it has mpi'
+
+
+def test_a_draft_of_queues_with_long_names_is_valid() -> None:
+    """As many queues as a cluster has, which differ where no key reaches."""
+    queues = [QueueLimits("q" * 58 + f"{number:03}", 64, 131072, 86400) for number in range(200)]
+    entries, _ = draft(DESCRIBED["hpc_clusters"][0], queues)
+    found = Site.from_vars(DESCRIBED | entries)
+    assert len({profile.key for profile in found.profiles}) == 400
 
 
 @pytest.mark.parametrize(

@@ -435,10 +435,12 @@ QSUB_RESERVED = [
  "-u root", "-a 1200", "-X", "-J 1-3", "-l walltime=1:00:00", "-l mem=1gb", "-l nodes=2", "-l NCPUS=8",
     "-l qos=x,mem=1gb", "-l host=n1:ncpus=2", "-W block=true", "-W x=FLAGS:ADVRES:r", "-W stagein=a@b:c", "-l pmem=1gb",
 ]  # fmt: skip
+# Of Moab, which may be above Torque.
+STARTED_AGAIN = ["-l resfailpolicy=requeue", "-l JobFlags=RESTARTABLE", "-W x=FLAGS:RESTARTABLE"]
 RESERVED_BY = {
     "pbs": [*QSUB_RESERVED, "-l select=2", "-l ngpus=8", "-l min_walltime=1"],
-    "torque": [*QSUB_RESERVED, "-t 1-3", "-l gpus=8", "-P root", "-d /", "-D /", "-x", "-L tasks=2", "-l prologue=/x"],
-    "moab": [*QSUB_RESERVED, "-t 1-3", "-E", "-l advres=r", "-l feature=ib", "-l trig=x", "-l wclimit=1", "-l TTC=4"],
+    "torque": [*QSUB_RESERVED, "-t 1-3", "-l gpus=8", "-P root", "-d /", "-D /", "-x", "-L tasks=2", "-l prologue=/x", *STARTED_AGAIN],
+    "moab": [*QSUB_RESERVED, *STARTED_AGAIN, "-t 1-3", "-E", "-l advres=r", "-l feature=ib", "-l trig=x", "-l wclimit=1", "-l TTC=4"],
     "lsf": [
         "-J x", "-Jd x", "-q x", "-n 4", "-W 10", "-M 1GB", "-P x", "-U r", "-gpu num=8", "-o x", "-oo x", "-e x", "-eo x",
         "-env all", "-I", "-Is", "-K", "-H", "-r", "-rn", "-cwd /", "-L /bin/sh", "-R rusage[mem=4GB]", "-R span[ptile=1]",

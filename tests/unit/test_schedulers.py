@@ -95,17 +95,27 @@ def test_slurm_job_id_that_is_none(output: str) -> None:
         ("PENDING", JobState.PENDING),
         ("CONFIGURING", JobState.PENDING),
         ("REQUEUED", JobState.PENDING),
+        ("EXPEDITING", JobState.PENDING),
         ("RUNNING", JobState.RUNNING),
         ("SUSPENDED", JobState.RUNNING),
         ("COMPLETING", JobState.ENDED),
         ("TIMEOUT", JobState.ENDED),
         ("NODE_FAIL", JobState.ENDED),
+        ("REVOKED", JobState.UNKNOWN),
         ("A_NEW_WORD", JobState.UNKNOWN),
     ],
 )
 def test_slurm_states(word: str, state: JobState) -> None:
     job = SLURM.parse_query(answer(f"7|{word}|None|n/a|N/A|alice|hpchub-x|(null)"))["7"]
     assert (job.state, job.host, job.reason, job.start) == (state, "", "", "")
+
+
+@pytest.mark.parametrize("revoked_first", [True, False])
+def test_slurm_job_of_a_federation_is_the_copy_that_runs(*, revoked_first: bool) -> None:
+    """The cluster that it came from keeps a trace of it, under the same id."""
+    trace, job = "67108871|REVOKED|None|n/a|N/A|alice|x|c", "67108871|RUNNING|None|n1|N/A|alice|x|c"
+    found = SLURM.parse_query(answer(*((trace, job) if revoked_first else (job, trace))))
+    assert [(each.id, each.state, each.host) for each in found.values()] == [("67108871", JobState.RUNNING, "n1")]
 
 
 def test_slurm_answer() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from hpchub.entries import Cluster, Profile
+from hpchub.live import Told, compare
 from hpchub.options import constraint_complaint, option_complaint
+from hpchub.profiles import ProfileList
 from hpchub.schedulers import SCHEDULERS, JobState, QueueLimits, Unanswered, render_batch_script
 
 GE = SCHEDULERS["gridengine"]
@@ -387,6 +389,50 @@ def test_limits() -> None:
     ]
     with pytest.raises(Unanswered):
         GE.parse_limits("error: unable to send message to qmaster")
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("24:00:00", 86400),
+        ("86400", 86400),
+        ("30:00", 1800),
+        ("INFINITY", None),
+        ("24:00:00,[node1=48:00:00]", 172800),
+        ("24:00:00,[node1=48:00:00],[@big=3600]", 172800),
+        ("INFINITY,[node1=1:00:00]", None),
+        ("1:00:00,[node1=INFINITY]", None),
+        ("1:00:00, \\\n                      [node1=2:00:00]", 7200),
+        ("9" * 5000, None),
+    ],
+)
+def test_the_longest_time_of_any_host(time: str, seconds: int | None) -> None:
+    """A job may run on any of them."""
+    assert GE.parse_limits(QUEUES.replace("48:00:00", time))[0].runtime == seconds
+
+
+def test_slots_that_are_no_number() -> None:
+    assert GE.parse_limits(QUEUES.replace("[compute2=64]", f"[compute2={'9' * 5000}]"))[0].cores == 8
+
+
+@pytest.mark.parametrize(
+    ("environments", "changes", "complains"),
+    [
+        ("make smp", {}, False),
+        ("make,[compute1=smp mpi]", {}, False),
+        ("NONE", {}, True),
+        ("make smp2", {}, True),
+        ("NONE", {"cores": 1}, False),
+    ],
+)
+def test_several_cores_need_a_parallel_environment(
+    environments: str, changes: dict[str, Any], *, complains: bool
+) -> None:
+    queues = GE.parse_limits(QUEUES.replace("slots   ", f"pe_list  {environments}\nslots   "))
+    site = ProfileList.model_construct(clusters=[cluster()], profiles=[profile(**changes)])
+    problems, _ = compare(site, {"demo": Told(queues)})
+    expected = 'hpc_profiles[0] (key "small"): could never start: queue "interactive" has no parallel environment "smp"'
+    assert [str(problem).split(",")[0] for problem in problems] == [expected] * complains
 
 
 @pytest.mark.parametrize(

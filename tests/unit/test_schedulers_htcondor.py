@@ -238,7 +238,14 @@ def test_what_the_machines_give() -> None:
     ]
 
 
-@pytest.mark.parametrize("stdout", ["", "[]", "{}", "7", "[7]", '[{"TotalSlotCpus": "many"}]', "Error: no collector"])
+@pytest.mark.parametrize(
+    "stdout",
+    [
+        *("", "[]", "{}", "7", "[7]", '[{"TotalSlotCpus": "many"}]', "Error: no collector"),
+        '[{"TotalSlotCpus": 64, "TotalSlotMemory": Infinity}]',
+        f'[{{"TotalSlotCpus": {"9" * 5000}}}]',
+    ],
+)
 def test_no_machines(stdout: str) -> None:
     with pytest.raises(Unanswered, match="printed no machines"):
         CONDOR.parse_limits(stdout)

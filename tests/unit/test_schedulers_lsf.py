@@ -288,12 +288,16 @@ SCHEDULING PARAMETERS
            r15s   r1m  r15m   ut      pg    io   ls    it    tmp    swp    mem
  loadSched   -     -     -     -       -     -    -     -     -      -      -
 
+USERS:  all users
+HOSTS:  all hosts used by the LSF system
 --------------------------------------------------------------------------------
 
 QUEUE: night
 PARAMETERS/STATISTICS
 PRIO NICE STATUS          MAX JL/U JL/P JL/H NJOBS  PEND   RUN SSUSP USUSP  RSV
  30   20  Closed:Inact_Win  -    -    -    -     0     0     0     0     0    0
+USERS:  all
+HOSTS:  all
 """
         + PARAMETERS
     )

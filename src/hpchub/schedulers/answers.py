@@ -6,6 +6,7 @@ import datetime as dt
 import functools
 import json
 import re
+from fractions import Fraction
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -90,9 +91,14 @@ def unclock(text: str) -> int | None:
 
 
 def mebibytes(text: str) -> int | None:
-    """A size in MiB; ``4gb`` is 4096, ``1048576kb`` is 1024, a number alone is bytes. None for what is not one."""
-    found = re.fullmatch(r"([0-9]{1,18})([kmgtp]?)b?", text.lower())
-    return int(found[1]) * 1024 ** ("kmgtp".find(found[2]) + 1 if found[2] else 0) // 1024**2 if found else None
+    """A size in MiB; ``4gb`` is 4096, ``1.5 T`` is 1572864, a number alone is bytes. None for what is not one.
+
+    A word of PBS and Torque, as in ``512mw``, has 8 bytes.
+    """
+    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([kmgtpe]?)([bw]?)", text.lower())
+    if found is None:
+        return None
+    return int(Fraction(found[1]) * 1024 ** " kmgtpe".index(found[2] or " ") * (8 if found[3] == "w" else 1) / 1024**2)
 
 
 def whole(text: str) -> int | None:

@@ -86,6 +86,7 @@ class QueueLimits:
         gpus: most GPUs on one node.
         open: whether it takes jobs and starts them.
         nodes: cores, memory in MiB and GPUs of each kind of node it has; empty where only the most is known.
+        environments: Grid Engine's parallel environments of the queue.
     """
 
     name: str
@@ -95,6 +96,7 @@ class QueueLimits:
     gpus: int | None = None
     open: bool = True
     nodes: tuple[tuple[int, int, int], ...] = ()
+    environments: tuple[str, ...] | None = None
 
 
 class Unanswered(Exception):
@@ -172,7 +174,7 @@ class Scheduler(ABC):
         """The queues, from the limits command's output.
 
         Raises:
-            Unanswered: the output is not in the format that was asked for.
+            Unanswered: the output is not in the format that was asked for, or is cut off.
         """
 
     def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
@@ -180,6 +182,9 @@ class Scheduler(ABC):
 
         Returns:
             What hides them and the right that the account needs, each as a part of a sentence; None where it sees all.
+
+        Raises:
+            Unanswered: the output is cut off.
         """
         return None
 

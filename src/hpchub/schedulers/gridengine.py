@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from hpchub import fields as f
+from hpchub.schedulers.answers import unclock, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class GridEngine(Scheduler):
     query_command = ("qstat", "-u", "*", "-xml")
     find_command = ("qstat", "-xml", "-j")
     limits_command = ("qconf", "-sq", "*")
+    # Which queues there are, lest an answer that is cut off between two of them pass for a whole one, and which of them
+    # start no jobs.
+    limits_more = (("qstat", "-g", "c", "-xml"),)
     job_id_pattern = r"[1-9][0-9]{0,9}"
     # The queue master knows a job before qsub prints its id, and forgets it when it has ended.
     propagation = 5.0
@@ -100,16 +104,32 @@ class GridEngine(Scheduler):
         raise Unanswered(f"qstat says neither yes nor no (exit code {code}): {(stderr or stdout).strip()[:200]!r}")
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """``qconf -sq`` says slots and the longest time; memory and GPUs are a host's or a quota's, not a queue's."""
+        """``qconf -sq`` says slots and the longest time; memory and GPUs are a host's or a quota's, not a queue's.
+
+        A job may run on any of a queue's hosts: what it gets at most is the most that any of them gives.
+        """
+        text, begin, rest = stdout.partition("<?xml")
+        is_open = _open(begin + rest) if begin else {}
+        text = text.replace("\\\n", " ")
         queues = []
-        for block in re.split(r"\n(?=qname )", stdout.replace("\\\n", " ").strip()):
+        for block in re.split(r"\n(?=qname )", text.strip()):
             entry = dict(line.split(None, 1) for line in block.splitlines() if len(line.split(None, 1)) == 2)
-            slots = [int(number) for number in re.findall(r"(?:^|=)(\d+)", entry.get("slots", ""))]
-            if not {"qname", "h_rt", "complex_values"} <= entry.keys() or not slots:
-                raise Unanswered(f"qconf printed something else than was asked for: {stdout[:200]!r}")
-            time = re.fullmatch(r"(\d+):(\d+):(\d+)", entry["h_rt"].strip())
-            seconds = (int(time[1]) * 60 + int(time[2])) * 60 + int(time[3]) if time else None
-            queues.append(QueueLimits(entry["qname"].strip(), cores=max(slots), runtime=seconds))
+            slots = [whole(value) for value in _values(entry.get("slots", ""))]
+            if not {"qname", "slots", "h_rt", "complex_values"} <= entry.keys() or not text.endswith("\n"):
+                raise Unanswered(f"qconf printed something else than was asked for: {text[-200:]!r}")
+            names = [name for value in _values(entry.get("pe_list", "")) for name in value.split() if name != "NONE"]
+            name, times = entry["qname"].strip(), [unclock(value) for value in _values(entry["h_rt"])]
+            queues.append(
+                QueueLimits(
+                    name,
+                    cores=_most(slots),
+                    runtime=_most(times) if None not in times else None,  # INFINITY is no time
+                    open=is_open.get(name, True),
+                    environments=tuple(names) if "pe_list" in entry else None,
+                )
+            )
+        if lacking := is_open.keys() - {limits.name for limits in queues}:
+            raise Unanswered(f"qconf does not show the queue {min(lacking)}, which qstat shows: {text[-200:]!r}")
         return queues
 
     def explain(self, reason: str) -> str:
@@ -127,6 +147,25 @@ def _read(text: str, root: str) -> ET.Element:
         raise Unanswered(f"Grid Engine's answer is not complete ({error}): {text[:200]!r}") from None
     if found.tag != root:
         raise Unanswered(f"Grid Engine printed something else than was asked for: {text[:200]!r}")
+    return found
+
+
+def _values(text: str) -> list[str]:
+    """The values of all hosts, of ``1,[node1=8],[@big=64]``."""
+    values = re.sub(r"\[[^\[\]=]*=", ",", text).replace("]", "").split(",")
+    return [value.strip() for value in values if value.strip()]
+
+
+def _most(numbers: list[int | None]) -> int | None:
+    return max((number for number in numbers if number is not None), default=None)
+
+
+def _open(text: str) -> dict[str, bool]:
+    """Whether a queue starts jobs; not where an administrator has to see to all its slots, or there are none."""
+    found = {}
+    for element in _read(text, "job_info").iter("cluster_queue_summary"):
+        slots = {tag: whole(element.findtext(tag, "").strip()) or 0 for tag in ("total", "manual_intervention")}
+        found[element.findtext("name", "").strip()] = slots["manual_intervention"] < slots["total"]
     return found
 
 

@@ -106,7 +106,7 @@ class HTCondor(Scheduler):
         """A JSON list of slots. A pool has no queues: what its machines give holds for whatever a queue is called."""
         try:
             nodes = {tuple(int(slot.get(name, 0)) for name in _SIZES) for slot in json.loads(stdout)}
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, OverflowError):
             nodes = set()
         if not nodes:
             raise Unanswered(f"condor_status printed no machines: {stdout[:200]!r}")

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from hpchub.fields import seconds
-from hpchub.schedulers.answers import Twice, mebibytes, moment, read_json
+from hpchub.schedulers.answers import Twice, mebibytes, moment, read_json, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class LSF(Scheduler):
     no_jobs = r'^No (?:unfinished )?job found|^ *"JOBS": *"?0"?,'
     find_command = ("bjobs", "-json", "-X", "-o", _FIELDS)
     limits_command = ("bqueues", "-l")
-    limits_more = (("bparams", "-a"),)
+    # The names once more: an answer that is cut off between two queues cannot be told from a whole one otherwise.
+    limits_more = (("bqueues", "-w"), ("bparams", "-a"))
     job_id_pattern = r"[0-9]+"
 
     def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
@@ -159,23 +160,28 @@ class LSF(Scheduler):
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
         """A paragraph a queue: names of limits in one line, and their values in the next."""
+        text, names = _names(stdout)
         found = []
-        for paragraph in re.split(r"^QUEUE: ", stdout, flags=re.MULTILINE)[1:]:
+        for paragraph in re.split(r"^QUEUE: ", text, flags=re.MULTILINE)[1:]:
             status = re.search(r"\b(Open|Closed)(?:_\w+)?:(Active|Inact)", paragraph)
+            if status is None or not re.search(r"^HOSTS:.*\n", paragraph, re.MULTILINE):
+                raise Unanswered(f"bqueues printed a queue that is not complete: {paragraph[-200:]!r}")
             most = _maximums(paragraph)
             tasks = most.get("TASKLIMIT", most.get("PROCLIMIT", "")).split()
-            minutes = re.match(r"[0-9.]+", most.get("RUNLIMIT", ""))
+            minutes = re.match(r"[0-9]{1,9}(?:\.[0-9]+)?(?![0-9.])", most.get("RUNLIMIT", ""))
             found.append(
                 QueueLimits(
                     name=paragraph.split(maxsplit=1)[0],
-                    cores=int(tasks[-1]) if tasks and tasks[-1].isdigit() else None,
-                    memory=mebibytes(re.sub(r"(?:\.0)? ?", "", most.get("MEMLIMIT", ""))),
+                    cores=whole(tasks[-1]) if tasks else None,
+                    memory=mebibytes(most.get("MEMLIMIT", "")),
                     runtime=int(float(minutes[0]) * 60) if minutes else None,
-                    open=status is not None and status.groups() == ("Open", "Active"),
+                    open=status.groups() == ("Open", "Active"),
                 )
             )
         if not found:
             raise Unanswered(f"bqueues printed no queues: {stdout[:200]!r}")
+        if names is not None and names != {limits.name for limits in found}:
+            raise Unanswered(f"bqueues -l and bqueues -w show other queues: {stdout[-200:]!r}")
         return found
 
     def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
@@ -184,6 +190,8 @@ class LSF(Scheduler):
         level = told.get("SECURE_JOB_INFO_LEVEL", "").strip()
         if level not in ("2", "3", "4") or "cluster" in told.get("ENABLE_JOB_INFO_BY_ADMIN_ROLE", "").split():
             return None
+        if not stdout.endswith("\n"):
+            raise Unanswered(f"what bparams printed is cut off: {stdout[-200:]!r}")
         role = "ENABLE_JOB_INFO_BY_ADMIN_ROLE=cluster"
         return (
             f"hides the jobs of others from the hub's account (SECURE_JOB_INFO_LEVEL={level})",
@@ -205,6 +213,21 @@ def _error(stdout: str, job_id: str) -> str:
     return str(found[0].get("ERROR", "")) if len(found) == 1 and str(found[0].get("JOBID")) == job_id else ""
 
 
+def _names(stdout: str) -> tuple[str, set[str] | None]:
+    """What stands before the table of ``bqueues -w``, and its queues; None where there is no table.
+
+    Raises:
+        Unanswered: what stands before the table is cut off.
+    """
+    heading = re.search(r"QUEUE_NAME +PRIO +STATUS .*", stdout)
+    if heading is None:
+        return stdout, None
+    before = stdout[: heading.start()]
+    if not before.endswith("\n"):
+        raise Unanswered(f"bqueues printed a queue that is not complete: {before[-200:]!r}")
+    return before, set(re.findall(r"^(\S+) +[0-9]+ +\w+:\w+(?: +[0-9-]+){8,} *\n", stdout, re.MULTILINE))
+
+
 def _maximums(paragraph: str) -> dict[str, str]:
     """The limits of a queue that are no defaults."""
     lines = re.sub(r"DEFAULT LIMITS:.*?(?=MAXIMUM LIMITS:|\n\n|\Z)", "", paragraph, flags=re.DOTALL).splitlines()
@@ -213,7 +236,7 @@ def _maximums(paragraph: str) -> dict[str, str]:
         names = heading.split()
         if not names or not all(re.fullmatch(r"[A-Z]+LIMIT", name) for name in names):
             continue
-        many = re.findall(r"[0-9.]+ (?:min|[KMGT]B?)(?: of \S+)?|[0-9.]+", values)
+        many = re.findall(r"[0-9.]+ (?:min|[KMGTPE]B?)(?: of \S+)?|[0-9.]+", values)
         if len(names) == 1:
             found[names[0]] = values.strip()
         elif len(names) == len(many):

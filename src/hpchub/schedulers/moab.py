@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hpchub.fields import seconds
 from hpchub.schedulers.answers import clock, mebibytes, moment, read_xml, unclock, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
-from hpchub.schedulers.pbs import EVERY_JOB, host, last_line, qsub_size
+from hpchub.schedulers.pbs import EVERY_JOB, QUEUE_TABLE, host, last_line, qsub_size, queue_table
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -96,6 +96,8 @@ class Moab(Scheduler):
     # mdiag does not show completed jobs, and checkjob does, for JOBCPURGETIME.
     find_command = ("checkjob",)
     limits_command = ("mdiag", "-c")
+    # Moab does not say which classes are closed. The queues of the Torque or PBS below it are its classes.
+    limits_more = (QUEUE_TABLE,)
     # Its programs may answer of a memory that is renewed every 30 seconds ("has been cached by the remote server"), and
     # say until then that there is no such job.
     propagation = 90.0
@@ -159,7 +161,8 @@ class Moab(Scheduler):
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
         """A line a class that begins with its name, and lines behind it with what it limits, as ``MAX.WCLIMIT=…``."""
-        _, heading, rest = stdout.partition("ClassID")
+        text, table = queue_table(stdout)
+        _, heading, rest = text.partition("ClassID")
         classes: dict[str, str] = {}
         name = ""
         for line in rest.splitlines()[1:]:
@@ -170,10 +173,15 @@ class Moab(Scheduler):
                 classes[name] += line
         if not heading:
             raise Unanswered(f"mdiag printed no classes: {stdout[:200]!r}")
+        is_open = {name: each for name, (kind, each) in (table or {}).items() if kind == "E"}
+        if lacking := is_open.keys() - {name[:15] for name in classes}:
+            raise Unanswered(f"mdiag shows no class {min(lacking)}, which is a queue: {stdout[:200]!r}")
         found = []
         for name, text in classes.items():
             # With a dot or PER it is a job's; what all jobs of a class may have at once goes by MAXPROC and the like.
             most = dict(re.findall(r"\bMAX\.?((?<=\.)[A-Z]+|PROCPER[A-Z]+)(?:\[[^\]]*\])?=(\S+)", text))
+            # Of a soft and a hard limit, as 16,32, the hard one.
+            most = {limit: value.rpartition(",")[2] for limit, value in most.items()}
             cores = [whole(most.get(limit, "")) for limit in ("PROC", "PROCPERJOB", "PROCPERNODE")]
             if name != "DEFAULT":
                 found.append(
@@ -182,6 +190,7 @@ class Moab(Scheduler):
                         cores=min((number for number in cores if number is not None), default=None),
                         memory=mebibytes(f"{most.get('MEM', '')}m"),
                         runtime=unclock(most.get("WCLIMIT", "")),
+                        open=is_open.get(name[:15], True),
                     )
                 )
         return found

@@ -93,6 +93,27 @@ def unknown_job(job_id: str, code: int, stderr: str) -> bool:
     return code != 0 and re.search(rf"Unknown Job Id(?: Error)? {number}(?![0-9\[])", stderr, re.IGNORECASE) is not None
 
 
+QUEUE_TABLE = ("qstat", "-Q")
+"""All queues once more: an answer that is cut off between two of them cannot be told from a whole one otherwise."""
+_TABLE = re.compile(r"Queue +Max +Tot +Ena +Str .*")
+
+
+def queue_table(stdout: str) -> tuple[str, dict[str, tuple[str, bool]] | None]:
+    """What stands before the table of ``qstat -Q``; and of its queues their kind's letter, and whether they are open.
+
+    Names have 15 characters, as many as some servers show. None where there is no table.
+
+    Raises:
+        Unanswered: the table, or what stands before it, is cut off.
+    """
+    heading = _TABLE.search(stdout)
+    before, lines = (stdout[: heading.start()], stdout[heading.end() :]) if heading else (stdout, "\n")
+    rows = [line.split() for line in lines.splitlines() if line.strip(" -")]
+    if not before.endswith("\n") or not lines.endswith("\n") or any(len(row) < 12 for row in rows):
+        raise Unanswered(f"the answer on the queues is cut off: {stdout[-200:]!r}")
+    return before, {row[0][:15]: (row[11][0], row[3] == row[4] == "yes") for row in rows} if heading else None
+
+
 SERVER_COMMANDS = (("qstat", "-B", "-f"), ("echo", "account = {account}"))
 """Whether others' jobs are hidden, and who sees them all the same; and whose eyes the hub has."""
 _SERVER = re.compile(r"^(?:Server: |account = ).*", re.MULTILINE | re.DOTALL)
@@ -111,7 +132,10 @@ def hidden(stdout: str) -> tuple[str, str] | None:
     if "server_state" not in server or server.get("query_other_jobs") == "True":
         return None
     seeing = f"{server.get('managers', '')},{server.get('operators', '')}".split(",")
-    if server.get("account") in [entry.partition("@")[0].strip() for entry in seeing]:
+    account = re.search(r"^account = (.*)$", stdout, re.MULTILINE)
+    if account is None:
+        raise Unanswered(f"what qstat printed of the server is cut off: {stdout[-200:]!r}")
+    if account[1] in [entry.partition("@")[0].strip() for entry in seeing]:
         return None
     right = 'qmgr -c "set server operators += hpchub@HOST"'
     return (

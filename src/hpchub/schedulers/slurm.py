@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hpchub.fields import seconds
+from hpchub.schedulers.answers import whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _PENDING = {
     "PENDING",
     "CONFIGURING",
+    "EXPEDITING",
     "REQUEUED",
     "REQUEUE_FED",
     "REQUEUE_HOLD",
@@ -33,10 +35,14 @@ _ENDED = {
     "NODE_FAIL",
     "OUT_OF_MEMORY",
     "PREEMPTED",
-    "REVOKED",
     "STAGE_OUT",
     "TIMEOUT",
 }
+# REVOKED is in none of them: so a cluster of a federation calls its own copy of a job that waits, runs or has run on
+# another (src/slurmctld/fed_mgr.c). It must not end what lives there, and it will never start. Where squeue shows the
+# other copy too, under the same id, that is the job; else nothing is known of it until this copy is forgotten, as any
+# job is some minutes after its end.
+_TRACE = "REVOKED"
 _MARK = re.compile(r"[0-9a-f]{16}")
 _STATES = (
     dict.fromkeys(_PENDING, JobState.PENDING)
@@ -142,6 +148,8 @@ class Slurm(Scheduler):
             if len(fields) != 8:
                 raise Unanswered(f"squeue printed a record that is not complete: {record[:200]!r}")
             number, word, reason, host, start, user, name, comment = (field.strip() for field in fields)
+            if word == _TRACE and number in jobs:
+                continue
             jobs[number] = Job(
                 id=number,
                 state=_STATES.get(word, JobState.UNKNOWN),
@@ -169,16 +177,18 @@ class Slurm(Scheduler):
         sizes: dict[str, list[tuple[int, int, int]]] = {}
         for line in stdout.splitlines():
             if line.startswith("node|"):
-                found = re.fullmatch(r"node\|([^|]+)\|([0-9]+)\|([0-9]+)\|([^|]*)", line.rstrip())
+                found = re.fullmatch(r"node\|([^|]+)\|([0-9]{1,9})\|([0-9]{1,18})\|([^|]*)", line.rstrip())
                 if found is None:
                     raise Unanswered(f"sinfo printed a line that is not complete: {line[:200]!r}")
                 if int(found[2]):  # a partition without nodes has a line of zeros
                     sizes.setdefault(found[1], []).append((int(found[2]), int(found[3]), _gpus(found[4])))
         config = dict(re.findall(r"^(\w+) *= (.*)$", stdout, flags=re.MULTILINE))
-        partitions = [
-            dict(re.findall(r"(\w+)=(\S*)", line)) for line in stdout.splitlines() if line.startswith("PartitionName=")
-        ]
-        if not partitions or any("MaxTime" not in partition for partition in partitions):
+        lines = [line for line in stdout.splitlines() if line.startswith("PartitionName=")]
+        partitions = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines]
+        names = {partition["PartitionName"] for partition in partitions}
+        # A line of sinfo's may stand in what is left of one of scontrol's, and be of a partition that is cut off.
+        is_whole = stdout.endswith("\n") and all("MaxTime" in partition for partition in partitions)
+        if not names or not is_whole or sizes.keys() - names or any("|" in line for line in lines):
             raise Unanswered("scontrol shows no partitions, or not all of them")
         if not sizes and any(partition.get("TotalNodes") != "0" for partition in partitions):
             raise Unanswered("sinfo shows no nodes")
@@ -228,18 +238,19 @@ def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[tuple
 
 def _number(word: str | None) -> int | None:
     """Of ``UNLIMITED``, 0 and what is not said: None."""
-    return int(word) or None if word and word.isdecimal() else None
+    return whole(word or "") or None
 
 
 def _gpus(gres: str) -> int:
     """``gpu:a100:2(S:0-1),gpu:v100:2,nic:1`` are 4."""
     items = (item.split(":") for item in re.sub(r"\([^)]*\)", "", gres).split(","))
-    return sum(int(words[-1]) if words[-1].isdecimal() else 1 for words in items if words[0] == "gpu")
+    counts = (whole(words[-1]) for words in items if words[0] == "gpu")
+    return sum(1 if count is None else count for count in counts)
 
 
 def _seconds(time: str) -> int | None:
     """``1-12:00:00`` or ``12:00:00``; None for ``UNLIMITED``."""
-    if not re.fullmatch(r"(?:[0-9]+-)?[0-9]+:[0-9]{2}:[0-9]{2}", time):
+    if not re.fullmatch(r"(?:[0-9]{1,9}-)?[0-9]{1,9}:[0-9]{2}:[0-9]{2}", time):
         if time in ("UNLIMITED", "INFINITE"):
             return None
         raise Unanswered(f"scontrol printed a MaxTime that is none: {time[:40]!r}")

@@ -19,6 +19,7 @@ from hpchub.schedulers.pbs import (
     EVERY_JOB,
     JOB_ID,
     PENDING,
+    QUEUE_TABLE,
     RUNNING,
     SERVER_COMMANDS,
     TAG,
@@ -27,6 +28,7 @@ from hpchub.schedulers.pbs import (
     last_line,
     plain,
     qsub_size,
+    queue_table,
     queues_only,
     tag,
     unknown_job,
@@ -83,7 +85,7 @@ class Torque(Scheduler):
     query_command = ("qstat", "-x")
     find_command = ("qstat", "-x")
     limits_command = ("qstat", "-Q", "-f")
-    limits_more = SERVER_COMMANDS
+    limits_more = (QUEUE_TABLE, *SERVER_COMMANDS)
     job_id_pattern = JOB_ID
 
     def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
@@ -137,10 +139,14 @@ class Torque(Scheduler):
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
         """A paragraph a queue, ``Queue: NAME`` and then ``    NAME = VALUE``; a job's most is in ``resources_max``."""
+        text, table = queue_table(queues_only(stdout))
         found = []
-        for paragraph in re.split(r"^Queue: ", queues_only(stdout), flags=re.MULTILINE)[1:]:
+        for paragraph in re.split(r"^Queue: ", text, flags=re.MULTILINE)[1:]:
             name, _, rest = paragraph.partition("\n")
             told = dict(re.findall(r"^ +([\w.]+) = (.*?) *$", rest, flags=re.MULTILINE))
+            is_whole = all(re.fullmatch(r" +[\w.]+ = .*|\t.*|", line) for line in rest.splitlines())
+            if not is_whole or not {told.get("enabled"), told.get("started")} <= {"True", "False"}:
+                raise Unanswered(f"qstat printed a queue that is not complete: {paragraph[-200:]!r}")
             ppn = re.search(r"ppn=([0-9]+)", told.get("resources_max.nodes", ""))
             found.append(
                 QueueLimits(
@@ -153,6 +159,8 @@ class Torque(Scheduler):
             )
         if not found:
             raise Unanswered(f"qstat printed no queues: {stdout[:200]!r}")
+        if table is not None and table.keys() != {limits.name[:15] for limits in found}:
+            raise Unanswered(f"qstat -Q -f and qstat -Q show other queues: {stdout[-200:]!r}")
         return found
 
     def parse_privacy(self, stdout: str) -> tuple[str, str] | None:

@@ -1,4 +1,4 @@
-"""IBM Spectrum LSF 10.1 (Command Reference: bsub, bjobs, bkill and its like, bqueues, bhosts, bparams).
+"""IBM Spectrum LSF 10.1 (Command Reference: bsub, bjobs, bkill and its like, bqueues, bhosts, bparams, lsid).
 
 All errors end with exit code 255. ``bjobs`` shows unfinished jobs of the user who asks unless ``-a`` and ``-u all`` say
 otherwise; finished ones are kept for CLEAN_PERIOD. ``-json`` goes with ``-o`` and not with ``-noheader``; in JSON
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FAILED = 255
+RELEASE = """\
+IBM Spectrum LSF Standard 10.1.0.0, Jul 08 2016
+Copyright International Business Machines Corp. 1992, 2016.
+US Government Users Restricted Rights - Use, duplication or disclosure restricted by GSA ADP Schedule Contract with IBM Corp.
+
+"""  # noqa: E501
 
 # Options of bsub: those without a value, and those with one. All that matters here; others are refused.
 FLAGS = {"-H", "-x", "-r", "-rn", "-N", "-B", "-I", "-K", "-ul", "-ti", "-U!", "-hl"}
@@ -725,7 +731,25 @@ def bparams(cluster: Cluster, arguments: list[str]) -> int:
     return 0
 
 
-COMMANDS = {
+def lsid(cluster: Cluster, arguments: list[str]) -> int:
+    """``lsid``: the release, the cluster and its master host."""
+    print(f"{RELEASE}My cluster name is {cluster.server}\nMy master name is {cluster.config['server']}")
+    return 0
+
+
+def _versioned(command: Callable[[Cluster, list[str]], int]) -> Callable[[Cluster, list[str]], int]:
+    """A program that says its release, on standard error."""
+
+    def run(cluster: Cluster, arguments: list[str]) -> int:
+        if arguments[:1] == ["-V"]:
+            sys.stderr.write(RELEASE)
+            return 0
+        return command(cluster, arguments)
+
+    return run
+
+
+_PROGRAMS: dict[str, Callable[[Cluster, list[str]], int]] = {
     "bsub": bsub,
     "bjobs": bjobs,
     "bkill": _act("bkill", "delete", "terminated"),
@@ -735,4 +759,6 @@ COMMANDS = {
     "bqueues": bqueues,
     "bhosts": bhosts,
     "bparams": bparams,
+    "lsid": lsid,
 }
+COMMANDS = {name: _versioned(command) for name, command in _PROGRAMS.items()}

@@ -161,11 +161,13 @@ class Server:
         """Do it to one job; return whether its state allows it."""
         state = job["state"]
         if what == "delete":
-            job["deleted_by"] = who
+            job.update(deleted_by=who, requeue=False)
             if state in ("Q", "H"):
                 self.finish(job, 271, "deleted")
             elif state != "E":
                 self.kill(job, "deleted")
+            elif job["killed"] == "requeued":
+                job["killed"] = "deleted"
         elif what == "hold" and state == "Q":
             self.change(job, "H")
             job["hold"] = "u"

@@ -1,4 +1,4 @@
-"""Torque 6.1 (Administrator Guide, appendix A: qsub, qstat, qdel, qhold, qrls, qrerun; appendix D: error codes).
+"""Torque 6.1 (Administrator Guide, appendix A: qsub, qstat, qdel, qhold, qrls, qrerun, pbsnodes; D: error codes).
 
 As with PBS the exit code is the last byte of the error's number, but the numbers differ from PBS's: 172 for an unknown
 queue, 190 for a limit, 170 for a job in the wrong state. ``qstat -x`` prints XML with the times in seconds of the
@@ -19,8 +19,8 @@ from lab_emulator.environment import full_id
 if TYPE_CHECKING:
     from lab_emulator.client import Cluster
 
-UNKNOWN_JOB, DENIED, BAD_STATE, UNKNOWN_QUEUE, CLOSED, BAD_USER, LIMIT = (
-    15001, 15007, 15018, 15020, 15023, 15025, 15038,
+UNKNOWN_JOB, DENIED, BAD_STATE, UNKNOWN_QUEUE, CLOSED, BAD_USER, LIMIT, UNKNOWN_NODE = (
+    15001, 15007, 15018, 15020, 15023, 15025, 15038, 15062,
 )  # fmt: skip
 
 RESOURCES = {
@@ -50,6 +50,7 @@ usage: qstat [-f [-1]] [-W site_specific] [-x] [ job_identifier... | destination
        qstat -B [-f [-1]] [-W site_specific] [ server_name... ]
        qstat -t [-f [-1]] [-W site_specific] [ job_identifier... | destination... ]
 """
+VERSION = "6.1.2"
 DATES = ("ctime", "etime", "mtime", "qtime", "start_time", "comp_time")
 
 
@@ -66,6 +67,18 @@ def refused(program: str, server: str) -> tuple[str, int]:
 def error(program: str) -> str:
     """An error that comes with exit code 0."""
     return f"{program}: End of File\n"
+
+
+def versioned(command: Any) -> Any:
+    """A program that says its version."""
+
+    def run(cluster: Cluster, arguments: list[str]) -> int:
+        if arguments[:1] == ["--version"]:
+            sys.stderr.write(f"Version: {VERSION}\nCommit: {'0' * 40}\n")
+            return 0
+        return int(command(cluster, arguments))
+
+    return run
 
 
 def resources(cluster: Cluster) -> set[str]:
@@ -325,9 +338,47 @@ def _act(program: str, what: str, letters: str, usage: str) -> Any:
     return command
 
 
+def pbsnodes(cluster: Cluster, arguments: list[str]) -> int:
+    """``pbsnodes [-a] [-x] [NODE…]``: an empty line behind each node, or XML in one line."""
+    try:
+        options, wanted = directives.parse(arguments, "ax")
+    except Usage as found:
+        sys.stderr.write(f"pbsnodes: {found}\nusage:\tpbsnodes [-{{a|x}}] [-s server] [node ... node]\n")
+        return 1
+    status = cluster.status()
+    if unknown := [name for name in wanted if name not in status["nodes"]]:
+        return pbs.fail("pbsnodes", f"Unknown node  MSG=cannot locate specified node {unknown[0]}", UNKNOWN_NODE)
+    shown = {name: _node(status["nodes"][name]) for name in wanted or status["nodes"]}
+    if "-x" in dict(options):
+        print("<Data>" + "".join(_node_xml({"name": name, **found}) for name, found in shown.items()) + "</Data>")
+        return 0
+    for name, found in shown.items():
+        print(name)
+        for key, value in found.items():
+            print(f"     {key} = {value}")
+        print()
+    return 0
+
+
+def _node(node: dict[str, Any]) -> dict[str, Any]:
+    is_full = node["used"]["cores"] >= node["cores"]
+    return {
+        "state": ("job-exclusive" if is_full else "free") if node["up"] else "down", "power_state": "Running",
+        "np": node["cores"], **({"properties": ",".join(node["features"])} if node.get("features") else {}),
+        "ntype": "cluster",
+        "status": f"opsys=linux,ncpus={node['cores']},physmem={node['memory'] * 1024}kb,version={VERSION}",
+        "mom_service_port": 15002, "mom_manager_port": 15003, "gpus": node.get("gpus", 0),
+    }  # fmt: skip
+
+
+def _node_xml(found: dict[str, Any]) -> str:
+    return "<Node>" + "".join(f"<{key}>{escape(str(value))}</{key}>" for key, value in found.items()) + "</Node>"
+
+
 COMMANDS = {
-    "qsub": qsub_command,
-    "qstat": qstat_command,
+    "qsub": versioned(qsub_command),
+    "qstat": versioned(qstat_command),
+    "pbsnodes": versioned(pbsnodes),
     "qdel": _act("qdel", "delete", "abm:pW:t:", "qdel [{ -a | -c | -p | -t | -W delay | -m message}] [<JOBID>[<JOBID>] | 'all' | 'ALL']..."),  # noqa: E501
     "qhold": _act("qhold", "hold", "h:t:", "qhold [-h hold_list] [-t array_range] job_identifier..."),
     "qrls": _act("qrls", "release", "h:t:", "qrls [-h hold_list] [-t array_range] job_identifier..."),
