@@ -437,7 +437,8 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
                 return
             if status == JobStatus.NOTFOUND:
                 raise self._ended()
-            if status == JobStatus.PENDING and self.submitted and self._waited_too_long():
+            # A job of which the scheduler says something strange waits too; in silence nothing is given up.
+            if self._job and not self._silence and self.submitted and self._waited_too_long():
                 raise StartError(
                     f"Your job {self.job_id} still waits in the queue {self.profile['queue']} of"
                     f" {self.cluster['name']} after {self._profile.max_wait}, and was given up."

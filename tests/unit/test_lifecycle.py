@@ -393,7 +393,8 @@ def test_what_was_saved_and_is_not_well_formed_stops_no_hub(shared: Runtime, sta
     assert spawner.session == ""
 
 
-async def test_a_wait_in_the_queue_has_its_profiles_limit(shared: Runtime, cluster: Cluster) -> None:
+@pytest.mark.parametrize("state", [JobState.PENDING, JobState.UNKNOWN])
+async def test_a_wait_in_the_queue_has_its_profiles_limit(shared: Runtime, cluster: Cluster, state: JobState) -> None:
     """Counted from the submission, whichever process of the hub looks on; in silence nothing is given up."""
     spawner = make({"submitted": time.time() - 7 * 24 * 3600 - 1})
     cluster.away = True
@@ -401,7 +402,7 @@ async def test_a_wait_in_the_queue_has_its_profiles_limit(shared: Runtime, clust
     await asyncio.sleep(0.05)
     assert not waiting.done()
     assert "does not answer at the moment" in spawner.child_spawner._message
-    cluster.away, cluster.jobs = False, [job(JobState.PENDING)]
+    cluster.away, cluster.jobs = False, [job(state)]
     with pytest.raises(StartError, match="after 7-00:00:00, and was given up"):
         await waiting
 
