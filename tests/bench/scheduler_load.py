@@ -119,7 +119,7 @@ async def measure(ground: Ground, name: str, sessions: int, arguments: argparse.
         result["idle_processes_per_minute"] = idle["processes"]
         result["hub_cpu_seconds_per_minute"] = (stack.processor() - processor) * 60 / arguments.idle
         result["hub_memory_mb"] = stack.memory()
-        result["hub_memory_per_session_mb"] = (result["hub_memory_mb"] - empty) / max(1, started)
+        result["hub_memory_per_session_mb"] = (result["hub_memory_mb"] - empty) / started if started else None
         launches = [await launch(stack, sessions + 1 + n) for n in range(LAUNCHES)]
         usable = [seconds for seconds in launches if seconds is not None]
         result["usable_seconds"] = statistics.median(usable) if usable else None

@@ -29,7 +29,7 @@ def svg(result: list[dict[str, Any]]) -> str:
 
 def panel(result: list[dict[str, Any]], name: str, title: str) -> str:
     """The bars of one figure."""
-    values = [max(float(each[name]), 1e-3) for each in result]
+    values = [max(float(each[name] or 0), 1e-3) for each in result]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)) + 0.01)
     tall = HEIGHT - BOTTOM - 34
 
@@ -48,7 +48,8 @@ def panel(result: list[dict[str, Any]], name: str, title: str) -> str:
         colour = COLOURS[each["stack"]]
         parts.append(f'<rect x="{x:.1f}" y="{y:.1f}" width="{step - 8:.1f}" height="{height:.1f}" fill="{colour}"/>')
         middle = x + (step - 8) / 2
-        parts.append(f'<text x="{middle:.1f}" y="{y - 3:.1f}" text-anchor="middle">{float(each[name]):.3g}</text>')
+        words = "none" if each[name] is None else f"{float(each[name]):.3g}"
+        parts.append(f'<text x="{middle:.1f}" y="{y - 3:.1f}" text-anchor="middle">{words}</text>')
         for line, word in enumerate((each["stack"], str(each["sessions"]))):
             y = HEIGHT - BOTTOM + 14 + 13 * line
             parts.append(f'<text x="{middle:.1f}" y="{y}" text-anchor="middle">{word}</text>')
