@@ -99,12 +99,11 @@ class Gate(ABC):
     async def _request(self, action: str, fields: dict[str, Any]) -> Answer:
         text = json.dumps({"action": action, **fields}).encode()
         try:
-            output = await asyncio.wait_for(self._exchange(text), self.timeout)
+            answer = await asyncio.wait_for(self._exchange(text), self.timeout)
         except TimeoutError:
             raise Unanswered(f"the submit host of {self.cluster} took more than {self.timeout:g} seconds") from None
         except OSError as error:
             raise Unanswered(f"the submit host of {self.cluster} is not reached: {error}") from None
-        answer = self._read(output)
         self._answered = time.monotonic()
         return answer
 
@@ -120,8 +119,13 @@ class Gate(ABC):
             raise Unanswered(f"the gate of {self.cluster} gave no answer but {output[:200]!r}") from None
 
     @abstractmethod
-    async def _exchange(self, request: bytes) -> bytes:
-        """Carry the request there and the answer back; OSError when there is no way."""
+    async def _exchange(self, request: bytes) -> Answer:
+        """Carry the request there and the answer back.
+
+        Raises:
+            OSError: there is no way.
+            Unanswered: what came back is no answer.
+        """
 
     async def query(self) -> str:
         """The bulk query's output.
@@ -165,12 +169,12 @@ class LocalGate(Gate):
         super().__init__(cluster)
         self._socket = socket
 
-    async def _exchange(self, request: bytes) -> bytes:
+    async def _exchange(self, request: bytes) -> Answer:
         reader, writer = await asyncio.open_unix_connection(self._socket, limit=ANSWER_LIMIT)
         try:
             writer.write(request)
             writer.write_eof()
-            return await reader.read()
+            return self._read(await reader.read())
         finally:
             writer.close()
 
@@ -210,14 +214,14 @@ class SSHGate(Gate):
         pairs = [item for name, value in options.items() for item in ("-o", f"{name}={value}")]
         self._command = ["ssh", "-F", "none", "-T", *pairs, "-l", user, "--"]
 
-    async def _exchange(self, request: bytes) -> bytes:
+    async def _exchange(self, request: bytes) -> Answer:
         errors = []
         for host in list(self._hosts):
             try:
-                output = await self._ask(host, request)
-                if (answer := self._read(output)).exit in NOT_RUN:
+                answer = self._read(await self._ask(host, request))
+                if answer.exit in NOT_RUN:
                     self._leave(host, answer)
-                return output
+                return answer
             except ConnectionRefusedError as error:
                 # Nothing was asked there, so another may be asked: never may one request be served twice.
                 errors.append(f"{host}: {error}")

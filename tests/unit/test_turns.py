@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpchub import handlers, turns
-from hpchub.gates import AT_ONCE, Gate
+from hpchub.gates import AT_ONCE, Answer, Gate
 from hpchub.schedulers import Unanswered
 from hpchub.turns import Turns
 
@@ -84,17 +84,20 @@ async def test_a_request_that_starts_something_takes_a_turn(
     assert seen == ["turn"] * taken + ["prepared"]
 
 
+DONE = Answer(ok=True, exit=0, stdout="", stderr="", command=["x"], error="")
+
+
 class Counting(Gate):
     """Counts the requests that it has at once."""
 
     now = most = 0
 
-    async def _exchange(self, request: bytes) -> bytes:
+    async def _exchange(self, request: bytes) -> Answer:
         self.now += 1
         self.most = max(self.most, self.now)
         await asyncio.sleep(0.01)
         self.now -= 1
-        return b'{"ok": true, "exit": 0, "stdout": "", "stderr": "", "command": ["x"], "error": ""}'
+        return DONE
 
 
 async def test_a_gate_is_asked_for_a_few_jobs_at_a_time() -> None:
@@ -106,9 +109,9 @@ async def test_a_gate_is_asked_for_a_few_jobs_at_a_time() -> None:
 
 async def test_a_gate_that_answers_nobody_is_not_waited_for() -> None:
     class Silent(Counting):
-        async def _exchange(self, request: bytes) -> bytes:
+        async def _exchange(self, request: bytes) -> Answer:
             await asyncio.sleep(60)
-            return b""
+            return DONE
 
     gate = Silent("demo", timeout=0.05)
     asked: list[Any] = [gate.request("submit", session="a" * 16) for _ in range(20)]
