@@ -8,8 +8,12 @@ import json
 import os
 import re
 import socket
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config.json"
@@ -130,3 +134,15 @@ def owner(job: Job) -> str:
 def allocated(job: Job) -> list[str]:
     """The hosts on which a job has its cores, the first of them running its script."""
     return [str(host) for host in job["hosts"]]
+
+
+def versioned(command: Callable[[Any, list[str]], int], option: str, release: str) -> Callable[[Any, list[str]], int]:
+    """A program that says its release on standard error, by an option of its own."""
+
+    def run(cluster: Any, arguments: list[str]) -> int:
+        if arguments[:1] == [option]:
+            sys.stderr.write(release)
+            return 0
+        return command(cluster, arguments)
+
+    return run

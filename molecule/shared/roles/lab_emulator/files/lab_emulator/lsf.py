@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab_emulator import directives
 from lab_emulator.client import Cluster, new_job
-from lab_emulator.common import HOUR, MINUTE, Job, Usage, mebibytes
+from lab_emulator.common import HOUR, MINUTE, Job, Usage, mebibytes, versioned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -737,18 +737,6 @@ def lsid(cluster: Cluster, arguments: list[str]) -> int:
     return 0
 
 
-def _versioned(command: Callable[[Cluster, list[str]], int]) -> Callable[[Cluster, list[str]], int]:
-    """A program that says its release, on standard error."""
-
-    def run(cluster: Cluster, arguments: list[str]) -> int:
-        if arguments[:1] == ["-V"]:
-            sys.stderr.write(RELEASE)
-            return 0
-        return command(cluster, arguments)
-
-    return run
-
-
 _PROGRAMS: dict[str, Callable[[Cluster, list[str]], int]] = {
     "bsub": bsub,
     "bjobs": bjobs,
@@ -761,4 +749,4 @@ _PROGRAMS: dict[str, Callable[[Cluster, list[str]], int]] = {
     "bparams": bparams,
     "lsid": lsid,
 }
-COMMANDS = {name: _versioned(command) for name, command in _PROGRAMS.items()}
+COMMANDS = {name: versioned(command, "-V", RELEASE) for name, command in _PROGRAMS.items()}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
 from lab_emulator import directives, pbs, qsub
-from lab_emulator.common import Job, Usage, clock, owner
+from lab_emulator.common import Job, Usage, clock, owner, versioned
 from lab_emulator.environment import full_id
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ usage: qstat [-f [-1]] [-W site_specific] [-x] [ job_identifier... | destination
        qstat -t [-f [-1]] [-W site_specific] [ job_identifier... | destination... ]
 """
 VERSION = "6.1.2"
+RELEASE = f"Version: {VERSION}\nCommit: {'0' * 40}\n"
 DATES = ("ctime", "etime", "mtime", "qtime", "start_time", "comp_time")
 
 
@@ -67,18 +68,6 @@ def refused(program: str, server: str) -> tuple[str, int]:
 def error(program: str) -> str:
     """An error that comes with exit code 0."""
     return f"{program}: End of File\n"
-
-
-def versioned(command: Any) -> Any:
-    """A program that says its version."""
-
-    def run(cluster: Cluster, arguments: list[str]) -> int:
-        if arguments[:1] == ["--version"]:
-            sys.stderr.write(f"Version: {VERSION}\nCommit: {'0' * 40}\n")
-            return 0
-        return int(command(cluster, arguments))
-
-    return run
 
 
 def resources(cluster: Cluster) -> set[str]:
@@ -375,10 +364,9 @@ def _node_xml(found: dict[str, Any]) -> str:
     return "<Node>" + "".join(f"<{key}>{escape(str(value))}</{key}>" for key, value in found.items()) + "</Node>"
 
 
+_VERSIONED = {"qsub": qsub_command, "qstat": qstat_command, "pbsnodes": pbsnodes}
 COMMANDS = {
-    "qsub": versioned(qsub_command),
-    "qstat": versioned(qstat_command),
-    "pbsnodes": versioned(pbsnodes),
+    **{name: versioned(command, "--version", RELEASE) for name, command in _VERSIONED.items()},
     "qdel": _act("qdel", "delete", "abm:pW:t:", "qdel [{ -a | -c | -p | -t | -W delay | -m message}] [<JOBID>[<JOBID>] | 'all' | 'ALL']..."),  # noqa: E501
     "qhold": _act("qhold", "hold", "h:t:", "qhold [-h hold_list] [-t array_range] job_identifier..."),
     "qrls": _act("qrls", "release", "h:t:", "qrls [-h hold_list] [-t array_range] job_identifier..."),
