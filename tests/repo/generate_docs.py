@@ -231,9 +231,8 @@ def kernels(field: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
     table = entry("PythonKernel", definitions)[2:]
     lines = [field["description"], "", "Every kernel has these keys:", ""]
     lines += table[:2] + [line for line in table[2:] if line.split("`")[1] in common]
-    lines.append(
-        f"| `kind` | {', '.join(f'`{kind}`' for kind in kinds)} | **required** | The type of the kernel. See below for its other keys. |"
-    )
+    choices = ", ".join(f"`{kind}`" for kind in kinds)
+    lines.append(f"| `kind` | {choices} | **required** | The type of the kernel. See below for its other keys. |")
     for kind, name in kinds.items():
         own = entry(name, definitions)
         own = own[:4] + [line for line in own[4:] if line.split("`")[1] not in (*common, "kind")]
