@@ -5,7 +5,7 @@ import random
 import time
 from urllib.parse import urlsplit
 
-from lab.door import Visitor
+from lab.web_client import Visitor
 
 from .lab import eventually
 
