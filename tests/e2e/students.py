@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from lab.door import Visitor
+from lab.web_client import Visitor
 
 from .lab import eventually
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from lab.door import Visitor as Client
+from lab.web_client import Visitor as Client
 
 from .pages import JupyterLab
 from .site import Site
