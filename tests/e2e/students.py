@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor
 
-    from lab.door import Answer
+    from lab.web_client import Answer
 
     from .lab import Lab
 
