@@ -25,8 +25,8 @@ Each row is an attack by a hostile insider: a program on the Internet, an ordina
 the login node or in a batch job. The attacks were tried on two services in the same lab, with the same versions of all
 software:
 
-- **stock**: JupyterHub, `jhub_remote_user_authenticator`, wrapspawner and batchspawner on the login node. They are set up
-  as their own documentation shows, behind Apache as JupyterHub's documentation shows (`tests/bench/stock`).
+- **stock**: JupyterHub, `jhub_remote_user_authenticator`, wrapspawner and batchspawner on the login node, set up as
+  their own documentation shows, behind Apache as JupyterHub's documentation shows (`tests/bench/stock`).
 - **hpchub**: the service that the playbooks deploy.
 
 *Closed* means that the attack failed. *Open* means that it worked; the text states what the test observed. *Not shown

@@ -38,7 +38,7 @@ class StockService(Target):
     @classmethod
     @contextmanager
     def set_up(cls, lab: Lab) -> Iterator[Self]:
-        with Stock(lab, lab.profiles(), "alice", door=True) as stock:
+        with Stock(lab, lab.profiles(), "alice", web_server=True) as stock:
             yield cls(lab, stock)
 
     def _sign_in(self, name: str) -> Person:

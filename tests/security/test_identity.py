@@ -58,7 +58,7 @@ def test_hub_refuses_a_user_without_permission(target: Target) -> None:
 
 @pytest.mark.hazard("H5")
 def test_tcp_ports_accept_no_forged_identity(target: Target) -> None:
-    """A TCP client claims to be another user to a port of the hub host: from a job, the login node, the host, outside"""
+    """A TCP client of the hub host claims to be another user: from a job, the login node, the hub host, outside"""
     steps = []
     address = target.lab.addresses[target.lab.host(target.hub)]
     for port in target.ports():

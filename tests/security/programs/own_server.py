@@ -24,7 +24,6 @@ link.onclick = () => {
     try {
       const data = tab.jhdata;
       if (!data?.xsrf_token) return;
-
       clearInterval(timer);
       // The hub's own page sends this request, so its origin is the hub.
       const answer = await tab.eval(`fetch("/hub/api/users/${data.user}/tokens", {
