@@ -349,7 +349,7 @@ def _run_ansible(
     path: Path, host: str, module: str, arguments: dict[str, Any], vault_password_file: str | None
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """Run a module of ours on a host of an inventory; the run, and the answer, which is empty where there is none."""
-    plugins = Path(__file__).parent / "plugins"
+    plugins = Path(__file__).parents[2] / "plugins"
     command = [
         _ansible(),
         f"--inventory={path}",

@@ -142,21 +142,26 @@ def summary(path: Path) -> str:
 
 
 def modules(package: Path) -> list[Path]:
-    """Return the modules of a package that a reader needs to know, without its sub-packages."""
+    """Return the modules of a package, without its sub-packages."""
     return [path for path in sorted(package.glob("*.py")) if not path.stem.startswith("__")]
+
+
+_PLUGINS = {
+    "action": "Ansible's action plugins: thin interfaces to the package",
+    "filter": "Ansible's filter plugins: thin interfaces to the package",
+    "modules": "Ansible modules, which run on the hosts",
+}
 
 
 def module_table() -> str:
     """Return the table of the modules of ``src/hpchub`` and of Ansible's plugins in ``plugins``."""
     lines = ["| file | contents |", "| --- | --- |"]
-    roots = [path for path in (ROOT / "src" / "hpchub", ROOT / "plugins") if path.is_dir()]
-    for root in roots:
-        packages = sorted({root, *(path for path in root.rglob("*") if modules(path))})
-        for package in packages:
-            name = package.relative_to(ROOT)
+    for root in (ROOT / "src" / "hpchub", ROOT / "plugins"):
+        for package in sorted(path for path in (root, *root.rglob("*")) if modules(path)):
             about = summary(package / "__init__.py") if (package / "__init__.py").exists() else ""
-            lines.append(f"| **`{name}/`** | {cell(f'**{about}**' if about else '')} |")
-            lines += [f"| `{path.relative_to(root.parent)}` | {cell(summary(path))} |" for path in modules(package)]
+            about = about or _PLUGINS.get(package.name, "")
+            lines.append(f"| **`{package.relative_to(ROOT)}/`** | {cell(f'**{about}**')} |")
+            lines += [f"| `{path.name}` | {cell(summary(path))} |" for path in modules(package)]
     return "\n".join(lines)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.hpchub.hpchub.plugins.modules import hpchub_ask
 
 from hpchub import ask, live
 from hpchub.live import Told, compare, draft, read, to_yaml
 from hpchub.model import Site
-from hpchub.plugins.modules import hpchub_ask
 from hpchub.profiles import ProfileList, profile_list
 from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, Unanswered, gate_config
 
