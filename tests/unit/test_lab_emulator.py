@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hpchub.live import read
+from hpchub.clusters.limits import read
 from hpchub.schedulers import SCHEDULERS
 
 FILES = Path(__file__).resolve().parents[2] / "molecule/shared/roles/lab_emulator/files"
