@@ -10,9 +10,9 @@ import stat
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.hpchub.hpchub.plugins.modules import hpchub_authority
 
 from hpchub.hub.certificates import Authority, server_name
-from hpchub.plugins.modules import hpchub_authority
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.hpchub.hpchub.plugins.modules import hpchub_ask
 
 from hpchub.cli import check_clusters as ask
 from hpchub.clusters import limits as live
@@ -18,7 +19,6 @@ from hpchub.clusters.limits import Told, compare, draft, read, to_yaml
 from hpchub.deploy.role_arguments import gate_config
 from hpchub.model.profile_list import ProfileList, profile_list
 from hpchub.model.site import Site
-from hpchub.plugins.modules import hpchub_ask
 from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, Unanswered
 
 SLURM = SCHEDULERS["slurm"]

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.hpchub.hpchub.plugins.filter import tree
 
 ROLE = Path(__file__).parents[2] / "roles" / "python_environment"
 DAY = 86400
@@ -24,7 +25,6 @@ def load(path):
     return module
 
 
-tree = load(ROLE / "filter_plugins" / "tree.py")
 prune = load(ROLE / "files" / "prune.py")
 
 

@@ -353,7 +353,7 @@ def _run_ansible(
     path: Path, host: str, module: str, arguments: dict[str, Any], vault_password_file: str | None
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """Run a module of ours on a host of an inventory; the run, and the answer, which is empty where there is none."""
-    plugins = Path(__file__).parents[1] / "plugins"
+    plugins = Path(__file__).parents[3] / "plugins"
     command = [
         _ansible(),
         f"--inventory={path}",

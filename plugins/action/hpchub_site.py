@@ -20,7 +20,7 @@ from typing import Any
 from ansible.errors import AnsibleError, AnsibleValueOmittedError
 from ansible.plugins.action import ActionBase
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 try:
     from hpchub import schedulers  # noqa: F401  (for the filters)
     from hpchub.deploy.inventory_files import duplicate_keys, misspelt_arguments, uncovered_names
@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     raise AnsibleError(f"the Python of Ansible lacks {error.name}: {sys.executable} -m pip install pydantic") from None
 
-ROLES = Path(__file__).resolve().parents[4] / "roles"
+ROLES = Path(__file__).resolve().parents[2] / "roles"
 """Of the checkout; an installed package has none beside it."""
 _OMITTED = object()
 

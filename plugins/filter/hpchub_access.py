@@ -11,7 +11,7 @@ from ansible.errors import AnsibleFilterError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 try:
     from hpchub.deploy import role_arguments as access
     from hpchub.model.site import Site, plain

@@ -13,7 +13,7 @@ from ansible.errors import AnsibleFilterError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 try:
     from hpchub.messages import listing, show
     from hpchub.model import kernels
