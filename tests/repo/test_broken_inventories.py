@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpchub.model import Site, SiteError
+from hpchub.model.problems import SiteError
+from hpchub.model.site import Site
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "inventories" / "demo"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpchub.model import VARIABLES
+from hpchub.model.site import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORIES = sorted(path.name for path in (ROOT / "inventories").iterdir() if path.is_dir())
