@@ -13,9 +13,18 @@ from e2e.lab import eventually
 
 from lab.door import unverified
 
-from .target import wait
+from .target import Unusable, wait
 
 WEBSOCKETS = 200  # the web server's packages come with room for 150
+
+
+def is_open(connection):
+    """Return whether the other side has not closed a TLS connection on which it sends nothing."""
+    connection.settimeout(0.01)
+    try:
+        return connection.recv(1) != b""
+    except TimeoutError:
+        return True
 
 
 @pytest.mark.hazard("A4")
@@ -45,6 +54,7 @@ def test_many_websockets(target, alice):
     where = urlsplit(target.url)
     cookies = "; ".join(f"{name}={value}" for name, value in person.jar.items())
     head = "".join(f"{name}: {value}\r\n" for name, value in person.always)
+    held = []
     with contextlib.ExitStack() as stack:
         for number in range(WEBSOCKETS):
             key = base64.b64encode(os.urandom(16)).decode()
@@ -55,15 +65,15 @@ def test_many_websockets(target, alice):
             )
             try:
                 plain = socket.create_connection((target.addresses[where.hostname], where.port), timeout=10)
-                held = stack.enter_context(unverified().wrap_socket(plain, server_hostname=where.hostname))
-                held.sendall(request.encode())
-                answer = held.recv(4096)
+                held.append(stack.enter_context(unverified().wrap_socket(plain, server_hostname=where.hostname)))
+                held[-1].sendall(request.encode())
+                answer = held[-1].recv(4096)
             except OSError:
                 raise AssertionError(f"after {number // 10 * 10} websockets the site does not answer") from None
             assert answer.startswith(b"HTTP/1.1 101"), answer[:300]
-        began = time.monotonic()
+        # The client gives up after 30 seconds; a web server without a free worker does not answer at all.
         assert target.person().ask("/hub/login").status in {302, 401}
-        assert time.monotonic() - began < 5
+        assert all(is_open(websocket) for websocket in held), "the site closes websockets"
 
 
 @pytest.mark.hazard("R6")
@@ -126,17 +136,21 @@ def test_a_profile_goes_away(target, alice):
 def test_a_job_is_requeued(target, alice):
     """The scheduler, or the user, has the job start again on another port"""
     said = target.run("login1", "alice", ["scontrol", "requeue", alice.job.id])
-    if "disabled" in said or "not permitted" in said.lower() or "error" in said.lower():
-        assert target.lives(alice), "the requeue is refused, and the session is gone"
-        return
-    target.run("login1", "root", ["scontrol", "update", f"jobid={alice.job.id}", "starttime=now"])
+    if "Requested operation is presently disabled" in said:
+        # The job is submitted with --no-requeue: the same job and the same server go on.
+        (job,) = target.lab.jobs("alice")
+        assert (job.id, job.state) == (alice.job.id, "RUNNING"), "the requeue is refused, and the job is gone"
+        assert target.running("alice").pid == alice.pid, "the requeue is refused, and the server started again"
+    else:
+        if said.strip():
+            raise Unusable(f"scontrol requeue neither works nor says that requeueing is disabled: {said}")
 
-    def again():
-        target.run("login1", "root", ["scontrol", "update", f"jobid={alice.job.id}", "starttime=now"])
-        jobs = target.lab.jobs("alice")
-        return jobs and jobs[0].state == "RUNNING" and target.running("alice").pid != alice.pid
+        def again():
+            target.run("login1", "root", ["scontrol", "update", f"jobid={alice.job.id}", "starttime=now"])
+            jobs = target.lab.jobs("alice")
+            return jobs and jobs[0].state == "RUNNING" and target.running("alice").pid != alice.pid
 
-    wait("the job runs again", again, timeout=180)
+        wait("the job runs again", again, timeout=180)
     deadline = time.monotonic() + 40
     while not target.lives(alice) and time.monotonic() < deadline:
         time.sleep(1)
