@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from hpchub.model import Site, SiteError
+from hpchub.model.problems import SiteError
+from hpchub.model.site import Site
 
 if TYPE_CHECKING:
     import subprocess

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from hpchub.model import VARIABLES
+from hpchub.model.site import VARIABLES
 
 if TYPE_CHECKING:
     from repo.conftest import Ansible

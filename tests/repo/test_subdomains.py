@@ -13,9 +13,10 @@ import pytest
 import yaml
 from jupyterhub.utils import subdomain_hook_idna
 
-from hpchub.authenticator import ACCOUNT_NAME
-from hpchub.inventory import uncovered_names
-from hpchub.model import Service, Site, Tls
+from hpchub.deploy.inventory_files import uncovered_names
+from hpchub.hub.authenticator import ACCOUNT_NAME
+from hpchub.model.entries import Service, Tls
+from hpchub.model.site import Site
 from lab.certificates import make_certificates
 
 if TYPE_CHECKING:
