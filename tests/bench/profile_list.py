@@ -6,8 +6,9 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
-from hpchub.model import Site
 from hpchub.profiles import parse_profile_list, profile_list, to_json
+
+from hpchub.model import Site
 
 if TYPE_CHECKING:
     import argparse

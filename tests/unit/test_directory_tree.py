@@ -1,23 +1,16 @@
 """The module directory_tree of the role jupyter_kernels, run as Ansible runs it."""
 
-import importlib.util
 import json
 import os
-from pathlib import Path
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.hpchub.hpchub.plugins.modules import directory_tree
 
-MODULE = Path(__file__).parents[2] / "roles" / "jupyter_kernels" / "library" / "directory_tree.py"
 FILES = [
     {"path": "python3/kernel.json", "content": "{}\n"},
     {"path": "module/launch", "content": "#!/bin/sh\n", "mode": "0755"},
 ]
-
-
-spec = importlib.util.spec_from_file_location("directory_tree", MODULE)
-directory_tree = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(directory_tree)
 
 
 @pytest.fixture

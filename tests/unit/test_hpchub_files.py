@@ -7,8 +7,7 @@ import pwd
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-
-from hpchub.plugins.modules import hpchub_files
+from ansible_collections.hpchub.hpchub.plugins.modules import hpchub_files
 
 ME = {"owner": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
 

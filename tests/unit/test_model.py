@@ -8,9 +8,10 @@ import re
 
 import pytest
 
-from hpchub.model import VARIABLES, Site, SiteError, plain
-from hpchub.options import RESERVED, option_complaint
-from hpchub.problems import Unresolved, show
+from hpchub.messages import show
+from hpchub.model.problems import SiteError, Unresolved
+from hpchub.model.site import VARIABLES, Site, plain
+from hpchub.schedulers.options import RESERVED, option_complaint
 
 GONE = object()
 

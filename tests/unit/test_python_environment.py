@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.hpchub.hpchub.plugins.filter import tree
 
 ROLE = Path(__file__).parents[2] / "roles" / "python_environment"
 DAY = 86400
@@ -24,7 +25,6 @@ def load(path):
     return module
 
 
-tree = load(ROLE / "filter_plugins" / "tree.py")
 prune = load(ROLE / "files" / "prune.py")
 
 
@@ -202,7 +202,7 @@ def test_an_environment_is_built(builder):
 def test_of_two_runs_one_builds(builder):
     """The second waits, and does not clear what the first is at."""
     runs = [builder(), builder()]
-    assert sorted(run.communicate()[0] for run in runs) == ["built\n", "there already\n"]
+    assert sorted(run.communicate()[0] for run in runs) == ["already built\n", "built\n"]
     assert builder.steps() == BUILD
 
 

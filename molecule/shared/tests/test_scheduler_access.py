@@ -87,7 +87,7 @@ def request_of(hub, way, words, cluster):
     """Send the gate a request as the hub does; returns the answer."""
     program = (
         "import asyncio, dataclasses, json, sys\n"
-        "from hpchub.gates import make_gate\n"
+        "from hpchub.clusters.gate_client import make_gate\n"
         "cluster, way, fields = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])\n"
         "answer = asyncio.run(make_gate(cluster, way).request(fields.pop('action'), **fields))\n"
         "print(json.dumps(dataclasses.asdict(answer)))\n"

@@ -1,1 +1,0 @@
-"""Ansible's plugins: thin edges to the package. ``playbooks/`` links here, so a checkout is enough to run them."""

@@ -1,1 +1,0 @@
-"""Ansible's action plugins."""
