@@ -3,7 +3,6 @@
 # ruff: noqa: E501  (one case a line)
 
 import json
-import time
 
 import pytest
 
@@ -140,12 +139,10 @@ def test_a_file_that_cannot_be_read(tmp_path):
         load_profile_list(tmp_path / "latin")
 
 
-@pytest.mark.slow
-def test_a_thousand_profiles_are_read_in_a_blink():
+def test_reads_a_thousand_profiles():
     content = profile_list(SITE)
     content["profiles"] = [content["profiles"][0] | {"key": f"p{i}"} for i in range(1000)]
     content["default_profile"] = "p0"
-    text = to_json(content)
-    start = time.perf_counter()
-    assert len(parse_profile_list(text).profiles) == 1000
-    assert time.perf_counter() - start < 2  # 0.05 s here; quadratic code takes far longer
+    profiles = parse_profile_list(to_json(content))
+    assert [profile.key for profile in profiles.profiles] == [f"p{i}" for i in range(1000)]
+    assert profiles.require("p999").key == "p999"
