@@ -1,4 +1,4 @@
-"""Turns: one after the other, and never two without the others' having had the loop between them."""
+"""Turns run one after the other, and other tasks get the event loop between two turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hpchub.hub.throttle import Turns
 from hpchub.schedulers import Unanswered
 
 
-async def test_others_get_the_loop_between_two_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_other_tasks_run_between_two_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "PATIENCE", 60.0)
     order: list[str] = []
     queue = Turns()
@@ -24,7 +24,7 @@ async def test_others_get_the_loop_between_two_turns(monkeypatch: pytest.MonkeyP
     async def work(number: int) -> None:
         await queue.take()
         order.append(f"turn {number}")
-        time.sleep(0.03)  # noqa: ASYNC251 a start is as much work as this, and none of it waits
+        time.sleep(0.03)  # noqa: ASYNC251 a start blocks the loop like this
 
     async def others() -> None:
         while len(order) < 7:
@@ -36,8 +36,8 @@ async def test_others_get_the_loop_between_two_turns(monkeypatch: pytest.MonkeyP
     assert order == ["turn 0", "others", "turn 1", "others", "turn 2", "others", "turn 3"]
 
 
-async def test_a_machine_that_is_always_late_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "PAUSE", 0.0)  # no sleep ends in time
+async def test_turn_starts_after_the_timeout_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "PAUSE", 0.0)  # every sleep ends too late
     monkeypatch.setattr(turns, "PATIENCE", 0.05)
     queue = Turns()
     await queue.take()
@@ -46,12 +46,12 @@ async def test_a_machine_that_is_always_late_stops_nobody(monkeypatch: pytest.Mo
     assert time.monotonic() - begin >= 0.05
 
 
-async def test_who_comes_alone_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_first_turn_starts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "PAUSE", 60.0)
     await asyncio.wait_for(Turns().take(), 5)
 
 
-async def test_who_gives_up_holds_nobody_up() -> None:
+async def test_cancelled_turn_does_not_block_the_next() -> None:
     queue = Turns()
     await queue.take()
     waiting = [asyncio.create_task(queue.take()) for _ in range(3)]
@@ -62,7 +62,7 @@ async def test_who_gives_up_holds_nobody_up() -> None:
 
 
 @pytest.mark.parametrize(("method", "taken"), [("GET", 0), ("POST", 1)])
-async def test_a_request_that_starts_something_takes_a_turn(
+async def test_only_requests_that_start_a_server_take_a_turn(
     monkeypatch: pytest.MonkeyPatch, method: str, taken: int
 ) -> None:
     seen: list[str] = []
@@ -89,7 +89,7 @@ DONE = Answer(ok=True, exit=0, stdout="", stderr="", command=["x"], error="")
 
 
 class Counting(Gate):
-    """Counts the requests that it has at once."""
+    """A gate that counts its concurrent requests."""
 
     now = most = 0
 
@@ -101,14 +101,14 @@ class Counting(Gate):
         return DONE
 
 
-async def test_a_gate_is_asked_for_a_few_jobs_at_a_time() -> None:
+async def test_gate_limits_concurrent_requests() -> None:
     gate = Counting("demo")
     asked: list[Any] = [gate.request("cancel", session="a" * 16, user="u", job_id="1") for _ in range(20)]
     await asyncio.gather(*asked)
     assert gate.most == AT_ONCE
 
 
-async def test_a_gate_that_answers_nobody_is_not_waited_for() -> None:
+async def test_queued_requests_time_out_with_a_silent_gate() -> None:
     class Silent(Counting):
         async def _exchange(self, request: bytes) -> Answer:
             await asyncio.sleep(60)
@@ -122,13 +122,13 @@ async def test_a_gate_that_answers_nobody_is_not_waited_for() -> None:
     assert all(isinstance(each, Unanswered) for each in found)
 
 
-async def test_a_slow_gate_is_waited_for() -> None:
+async def test_queued_requests_wait_for_a_slow_gate() -> None:
     gate = Counting("demo", timeout=0.25)
     asked: list[Any] = [gate.request("submit", session="a" * 16) for _ in range(200)]
     assert all(each.ok for each in await asyncio.gather(*asked))
 
 
-async def test_the_query_does_not_wait_for_submissions() -> None:
+async def test_query_does_not_wait_for_submissions() -> None:
     gate = Counting("demo")
     asked = [asyncio.create_task(gate.request("submit", session="a" * 16)) for _ in range(20)]
     await asyncio.sleep(0)
