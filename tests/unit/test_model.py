@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hpchub.messages import show
-from hpchub.model.problems import SiteError, Unresolved
+from hpchub.model.problems import Problem, SiteError, Unresolved
 from hpchub.model.site import VARIABLES, Site, plain
 from hpchub.schedulers.options import RESERVED, option_complaint
 
@@ -371,26 +371,74 @@ JUNK = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: show(repr(junk), 20))
-def test_junk_anywhere_is_a_problem_and_never_a_traceback(junk: Any) -> None:
-    def paths(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-        yield path
-        if isinstance(value, dict):
-            for key in value:
-                yield from paths(value[key], (*path, key))
-        elif isinstance(value, list):
-            for i, item in enumerate(value):
-                yield from paths(item, (*path, str(i)))
+# The model refuses every value of JUNK at every path of the valid site, except these values, which are valid there.
+NOT_JUNK: dict[str, list[Any]] = {
+    "hpc_service.name": ["{{ x }}"],
+    "hpc_service.support": ["", "{{ x }}"],
+    "hpc_sso.client_secret": ["{{ x }}"],
+    "hpc_access": [{}],
+    "hpc_access.allowed_groups": [[]],
+    "hpc_access.admin_groups": [[]],
+    "hpc_access.job_groups": [[]],
+    "hpc_clusters.0.software": [{}],
+    "hpc_clusters.0.software.shared": [True],
+    "hpc_profiles.0.display_name": ["{{ x }}"],
+    "hpc_profiles.1.display_name": ["{{ x }}"],
+    "hpc_profiles.1.gpus": [0],
+    "hpc_profiles.1.options": [[]],
+    "hpc_kernels": [[]],
+    "hpc_kernels.0.display_name": ["{{ x }}"],
+    "hpc_kernels.1.display_name": ["{{ x }}"],
+    "hpc_kernels.1.packages": [[]],
+}
+# Values that are valid at a path but contradict another part of the valid site, which the message then names.
+NOT_HERE = {("hpc_clusters.0.queues.1.max_gpus", "0"): "hpc_profiles.1.gpus"}
 
-    for path in list(paths(GOOD))[1:]:
-        site = changed(".".join(path), junk)
+
+def paths(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the path of a value and of every value below it, as tuples of keys and positions."""
+    yield path
+    if isinstance(value, dict):
+        for key in value:
+            yield from paths(value[key], (*path, key))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from paths(item, (*path, str(i)))
+
+
+PATHS = [".".join(path) for path in paths(GOOD) if path]
+
+
+def names_path(problem: Problem, path: str) -> re.Match[str] | None:
+    """Return whether a problem names the keys and positions of a path, in their order: `a[0]: b` for `a.0.b`."""
+    steps = (rf"\[{step}\]" if step.isdigit() else rf"\b{step}\b" for step in path.split("."))
+    return re.match(".*?".join(steps), f"{problem.entry}: {problem.field} {problem.message}")
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: show(repr(junk), 20))
+def test_refuses_junk_at_every_path_and_names_the_path(junk: Any) -> None:
+    for path in PATHS:
+        if any(type(junk) is type(valid) and junk == valid for valid in NOT_JUNK.get(path, [])):
+            assert Site.from_vars(changed(path, junk), {"groups": GROUPS}), path
+            continue
         try:
-            Site.from_vars(site, {"groups": GROUPS})
+            Site.from_vars(changed(path, junk), {"groups": GROUPS})
         except SiteError as error:
-            for problem in error.problems:
-                assert "\n" not in str(problem)
-                assert len(problem.value) <= 80
-                assert problem.message
+            found = error.problems
+        else:
+            pytest.fail(f"{path} accepts {junk!r}")
+        wanted = NOT_HERE.get((path, repr(junk)), path)
+        assert any(names_path(problem, wanted) for problem in found), (path, found)
+        for problem in found:
+            assert "\n" not in str(problem)
+            assert len(problem.value) <= 80
+            assert problem.message
+
+
+def test_exceptions_for_valid_values_refer_to_known_paths_and_junk() -> None:
+    assert NOT_JUNK.keys() | {path for path, _ in NOT_HERE} <= set(PATHS)
+    for valid in NOT_JUNK.values():
+        assert all(any(type(each) is type(junk) and each == junk for junk in JUNK) for each in valid)
 
 
 def test_recursive_list_is_refused() -> None:

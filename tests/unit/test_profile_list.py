@@ -4,7 +4,6 @@ from __future__ import annotations
 
 # ruff: noqa: E501  (one case per line)
 import json
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -147,12 +146,10 @@ def test_unreadable_file_is_reported(tmp_path: Path) -> None:
         load_profile_list(tmp_path / "latin")
 
 
-@pytest.mark.slow
-def test_a_thousand_profiles_are_read_in_a_blink() -> None:
+def test_reads_a_thousand_profiles() -> None:
     content = profile_list(SITE)
     content["profiles"] = [content["profiles"][0] | {"key": f"p{i}"} for i in range(1000)]
     content["default_profile"] = "p0"
-    text = to_json(content)
-    start = time.perf_counter()
-    assert len(parse_profile_list(text).profiles) == 1000
-    assert time.perf_counter() - start < 2  # 0.05 s here; quadratic code takes far longer
+    profiles = parse_profile_list(to_json(content))
+    assert [profile.key for profile in profiles.profiles] == [f"p{i}" for i in range(1000)]
+    assert profiles.require("p999").key == "p999"
