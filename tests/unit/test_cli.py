@@ -98,7 +98,7 @@ def test_plan_with_the_site_s_own_templates(profiles, tmp_path, capsys):
     assert cli.main(["plan", str(profiles), "small", "--templates", str(tmp_path)]) == 0
     assert "small on demo" in capsys.readouterr().out
     assert cli.main(["plan", str(profiles), "--templates", str(tmp_path / "none")]) == 2
-    assert "no slurm.sh.j2 in" in capsys.readouterr().err
+    assert "no batch script template for slurm: none of slurm.sh.j2, default.sh.j2 exists in" in capsys.readouterr().err
 
 
 def test_a_node_s_own_list_is_the_default(profiles, capsys, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from hpchub.messages import show
 from hpchub.model.problems import SiteError, Unresolved
 from hpchub.model.site import VARIABLES, Site, plain
-from hpchub.schedulers.options import RESERVED, option_complaint
+from hpchub.schedulers import SCHEDULERS
 
 GONE = object()
 
@@ -159,7 +159,7 @@ WRONG = [
     ("hpc_profiles.0.node_constraint", "a$(b)", f'{SMALL}: node_constraint "a$(b)" is not a constraint'),
     ("hpc_profiles.0.options", "--exclusive", f'{SMALL}: options "--exclusive" is text, not a list'),
     ("hpc_profiles.0.options", ["exclusive"], f'{SMALL}: options[0] "exclusive" is not an option'),
-    ("hpc_profiles.0.options", ["--time=1"], f'{SMALL}: options "--time=1" says again what runtime says'),
+    ("hpc_profiles.0.options", ["--time=1"], f'{SMALL}: options "--time=1" repeats the field runtime'),
     ("hpc_profiles.0.options", ["--wrap=id"], f'{SMALL}: options "--wrap=id" is set by hpchub; leave it out'),
     ("hpc_profiles.0.options", ["--a\n#SBATCH --uid=0"], f'{SMALL}: options[0] "--a\\n#SBATCH --uid=0" holds a line break'),
     ("hpc_clusters.0.queues.0.name", "a b", f'{CLUSTER} queues[0] (name "a b"): name "a b" is not a queue\'s name'),
@@ -418,17 +418,17 @@ PERMITTED_OPTIONS = [
 
 @pytest.mark.parametrize("option", RESERVED_OPTIONS)
 def test_options_that_the_model_sets(option):
-    assert option_complaint("slurm", option)
+    assert SCHEDULERS["slurm"].option_problem(option)
 
 
 @pytest.mark.parametrize("option", PERMITTED_OPTIONS)
 def test_options_that_a_profile_may_carry(option):
-    assert option_complaint("slurm", option) is None
+    assert SCHEDULERS["slurm"].option_problem(option) is None
 
 
 @pytest.mark.parametrize("option", ["", "x", "-", "--", "--a b", "-q debug -t 1", "-q -t", "--x='y'", "--x=$y", "--x=`y`", "--x=#y", "--x=\\y", "-q  x", "--X=1"])  # fmt: skip
 def test_what_is_not_one_option(option):
-    assert option_complaint("slurm", option)[0] == "is not a single option"
+    assert SCHEDULERS["slurm"].option_problem(option)[0] == "is not a single option"
 
 
 QSUB_RESERVED = [
@@ -460,39 +460,42 @@ PERMITTED_BY = {
     ("scheduler", "option"), [(s, option) for s, options in RESERVED_BY.items() for option in options]
 )
 def test_options_that_the_model_sets_for_other_schedulers(scheduler, option):
-    assert option_complaint(scheduler, option)
+    assert SCHEDULERS[scheduler].option_problem(option)
 
 
 @pytest.mark.parametrize(
     ("scheduler", "option"), [(s, option) for s, options in PERMITTED_BY.items() for option in options]
 )
 def test_options_that_a_profile_may_carry_for_other_schedulers(scheduler, option):
-    assert option_complaint(scheduler, option) is None
+    assert SCHEDULERS[scheduler].option_problem(option) is None
 
 
 @pytest.mark.parametrize("scheduler", PERMITTED_BY)
 @pytest.mark.parametrize("option", ["", "x", "-", "--", "--x=y", "-m n -V", "-m -V", "-m 'n'", '-m "n"', "-m $n", "-m `n`", "-m n#PBS", "-m n\\", "-m  n", "-m n;id", "-m n\n#PBS -V"])  # fmt: skip
 def test_what_is_not_one_option_of_other_schedulers(scheduler, option):
-    assert option_complaint(scheduler, option)[0] == "is not a single option"
+    assert SCHEDULERS[scheduler].option_problem(option)[0] == "is not a single option"
 
 
 @pytest.mark.parametrize(("scheduler", "options"), PERMITTED_BY.items())
 def test_a_site_with_another_scheduler(scheduler, options):
     site = changed("hpc_clusters.0.scheduler", scheduler)
-    assert problems(site)[0].endswith(f"as in {RESERVED[scheduler].example}")
+    assert problems(site)[0].endswith(f"as in {SCHEDULERS[scheduler].reserved_options.example}")
     for profile in site["hpc_profiles"]:
         profile["options"] = options
     assert Site.from_vars(site)
 
 
 def test_what_an_option_says_again():
-    assert option_complaint("pbs", "-l walltime=9:00:00") == (
-        "says again what runtime says",
-        "set runtime of the profile or its queue",
+    assert SCHEDULERS["pbs"].option_problem("-l walltime=9:00:00") == (
+        "repeats the field runtime",
+        "set runtime of the profile or its queue instead",
     )
-    assert option_complaint("lsf", "-W 9:00")[0] == "says again what runtime says"
-    assert option_complaint("torque", "-mn")[1] == "write each as an item of its own, as in [-l qos=high, -m n]"
-    assert option_complaint("lsf", "-foo")[0] == "is not an option that hpchub knows"
+    assert SCHEDULERS["lsf"].option_problem("-W 9:00")[0] == "repeats the field runtime"
+    assert (
+        SCHEDULERS["torque"].option_problem("-mn")[1]
+        == "write each option as a separate item, as in [-l qos=high, -m n]"
+    )
+    assert SCHEDULERS["lsf"].option_problem("-foo")[0] == "is not an option that hpchub knows"
 
 
 def test_the_schema_agrees_with_the_variables():

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
+from hpchub.deploy.profile_file import load_profile_list
 from hpchub.model.profile_list import (
     ProfileListError,
     UnknownProfileError,
-    load_profile_list,
     parse_profile_list,
     profile_list,
     to_json,
