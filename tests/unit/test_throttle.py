@@ -1,14 +1,16 @@
-"""Turns: one after the other, and never two without the others' having had the loop between them."""
+"""Turns run one after the other, and other tasks get the event loop between two turns."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import virtual_time
+from virtual_time import VirtualTimeLoop
 
+from hpchub.clusters import gate_client
 from hpchub.clusters.gate_client import AT_ONCE, Answer, Gate
 from hpchub.hub import handlers
 from hpchub.hub import throttle as turns
@@ -16,42 +18,66 @@ from hpchub.hub.throttle import Turns
 from hpchub.schedulers import Unanswered
 
 
-async def test_others_get_the_loop_between_two_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "PATIENCE", 60.0)
+def use_clock(monkeypatch: pytest.MonkeyPatch, module: Any, loop: VirtualTimeLoop) -> None:
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=loop.time))
+
+
+def test_other_tasks_run_between_two_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    queue = Turns()
 
-    async def work(number: int) -> None:
-        await queue.take()
-        order.append(f"turn {number}")
-        time.sleep(0.03)  # noqa: ASYNC251 a start is as much work as this, and none of it waits
+    async def main(loop: VirtualTimeLoop) -> None:
+        use_clock(monkeypatch, turns, loop)
+        queue = Turns()
 
-    async def others() -> None:
-        while len(order) < 7:
-            if order and order[-1] != "others":
-                order.append("others")
-            await asyncio.sleep(0)
+        async def work(number: int) -> None:
+            await queue.take()
+            order.append(f"turn {number}")
+            loop.advance(0.03)  # a start blocks the event loop like this
 
-    await asyncio.gather(*(work(number) for number in range(4)), others())
+        async def others() -> None:
+            while len(order) < 7:
+                if order and order[-1] != "others":
+                    order.append("others")
+                await asyncio.sleep(turns.PAUSE / 5)
+
+        await asyncio.gather(*(work(number) for number in range(4)), others())
+
+    virtual_time.run(main)
     assert order == ["turn 0", "others", "turn 1", "others", "turn 2", "others", "turn 3"]
 
 
-async def test_a_machine_that_is_always_late_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "PAUSE", 0.0)  # no sleep ends in time
-    monkeypatch.setattr(turns, "PATIENCE", 0.05)
-    queue = Turns()
-    await queue.take()
-    begin = time.monotonic()
-    await asyncio.wait_for(queue.take(), 5)
-    assert time.monotonic() - begin >= 0.05
+def test_turn_starts_after_the_timeout_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = 2 * turns.PAUSE
+
+    async def main(loop: VirtualTimeLoop) -> float:
+        use_clock(monkeypatch, turns, loop)
+
+        async def sleep(seconds: float) -> None:
+            await asyncio.sleep(0)
+            loop.advance(seconds + late)
+
+        monkeypatch.setattr(turns, "asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep))
+        queue = Turns()
+        await queue.take()
+        begin = loop.time()
+        await queue.take()
+        return loop.time() - begin
+
+    waited = virtual_time.run(main)
+    assert turns.PATIENCE < waited <= turns.PATIENCE + turns.PAUSE + late
 
 
-async def test_who_comes_alone_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "PAUSE", 60.0)
-    await asyncio.wait_for(Turns().take(), 5)
+def test_first_turn_starts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(loop: VirtualTimeLoop) -> float:
+        use_clock(monkeypatch, turns, loop)
+        begin = loop.time()
+        await Turns().take()
+        return loop.time() - begin
+
+    assert virtual_time.run(main) == 0
 
 
-async def test_who_gives_up_holds_nobody_up() -> None:
+async def test_cancelled_turn_does_not_block_the_next() -> None:
     queue = Turns()
     await queue.take()
     waiting = [asyncio.create_task(queue.take()) for _ in range(3)]
@@ -62,7 +88,7 @@ async def test_who_gives_up_holds_nobody_up() -> None:
 
 
 @pytest.mark.parametrize(("method", "taken"), [("GET", 0), ("POST", 1)])
-async def test_a_request_that_starts_something_takes_a_turn(
+async def test_only_requests_that_start_a_server_take_a_turn(
     monkeypatch: pytest.MonkeyPatch, method: str, taken: int
 ) -> None:
     seen: list[str] = []
@@ -89,7 +115,7 @@ DONE = Answer(ok=True, exit=0, stdout="", stderr="", command=["x"], error="")
 
 
 class Counting(Gate):
-    """Counts the requests that it has at once."""
+    """A gate that counts its concurrent requests."""
 
     now = most = 0
 
@@ -101,34 +127,55 @@ class Counting(Gate):
         return DONE
 
 
-async def test_a_gate_is_asked_for_a_few_jobs_at_a_time() -> None:
+async def test_gate_limits_concurrent_requests() -> None:
     gate = Counting("demo")
     asked: list[Any] = [gate.request("cancel", session="a" * 16, user="u", job_id="1") for _ in range(20)]
     await asyncio.gather(*asked)
     assert gate.most == AT_ONCE
 
 
-async def test_a_gate_that_answers_nobody_is_not_waited_for() -> None:
+def test_queued_requests_time_out_together_with_a_silent_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All twenty requests end after one timeout, instead of one timeout per batch."""
+
     class Silent(Counting):
+        asked = 0
+
+        async def _exchange(self, request: bytes) -> Answer:
+            self.asked += 1
+            await asyncio.sleep(3600)
+            return DONE
+
+    async def main(loop: VirtualTimeLoop) -> tuple[list[Any], int, float]:
+        use_clock(monkeypatch, gate_client, loop)
+        gate = Silent("demo", timeout=90)
+        asked: list[Any] = [gate.request("submit", session="a" * 16) for _ in range(20)]
+        return await asyncio.gather(*asked, return_exceptions=True), gate.asked, loop.time()
+
+    found, asked, seconds = virtual_time.run(main)
+    assert all(isinstance(each, Unanswered) for each in found)
+    assert (asked, seconds) == (AT_ONCE, virtual_time.START + 90)
+
+
+def test_queued_requests_wait_for_a_slow_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The requests wait much longer than the timeout, because the gate still answers others."""
+
+    class Slow(Counting):
         async def _exchange(self, request: bytes) -> Answer:
             await asyncio.sleep(60)
             return DONE
 
-    gate = Silent("demo", timeout=0.05)
-    asked: list[Any] = [gate.request("submit", session="a" * 16) for _ in range(20)]
-    begin = time.monotonic()
-    found = await asyncio.gather(*asked, return_exceptions=True)
-    assert time.monotonic() - begin < 1
-    assert all(isinstance(each, Unanswered) for each in found)
+    async def main(loop: VirtualTimeLoop) -> tuple[list[Any], float]:
+        use_clock(monkeypatch, gate_client, loop)
+        gate = Slow("demo", timeout=90)
+        asked: list[Any] = [gate.request("submit", session="a" * 16) for _ in range(40)]
+        return await asyncio.gather(*asked), loop.time()
+
+    found, seconds = virtual_time.run(main)
+    assert all(each.ok for each in found)
+    assert seconds == virtual_time.START + 40 / AT_ONCE * 60
 
 
-async def test_a_slow_gate_is_waited_for() -> None:
-    gate = Counting("demo", timeout=0.25)
-    asked: list[Any] = [gate.request("submit", session="a" * 16) for _ in range(200)]
-    assert all(each.ok for each in await asyncio.gather(*asked))
-
-
-async def test_the_query_does_not_wait_for_submissions() -> None:
+async def test_query_does_not_wait_for_submissions() -> None:
     gate = Counting("demo")
     asked = [asyncio.create_task(gate.request("submit", session="a" * 16)) for _ in range(20)]
     await asyncio.sleep(0)
