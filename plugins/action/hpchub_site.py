@@ -1,8 +1,8 @@
 """``hpchub_site``: checks the site's description on the controller; no host is contacted.
 
 Fails with all problems at once, one a line. With ``report: true`` it does not fail but returns ``problems`` and
-``warnings``, as :meth:`hpchub.problems.Problem.as_dict` gives them, ``profile_list`` where there are no problems, and
-``clusters`` as they are written, right or wrong.
+``warnings``, as :meth:`hpchub.model.problems.Problem.as_dict` gives them, ``profile_list`` where there are no problems,
+and ``clusters`` as they are written, right or wrong.
 
 Ansible's main process loads this file before it starts workers, which then have the package already: what the filters
 use is imported here, once and for all of them.
@@ -22,11 +22,13 @@ from ansible.plugins.action import ActionBase
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 try:
-    from hpchub import kernels, schedulers  # noqa: F401  (for the filters)
-    from hpchub.inventory import duplicate_keys, misspelt_arguments, uncovered_names
-    from hpchub.model import Site, controller_files, looks_like_ours, plain
-    from hpchub.problems import Problem, SiteError, Unresolved, show
-    from hpchub.profiles import profile_list
+    from hpchub import schedulers  # noqa: F401  (for the filters)
+    from hpchub.deploy.inventory_files import duplicate_keys, misspelt_arguments, uncovered_names
+    from hpchub.messages import show
+    from hpchub.model import kernels  # noqa: F401  (for the filters)
+    from hpchub.model.problems import Problem, SiteError, Unresolved
+    from hpchub.model.profile_list import profile_list
+    from hpchub.model.site import Site, controller_files, looks_like_ours, plain
 except ImportError as error:
     raise AnsibleError(f"the Python of Ansible lacks {error.name}: {sys.executable} -m pip install pydantic") from None
 

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 try:
-    from hpchub import kernels, profiles, schedulers
-    from hpchub.model import Site, plain
-    from hpchub.problems import SiteError, listing, show
+    from hpchub.messages import listing, show
+    from hpchub.model import kernels
+    from hpchub.model import profile_list as profiles
+    from hpchub.model.problems import SiteError
+    from hpchub.model.site import Site, plain
 except ImportError as error:
     raise AnsibleFilterError(
         f"the Python of Ansible lacks {error.name}: {sys.executable} -m pip install pydantic"
@@ -73,12 +75,6 @@ def hpchub_kernel_packages(model: Mapping[str, Any], cluster: str) -> list[str]:
     return kernels.cluster_packages(site, _cluster(site, cluster).name)
 
 
-def hpchub_gate(model: Mapping[str, Any], cluster: str) -> dict[str, Any]:
-    """What the gate of a cluster's submit host may run."""
-    site = _site(model)
-    return schedulers.gate_config(_cluster(site, cluster), site.access)
-
-
 def hpchub_cluster(model: Mapping[str, Any], name: str) -> dict[str, Any]:
     """One cluster of the site, by name."""
     found: dict[str, Any] = _cluster(_site(model), name).model_dump(mode="json")
@@ -102,7 +98,6 @@ class FilterModule:
                 hpchub_profile_list,
                 hpchub_kernels,
                 hpchub_kernel_packages,
-                hpchub_gate,
                 hpchub_cluster,
                 hpchub_clusters_of,
             )

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 try:
-    from hpchub import access
-    from hpchub.model import Site, plain
+    from hpchub.deploy import role_arguments as access
+    from hpchub.model.site import Site, plain
 except ImportError as error:
     raise AnsibleFilterError(
         f"the Python of Ansible lacks {error.name}: {sys.executable} -m pip install pydantic"

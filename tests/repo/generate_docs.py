@@ -30,8 +30,8 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from security import report  # noqa: E402
 
-from hpchub import entries  # noqa: E402
-from hpchub.model import Site  # noqa: E402
+from hpchub.model import entries  # noqa: E402
+from hpchub.model.site import Site  # noqa: E402
 
 BEGIN = "<!-- arguments: generated from meta/argument_specs.yml -->"
 END = "<!-- end of arguments -->"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from hpchub.live import read
+from hpchub.clusters.limits import read
 from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hpchub.kernels import kernel_files
+from hpchub.model.kernels import kernel_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
