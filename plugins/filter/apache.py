@@ -1,4 +1,4 @@
-"""Check values before they become part of Apache's configuration. Standard library only."""
+"""Filters that check values before they become part of Apache's configuration."""
 
 from __future__ import annotations
 
