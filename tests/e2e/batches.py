@@ -1,4 +1,4 @@
-"""The lab's batch systems: what root on a login node asks them, and the orders that root gives them."""
+"""The lab's batch systems, queried and controlled as root on a login node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """One job, in Slurm's words for its state."""
+    """One job; ``state`` uses Slurm's names."""
 
     id: str
     user: str
@@ -29,21 +29,21 @@ class Batch(ABC):
 
     Args:
         name: The cluster's name in the inventory.
-        run: Runs an argument vector as root on its login node and returns what it prints; ``check=False`` if it may
-            fail.
+        run: Runs an argument vector as root on the login node and returns its output. With ``check=False`` the command
+            may fail.
     """
 
     query: tuple[str, ...]
-    """Prints everybody's jobs that have not ended."""
+    """The command that lists all users' jobs that have not ended."""
     service = ""
-    """The unit that answers questions."""
+    """The systemd unit that answers queries."""
 
     def __init__(self, name: str, run: Callable[..., str]) -> None:
         self.name = name
         self.run = run
 
     def jobs(self, *, check: bool = True) -> list[Job]:
-        """Everybody's jobs that have not ended; none if it does not answer and ``check`` is not set."""
+        """Return all users' jobs that have not ended. Without ``check``, return an empty list if the query fails."""
         try:
             return self.parse(self.run(self.query))
         except (RuntimeError, ValueError):
@@ -53,31 +53,31 @@ class Batch(ABC):
 
     @abstractmethod
     def parse(self, output: str) -> list[Job]:
-        """Read what ``query`` prints."""
+        """Parse the output of ``query``."""
 
     @abstractmethod
     def cancel(self, job: Job) -> None:
-        """End a job."""
+        """Cancel a job."""
 
     def stop(self) -> None:
-        """It answers nobody; jobs run on."""
+        """Stop answering queries. Jobs keep running."""
         self.run(["systemctl", "stop", self.service])
 
     def start(self) -> None:
-        """It is back."""
+        """Answer queries again."""
         self.run(["systemctl", "start", self.service])
 
     @abstractmethod
     def add_queue(self, name: str) -> None:
-        """A queue more, on all nodes; as it was before if it is there already."""
+        """Add a queue on all nodes. Do nothing if the queue exists."""
 
     @abstractmethod
     def drop_queue(self, name: str) -> bool:
-        """Remove that queue, if no job holds on to it; whether there is none now."""
+        """Remove a queue, unless a job uses it. Return whether the queue is gone."""
 
 
 class Slurm(Batch):
-    """Slurm; its queues are partitions."""
+    """Slurm. Its queues are called partitions."""
 
     query = ("squeue", "--noheader", "--format=%i|%u|%P|%T|%N|%j")
     service = "slurmctld"
@@ -89,7 +89,7 @@ class Slurm(Batch):
         self.run(["scancel", job.id])
 
     def add_queue(self, name: str) -> None:
-        if self.drop_queue(name):  # of a run that was killed
+        if self.drop_queue(name):  # left over by a test run that was killed
             self.run(["scontrol", "create", f"PartitionName={name}", "Nodes=ALL", "MaxTime=60", "State=UP"])
 
     def drop_queue(self, name: str) -> bool:
@@ -98,7 +98,7 @@ class Slurm(Batch):
 
 
 class GridEngine(Batch):
-    """Grid Engine; its administrator is an account of its own."""
+    """Grid Engine. It has a separate administrator account."""
 
     query = ("qstat", "-u", "*", "-xml")
     service = "gridengine-master"
@@ -133,7 +133,7 @@ class GridEngine(Batch):
 
 
 class HTCondor(Batch):
-    """HTCondor; a pool has no queues, a job names one by an attribute."""
+    """HTCondor. A pool has no queues; each job names a queue in an attribute."""
 
     query = (
         "condor_q",
@@ -156,22 +156,22 @@ class HTCondor(Batch):
                 ad.get("HpchubTag", ""),
             )
             for ad in json.loads(output or "[]")
-            if ad["JobStatus"] not in (3, 4)  # removed and completed ones that have not left the queue
+            if ad["JobStatus"] not in (3, 4)  # skip removed and completed jobs that are still in the queue
         ]
 
     def cancel(self, job: Job) -> None:
         self.run(["condor_rm", job.id])
 
     def add_queue(self, name: str) -> None:
-        """Nothing to be done."""
+        """Do nothing, because HTCondor has no queues."""
 
     def drop_queue(self, name: str) -> bool:
-        """Nothing to be done."""
+        """Do nothing, because HTCondor has no queues."""
         return True
 
 
 class Emulated(Batch):
-    """One of the emulator's flavours, whose name is the cluster's."""
+    """An emulated scheduler. Its name is the name of the cluster."""
 
     _states: ClassVar = {"R": "RUNNING", "Q": "PENDING", "H": "PENDING", "S": "SUSPENDED", "E": "COMPLETING"}
 
@@ -210,5 +210,5 @@ _KINDS: dict[str, type[Batch]] = {"slurm": Slurm, "gridengine": GridEngine, "htc
 
 
 def batch_system(name: str, scheduler: str, run: Callable[..., str]) -> Batch:
-    """A cluster's batch system; what has no kind of its own here is emulated in the lab."""
+    """Return a cluster's batch system. The lab emulates every scheduler that has no class here."""
     return _KINDS.get(scheduler, Emulated)(name, run)

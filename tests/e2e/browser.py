@@ -1,4 +1,4 @@
-"""Debian's Chromium, looking at the lab."""
+"""Debian's Chromium, set up to visit the lab."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ARGUMENTS = [
 
 @contextmanager
 def chromium(lab: Lab) -> Iterator[Browser]:
-    """A browser for which the service's names lead to the lab's hosts: nothing needs to be published."""
+    """Start a browser that resolves the service's names to the lab's hosts, without any DNS entry."""
     hub, idp = lab.addresses[lab.host("hub")], lab.addresses["idp"]
     rules = f"--host-resolver-rules=MAP hub.localhost {hub}, MAP *.hub.localhost {hub}, MAP auth.localhost {idp}"
     with sync_playwright() as playwright:

@@ -1,4 +1,4 @@
-"""The lab, a browser, and what is kept of a test that fails."""
+"""Fixtures: the lab, a browser and its visitors. A failed test leaves screenshots and logs behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .pages import Visitor
 from .students import Class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from playwright.sync_api import Browser, Page
 
@@ -24,8 +24,10 @@ _failed = pytest.StashKey[bool]()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    """Remember on the test itself whether it failed: fixtures are still up when its teardown asks."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Record on the test item that it failed, so that the fixtures can save evidence in their teardown."""
     report = yield
     item.stash[_failed] = item.stash.get(_failed, False) or report.failed
     return report
@@ -33,7 +35,7 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The running lab of ``HPCHUB_LAB_DIR``, for these tests alone."""
+    """Return the running lab of ``HPCHUB_LAB_DIR``, locked for these tests."""
     try:
         lab = Lab.from_environment()
         with lab.claimed():
@@ -44,14 +46,14 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def browser(lab: Lab) -> Iterator[Browser]:
-    """One Chromium for all tests."""
+    """Start one Chromium for all tests."""
     with chromium(lab) as browser:
         yield browser
 
 
 @pytest.fixture
 def visitor(lab: Lab, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[[], Visitor]]:
-    """Makes visitors, each with a browser profile of their own; stops their servers afterwards."""
+    """Return a function that creates visitors with separate browser contexts; stop their servers afterwards."""
     visitors: list[Visitor] = []
 
     def arrive() -> Visitor:
@@ -69,13 +71,13 @@ def visitor(lab: Lab, browser: Browser, request: pytest.FixtureRequest) -> Itera
 
 @pytest.fixture
 def browser_page(visitor: Callable[[], Visitor]) -> Visitor:
-    """One visitor who has not signed in yet."""
+    """Return one visitor who has not signed in yet."""
     return visitor()
 
 
 @pytest.fixture(scope="module")
 def students(lab: Lab) -> Iterator[Class]:
-    """The class, all signed in; nobody's session is left."""
+    """Sign in the whole class; stop all its sessions afterwards."""
     with ThreadPoolExecutor(10) as pool:
         found = Class(lab, pool)
         yield found
@@ -83,7 +85,7 @@ def students(lab: Lab) -> Iterator[Class]:
 
 
 def keep_evidence(lab: Lab, test: str, pages: list[Page]) -> None:
-    """Save each page as picture and HTML, the hub host's journal and the queue, in ``HPCHUB_ARTIFACTS``."""
+    """Save each page as image and HTML, the hub host's journal and the jobs in ``HPCHUB_ARTIFACTS``."""
     root = Path(os.environ.get("HPCHUB_ARTIFACTS") or Path.home() / ".cache" / "hpchub" / "artifacts")
     directory = root / re.sub(r"[^\w.-]+", "_", test)
     directory.mkdir(parents=True, exist_ok=True)
@@ -94,4 +96,4 @@ def keep_evidence(lab: Lab, test: str, pages: list[Page]) -> None:
     (directory / "hub.journal").write_text(lab.run("hub", journal, check=False))
     for cluster, batch in lab.batches.items():
         (directory / f"jobs-{cluster}").write_text("\n".join(map(str, batch.jobs(check=False))))
-    print(f"evidence: {directory}")
+    print(f"The pages, the journal and the jobs are in {directory}")

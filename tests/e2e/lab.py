@@ -1,6 +1,6 @@
-"""What a test may know about the lab that it runs against, and how it reaches the hosts.
+"""The running lab: its state, and commands on its hosts.
 
-Everything comes from ``state.json`` and ``ssh_config`` in ``HPCHUB_LAB_DIR``, which the lab writes.
+The lab writes ``state.json`` and ``ssh_config`` to ``HPCHUB_LAB_DIR``. Tests read nothing else.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LabError(RuntimeError):
 
 @dataclass(frozen=True)
 class User:
-    """One of the lab's people; ``totp_secret`` is base32, empty for those without a second factor."""
+    """A test account; ``totp_secret`` is base32, or empty without a second factor."""
 
     name: str
     password: str
@@ -45,7 +45,7 @@ class User:
 
 
 def totp(secret: str, at: float, *, step: int = 30, digits: int = 6) -> str:
-    """The RFC 6238 code (HMAC-SHA1) of a base32 secret at a Unix time in seconds."""
+    """Return the RFC 6238 code (HMAC-SHA1) of a base32 secret at a Unix time in seconds."""
     key = base64.b32decode(secret.upper() + "=" * (-len(secret) % 8))
     digest = hmac.new(key, struct.pack(">Q", int(at // step)), hashlib.sha1).digest()
     offset = digest[-1] & 0x0F
@@ -53,73 +53,73 @@ def totp(secret: str, at: float, *, step: int = 30, digits: int = 6) -> str:
     return str(number % 10**digits).zfill(digits)
 
 
-def eventually(what: str, probe: Callable[[], T], *, timeout: float = 60, interval: float = 0.5) -> T:
-    """The first truthy answer of ``probe``, asked every ``interval`` seconds.
+def eventually(what: str, probe: Callable[[], T | None], *, timeout: float = 60, interval: float = 0.5) -> T:
+    """Call ``probe`` every ``interval`` seconds until it returns a truthy value, and return that value.
 
     Raises:
-        AssertionError: none came within ``timeout`` seconds; it names ``what`` and the last answer.
+        AssertionError: The timeout, in seconds, has passed. The message names ``what`` and the last value.
     """
     deadline = time.monotonic() + timeout
     while not (answer := probe()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout:.0f} s: {what} (last answer: {answer!r})")
+            raise AssertionError(f"timed out after {timeout:.0f} s: {what} (last value: {answer!r})")
         time.sleep(interval)
     return answer
 
 
 class Lab:
-    """A running lab instance: its facts, and commands on its hosts."""
+    """A running lab instance."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         try:
             self.state: dict[str, Any] = json.loads((directory / "state.json").read_text())
         except FileNotFoundError as error:
-            raise LabError(f"no lab in {directory}: start one with bin/demo up, or set HPCHUB_LAB_DIR") from error
+            raise LabError(f"no lab is running in {directory}; run bin/demo up, or set HPCHUB_LAB_DIR") from error
 
     @classmethod
     def from_environment(cls) -> Lab:
-        """The instance in ``HPCHUB_LAB_DIR``, by default the demo."""
+        """Return the instance in ``HPCHUB_LAB_DIR``, by default the demo."""
         return cls(Path(os.environ.get("HPCHUB_LAB_DIR") or DEFAULT_DIRECTORY))
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Keep other tests away from this lab: its people can each do one thing at a time.
+        """Lock the lab, because its test accounts can run only one test at a time.
 
         Raises:
-            LabError: other tests are at work on it.
+            LabError: Another test run has locked the lab.
         """
         with (self.directory / "tests.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise LabError(f"other tests are at work on the lab in {self.directory}") from None
+                raise LabError(f"another test run uses the lab in {self.directory}; wait until it ends") from None
             yield
 
     @property
     def url(self) -> str:
-        """The service's public URL, without a slash at its end."""
+        """The service's public URL, without a trailing slash."""
         return str(self.state["url"]).rstrip("/")
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Host name to IP address."""
+        """The IP address of each host, by host name."""
         return {host["name"]: host["ip"] for host in self.state["hosts"]}
 
     def host(self, name: str) -> str:
-        """The host that plays this part: itself, or the one host that plays them all."""
+        """Return the host with this role: the host of that name, or ``node`` in a single-node lab."""
         return name if name in self.addresses else "node"
 
     def user(self, name: str) -> User:
-        """One of the lab's people by name."""
+        """Return a test account by its name."""
         entry = next(user for user in self.state["users"] if user["name"] == name)
         return User(name, entry["password"], entry.get("totp_secret") or "")
 
     def run(self, host: str, argv: Sequence[str], *, check: bool = True, timeout: float = 120) -> str:
-        """The standard output of a command that root runs on a host.
+        """Run a command on a host as root and return its standard output.
 
         Raises:
-            LabError: it exited with another code than 0, and ``check`` is set.
+            LabError: ``check`` is set and the command failed.
         """
         done = subprocess.run(
             ["ssh", "-F", str(self.directory / "ssh_config"), self.host(host), "--", shlex.join(argv)],
@@ -130,12 +130,12 @@ class Lab:
             check=False,
         )
         if check and done.returncode:
-            raise LabError(f"{host}: {shlex.join(argv)} exited {done.returncode}\n{done.stdout}{done.stderr}")
+            raise LabError(f"{host}: {shlex.join(argv)} exited with code {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
     @cached_property
     def batches(self) -> dict[str, Batch]:
-        """The batch system of each cluster, by the cluster's name."""
+        """The batch system of each cluster, by cluster name."""
         return {
             cluster["name"]: batch_system(cluster["name"], cluster["scheduler"], self._shell(cluster["submit"]))
             for cluster in self.profile_list()["clusters"]
@@ -145,27 +145,27 @@ class Lab:
         return partial(self.run, submit.get("host") or "hub")
 
     def jobs(self, user: str = "") -> list[Job]:
-        """The jobs that have not ended, one user's or everybody's."""
+        """Return the jobs that have not ended, of one user or of all users."""
         return [job for batch in self.batches.values() for job in batch.jobs() if user in ("", job.user)]
 
     def cancel_jobs(self, user: str) -> None:
-        """End all jobs of a user."""
+        """Cancel all jobs of a user."""
         for batch in self.batches.values():
             for job in batch.jobs():
                 if job.user == user:
                     batch.cancel(job)
 
     def profiles(self) -> list[dict[str, Any]]:
-        """The profiles of the list on the hub host, in its order."""
+        """Return the profiles that the hub host offers, in their order."""
         return list(self.profile_list()["profiles"])
 
     def profile_list(self) -> dict[str, Any]:
-        """The whole profile list on the hub host."""
+        """Return the whole profile list of the hub host."""
         found: dict[str, Any] = json.loads(self.run("hub", ["cat", "/etc/hpchub/profiles.json"]))
         return found
 
     def hub_users(self) -> set[str]:
-        """The names of the accounts in the hub's database, read without touching it."""
+        """Return the account names in the hub's database, which is opened read-only."""
         settings = json.loads(self.run("hub", ["cat", "/etc/hpchub/hub.json"]))
         database = settings["db_url"].removeprefix("sqlite:///")
         query = (

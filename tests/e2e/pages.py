@@ -1,6 +1,6 @@
-"""The pages that a person meets, from the identity provider's form to a cell in JupyterLab.
+"""The pages of a session, from the identity provider's form to a cell in JupyterLab.
 
-Each method waits for what it needs to see; nothing here waits for time to pass.
+Each method waits until the page shows what it needs. No method sleeps for a fixed time.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from playwright.sync_api import Locator, Page, expect
 
 from .lab import Lab, User, eventually, totp
 
-# Milliseconds. Two cores may be shared by five hosts, a batch job and the browser.
+# Timeouts in milliseconds. They are generous: five hosts, a batch job and the browser may share two cores.
 PAGE = 30_000
 START = 180_000
 CELL = 90_000
 
-# Reports every text that the progress page has shown, also what a fast start replaces within a second.
+# Reports every text of the progress page, including messages that a fast start replaces within a second.
 _WATCH_PROGRESS = """
 addEventListener("DOMContentLoaded", () => {
   if (!location.pathname.includes("/spawn-pending/")) return;
@@ -31,8 +31,8 @@ addEventListener("DOMContentLoaded", () => {
 });
 """
 
-# Asks the hub or the notebook server as the page's own scripts do, or with a token and without any cookie. Hub and
-# notebook server want the XSRF token for reading, too.
+# Sends a request as the page's own scripts do, or with a token and without cookies. The hub and the notebook server
+# require the XSRF token for reading as well.
 _FETCH = """
 async ({method, url, body, token}) => {
   const headers = {};
@@ -51,20 +51,20 @@ async ({method, url, body, token}) => {
 
 @dataclass(frozen=True)
 class Answer:
-    """Status and body of a request that the browser made from within a page."""
+    """Status and body of a request that the browser sent from a page."""
 
     status: int
     text: str
 
 
 def fetch(page: Page, method: str, url: str, *, body: Any = None, token: str = "") -> Answer:
-    """A request from within the page that is open: with its cookies, or with a token and no cookie."""
+    """Send a request from the open page, with the page's cookies or with a token and no cookies."""
     request = {"method": method, "url": url, "body": body, "token": token}
     return Answer(**page.evaluate(_FETCH, request))
 
 
 class Visitor:
-    """A person at a browser of their own, signed in or not."""
+    """A user with a separate browser context, signed in or not."""
 
     def __init__(self, lab: Lab, page: Page) -> None:
         self.lab = lab
@@ -82,17 +82,17 @@ class Visitor:
 
     @property
     def password_field(self) -> Locator:
-        """Where the identity provider asks for the password."""
+        """The password field of the identity provider's form."""
         return self.page.locator("input[type=password][name=password]")
 
     def submit_password(self, name: str, password: str) -> None:
-        """Fill the identity provider's form, which must be what the page shows, and send it."""
+        """Fill in and submit the identity provider's form, which the page must show."""
         self.page.locator("input[name=user]").fill(name)
         self.password_field.fill(password)
         self.password_field.press("Enter")
 
     def sign_in(self, name: str) -> None:
-        """From the service's URL to one of its pages, with the second factor where the user has one."""
+        """Open the service's URL and sign in, with a one-time password if the user has a second factor."""
         self.user = self.lab.user(name)
         self.page.goto(self.lab.url)
         self.submit_password(name, self.user.password)
@@ -103,7 +103,7 @@ class Visitor:
         self.page.wait_for_url(f"{self.lab.url}/**")
 
     def sign_out(self) -> None:
-        """By the link on the hub's page."""
+        """Sign out with the link on the hub's page."""
         self.page.goto(f"{self.lab.url}/hub/home")
         self.page.locator("#logout").click()
 
@@ -111,11 +111,11 @@ class Visitor:
 
     @property
     def _name(self) -> str:
-        assert self.user, "nobody has signed in"
+        assert self.user, "the visitor has not signed in"
         return self.user.name
 
     def offered_profiles(self) -> dict[str, str]:
-        """What the form offers: profile key to the text beside it."""
+        """Return the profiles in the form: the text of each choice, by profile key."""
         self.page.goto(f"{self.lab.url}/hub/spawn")
         choices = self.page.locator("[name=profile]")
         choices.first.wait_for(state="attached")
@@ -127,9 +127,9 @@ class Visitor:
         return found
 
     def choose_profile(self, key: str) -> None:
-        """Choose a profile in the form and press its button."""
+        """Choose a profile in the form and submit it."""
         offered = self.offered_profiles()
-        assert key in offered, f"the form offers {sorted(offered)}, not {key}"
+        assert key in offered, f"the form does not offer {key}; it offers {sorted(offered)}"
         select = self.page.locator("select[name=profile]")
         if select.count():
             select.select_option(key)
@@ -138,53 +138,53 @@ class Visitor:
         self.page.locator("#spawn_form [type=submit]").click()
 
     def wait_for_lab(self) -> JupyterLab:
-        """From the progress page, or straight, to a JupyterLab that can be worked in."""
+        """Wait until the start is complete, then open JupyterLab with an empty workspace."""
         failed = self.page.locator("#progress-bar.bg-danger, .spawn-error-msg")
         shell = self.page.locator("#jp-main-dock-panel")
         expect(shell.or_(failed).first).to_be_visible(timeout=START)
         assert not failed.count(), f"the start failed: {self.page.locator('body').inner_text()}"
-        # Not with the tabs that this person's last session was left with.
+        # Without ?reset, JupyterLab reopens the tabs of the user's previous session.
         base = f"{self.page.url.partition('/user/')[0]}/user/{self._name}"
         self.page.goto(f"{base}/lab?reset")
         return JupyterLab(self.page, base)
 
     def wait_for_classic(self) -> Locator:
-        """From the progress page, or straight, to the classic interface's list of files, which is returned."""
+        """Wait until the classic interface shows its file list, and return that list."""
         files = self.page.locator("#filebrowser")
         expect(files).to_be_visible(timeout=START)
         return files
 
     def start(self, key: str) -> JupyterLab:
-        """Choose a profile and wait until its JupyterLab can be worked in."""
+        """Choose a profile and wait until its JupyterLab is ready."""
         self.choose_profile(key)
         return self.wait_for_lab()
 
     def stop_server(self) -> None:
-        """By the button on the hub's home page; done when it offers to start again."""
+        """Stop the server on the hub's home page and wait until the page offers to start one."""
         self.page.goto(f"{self.lab.url}/hub/home")
         self.page.locator("#stop").click()
         expect(self.page.locator("#start")).to_contain_text("Start", timeout=START)
 
     def fetch(self, method: str, path: str, *, body: Any = None, token: str = "") -> Answer:
-        """A request to the service from within the page that is open; see ``fetch``."""
+        """Send a request to the service from the open page; see ``fetch``."""
         return fetch(self.page, method, f"{self.lab.url}{path}", body=body, token=token)
 
     def new_token(self) -> str:
-        """A token of the user's own for the REST API, made as the hub's token page makes it."""
+        """Create a token for the REST API in the same way as the hub's token page, and return it."""
         self.page.goto(f"{self.lab.url}/hub/home")
         answer = self.fetch("POST", f"/hub/api/users/{self._name}/tokens", body={"note": "e2e"})
         assert answer.status == 201, answer
         return str(json.loads(answer.text)["token"])
 
     def server(self) -> dict[str, Any]:
-        """What the hub says of the user's server, empty if there is none; a page of the hub must be open."""
+        """Return the hub's model of the user's server, or an empty one. A page of the hub must be open."""
         answer = self.fetch("GET", f"/hub/api/users/{self._name}")
         assert answer.status == 200, answer
         found: dict[str, Any] = json.loads(answer.text).get("servers", {}).get("", {})
         return found
 
     def leave_nothing_running(self) -> None:
-        """Stop the user's server if there is one, whatever page the test ended on."""
+        """Stop the user's server, if there is one. The test may have ended on any page."""
         if not self.user:
             return
         self.page.goto(f"{self.lab.url}/hub/home")
@@ -192,11 +192,11 @@ class Visitor:
             self.fetch("DELETE", f"/hub/api/users/{self._name}/server")
         elif self.lab.jobs(self._name):
             self.lab.cancel_jobs(self._name)
-        eventually(f"no job of {self._name}'s is left", lambda: not self.lab.jobs(self._name))
+        eventually(f"all jobs of {self._name} have ended", lambda: not self.lab.jobs(self._name))
 
 
 class JupyterLab:
-    """JupyterLab in the page of its user."""
+    """JupyterLab in its user's browser."""
 
     def __init__(self, page: Page, base_url: str) -> None:
         self.page = page
@@ -208,16 +208,16 @@ class JupyterLab:
         expect(self.page.locator("#jupyterlab-splash")).to_have_count(0, timeout=START)
 
     def kernels(self) -> dict[str, str]:
-        """Kernel name to display name, as the notebook server lists them."""
+        """Return the display name of each kernel of the notebook server, by kernel name."""
         answer = fetch(self.page, "GET", f"{self.base_url}/api/kernelspecs")
         assert answer.status == 200, answer
         specs = json.loads(answer.text)["kernelspecs"]
         return {name: spec["spec"]["display_name"] for name, spec in specs.items()}
 
     def new_notebook(self, kernel: str) -> Notebook:
-        """A new notebook with the kernel of this name, from the launcher's tile."""
+        """Open a new notebook by the launcher's tile of a kernel."""
         known = self.kernels()
-        assert kernel in known, f"the kernels are {sorted(known)}, not {kernel}"
+        assert kernel in known, f"there is no kernel {kernel}; the kernels are {sorted(known)}"
         tile = self.page.locator(f'.jp-LauncherCard[data-category="Notebook"][title="{known[kernel]}"]:visible')
         if not tile.count():
             self.page.locator("#jp-main-dock-panel .lm-TabBar-addButton").first.click()
@@ -225,7 +225,7 @@ class JupyterLab:
         return self._shown_notebook()
 
     def open_notebook(self, path: str) -> Notebook:
-        """The notebook at a path, relative to the home directory, by its address, and no other tab."""
+        """Open the notebook at a path below the home directory, with no other tab."""
         self.page.goto(f"{self.base_url}/lab/tree/{quote(path)}?reset")
         self._ready()
         tab = self.page.locator("#jp-main-dock-panel .lm-TabBar-tab.jp-mod-current .lm-TabBar-tabLabel")
@@ -233,7 +233,7 @@ class JupyterLab:
         return self._shown_notebook()
 
     def run_cell(self, kernel: str, code: str) -> str:
-        """What a cell prints or returns in a new notebook with the kernel of this name."""
+        """Run code in a new notebook with this kernel and return the cell's output."""
         return self.new_notebook(kernel).run(code)
 
     def _shown_notebook(self) -> Notebook:
@@ -251,15 +251,16 @@ class Notebook:
         self._idle()
 
     def _idle(self) -> None:
-        # Both at once: the indicator says idle before there is a kernel too, and a cell run then is lost.
+        # Check both: the indicator is idle even before a kernel is connected, and a cell run at that time is lost.
         idle = self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")
         named = self.page.locator(".jp-Toolbar-kernelName:not(:has-text('No Kernel'))")
         expect(self.panel.filter(has=idle).filter(has=named)).to_be_visible(timeout=CELL)
 
     def run(self, code: str) -> str:
-        """What the notebook's last cell prints or returns once it holds ``code`` and has run."""
+        """Put code into the notebook's last cell, run it and return its output."""
         cells = self.panel.locator(".jp-Notebook .jp-CodeCell")
-        cell = cells.nth(cells.count() - 1)  # not .last, which moves on to the cell that running adds
+        # Do not use .last here: running the cell adds another one, and .last would then select that one.
+        cell = cells.nth(cells.count() - 1)
         cell.locator(".cm-content").fill(code)
         cell.locator(".cm-content").press("Shift+Enter")
         expect(cell.locator(".jp-InputArea-prompt")).to_have_text(re.compile(r"^\[\d+\]:$"), timeout=CELL)
@@ -267,7 +268,7 @@ class Notebook:
         return "\n".join(cell.locator(".jp-OutputArea-output").all_inner_texts()).strip()
 
     def save(self) -> None:
-        """Save what has changed, by the toolbar's button; done when the tab shows no change any more."""
+        """Save the notebook with the toolbar's button and wait until its tab shows no unsaved change."""
         changed = self.page.locator(".lm-TabBar-tab.jp-mod-current.jp-mod-dirty")
         expect(changed).to_have_count(1)
         self.panel.locator("[data-jp-item-name=save]").click()

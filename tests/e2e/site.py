@@ -1,4 +1,4 @@
-"""The lab's inventory, and the playbook as an administrator runs it."""
+"""A copy of the lab's inventory, and the playbooks that apply it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Site:
-    """A copy of the lab's inventory, in which the service, clusters and profiles may be changed.
+    """A copy of the lab's inventory that a test may change and apply.
 
     Attributes:
-        service: ``hpc_service`` as the inventory has it, to be changed in place.
-        clusters: ``hpc_clusters`` likewise.
-        profiles: ``hpc_profiles`` likewise.
+        service: The inventory's ``hpc_service``. Change it in place.
+        clusters: The inventory's ``hpc_clusters``. Change it in place.
+        profiles: The inventory's ``hpc_profiles``. Change it in place.
     """
 
     def __init__(self, lab: Lab, directory: Path) -> None:
-        """Copy the inventory into a directory that exists."""
+        """Copy the lab's inventory into an existing directory."""
         self.inventory = directory / "inventory"
         self.environment = {**os.environ, "HPCHUB_LAB_DIR": str(lab.directory)}
         shutil.copytree(REPOSITORY / "inventories" / lab.state["inventory"], self.inventory)
@@ -38,18 +38,18 @@ class Site:
         self.profiles: list[dict[str, Any]] = known["hpc_profiles"]
 
     def command(self, *arguments: str, playbook: str = "site.yml") -> list[str]:
-        """Write what holds now; the command, to be run in REPOSITORY, that has the hosts follow."""
-        # Of the files in this directory the last by name wins; the inventory's own stay as they are.
+        """Write the changed variables and return the command that applies them; run it in ``REPOSITORY``."""
+        # Ansible reads this directory in alphabetical order, so this file overrides the inventory's own files.
         changed = self.inventory / "group_vars" / "all" / "zz-changed.yml"
         now = {"hpc_service": self.service, "hpc_clusters": self.clusters, "hpc_profiles": self.profiles}
         changed.write_text(json.dumps(now))
         return [self._program("ansible-playbook"), "-i", str(self.inventory), f"playbooks/{playbook}", *arguments]
 
     def apply(self, *arguments: str, playbook: str = "site.yml") -> str:
-        """Have the hosts follow; the playbook's output.
+        """Apply the changed inventory to the hosts and return the playbook's output.
 
         Raises:
-            LabError: it failed.
+            LabError: The playbook failed.
         """
         return self._output(self.command(*arguments, playbook=playbook))
 
@@ -62,5 +62,5 @@ class Site:
     def _output(self, argv: list[str]) -> str:
         done = subprocess.run(argv, cwd=REPOSITORY, env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise LabError(f"{' '.join(argv)} exited {done.returncode}\n{done.stdout}\n{done.stderr}")
+            raise LabError(f"{' '.join(argv)} exited with code {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done.stdout

@@ -1,14 +1,23 @@
-"""Who gets in, and who does not."""
+"""Access: sign-in, refusal, and the pages of other users and of administrators."""
+
+from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from playwright.sync_api import expect
 
 from .lab import totp
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def test_who_is_not_permitted_is_told_so(browser_page, lab):
-    """Dave has an account and no permitted group: a clear page, no account in the hub, no job."""
+    from .lab import Lab
+    from .pages import Visitor
+
+
+def test_user_without_a_permitted_group_is_refused_with_an_explanation(browser_page: Visitor, lab: Lab) -> None:
+    """Dave has an account but no permitted group. He sees a clear page and gets no hub account and no job."""
     page = browser_page.page
     page.goto(lab.url)
     with page.expect_response(lambda answer: answer.url.startswith(lab.url) and answer.status == 403):
@@ -19,13 +28,14 @@ def test_who_is_not_permitted_is_told_so(browser_page, lab):
 
     for path in ("/hub/home", "/hub/spawn", "/user/dave/"):
         answer = page.goto(f"{lab.url}{path}")
+        assert answer is not None
         assert answer.status == 403, path
     assert "dave" not in lab.hub_users()
     assert not lab.jobs("dave")
 
 
-def test_a_wrong_password(browser_page, lab):
-    """The identity provider asks again, and the service stays closed."""
+def test_wrong_password_is_refused(browser_page: Visitor, lab: Lab) -> None:
+    """The identity provider asks for the password again, and the service stays closed."""
     page = browser_page.page
     page.goto(lab.url)
     browser_page.submit_password("alice", "not her password")
@@ -34,12 +44,12 @@ def test_a_wrong_password(browser_page, lab):
     expect(browser_page.password_field).to_be_visible()
 
 
-def test_a_wrong_one_time_password(browser_page, lab):
-    """Carol's password alone opens nothing."""
+def test_wrong_one_time_password_is_refused(browser_page: Visitor, lab: Lab) -> None:
+    """Carol's password alone does not sign her in."""
     page, carol = browser_page.page, lab.user("carol")
     page.goto(lab.url)
     browser_page.submit_password("carol", carol.password)
-    # A day from now: well formed, and not the code of any step that a clock could be off by.
+    # The code of tomorrow is well formed, and no clock skew can make it valid today.
     code = page.locator("input[name=code]")
     code.fill(totp(carol.totp_secret, time.time() + 86_400))
     code.press("Enter")
@@ -48,18 +58,19 @@ def test_a_wrong_one_time_password(browser_page, lab):
     expect(browser_page.password_field).to_be_visible()
 
 
-def test_another_persons_session_is_closed(visitor, lab):
-    """Bob asks for pages of Alice's running session and gets none."""
+def test_session_of_another_user_is_refused(visitor: Callable[[], Visitor], lab: Lab) -> None:
+    """Bob requests pages of Alice's running session and gets none of them."""
     alice, bob = visitor(), visitor()
     alice.sign_in("alice")
     alice.start(lab.profiles()[0]["key"])
     bob.sign_in("bob")
     for path in ("/user/alice/", "/user/alice/lab", "/user/alice/api/contents", "/user/alice/api/kernels"):
         answer = bob.page.goto(f"{lab.url}{path}")
+        assert answer is not None
         assert answer.status in {403, 404}, path
         assert "jupyter-config-data" not in answer.text()
 
-    # Nor does her server answer him on the cluster's own network, where he may be.
+    # Her server does not answer him on the cluster's own network either, although he has access to that network.
     (job,) = lab.jobs("alice")
     listeners = lab.run(job.node, ["ss", "--listening", "--tcp", "--numeric", "--no-header"]).splitlines()
     taken = {int(line.split()[3].rsplit(":", 1)[1]) for line in listeners}
@@ -69,9 +80,10 @@ def test_another_persons_session_is_closed(visitor, lab):
         assert lab.run("login1", ["runuser", "-u", "bob", "--", *ask], check=False) == "", scheme
 
 
-def test_what_is_an_administrators(browser_page, lab):
-    """Alice is not one."""
+def test_admin_pages_are_refused_to_ordinary_users(browser_page: Visitor, lab: Lab) -> None:
+    """Alice is not an administrator."""
     browser_page.sign_in("alice")
     for path in ("/hub/admin", "/hub/api/users", "/hub/api/users/bob", "/hub/spawn/bob"):
         answer = browser_page.page.goto(f"{lab.url}{path}")
+        assert answer is not None
         assert answer.status in {403, 404}, path

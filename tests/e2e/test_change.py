@@ -1,19 +1,30 @@
-"""The administrator changes the inventory while people work."""
+"""The administrator changes the inventory while users work."""
+
+from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .lab import eventually
 from .site import Site
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from .lab import Lab
+    from .pages import Visitor
+
+
 QUEUE = "e2e"
 PROFILES = ("--tags", "spawner_profiles")
 
 
 @pytest.fixture
-def site(lab, tmp_path):
-    """The lab's site, which is put back as it was afterwards; the first cluster's scheduler has a new queue."""
+def site(lab: Lab, tmp_path: Path) -> Iterator[Site]:
+    """Return the lab's site, with a new queue on the first cluster. Restore both afterwards."""
     site = Site(lab, tmp_path)
     before = copy.deepcopy((site.profiles, site.clusters))
     batch = lab.batches[site.clusters[0]["name"]]
@@ -24,8 +35,10 @@ def site(lab, tmp_path):
     eventually("the queue is gone", lambda: batch.drop_queue(QUEUE))
 
 
-def test_a_new_queue_and_profile(site, lab, visitor):
-    """Bob is offered the profile, and it starts; Alice's session goes on undisturbed, and so does the hub."""
+def test_new_queue_and_profile_leave_running_sessions_undisturbed(
+    site: Site, lab: Lab, visitor: Callable[[], Visitor]
+) -> None:
+    """Bob sees the new profile and starts it. Alice's session continues, and the hub does not restart."""
     alice, bob = visitor(), visitor()
     alice.sign_in("alice")
     notebook = alice.start(lab.profiles()[0]["key"]).new_notebook("python3")
@@ -51,7 +64,7 @@ def test_a_new_queue_and_profile(site, lab, visitor):
     assert lab.jobs("alice") == before
     assert lab.run("hub", hub) == started
 
-    # The profile goes while Bob's session of that profile runs: the form forgets it, the session does not.
+    # Remove the profile while Bob's session uses it. The form no longer offers it, but the session continues.
     site.profiles = [profile for profile in site.profiles if profile["key"] != "e2e"]
     site.apply(*PROFILES)
     carol = visitor()

@@ -1,21 +1,29 @@
-"""What starts a session, and what does not."""
+"""Which requests start a session, and which do not."""
+
+from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import expect
 
 from .lab import eventually
 
+if TYPE_CHECKING:
+    from .lab import Lab
+    from .pages import Visitor
 
-def nothing_started(visitor, lab):
-    """No job, and the hub neither has a server of theirs nor is about to."""
+
+def nothing_started(visitor: Visitor, lab: Lab) -> bool:
+    """Return whether the user has no job and no server that runs or is about to start."""
+    assert visitor.user is not None
     visitor.page.goto(f"{lab.url}/hub/home")
     server = visitor.server()
     return not lab.jobs(visitor.user.name) and not server.get("ready") and not server.get("pending")
 
 
-def test_a_link_starts_nothing(browser_page, lab):
-    """Opening a page that names a profile is not a start."""
+def test_link_with_a_profile_starts_nothing(browser_page: Visitor, lab: Lab) -> None:
+    """Opening a link that names a profile does not start a session."""
     browser_page.sign_in("alice")
     key = lab.profiles()[0]["key"]
     for path in (f"/hub/spawn?profile={key}", f"/hub/spawn/alice?profile={key}"):
@@ -23,8 +31,8 @@ def test_a_link_starts_nothing(browser_page, lab):
         assert nothing_started(browser_page, lab), path
 
 
-def test_a_form_of_another_site_starts_nothing(browser_page, lab):
-    """The form without the XSRF token is refused."""
+def test_form_without_xsrf_token_starts_nothing(browser_page: Visitor, lab: Lab) -> None:
+    """A form of another site has no XSRF token, so the hub refuses it."""
     browser_page.sign_in("alice")
     key = lab.profiles()[0]["key"]
     browser_page.page.goto(f"{lab.url}/hub/home")
@@ -34,8 +42,8 @@ def test_a_form_of_another_site_starts_nothing(browser_page, lab):
     assert nothing_started(browser_page, lab)
 
 
-def wrong_choices(key):
-    """Requests to start a server through the REST API that the form could not have made."""
+def wrong_choices(key: str) -> dict[str, dict[str, Any]]:
+    """Return REST API requests to start a server that the form could not have sent."""
     return {
         "unknown profile": {"profile": "no-such-profile"},
         "no profile": {},
@@ -49,8 +57,8 @@ def wrong_choices(key):
     }
 
 
-def test_the_rest_api_reaches_no_more_than_the_form(browser_page, lab):
-    """400 with the profiles that there are, and no job."""
+def test_rest_api_refuses_choices_that_the_form_does_not_offer(browser_page: Visitor, lab: Lab) -> None:
+    """The hub answers 400 with the valid profiles, and starts no job."""
     keys = [profile["key"] for profile in lab.profiles()]
     browser_page.sign_in("alice")
     token = browser_page.new_token()
@@ -62,8 +70,8 @@ def test_the_rest_api_reaches_no_more_than_the_form(browser_page, lab):
         assert nothing_started(browser_page, lab), case
 
 
-def test_the_rest_api_starts_what_the_form_offers(browser_page, lab):
-    """With a token, and without a browser's cookies."""
+def test_rest_api_starts_a_profile_that_the_form_offers(browser_page: Visitor, lab: Lab) -> None:
+    """A token is enough; no browser cookie is needed."""
     browser_page.sign_in("alice")
     token = browser_page.new_token()
     choice = {"profile": lab.profiles()[0]["key"]}

@@ -1,22 +1,30 @@
-"""A class starts at once; its scheduler goes away, and the hub is killed again and again: one session, one job."""
+"""A whole class starts at once while the scheduler is down or the hub is killed. Each session keeps one job."""
+
+from __future__ import annotations
 
 import os
 import random
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .lab import eventually
 from .students import SETTLED
 
-OUTAGE = float(os.environ.get("HPCHUB_OUTAGE", "45"))  # seconds
+if TYPE_CHECKING:
+    from .lab import Lab
+    from .students import Class
+
+
+OUTAGE = float(os.environ.get("HPCHUB_OUTAGE", "45"))  # How long the scheduler is down, in seconds.
 KILLS = int(os.environ.get("HPCHUB_KILLS", "3"))
-BURST = 4.0  # seconds within which everybody starts, and the hub is killed
+BURST = 4.0  # All students start within this time, in seconds, and the hub is killed around it.
 KILL = ["systemctl", "kill", "--signal=KILL", "jupyterhub"]
 
 
-def test_an_outage_of_the_scheduler(lab, students):
-    """The controller is away, and comes back: nobody has lost a session, and nobody has two."""
+def test_scheduler_outage_loses_no_session(lab: Lab, students: Class) -> None:
+    """After the scheduler is back, each student has exactly the session of before."""
     jobs = students.start_and_wait()
     for batch in lab.batches.values():
         batch.stop()
@@ -28,19 +36,24 @@ def test_an_outage_of_the_scheduler(lab, students):
     finally:
         for batch in lab.batches.values():
             batch.start()
-    time.sleep(60)  # after which the hub has asked again, and would have missed whom it forgot
+    time.sleep(60)  # By then, the hub has polled again and would have dropped any session that it lost.
     assert students.agree() == jobs
     students.stop()
 
 
 @pytest.mark.parametrize("number", range(KILLS))
-def test_the_hub_is_killed_in_a_burst_of_starts(lab, students, number):
-    """At any moment: what was begun becomes a session with one job, or nothing."""
+def test_hub_killed_during_a_burst_of_starts_leaves_one_job_per_session(lab: Lab, students: Class, number: int) -> None:
+    """The hub is killed at a random moment. Each start becomes one session with one job, or nothing."""
     moment = random.uniform(0, 2 * BURST)
-    killing = students.pool.submit(lambda: (time.sleep(moment), lab.run("hub", KILL)))
+
+    def kill() -> None:
+        time.sleep(moment)
+        lab.run("hub", KILL)
+
+    killing = students.pool.submit(kill)
     students.start(within=BURST)
     killing.result()
-    eventually(f"hub and scheduler agree after a kill at {moment:.2f} s", students.agree, timeout=SETTLED)
+    eventually(f"the hub and the scheduler agree after a kill at {moment:.2f} s", students.agree, timeout=SETTLED)
     time.sleep(5)
     assert students.agree()
     students.stop()

@@ -1,18 +1,27 @@
-"""Two clusters behind one hub: each has its own profiles, and the one's outage is not the other's."""
+"""Two clusters behind one hub. Each has its own profiles, and an outage of one does not affect the other."""
+
+from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .lab import Lab
+    from .pages import Visitor
+
 
 @pytest.fixture(autouse=True)
-def two_clusters(lab):
+def two_clusters(lab: Lab) -> None:
     if lab.state["topology"] != "multi_cluster":
         pytest.skip("this lab has one cluster")
 
 
-def test_sessions_on_both(lab, visitor):
-    """Each computes on a node of the cluster that its profile names."""
+def test_sessions_run_on_the_cluster_of_their_profile(lab: Lab, visitor: Callable[[], Visitor]) -> None:
+    """Each session computes on a node of its profile's cluster."""
     for name, profile, node in (("alice", "small", "compute1"), ("bob", "itasca", "compute2")):
         person = visitor()
         person.sign_in(name)
@@ -21,8 +30,8 @@ def test_sessions_on_both(lab, visitor):
         assert [job.node for job in lab.jobs(name)] == [node]
 
 
-def test_an_outage_of_one_delays_nobody_on_the_other(lab, visitor):
-    """Slurm is away: a start on Grid Engine takes what it takes, and the session on Slurm stays."""
+def test_outage_of_one_cluster_does_not_affect_the_other(lab: Lab, visitor: Callable[[], Visitor]) -> None:
+    """Slurm is down. A start on Grid Engine takes no longer than usual, and the session on Slurm stays."""
     alice, bob = visitor(), visitor()
     alice.sign_in("alice")
     alice.start("small")

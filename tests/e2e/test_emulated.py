@@ -1,31 +1,40 @@
-"""Sessions by PBS, Torque, Moab and LSF, on a lab whose schedulers are emulated."""
+"""Sessions with PBS, Torque, Moab and LSF, in a lab that emulates these schedulers."""
+
+from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .lab import eventually
 from .students import SETTLED
 
-TO_A_SUBMISSION = ("half", "garbage-id", "error-exit0")
+if TYPE_CHECKING:
+    from .lab import Lab
+    from .pages import Visitor
+    from .students import Class
+
+
+SUBMISSION_FAULTS = ("half", "garbage-id", "error-exit0")
 FAULTS = ("slow", "half", "error-exit0", "locale", "refused")
 
 
 @pytest.fixture(autouse=True)
-def emulated(lab):
+def emulated(lab: Lab) -> None:
     if "lsf" not in lab.batches:
-        pytest.skip("this lab's schedulers are real")
+        pytest.skip("this lab has no emulated scheduler")
 
 
-def order(lab, fault):
-    """From now on each scheduler answers like this."""
+def set_fault(lab: Lab, fault: str) -> None:
+    """Make every emulated scheduler answer with this fault."""
     for name in lab.batches:
         lab.run("login1", ["lab-emulator", name, "fault", fault])
 
 
 @pytest.mark.parametrize("cluster", ["pbs", "torque", "moab", "lsf"])
-def test_a_session(browser_page, lab, cluster):
-    """Choose, wait, compute on the node that the scheduler chose, and stop."""
+def test_session_computes_on_the_node_that_the_scheduler_chose(browser_page: Visitor, lab: Lab, cluster: str) -> None:
+    """A user chooses a profile, waits, computes on the chosen node and stops the session."""
     browser_page.sign_in("alice")
     notebooks = browser_page.start(cluster)
     (job,) = lab.jobs("alice")
@@ -34,38 +43,38 @@ def test_a_session(browser_page, lab, cluster):
     assert notebook.run("import socket; print(socket.gethostname())") == job.node
     browser_page.stop_server()
     eventually("the job is gone", lambda: not lab.jobs("alice"))
-    # Moab shows no ended job in its list: the hub asks for it by its name, a while later.
-    eventually("the hub knows it", lambda: not browser_page.server(), timeout=90)
-    # The log of the session is the user's, and has what the server said.
+    # Moab's list shows no ended jobs, so the hub queries the job by its name a little later.
+    eventually("the hub sees that the job has ended", lambda: not browser_page.server(), timeout=90)
+    # The session's log is in the user's home directory and holds the notebook server's output.
     logs = lab.run("login1", ["find", "/home/alice/.hpchub/logs", "-size", "+0", "-newermt", "-10 minutes"])
     assert f"/{job.id}" in logs
 
 
-def test_wrong_answers_end_no_session(lab, students):
-    """Each scheduler in turn is slow, breaks off, fails without saying so, speaks German or refuses: nobody notices."""
+def test_faulty_poll_answers_end_no_session(lab: Lab, students: Class) -> None:
+    """Schedulers are slow, stop halfway, exit with 0 on errors, answer in German or refuse. No session ends."""
     jobs = students.start_and_wait()
     try:
         for fault in FAULTS:
-            order(lab, fault)
-            time.sleep(30)  # within which the hub asks
+            set_fault(lab, fault)
+            time.sleep(30)  # The hub polls within this time.
             assert students.all_ready(), fault
     finally:
-        order(lab, "off")
-    time.sleep(60)  # after which it has asked again
+        set_fault(lab, "off")
+    time.sleep(60)  # By then, the hub has polled again.
     assert students.agree() == jobs
     students.stop()
 
 
-@pytest.mark.parametrize("fault", TO_A_SUBMISSION)
-def test_wrong_answers_to_a_submission(lab, students, fault):
-    """A class starts at once, and no job has an id: each becomes somebody's session, or ends."""
-    order(lab, fault)
+@pytest.mark.parametrize("fault", SUBMISSION_FAULTS)
+def test_faulty_submission_answers_leave_one_job_per_session(lab: Lab, students: Class, fault: str) -> None:
+    """A whole class starts, and no submission returns a job id. Each job becomes a session or is ended."""
+    set_fault(lab, fault)
     try:
         students.start()
         assert not students.all_ready()
     finally:
-        order(lab, "off")
-    eventually("hub and schedulers agree", students.agree, timeout=SETTLED)
+        set_fault(lab, "off")
+    eventually("the hub and the schedulers agree", students.agree, timeout=SETTLED)
     time.sleep(5)
     assert students.agree()
     students.stop()

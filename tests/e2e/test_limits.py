@@ -1,7 +1,10 @@
-"""What ends by itself: a session whose time is up, and a start whose server says nothing."""
+"""Sessions that reach their time limit, and notebook servers that never report to the hub."""
+
+from __future__ import annotations
 
 import copy
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,14 +12,22 @@ from .lab import eventually
 from .site import Site
 from .students import Student
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from .lab import Lab
+    from .students import Class
+
+
 PROFILES = ("--tags", "spawner_profiles")
 PATIENCE = "/etc/hpchub/conf.d/e2e.py"
 SLEEP = "import time; time.sleep(3600)"
 
 
 @pytest.fixture
-def brief(lab, students, tmp_path):
-    """For each cluster a profile of one minute; the students would start those."""
+def brief(lab: Lab, students: Class, tmp_path: Path) -> Iterator[None]:
+    """Add a profile of one minute for each cluster, which the students will start. Restore the profiles afterwards."""
     site = Site(lab, tmp_path)
     before = copy.deepcopy(site.profiles), students.profiles
     first = {profile["cluster"]: profile for profile in reversed(site.profiles)}
@@ -30,8 +41,8 @@ def brief(lab, students, tmp_path):
 
 
 @pytest.fixture
-def impatient(lab):
-    """The hub waits 20 seconds for a server's report."""
+def impatient(lab: Lab) -> Iterator[None]:
+    """Set the hub's launch timeout to 20 seconds. Restore it afterwards."""
     lab.run("hub", ["install", "-D", "--mode=644", "/dev/null", PATIENCE])
     lab.run("hub", ["sh", "-c", f"echo 'c.JobSpawner.launch_timeout = 20' > {PATIENCE}"])
     lab.run("hub", ["systemctl", "restart", "jupyterhub"])
@@ -41,8 +52,8 @@ def impatient(lab):
 
 
 @pytest.fixture
-def stuck(lab, students):
-    """The students' notebook servers hang, by their own configuration."""
+def stuck(lab: Lab, students: Class) -> Iterator[None]:
+    """Make the students' notebook servers hang, by a line in their Jupyter configuration."""
     names = [student.name for student in students.students]
     write = f"mkdir -p ~/.jupyter && echo '{SLEEP}' > ~/.jupyter/jupyter_server_config.py"
     for name in names:
@@ -52,25 +63,29 @@ def stuck(lab, students):
         lab.run("login1", ["su", "-", name, "-c", "rm ~/.jupyter/jupyter_server_config.py"])
 
 
-def failure(student):
-    """What the page of a start says to a student who comes back to it, once the start has failed."""
+def failure(student: Student) -> str:
+    """Return the text of a student's progress page once the start has failed, or an empty string before that."""
     text = " ".join(re.sub(r"<[^>]*>", " ", student.ask(f"/hub/spawn-pending/{student.name}").text).split())
     return text if "Spawn failed" in text else ""
 
 
-def test_the_time_is_up(lab, students, brief):
-    """The scheduler ends the jobs, and the hub knows; who comes again starts anew."""
+def test_hub_notices_that_the_scheduler_ended_the_jobs(lab: Lab, students: Class, brief: None) -> None:
+    """The jobs reach their time limit. The hub then has no servers, so the students can start again."""
     students.start_and_wait()
-    eventually("no job is left", lambda: not any(students.jobs()), timeout=300)
-    eventually("the hub knows", lambda: students.each(Student.server) == [{}] * len(students.students), timeout=120)
+    eventually("all jobs have ended", lambda: not any(students.jobs()), timeout=300)
+    eventually(
+        "the hub has no server", lambda: students.each(Student.server) == [{}] * len(students.students), timeout=120
+    )
 
 
-def test_a_server_that_does_not_report(lab, students, stuck, impatient):
-    """Its job runs and says nothing: it is ended, and its user is told where to look."""
+def test_server_that_does_not_report_is_ended_with_an_explanation(
+    lab: Lab, students: Class, stuck: None, impatient: None
+) -> None:
+    """The job runs but its server never reports. The hub ends it, and the page names the log file."""
     eventually("the hub answers", lambda: None not in students.each(Student.server))
     students.start()
-    eventually("the jobs run", lambda: all(students.jobs()), timeout=120)
-    eventually("no job is left", lambda: not any(students.jobs()), timeout=240)
+    eventually("every student has a job", lambda: all(students.jobs()), timeout=120)
+    eventually("all jobs have ended", lambda: not any(students.jobs()), timeout=240)
     for student in students.students:
-        told = eventually("the start is over", lambda: failure(student), timeout=30)  # noqa: B023 - called at once
-        assert "did not report within 20 seconds. Its log is ~/.hpchub/logs/" in told
+        text = eventually("the start has failed", lambda: failure(student), timeout=30)  # noqa: B023 - called at once
+        assert "did not report within 20 seconds. Its log is ~/.hpchub/logs/" in text

@@ -1,27 +1,37 @@
-"""The hub dies at bad moments, and what it had begun goes on: one session, one job, whatever happens."""
+"""The hub or the proxy is killed at bad moments. Starts and sessions continue, with one job per session."""
+
+from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import expect
 
 from .lab import eventually
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .lab import Lab
+    from .pages import Visitor
+
+
 KILL = ["systemctl", "kill", "--signal=KILL", "jupyterhub"]
-SBATCH = "/usr/local/bin/sbatch"  # before Slurm's own on the gate's path
+SBATCH = "/usr/local/bin/sbatch"  # precedes Slurm's own sbatch on the gate's PATH
 
 
-def hub_answers(visitor):
-    """Whether the service's hub answers its API."""
+def hub_answers(visitor: Visitor) -> bool:
+    """Return whether the hub answers API requests."""
     return visitor.fetch("GET", "/hub/api/").status == 200
 
 
 @pytest.fixture
-def closed_queue(lab):
-    """The first profile's queue starts no job until the test opens it with what this returns."""
+def closed_queue(lab: Lab) -> Iterator[Callable[[], None]]:
+    """Close the first profile's queue, so that no job starts. Return a function that opens it."""
     queue = lab.profiles()[0]["queue"]
 
-    def set_state(state):
+    def set_state(state: str) -> None:
         lab.run("login1", ["scontrol", "update", f"PartitionName={queue}", f"State={state}"])
 
     set_state("DOWN")
@@ -30,8 +40,8 @@ def closed_queue(lab):
 
 
 @pytest.fixture
-def slow_sbatch(lab):
-    """Submitting takes some seconds, and goes on when the hub that asked for it is gone."""
+def slow_sbatch(lab: Lab) -> Iterator[Callable[[], str]]:
+    """Make submission take six seconds, even if the hub dies. Return a function that lists running submissions."""
     script = '#!/bin/sh\ntouch /run/slow-sbatch\nsleep 6\nexec /usr/bin/sbatch "$@"\n'
     lab.run("login1", ["rm", "-f", "/run/slow-sbatch"])
     lab.run("login1", ["python3", "-c", f"open({SBATCH!r}, 'w').write({script!r})"])
@@ -40,15 +50,15 @@ def slow_sbatch(lab):
     lab.run("login1", ["rm", "-f", SBATCH])
 
 
-def test_a_queued_start_outlives_the_hub(browser_page, lab, closed_queue):
-    """The progress page goes on where it was, and the very job becomes the session."""
+def test_queued_start_survives_a_hub_restart(browser_page: Visitor, lab: Lab, closed_queue: Callable[[], None]) -> None:
+    """The progress page continues where it was, and the same job becomes the session."""
     browser_page.sign_in("alice")
     browser_page.choose_profile(lab.profiles()[0]["key"])
     (job,) = eventually("the job waits", lambda: lab.jobs("alice"))
     message = browser_page.page.locator("#progress-message")
     expect(message).to_contain_text(f"Your job {job.id} waits in the queue")
 
-    # The page that is open notices that the hub is gone, and finds the next one by itself.
+    # The open page notices that the hub is gone, and reloads when the hub is back.
     with browser_page.page.expect_event("load", timeout=60_000):
         lab.run("hub", KILL)
     expect(message).to_contain_text(f"Your job {job.id} waits in the queue")
@@ -60,14 +70,14 @@ def test_a_queued_start_outlives_the_hub(browser_page, lab, closed_queue):
     assert [each.id for each in lab.jobs("alice")] == [job.id]
 
 
-def test_a_start_that_was_taken_up_can_be_stopped(browser_page, lab, closed_queue):
-    """As by the button of the hub's page; its job leaves the queue."""
+def test_resumed_start_can_be_stopped(browser_page: Visitor, lab: Lab, closed_queue: Callable[[], None]) -> None:
+    """Stop a start that a restarted hub has resumed, as the home page's button does. The job leaves the queue."""
     browser_page.sign_in("alice")
     browser_page.choose_profile(lab.profiles()[0]["key"])
     eventually("the job waits", lambda: lab.jobs("alice"))
     lab.run("hub", KILL)
     eventually("the hub answers", lambda: hub_answers(browser_page))
-    # Not the progress page, which loads itself anew as soon as the start has ended.
+    # Leave the progress page, which reloads as soon as the start has ended.
     browser_page.page.goto(f"{lab.url}/hub/home")
     answer = browser_page.fetch("DELETE", "/hub/api/users/alice/server")
     assert answer.status in {202, 204}, answer
@@ -75,11 +85,11 @@ def test_a_start_that_was_taken_up_can_be_stopped(browser_page, lab, closed_queu
     assert not browser_page.server()
 
 
-def test_a_submission_outlives_the_hub(browser_page, lab, slow_sbatch):
-    """The hub dies while the login node submits: the job that comes of it is found by its name."""
+def test_submission_survives_a_hub_restart(browser_page: Visitor, lab: Lab, slow_sbatch: Callable[[], str]) -> None:
+    """The hub dies while the login node submits. The restarted hub finds the job by its name."""
     browser_page.sign_in("alice")
     browser_page.choose_profile(lab.profiles()[0]["key"])
-    eventually("sbatch is at work", slow_sbatch, interval=0.1)
+    eventually("sbatch is running", slow_sbatch, interval=0.1)
     assert not lab.jobs("alice")
     lab.run("hub", KILL)
     eventually("the hub answers", lambda: hub_answers(browser_page))
@@ -89,8 +99,8 @@ def test_a_submission_outlives_the_hub(browser_page, lab, slow_sbatch):
     assert len(lab.jobs("alice")) == 1
 
 
-def test_the_proxy_is_killed(browser_page, lab):
-    """Its successor has no routes; they are back before anybody looks twice."""
+def test_killed_proxy_gets_its_routes_back(browser_page: Visitor, lab: Lab) -> None:
+    """The restarted proxy has no routes at first. The hub restores them within seconds."""
     browser_page.sign_in("alice")
     notebook = browser_page.start(lab.profiles()[0]["key"]).new_notebook("python3")
     assert notebook.run("kept = 6*7; kept") == "42"
@@ -103,12 +113,12 @@ def test_the_proxy_is_killed(browser_page, lab):
     assert notebook.run("kept") == "42"
 
 
-def test_a_job_of_no_session_is_ended(lab):
-    """Submitted as the hub does it, for a session that the hub does not know; somebody's own job is left alone."""
+def test_orphaned_job_is_ended_and_other_jobs_are_not(lab: Lab) -> None:
+    """The hub ends its own job of an unknown session. It leaves jobs of other users, other hubs and users' own jobs."""
     hub = json.loads(lab.run("hub", ["cat", "/etc/hpchub/hub.json"]))["public_url"].split("/")[2].split(":")[0]
     queue = lab.profiles()[0]["queue"]
 
-    def submit(name, comment):
+    def submit(name: str, comment: str) -> str:
         argv = ["sbatch", "--parsable", f"--partition={queue}", "--output=/dev/null", f"--job-name={name}"]
         argv += [f"--comment={comment}", "--wrap=sleep 600"]
         return lab.run("login1", ["runuser", "--user", "bob", "--", *argv]).strip()
@@ -117,7 +127,7 @@ def test_a_job_of_no_session_is_ended(lab):
     others = {
         submit(f"hpchub-{'1' * 16}", f"hpchub/{hub}/alice/{'1' * 16}"),
         submit(f"hpchub-{'2' * 16}", f"hpchub/another.example/bob/{'2' * 16}"),
-        submit("analysis", "of bob's own"),
+        submit("analysis", "bob's own job"),
     }
     try:
         eventually("the orphan is gone", lambda: orphan not in {job.id for job in lab.jobs("bob")}, timeout=180)

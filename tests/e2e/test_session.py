@@ -1,7 +1,10 @@
-"""The way of a session: from the service's URL to a computed cell on a compute node, and out again."""
+"""A session from sign-in to sign-out, with computed cells on a compute node."""
+
+from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
@@ -9,7 +12,12 @@ from playwright.sync_api import expect
 
 from .lab import eventually
 
-# As the contents API takes it: version 4, one empty cell, for the Python kernel.
+if TYPE_CHECKING:
+    from .lab import Lab
+    from .pages import Visitor
+
+
+# A notebook for the contents API: format 4, one empty cell, the Python kernel.
 NEW_NOTEBOOK = {
     "type": "notebook",
     "format": "json",
@@ -21,15 +29,15 @@ NEW_NOTEBOOK = {
     },
 }
 
-# What prints the name of the host that a kernel runs on.
+# Code that prints the name of the kernel's host, by kernel.
 HOSTNAME = {
     "python3": "import socket; print(socket.gethostname())",
     "ir": 'cat(Sys.info()[["nodename"]])',
 }
 
 
-def test_from_sign_in_to_sign_out(browser_page, lab):
-    """Sign in, choose, wait, compute in Python and R on a compute node, stop, sign out."""
+def test_whole_session_from_sign_in_to_sign_out(browser_page: Visitor, lab: Lab) -> None:
+    """Sign in, choose a profile, wait, compute in Python and R on a compute node, stop and sign out."""
     profile = lab.profiles()[0]
     browser_page.sign_in("alice")
     notebooks = browser_page.start(profile["key"])
@@ -38,7 +46,9 @@ def test_from_sign_in_to_sign_out(browser_page, lab):
     assert (job.state, job.partition) == ("RUNNING", profile["queue"])
     progress = " ".join(browser_page.progress)
     assert f"job {job.id}" in progress, "the progress page does not name the job"
-    assert profile["queue"] in progress or job.node in progress, "nor where it waits or runs"
+    assert profile["queue"] in progress or job.node in progress, (
+        "the progress page names neither the queue nor the node"
+    )
 
     for kernel in ("python3", "ir"):
         notebook = notebooks.new_notebook(kernel)
@@ -54,8 +64,8 @@ def test_from_sign_in_to_sign_out(browser_page, lab):
         expect(browser_page.password_field).to_be_visible()
 
 
-def test_every_profile_is_offered(browser_page, lab):
-    """The form offers what the list on the hub host has, by the names that the site gave."""
+def test_form_offers_every_profile_by_its_display_name(browser_page: Visitor, lab: Lab) -> None:
+    """The form offers the profiles of the hub host's list, in their order."""
     browser_page.sign_in("bob")
     offered = browser_page.offered_profiles()
     assert list(offered) == [profile["key"] for profile in lab.profiles()]
@@ -63,8 +73,8 @@ def test_every_profile_is_offered(browser_page, lab):
         assert profile["display_name"] in offered[profile["key"]]
 
 
-def test_the_classic_interface(browser_page, lab):
-    """A profile may open the classic notebook in place of JupyterLab; JupyterLab is there too."""
+def test_classic_interface_opens_instead_of_jupyterlab(browser_page: Visitor, lab: Lab) -> None:
+    """A profile may open the classic notebook interface. JupyterLab stays available."""
     key = next((profile["key"] for profile in lab.profiles() if profile["interface"] == "notebook"), None)
     if not key:
         pytest.skip("the inventory has no profile with the classic interface")
@@ -76,15 +86,15 @@ def test_the_classic_interface(browser_page, lab):
     browser_page.wait_for_lab()
 
 
-def test_second_factor(browser_page):
-    """Carol's sign-in asks for a one-time password as well, and she is an administrator."""
+def test_second_factor_signs_an_administrator_in(browser_page: Visitor) -> None:
+    """Carol signs in with a one-time password and can open the admin page."""
     browser_page.sign_in("carol")
     browser_page.page.goto(f"{browser_page.lab.url}/hub/admin")
     expect(browser_page.page.locator("#admin-react-hook, [data-testid=user-table], table").first).to_be_visible()
 
 
-def test_the_session_outlives_a_restart_of_the_hub(browser_page, lab):
-    """The kernel keeps its variables and its page goes on working; the hub knows the session again."""
+def test_session_survives_a_hub_restart(browser_page: Visitor, lab: Lab) -> None:
+    """The kernel keeps its variables, the open page keeps working and the hub restores the session."""
     browser_page.sign_in("alice")
     notebook = browser_page.start(lab.profiles()[0]["key"]).new_notebook("python3")
     notebook.run("kept = 6*7")
@@ -102,8 +112,8 @@ def test_the_session_outlives_a_restart_of_the_hub(browser_page, lab):
     browser_page.wait_for_lab()
 
 
-def test_notebooks_with_difficult_names(browser_page, lab):
-    """They open, run and are saved under their own names, in a directory with a difficult name too."""
+def test_notebooks_with_special_characters_open_run_and_save(browser_page: Visitor, lab: Lab) -> None:
+    """Notebooks with special characters in their names, and in their directory's name, keep those names."""
     browser_page.sign_in("alice")
     notebooks = browser_page.start(lab.profiles()[0]["key"])
     contents = "/user/alice/api/contents"
@@ -121,7 +131,7 @@ def test_notebooks_with_difficult_names(browser_page, lab):
         saved = json.loads(lab.run("login1", ["cat", f"/home/alice/{path}"]))
         assert saved["cells"][0]["source"] == ["6*7"]
 
-        # The same file, asked for as one path segment with an encoded slash.
+        # Request the same file as one path segment with an encoded slash.
         found = browser_page.fetch("GET", f"{contents}/{quote(path, safe='')}?content=0")
         assert found.status == 200, found
         assert json.loads(found.text)["path"] == path

@@ -1,4 +1,4 @@
-"""Each user's server on a host of its own, and sessions that are shared. The site is put back afterwards."""
+"""Each user's server has its own host name, and users can share servers. The site is restored afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from lab.door import Visitor as Client
+from lab.web_client import Visitor as Client
 
 from .pages import JupyterLab
 from .site import Site
@@ -24,13 +24,13 @@ ROLES = ("--tags", "configurable_http_proxy,jupyterhub,reverse_proxy")
 
 
 def host_of(lab: Lab, name: str) -> str:
-    """The address of a user's own host, without a slash at its end."""
+    """Return the URL of a user's own host, without a trailing slash."""
     return lab.url.replace("://", f"://{name}.")
 
 
 @pytest.fixture(scope="module")
 def hosts(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The site with hosts of the users' own, for as long as these tests last."""
+    """Turn on user subdomains for these tests, and turn them off afterwards."""
     site = Site(lab, tmp_path_factory.mktemp("site"))
     try:
         site.service["user_subdomains"] = True
@@ -43,19 +43,21 @@ def hosts(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def client(lab: Lab, hosts: None) -> Client:
-    """Somebody with no browser, who has not signed in."""
+    """Return an HTTP client that has not signed in."""
     hub = lab.addresses[lab.host("hub")]
     names = [urlsplit(url).hostname or "" for url in (lab.url, host_of(lab, "alice"))]
     return Client(dict.fromkeys(names, hub), lab.url)
 
 
-def test_a_session_and_who_may_enter(hosts: None, lab: Lab, visitor: Callable[[], Visitor], client: Client) -> None:
-    """Alice works on her own host; Bob is refused there, until she shares; then his visit gives her server nothing."""
+def test_shared_server_admits_the_visitor_but_cannot_act_for_them(
+    hosts: None, lab: Lab, visitor: Callable[[], Visitor], client: Client
+) -> None:
+    """Alice's host refuses Bob until she shares her server. Her server cannot abuse his visit."""
     alice, bob = visitor(), visitor()
     home = host_of(lab, "alice")
     alice.sign_in("alice")
     alice.start(lab.profiles()[0]["key"])
-    alice.page.goto(f"{lab.url}/user/alice/lab?reset")  # where it used to be
+    alice.page.goto(f"{lab.url}/user/alice/lab?reset")  # the address without subdomains
     session = JupyterLab(alice.page, f"{home}/user/alice")
     assert alice.page.url.startswith(f"{home}/user/alice/lab")
     assert session.run_cell("python3", "6*7") == "42"
@@ -64,7 +66,7 @@ def test_a_session_and_who_may_enter(hosts: None, lab: Lab, visitor: Callable[[]
     listing = client.ask("/user/alice/api/contents", token, base=home)
     assert (listing.status, json.loads(listing.text)["type"]) == (200, "directory")
 
-    assert alice.fetch("DELETE", "/hub/api/shares/alice/").status == 204  # of a run that was killed
+    assert alice.fetch("DELETE", "/hub/api/shares/alice/").status == 204  # left over by a test run that was killed
     bob.sign_in("bob")
     refused = bob.page.goto(f"{home}/user/alice/lab")
     assert refused is not None
@@ -75,7 +77,7 @@ def test_a_session_and_who_may_enter(hosts: None, lab: Lab, visitor: Callable[[]
     shared = alice.fetch("POST", "/hub/api/shares/alice/", body={"user": "bob"})
     assert shared.status == 200, shared
     bob.page.goto(f"{home}/user/alice/lab?reset")
-    bob.page.locator("input[type=submit], button[type=submit]").click()  # the hub asks whether Bob wants to go there
+    bob.page.locator("input[type=submit], button[type=submit]").click()  # the hub asks Bob for confirmation
     JupyterLab(bob.page, f"{home}/user/alice")
     assert bob.page.url.startswith(f"{home}/user/alice/lab")
 
@@ -87,11 +89,11 @@ def test_a_session_and_who_may_enter(hosts: None, lab: Lab, visitor: Callable[[]
 
 
 def cookies(visitor: Visitor, url: str) -> set[str]:
-    """The names of the cookies that a browser sends to an address."""
+    """Return the names of the cookies that a visitor's browser sends to a URL."""
     return {cookie["name"] for cookie in visitor.page.context.cookies(url)}
 
 
-# What any page can do without asking: send what a form could send, with the visitor's cookies.
+# Requests that any page can send without permission: a simple request and a form, with the visitor's cookies.
 _POST = """
 url => fetch(url, {method: "POST", mode: "no-cors", credentials: "include", body: '{"note": "planted"}'})
   .catch(String)
@@ -109,18 +111,18 @@ _PLANT = """
 
 
 def act_as_bob(lab: Lab, bob: Visitor, client: Client) -> None:
-    """A page of Alice's server, open in Bob's browser, tries to act in the hub; nothing comes of it."""
+    """Check that a page of Alice's server, open in Bob's browser, cannot act in the hub."""
     tokens = f"{lab.url}/hub/api/users/bob/tokens"
-    with bob.page.expect_response(tokens) as answer:
+    with bob.page.expect_response(tokens) as response:
         bob.page.evaluate(_POST, tokens)
-    assert answer.value.status == 403
+    assert response.value.status == 403
     bob.page.evaluate(_PLANT)
     assert "planted" not in {cookie["value"] for cookie in bob.page.context.cookies()}
     with bob.page.expect_navigation():
         bob.page.evaluate(_FORM, f"{lab.url}/hub/spawn")
     expect(bob.page.locator("body")).to_contain_text("A page of another host asked for this in your name")
 
-    # A browser that does not say where the request comes from: the hub wants what only its own pages know.
+    # An old browser sends no Origin header. The hub then requires the XSRF token, which only its own pages know.
     sent = "; ".join(f"{each['name']}={each['value']}" for each in bob.page.context.cookies(lab.url))
     answer = client.ask("/hub/api/users/bob/tokens", [("Cookie", sent)], method="POST", body=b'{"note": "planted"}')
     assert answer.status == 403
@@ -147,8 +149,10 @@ def act_as_bob(lab: Lab, bob: Visitor, client: Client) -> None:
         ("/sso/signed-out", 200, ""),
     ],
 )
-def test_a_users_host_serves_nothing_else(lab: Lab, client: Client, target: str, status: int, location: str) -> None:
-    """Neither the hub nor anybody else's server."""
+def test_user_host_serves_neither_hub_nor_other_users(
+    lab: Lab, client: Client, target: str, status: int, location: str
+) -> None:
+    """A user's host redirects to the hub or refuses everything except that user's server."""
     answer = client.ask(target, [("X-Hpchub-User", "alice")], base=host_of(lab, "alice"))
     assert (answer.status, answer.location) == (status, location.format(hub=lab.url))
     assert answer.headers.get_all("X-Content-Type-Options") == ["nosniff"]
@@ -158,6 +162,6 @@ def test_a_users_host_serves_nothing_else(lab: Lab, client: Client, target: str,
 @pytest.mark.parametrize(
     "host", ["a.b.hub.localhost", "hub.localhost.example", "elsewhere.example", "a_b.hub.localhost"]
 )
-def test_no_other_name_is_served(client: Client, host: str) -> None:
-    """Not even below a user's."""
+def test_unknown_host_name_is_refused(client: Client, host: str) -> None:
+    """Names that are not a user's host are refused, including names below one."""
     assert client.ask("/user/alice/", host=host).status == 421

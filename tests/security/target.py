@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from lab.door import Answer, Visitor
+from lab.web_client import Answer, Visitor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 from e2e.lab import eventually
 
-from lab.door import unverified
+from lab.web_client import unverified
 
 from .target import wait
 

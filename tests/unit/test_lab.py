@@ -1,4 +1,6 @@
-"""The lab's refusals, and what it decides by: one line that says what is wrong and how to mend it."""
+"""The lab's checks and error messages: each message is one line that states the problem and how to fix it."""
+
+from __future__ import annotations
 
 import io
 import json
@@ -7,6 +9,7 @@ import ssl
 import sys
 from contextlib import redirect_stdout
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -17,82 +20,88 @@ from lab.instance import Instance
 from lab.playbook import Stamp
 from lab.topology import TOPOLOGIES
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.instance.CACHE", tmp_path)
 
 
-def refusal(call, *arguments):
+def error_message(function: Callable[..., object], *arguments: object) -> str:
+    """Return the error message of a call, after checking that it is one line and names a fix."""
     with pytest.raises(LabError) as caught:
-        call(*arguments)
+        function(*arguments)
     message = str(caught.value)
     assert "\n" not in message
-    assert "mend: " in message
+    assert ". To fix this, " in message
     return message
 
 
-def test_a_taken_port_is_named():
+def test_used_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert f"port {port} is taken" in refusal(host.require_ports, (port,))
+        assert f"port {port} on 127.0.0.1 is in use" in error_message(host.require_ports, (port,))
     host.require_ports((port,))
 
 
-def test_too_little_disk_says_how_much_there_is(monkeypatch):
+def test_full_disk_error_states_the_free_space(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "podman", lambda *_: SimpleNamespace(stdout="/nowhere/at/all\n"))
-    monkeypatch.setattr(host.shutil, "disk_usage", lambda _: SimpleNamespace(free=2_500_000_000))
-    assert "2.5 GB free at /" in refusal(host.require_disk, 8)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2_500_000_000))
+    assert "2.5 GB free at /" in error_message(host.require_disk, 8)
 
 
-def test_no_network_names_what_does_not_answer(monkeypatch):
+def test_network_error_names_the_unreachable_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "mirror", lambda: "http://127.0.0.1:1/debian")
-    assert "http://127.0.0.1:1/debian" in refusal(host.require_network)
+    assert "http://127.0.0.1:1/debian" in error_message(host.require_network)
 
 
 @pytest.mark.parametrize(
-    ("uid", "podman", "words"),
-    [(1000, "/usr/bin/podman", "not root"), (0, None, "podman is missing")],
+    ("uid", "podman", "expected"),
+    [(1000, "/usr/bin/podman", "you are not root"), (0, None, "podman is not installed")],
     ids=["not root", "no podman"],
 )
-def test_root_and_podman_are_needed(uid, podman, words, monkeypatch):
-    monkeypatch.setattr(host.os, "geteuid", lambda: uid)
-    monkeypatch.setattr(host.shutil, "which", lambda _: podman)
-    assert words in refusal(host.podman_prefix.__wrapped__)
+def test_requires_root_and_podman(uid: int, podman: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: uid)
+    monkeypatch.setattr("shutil.which", lambda _: podman)
+    assert expected in error_message(host.podman_prefix.__wrapped__)
 
 
-def test_a_second_run_on_the_same_instance_is_refused():
+def test_rejects_a_second_run_on_the_same_instance() -> None:
     with Instance("demo").lock():
-        assert "another run" in refusal(Instance("demo").lock().__enter__)
+        assert "another run" in error_message(Instance("demo").lock().__enter__)
 
 
-def test_an_image_gets_a_new_tag_with_its_recipe_or_its_parents(monkeypatch):
+def test_image_tag_changes_with_the_recipe_of_the_image_or_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     before = {name: images.tag(name) for name in images.RECIPES}
     monkeypatch.setattr(images, "_BASE_SCRIPT", "true")
     assert all(images.tag(name) != tag for name, tag in before.items())
 
 
-def test_parents_are_built_first(monkeypatch):
+def test_parent_images_are_built_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "_exists", lambda _: False)
     assert images.missing({"node"}) == ["base", "node"]
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_instances_stay_out_of_the_demos_way(topology):
-    theirs = Instance("demo")
-    ours = Instance("default", topology)
-    names = {theirs.container(each.name) for each in theirs.hosts}
+def test_other_instances_do_not_conflict_with_the_demo(topology: str) -> None:
+    demo_instance = Instance("demo")
+    other = Instance("default", topology)
+    names = {demo_instance.container(each.name) for each in demo_instance.hosts}
     assert names == {"hub", "login1", "compute1", "compute2", "idp"}
-    assert not names & {ours.container(each.name) for each in ours.hosts}
-    assert ours.network != theirs.network
+    assert not names & {other.container(each.name) for each in other.hosts}
+    assert other.network != demo_instance.network
 
 
-def test_a_wrong_topology_is_refused_with_the_right_ones():
-    with pytest.raises(LabError, match=r"demo, .*single_node"):
-        Instance("other")
+def test_unknown_topology_error_lists_the_valid_ones() -> None:
+    message = error_message(Instance, "other")
+    assert "topology 'other', which does not exist" in message
+    assert message.endswith(f": {', '.join(TOPOLOGIES)}")
 
 
-def test_secrets_are_drawn_once():
+def test_secrets_are_generated_only_once() -> None:
     instance = Instance("demo")
     addresses = {each.name: "10.0.0.1" for each in instance.hosts}
     instance.directory.mkdir(parents=True)
@@ -105,7 +114,7 @@ def test_secrets_are_drawn_once():
     assert (instance.directory / "state.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_authority_vouches_for_the_servers(tmp_path):
+def test_tls_client_that_trusts_the_lab_authority_accepts_its_servers(tmp_path: Path) -> None:
     make_certificates(tmp_path, {"hub": ["hub.localhost", "hub"]})
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(tmp_path / "hub.pem", tmp_path / "hub.key")
@@ -127,12 +136,13 @@ def test_the_authority_vouches_for_the_servers(tmp_path):
     assert done == set(sides)
 
 
-def test_a_stamp_holds_until_an_input_or_a_host_changes(tmp_path, monkeypatch):
+def test_stamp_is_valid_until_an_input_or_a_host_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.playbook.REPOSITORY", tmp_path)
     (tmp_path / "roles").mkdir()
     (tmp_path / "roles/one").write_text("1")
     identity = ["a"]
-    stamp = Stamp(SimpleNamespace(directory=tmp_path, identity=lambda: identity[0]), "x", ("roles",))
+    instance: Any = SimpleNamespace(directory=tmp_path, identity=lambda: identity[0])
+    stamp = Stamp(instance, "x", ("roles",))
     assert not stamp.matches()
     stamp.set()
     assert stamp.matches()
@@ -144,44 +154,51 @@ def test_a_stamp_holds_until_an_input_or_a_host_changes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("recap", "faulty"),
+    ("output", "fails"),
     [
         ("hub : ok=3    changed=0    unreachable=0    failed=0\n", False),
         ("hub                        : ok=3    changed=12   unreachable=0    failed=0\n", True),
-        ("TASK [Say changed=3]\n", False),
+        ("TASK [Print changed=3]\n", False),
     ],
-    ids=["none", "some", "in a name"],
+    ids=["no change", "changes", "the word in a task name"],
 )
-def test_a_check_run_that_would_change_something_fails(recap, faulty):
-    assert bool(suite.no_change(recap)) is faulty
+def test_check_mode_run_that_would_change_something_fails(output: str, fails: bool) -> None:
+    assert bool(suite.no_change(output)) is fails
 
 
-def test_status_without_a_demo_says_how_to_make_it(monkeypatch):
+def test_status_without_a_demo_explains_how_to_create_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.instance.inspect_container", lambda _: None)
-    with redirect_stdout(io.StringIO()) as told:
+    with redirect_stdout(io.StringIO()) as output:
         assert demo.main(["status"]) == 1
         assert demo.main(["status", "--json"]) == 1
-    first, _, rest = told.getvalue().partition("\n")
+    first, _, rest = output.getvalue().partition("\n")
     assert "bin/demo up" in first
     assert json.loads(rest)["running"] is False
 
 
-def test_exec_leaves_the_command_alone(monkeypatch):
-    became = []
+def test_exec_passes_the_command_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    executed = []
 
-    def execv(_, words):
-        became.append(words)
+    def execv(_: str, words: list[str]) -> NoReturn:
+        executed.append(words)
         raise SystemExit
 
     monkeypatch.setattr(demo, "podman_prefix", lambda: ("podman",))
-    monkeypatch.setattr(demo.os, "execv", execv)
+    monkeypatch.setattr("os.execv", execv)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     with pytest.raises(SystemExit):
         demo.main(["exec", "hub", "printf", "%s", "--json", "-h", "a b", ""])
-    assert became == [["podman", "exec", "--interactive", "hub", "printf", "%s", "--json", "-h", "a b", ""]]
+    assert executed == [["podman", "exec", "--interactive", "hub", "printf", "%s", "--json", "-h", "a b", ""]]
 
 
 @pytest.mark.parametrize("words", [["exec"], ["exec", "hub"], ["exec", "login9", "true"]], ids=" ".join)
-def test_exec_names_the_hosts(words, capsys):
+def test_exec_error_lists_the_hosts(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main(words) == 1
     assert "hub, login1, compute1, compute2, idp" in capsys.readouterr().err
+
+
+def test_unknown_command_error_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        demo.main(["start"])
+    assert caught.value.code == 2
+    assert "unknown command 'start'; the commands are up, status, exec and down" in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""The lab: a small real cluster of systemd containers on one machine.
+"""The lab: a small but real HPC cluster, made of systemd containers on one machine.
 
-The demo (`bin/demo`) and every Molecule scenario use it. Test equipment: no product role knows of it.
+The demo (`bin/demo`) and all Molecule scenarios run on it. The lab is test equipment, so the roles of the product
+never refer to it.
 """

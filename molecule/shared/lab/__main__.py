@@ -1,4 +1,4 @@
-"""`python -m lab create|destroy|status INSTANCE [TOPOLOGY]`, for Molecule and for work on the lab itself."""
+"""Create, destroy or show an instance of the lab. Molecule uses this program, and so do developers of the lab."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from lab.topology import TOPOLOGIES
 
 
 def main() -> int:
-    """Run one command; return the exit code."""
+    """Run one command and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     parser.add_argument("command", choices=["create", "destroy", "status"])
-    parser.add_argument("instance", help="demo, or the name of a Molecule scenario")
-    parser.add_argument("topology", nargs="?", choices=TOPOLOGIES, help="default: the one of the instance's name")
+    parser.add_argument("instance", help="the instance's name: 'demo', or the name of a Molecule scenario")
+    parser.add_argument(
+        "topology", nargs="?", choices=TOPOLOGIES, help="the hosts to create (default: the topology named INSTANCE)"
+    )
     arguments = parser.parse_args()
     try:
         instance = Instance(arguments.instance, arguments.topology)
@@ -29,7 +31,7 @@ def main() -> int:
         print(f"lab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("lab: interrupted; the same command goes on from here", file=sys.stderr)
+        print("lab: interrupted. Run the same command again to continue.", file=sys.stderr)
         return 130
     return 0
 

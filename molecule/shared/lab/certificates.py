@@ -1,4 +1,4 @@
-"""The lab's certificate authority, so that browsers and hosts have somebody to trust."""
+"""The lab's own certificate authority, which signs the certificates of the lab's web servers."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ _Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 def make_certificates(directory: Path, servers: dict[str, list[str]]) -> None:
-    """Make `ca.pem`, for each server `NAME.pem` and `NAME.key`, and `signing.pem` with `signing.key` for tokens.
+    """Create the certificate authority, the servers' certificates and the key that signs tokens.
 
-    Nothing is done if they are there already.
+    The function writes `ca.pem`, then `NAME.pem` and `NAME.key` for each server, and `signing.pem` and `signing.key`
+    for the identity provider's tokens. It does nothing if `ca.pem` already exists.
 
     Args:
-        directory: Where the PEM files are written; must exist.
-        servers: The DNS names of each server's certificate, by the server's name.
+        directory: An existing directory for the PEM files.
+        servers: Maps each server's name to the DNS names that its certificate covers.
     """
     if (directory / "ca.pem").exists():
         return
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hpchub lab CA")])
-    # keyCertSign and cRLSign; what a strict verifier wants to see in an authority.
+    # The two true values are keyCertSign and cRLSign. Strict verifiers require both in a CA certificate.
     usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
     ca = (
         _builder(ca_name, ca_name, ca_key)
@@ -56,7 +57,7 @@ def make_certificates(directory: Path, servers: dict[str, list[str]]) -> None:
     _write(directory / "signing.key", _pem(rsa_key), mode=0o600)
     signing = _builder(subject, subject, rsa_key).sign(rsa_key, hashes.SHA256())
     _write(directory / "signing.pem", signing.public_bytes(serialization.Encoding.PEM))
-    # Last: its presence says that the others are there.
+    # ca.pem is written last, because its existence means that all other files are complete.
     _write(directory / "ca.pem", ca.public_bytes(serialization.Encoding.PEM))
 
 

@@ -1,4 +1,4 @@
-"""What the lab says while it works, and how it says that it cannot."""
+"""Progress messages and errors of the lab's command-line programs."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ _START = time.monotonic()
 
 
 class LabError(Exception):
-    """Something a person can mend. The message is one line: what is wrong, then how to mend it."""
+    """An error that the user can fix.
+
+    The message is one line. It first describes the problem and then explains how to fix it.
+    """
 
 
-def say(message: str) -> None:
-    """Print a progress line with the seconds since the start.
+def progress(message: str) -> None:
+    """Print a progress message with the number of seconds since the start.
 
-    On standard error, so that the standard output of a command stays its result.
+    The message goes to standard error, because standard output is reserved for the result of a command.
     """
     print(f"[{time.monotonic() - _START:4.0f} s] {message}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def step(message: str) -> Iterator[None]:
-    """Announce a step, and say how long it took when that was worth a line."""
+    """Announce a step. If it takes two seconds or more, print its duration afterwards."""
     begin = time.monotonic()
-    say(message)
+    progress(message)
     yield
     if (took := time.monotonic() - begin) >= 2:
-        say(f"  done in {took:.0f} s")
+        progress(f"  done in {took:.0f} s")

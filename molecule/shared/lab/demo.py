@@ -1,4 +1,4 @@
-"""The demo: a whole service on this machine, made by the same playbook that makes a real one."""
+"""The demo: a complete hpchub service on this machine, deployed with the same playbook as a real service."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ import sys
 from typing import NoReturn
 
 from lab import images
-from lab.console import LabError, say, step
+from lab.console import LabError, progress, step
 from lab.host import podman_prefix, require_network
 from lab.instance import DEMO, Instance
 from lab.playbook import Stamp, run_playbook
 from lab.topology import SERVICE_NAME, SERVICE_PORT
 
 USAGE = """\
-bin/demo: hpchub on this machine: a hub, a login node, two compute nodes and an identity provider, as containers.
+bin/demo: run a complete hpchub service on this machine, for a first try.
+
+The demo consists of five containers: a hub, a login node, two compute nodes and an identity provider.
 
   bin/demo up [--dry-run] [--until STEP] [--force]
-                               bring it up, or bring it up to date; may be interrupted and started again
-                                 --dry-run  only check this machine and say what would be done
-                                 --until    stop after: images, create, prepare
-                                 --force    run both playbooks, even if nothing has changed since they succeeded
-  bin/demo status [--json]     the address, the hosts, the users and their passwords
-  bin/demo exec HOST COMMAND…  run a command on a host as root; standard input, output and exit code are its own
-  bin/demo down [--images]     remove it; --images: and its images. Package caches stay in ~/.cache/hpchub
+                               create the demo, or update it after a change; if you interrupt it, run it again
+                                 --dry-run  only check this machine, and print what `up` would do
+                                 --until    stop after one of the steps images, create or prepare
+                                 --force    run both playbooks even if nothing has changed since they last succeeded
+  bin/demo status [--json]     print the address, the hosts, and the users with their passwords
+  bin/demo exec HOST COMMAND…  run a command as root on a host of the demo; return the command's exit code
+  bin/demo down [--images]     remove the demo, and with --images also its container images;
+                               downloaded packages stay in ~/.cache/hpchub
 """
 
 _PREPARE_INPUTS = ("molecule/shared/prepare.yml", "molecule/shared/group_vars", "molecule/shared/roles")
@@ -51,7 +54,7 @@ def main(arguments: list[str]) -> int:
         print(USAGE, end="")
         return 0 if arguments else 2
     try:
-        # Not argparse: the command's own options are none of its business.
+        # argparse would interpret the options of the command that runs on the host.
         if arguments[0] == "exec":
             _exec(arguments[1:])
         return _run(_parse(arguments))
@@ -59,13 +62,13 @@ def main(arguments: list[str]) -> int:
         print(f"bin/demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nbin/demo: interrupted; `bin/demo up` goes on from here", file=sys.stderr)
+        print("\nbin/demo: interrupted. Run `bin/demo up` to continue.", file=sys.stderr)
         return 130
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        print(f"bin/demo: {message}; `bin/demo --help` shows what there is", file=sys.stderr)
+        print(f"bin/demo: {message}. Run `bin/demo --help` for the commands and their options.", file=sys.stderr)
         sys.exit(2)
 
     def format_help(self) -> str:
@@ -81,10 +84,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     up.add_argument("--force", action="store_true")
     commands.add_parser("status").add_argument("--json", action="store_true")
     commands.add_parser("down").add_argument("--images", action="store_true")
-    # What the shell part calls before it makes the Python environment.
+    # The shell script bin/demo runs this command before it creates the Python environment.
     commands.add_parser("check")
     if arguments[0] not in commands.choices:
-        parser.error(f"there is no command {arguments[0]!r}")
+        parser.error(f"unknown command {arguments[0]!r}; the commands are up, status, exec and down")
     return parser.parse_args(arguments)
 
 
@@ -120,7 +123,7 @@ def _up(instance: Instance, *, until: str | None, force: bool) -> None:
     prepared = Stamp(instance, "prepare", _PREPARE_INPUTS)
     if force or not prepared.matches():
         prepared.clear()
-        with step("Preparing accounts, Slurm and the identity provider (about 1 minute)"):
+        with step("Setting up user accounts, Slurm and the identity provider (takes about 1 minute)"):
             run_playbook(instance, "demo", "molecule/shared/prepare.yml")
         prepared.set()
     if until == "prepare":
@@ -130,18 +133,18 @@ def _up(instance: Instance, *, until: str | None, force: bool) -> None:
     if force or not converged.matches() or not _healthy(instance):
         converged.clear()
         require_network()
-        with step("Running playbooks/site.yml with inventories/demo (the first time about 4 minutes)"):
+        with step("Running playbooks/site.yml with inventories/demo (takes about 4 minutes the first time)"):
             run_playbook(instance, "demo", "playbooks/site.yml")
         instance.harvest()
         converged.set()
     else:
-        say("Nothing has changed since playbooks/site.yml succeeded")
+        progress("Nothing has changed since playbooks/site.yml last succeeded")
     _status(instance, as_json=False)
 
 
 def _dry_run(instance: Instance) -> None:
     to_build = instance.check()
-    print("This machine has what the demo needs. `bin/demo up` would:")
+    print("This machine meets the demo's requirements. `bin/demo up` would:")
     for name in to_build:
         print(f"  build the image {images.tag(name)} from Debian packages")
     running = {host["name"] for host in instance.status()["hosts"] if host["state"] == "running"}
@@ -149,7 +152,7 @@ def _dry_run(instance: Instance) -> None:
         if host.name not in running:
             port = f", port {host.port} published on 127.0.0.1" if host.port else ""
             print(f"  create the container {instance.container(host.name)}{port}")
-    print("  run molecule/shared/prepare.yml and playbooks/site.yml with inventories/demo, where there is need")
+    print("  run molecule/shared/prepare.yml and playbooks/site.yml with inventories/demo, unless they are up to date")
 
 
 def _status(instance: Instance, *, as_json: bool) -> int:
@@ -157,33 +160,39 @@ def _status(instance: Instance, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(status, indent=2))
     elif not status["hosts"]:
-        print("The demo is not there. `bin/demo up` makes it.")
+        print("The demo does not exist yet. Run `bin/demo up` to create it.")
     else:
         hosts = "".join(f"  {h['name']:<10} {h['ip']:<12} {h['state']}\n" for h in status["hosts"])
         users = "".join(
-            f"  {u['name']:<10} {u['password']:<19} {', '.join(u['groups']) or 'no group, not permitted':<12}"
-            + (f" one-time passwords from the secret {u['totp_secret']}" if u["totp_secret"] else "")
+            f"  {u['name']:<10} {u['password']:<19} {', '.join(u['groups']) or 'no group, so access is denied':<12}"
+            + (f" also needs a one-time password (TOTP secret {u['totp_secret']})" if u["totp_secret"] else "")
             + "\n"
             for u in status["users"]
             if not u["name"].startswith("student")
         )
         print(
-            f"\n{status['url']}\n\n"
-            f"Sign in as one of these:\n{users}\n"
-            f"Hosts (`bin/demo exec HOST COMMAND…`):\n{hosts}\n"
-            f"After a change of inventories/demo, `bin/demo up` again, or in this directory:\n"
+            f"\nOpen this address in a browser on this machine: {status['url']}\n\n"
+            f"Sign in as one of these users (name, password, groups):\n{users}\n"
+            f"Hosts (run a command on one with `bin/demo exec HOST COMMAND…`):\n{hosts}\n"
+            f"After you change inventories/demo, run `bin/demo up` again, or in this directory:\n"
             f"  {status['ansible_playbook']} -i inventories/demo playbooks/site.yml\n\n"
-            f"The browser warns until it trusts the demo's own authority, {status['ca_certificate']}"
+            f"The browser warns about the certificate until you import the demo's certificate authority:\n"
+            f"  {status['ca_certificate']}"
         )
     return 0 if status["running"] else 1
 
 
 def _exec(arguments: list[str]) -> NoReturn:
-    """Become podman, so that nothing stands between the caller and the command."""
+    """Replace this process with `podman exec`, so that streams, signals and the exit code pass through unchanged."""
     instance = Instance(DEMO)
     names = [host.name for host in instance.hosts]
-    if len(arguments) < 2 or arguments[0] not in names:
-        raise LabError(f"exec takes a host and a command; the hosts are {', '.join(names)}")
+    if arguments and arguments[0] not in names:
+        raise LabError(f"the demo has no host {arguments[0]!r}. The hosts are {', '.join(names)}")
+    if len(arguments) < 2:
+        raise LabError(
+            "exec needs a host and a command, for example `bin/demo exec hub systemctl status`. "
+            f"The hosts are {', '.join(names)}"
+        )
     host, *command = arguments
     terminal = ["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     words = [*podman_prefix(), "exec", "--interactive", *terminal, instance.container(host), *command]
@@ -192,12 +201,12 @@ def _exec(arguments: list[str]) -> NoReturn:
 
 
 def _healthy(instance: Instance) -> bool:
-    """Return whether the hub answers through its public door."""
+    """Return whether the hub answers at the service's public address."""
     request = f"GET /hub/health HTTP/1.0\r\nHost: {SERVICE_NAME}:{SERVICE_PORT}\r\n\r\n"
     try:
         context = ssl.create_default_context(cafile=instance.directory / "ca.pem")
         with (
-            # Browsers know where `.localhost` names are; not every resolver does.
+            # Browsers resolve `.localhost` names themselves, but not every system resolver does.
             socket.create_connection(("127.0.0.1", SERVICE_PORT), timeout=10) as plain,
             context.wrap_socket(plain, server_hostname=SERVICE_NAME) as connection,
         ):

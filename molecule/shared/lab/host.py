@@ -1,4 +1,4 @@
-"""The machine that the lab runs on: podman, its mount namespace, and what must be there before anything starts."""
+"""The machine that runs the lab: how to call podman there, and checks that run before a container starts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 CACHE = Path.home() / ".cache" / "hpchub"
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
-# For every container: raising a limit is not permitted everywhere, and these are what systemd and Slurm need.
+# The limits of every container. systemd and Slurm need these values. Higher values fail on machines where podman may
+# not raise a limit.
 LIMITS = ("--ulimit=nofile=20000:20000", "--ulimit=nproc=8192:8192", "--pids-limit=0")
 
 _INOTIFY_INSTANCES = 1024
 
-# One namespace for every run on this machine: a container's network namespace file is visible only in the mount
-# namespace that created it.
+# All runs on this machine share one mount namespace, because a container's network namespace file is visible only in
+# the mount namespace that created it.
 _NAMESPACE_DIR = Path("/run/hpchub-lab")
 _NAMESPACE = _NAMESPACE_DIR / "mnt"
 _CGROUP = Path("/sys/fs/cgroup")
@@ -35,18 +36,20 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @cache
 def podman_prefix() -> tuple[str, ...]:
-    """Return the start of every podman command on this machine.
+    """Return the words that every podman command on this machine starts with.
 
-    Where cgroup2 is all there is, that is `podman`. Where cgroup v1 controllers are mounted beside it, crun refuses
-    to work, and podman has to run in a mount namespace of its own that sees cgroup2 only.
+    On a machine with only cgroup v2, this is just `podman`. If cgroup v1 controllers are mounted as well, crun refuses
+    to run. podman is then called in a separate mount namespace that contains only cgroup v2.
 
     Raises:
-        LabError: podman is missing, or this is not root.
+        LabError: podman is not installed, or the user is not root.
     """
     if os.geteuid() != 0:
-        raise LabError("this is not root, and containers that run systemd need it; mend: start it with sudo")
+        raise LabError(
+            "you are not root, but containers with systemd need root. To fix this, run the same command with sudo"
+        )
     if shutil.which("podman") is None:
-        raise LabError("podman is missing; mend: run `bin/demo up`, which installs it")
+        raise LabError("podman is not installed on this machine. To fix this, run `bin/demo up`, which installs it")
     if (_CGROUP / "cgroup.controllers").exists():
         return ("podman",)
     _make_namespace()
@@ -61,7 +64,7 @@ def _make_namespace() -> None:
         if any(fields[4] == str(_NAMESPACE) for fields in mounts):
             return
         if not any(fields[4] == str(_NAMESPACE_DIR) for fields in mounts):
-            # A file that holds a mount namespace must itself be on a private mount.
+            # The kernel pins a mount namespace only to a file on a private mount.
             subprocess.run(["mount", "--bind", _NAMESPACE_DIR, _NAMESPACE_DIR], check=True)
         subprocess.run(["mount", "--make-private", _NAMESPACE_DIR], check=True)
         _NAMESPACE.touch()
@@ -70,21 +73,21 @@ def _make_namespace() -> None:
 
 
 def podman(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run podman and return its output.
+    """Run podman and return the completed process with its output.
 
     Raises:
-        LabError: it failed and `check` is true; the message is podman's last line.
+        LabError: podman failed and `check` is true. The message contains podman's last line of output.
     """
-    # Standard error goes to a pipe of its own: podman warns there about things of no concern to the lab.
+    # Standard error is captured separately, because podman also prints warnings there that do not matter to the lab.
     done = subprocess.run([*podman_prefix(), *arguments], check=False, capture_output=True, text=True)
     if check and done.returncode != 0:
-        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise LabError(f"podman {' '.join(arguments[:2])} failed: {words[-1]}")
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise LabError(f"podman {' '.join(arguments[:2])} failed: {lines[-1]}")
     return done
 
 
 def inspect_container(name: str) -> tuple[str, str] | None:
-    """Return a container's state (`running`, `exited`, …) and its recipe label, or None if there is none."""
+    """Return the state (`running`, `exited`, …) and the recipe label of a container, or None if it does not exist."""
     form = '{{.State.Status}} {{index .Config.Labels "hpchub.recipe"}}'
     done = podman("container", "inspect", "--format", form, name, check=False)
     if done.returncode != 0:
@@ -94,38 +97,39 @@ def inspect_container(name: str) -> tuple[str, str] | None:
 
 
 def raise_inotify_limit() -> None:
-    """Let systemd start in as many containers as there are: each takes some eight inotify instances of root's 128.
+    """Raise the kernel's limit on inotify instances, so that systemd can start in every container.
 
-    Without them it exits at once, without a word. The setting lasts until this machine starts again.
+    Each container needs about eight inotify instances, and the default for root is 128. Without a free instance,
+    systemd exits immediately and prints no message. The new limit lasts until the machine reboots.
     """
     limit = Path("/proc/sys/fs/inotify/max_user_instances")
     if int(limit.read_text()) < _INOTIFY_INSTANCES:
-        # Where that is not permitted, fewer containers may still do.
+        # Some machines do not allow this change. A small lab may still work there.
         with contextlib.suppress(OSError):
             limit.write_text(str(_INOTIFY_INSTANCES))
 
 
 def require_disk(gigabytes: int) -> None:
-    """Refuse to start on a disk that would fill up.
+    """Check that the disks that hold containers and caches have enough free space.
 
     Raises:
-        LabError: less is free where containers and caches are kept.
+        LabError: One of the disks has less free space than `gigabytes`.
     """
-    places = {Path(podman("info", "--format", "{{.Store.GraphRoot}}").stdout.strip()), CACHE}
-    for place in sorted(places):
-        there = next(parent for parent in (place, *place.parents) if parent.exists())
-        if (free := shutil.disk_usage(there).free / 1e9) < gigabytes:
+    directories = {Path(podman("info", "--format", "{{.Store.GraphRoot}}").stdout.strip()), CACHE}
+    for directory in sorted(directories):
+        existing = next(parent for parent in (directory, *directory.parents) if parent.exists())
+        if (free := shutil.disk_usage(existing).free / 1e9) < gigabytes:
             raise LabError(
-                f"too little disk: {free:.1f} GB free at {there}, {gigabytes} GB needed; mend: make room there, "
-                "for example with `podman system prune`"
+                f"the disk that holds {directory} is too full: {free:.1f} GB free at {existing}, but {gigabytes} GB "
+                "needed. To fix this, delete files there; `podman system prune` removes unused containers and images"
             )
 
 
 def require_ports(ports: tuple[int, ...]) -> None:
-    """Refuse to start when a port that the lab publishes is taken.
+    """Check that no other program uses the ports that the lab publishes.
 
     Raises:
-        LabError: another program listens there.
+        LabError: Another program listens on one of the ports.
     """
     for port in ports:
         for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
@@ -136,18 +140,20 @@ def require_ports(ports: tuple[int, ...]) -> None:
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     raise LabError(
-                        f"port {port} is taken by another program; mend: stop it "
-                        f"(`ss -ltnp 'sport = :{port}'` shows which)"
+                        f"port {port} on {address} is in use by another program. To fix this, stop that program; "
+                        f"`ss -ltnp 'sport = :{port}'` shows which one it is"
                     ) from None
-                # No IPv6 on this machine: nobody can hold the port there.
+                # Any other error means that this machine has no IPv6, so no program can use the port there.
 
 
 @cache
 def mirror() -> str:
-    """Return the URL of the Debian mirror: HPCHUB_DEBIAN_MIRROR, or this machine's own.
+    """Return the URL of the Debian mirror to use.
+
+    The environment variable HPCHUB_DEBIAN_MIRROR takes precedence over the mirror that apt uses on this machine.
 
     Raises:
-        LabError: there is neither.
+        LabError: The variable is not set, and apt has no mirror either.
     """
     if chosen := os.environ.get("HPCHUB_DEBIAN_MIRROR"):
         return chosen.rstrip("/")
@@ -157,18 +163,21 @@ def mirror() -> str:
         capture_output=True,
         text=True,
     )
-    # Known before the first `apt-get update`, too. Security updates and other people's packages live elsewhere.
+    # This also works before the first `apt-get update`. The pattern skips security updates and third-party archives.
     for line in targets.stdout.splitlines():
         if re.fullmatch(r"https?://\S+/debian/?", line):
             return line.rstrip("/")
-    raise LabError("apt knows no Debian mirror; mend: name one in HPCHUB_DEBIAN_MIRROR")
+    raise LabError(
+        "apt has no Debian mirror in its sources. To fix this, set the environment variable HPCHUB_DEBIAN_MIRROR to "
+        "the URL of a mirror, for example http://mirror.example.org/debian"
+    )
 
 
 def require_network() -> None:
-    """Refuse to start without a way to the Debian mirror.
+    """Check that the Debian mirror is reachable.
 
     Raises:
-        LabError: it does not answer.
+        LabError: The mirror does not answer.
     """
     url = f"{mirror()}/dists/trixie/InRelease"
     try:
@@ -177,6 +186,6 @@ def require_network() -> None:
     except (OSError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", error)
         raise LabError(
-            f"no network: {url} does not answer ({reason}); mend: connect this machine, set http_proxy, or name a "
-            "mirror in HPCHUB_DEBIAN_MIRROR"
+            f"the Debian mirror cannot be reached: {url} does not answer ({reason}). To fix this, check the network, "
+            "set http_proxy, or set HPCHUB_DEBIAN_MIRROR to the URL of another mirror"
         ) from None

@@ -1,6 +1,6 @@
-"""The lab's container images, built from Debian packages because an image registry may be out of reach.
+"""The lab's container images. They are built from Debian packages, so the lab needs no image registry.
 
-An image's tag is the hash of its recipe: what has not changed is never built again, and what has changed always is.
+The tag of an image is a hash of its recipe. An image is therefore built again if, and only if, its recipe changes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from lab.host import CA_BUNDLE, CACHE, LIMITS, mirror, podman, podman_prefix
 
 APT_CACHE = CACHE / "apt"
 
-# Kernel settings belong to the machine, and a privileged container could change them; the others would wait for
-# hardware that a container has not.
+# Some of these units would change kernel settings of the whole machine, because the containers are privileged. The
+# others would wait for hardware that a container does not have.
 _MASKED = (
     *("console-getty.service", "getty.target", "systemd-binfmt.service", "systemd-firstboot.service"),
     *("systemd-modules-load.service", "systemd-sysctl.service", "systemd-udevd.service"),
@@ -30,7 +30,7 @@ _MASKED = (
 _BASE_SCRIPT = f"""
 update-ca-certificates
 systemctl mask {" ".join(_MASKED)}
-# Debian's image would give every host the same keys; each makes its own when it first starts.
+# All hosts would share the ssh host keys of the image. Each host instead generates its own when it first starts.
 rm -f /etc/ssh/ssh_host_*
 mkdir -p /etc/systemd/system/ssh.service.d
 printf '[Service]\\nExecStartPre=\\nExecStartPre=/usr/bin/ssh-keygen -A\\nExecStartPre=/usr/sbin/sshd -t\\n' \\
@@ -43,13 +43,13 @@ rm -f /etc/machine-id /var/lib/dbus/machine-id && touch /etc/machine-id
 
 @dataclass(frozen=True)
 class Recipe:
-    """What goes into an image.
+    """The contents of an image.
 
     Attributes:
-        packages: Debian packages, without those that they merely recommend.
-        disabled: Units that the lab's roles start once they are configured.
-        parent: Image that this one adds to; None for a base image.
-        suite: Debian's name of the release, for a base image.
+        packages: The Debian packages to install. Recommended packages are not installed.
+        disabled: Units that do not start on boot. The lab's roles start them after configuring them.
+        parent: The image to build on, or None for a base image.
+        suite: The name of the Debian release. Only base images use it.
     """
 
     packages: tuple[str, ...]
@@ -62,7 +62,7 @@ _BASE = (
     *("systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "openssh-client", "sudo"),
     *("python3", "python3-apt", "ca-certificates", "curl", "iproute2", "procps", "less"),
 )
-# What a host of a cluster has beside its batch system.
+# The packages of a cluster's hosts, in addition to the batch system.
 _NODE = ("python3-venv", "r-base-core", "r-cran-irkernel")
 _SLURM = ("slurmctld", "slurmd", "slurm-client", "munge")
 _SLURM_UNITS = ("slurmctld", "slurmd", "munge")
@@ -74,7 +74,7 @@ RECIPES = {
     "node_debian12": Recipe(packages=(*_SLURM, *_NODE), disabled=_SLURM_UNITS, parent="base_debian12"),
     "node_gridengine": Recipe(
         packages=("gridengine-master", "gridengine-exec", "gridengine-client", *_NODE),
-        # Grid Engine brings a mail server.
+        # exim4 is a mail server that Grid Engine depends on.
         disabled=("gridengine-master", "gridengine-exec", "exim4"),
     ),
     "node_htcondor": Recipe(packages=("htcondor", *_NODE), disabled=("condor",)),
@@ -89,7 +89,7 @@ RECIPES = {
 
 
 def tag(name: str) -> str:
-    """Return an image's full name, whose tag is the hash of all that it is made from."""
+    """Return the full name of an image. Its tag is a hash of everything that the image is built from."""
     recipe = RECIPES[name]
     parts: list[object] = [recipe.suite, recipe.packages, recipe.disabled]
     parts += [tag(recipe.parent)] if recipe.parent else [_BASE_SCRIPT, _site_certificates()]
@@ -98,16 +98,16 @@ def tag(name: str) -> str:
 
 
 def missing(names: set[str]) -> list[str]:
-    """Return which of these images, and of those that they are built on, have to be built; parents first."""
+    """Return the images to build, parents first: those of `names` and their parents that do not exist yet."""
     wanted = names | {parent for name in names if (parent := RECIPES[name].parent)}
     return [name for name in RECIPES if name in wanted and not _exists(tag(name))]
 
 
 def build(names: list[str]) -> None:
-    """Build images in the order given.
+    """Build images in the given order.
 
     Raises:
-        LabError: a package cannot be installed, or podman fails.
+        LabError: A package cannot be installed, or podman fails.
     """
     for name in names:
         with step(f"Building the image {name} from Debian packages (about 40 s with a warm package cache)"):
@@ -116,7 +116,7 @@ def build(names: list[str]) -> None:
 
 
 def remove_all() -> None:
-    """Remove every image of the lab that no container uses."""
+    """Remove all images of the lab that no container uses."""
     done = podman("images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=localhost/hpchub-lab-*")
     for image in reversed(done.stdout.split()):
         podman("rmi", image, check=False)
@@ -127,7 +127,7 @@ def _exists(image: str) -> bool:
 
 
 def _site_certificates() -> list[str]:
-    """Return the PEM certificates that this machine trusts beside those that Debian brings."""
+    """Return the certificates (PEM) that this machine trusts in addition to those of Debian's package."""
     if not CA_BUNDLE.exists():
         return []
     debian = {path.read_text().strip() for path in Path("/usr/share/ca-certificates").rglob("*.crt")}
@@ -149,8 +149,8 @@ def _build_base(name: str) -> None:
         command = [
             *("mmdebstrap", "--variant=minbase", f"--include={','.join(RECIPES[name].packages)}"),
             '--aptopt=Acquire::Languages "none"',
-            # Debian's package files are kept on this machine, and the lists stay in the image: no host has to
-            # fetch them again.
+            # The package files stay in this machine's cache and the package lists stay in the image. So the hosts
+            # do not download them again.
             *("--skip=essential/unlink,download/empty,cleanup/apt/lists,cleanup/apt/cache",),
             '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
             f"--setup-hook=sync-in {archives} /var/cache/apt/archives",
@@ -171,13 +171,13 @@ def _build_derived(name: str, parent: str) -> None:
     container = f"hpchub-lab-build-{name}"
     script = (
         "export DEBIAN_FRONTEND=noninteractive\n"
-        # Nothing may start while packages are being installed: there is no systemd in this container.
+        # Packages must not start their services during the installation, because this container has no systemd.
         "printf 'exit 101' > /usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d\n"
         f"apt-get install -y -q {shlex.join(recipe.packages)}\n"
         f"systemctl disable -q {shlex.join(recipe.disabled)}\n"
         "rm /usr/sbin/policy-rc.d\n"
     )
-    # What an interrupted build left behind is in the way, and worth nothing.
+    # An interrupted build may have left this container behind.
     podman("rm", "--force", "--time=0", "--ignore", container)
     with AptArchives(f"build-{name}") as archives:
         mount = f"--volume={archives}:/var/cache/apt/archives"
@@ -194,16 +194,19 @@ def _run(what: str, command: list[str]) -> None:
     if done.returncode != 0:
         log = CACHE / f"failed-{what}.log"
         log.write_text(done.stdout)
-        told = [line for line in done.stdout.splitlines() if line.startswith(("E:", "Error"))]
-        words = (told or done.stdout.strip().splitlines() or ["no output"])[0]
-        raise LabError(f"{what} failed: {words}; mend: see {log}, then run the same command again")
+        errors = [line for line in done.stdout.splitlines() if line.startswith(("E:", "Error"))]
+        reason = (errors or done.stdout.strip().splitlines() or ["no output"])[0]
+        raise LabError(
+            f"{what} failed while building an image: {reason}. To fix this, read the full output in {log}, correct "
+            "the cause, then run the same command again"
+        )
 
 
 class AptArchives:
-    """A directory for /var/cache/apt/archives of one host, filled from the common package cache.
+    """The directory /var/cache/apt/archives of one host, filled from the common package cache.
 
-    Each host has its own, because apt locks the directory; the files are hard links, so that it costs nothing. At
-    the end, what is new goes back to the common cache.
+    Each host has its own directory, because apt locks it. The files are hard links, so they need no extra space.
+    Newly downloaded packages are added to the common cache afterwards.
     """
 
     def __init__(self, name: str) -> None:
@@ -211,19 +214,19 @@ class AptArchives:
         self._common = APT_CACHE / "archives"
 
     def fill(self) -> Path:
-        """Link every package file of the common cache, and return the directory."""
+        """Link all package files of the common cache into the directory, and return its path."""
         self._common.mkdir(parents=True, exist_ok=True)
         self.path.mkdir(parents=True, exist_ok=True)
         _link_missing(self._common, self.path)
         return self.path
 
     def harvest(self) -> None:
-        """Link what was downloaded into the common cache."""
+        """Link the downloaded package files into the common cache."""
         if self.path.is_dir():
             _link_missing(self.path, self._common)
 
     def remove(self) -> None:
-        """Keep what was downloaded, and remove the directory."""
+        """Save the downloaded package files in the common cache, then remove the directory."""
         self.harvest()
         shutil.rmtree(self.path, ignore_errors=True)
 
@@ -235,7 +238,7 @@ class AptArchives:
 
 
 def _link_missing(source: Path, target: Path) -> None:
-    there = {path.name for path in target.glob("*.deb")}
+    existing = {path.name for path in target.glob("*.deb")}
     for path in source.glob("*.deb"):
-        if path.name not in there:
+        if path.name not in existing:
             (target / path.name).hardlink_to(path)

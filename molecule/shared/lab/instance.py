@@ -1,7 +1,8 @@
-"""One instance of the lab: its containers, network and volumes, and the directory that says how to reach them.
+"""One instance of the lab: its containers, network, volumes and directory.
 
-The directory `~/.cache/hpchub/lab/NAME` holds `state.json` (hosts, people, secrets), `ssh_config` with its key, the
-certificate authority with the servers' certificates, and what else an inventory wants to look up.
+The directory `~/.cache/hpchub/lab/NAME` describes how to reach the instance. It contains `state.json` (hosts, users
+and secrets), `ssh_config` with its private key, the certificate authority and the servers' certificates. The lab's
+inventories read these files.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lab import images
-from lab.console import LabError, say, step
+from lab.console import LabError, progress, step
 from lab.host import (
     CACHE,
     LIMITS,
@@ -40,13 +41,13 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 
-# Who there is: single sign-on groups, and whether a one-time password is asked for at sign-in.
-_PEOPLE: dict[str, tuple[list[str], bool]] = {
+# The users of the lab: their groups at the identity provider, and whether they need a one-time password to sign in.
+_USERS: dict[str, tuple[list[str], bool]] = {
     "alice": (["hpc"], False),
     "bob": (["hpc"], False),
     "carol": (["hpc-admins"], True),
     "dave": ([], False),
-    # A class, which starts at once.
+    # A class of students who all start their servers at the same time.
     **{f"student{number:02}": (["hpc"], False) for number in range(1, 11)},
 }
 _EASY_TO_READ = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -55,28 +56,39 @@ _START_SECONDS = 120
 
 
 class Instance:
-    """A named lab.
+    """A named instance of the lab.
 
     Attributes:
         name: `demo`, or the name of a Molecule scenario.
-        directory: Where everything about it is kept.
+        directory: The directory with the instance's files.
+        hosts: The hosts of the instance's topology.
+        network: The name of the podman network.
     """
 
     def __init__(self, name: str, topology: str | None = None) -> None:
-        """Take the topology given, or the one that the instance was created with.
+        """Open an instance, which need not exist yet.
+
+        Args:
+            name: The instance's name.
+            topology: The name of its topology. The default is the topology that the instance was created with, or
+                the topology with the instance's name.
 
         Raises:
-            LabError: there is no such topology.
+            LabError: The topology does not exist.
         """
         self.name = name
         self.directory: Path = CACHE / "lab" / name
         self._topology = topology or self.state().get("topology", name)
         if self._topology not in TOPOLOGIES:
-            raise LabError(f"no topology {self._topology!r}; there are: {', '.join(TOPOLOGIES)}")
+            raise LabError(
+                f"the instance {name!r} has the topology {self._topology!r}, which does not exist. To fix this, choose "
+                f"one of these topologies: {', '.join(TOPOLOGIES)}"
+            )
         self.hosts = TOPOLOGIES[self._topology].hosts
         self._published = name == DEMO
         self._label = [f"--label=hpchub.instance={name}"]
-        # The demo's names are what its README says; another instance stays out of its way.
+        # The containers of the demo have short names, which the documentation uses. All other instances add a prefix,
+        # so that they never conflict with the demo.
         self.network = "hpchub" if self._published else f"hpchub-{name}"
 
     def container(self, host: str) -> str:
@@ -84,7 +96,7 @@ class Instance:
         return host if self._published else f"hpchub-{self.name}-{host}"
 
     def state(self) -> dict[str, Any]:
-        """Return what state.json holds, or nothing if the instance was never created."""
+        """Return the contents of state.json, or an empty dictionary if the instance does not exist."""
         try:
             found: dict[str, Any] = json.loads((self.directory / "state.json").read_text())
         except FileNotFoundError:
@@ -93,10 +105,10 @@ class Instance:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other runs away from this instance.
+        """Lock the instance against concurrent runs.
 
         Raises:
-            LabError: another run is at work.
+            LabError: Another run holds the lock.
         """
         self.directory.parent.mkdir(parents=True, exist_ok=True)
         with (self.directory.parent / f"{self.name}.lock").open("w") as lock:
@@ -104,50 +116,51 @@ class Instance:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise LabError(
-                    f"another run is at work on the lab {self.name!r}; mend: wait until it has finished"
+                    f"another run is using the lab instance {self.name!r}. To fix this, wait until it has finished, "
+                    "then run the same command again"
                 ) from None
             yield
 
     def check(self) -> list[str]:
-        """Look for what would stop `create` on this machine, and return the images that it would build.
+        """Check this machine's requirements and return the images that `create` would build.
 
         Raises:
-            LabError: something is missing; nothing has been changed.
+            LabError: A requirement is not met. Nothing on the machine has been changed.
         """
         podman_prefix()
         to_build = images.missing({host.image for host in self.hosts})
-        # A complete lab takes 5 GB with its caches; what is built already is paid for.
+        # A complete lab with its caches takes 5 GB. Existing images already take their part of it.
         require_disk(8 if to_build else 2)
         if to_build:
             require_network()
         if self._published:
-            taken_by_us = {host.port for host in self.hosts if self._running(host)}
-            require_ports(tuple(host.port for host in self.hosts if host.port and host.port not in taken_by_us))
+            own_ports = {host.port for host in self.hosts if self._running(host)}
+            require_ports(tuple(host.port for host in self.hosts if host.port and host.port not in own_ports))
         return to_build
 
     def create(self) -> None:
-        """Make whatever is not there yet, start it, and wait until every host can be reached.
+        """Create and start everything that does not exist yet, then wait until all hosts are reachable.
 
-        May be called again at any time: after an interruption it completes, and on a complete instance it changes
-        nothing.
+        You can call this method again at any time. After an interruption it creates the rest. If the instance is
+        complete, nothing changes.
 
         Raises:
-            LabError: this machine lacks something, or a host does not come up.
+            LabError: This machine does not meet a requirement, or a host does not start.
         """
         images.build(self.check())
         raise_inotify_limit()
         self._make_directory()
         addresses = self._make_network()
         self._make_volumes()
-        made = [host.name for host in self.hosts if self._make_container(host, addresses[host.name])]
+        started = [host.name for host in self.hosts if self._make_container(host, addresses[host.name])]
         self._write_state(addresses)
         self._wait()
-        if not made:
-            say(f"The lab {self.name!r} is running already")
+        if not started:
+            progress(f"The lab instance {self.name!r} is already running")
 
     def destroy(self) -> None:
-        """Remove the containers, network, volumes and directory of this instance. Images and caches stay."""
-        # By label, not by list: an older topology may have had other hosts.
+        """Remove the containers, network, volumes and directory of this instance, but no images and caches."""
+        # The label also finds hosts of an older topology, which are not in self.hosts.
         chosen = ["--filter", f"label=hpchub.instance={self.name}"]
         names = podman("ps", "--all", *chosen, "--format", "{{.Names}}").stdout.split()
         if names:
@@ -160,12 +173,12 @@ class Instance:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def harvest(self) -> None:
-        """Keep the packages that the hosts downloaded for the next instance."""
+        """Save the packages that the hosts downloaded in the common cache, for the next instance."""
         for host in self.hosts:
             self._archives(host.name).harvest()
 
     def status(self) -> dict[str, Any]:
-        """Return where the service is, the hosts with their present state, and the people with their passwords."""
+        """Return the service's address, the hosts with their current state, and the users with their passwords."""
         state = self.state()
         hosts = [
             {**entry, "state": (inspect_container(entry["container"]) or ("absent",))[0]}
@@ -178,12 +191,12 @@ class Instance:
         return {"instance": self.name, "running": running, **known, "ansible_playbook": playbook, "hosts": hosts}
 
     def identity(self) -> str:
-        """Return a text that changes whenever a container is made anew, or a secret."""
+        """Return a text that changes whenever a container or a secret is replaced."""
         ids = podman("ps", "--filter", f"label=hpchub.instance={self.name}", "--no-trunc", "--format", "{{.ID}}")
         return json.dumps([sorted(ids.stdout.split()), self.state()], sort_keys=True)
 
     def environment(self) -> dict[str, str]:
-        """Return the environment in which a playbook or a test finds this instance."""
+        """Return the environment variables of this process, plus the one that selects this instance."""
         return {**os.environ, "HPCHUB_LAB_DIR": str(self.directory)}
 
     def _running(self, host: Host) -> bool:
@@ -196,14 +209,14 @@ class Instance:
     def _make_directory(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o700)
-        # OpenSSH's control sockets: their names must stay below 108 characters with the directory's.
+        # OpenSSH puts its control sockets here. The path of a unix socket is limited to 108 characters.
         (self.directory / "cp").mkdir(exist_ok=True)
         key = self.directory / "id_ed25519"
         if not key.with_suffix(".pub").exists():
             key.unlink(missing_ok=True)
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"hpchub lab {self.name}", "-f", str(key)]
             subprocess.run(command, check=True)
-        # Here, so that all but `create` works without the Python environment.
+        # This import needs the Python environment. It is here so that all other commands work without it.
         from lab.certificates import make_certificates  # noqa: PLC0415
 
         make_certificates(
@@ -213,7 +226,10 @@ class Instance:
             self._write_state({})
 
     def _make_network(self) -> dict[str, str]:
-        """Return each host's address: fixed ones, so that nothing has to be looked up again after a restart."""
+        """Create the network if necessary, and return the address of each host.
+
+        The addresses are fixed, so that they stay the same when a container restarts.
+        """
         if podman("network", "exists", self.network, check=False).returncode != 0:
             podman("network", "create", *self._label, self.network)
         found = json.loads(podman("network", "inspect", self.network).stdout)[0]
@@ -229,14 +245,14 @@ class Instance:
                 podman("volume", "create", *self._label, volume)
 
     def _make_container(self, host: Host, address: str) -> bool:
-        """Return whether there was anything to do."""
+        """Create and start a host's container; return False if the right one is already running."""
         name = self.container(host.name)
         arguments = self._run_arguments(host, address)
         recipe = hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:12]
         found = inspect_container(name)
         if found == ("running", recipe):
             return False
-        # The directory must be there before the container that mounts it.
+        # These directories must exist before the container mounts them.
         self._archives(host.name).fill()
         for kind in _CACHES:
             (CACHE / kind).mkdir(parents=True, exist_ok=True)
@@ -260,7 +276,7 @@ class Instance:
             *self._label,
             f"--hostname={host.name}",
             *(f"--network={self.network}", f"--network-alias={host.name}", f"--ip={address}"),
-            # As on every desktop; a program that asks the resolver would not find them.
+            # Browsers resolve `.localhost` names themselves. Other programs need these entries in /etc/hosts.
             *(f"--add-host={name}:127.0.0.1" for name in (SERVICE_NAME, IDP_NAME)),
             *("--systemd=always", "--privileged", *LIMITS),
             *(f"--volume={source}:{target}" for source, target in (*volumes.items(), *named.items())),
@@ -269,7 +285,7 @@ class Instance:
         ]
 
     def _wait(self) -> None:
-        """Wait until systemd has started every host, and ssh answers."""
+        """Wait until the ssh service of every host is running."""
         for host in self.hosts:
             name = self.container(host.name)
             deadline = time.monotonic() + _START_SECONDS
@@ -279,18 +295,19 @@ class Instance:
                     break
                 if not self._running(host):
                     raise LabError(
-                        f"systemd ended as soon as it had started in {name}; mend: stop other containers, or raise "
-                        "fs.inotify.max_user_instances with sysctl, then run the same command again"
+                        f"systemd exited right after its start in the container {name}. To fix this, stop other "
+                        "containers or raise fs.inotify.max_user_instances with sysctl, then run the same command again"
                     )
                 if time.monotonic() > deadline:
                     raise LabError(
-                        f"{name} did not start in {_START_SECONDS} s; mend: look at `podman exec {name} systemctl`, "
-                        "then run the same command again"
+                        f"the container {name} did not start within {_START_SECONDS} s. To fix this, find the failed "
+                        f"units with `{' '.join(podman_prefix())} exec {name} systemctl`, then run the same command "
+                        "again"
                     )
                 time.sleep(0.3)
 
     def _write_state(self, addresses: dict[str, str]) -> None:
-        """Write state.json and ssh_config; what was drawn by lot once is kept."""
+        """Write state.json and ssh_config. Passwords and secrets that already exist stay the same."""
         old = self.state()
         state = {
             "instance": self.name,
@@ -298,7 +315,7 @@ class Instance:
             "inventory": TOPOLOGIES[self._topology].inventory or self._topology,
             "url": f"https://{SERVICE_NAME}:{SERVICE_PORT}",
             "idp_url": f"https://{IDP_NAME}:{IDP_PORT}",
-            "users": old.get("users") or _draw_people(),
+            "users": old.get("users") or _generate_users(),
             "sso_client_secret": old.get("sso_client_secret") or secrets.token_urlsafe(32),
             "munge_key": old.get("munge_key") or base64.b64encode(secrets.token_bytes(128)).decode(),
             "ssh_config": str(self.directory / "ssh_config"),
@@ -317,7 +334,7 @@ class Instance:
         lines.append(
             "Host *\n  User root\n"
             f"  IdentityFile {self.directory}/id_ed25519\n  IdentitiesOnly yes\n"
-            # The hosts live as long as the lab; nobody is between them and this machine.
+            # The host keys change with every new instance, and the network exists only on this machine.
             "  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  LogLevel ERROR\n"
             f"  ControlMaster auto\n  ControlPath {self.directory}/cp/%C\n  ControlPersist 120s\n"
         )
@@ -331,7 +348,7 @@ class Instance:
         partial.replace(self.directory / name)
 
 
-def _draw_people() -> list[dict[str, Any]]:
+def _generate_users() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
@@ -339,5 +356,5 @@ def _draw_people() -> list[dict[str, Any]]:
             "groups": groups,
             "totp_secret": base64.b32encode(secrets.token_bytes(20)).decode() if totp else None,
         }
-        for name, (groups, totp) in _PEOPLE.items()
+        for name, (groups, totp) in _USERS.items()
     ]

@@ -1,4 +1,4 @@
-"""How the lab runs playbooks, and how it knows that there is no need to."""
+"""Run playbooks on an instance of the lab, and remember which of them are up to date."""
 
 from __future__ import annotations
 
@@ -19,43 +19,49 @@ def run_playbook(instance: Instance, inventory: str, playbook: str, *options: st
     """Run a playbook on an instance, as an administrator would.
 
     Args:
-        instance: Where its hosts are.
-        inventory: A directory below `inventories`.
-        playbook: Path in the repository.
-        options: Further arguments of ansible-playbook.
+        instance: The instance that provides the hosts.
+        inventory: The name of a directory in `inventories`.
+        playbook: The path of the playbook, relative to the repository.
+        options: Additional arguments for ansible-playbook.
 
     Raises:
-        LabError: it failed; Ansible has said why.
+        LabError: The playbook failed. Ansible has already printed the reason.
     """
     program = str(Path(sys.executable).parent / "ansible-playbook")
     command = [program, "-i", f"inventories/{inventory}", *options, playbook]
     done = subprocess.run(command, check=False, cwd=REPOSITORY, env=instance.environment())
     if done.returncode != 0:
         raise LabError(
-            f"{playbook} failed, see above; mend: put right what it names, then run the same command again "
-            "(what is done is not done twice)"
+            f"the playbook {playbook} failed; Ansible's messages above show the task and the reason. To fix this, "
+            "correct the cause, then run the same command again; steps that already succeeded change nothing"
         )
 
 
 class Stamp:
-    """A record that a playbook has succeeded with its inputs as they are now."""
+    """A record that a playbook succeeded, together with a hash of its inputs."""
 
     def __init__(self, instance: Instance, name: str, inputs: tuple[str, ...]) -> None:
-        """Take paths in the repository as inputs, besides the instance's hosts and secrets themselves."""
+        """Create the record for one playbook of an instance.
+
+        Args:
+            instance: The instance. Its containers and secrets also count as inputs.
+            name: The name of the record.
+            inputs: Files and directories that the playbook depends on, relative to the repository.
+        """
         self._path = instance.directory / f"stamp-{name}"
         self._instance = instance
         self._inputs = inputs
 
     def matches(self) -> bool:
-        """Return whether nothing has changed since `set`."""
+        """Return whether the inputs are unchanged since the last call of `set`."""
         return self._path.exists() and self._path.read_text() == self._digest()
 
     def clear(self) -> None:
-        """Forget: the hosts are about to be changed."""
+        """Delete the record. Call this before a playbook changes the hosts."""
         self._path.unlink(missing_ok=True)
 
     def set(self) -> None:
-        """Remember the inputs as they are now."""
+        """Record the current state of the inputs."""
         self._path.write_text(self._digest())
 
     def _digest(self) -> str:

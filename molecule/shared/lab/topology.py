@@ -1,4 +1,4 @@
-"""Which hosts a lab has. Facts only."""
+"""The topologies of the lab: which hosts each of them has."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Host:
     """One container.
 
     Attributes:
-        name: Host name, and the name by which the other hosts find it.
-        image: Which image of `lab.images` it runs.
-        shared: Directories that all hosts with the same entry share, as a cluster's network file system would.
-        port: The port that is published on this machine's loopback address, in the demo only.
-        also: Further names by which tests reach it over ssh: what it is, beside others, on a smaller topology.
+        name: The host name, which the other hosts can resolve.
+        image: The name of the container image in `lab.images`.
+        shared: Directories that all hosts with the same entry share, like the network file system of a cluster.
+        port: The port that the demo publishes on the loopback address of this machine.
+        also: Additional ssh names for the tests. On a small topology, one host has the roles of several hosts.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Topology:
 
     Attributes:
         hosts: The containers.
-        inventory: The directory in `inventories` that describes them; empty if its name is the topology's.
+        inventory: The directory in `inventories` that describes the hosts. If empty, the topology's name is used.
     """
 
     hosts: tuple[Host, ...] = field(default=())
@@ -47,7 +47,7 @@ _IDP = Host("idp", "idp", port=IDP_PORT)
 
 
 def _demo(node: str, hub: str = "base", inventory: str = "") -> Topology:
-    """The demo's hosts, with a cluster whose hosts run the image ``node``."""
+    """Return the hosts of the demo, with the image ``node`` on the login node and the compute nodes."""
     cluster = tuple(Host(name, node, shared=_CLUSTER) for name in ("login1", "compute1", "compute2"))
     return Topology((Host("hub", hub, port=SERVICE_PORT), *cluster, _IDP), inventory)
 

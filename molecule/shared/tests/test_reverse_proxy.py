@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lab.door import Visitor, unverified
+from lab.web_client import Visitor, unverified
 
 PASS = [("Authorization", "token of-nobody")]  # gets by Apache, and no further
 

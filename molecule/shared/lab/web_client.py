@@ -1,6 +1,6 @@
-"""A client at the public door that sends exactly what a test says, signed in or not.
+"""An HTTP client that sends paths and headers exactly as a test specifies them.
 
-Browsers and libraries tidy up addresses and headers; here that would hide what is tested.
+Browsers and HTTP libraries normalise addresses and headers. That would hide exactly the cases that the tests check.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 REDIRECTS = 20
-"""After so many one goes in circles."""
+"""The number of redirects to follow before the client assumes a redirect loop."""
 
 
 def unverified() -> ssl.SSLContext:
-    """TLS with anybody: whether certificates are good is a test of its own."""
+    """Return a TLS context that accepts every certificate. Other tests check the certificates."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -30,7 +30,7 @@ def unverified() -> ssl.SSLContext:
 
 
 class _Form(HTMLParser):
-    """The first form of a page: its action and its fields."""
+    """The action and the fields of the first form on a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _Form(HTMLParser):
 
 
 class Answer:
-    """A response: status, headers, text."""
+    """The status, headers and text of a response."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status = response.status
@@ -56,7 +56,7 @@ class Answer:
 
     @property
     def location(self) -> str:
-        """Where it sends one, or nothing."""
+        """The redirect target, or an empty string."""
         return str(self.headers.get("Location", ""))
 
     def __repr__(self) -> str:
@@ -64,7 +64,7 @@ class Answer:
 
 
 class _Connection(http.client.HTTPSConnection):
-    """To an address of our choice, with a path that need not be a good one."""
+    """A connection to a given IP address, which also sends malformed paths."""
 
     def __init__(self, where: SplitResult, address: str, context: ssl.SSLContext) -> None:
         super().__init__(where.hostname or "", where.port or 443, context=context, timeout=30)
@@ -76,15 +76,15 @@ class _Connection(http.client.HTTPSConnection):
         self.sock = self._context.wrap_socket(plain, server_hostname=self.host)
 
     def _validate_path(self, url: str) -> None:
-        """The standard library refuses what this is for."""
+        """Accept every path. The standard library would refuse malformed ones."""
 
 
 class Visitor:
-    """Keeps cookies, follows nothing by itself, and knows where the lab's hosts are.
+    """A client that keeps cookies and connects to the lab's hosts. It never follows a redirect on its own.
 
     Args:
-        addresses: host names of URLs to the IP addresses that are really asked.
-        url: the service's, without a path.
+        addresses: Maps each host name in a URL to the IP address to connect to.
+        url: The address of the service, without a path.
     """
 
     def __init__(self, addresses: Mapping[str, str], url: str) -> None:
@@ -103,7 +103,16 @@ class Visitor:
         base: str = "",
         host: str = "",
     ) -> Answer:
-        """Send one request. The target goes out as it is; a header may come twice."""
+        """Send one request and return the response.
+
+        Args:
+            target: The request target, sent unchanged.
+            headers: Additional headers. The same header may occur several times.
+            method: The HTTP method.
+            body: The request body, if there is one.
+            base: The server's address without a path. The default is the address of the service.
+            host: The value of the Host header. The default is the host name in `base`.
+        """
         where = urlsplit(base or self.url)
         jar = self.cookies.setdefault(where.netloc, {})
         sent = [("Host", host or where.netloc), *headers]
@@ -125,7 +134,7 @@ class Visitor:
         return answer
 
     def follow(self, answer: Answer) -> tuple[Answer, str]:
-        """Follow redirects until there is a page; the page and its URL."""
+        """Follow redirects, then return the final page and its URL."""
         url = self.url
         for _ in range(REDIRECTS):
             if answer.status not in (301, 302, 303, 307):
@@ -135,19 +144,19 @@ class Visitor:
         return answer, url
 
     def sign_in(self, user: Mapping[str, Any], target: str = "/hub/home") -> Answer:
-        """Through the identity provider's form; the page where one arrives.
+        """Sign in with the identity provider's form and return the page that follows.
 
         Args:
-            user: with ``name`` and ``password``.
-            target: what to ask for first.
+            user: A mapping with the keys ``name`` and ``password``.
+            target: The page of the service to request first.
 
         Raises:
-            LookupError: the provider shows no form to sign in.
+            LookupError: The identity provider shows no sign-in form.
         """
         page, url = self.follow(self.ask(target))
         form = _Form(page.text)
         if form.action is None or not {"user", "password"} <= set(form.fields):
-            raise LookupError(f"no form to sign in at {url}: {page}")
+            raise LookupError(f"the page at {url} has no sign-in form: {page}")
         form.fields.update(user=user["name"], password=user["password"])
         url = urljoin(url, form.action)
         answer = self.ask(
@@ -161,7 +170,7 @@ class Visitor:
 
 
 def _keep(jar: dict[str, str], line: str) -> None:
-    """Take a cookie into the jar, or out of it."""
+    """Add the cookie of a Set-Cookie header to the jar, or remove the cookie if the header deletes it."""
     name, _, value = line.split(";", maxsplit=1)[0].partition("=")
     if not value or re.search(r"expires=[^;]*1970|max-age=0\b", line, re.IGNORECASE):
         jar.pop(name, None)
