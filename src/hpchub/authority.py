@@ -4,7 +4,7 @@ A port of a compute node that one session leaves, a neighbour's process can take
 server has a certificate in its user's name, and the proxy speaks to no other; and the server demands a certificate of
 the proxy's or the hub's, so that nobody else on the cluster's network gets an answer.
 
-The authority's files are made by the module ``hpchub_authority`` when the hub is deployed.
+The authority's files are made by the module ``notebook_certificates`` when the hub is deployed.
 """
 
 from __future__ import annotations

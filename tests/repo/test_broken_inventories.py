@@ -66,7 +66,7 @@ BROKEN = [
     ("queue-name-twice", {"hpc_clusters.0.queues.1.name": "interactive"}, 'hpc_clusters[0] (name "demo") queues[1] (name "interactive"): name "interactive" is taken already by entry 0'),
     ("secret-not-filled-in", {"hpc_sso.client_secret": "CHANGE ME"}, "hpc_sso: client_secret is still a placeholder; put the real one into the inventory's vault"),
     ("secret-not-in-the-vault", {"hpc_sso.client_secret": "{{ vault_nobody }}"}, "hpc_sso: client_secret cannot be evaluated: 'vault_nobody' is undefined; define it in the inventory, a secret in its vault"),
-    ("certificate-not-there", {"hpc_tls.certificate": "/nowhere/hub.pem"}, 'hpc_tls: certificate "/nowhere/hub.pem" is not a file that can be read here'),
+    ("certificate-not-there", {"hpc_tls.certificate": "/nowhere/hub.pem"}, 'hpc_tls: certificate "/nowhere/hub.pem" is not a readable file on the controller'),
 ]  # fmt: skip
 ONLY_ANSIBLE_KNOWS = {"secret-not-in-the-vault", "certificate-not-there"}
 

@@ -10,7 +10,7 @@ import stat
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.hpchub.hpchub.plugins.modules import hpchub_authority
+from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
 
 from hpchub.authority import Authority, server_name
 
@@ -31,7 +31,7 @@ def make(tmp_path, capsys):
             "_ansible_remote_tmp": str(tmp_path / "tmp"),
         }
         with patch_module_args(arguments), pytest.raises(SystemExit):
-            hpchub_authority.main()
+            notebook_certificates.main()
         return json.loads(capsys.readouterr().out)
 
     run.directory = directory
@@ -162,7 +162,7 @@ def test_a_rotation_that_was_cut_short_is_completed(make, monkeypatch):
     server, name = Server(make.authority, make.directory), server_name("alice")
     with monkeypatch.context() as patch:
         patch.setattr(
-            hpchub_authority.Authority, "make_authority", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
+            notebook_certificates.Authority, "make_authority", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
         )
         assert make(rotate=True)["failed"]
     assert shake_hands(proxy(make.directory), server.context, name)

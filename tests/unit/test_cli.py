@@ -180,7 +180,7 @@ def test_the_vault_is_opened_with_the_file_that_is_named(tmp_path, monkeypatch, 
     assert cli.main(["check", ansible(tmp_path, monkeypatch, text), "--vault-password-file", "pw"]) == 0
     asked = (tmp_path / "asked").read_text()
     assert "--vault-password-file=pw" in asked
-    assert "--module-name=hpchub_site" in asked
+    assert "--module-name=hpchub.hpchub.validate_site" in asked
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def live_ansible(tmp_path, monkeypatch, *, told, **report):
     """Answers as the submit host where it is asked for limits, else with the report."""
     report = {"problems": [], "warned": [], "profile_list": profile_list(SITE), "clusters": CLUSTERS, **report}
     (tmp_path / "told").write_text(told)
-    asked = f'echo "$@" >> {tmp_path}/asked; case "$*" in *hpchub_ask*) cat {tmp_path}/told; exit;; esac\n'
+    asked = f'echo "$@" >> {tmp_path}/asked; case "$*" in *query_scheduler*) cat {tmp_path}/told; exit;; esac\n'
     return ansible(tmp_path, monkeypatch, asked + answer(**report))
 
 
@@ -271,7 +271,7 @@ def test_check_live_of_what_is_wrong_in_itself_asks_nobody(tmp_path, monkeypatch
     inventory = live_ansible(tmp_path, monkeypatch, told="", problems=[problem], profile_list={})
     assert cli.main(["check", "--live", inventory]) == 1
     assert capsys.readouterr().out == "hpc_sso: x m; v\n"
-    assert "hpchub_ask" not in (tmp_path / "asked").read_text()
+    assert "query_scheduler" not in (tmp_path / "asked").read_text()
 
 
 def test_check_live_of_a_profile_list(profiles, capsys):
