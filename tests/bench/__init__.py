@@ -1,1 +1,1 @@
-"""What is tried on two services side by side in one run: timings, as ratios, and attacks. Nothing passes or fails."""
+"""Benches that compare two services in one run: timings as ratios, and attacks. A bench does not pass or fail."""

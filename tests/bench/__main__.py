@@ -1,4 +1,4 @@
-"""``bin/bench deploy|launch|hazards``: measure, print a table, and write the figures as JSON on request."""
+"""Run a bench, print its results as a table and optionally write them as JSON."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ BENCHES = {"deploy": deploy, "launch": launch, "hazards": hazards, "scheduler_lo
 
 
 def main() -> int:
-    """Run one bench; return the exit code."""
+    """Run one bench and return the exit code."""
     parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__)
     benches = parser.add_subparsers(dest="bench", required=True)
     for name, module in BENCHES.items():
         bench = benches.add_parser(name, help=module.__doc__, description=module.__doc__)
         module.options(bench)
-        bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file as well")
+        bench.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this JSON file")
     arguments = parser.parse_args()
     module = BENCHES[arguments.bench]
     try:

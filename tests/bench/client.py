@@ -1,4 +1,4 @@
-"""The REST API of a hub, asked by address: the lab's names need not resolve on this machine."""
+"""A client of a hub's REST API that connects by IP address, because this machine cannot resolve the lab's names."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from pathlib import Path
 
-READY_PATIENCE = 300.0  # seconds
-POLL = 0.05  # seconds between two questions to a hub that starts or stops a server
+READY_TIMEOUT = 300.0
+"""How long a server may take to start or to stop, in seconds."""
+POLL_INTERVAL = 0.05
+"""Time between two requests to a hub that starts or stops a server, in seconds."""
 
 
 class BenchError(RuntimeError):
-    """What was to be measured did not happen."""
+    """The bench could not measure what it wanted to measure."""
 
 
 class _Connection(http.client.HTTPSConnection):
-    """TLS to one address with the certificate of another name."""
+    """A TLS connection to one address that checks the certificate for another host name."""
 
     def __init__(self, name: str, address: str, port: int, context: ssl.SSLContext) -> None:
         super().__init__(name, port, context=context, timeout=60)
@@ -37,7 +39,12 @@ class _Connection(http.client.HTTPSConnection):
 
 @dataclass(frozen=True)
 class Launch:
-    """Seconds from the request to start a server until the hub calls it ready, and until JupyterLab's page is there."""
+    """The duration of a start, in seconds.
+
+    Attributes:
+        ready: Time until the hub reports the server as ready.
+        usable: Time until JupyterLab's page is served.
+    """
 
     ready: float
     usable: float
@@ -48,13 +55,13 @@ class Hub:
     """A hub's REST API for one user.
 
     Attributes:
-        name: what the table calls it.
-        url: its public URL, without a slash at the end.
-        address: the IP address that is asked.
-        token: of the user's or of an administrator's.
-        user: whose server is started.
-        choice: the body of the request to start it.
-        ca: certificates to trust, for an https URL.
+        name: The hub's name in the table.
+        url: The hub's public URL, without a trailing slash.
+        address: The IP address to connect to.
+        token: A token of the user or of an administrator.
+        user: The user that starts a server.
+        choice: The body of the request that starts the server.
+        ca: A file of certificates to trust, for an https URL.
     """
 
     name: str
@@ -66,7 +73,7 @@ class Hub:
     ca: Path | None = None
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
-        """Status and body of one request, on a connection of its own."""
+        """Send one request on a new connection and return the status code and the body."""
         where = urlsplit(self.url)
         connection: http.client.HTTPConnection
         if where.scheme == "https":
@@ -84,42 +91,42 @@ class Hub:
 
     def _server(self) -> dict[str, Any]:
         status, body = self.ask("GET", f"/hub/api/users/{self.user}")
-        if status == 404:  # an account comes into being with its first start
+        if status == 404:  # the first start creates the account
             return {}
         if status != 200:
-            raise BenchError(f"{self.name}: {status} {body[:300]!r}")
+            raise BenchError(f"{self.name}: the hub answered {status} {body[:300]!r}")
         found: dict[str, Any] = json.loads(body)["servers"].get("", {})
         return found
 
     def launch(self) -> Launch:
-        """Start the server as the form's button does, and wait until JupyterLab's page is served.
+        """Start the server as the form does and wait until JupyterLab's page is served.
 
         Raises:
-            BenchError: the hub refused, or it took longer than READY_PATIENCE.
+            BenchError: The hub refused the start, or the start took longer than ``READY_TIMEOUT``.
         """
         start = time.monotonic()
         status, body = self.ask("POST", f"/hub/api/users/{self.user}/server", self.choice)
         if status not in {201, 202}:
-            raise BenchError(f"{self.name}: starting a server: {status} {body[:300]!r}")
+            raise BenchError(f"{self.name}: the hub refused to start a server: {status} {body[:300]!r}")
         while not (server := self._server()).get("ready"):
-            if not server.get("pending") or time.monotonic() - start > READY_PATIENCE:
+            if not server.get("pending") or time.monotonic() - start > READY_TIMEOUT:
                 raise BenchError(f"{self.name}: the server did not start: {server}")
-            time.sleep(POLL)
+            time.sleep(POLL_INTERVAL)
         ready = time.monotonic() - start
         while self.ask("GET", f"/user/{self.user}/api/status")[0] != 200 or self._page() != 200:
-            if time.monotonic() - start > READY_PATIENCE:
+            if time.monotonic() - start > READY_TIMEOUT:
                 raise BenchError(f"{self.name}: the server does not answer")
-            time.sleep(POLL)
+            time.sleep(POLL_INTERVAL)
         return Launch(ready, time.monotonic() - start)
 
     def _page(self) -> int:
         return self.ask("GET", f"/user/{self.user}/lab")[0]
 
     def stop(self) -> None:
-        """Stop the server and wait until the hub has none."""
+        """Stop the server and wait until the hub has no server."""
         self.ask("DELETE", f"/hub/api/users/{self.user}/server")
-        deadline = time.monotonic() + READY_PATIENCE
+        deadline = time.monotonic() + READY_TIMEOUT
         while self._server():
             if time.monotonic() > deadline:
                 raise BenchError(f"{self.name}: the server did not stop")
-            time.sleep(POLL)
+            time.sleep(POLL_INTERVAL)

@@ -1,4 +1,4 @@
-"""How long the administrator waits: for the demo, for a run that changes nothing, for a new profile in the form."""
+"""Measure the administrator's waiting times: the demo, a run without changes, a new profile in the form."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ USER = "alice"
 def options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this bench."""
     parser.add_argument(
-        "--from-nothing", action="store_true", help="remove the demo first, with all that is in it, and time its making"
+        "--from-nothing",
+        action="store_true",
+        help="remove the demo first, and time its creation",
     )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure; all figures are seconds, and ``second_site_changed`` a number of tasks."""
+    """Measure and return the figures in seconds; ``second_site_changed`` is a number of tasks."""
     result: dict[str, Any] = {}
     if arguments.from_nothing:
         subprocess.run([DEMO, "down"], check=True)
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         visitor.leave_nothing_running()
         notebook = visitor.start(lab.profiles()[0]["key"]).new_notebook("python3")
         if notebook.run("6*7") != "42":
-            raise BenchError("the cell did not compute")
+            raise BenchError("the first cell returned a wrong result")
         result["first_cell"] = time.monotonic() - start
         if "demo_up" in result:
             result["nothing_to_first_cell"] = result["demo_up"] + result["first_cell"]
@@ -63,14 +65,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The result as rows of text; the first row is the heading."""
+    """Return the result as rows of text. The first row is the heading."""
     words = {
-        "demo_up": "bin/demo up, from nothing",
-        "first_cell": "sign-in to a computed cell",
-        "nothing_to_first_cell": "from nothing to a computed cell",
-        "second_site": "site.yml again",
-        "second_site_changed": "tasks that it changed",
-        "profile_visible": "a new profile in the form, from starting ansible-playbook",
+        "demo_up": "bin/demo up, from scratch",
+        "first_cell": "from sign-in to the first result",
+        "nothing_to_first_cell": "from scratch to the first result",
+        "second_site": "second run of site.yml",
+        "second_site_changed": "tasks changed by the second run",
+        "profile_visible": "from ansible-playbook to a new profile in the form",
     }
     rows: list[tuple[str, ...]] = [("what", "seconds")]
     for key, value in result.items():
@@ -79,19 +81,20 @@ def table(result: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def changed(output: str) -> int:
-    """How many tasks a playbook changed, by its recap, on all hosts together."""
+    """Return the number of changed tasks on all hosts from a playbook's recap."""
     return sum(int(number) for number in re.findall(r"^\S+ +: ok=\d+ +changed=(\d+)", output, re.MULTILINE))
 
 
 def profile_visible(site: Site, visitor: Visitor) -> float:
-    """Seconds from the start of the playbook until the form offers a profile that it adds; puts back what was."""
+    """Add a profile and return the seconds from the playbook's start until the form offers it. Restore the profiles."""
     before = site.profiles
     site.profiles = [*before, {**before[0], "key": "bench", "display_name": "Added by the bench"}]
     start = time.monotonic()
     command = site.command(*PROFILES)
     with (
         tempfile.TemporaryFile("w+") as log,
-        # Of its own in and out: the browser's driver has made this process's non-blocking, which Ansible refuses.
+        # Ansible refuses non-blocking standard streams, and the browser's driver has made those of this process
+        # non-blocking.
         subprocess.Popen(
             command,
             cwd=REPOSITORY,
@@ -114,12 +117,12 @@ def profile_visible(site: Site, visitor: Visitor) -> float:
 
 
 def offers(visitor: Visitor) -> Iterator[dict[str, str]]:
-    """What the form offers, again and again.
+    """Yield the profiles in the form repeatedly.
 
     Raises:
-        BenchError: two minutes have passed.
+        BenchError: Two minutes have passed.
     """
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         yield visitor.offered_profiles()
-    raise BenchError("the new profile did not appear in the form")
+    raise BenchError("the new profile did not appear in the form within two minutes")

@@ -1,4 +1,4 @@
-"""The attacks of tests/security, on the stock packages and on hpchub in turn, in the same lab."""
+"""Run the attacks of tests/security on the stock packages and on hpchub, in the same lab."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ PAGE = REPOSITORY / "docs" / "reference" / "hazards.md"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this bench."""
-    parser.add_argument("--only", default="", metavar="H1,H4", help="try these hazards only; the page keeps the others")
+    parser.add_argument("--only", default="", metavar="H1,H4", help="try only these; the page keeps the other results")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Try them; write the page and what it is made from."""
+    """Try the attacks, and write the results and the page that shows them."""
     runs = {}
     with tempfile.TemporaryDirectory() as directory:
         for target in report.TARGETS:
             path = Path(directory, f"{target}.json")
             chosen = [f"--target={target}", f"--results={path}", f"--hazards={arguments.only}"]
-            # Open doors are failed tests; their output is worth seeing, and is not a failure of the bench.
+            # A failed test is an attack that worked. Show its output, but do not stop the bench.
             subprocess.run(
                 [sys.executable, "-m", "pytest", "tests/security", "--tb=line", *chosen], cwd=REPOSITORY, check=False
             )
             if not path.exists():
-                raise BenchError(f"the attacks on {target} were not tried")
+                raise BenchError(f"pytest wrote no results for {target}; see its output above")
             runs[target] = json.loads(path.read_text())
     found = report.merged(runs)
     if broken := [f"{each['test']} on {name}" for each in found for name in runs if state(each, name) == "error"]:
-        raise BenchError(f"could not be tried: {', '.join(broken)}")
+        raise BenchError(f"these attacks could not be tried: {', '.join(broken)}")
     known = json.loads(report.RESULTS.read_text()) if arguments.only else found
     tried = {each["test"]: each for each in found}
     known = [tried.get(each["test"], each) for each in known]
@@ -51,13 +51,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def state(entry: dict[str, Any], target: str) -> str:
-    """What came of an attack."""
+    """Return the state of an attack on a target."""
     return str(entry.get(target, {}).get("state", "not tried"))
 
 
 def table(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The result as rows of text; the first row is the heading."""
-    rows = [("hazard, and what is tried", *report.TARGETS)]
+    """Return the result as rows of text. The first row is the heading."""
+    rows: list[tuple[str, ...]] = [("hazard and attack", *report.TARGETS)]
     for entry in result["hazards"]:
         title = f"{entry['hazard']:<4}{entry['title']}"
         rows.append(

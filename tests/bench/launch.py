@@ -1,4 +1,4 @@
-"""From the click on Start to a usable JupyterLab: stock batchspawner and hpchub in turn, in the same lab."""
+"""Measure the time from the click on Start to a usable JupyterLab, with stock batchspawner and with hpchub."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ USER = "alice"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of this bench."""
-    parser.add_argument("--repetitions", type=int, default=5, metavar="N", help="launches of each, default 5")
+    parser.add_argument(
+        "--repetitions", type=int, default=5, metavar="N", help="measured starts of each service, default 5"
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure; shape: ``{"profile": key, "stock": [Launch], "hpchub": [Launch], "ratio": {"ready": …}}``."""
+    """Measure; return ``{"profile": key, "stock": [Launch], "hpchub": [Launch], "ratio": {"ready": …}}``."""
     lab = Lab.from_environment()
     profile = lab.profiles()[0]
     with lab.claimed(), Stock(lab, [profile], USER) as stock:
         hubs = [stock.hub, hpchub(lab, profile["key"])]
         taken: dict[str, list[Launch]] = {hub.name: [] for hub in hubs}
-        # The first of each, with cold caches, is not counted.
+        # Do not count the first start of each service, because its caches are cold.
         for repetition in range(arguments.repetitions + 1):
             for hub in hubs:
                 launch = hub.launch()
@@ -46,21 +48,21 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> list[tuple[str, ...]]:
-    """The result as rows of text; the first row is the heading."""
+    """Return the result as rows of text. The first row is the heading."""
     rows: list[tuple[str, ...]] = [("seconds from start to", "stock", "hpchub", "ratio")]
-    for what, words in (("ready", "ready, says the hub"), ("usable", "JupyterLab's page")):
+    for what, words in (("ready", "ready in the hub"), ("usable", "JupyterLab's page")):
         medians = (f"{median(result[name], what):.2f}" for name in ("stock", "hpchub"))
         rows.append((words, *medians, f"{result['ratio'][what]:.2f}"))
     return rows
 
 
 def median(launches: list[dict[str, float]], what: str) -> float:
-    """The median of one of the figures, in seconds."""
+    """Return the median of one figure, in seconds."""
     return statistics.median(launch[what] for launch in launches)
 
 
 def hpchub(lab: Lab, profile: str) -> Hub:
-    """The deployed service, with a token that the user makes in the browser."""
+    """Return the deployed service, with a token that the user creates in the browser."""
     with chromium(lab) as browser:
         context = browser.new_context(ignore_https_errors=True)
         visitor = Visitor(lab, context.new_page())

@@ -1,4 +1,4 @@
-"""What a bench has measured, as a file."""
+"""Files with the results of a bench."""
 
 from __future__ import annotations
 

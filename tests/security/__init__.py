@@ -1,1 +1,1 @@
-"""Attacks on the service as deployed, by hostile insiders. A test passes when its attack fails."""
+"""Attacks on the deployed service by hostile insiders. A test passes if its attack fails."""

@@ -1,10 +1,11 @@
-"""The service under attack, the people who attack it, and what is kept of a run."""
+"""Fixtures: the service under attack and its users. Hooks record the result of each attack."""
 
 from __future__ import annotations
 
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from e2e.browser import chromium
@@ -13,51 +14,65 @@ from e2e.lab import Lab, LabError
 from .hpchub import HPCHub
 from .stock import StockService
 
-TARGETS = {"hpchub": HPCHub, "stock": StockService}
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from playwright.sync_api import Browser
+
+    from .target import Person, Session, Target
+
+
+TARGETS: dict[str, type[Target]] = {"hpchub": HPCHub, "stock": StockService}
 
 _results = pytest.StashKey[list[dict[str, str]]]()
 
 
-def pytest_addoption(parser):
+def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("security")
-    group.addoption("--target", choices=TARGETS, default="hpchub", help="the service under attack")
-    group.addoption("--results", type=Path, help="write what came of each attack to this file")
-    group.addoption("--hazards", default="", help="try these hazards only, as in H1,H4")
+    group.addoption("--target", choices=TARGETS, default="hpchub", help="the service to attack")
+    group.addoption("--results", type=Path, help="write the result of each attack to this file")
+    group.addoption("--hazards", default="", help="try only these hazards, for example H1,H4")
 
 
-def pytest_configure(config):
+def pytest_configure(config: pytest.Config) -> None:
     config.stash[_results] = []
 
 
-def hazard(item):
-    return item.get_closest_marker("hazard").args[0]
+def hazard(item: pytest.Item) -> str:
+    """Return the hazard that a test tries."""
+    marker = item.get_closest_marker("hazard")
+    assert marker is not None
+    return str(marker.args[0])
 
 
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     wanted = set(filter(None, config.getoption("--hazards").split(",")))
     if not wanted:
         return
     if unknown := wanted - {hazard(item) for item in items}:
-        raise pytest.UsageError(f"no test of {', '.join(sorted(unknown))}")
+        raise pytest.UsageError(f"--hazards names unknown hazards: {', '.join(sorted(unknown))}")
     config.hook.pytest_deselected(items=[item for item in items if hazard(item) not in wanted])
     items[:] = [item for item in items if hazard(item) in wanted]
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    """Keep what came of it. Only an assertion of the test's own says that a door is open."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Record the result of an attack. It is "open" only if an assertion of the test itself failed."""
     report = yield
+    assert isinstance(item, pytest.Function)
     if report.passed and report.when != "call":
         return report
     state, note = "closed", ""
-    if report.skipped:
+    if report.skipped and isinstance(report.longrepr, tuple):
         state, note = "not shown", report.longrepr[2].removeprefix("Skipped: ")
-    elif report.failed:
+    elif report.failed and call.excinfo is not None:
         own = report.when == "call" and call.excinfo.errisinstance(AssertionError)
         state, note = "open" if own else "error", str(call.excinfo.value).split("\n", 1)[0]
     entry = {
         "hazard": hazard(item),
-        "title": " ".join(item.function.__doc__.split("\n\n", 1)[0].split()).rstrip("."),
+        "title": " ".join((item.function.__doc__ or "").split("\n\n", 1)[0].split()).rstrip("."),
         "test": f"{Path(item.path).name}::{item.originalname}",
         "state": state,
         "note": note,
@@ -67,17 +82,16 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-def pytest_sessionfinish(session):
+def pytest_sessionfinish(session: pytest.Session) -> None:
     if path := session.config.getoption("--results"):
         path.write_text(json.dumps(session.config.stash[_results], indent=2, ensure_ascii=False) + "\n")
 
 
 @pytest.fixture(scope="session")
-def target(request):
-    """The service, with hostile people in it; as it was before, afterwards."""
+def target(request: pytest.FixtureRequest) -> Iterator[Target]:
+    """Provide the service with hostile users. Restore it afterwards."""
     try:
         lab = Lab.from_environment()
-        # Whoever runs these tests on two services in turn holds the lab for both.
         with lab.claimed(), TARGETS[request.config.getoption("--target")].set_up(lab) as target:
             try:
                 for name in ("alice", "bob"):
@@ -93,25 +107,25 @@ def target(request):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def early_bird(target):
-    """Somebody who signed in before everything else: long ago, when the tests of the end of a sign-on come."""
+def early_bird(target: Target) -> tuple[Person, float]:
+    """Sign a user in before all other tests, so that the sign-on is old when the sign-out tests run."""
     return target.person("bob"), time.monotonic()
 
 
 @pytest.fixture(scope="session")
-def browser(target):
-    """One Chromium for all tests."""
+def browser(target: Target) -> Iterator[Browser]:
+    """Start one Chromium for all tests."""
     with chromium(target.lab) as browser:
         yield browser
 
 
 @pytest.fixture
-def alice(target):
-    """Alice's session, running, and her server hostile."""
+def alice(target: Target) -> Session:
+    """Return Alice's running session. Her notebook server is hostile."""
     return target.session("alice")
 
 
 @pytest.fixture
-def bob(target):
-    """Bob's session."""
+def bob(target: Target) -> Session:
+    """Return Bob's running session."""
     return target.session("bob")

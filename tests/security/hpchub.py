@@ -1,4 +1,4 @@
-"""The service as hpchub deploys it."""
+"""The attack target that hpchub deploys."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from e2e.lab import Lab
+    from playwright.sync_api import Browser, Page
 
 PROFILES = "/etc/hpchub/profiles.json"
 
 
 class HPCHub(Target):
-    """The lab as it is."""
+    """The service of the lab, unchanged."""
 
     name = "hpchub"
     hub = "hub"
@@ -44,18 +45,18 @@ class HPCHub(Target):
         user = self.lab.user(name)
         page = person.sign_in({"name": name, "password": user.password})
         if page.status != 200:
-            raise Unusable(f"{name} cannot sign in: {page}")
+            raise Unusable(f"{name} cannot sign in; the service answers {page}")
         return person
 
-    def browser_page(self, browser: Any, name: str) -> Any:
+    def browser_page(self, browser: Browser, name: str) -> Page:
         page = browser.new_context(ignore_https_errors=True).new_page()
         pages.Visitor(self.lab, page).sign_in(name)
         return page
 
-    def identity_door(self) -> dict[str, Any]:
+    def identity_endpoint(self) -> dict[str, Any]:
         return {"unix": "/run/hpchub-proxy/public/proxy.sock"}
 
-    def vouched_with(self) -> list[list[str]]:
+    def permission_headers(self) -> list[list[str]]:
         return [["X-Hpchub-Groups", self.settings["access"]["allowed_groups"][0]]]
 
     def accounts(self) -> set[str]:
@@ -108,7 +109,7 @@ class HPCHub(Target):
             time.sleep(2)
             step = {"unix": "/run/hpchub-proxy/api/t.sock", "target": "/api/routes"}
             answer = self.python("ask.py", "hub", self.account, [step])[0]
-            return answer.get("status") == 200
+            return bool(answer.get("status") == 200)
         finally:
             self.run("hub", "root", ["systemctl", "stop", unit])
             self.run("hub", "root", ["rm", "-f", f"{directory}/{unit}.service"])

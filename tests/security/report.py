@@ -1,4 +1,4 @@
-"""What came of the attacks on the stock packages and on hpchub: the committed results, and the page of them."""
+"""The committed results of the attacks on the stock packages and on hpchub, and the page that shows them."""
 
 from __future__ import annotations
 
@@ -10,38 +10,41 @@ RESULTS = Path(__file__).with_name("results.json")
 TARGETS = ("stock", "hpchub")
 
 GROUPS = {
-    "Who are you?": ["H4", "H5", "H6", "H7", "H8", "H9", "H10", "A1", "A2"],
-    "What may you run?": ["H1", "H2", "H3", "H11", "H12", "H14", "H15", "H16"],
-    "What can be read?": ["H13", "H17", "H18", "H19", "H20"],
-    "What gets lost?": ["R1", "R2", "R3", "R4", "R5", "R6", "A3", "A4"],
+    "Authentication: who is the user?": ["H4", "H5", "H6", "H7", "H8", "H9", "H10", "A1", "A2"],
+    "Authorisation: what may the user run?": ["H1", "H2", "H3", "H11", "H12", "H14", "H15", "H16"],
+    "Confidentiality: what can be read?": ["H13", "H17", "H18", "H19", "H20"],
+    "Reliability: what gets lost?": ["R1", "R2", "R3", "R4", "R5", "R6", "A3", "A4"],
 }
 HAZARDS = [hazard for group in GROUPS.values() for hazard in group]
 
 HEAD = """\
 <!-- Written by `bin/bench hazards`, from tests/security/results.json. -->
-# Hazards, tried
+# Hazards and results
 
-Each row is an attack by a hostile insider: a program on the Internet's side of the service, an ordinary account of the
-hub host, a user on the login node or inside a batch job. It was tried on two services in the same lab, with the same
-versions of everything:
+Each row is an attack by a hostile insider: a program on the Internet, an ordinary account on the hub host, or a user on
+the login node or in a batch job. The attacks were tried on two services in the same lab, with the same versions of all
+software:
 
-- **stock**: JupyterHub, `jhub_remote_user_authenticator`, wrapspawner and batchspawner as their own documentation shows
-  them, behind Apache as JupyterHub's shows it (`tests/bench/stock`). The login node is its hub host.
-- **hpchub**: what the playbooks deploy.
+- **stock**: JupyterHub, `jhub_remote_user_authenticator`, wrapspawner and batchspawner on the login node, set up as
+  their own documentation shows, behind Apache as JupyterHub's documentation shows (`tests/bench/stock`).
+- **hpchub**: the service that the playbooks deploy.
 
-*Closed* means that the attack failed, *open* that it worked, with what was seen. *Not shown here* means that this stock
-service does not show it, and why; that says nothing about other ways to set it up.
+*Closed* means that the attack failed. *Open* means that it worked; the text states what the test observed. *Not shown
+here* means that this stock service cannot show the hazard; the text states why. Other setups may still have it.
 
-To try them again: `bin/bench hazards` with a running demo. The tests are in `tests/security`; `bin/test` runs them
-against hpchub.
+To repeat the attacks, start the demo and run `bin/bench hazards`. The tests are in `tests/security`. `bin/test` runs
+them against hpchub.
 """
 
 
 def merged(runs: dict[str, list[dict[str, str]]]) -> list[dict[str, Any]]:
-    """One entry a test: ``{"hazard", "title", "test", "stock": {"state", "note"}, "hpchub": {"state", "note"}}``.
+    """Merge the results of several targets into one entry for each test.
 
     Args:
-        runs: the target's name to what pytest wrote of it.
+        runs: The results that pytest wrote for each target, by the target's name.
+
+    Returns:
+        ``{"hazard", "title", "test", "stock": {"state", "note"}, "hpchub": {"state", "note"}}`` for each test.
     """
     found: dict[str, dict[str, Any]] = {}
     for target, entries in runs.items():
@@ -52,13 +55,13 @@ def merged(runs: dict[str, list[dict[str, str]]]) -> list[dict[str, Any]]:
 
 
 def results() -> list[dict[str, Any]]:
-    """The committed results."""
+    """Return the committed results."""
     found: list[dict[str, Any]] = json.loads(RESULTS.read_text())
     return found
 
 
 def words(outcome: dict[str, str] | None) -> str:
-    """A result as the page says it."""
+    """Return a result as the page shows it."""
     if outcome is None:
         return "not tried"
     state = {"not shown": "not shown here"}.get(outcome["state"], outcome["state"])
@@ -67,10 +70,10 @@ def words(outcome: dict[str, str] | None) -> str:
 
 
 def page(entries: list[dict[str, Any]]) -> str:
-    """The page, as Markdown."""
+    """Return the page as Markdown."""
     lines = [HEAD]
     for group, hazards in GROUPS.items():
-        lines += [f"## {group}\n", "| id | what is tried | stock | hpchub | test |", "| --- | --- | --- | --- | --- |"]
+        lines += [f"## {group}\n", "| id | attack | stock | hpchub | test |", "| --- | --- | --- | --- | --- |"]
         for entry in entries:
             if entry["hazard"] in hazards:
                 cells = [entry["hazard"], entry["title"].replace("|", "\\|")]

@@ -1,4 +1,4 @@
-"""The packages as their own documentation shows them; see ``bench.stock``."""
+"""The attack target of upstream packages, set up as their documentation shows; see ``bench.stock``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from e2e.lab import Lab
+    from playwright.sync_api import Browser, HttpCredentials, Page
 
 
 class StockService(Target):
-    """JupyterHub as root on the login node, behind Apache with a password for the single sign-on."""
+    """JupyterHub running as root on the login node, behind Apache. A password stands in for the single sign-on."""
 
     name = "stock"
     hub = HOST
@@ -37,7 +38,7 @@ class StockService(Target):
     @classmethod
     @contextmanager
     def set_up(cls, lab: Lab) -> Iterator[Self]:
-        with Stock(lab, lab.profiles(), "alice", door=True) as stock:
+        with Stock(lab, lab.profiles(), "alice", web_server=True) as stock:
             yield cls(lab, stock)
 
     def _sign_in(self, name: str) -> Person:
@@ -45,13 +46,13 @@ class StockService(Target):
         person.page("/hub/home")
         return person
 
-    def browser_page(self, browser: Any, name: str) -> Any:
-        password = {"username": name, "password": self.lab.user(name).password}
+    def browser_page(self, browser: Browser, name: str) -> Page:
+        password: HttpCredentials = {"username": name, "password": self.lab.user(name).password}
         page = browser.new_context(ignore_https_errors=True, http_credentials=password).new_page()
         page.goto(f"{self.url}/hub/home")
         return page
 
-    def identity_door(self) -> dict[str, Any]:
+    def identity_endpoint(self) -> dict[str, Any]:
         return {"host": "127.0.0.1", "port": 8000}
 
     def accounts(self) -> set[str]:
@@ -95,13 +96,13 @@ class StockService(Target):
             self._stock.set()
 
     def needs_job_certificates(self) -> None:
-        pytest.skip("jobs have no certificates here: internal_ssl is off, as it is by default")
+        pytest.skip("jobs have no certificates here, because internal_ssl is off by default")
 
-    def needs_a_secret_between_the_doors(self) -> None:
-        pytest.skip("the web server shows the hub no secret here: whoever reaches the proxy is believed, see H5")
+    def needs_a_secret_of_the_web_server(self) -> None:
+        pytest.skip("the web server has no secret here: the hub trusts every client that reaches the proxy, see H5")
 
     def submits_as_root(self) -> bool:
-        return False  # it is root; whether it does is what the test has seen
+        return False  # The hub runs as root. The test itself observes whether it submits jobs as root.
 
     def proxy_without_token(self) -> bool:
         unit = "hpchub-test-proxy"

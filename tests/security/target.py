@@ -1,6 +1,7 @@
-"""The service under attack: what an attack may know of it, and from where it can be tried.
+"""The service under attack, and the positions that attacks start from.
 
-``Target`` has two implementations: ``hpchub`` as it is deployed, and ``stock`` as the packages' documentation shows it.
+``Target`` has two implementations: ``HPCHub`` is the deployed service, and ``StockService`` consists of the upstream
+packages, set up as their documentation shows.
 """
 
 from __future__ import annotations
@@ -26,38 +27,43 @@ from lab.web_client import Answer, Visitor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from e2e.lab import Job, Lab
+    from e2e.batches import Job
+    from e2e.lab import Lab
+    from playwright.sync_api import Browser, Page
 
 PROGRAMS = Path(__file__).parent / "programs"
 COMMANDS = ("squeue", "sbatch")
 PROBE = "/run/hpchub-probe"
 REAL = "/usr/libexec/hpchub-probe"
-START = 120  # seconds that a session may take to start
+START = 120
+"""How long a session may take to start, in seconds."""
 
 IDENTITY = ["X-Hpchub-User", "X-Hpchub-Groups", "Remote-User", "X-Remote-User", "X-Forwarded-User"]
-"""Names of headers that say who somebody is, each to be tried in every spelling."""
+"""Headers that could carry a user's identity. The attacks try each of them in every spelling."""
 
 
 class Unusable(RuntimeError):
-    """The attack could not be tried: that says nothing about the service."""
+    """The attack could not be tried. This proves nothing about the service."""
 
 
 def wait(what: str, probe: Callable[[], Any], *, timeout: float = 60, interval: float = 0.5) -> Any:
-    """The first truthy answer; unlike in an assertion, none is a failure of the attempt, not of the service.
+    """Call ``probe`` until it returns a truthy value, and return that value.
+
+    Unlike an assertion, a timeout means that the attack could not be tried, not that it worked.
 
     Raises:
-        Unusable: none came within ``timeout`` seconds.
+        Unusable: No truthy value came within ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
     while not (answer := probe()):
         if time.monotonic() > deadline:
-            raise Unusable(f"not within {timeout:.0f} s: {what} (last answer: {answer!r})")
+            raise Unusable(f"timed out after {timeout:.0f} s: {what} (last value: {answer!r})")
         time.sleep(interval)
     return answer
 
 
 def spellings(name: str) -> list[str]:
-    """A header's name with every mixture of dashes and underscores, in three cases."""
+    """Return a header's name with every mixture of dashes and underscores, in three cases."""
     words = name.split("-")
     found = []
     for marks in itertools.product("-_", repeat=len(words) - 1):
@@ -67,26 +73,28 @@ def spellings(name: str) -> list[str]:
 
 
 def forged(name: str) -> list[tuple[str, str]]:
-    """Every header that could tell a hub who somebody is, in every spelling."""
+    """Return every header that could carry a user's identity, in every spelling, with this name as its value."""
     return [(spelt, name) for header in IDENTITY for spelt in spellings(header)]
 
 
 def signed_in_as(text: str) -> str:
-    """The name that the hub shows on its pages, or nothing."""
+    """Return the name of the signed-in user on a page of the hub, or an empty string."""
     found = re.search(r'\buser: "([^"]*)"', text)
     return found[1] if found else ""
 
 
 def hub_cookie(headers: list[list[str]]) -> bool:
-    """Whether an answer, as ``programs/ask.py`` gives it, signs somebody in."""
+    """Return whether a response of ``programs/ask.py`` sets the hub's login cookie."""
     return any(name.lower() == "set-cookie" and value.startswith("jupyterhub-hub-login=") for name, value in headers)
 
 
 class Person(Visitor):
-    """A person at the public door: one browser, without its scruples.
+    """A client at the public endpoint with cookies of its own, which sends requests that no browser would send.
 
     Args:
-        always: headers that go with each request, as a browser sends a password that it knows.
+        target: The service to talk to.
+        name: The user's name, or an empty string.
+        always: Headers to send with each request, for example a password that a browser remembers.
     """
 
     def __init__(self, target: Target, name: str, always: Sequence[tuple[str, str]] = ()) -> None:
@@ -96,47 +104,46 @@ class Person(Visitor):
         self.set_cookies: list[str] = []
 
     def ask(self, target: str, headers: Sequence[tuple[str, str]] = (), **more: Any) -> Answer:
-        """See Visitor.ask."""
+        """Send one request; see ``Visitor.ask``. Record the cookies that the response sets."""
         answer = super().ask(target, [*self.always, *headers], **more)
         self.set_cookies += answer.headers.get_all("Set-Cookie") or []
         return answer
 
     @property
     def jar(self) -> dict[str, str]:
-        """The cookies for the service."""
+        """The cookies for the service, by name."""
         return self.cookies.setdefault(self.url.split("//", 1)[1], {})
 
     def page(self, target: str) -> Answer:
-        """The page where one arrives."""
+        """Request a path and follow the redirects to a page."""
         return self.follow(self.ask(target))[0]
 
     def api(self, method: str, path: str, body: Any = None) -> Answer:
-        """The REST API, as the hub's own pages use it: with cookies and the XSRF token."""
+        """Send a request to the REST API with cookies and the XSRF token, as the hub's own pages do."""
         self.page("/hub/home")
         headers = [("X-XSRFToken", self.jar.get("_xsrf", "")), ("Accept", "application/json")]
         text = None if body is None else json.dumps(body).encode()
         return self.ask(f"/hub/api/{path}", [*headers, ("Content-Type", "application/json")], method=method, body=text)
 
     def server(self) -> dict[str, Any]:
-        """What the hub says of this person's server, empty if there is none."""
+        """Return the hub's model of this user's server, or an empty one."""
         answer = self.api("GET", f"users/{self.name}")
         if answer.status != 200:
-            raise Unusable(f"the hub does not say what {self.name} has: {answer}")
+            raise Unusable(f"the hub does not list the servers of {self.name}: {answer}")
         found: dict[str, Any] = json.loads(answer.text).get("servers", {}).get("", {})
         return found
 
 
 @dataclass
 class Session:
-    """One user's session and what its user can know of it.
+    """A user's session, with everything that the user can know about it.
 
     Attributes:
-        user: whose it is.
-        job: the batch job.
-        pid: the notebook server's process on the job's node.
-        environment: of the notebook server; with its token.
-        pem: the server's key and certificate, empty where it has none.
-        port: where it listens.
+        user: The user's name.
+        job: The batch job.
+        pid: The process id of the notebook server on the job's node.
+        environment: The environment of the notebook server, including its token.
+        pem: The notebook server's key and certificate, or an empty string.
     """
 
     user: str
@@ -147,19 +154,19 @@ class Session:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port of the notebook server."""
         found = re.search(r":(\d+)/", self.environment["JUPYTERHUB_SERVICE_URL"])
         assert found
         return int(found[1])
 
     @property
     def token(self) -> str:
-        """Its own token for the hub."""
+        """The notebook server's token for the hub's API."""
         return self.environment["JUPYTERHUB_API_TOKEN"]
 
     @property
     def api_url(self) -> str:
-        """Where it finds the hub."""
+        """The URL of the hub's API for the notebook server."""
         return self.environment["JUPYTERHUB_API_URL"]
 
 
@@ -168,13 +175,13 @@ class Target(ABC):
 
     Attributes:
         name: ``hpchub`` or ``stock``.
-        url: the public door's, without a path.
-        addresses: host names of URLs to the addresses that are really asked.
-        hub: the host that the hub runs on.
-        account: the hub's account on it.
-        unit: the hub's unit.
-        identity_header: what tells this hub who somebody is.
-        state: directories on the hub host that hold what the service keeps and logs.
+        url: The public URL, without a path.
+        addresses: The IP addresses to connect to, by the host names in URLs.
+        hub: The host that the hub runs on.
+        account: The hub's account on that host.
+        unit: The hub's systemd unit.
+        identity_header: The header that carries a user's identity to this hub.
+        state: Directories on the hub host with the service's data and logs.
     """
 
     name: str
@@ -186,12 +193,12 @@ class Target(ABC):
     identity_header: str
     state: tuple[str, ...]
     sign_on_cookies: tuple[str, ...] = ()
-    """Beginnings of the names of the cookies by which the web server knows who has signed in."""
+    """Prefixes of the cookies in which the web server keeps a user's sign-on."""
 
     @classmethod
     @contextmanager
     def set_up(cls, lab: Lab) -> Iterator[Self]:
-        """The service, there while the context lasts."""
+        """Provide the service while the context lasts."""
         yield cls(lab)
 
     def __init__(self, lab: Lab) -> None:
@@ -202,7 +209,7 @@ class Target(ABC):
     # -- hosts
 
     def run(self, host: str, user: str, argv: Sequence[str], *, text: str = "", timeout: float = 60) -> str:
-        """Standard output and error of a command that an account runs on a host, whatever its exit code."""
+        """Run a command on a host as an account. Return its standard output and error, whatever its exit code."""
         words = argv if user == "root" else ["runuser", "--user", user, "--", *argv]
         done = subprocess.run(
             ["ssh", "-F", str(self.lab.directory / "ssh_config"), self.lab.host(host), "--", shlex.join(words)],
@@ -215,10 +222,10 @@ class Target(ABC):
         return done.stdout + done.stderr
 
     def python(self, program: str, host: str, user: str, value: Any, *, job: bool = False) -> Any:
-        """The JSON that one of ``programs`` answers to a JSON value, run by an account, alone or in a Slurm job.
+        """Run one of ``programs`` as an account, optionally in a Slurm job. It reads and writes one JSON value.
 
         Raises:
-            Unusable: it did not run.
+            Unusable: The program did not run.
         """
         argv = ["python3", "-c", self.program(program)]
         if job:
@@ -231,7 +238,7 @@ class Target(ABC):
             raise Unusable(f"{program} did not run as {user} on {host}: {output[-2000:]}") from None
 
     def outside(self, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What ``programs/ask.py`` answers on this machine, which is no host of the cluster's."""
+        """Run ``programs/ask.py`` on this machine, which is outside the cluster, and return its responses."""
         argv = [sys.executable, "-c", self.program("ask.py")]
         done = subprocess.run(argv, input=json.dumps(steps), capture_output=True, text=True, check=True, timeout=180)
         found: list[dict[str, Any]] = json.loads(done.stdout)
@@ -239,29 +246,29 @@ class Target(ABC):
 
     @staticmethod
     def program(name: str) -> str:
-        """The text of one of ``programs``."""
+        """Return the source of one of ``programs``."""
         return (PROGRAMS / name).read_text()
 
     def write(self, host: str, user: str, path: str, text: str, mode: str = "0600") -> None:
-        """Write a file as an account."""
+        """Write a file on a host as an account."""
         program = 'umask 077; mkdir -p "$(dirname "$1")" && cat > "$1" && chmod "$2" "$1"'
         done = self.run(host, user, ["sh", "-c", program, "write", path, mode], text=text)
         if done:
             raise Unusable(f"{host}:{path} cannot be written: {done}")
 
     def ports(self) -> list[int]:
-        """Every TCP port on which something listens on the hub host."""
+        """Return every TCP port with a listener on the hub host."""
         lines = self.run(self.hub, "root", ["ss", "-ltnH"]).splitlines()
         return sorted({int(line.split()[3].rsplit(":", 1)[1]) for line in lines})
 
     # -- people
 
     def person(self, name: str = "") -> Person:
-        """Somebody new at the public door, signed in if named."""
+        """Return a new client at the public endpoint. It is signed in if a name is given."""
         return self._sign_in(name) if name else Person(self, name)
 
-    def known(self, name: str) -> Person:
-        """Somebody who signed in before, and whose cookies are good; the same for all tests."""
+    def signed_in(self, name: str) -> Person:
+        """Return a signed-in client, which all tests share. Sign it in again if its cookies are no longer valid."""
         person = self._people.get(name)
         if person is None or signed_in_as(person.page("/hub/home").text) != name:
             person = self._people[name] = self.person(name)
@@ -269,47 +276,53 @@ class Target(ABC):
 
     @abstractmethod
     def _sign_in(self, name: str) -> Person:
-        """Somebody signed in through the single sign-on."""
+        """Sign a user in through the single sign-on and return the client."""
 
     @abstractmethod
-    def browser_page(self, browser: Any, name: str) -> Any:
-        """A page of a real browser, for somebody signed in."""
+    def browser_page(self, browser: Browser, name: str) -> Page:
+        """Open a page in a real browser with a user signed in."""
 
     @abstractmethod
-    def identity_door(self) -> dict[str, Any]:
-        """Where the web server tells the hub who somebody is: the first fields of a request of ``programs/ask.py``."""
+    def identity_endpoint(self) -> dict[str, Any]:
+        """Return the endpoint at which the web server passes a user's identity to the hub.
 
-    def vouch(self, names: Sequence[str | list[str]], *, permitted: bool = True) -> list[dict[str, Any]]:
-        """What the hub answers when the web server itself says that somebody with such a name has signed in.
+        Returns:
+            The first fields of a request of ``programs/ask.py``.
+        """
 
-        A list of names is a header that comes as often.
+    def send_identities(self, names: Sequence[str | list[str]], *, permitted: bool = True) -> list[dict[str, Any]]:
+        """Send each name to the hub as the web server would after a sign-on, and return the hub's responses.
+
+        Args:
+            names: The names to send. A list of names becomes a header that appears several times.
+            permitted: Whether to send the headers that permit the user to use the service.
         """
         steps = []
         for name in names:
             values = [name] if isinstance(name, str) else name
             sent = [[self.identity_header, value] for value in values]
-            also = self.vouched_with() if permitted else []
-            steps.append({**self.identity_door(), "target": "/hub/login", "headers": [*sent, *also]})
+            also = self.permission_headers() if permitted else []
+            steps.append({**self.identity_endpoint(), "target": "/hub/login", "headers": [*sent, *also]})
         found: list[dict[str, Any]] = self.python("ask.py", self.hub, "www-data", steps)
         return found
 
-    def vouched_with(self) -> list[list[str]]:
-        """Further headers with which the web server vouches for somebody who is permitted."""
+    def permission_headers(self) -> list[list[str]]:
+        """Return further headers that the web server sends for a permitted user."""
         return []
 
     @abstractmethod
     def accounts(self) -> set[str]:
-        """The names in the hub's database."""
+        """Return the account names in the hub's database."""
 
     # -- sessions
 
     def session(self, name: str) -> Session:
-        """Somebody's session: the one that runs, or a new one.
+        """Return a user's running session. Start one if there is none.
 
         Raises:
-            Unusable: it does not start.
+            Unusable: The session does not start.
         """
-        person = self.known(name)
+        person = self.signed_in(name)
         if not person.server().get("ready"):
             self.stop(name)
             self.prepare_home(name)
@@ -317,28 +330,28 @@ class Target(ABC):
         return self.running(name)
 
     def start(self, name: str, choice: dict[str, Any] | None = None) -> None:
-        """Start a session and wait until the hub calls it ready."""
-        person = self.known(name)
+        """Start a session and wait until the hub reports it as ready."""
+        person = self.signed_in(name)
         answer = person.api("POST", f"users/{name}/server", choice or {"profile": self.profile})
         if answer.status not in {201, 202}:
-            raise Unusable(f"no session for {name}: {answer}")
+            raise Unusable(f"{name} cannot start a session: {answer}")
         wait(f"the session of {name} is ready", lambda: person.server().get("ready"), timeout=START)
 
     def running(self, name: str) -> Session:
-        """The session that runs.
+        """Return a user's running session.
 
         Raises:
-            Unusable: there is not exactly one job, or its server has not written down what it knows.
+            Unusable: The user does not have exactly one job.
         """
         jobs = self.lab.jobs(name)
         if len(jobs) != 1:
-            raise Unusable(f"{name} has the jobs {jobs}")
+            raise Unusable(f"{name} must have exactly one job, but has {jobs}")
         known = json.loads(self.run(jobs[0].node, name, ["cat", f"/home/{name}/.hostile/server.json"]))
         return Session(name, jobs[0], known["pid"], known["environment"], known["pem"])
 
     def stop(self, name: str) -> None:
-        """End somebody's session and jobs, whatever state they are in."""
-        person = self.known(name)
+        """End a user's session and jobs, in whatever state they are."""
+        person = self.signed_in(name)
         if person.server():
             person.api("DELETE", f"users/{name}/server")
             wait(f"{name} has no server", lambda: not person.server(), timeout=90)
@@ -346,29 +359,29 @@ class Target(ABC):
         wait(f"{name} has no job", lambda: not self.lab.jobs(name))
 
     def prepare_home(self, name: str) -> None:
-        """What a hostile user has at home: a notebook server of his own making, and login files that talk."""
+        """Give a user a hostile notebook server and login files that print a command."""
         server = self.program("own_server.py")
         self.write("login1", name, f"/home/{name}/.jupyter/jupyter_server_config.py", server)
         self.run("login1", name, ["rm", "-f", f"/home/{name}/.hostile/requests"])
-        self.write("login1", name, f"/home/{name}/.bashrc", f"echo '1; touch {PROBE}/seen/hole'\n")
+        self.write("login1", name, f"/home/{name}/.bashrc", f"echo '1; touch {PROBE}/seen/injected'\n")
 
     def clean_home(self, name: str) -> None:
-        """Remove it again."""
+        """Remove the hostile files again."""
         skeleton = f"cd /home/{name} && rm -rf .hostile .jupyter/jupyter_server_config.py && cp /etc/skel/.bashrc ."
         self.run("login1", name, ["sh", "-c", skeleton])
 
     def received(self, name: str) -> list[list[Any]]:
-        """The requests that somebody's own hostile pages have had: ``[METHOD, URI, [[NAME, VALUE]], BODY]``."""
+        """Return the requests to a user's hostile pages, as ``[METHOD, URI, [[NAME, VALUE]], BODY]``."""
         text = self.run("login1", name, ["sh", "-c", f"cat /home/{name}/.hostile/requests 2> /dev/null"])
         return [json.loads(line) for line in text.splitlines()]
 
     def api_of(self, session: Session) -> dict[str, Any]:
-        """Where a session finds the hub, as the first fields of a request of ``programs/ask.py``."""
+        """Return the hub's address for a session, as the first fields of a request of ``programs/ask.py``."""
         where = urlsplit(session.api_url)
         return {"host": where.hostname, "port": where.port, "tls": where.scheme == "https", "name": where.hostname}
 
     def as_job(self, session: Session, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """What the hub answers to a request with the session's own token, from its node."""
+        """Send a request from the session's node with the session's own token, and return the hub's response."""
         step = {
             **self.api_of(session),
             "method": method,
@@ -379,27 +392,27 @@ class Target(ABC):
         found: dict[str, Any] = self.python("ask.py", session.job.node, session.user, [step])[0]
         return found
 
-    def lives(self, session: Session) -> bool:
-        """Whether the job is the same, and the door still leads its owner to its server."""
+    def is_alive(self, session: Session) -> bool:
+        """Return whether the session's job still runs and its owner still reaches the notebook server."""
         if session.job.id not in {job.id for job in self.lab.jobs(session.user)}:
             return False
         mark = f"/user/{session.user}/hostile/{secrets.token_hex(4)}"
-        answer = self.known(session.user).ask(mark)
+        answer = self.signed_in(session.user).ask(mark)
         return answer.status == 200 and "Look at my notebook" in answer.text
 
     @abstractmethod
     def script(self, session: Session) -> str | None:
-        """What the session's batch script must be, byte for byte; None where nothing says so."""
+        """Return the expected batch script of a session, or None if nothing defines it."""
 
     # -- the service
 
     def restart(self) -> None:
-        """Restart the hub as its administrator does."""
+        """Restart the hub as an administrator does."""
         self.lab.run(self.hub, ["systemctl", "restart", self.unit], timeout=180)
         self._wait_for_hub()
 
     def kill(self) -> None:
-        """Kill the hub, and see that it does not come back by itself."""
+        """Kill the hub and keep systemd from starting it again."""
         self.lab.run(self.hub, ["systemctl", "kill", "--signal=KILL", "--kill-whom=main", self.unit])
         self.lab.run(self.hub, ["systemctl", "stop", self.unit], check=False)
 
@@ -410,7 +423,7 @@ class Target(ABC):
         self._wait_for_hub()
 
     def _wait_for_hub(self) -> None:
-        step = {**self.identity_door(), "target": "/hub/health"}
+        step = {**self.identity_endpoint(), "target": "/hub/health"}
         wait(
             "the hub answers",
             lambda: self.python("ask.py", self.hub, "www-data", [step])[0].get("status") == 200,
@@ -418,7 +431,7 @@ class Target(ABC):
         )
 
     def log(self, since: float) -> str:
-        """What the hub and the doors before it have logged since a Unix time in seconds."""
+        """Return the log lines of the hub and its web server since a Unix time in seconds."""
         journal = ["journalctl", "--no-pager", "--output=cat", f"--since=@{int(since)}", f"--unit={self.unit}"]
         return self.run(self.hub, "root", journal) + self.run(
             self.hub, "root", ["sh", "-c", "tail -qn 200 /var/log/apache2/*access.log"]
@@ -426,42 +439,42 @@ class Target(ABC):
 
     @abstractmethod
     def secrets(self) -> dict[str, str]:
-        """The service's own secrets by name: nobody but its accounts may know them."""
+        """Return the service's own secrets by name. Only the service's accounts may know them."""
 
     @abstractmethod
     def proxy_api(self) -> dict[str, Any]:
-        """Where the proxy takes its routes, as the first fields of a request of ``programs/ask.py``."""
+        """Return the endpoint of the proxy's API, as the first fields of a request of ``programs/ask.py``."""
 
     @contextmanager
+    @abstractmethod
     def without_profile(self) -> Iterator[None]:
-        """The administrator removes the profile that sessions use."""
-        raise NotImplementedError
+        """Remove the profile that sessions use, as an administrator would. Restore it afterwards."""
         yield
 
     @contextmanager
     def batchspawner_alone(self) -> Iterator[None]:
-        """Where wrapspawner stands before batchspawner and hides it, without it."""
+        """Remove wrapspawner in front of batchspawner, which hides it, where the target uses both."""
         yield
 
-    def needs_job_certificates(self) -> None:  # noqa: B027 most services need nothing
-        """Skip the test where jobs have no certificates."""
+    def needs_job_certificates(self) -> None:  # noqa: B027 most targets need nothing
+        """Skip the test if jobs have no certificates."""
 
-    def needs_a_secret_between_the_doors(self) -> None:  # noqa: B027
-        """Skip the test where no web server shows the hub a secret of theirs."""
+    def needs_a_secret_of_the_web_server(self) -> None:  # noqa: B027
+        """Skip the test if the web server does not prove its identity to the hub by a secret."""
 
     @abstractmethod
     def submits_as_root(self) -> bool:
-        """Whether the hub's account may submit a job of root's."""
+        """Return whether the hub's account may submit a job as root."""
 
     @abstractmethod
     def proxy_without_token(self) -> bool:
-        """Whether a proxy that is started without its token gives its routes to whoever asks."""
+        """Return whether a proxy that was started without its token accepts requests to its API."""
 
     # -- the scheduler's commands
 
     @contextmanager
     def watched_commands(self) -> Iterator[None]:
-        """Put a program of ours in the place of the scheduler's commands on the login node."""
+        """Replace the scheduler's commands on the login node by ``programs/command.sh``. Restore them afterwards."""
         self.restore_commands()
         program = self.program("command.sh")
         try:
@@ -476,36 +489,36 @@ class Target(ABC):
             self.restore_commands()
 
     def restore_commands(self) -> None:
-        """Put the scheduler's own commands back."""
+        """Restore the scheduler's own commands."""
         for name in COMMANDS:
             self.run("login1", "root", ["sh", "-c", f"test -e {REAL}/{name} && mv {REAL}/{name} /usr/bin/{name}"])
         self.run("login1", "root", ["rm", "-rf", PROBE, REAL])
 
     @contextmanager
     def command_is(self, name: str, mode: str) -> Iterator[None]:
-        """Have a command behave as ``programs/command.sh`` has it."""
+        """Make a scheduler command behave in one of the modes of ``programs/command.sh``."""
         self.write("login1", "root", f"{PROBE}/mode.{name}", mode, "0644")
         try:
             yield
         finally:
             self.run("login1", "root", ["rm", "-f", f"{PROBE}/mode.{name}"])
-            # Whoever waits for a command that hangs need not wait any longer.
+            # Release a caller that waits for a hanging command.
             self.run("login1", "root", ["pkill", "-KILL", "-f", "^sleep 600$"])
 
     def calls(self, name: str) -> int:
-        """How often the service has called a command since the tests began."""
+        """Return how often the service has called a command since the tests began."""
         return len(self.run("login1", "root", ["sh", "-c", f"ls -d {PROBE}/seen/{name}.* 2> /dev/null"]).split())
 
     def seen_by_commands(self) -> str:
-        """Environments and argument lists of every command that the service has run, and of what ran it."""
+        """Return the environments and arguments of all commands that the service ran, and of their parents."""
         return self.run("login1", "root", ["sh", "-c", f"cat {PROBE}/seen/*/* | tr '\\0' '\\n'"])
 
     @property
-    def hole(self) -> bool:
-        """Whether a command of an attacker's has been run by the way of the scheduler's commands."""
-        return "hole" in self.run("login1", "root", ["sh", "-c", f"ls {PROBE}/seen"]).split()
+    def injected(self) -> bool:
+        """Whether a command of the attacker was executed while the service called the scheduler's commands."""
+        return "injected" in self.run("login1", "root", ["sh", "-c", f"ls {PROBE}/seen"]).split()
 
 
 def basic(name: str, password: str) -> tuple[str, str]:
-    """A browser's header for a password."""
+    """Return the Authorization header of HTTP basic authentication."""
     return "Authorization", "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()

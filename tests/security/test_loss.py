@@ -1,4 +1,6 @@
-"""What gets lost?"""
+"""Attacks on reliability: what gets lost?"""
+
+from __future__ import annotations
 
 import base64
 import contextlib
@@ -6,6 +8,7 @@ import json
 import os
 import socket
 import time
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -15,20 +18,24 @@ from lab.web_client import unverified
 
 from .target import wait
 
-WEBSOCKETS = 200  # the web server's packages come with room for 150
+if TYPE_CHECKING:
+    from .target import Session, Target
+
+
+WEBSOCKETS = 200  # more than the 150 workers of the web server's default configuration
 
 
 @pytest.mark.hazard("A4")
-def test_difficult_names(target, alice):
-    """Files with a slash's or a percent sign's code in their names"""
+def test_file_names_with_encoded_characters_are_readable(target: Target, alice: Session) -> None:
+    """A file's name contains the code of a slash or of a percent sign"""
     home = "/home/alice/hazards 100%"
     target.run("login1", "alice", ["mkdir", "-p", home])
-    person = target.known("alice")
+    person = target.signed_in("alice")
     person.page("/user/alice/lab")
     try:
         for name in ("100% done.txt", "50%2F50.txt", "a%25b.txt"):
             target.write("login1", "alice", f"{home}/{name}", name)
-            for safe in ("/", ""):  # a slash as it is, and as one more encoded character
+            for safe in ("/", ""):  # with plain slashes and with encoded slashes
                 path = quote(f"hazards 100%/{name}", safe=safe)
                 answer = person.page(f"/user/alice/api/contents/{path}?content=1")
                 assert answer.status == 200, f"{path} answers {answer.status}"
@@ -38,11 +45,12 @@ def test_difficult_names(target, alice):
 
 
 @pytest.mark.hazard("A3")
-def test_many_websockets(target, alice):
-    """One user opens 200 websockets, which say nothing"""
-    person = target.known("alice")
+def test_many_websockets_do_not_block_the_site(target: Target, alice: Session) -> None:
+    """One user opens 200 idle websockets"""
+    person = target.signed_in("alice")
     person.page("/user/alice/lab")
     where = urlsplit(target.url)
+    host = where.hostname or ""
     cookies = "; ".join(f"{name}={value}" for name, value in person.jar.items())
     head = "".join(f"{name}: {value}\r\n" for name, value in person.always)
     with contextlib.ExitStack() as stack:
@@ -54,12 +62,12 @@ def test_many_websockets(target, alice):
                 f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
             )
             try:
-                plain = socket.create_connection((target.addresses[where.hostname], where.port), timeout=10)
-                held = stack.enter_context(unverified().wrap_socket(plain, server_hostname=where.hostname))
+                plain = socket.create_connection((target.addresses[host], where.port), timeout=10)
+                held = stack.enter_context(unverified().wrap_socket(plain, server_hostname=host))
                 held.sendall(request.encode())
                 answer = held.recv(4096)
             except OSError:
-                raise AssertionError(f"after {number // 10 * 10} websockets the site does not answer") from None
+                raise AssertionError(f"the site does not answer after {number // 10 * 10} websockets") from None
             assert answer.startswith(b"HTTP/1.1 101"), answer[:300]
         began = time.monotonic()
         assert target.person().ask("/hub/login").status in {302, 401}
@@ -67,87 +75,87 @@ def test_many_websockets(target, alice):
 
 
 @pytest.mark.hazard("R6")
-def test_how_often_the_scheduler_is_asked(target, alice, bob):
-    """Users reload pages that ask for their jobs: a scheduler command for each of them, each time"""
+def test_page_loads_run_no_scheduler_commands(target: Target, alice: Session, bob: Session) -> None:
+    """Users reload their pages, and each page load runs a scheduler command"""
     before = target.calls("squeue")
     for _ in range(5):
         for name in ("alice", "bob"):
-            target.known(name).page("/hub/home")
+            target.signed_in(name).page("/hub/home")
     calls = target.calls("squeue") - before
-    # Pages of the tests' own look at the session, too: as many as that, at the most.
-    assert calls <= 2, "each page is a scheduler command"
+    # Allow two calls, because the hub polls the scheduler in the meantime as well.
+    assert calls <= 2, "each page load runs a scheduler command"
 
 
 @pytest.mark.hazard("R1")
-def test_the_scheduler_fails(target, alice):
-    """The scheduler's query fails, prints rubbish, half its output, or hangs"""
-    person = target.known("alice")
+def test_failing_scheduler_ends_no_session(target: Target, alice: Session) -> None:
+    """The scheduler's query command fails, prints rubbish or half of its output, or hangs"""
+    person = target.signed_in("alice")
     for mode in ("fail", "rubbish", "half"):
         with target.command_is("squeue", mode):
             before, deadline = target.calls("squeue"), time.monotonic() + 60
             while target.calls("squeue") == before:
                 assert person.page("/hub/home").status == 200
                 if time.monotonic() > deadline:
-                    wait("the hub asks the scheduler", lambda: False, timeout=0)
+                    wait("the hub polls the scheduler", lambda: False, timeout=0)
                 time.sleep(0.5)
             person.page("/hub/home")
-            assert target.lives(alice), f"a query that answers with {mode} ends the session"
+            assert target.is_alive(alice), f"a query in mode {mode} ends the session"
     with target.command_is("squeue", "hang"):
         time.sleep(3)
-        assert target.lives(alice), "a query that hangs ends the session"
-    eventually("the session is there", lambda: person.server().get("ready"), timeout=10)
+        assert target.is_alive(alice), "a query that hangs ends the session"
+    eventually("the session is ready", lambda: person.server().get("ready"), timeout=10)
 
 
 @pytest.mark.hazard("R3")
-def test_the_hub_restarts(target, alice):
+def test_hub_restart_keeps_the_session(target: Target, alice: Session) -> None:
     """The administrator restarts the hub"""
     target.restart()
-    assert alice.job.id in {job.id for job in target.lab.jobs("alice")}, "a restart of the hub cancels jobs"
-    eventually("the session is there", lambda: target.lives(alice), timeout=30)
-    assert target.known("alice").server().get("ready")
+    assert alice.job.id in {job.id for job in target.lab.jobs("alice")}, "a hub restart cancels jobs"
+    eventually("the session is alive", lambda: target.is_alive(alice), timeout=30)
+    assert target.signed_in("alice").server().get("ready")
 
 
 @pytest.mark.hazard("R4")
-def test_a_profile_goes_away(target, alice):
-    """A profile is removed and the hub starts again while a session of this profile runs"""
+def test_removed_profile_keeps_its_session(target: Target, alice: Session) -> None:
+    """A profile is removed and the hub restarts while a session of this profile runs"""
     target.kill()
     with target.without_profile():
         target.start_hub()
-        target.known("alice").page("/hub/home")
-        ready = target.known("alice").server().get("ready")
-        assert ready or not target.lab.jobs("alice"), "the hub forgets the job, which runs on"
+        target.signed_in("alice").page("/hub/home")
+        ready = target.signed_in("alice").server().get("ready")
+        assert ready or not target.lab.jobs("alice"), "the hub forgets the job, which keeps running"
         assert ready, "the hub ends the session"
-        assert target.lives(alice)
-        with contextlib.suppress(Exception):  # where the hub is stopped to get the profile back
+        assert target.is_alive(alice)
+        with contextlib.suppress(Exception):  # some targets stop the hub to restore the profile
             target.stop("alice")
 
 
 @pytest.mark.hazard("R5")
-def test_a_job_is_requeued(target, alice):
-    """The scheduler, or the user, has the job start again on another port"""
-    said = target.run("login1", "alice", ["scontrol", "requeue", alice.job.id])
-    if "disabled" in said or "not permitted" in said.lower() or "error" in said.lower():
-        assert target.lives(alice), "the requeue is refused, and the session is gone"
+def test_requeued_job_is_reachable_on_its_new_port(target: Target, alice: Session) -> None:
+    """The scheduler or the user requeues the job, which then uses another port"""
+    output = target.run("login1", "alice", ["scontrol", "requeue", alice.job.id])
+    if "disabled" in output or "not permitted" in output.lower() or "error" in output.lower():
+        assert target.is_alive(alice), "the requeue is refused, but the session is gone"
         return
     target.run("login1", "root", ["scontrol", "update", f"jobid={alice.job.id}", "starttime=now"])
 
-    def again():
+    def again() -> bool:
         target.run("login1", "root", ["scontrol", "update", f"jobid={alice.job.id}", "starttime=now"])
         jobs = target.lab.jobs("alice")
-        return jobs and jobs[0].state == "RUNNING" and target.running("alice").pid != alice.pid
+        return bool(jobs) and jobs[0].state == "RUNNING" and target.running("alice").pid != alice.pid
 
     wait("the job runs again", again, timeout=180)
     deadline = time.monotonic() + 40
-    while not target.lives(alice) and time.monotonic() < deadline:
+    while not target.is_alive(alice) and time.monotonic() < deadline:
         time.sleep(1)
-    assert target.lives(alice), "the door leads to the old port"
+    assert target.is_alive(alice), "the proxy's route leads to the old port"
 
 
 @pytest.mark.hazard("R2")
-def test_the_hub_dies_while_a_job_waits(target):
+def test_hub_killed_while_a_job_is_pending_leaves_no_orphan(target: Target) -> None:
     """The hub is killed while a job is pending"""
     target.stop("alice")
-    person = target.known("alice")
+    person = target.signed_in("alice")
     partition = next(entry["queue"] for entry in target.lab.profiles() if entry["key"] == target.profile)
     try:
         target.lab.run("login1", ["scontrol", "update", f"partitionname={partition}", "state=down"])
@@ -163,7 +171,7 @@ def test_the_hub_dies_while_a_job_waits(target):
     while agreed < 3 and time.monotonic() < deadline:
         person.page("/hub/home")
         server, jobs = person.server(), target.lab.jobs("alice")
-        # A session that is ready and its one job, or neither: and so it stays.
+        # Expect one ready session with one job, or neither, three times in a row.
         agreed = agreed + 1 if len(jobs) == bool(server.get("ready")) and not server.get("pending") else 0
         time.sleep(2)
     assert agreed, f"{len(jobs)} jobs run without a session" if jobs else "a session has no job"

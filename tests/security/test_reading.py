@@ -1,33 +1,39 @@
-"""What can be read?"""
+"""Attacks on confidentiality: what can be read?"""
+
+from __future__ import annotations
 
 import secrets
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .target import wait
 
+if TYPE_CHECKING:
+    from .target import Session, Target
+
 
 @pytest.mark.hazard("H13")
-def test_what_scheduler_commands_are_told(target, alice):
-    """The user reads the environment of the commands that the hub runs as him: tokens and keys of the service"""
-    target.known("alice").page("/hub/home")
+def test_scheduler_commands_receive_no_secrets(target: Target, alice: Session) -> None:
+    """The user reads the service's tokens and keys in the environment of commands that the hub runs as the user"""
+    target.signed_in("alice").page("/hub/home")
     wait("the hub has run commands", lambda: target.calls("squeue") and target.calls("sbatch"), timeout=30)
     seen = target.seen_by_commands()
-    told = sorted(name for name, secret in target.secrets().items() if secret in seen)
-    assert not told, f"commands are told {', '.join(told)}"
+    leaked = sorted(name for name, secret in target.secrets().items() if secret in seen)
+    assert not leaked, f"commands receive {', '.join(leaked)}"
 
 
 @pytest.mark.hazard("H13")
-def test_what_jobs_are_told(target, alice):
+def test_jobs_receive_no_secrets_of_the_service(target: Target, alice: Session) -> None:
     """The user reads the service's own secrets in the session's environment"""
-    told = sorted(name for name, secret in target.secrets().items() if secret in str(alice.environment))
-    assert not told, f"jobs are told {', '.join(told)}"
+    leaked = sorted(name for name, secret in target.secrets().items() if secret in str(alice.environment))
+    assert not leaked, f"jobs receive {', '.join(leaked)}"
 
 
 @pytest.mark.hazard("H17")
-def test_a_sessions_token(target, alice):
-    """A neighbour looks for another's token: in the scheduler's listings, process lists, environments, files"""
+def test_token_of_a_session_is_hidden_from_other_users(target: Target, alice: Session) -> None:
+    """Another user searches for a session's token: in the scheduler's listings, process lists, environments, files"""
     listings = [
         ["scontrol", "--details", "show", "job", alice.job.id],
         ["squeue", "--json"],
@@ -42,11 +48,11 @@ def test_a_sessions_token(target, alice):
         places = ["/home", "/tmp", "/var/tmp", "/dev/shm", "/run", "/var/log", "/var/spool", "/var/lib", "/srv", "/etc"]
         output = target.run(host, "bob", ["grep", "-rlsF", "-D", "skip", "-f", "-", *places], text=alice.token)
         found = [line for line in output.splitlines() if line.startswith("/")]
-        assert not found, f"{found[0]} on {host} has the token"
+        assert not found, f"{found[0]} on {host} contains the token"
 
 
 @pytest.mark.hazard("H18")
-def test_files_of_the_service(target):
+def test_files_of_the_service_are_unreadable_to_other_accounts(target: Target) -> None:
     """Another account of the hub host reads the database, logs, process ids, settings, secrets"""
     names = ("*.sqlite*", "*.log", "*.pid", "*secret*", "*.env", "*.key", "*config*.py", "hub.json", "settings.json")
     tests = [word for name in names for word in ("-o", "-name", name)][1:]
@@ -58,34 +64,36 @@ def test_files_of_the_service(target):
 
 
 @pytest.mark.hazard("H19")
-def test_the_proxys_api(target):
-    """An account of the hub host gives the proxy a route of its own"""
+def test_proxy_api_refuses_other_accounts(target: Target) -> None:
+    """An account of the hub host adds a route to the proxy"""
     route = '{"target": "http://127.0.0.1:9"}'
-    door = target.proxy_api()
+    endpoint = target.proxy_api()
     steps = [
-        {**door, "target": "/api/routes"},
-        {**door, "method": "POST", "target": "/api/routes/user/carol", "body": route},
-        {**door, "target": "/api/routes", "headers": [["Authorization", "token undefined"]]},
+        {**endpoint, "target": "/api/routes"},
+        {**endpoint, "method": "POST", "target": "/api/routes/user/carol", "body": route},
+        {**endpoint, "target": "/api/routes", "headers": [["Authorization", "token undefined"]]},
     ]
     for user in ("nobody", "bob", "www-data", target.account):
         for answer in target.python("ask.py", target.hub, user, steps):
-            assert answer.get("status", 403) == 403, f"{user} sets routes"
+            assert answer.get("status", 403) == 403, f"{user} can use the proxy's API"
 
 
 @pytest.mark.hazard("H19")
-def test_a_proxy_without_its_token(target):
-    """The proxy's token is missing one day"""
-    assert not target.proxy_without_token(), "the proxy takes routes from everybody"
+def test_proxy_without_its_token_serves_no_api(target: Target) -> None:
+    """The proxy starts without its token"""
+    assert not target.proxy_without_token(), "the proxy accepts routes from every client"
 
 
 @pytest.mark.hazard("H20")
-def test_a_neighbour_takes_the_port(target, alice, bob):
-    """A session dies, and a neighbour on its node takes the freed port before the hub notices"""
+def test_another_user_on_the_port_of_a_dead_session_gets_no_traffic(
+    target: Target, alice: Session, bob: Session
+) -> None:
+    """A session dies, and another user on its node takes the freed port before the hub notices"""
     node, unit, log = alice.job.node, "hpchub-neighbour", f"/tmp/neighbour-{secrets.token_hex(4)}"
     words = ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-subj", "/CN=x", "-keyout", "-"]
     pem = bob.pem or target.run(node, "root", words)
-    person = target.known("alice")
-    person.page("/user/alice/lab")  # with all the cookies that her server has for her
+    person = target.signed_in("alice")
+    person.page("/user/alice/lab")  # to get all the cookies that her server sets
     try:
         target.write(node, "bob", f"{log}.pem", pem)
         program = f"{log}.py"
@@ -94,7 +102,7 @@ def test_a_neighbour_takes_the_port(target, alice, bob):
         target.lab.run(node, [*argv, f"{log}.pem"])
         target.run(node, "alice", ["kill", "-KILL", str(alice.pid)])
         wait(
-            "the neighbour has the port",
+            "the other user has the port",
             lambda: "bound" in target.run(node, "bob", ["cat", log]),
             timeout=20,
             interval=0.1,
@@ -102,10 +110,10 @@ def test_a_neighbour_takes_the_port(target, alice, bob):
         deadline = time.monotonic() + 4
         while time.monotonic() < deadline:
             answer = person.ask("/user/alice/lab", [("Upgrade-Insecure-Requests", "1")])
-            said = target.run(node, "bob", ["cat", log])
-            assert "received" not in said or "cookie" not in said.lower(), "the neighbour gets the victim's cookies"
-            assert "received" not in said, "the neighbour gets the victim's requests"
-            assert "neighbour" not in answer.text, "the neighbour answers in the victim's browser"
+            seen = target.run(node, "bob", ["cat", log])
+            assert "received" not in seen or "cookie" not in seen.lower(), "another user gets the victim's cookies"
+            assert "received" not in seen, "another user gets the victim's requests"
+            assert "neighbour" not in answer.text, "another user answers the victim's browser"
             assert answer.status in {302, 404, 424, 500, 502, 503}, answer
     finally:
         target.run(node, "root", ["systemctl", "stop", unit])

@@ -1,8 +1,11 @@
-"""What may you run?"""
+"""Attacks on authorisation: what may the user run?"""
+
+from __future__ import annotations
 
 import json
 import threading
 import time
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import pytest
@@ -10,60 +13,68 @@ from e2e.lab import eventually
 
 from .target import hub_cookie, wait
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser
+
+    from .target import Person, Session, Target
+
+
 MARK = "hpchub-injected"
-TAKEN = {200, 201, 202}  # else 4xx, or 503 when the proxy did not hear the hub's answer to its end
+ACCEPTED = {200, 201, 202}  # Refusals are 4xx, or 503 if the proxy lost the hub's response.
 
 
 @pytest.fixture
-def hole(target):
-    """A file that only the hub's own account can make."""
-    path = f"{target.state[0]}/hole"
+def canary(target: Target) -> Iterator[str]:
+    """Return the path of a missing file that only the hub's account can create."""
+    path = f"{target.state[0]}/canary"
     target.run(target.hub, "root", ["rm", "-f", path])
     yield path
     target.run(target.hub, "root", ["rm", "-f", path])
 
 
-def exists(target, path):
+def exists(target: Target, path: str) -> bool:
     return not target.run(target.hub, "root", ["ls", path]).startswith("ls:")
 
 
 @pytest.fixture
-def idle(target):
-    """Bob, without a session."""
+def idle(target: Target) -> Iterator[Person]:
+    """Return Bob, without a session."""
     target.stop("bob")
-    yield target.known("bob")
+    yield target.signed_in("bob")
     target.stop("bob")
 
 
-def listed(target, name):
-    """Processes of a user's notebook servers on the hub host."""
+def listed(target: Target, name: str) -> str:
+    """Return the processes of a user's notebook servers on the hub host."""
     return target.run(target.hub, "root", ["pgrep", "-u", name, "-af", "singleuser"]).strip()
 
 
 @pytest.mark.hazard("H1")
-def test_a_job_reports_more_than_a_port(target, hole):
-    """A job reports, with its own token, commands beside its port: they would run as the hub's account"""
+def test_report_of_a_job_cannot_set_commands(target: Target, canary: str) -> None:
+    """A job reports commands in addition to its port, with its own token, to run them as the hub's account"""
     with target.batchspawner_alone():
         session = target.session("alice")
-        touch = f"touch {hole}; echo RUNNING {session.job.node}"
+        touch = f"touch {canary}; echo RUNNING {session.job.node}"
         commands = ("batch_query_cmd", "batch_submit_cmd", "batch_cancel_cmd", "cmd", "exec_prefix", "batch_script")
         body = {"port": session.port, **dict.fromkeys(commands, touch), "exec_prefix": "", "cmd": ["sh", "-c", touch]}
         answer = target.as_job(session, "POST", "batchspawner", body)
         for _ in range(3):
-            target.known("alice").page("/hub/home")  # the hub looks after the job
-        assert not exists(target, hole), f"a command of the user's choice runs as {target.account}"
-        assert answer["status"] not in TAKEN, "the hub takes such a report"
+            target.signed_in("alice").page("/hub/home")  # makes the hub check the job
+        assert not exists(target, canary), f"a user's command runs as {target.account}"
+        assert answer["status"] not in ACCEPTED, "the hub accepts such a report"
 
 
 @pytest.mark.hazard("H2")
-def test_a_job_reports_configuration_for_the_next_start(target, hole):
-    """A job reports spawner configuration that the hub saves and runs when it starts again"""
+def test_report_of_a_job_cannot_set_saved_configuration(target: Target, canary: str) -> None:
+    """A job reports spawner configuration that the hub saves and runs at its next start"""
     target.stop("alice")
     target.prepare_home("alice")
-    body = {"child_config": {"exec_prefix": f"touch {hole};"}, "child_state": {"job_id": f"1;touch {hole}"}}
+    body = {"child_config": {"exec_prefix": f"touch {canary};"}, "child_state": {"job_id": f"1;touch {canary}"}}
     answers = []
 
-    def report(node):
+    def report(node: str) -> None:
         answers.append(target.python("early_report.py", node, "alice", {"body": body, "patience": 40}))
 
     attackers = [threading.Thread(target=report, args=(node,)) for node in ("compute1", "compute2")]
@@ -75,19 +86,19 @@ def test_a_job_reports_configuration_for_the_next_start(target, hole):
     wait("the job reported before its server did", lambda: any(answers), timeout=1)
     target.kill()
     target.start_hub()
-    taken = TAKEN & set(answers)
-    deadline = time.monotonic() + (15 if taken else 0)
-    target.known("alice").page("/hub/home")
-    while not exists(target, hole) and time.monotonic() < deadline:
+    accepted = ACCEPTED & set(answers)
+    deadline = time.monotonic() + (15 if accepted else 0)
+    target.signed_in("alice").page("/hub/home")
+    while not exists(target, canary) and time.monotonic() < deadline:
         time.sleep(1)
-    assert not exists(target, hole), f"a command of the user's choice runs as {target.account} at the hub's next start"
-    assert not taken, "the hub takes such a report"
+    assert not exists(target, canary), f"a user's command runs as {target.account} at the hub's next start"
+    assert not accepted, "the hub accepts such a report"
 
 
 @pytest.mark.hazard("H3")
-def test_a_profile_that_does_not_exist(target, idle):
-    """Somebody starts a profile that does not exist, by the form and by the API: a server on the hub host itself"""
-    target.restart()  # no earlier choice is remembered
+def test_unknown_profile_is_refused(target: Target, idle: Person) -> None:
+    """A user starts an unknown profile in the form and by the API, to get a server on the hub host itself"""
+    target.restart()  # so that the hub remembers no earlier choice
     statuses = []
     for way in ("api", "form"):
         target.stop("bob")
@@ -108,8 +119,8 @@ def test_a_profile_that_does_not_exist(target, idle):
 
 
 @pytest.mark.hazard("H11")
-def test_a_page_on_anothers_server_acts_in_the_hub(target, alice, browser):
-    """A page that one user's server serves acts in the hub as whoever opens it"""
+def test_page_of_a_user_server_cannot_act_in_the_hub(target: Target, alice: Session, browser: Browser) -> None:
+    """A page of one user's server acts in the hub as the user who opens it"""
     page = target.browser_page(browser, "bob")
     try:
         page.goto(f"{target.url}/user/alice/hostile/page")
@@ -117,9 +128,9 @@ def test_a_page_on_anothers_server_acts_in_the_hub(target, alice, browser):
             link.click()
         deadline = time.monotonic() + (15 if link else 1)
         while time.monotonic() < deadline:
-            said = [body for method, _, _, body in target.received("alice") if method == "POST"]
-            assert not any("STOLEN bob 201" in text for text in said), "the page takes a token of its visitor's"
-            if said:
+            reports = [body for method, _, _, body in target.received("alice") if method == "POST"]
+            assert not any("STOLEN bob 201" in text for text in reports), "the page steals a token of its visitor"
+            if reports:
                 break
             page.wait_for_timeout(500)
     finally:
@@ -127,9 +138,9 @@ def test_a_page_on_anothers_server_acts_in_the_hub(target, alice, browser):
 
 
 @pytest.mark.hazard("H11")
-def test_anothers_notebooks(target, alice):
-    """Somebody opens another user's notebook server"""
-    bob = target.known("bob")
+def test_notebook_server_refuses_other_users(target: Target, alice: Session) -> None:
+    """A user opens another user's notebook server"""
+    bob = target.signed_in("bob")
     for path in ("/user/alice", "/user/alice/", "/user/alice/lab", "/user/%61lice/lab", "/user/alice/api/contents"):
         answer = bob.page(path)
         assert answer.status in {403, 404}, path
@@ -137,8 +148,8 @@ def test_anothers_notebooks(target, alice):
 
 
 @pytest.mark.hazard("H12")
-def test_a_link_starts_a_job(target, idle):
-    """Somebody follows a link, or looks at a foreign page that sends a form, and a job is submitted in his name"""
+def test_links_and_foreign_pages_start_no_job(target: Target, idle: Person) -> None:
+    """A user follows a link or opens a foreign page that submits a form, and this starts a job without consent"""
     idle.ask(f"/hub/spawn?profile={target.profile}")
     time.sleep(2)
     assert not idle.server(), "the link starts a job"
@@ -151,31 +162,31 @@ def test_a_link_starts_a_job(target, idle):
 
 
 @pytest.mark.hazard("H14")
-def test_the_scheduler_prints_a_command(target, idle):
-    """The scheduler's answer, or what login files print around it, is taken for a command"""
+def test_scheduler_output_is_never_executed(target: Target, idle: Person) -> None:
+    """The scheduler's answer, or the output of login files around it, is executed as a command"""
     target.prepare_home("bob")
     with target.command_is("sbatch", "injection"):
         idle.api("POST", "users/bob/server", {"profile": target.profile})
-        wait("the start is over", lambda: not idle.server().get("pending"), timeout=60)
+        wait("the start has ended", lambda: not idle.server().get("pending"), timeout=60)
     idle.page("/hub/home")
-    assert not target.hole, "what the scheduler prints is run"
+    assert not target.injected, "the scheduler's output is executed"
     target.start("bob")
     session = target.running("bob")
     assert session.job.id.isdigit()
     target.stop("bob")
-    assert not target.hole
+    assert not target.injected
 
 
 @pytest.mark.hazard("H15")
-def test_root_submits(target):
-    """The sign-on vouches for root, who starts a job"""
+def test_root_cannot_start_a_job(target: Target) -> None:
+    """The sign-on sends the name root, and root starts a job"""
     before, ever = target.accounts(), ["squeue", "--noheader", "--states=all", "--user=root", "--format=%i"]
     submitted = target.lab.run("login1", ever)
     try:
-        (answer,) = target.vouch(["root"])
+        (answer,) = target.send_identities(["root"])
         if hub_cookie(answer["headers"]):
             cookies = [value.split(";", 1)[0] for name, value in answer["headers"] if name.lower() == "set-cookie"]
-            ask = {**target.identity_door(), "headers": [["Cookie", "; ".join(cookies)]]}
+            ask = {**target.identity_endpoint(), "headers": [["Cookie", "; ".join(cookies)]]}
             (home,) = target.python("ask.py", target.hub, "www-data", [{**ask, "target": "/hub/home"}])
             cookies += [value.split(";", 1)[0] for name, value in home["headers"] if name.lower() == "set-cookie"]
             token = next(cookie.partition("=")[2] for cookie in cookies if cookie.startswith("_xsrf="))
@@ -183,7 +194,7 @@ def test_root_submits(target):
             body = json.dumps({"profile": target.profile})
             start = {**ask, "method": "POST", "target": "/hub/api/users/root/server", "headers": headers, "body": body}
             target.python("ask.py", target.hub, "www-data", [{**start, "timeout": 20}])
-        assert target.lab.run("login1", ever) == submitted, "a job of root's runs"
+        assert target.lab.run("login1", ever) == submitted, "a job runs as root"
         assert "root" not in target.accounts() - before
         assert target.submits_as_root() is False, "the hub's account may submit as root"
     finally:
@@ -191,8 +202,8 @@ def test_root_submits(target):
 
 
 @pytest.mark.hazard("H16")
-def test_options_that_no_profile_has(target, idle):
-    """Somebody adds options over the API: partition, runtime, prologue, directives on further lines, template syntax"""
+def test_options_outside_the_profile_are_ignored_or_refused(target: Target, idle: Person) -> None:
+    """A user adds options by the API: partition, runtime, prologue, directives on further lines, template syntax"""
     line = f"x\n#SBATCH --comment={MARK}"
     choices = [
         {"profile": target.profile, "partition": "batch", "runtime": "0:07:00", "prologue": f"echo {MARK}"},
@@ -210,7 +221,7 @@ def test_options_that_no_profile_has(target, idle):
         if answer.status < 400:
             (job,) = wait("there is a job", lambda: target.lab.jobs("bob"))
             script = target.run("login1", "root", ["scontrol", "write", "batch_script", job.id, "-"])
-            assert MARK not in script, "the batch script holds what the user sent"
+            assert MARK not in script, "the batch script contains the user's input"
             target.stop("bob")
         else:
             assert answer.status == 400, (choice, answer)
@@ -218,21 +229,21 @@ def test_options_that_no_profile_has(target, idle):
 
 
 @pytest.mark.hazard("H16")
-def test_the_script_is_the_profiles(target, alice):
-    """What is submitted is, byte for byte, what the profile says"""
+def test_submitted_script_is_exactly_that_of_the_profile(target: Target, alice: Session) -> None:
+    """The submitted batch script differs from the profile's script"""
     expected = target.script(alice)
     if expected is None:
-        pytest.skip("nothing says what the script of a profile is")
+        pytest.skip("nothing defines the batch script of a profile here")
     assert target.run("login1", "root", ["scontrol", "write", "batch_script", alice.job.id, "-"]).strip() == (
         expected.strip()
     )
 
 
 @pytest.mark.hazard("H16")
-def test_a_second_report(target, alice):
-    """A job reports a second port, a port below 1024, something that is no port"""
+def test_second_port_report_is_refused(target: Target, alice: Session) -> None:
+    """A job reports a second port, a port below 1024 or an invalid port"""
     others = [port for port in (20001, 29999) if port != alice.port]
     for port in (*others, 22, 80, 0, -1, 65536, "20001", 20001.5, True, None, [20001], {"port": 20001}):
         answer = target.as_job(alice, "POST", "batchspawner", {"port": port})
-        assert answer["status"] not in TAKEN, "the hub takes such a report"
-    eventually("the session is where it was", lambda: target.lives(alice), timeout=5)
+        assert answer["status"] not in ACCEPTED, "the hub accepts such a report"
+    eventually("the session still answers", lambda: target.is_alive(alice), timeout=5)

@@ -1,42 +1,50 @@
-"""When a sign-on ends. These come last, so that somebody has been signed in for longer than a hub may believe it."""
+"""Attacks after a sign-on has ended. They run last, so that the first sign-on is older than the refresh age."""
+
+from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from .target import signed_in_as
 
-BELIEF = 60  # seconds for which the hub may believe in a sign-on that has ended
+if TYPE_CHECKING:
+    from .target import Person, Target
 
 
-def acts_as(person):
-    """Whom the hub takes somebody for, by its pages and its API."""
+REFRESH_AGE = 60
+"""How long the hub may still accept a sign-on that has ended, in seconds."""
+
+
+def acts_as(person: Person) -> set[str]:
+    """Return the users that the hub takes this client for, on its home page and its token page."""
     return {signed_in_as(person.page("/hub/home").text), signed_in_as(person.ask("/hub/token").text)} - {""}
 
 
 @pytest.mark.hazard("H10")
-def test_the_hubs_cookies_outlive_the_sign_on(target, early_bird):
-    """Somebody keeps the hub's cookies when the sign-on has ended, or is somebody else's"""
+def test_hub_cookies_are_refused_without_their_sign_on(target: Target, early_bird: tuple[Person, float]) -> None:
+    """A client keeps the hub's cookies after the sign-on has ended, or uses them with another user's sign-on"""
     bob, since = early_bird
-    time.sleep(max(0.0, since + BELIEF + 2 - time.monotonic()))
+    time.sleep(max(0.0, since + REFRESH_AGE + 2 - time.monotonic()))
     kept = {key: value for key, value in bob.jar.items() if key.startswith("jupyterhub")}
     assert kept
     without = target.person()
     without.jar.update(kept)
-    assert not acts_as(without), "the hub's cookies are good without a sign-on"
+    assert not acts_as(without), "the hub accepts its cookies without a sign-on"
     other = target.person("alice")
     other.jar.update({**kept, **{key: other.jar[key] for key in target.sign_on_cookies if key in other.jar}})
-    assert "bob" not in acts_as(other), "alice, signed in, is bob by the cookies that he left"
+    assert "bob" not in acts_as(other), "alice is signed in and becomes bob by his old cookies"
 
 
 @pytest.mark.hazard("H10")
-def test_signing_out(target):
-    """Somebody uses the browser, or kept cookies, of a person who has signed out"""
+def test_signing_out_ends_every_session_of_the_browser(target: Target) -> None:
+    """A client uses the browser, or copied cookies, of a user who has signed out"""
     person = target.person("bob")
     assert acts_as(person) == {"bob"}
     kept = dict(person.jar)
     person.follow(person.ask("/hub/logout"))
-    assert not acts_as(person), "who has signed out is signed in again at the next click"
+    assert not acts_as(person), "a signed-out user is signed in again at the next click"
     thief = target.person()
     thief.jar.update(kept)
-    assert not acts_as(thief), "cookies from before the end are good"
+    assert not acts_as(thief), "cookies from before the sign-out are still accepted"

@@ -1,1 +1,1 @@
-"""What a hub under load stands on: a scheduler that costs what the real one costs, nodes, accounts, and the hubs."""
+"""Parts of the load bench: a scheduler with the CPU cost of a real one, its nodes, the accounts and the hubs."""

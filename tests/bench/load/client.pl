@@ -1,12 +1,12 @@
 #!/usr/bin/perl
-# What a hub's host has of a scheduler and of sudo, in the place of sbatch, squeue, scancel and sudo. Each run costs the
-# processor time that the real program costs, and is counted. In Perl, which Debian always has and which starts quickly.
+# Stand-in for sbatch, squeue, scancel and sudo on the hub host. Each run uses as much CPU time as the real program and
+# is counted. It is written in Perl, which starts quickly and which every Debian system has.
 use strict;
 use warnings;
 use Socket;
 
 my ($directory, $name) = $0 =~ m{(.*)/(.*)};
-my %work = (WORK);    # rounds of the loop below for each program
+my %work = (WORK);    # iterations of the loop below, by program
 
 open(my $log, '>>', "$directory/calls") or die "calls: $!";
 syswrite($log, "$name\n");
@@ -25,7 +25,7 @@ if ($name eq 'sudo') {
         $) = "$gid $gid";
         $( = $gid;
         ($<, $>) = ($uid, $uid);
-        # The one program that is not a scheduler's is the gate's own, installed elsewhere in a real system.
+        # The gate's own program is installed elsewhere on a real system.
         if ($ARGV[0] =~ m{/job$}) {
             $ARGV[0] = "$directory/job";
             syswrite($log, "job\n");

@@ -1,4 +1,4 @@
-"""systemd's part of a local gate: a unix socket, and for each connection a gate of its own."""
+"""Stand-in for systemd's socket unit of a local gate: it starts a gate process for each connection."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 
 def main(path: str, calls: str, *command: str) -> None:
-    """Serve until the end."""
+    """Serve until the process is terminated."""
     Path(path).unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
     listening.listen(1024)
-    os.nice(5)  # as its unit
+    os.nice(5)  # as in the gate's systemd unit
     running: list[subprocess.Popen[bytes]] = []
     with Path(calls).open("a") as log:
         while True:
             connection = listening.accept()[0]
             with connection:
-                running.append(subprocess.Popen(command, stdin=connection, stdout=connection))
+                running.append(subprocess.Popen(command, stdin=connection.fileno(), stdout=connection.fileno()))
             log.write("gate\n")
             log.flush()
             running = [process for process in running if process.poll() is None]

@@ -1,4 +1,4 @@
-"""Both hubs' configuration. The stock one is close to what wrapspawner's and batchspawner's READMEs show."""
+"""Configuration of both hubs. That of the stock hub follows the READMEs of wrapspawner and batchspawner."""
 
 import asyncio
 import json
@@ -6,17 +6,21 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from traitlets.config import get_config  # noqa: TC004 JupyterHub defines it
 
 settings = json.loads(Path(os.environ["BENCH_SETTINGS"]).read_text())
 
-c = get_config()  # noqa: F821 JupyterHub provides it
+c = get_config()
 
 if settings["stack"] == "hpchub":
     from hpchub.hubconfig import configure
 
     configure(c, settings["hub_json"])
 else:
-    import batchspawner  # noqa: F401 for its API handler, says its README
+    import batchspawner  # noqa: F401 registers its API handler
 
     c.JupyterHub.bind_url = settings["proxy_url"]
     c.JupyterHub.hub_bind_url = settings["hub_url"]
@@ -33,10 +37,10 @@ else:
             {"req_partition": "q", "req_nprocs": "1", "req_memory": "1G", "req_runtime": "8:00:00"},
         )
     ]
-    c.Spawner.env_keep = ["PATH"]  # where the stand-ins are; a real system has them where a shell looks anyway
+    c.Spawner.env_keep = ["PATH"]  # finds the stand-in scheduler commands
     c.JupyterHub.db_url = settings["db_url"]
     c.JupyterHub.cookie_secret_file = settings["cookie_secret_file"]
-    # hpchub has none either: a job that waits in its queue counts as a start, and the 101st user would be turned away.
+    # A pending job counts as a start, so the default limit would refuse the 101st user. hpchub has no limit either.
     c.JupyterHub.concurrent_spawn_limit = 0
 
 c.JupyterHub.services = [{"name": "bench", "api_token": settings["token"]}]
@@ -45,9 +49,9 @@ c.JupyterHub.load_roles = [
 ]
 
 
-async def watch_loop(interval=0.02):
-    """A line for each look: when, and by how many milliseconds the loop was late."""
-    with Path(settings["loop_file"]).open("w") as log:  # noqa: ASYNC230 a local file, for a line at a time
+async def watch_loop(interval: float = 0.02) -> None:
+    """Write how late the event loop runs: for each check a line with the time and the delay in milliseconds."""
+    with Path(settings["loop_file"]).open("w") as log:  # noqa: ASYNC230 short lines to a local file
         while True:
             due = time.perf_counter() + interval
             await asyncio.sleep(interval)
@@ -55,5 +59,5 @@ async def watch_loop(interval=0.02):
             log.flush()
 
 
-# JupyterHub reads this file inside its loop.
-sys.modules["__main__"].bench_watch = asyncio.get_running_loop().create_task(watch_loop())
+# JupyterHub reads this file inside its event loop, so the task can start here. The reference keeps it alive.
+vars(sys.modules["__main__"])["bench_watch"] = asyncio.get_running_loop().create_task(watch_loop())

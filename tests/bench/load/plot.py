@@ -1,4 +1,4 @@
-"""A plot without a library: bars on a logarithmic scale, as SVG."""
+"""Bar charts on a logarithmic scale as SVG, without a plotting library."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import math
 from typing import Any
 
 PANELS = {
-    "idle_commands_per_minute": "Scheduler commands a minute, idle",
-    "pending_commands_per_minute": "Scheduler commands a minute, all pending",
-    "burst_hub_p99_ms": "Hub's answer during a burst of starts, p99, ms",
-    "hub_memory_per_session_mb": "Hub's memory for each session, MB",
+    "idle_commands_per_minute": "Scheduler commands per minute, idle",
+    "pending_commands_per_minute": "Scheduler commands per minute, all pending",
+    "burst_hub_p99_ms": "Hub's response time during a burst of starts, p99, ms",
+    "hub_memory_per_session_mb": "Hub's memory per session, MB",
 }
 COLOURS = {"stock": "#b5541c", "hpchub": "#1c6fb5"}
 WIDTH, HEIGHT, LEFT, BOTTOM = 420, 220, 56, 36
 
 
 def svg(result: list[dict[str, Any]]) -> str:
-    """One panel for each figure, with a bar for each stack and size."""
+    """Draw one panel for each figure, with a bar for each stack and number of sessions."""
     parts = []
     for place, (name, title) in enumerate(PANELS.items()):
         x, y = place % 2 * WIDTH, place // 2 * HEIGHT
@@ -28,7 +28,7 @@ def svg(result: list[dict[str, Any]]) -> str:
 
 
 def panel(result: list[dict[str, Any]], name: str, title: str) -> str:
-    """The bars of one figure."""
+    """Draw the bars of one figure."""
     values = [max(float(each[name] or 0), 1e-3) for each in result]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)) + 0.01)
     tall = HEIGHT - BOTTOM - 34

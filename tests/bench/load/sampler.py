@@ -1,7 +1,7 @@
-"""Asks a hub again and again whether it is well, from a process of its own: ``sampler URL [SOCKET]``.
+"""Send health checks to a hub at a constant rate, from a separate process: ``sampler URL [SOCKET]``.
 
-A line for each question: when it was asked, and the milliseconds that the answer took, or null when there was none. A
-question does not wait for the answer to the one before: a hub that is busy for a second misses twenty, and all count.
+It writes a line for each request: the time of the request and the response time in milliseconds, or null without a
+response. A request does not wait for the previous response, so a hub that blocks for a second delays twenty requests.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import time
 
 import aiohttp
 
-INTERVAL = 0.05  # seconds
-PATIENCE = 10.0  # seconds
+INTERVAL = 0.05
+"""Time between two requests, in seconds."""
+TIMEOUT = 10.0
+"""Timeout of a request, in seconds."""
 
 
 async def ask(session: aiohttp.ClientSession, url: str) -> None:
-    """Ask once."""
+    """Send one request and print its line."""
     when, begin = time.time(), time.perf_counter()
     took: float | None = None
     try:
@@ -31,9 +33,9 @@ async def ask(session: aiohttp.ClientSession, url: str) -> None:
 
 
 async def main(url: str, socket: str = "") -> None:
-    """Ask until the end."""
+    """Send requests until the process is terminated."""
     connector = aiohttp.UnixConnector(socket, limit=0) if socket else aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=PATIENCE)
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT)
     tasks: set[asyncio.Task[None]] = set()
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         due = time.monotonic()

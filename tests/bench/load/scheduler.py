@@ -1,8 +1,8 @@
-"""The scheduler and its nodes, in one process: jobs that wait and run, and in each a server that answers its hub.
+"""A fake scheduler and its nodes in one process. Each running job contains a fake notebook server.
 
-It serves the stand-in clients of ``client.pl``, over a unix socket. A job that runs is a notebook server after as long
-as JupyterLab takes: it listens, by TLS if its session's file says so, tells the hub its port as the launcher or
-batchspawner's wrapper does, and answers each request with 200.
+It serves the stand-in commands of ``client.pl`` over a Unix socket. A running job becomes a notebook server after the
+time that JupyterLab would need. The server listens, with TLS if its session's file contains a certificate, reports its
+port to the hub as the launcher or batchspawner's wrapper does, and answers each request with 200.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from pathlib import Path
 import aiohttp
 from jupyterhub import __version__
 
-CONTROLLER = 0.02  # seconds that a controller takes for an answer, beside what its client costs
-CYCLE = 0.5  # seconds between two looks of the scheduler at its queue
-SERVER_START = (1.5, 3.0)  # seconds that JupyterLab takes to listen
+RESPONSE_TIME = 0.02
+"""How long the controller takes to answer a command, in seconds."""
+CYCLE = 0.5
+"""Time between two scheduling cycles, in seconds."""
+SERVER_START = (1.5, 3.0)
+"""How long JupyterLab takes until it listens: minimum and maximum, in seconds."""
 NODE = "localhost"
 ANSWER = f"HTTP/1.1 200 OK\r\nX-JupyterHub-Version: {__version__}\r\nContent-Length: 2\r\n\r\n{{}}".encode()
 FORMAT = {"i": "id", "T": "state", "r": "reason", "B": "host", "S": "start", "u": "user", "j": "name", "k": "comment"}
@@ -31,7 +34,7 @@ FORMAT = {"i": "id", "T": "state", "r": "reason", "B": "host", "S": "start", "u"
 
 @dataclass
 class Job:
-    """One job, with squeue's words for what is not known."""
+    """One job. Unknown values have the form that squeue prints."""
 
     id: str
     user: str
@@ -47,11 +50,11 @@ class Job:
 
 
 class Scheduler:
-    """All jobs.
+    """The state of all jobs, and the commands of the stand-in clients.
 
     Args:
-        homes: directory of the users' homes, where a session's file is.
-        hub: the hub's unix socket, or empty where its address says all.
+        homes: The directory of the users' homes, which contain the sessions' files.
+        hub: The hub's Unix socket, or an empty string if the hub listens on TCP.
     """
 
     def __init__(self, homes: Path, hub: str) -> None:
@@ -64,13 +67,13 @@ class Scheduler:
         self._session: aiohttp.ClientSession | None = None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one client."""
+        """Answer one command."""
         name, user, rest = (await reader.read()).decode().split("\0", 2)
         words = rest.split("\0")
         arguments, words = words[1 : 1 + int(words[0])], words[1 + int(words[0]) :]
         environment = dict(word.split("=", 1) for word in words[1 : 1 + int(words[0])])
         script = words[-1]
-        await asyncio.sleep(CONTROLLER if name != "control" else 0)
+        await asyncio.sleep(RESPONSE_TIME if name != "control" else 0)
         match name:
             case "sbatch":
                 answer = self._submit(user, script, environment)
@@ -85,8 +88,8 @@ class Scheduler:
         writer.close()
 
     def _submit(self, user: str, script: str, environment: dict[str, str]) -> str:
-        said = dict(re.findall(r"^#SBATCH --(job-name|comment)=(.*)$", script, re.MULTILINE))
-        job = Job(str(len(self.jobs) + 1), user, said.get("job-name", ""), said.get("comment", ""), environment)
+        options = dict(re.findall(r"^#SBATCH --(job-name|comment)=(.*)$", script, re.MULTILINE))
+        job = Job(str(len(self.jobs) + 1), user, options.get("job-name", ""), options.get("comment", ""), environment)
         self.jobs[job.id] = job
         return f"0{job.id}\n"
 
@@ -96,7 +99,7 @@ class Scheduler:
             return "1slurm_load_jobs error: Invalid job id specified\n"
         found = [self.jobs[one]] if one else self.jobs.values()
         form = next(word.removeprefix("--format=") for word in [*arguments] if "%" in word)
-        words = re.split("%([a-zA-Z])", form)  # by turns what is printed as it is, and the letter of a column
+        words = re.split("%([a-zA-Z])", form)  # literal text and column letters, in turn
 
         def line(job: Job) -> str:
             return "".join(getattr(job, FORMAT[word]) if n % 2 else word for n, word in enumerate(words))
@@ -118,7 +121,7 @@ class Scheduler:
         )
 
     async def run(self) -> None:
-        """Start what waits, for ever."""
+        """Start pending jobs until the process is terminated."""
         connector = aiohttp.UnixConnector(self._hub) if self._hub else aiohttp.TCPConnector(limit=0)
         self._session = aiohttp.ClientSession(connector=connector)
         while True:
@@ -131,7 +134,7 @@ class Scheduler:
                     task.add_done_callback(self._tasks.discard)
 
     async def _server(self, job: Job, seconds: float) -> None:
-        """Become the notebook server, and say so."""
+        """Start a job's notebook server and report its port to the hub."""
         await asyncio.sleep(seconds)
         environment, context = job.environment, None
         file = self._homes / job.user / ".hpchub" / f"{job.name.removeprefix('hpchub-')}.json"
@@ -147,10 +150,10 @@ class Scheduler:
         url = environment["JUPYTERHUB_API_URL"].rstrip("/") + "/batchspawner"
         while True:
             try:
-                async with self._session.post(url, json={"port": port}, headers=headers) as told:
-                    if told.status < 500:
-                        if told.status >= 300:
-                            print(job.id, told.status, await told.text(), flush=True)
+                async with self._session.post(url, json={"port": port}, headers=headers) as response:
+                    if response.status < 500:
+                        if response.status >= 300:
+                            print(job.id, response.status, await response.text(), flush=True)
                         return
             except OSError as error:
                 print(job.id, error, flush=True)
@@ -158,7 +161,7 @@ class Scheduler:
 
 
 def identity(environment: dict[str, str]) -> ssl.SSLContext:
-    """As the launcher has it of the session's file."""
+    """Return the TLS context that the launcher would create from a session's file."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_verify_locations(cadata=environment["HPCHUB_TLS_CLIENTS"])
     context.verify_mode = ssl.CERT_REQUIRED
@@ -170,7 +173,7 @@ def identity(environment: dict[str, str]) -> ssl.SSLContext:
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer each request of a connection."""
+    """Answer each request on a connection."""
     try:
         while await reader.readuntil(b"\r\n\r\n"):
             writer.write(ANSWER)
@@ -182,7 +185,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 async def main() -> None:
-    """Serve until the end."""
+    """Run the scheduler until the process is terminated."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--homes", type=Path, required=True)

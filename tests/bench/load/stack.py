@@ -1,4 +1,4 @@
-"""One hub with its proxy and its scheduler, and what can be seen of it from outside."""
+"""One hub with its proxy and its scheduler, and measurements of the hub from outside."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from e2e.site import REPOSITORY
 
 from bench.client import BenchError
 
-from .ground import HERE, free_port, user_name
+from .shared import HERE, free_port, user_name
 
 if TYPE_CHECKING:
-    from .ground import Ground
+    from .shared import SharedSetup
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -29,15 +29,15 @@ class Stack:
     """A hub that runs while the context lasts.
 
     Args:
-        ground: what it stands on.
+        shared: The accounts, programs and directories that all stacks share.
         name: ``stock`` or ``hpchub``.
-        sessions: for naming its directory.
+        sessions: The number of sessions, which becomes part of the directory's name.
     """
 
-    def __init__(self, ground: Ground, name: str, sessions: int) -> None:
+    def __init__(self, shared: SharedSetup, name: str, sessions: int) -> None:
         self.name = name
-        self._ground = ground
-        self._path = ground.path / f"{name}-{sessions}"
+        self._shared = shared
+        self._path = shared.path / f"{name}-{sessions}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._token, self._proxy_token = secrets.token_hex(32), secrets.token_hex(32)
         ports = {what: f"http://127.0.0.1:{free_port()}" for what in ("proxy", "api", "hub")}
@@ -55,21 +55,21 @@ class Stack:
         return self
 
     async def _up(self) -> None:
-        self._ground.calls.write_text("")
+        self._shared.calls.write_text("")
         environment = {
             **os.environ,
             "PYTHONPATH": ":".join(str(REPOSITORY / part) for part in ("src", "tests", "molecule/shared")),
             "CONFIGPROXY_AUTH_TOKEN": self._proxy_token,
             "JUPYTERHUB_CRYPT_KEY": secrets.token_hex(32),
             "BENCH_SETTINGS": str(self._path / "settings.json"),
-            "PATH": f"{self._ground.programs}:{self._ground.proxy / 'bin'}:{os.environ['PATH']}",
+            "PATH": f"{self._shared.programs}:{self._shared.proxy / 'bin'}:{os.environ['PATH']}",
         }
-        scheduler = [sys.executable, "-m", "bench.load.scheduler", "--socket", self._ground.programs / "scheduler.sock"]
-        (self._ground.programs / "scheduler.sock").unlink(missing_ok=True)
+        scheduler = [sys.executable, "-m", "bench.load.scheduler", "--socket", self._shared.programs / "scheduler.sock"]
+        (self._shared.programs / "scheduler.sock").unlink(missing_ok=True)
         self._start(
-            "scheduler", [*scheduler, "--homes", self._ground.homes, "--hub", self._sockets.get("hub", "")], environment
+            "scheduler", [*scheduler, "--homes", self._shared.homes, "--hub", self._sockets.get("hub", "")], environment
         )
-        node = self._ground.proxy / "bin" / "node"
+        node = self._shared.proxy / "bin" / "node"
         settings: dict[str, Any] = {
             "stack": self.name,
             "token": self._token,
@@ -82,7 +82,7 @@ class Stack:
             "hub_json": str(self._path / "hub.json"),
             "proxy_command": [
                 str(node),
-                str(self._ground.proxy / "node_modules/configurable-http-proxy/bin/configurable-http-proxy"),
+                str(self._shared.proxy / "node_modules/configurable-http-proxy/bin/configurable-http-proxy"),
             ],
         }
         (self._path / "settings.json").write_text(json.dumps(settings))
@@ -134,8 +134,8 @@ class Stack:
             )
 
     def _hpchub(self, settings: dict[str, Any], node: Path, environment: dict[str, str]) -> None:
-        """What the roles would have set up."""
-        ground, sockets = self._ground, {what: str(path) for what, path in self._sockets.items()}
+        """Set up the proxy, the gate and the configuration as the roles would."""
+        shared, sockets = self._shared, {what: str(path) for what, path in self._sockets.items()}
         urls = {what: "http+unix://" + path.replace("/", "%2F") for what, path in sockets.items()}
         gate = str(self._path / "gate.sock")
         access = {"allowed_groups": ["bench"], "admin_groups": [], "minimum_uid": 1000, "hub_accounts": True}
@@ -151,9 +151,9 @@ class Stack:
             "hub_socket_mode": "0660",
             "api_url": "http://hub.example.org/",
             "api_ca_file": "",
-            "notebook_tls_directory": str(ground.authority),
+            "notebook_tls_directory": str(shared.authority),
             "db_url": settings["db_url"],
-            "profiles_file": str(ground.profiles),
+            "profiles_file": str(shared.profiles),
             "template_paths": [str(HERE.parents[2] / "templates" / "pages")],
             "batch_template_dir": str(HERE.parents[2] / "templates" / "batch"),
             "access": access,
@@ -165,11 +165,11 @@ class Stack:
             "log_level": "INFO",
         }
         (self._path / "hub.json").write_text(json.dumps(content))
-        command = [sys.executable, HERE / "gate_socket.py", gate, ground.calls, ground.programs / "gate"]
+        command = [sys.executable, HERE / "gate_socket.py", gate, shared.calls, shared.programs / "gate"]
         self._start("gate", [*command, "--cluster", "bench"], environment)
-        command = [node, ground.proxy / "proxy.mjs", "--socket", sockets["proxy"], "--api-socket", sockets["api"]]
+        command = [node, shared.proxy / "proxy.mjs", "--socket", sockets["proxy"], "--api-socket", sockets["api"]]
         self._start(
-            "proxy", [*command, "--default-target", urls["hub"], "--tls-directory", ground.authority], environment
+            "proxy", [*command, "--default-target", urls["hub"], "--tls-directory", shared.authority], environment
         )
 
     async def _answers(self) -> bool:
@@ -179,10 +179,10 @@ class Stack:
         except (OSError, aiohttp.ClientError):
             return False
 
-    # -- what an administrator and users do
+    # -- actions of administrators and users
 
     async def add_users(self, numbers: range) -> None:
-        """Make the hub's accounts, and a token like a user's: one from a configuration takes it 10 ms to check."""
+        """Create the hub's accounts and a token like a user's. A token of the configuration takes 10 ms to check."""
         async with self._session["proxy"].post(
             "/hub/api/users", json={"usernames": ["bench", *map(user_name, numbers)]}
         ) as answer:
@@ -193,7 +193,7 @@ class Stack:
         self._session["proxy"].headers["Authorization"] = f"token {token}"
 
     async def start(self, number: int) -> int:
-        """Ask for a user's session; returns the status, or 0 where there is no answer."""
+        """Request a user's session. Return the status code, or 0 without a response."""
         url = f"/hub/api/users/{user_name(number)}/server"
         try:
             async with self._session["proxy"].post(url, json={"profile": "small"}) as answer:
@@ -203,7 +203,7 @@ class Stack:
             return 0
 
     async def usable(self, number: int) -> bool:
-        """Whether a user's server answers through the proxy; the hub is not asked."""
+        """Return whether a user's server answers through the proxy, without a request to the hub."""
         async with self._session["api"].get(f"/api/routes/user/{user_name(number)}") as answer:
             if answer.status != 200:
                 return False
@@ -211,28 +211,28 @@ class Stack:
             return answer.status == 200
 
     async def routes(self) -> int:
-        """How many users' servers the proxy has a way to."""
+        """Return the number of users' servers that the proxy has a route to."""
         async with self._session["api"].get("/api/routes") as answer:
             return sum(path.startswith("/user/") for path in await answer.json())
 
     async def scheduler(self, word: str = "") -> list[dict[str, Any]]:
-        """The scheduler's jobs; after ``hold`` none of them starts, until ``release``."""
-        reader, writer = await asyncio.open_unix_connection(str(self._ground.programs / "scheduler.sock"), limit=2**24)
+        """Return the scheduler's jobs. First send it ``hold`` or ``release``: held jobs do not start."""
+        reader, writer = await asyncio.open_unix_connection(str(self._shared.programs / "scheduler.sock"), limit=2**24)
         writer.write(f"control\0root\x001\0{word}\x000\0".encode())
         writer.write_eof()
         jobs: list[dict[str, Any]] = json.loads((await reader.read())[1:])
         writer.close()
         return jobs
 
-    # -- what is seen from outside
+    # -- measurements from outside
 
     def processor(self) -> float:
-        """Seconds of processor time of the hub's process so far."""
+        """Return the CPU time of the hub's process so far, in seconds."""
         fields = self._proc("stat").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def memory(self) -> float:
-        """The hub's own part of the memory, in MB."""
+        """Return the proportional memory (PSS) of the hub's process, in MB."""
         lines = self._proc("smaps_rollup").splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
@@ -240,11 +240,11 @@ class Stack:
         return Path("/proc", str(self._processes["hub"].pid), name).read_text()
 
     def answers(self, *windows: tuple[float, float]) -> list[float | None]:
-        """Milliseconds of each answer to the sampler that was asked for in one of the windows."""
+        """Return the response times of the sampler's requests in these windows, in milliseconds."""
         return self._samples("sampler.json", windows)
 
     def delays(self, *windows: tuple[float, float]) -> list[float]:
-        """Milliseconds by which the hub's loop was late, at each look."""
+        """Return the delays of the hub's event loop in these windows, in milliseconds."""
         return [value or 0.0 for value in self._samples("loop.json", windows)]
 
     def _samples(self, name: str, windows: tuple[tuple[float, float], ...]) -> list[float | None]:

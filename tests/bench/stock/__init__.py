@@ -1,7 +1,7 @@
-"""What a site gets that follows the packages' own documentation: JupyterHub, wrapspawner and batchspawner as root.
+"""A service set up as the documentation of JupyterHub, wrapspawner and batchspawner shows. It runs as root.
 
-It runs on the login node from the very files that are deployed: the hub's environment and proxy are copied from the
-hub host, sessions use the cluster's notebook environment.
+It runs on the login node from the same files as hpchub: the hub's environment and the proxy are copied from the hub
+host, and sessions use the cluster's notebook environment.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 HOST = "login1"
 PORT = 8000
-DOOR = 9443
+HTTPS_PORT = 9443
 PROGRAMS = "/opt/stock"
 STATE = "/srv/jupyterhub"
 UNIT = "hpchub-bench-stock"
-# On the tree that compute nodes see: batchspawner's wrapper, which the deployed notebook environment does not have.
+# A directory that compute nodes see. It holds batchspawner's wrapper, which the deployed notebook environment lacks.
 SHARED = "/opt/hpchub/bench"
 APACHE = ("/etc/apache2/sites-enabled/stock.conf", "/etc/apache2/stock.pem", "/etc/apache2/stock.htpasswd")
 MODULES = ("ssl", "headers", "proxy", "proxy_http", "proxy_wstunnel", "rewrite", "http2")
@@ -42,31 +42,32 @@ ExecStart={PROGRAMS}/hub/bin/python -m jupyterhub --config {PROGRAMS}/config.py
 
 
 class Stock:
-    """The stock hub, there while the context lasts.
+    """The stock hub, which exists while the context lasts.
 
     Args:
-        lab: where.
-        profiles: which of the deployed ones it offers.
-        user: whose servers ``hub`` starts.
-        door: whether a web server with a sign-on stands before it; else its proxy is open to this machine.
+        lab: The lab to run it in.
+        profiles: The deployed profiles that it offers.
+        user: The user that starts servers by ``hub``.
+        web_server: Whether to put a web server with a sign-on in front of it. Otherwise this machine reaches its proxy
+            directly.
     """
 
-    def __init__(self, lab: Lab, profiles: list[dict[str, Any]], user: str, *, door: bool = False) -> None:
+    def __init__(self, lab: Lab, profiles: list[dict[str, Any]], user: str, *, web_server: bool = False) -> None:
         self._lab = lab
-        self._door = door
+        self._web_server = web_server
         self.token = secrets.token_hex(32)
-        # As JupyterHub's documentation has it: in the hub's environment.
+        # JupyterHub's documentation puts these secrets into the hub's environment.
         self.environment = {name: secrets.token_hex(32) for name in ("CONFIGPROXY_AUTH_TOKEN", "JUPYTERHUB_CRYPT_KEY")}
-        self._settings = {
+        self._settings: dict[str, Any] = {
             "token": self.token,
-            "address": "127.0.0.1" if door else "0.0.0.0",
+            "address": "127.0.0.1" if web_server else "0.0.0.0",
             "profiles": profiles,
             "profile": profiles[0],
             "users": ["alice", "bob", "carol"],
             "shared": SHARED,
         }
         address = lab.addresses[lab.host(HOST)]
-        self.url = f"https://{address}:{DOOR}"
+        self.url = f"https://{address}:{HTTPS_PORT}"
         self.hub = Hub("stock", f"http://{address}:{PORT}", address, self.token, user, {"profile": profiles[0]["key"]})
 
     def __enter__(self) -> Self:
@@ -75,7 +76,7 @@ class Stock:
         self._lab.run(HOST, ["install", "-d", "-m", "0755", SHARED, STATE])
         self._copy("/opt/hpchub/hub/current/", f"{PROGRAMS}/hub")
         self._copy("/opt/hpchub/proxy/current/", f"{PROGRAMS}/proxy")
-        wanted = {"node": ["nodejs"], "apache2": ["apache2", "openssl"] if self._door else []}
+        wanted = {"node": ["nodejs"], "apache2": ["apache2", "openssl"] if self._web_server else []}
         missing = [name for program, names in wanted.items() if names and not self._has(program) for name in names]
         if missing:
             self._lab.run(HOST, ["apt-get", "update", "-qq"])
@@ -89,8 +90,8 @@ class Stock:
         self._write(f"{PROGRAMS}/environment", environment, "0600")
         self._write(f"/run/systemd/system/{UNIT}.service", SERVICE, "0644")
         self._lab.run(HOST, ["systemctl", "daemon-reload"])
-        if self._door:
-            self._open_door()
+        if self._web_server:
+            self._start_web_server()
         self.set()
         return self
 
@@ -102,12 +103,12 @@ class Stock:
         self._remove()
 
     def set(self, **changes: Any) -> None:
-        """Start the hub, or start it again, with other settings."""
+        """Start or restart the hub with changed settings."""
         self._write(f"{PROGRAMS}/settings.json", json.dumps({**self._settings, **changes}), "0600")
         self._lab.run(HOST, ["systemctl", "restart", UNIT], timeout=180)
         eventually("the stock hub answers", self._answers)
 
-    def _open_door(self) -> None:
+    def _start_web_server(self) -> None:
         pem, htpasswd = APACHE[1:]
         subject = ["-subj", "/CN=stock", "-keyout", pem, "-out", f"{pem}.new"]
         self._lab.run(HOST, ["openssl", "req", "-x509", "-nodes", "-newkey", "rsa:2048", "-days", "30", *subject])
@@ -119,7 +120,7 @@ class Stock:
                 self._ssh(HOST, shlex.join(["htpasswd", "-i", htpasswd, name])), input=password, text=True, check=False
             )
             if done.returncode:
-                raise LabError(f"no password for {name}")
+                raise LabError(f"{HOST}: htpasswd failed for {name} with exit code {done.returncode}")
         self._lab.run(HOST, ["a2enmod", "--quiet", *MODULES])
         self._write(APACHE[0], (HERE / "apache.conf").read_text(), "0644")
         self._lab.run(HOST, ["systemctl", "restart", "apache2"])
@@ -146,7 +147,7 @@ class Stock:
         return ["ssh", "-F", str(self._lab.directory / "ssh_config"), self._lab.host(host), "--", command]
 
     def _copy(self, source: str, target: str) -> None:
-        """Copy a directory from the hub host, following the link that it may be."""
+        """Copy a directory from the hub host. The source may be a symbolic link."""
         with subprocess.Popen(self._ssh("hub", f"tar -C {shlex.quote(source)} -c ."), stdout=subprocess.PIPE) as sender:
             unpack = f"mkdir -p {shlex.quote(target)} && tar -C {shlex.quote(target)} -x"
             subprocess.run(self._ssh(HOST, unpack), stdin=sender.stdout, check=True)

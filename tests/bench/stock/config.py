@@ -1,11 +1,15 @@
-"""The stock hub's configuration, close to what wrapspawner's and batchspawner's READMEs show."""
+"""The stock hub's configuration, which follows the READMEs of wrapspawner and batchspawner."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from traitlets.config import get_config  # noqa: TC004 JupyterHub defines it
 
 settings = json.loads(Path("/opt/stock/settings.json").read_text())
 
-c = get_config()  # noqa: F821 JupyterHub provides it
+c = get_config()
 c.JupyterHub.bind_url = f"http://{settings['address']}:8000"
 c.JupyterHub.hub_ip = "0.0.0.0"
 c.JupyterHub.hub_connect_ip = "login1"
@@ -23,8 +27,8 @@ c.JupyterHub.load_roles = [
 c.JupyterHub.load_groups = {"bench": {"users": settings["users"]}}
 
 
-def resources(profile):
-    """What batchspawner asks Slurm for."""
+def resources(profile: dict[str, Any]) -> dict[str, str]:
+    """Return the resources that batchspawner requests from Slurm."""
     return {
         "req_partition": profile["queue"],
         "req_nprocs": str(profile["cores"]),
@@ -41,7 +45,7 @@ if settings["profiles"]:
         for profile in settings["profiles"]
     ]
 else:
-    import batchspawner  # noqa: F401 for its API handler, says its README
+    import batchspawner  # noqa: F401 registers its API handler
 
     c.JupyterHub.spawner_class = "batchspawner.SlurmSpawner"
     for name, value in resources(settings["profile"]).items():

@@ -1,5 +1,5 @@
 #!/opt/hpchub/notebook/current/bin/python
-"""batchspawner's own wrapper, with the cluster's notebook environment, which comes without batchspawner."""
+"""Run batchspawner's own wrapper in the cluster's notebook environment, which lacks batchspawner."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stands in for a scheduler command: writes down that it ran and what its process and those above it could tell, then
-# does what the file "mode" says. Root's calls, the tests' own, go straight through.
+# Stand-in for a scheduler command. It records the environments and arguments of its process and all parents, and then
+# behaves as the file "mode" requests. Calls by root come from the tests themselves and are passed on unchanged.
 name=$(basename "$0")
 real=/usr/libexec/hpchub-probe/$name
 [ "$(id -u)" = 0 ] && exec "$real" "$@"
@@ -17,7 +17,7 @@ fail)
   exit 1
   ;;
 rubbish)
-  echo 'Segmentation fault $(touch /run/hpchub-probe/seen/hole) RUNN'
+  echo 'Segmentation fault $(touch /run/hpchub-probe/seen/injected) RUNN'
   exit 0
   ;;
 half)
@@ -26,7 +26,7 @@ half)
   ;;
 hang) exec sleep 600 ;;
 injection)
-  printf '%s\n' '$(touch /run/hpchub-probe/seen/hole)' '1;touch /run/hpchub-probe/seen/hole' '`touch /run/hpchub-probe/seen/hole`'
+  printf '%s\n' '$(touch /run/hpchub-probe/seen/injected)' '1;touch /run/hpchub-probe/seen/injected' '`touch /run/hpchub-probe/seen/injected`'
   exit 0
   ;;
 esac

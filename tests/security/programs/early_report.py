@@ -1,8 +1,10 @@
-"""Reports to the hub in a job's name before the job does, with whatever the job's owner wants to report.
+"""Report to the hub on behalf of a job before the job does, with a body that the job's owner chooses.
 
-Run by the owner on a compute node. Standard input: ``{"body": JSON, "patience": SECONDS}``; standard output: the
-answer's status, or 0 when there was no job. The token is in the owner's file or in the environment of the job.
+The owner runs it on a compute node. Standard input: ``{"body": JSON, "patience": SECONDS}``. Standard output: the
+response's status code, or 0 if no job appeared. The token is in the owner's file or in the job's environment.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -12,6 +14,11 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 request = json.load(sys.stdin)
 deadline = time.monotonic() + request["patience"]
@@ -21,7 +28,7 @@ context.verify_mode = ssl.CERT_NONE
 NAMES = ("JUPYTERHUB_API_TOKEN", "JUPYTERHUB_API_URL")
 
 
-def found():
+def found() -> Iterator[dict[str, str]]:
     for path in Path.home().glob(".hpchub/*.json"):
         yield json.loads(path.read_text())
     for path in Path("/proc").glob("[0-9]*/environ"):
@@ -29,7 +36,7 @@ def found():
             yield dict(line.split("=", 1) for line in path.read_text().split("\0") if "=" in line)
 
 
-def report():
+def report() -> int:
     try:
         for known in found():
             if all(name in known for name in NAMES):
@@ -38,7 +45,7 @@ def report():
                 body = json.dumps(request["body"]).encode()
                 sent = urllib.request.Request(f"{url}/batchspawner", body, headers, method="POST")
                 with urllib.request.urlopen(sent, timeout=10, context=context) as answer:
-                    return answer.status
+                    return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
     except (OSError, ValueError):

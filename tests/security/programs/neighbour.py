@@ -1,8 +1,10 @@
-"""Takes a port as soon as it is free, and writes down what is said to it. Standard library only.
+"""Take a port as soon as it is free and record what clients send to it. Standard library only.
 
-Arguments: the port, a file to write to, a file with a key and a certificate. Whoever speaks TLS gets TLS with that
-certificate; whoever does not gets plain HTTP.
+Arguments: the port, a log file, and a file with a key and a certificate. TLS clients get TLS with that certificate, and
+other clients get plain HTTP.
 """
+
+from __future__ import annotations
 
 import contextlib
 import socket
@@ -17,16 +19,16 @@ context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 context.load_cert_chain(pem)
 
 
-def write(text):
+def write(text: str) -> None:
     with Path(log).open("a") as stream:
         stream.write(text + "\n")
 
 
-def serve(client):
+def serve(client: socket.socket) -> None:
     client.settimeout(10)
     with contextlib.suppress(OSError):
         if client.recv(1, socket.MSG_PEEK) == b"\x16":
-            write("hello: somebody speaks TLS")
+            write("a client started TLS")
             client = context.wrap_socket(client, server_side=True)
         if data := client.recv(65536):
             write(f"received: {data!r}")

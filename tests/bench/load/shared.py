@@ -1,7 +1,7 @@
-"""What both hubs of a run share: accounts, programs, the proxy. Nothing of it is left on this machine.
+"""The setup that both hubs of a run share: accounts, programs and the proxy. It leaves nothing on this machine.
 
-The accounts of a thousand users, the gate's configuration in /etc: both are in a copy of /etc that only this process
-and those that it starts see, in a mount namespace of their own.
+The accounts of a thousand users and the gate's configuration are in a copy of /etc. Only this process and its children
+see that copy, in a separate mount namespace.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from hpchub.schedulers import gate_config
 
 HERE = Path(__file__).parent
 ROLE = REPOSITORY / "roles" / "configurable_http_proxy" / "files"
-ALONE = "HPCHUB_BENCH_NAMESPACE"
+IN_NAMESPACE = "HPCHUB_BENCH_NAMESPACE"
 FIRST_UID = 200000
-# Milliseconds of processor time of one run: an estimate of what Slurm's clients and sudo take.
+# CPU time of one run in milliseconds, estimated from Slurm's commands and sudo.
 COST = {"sbatch": 15.0, "squeue": 15.0, "scancel": 15.0, "sudo": 8.0}
 
 
 def enter_namespace() -> None:
-    """Start this program again where what it mounts is its own; returns there.
+    """Restart this program in a separate mount namespace. Return once the program runs in it.
 
     Raises:
-        BenchError: this machine does not permit it.
+        BenchError: This machine does not permit mount namespaces.
     """
-    if os.environ.get(ALONE):
+    if os.environ.get(IN_NAMESPACE):
         return
     if os.geteuid() or subprocess.run(["unshare", "--mount", "true"], check=False).returncode:
-        raise BenchError("this bench needs root, and a mount namespace of its own (CAP_SYS_ADMIN)")
-    os.environ[ALONE] = "1"
+        raise BenchError("this bench must run as root and needs the right to create mount namespaces (CAP_SYS_ADMIN)")
+    os.environ[IN_NAMESPACE] = "1"
     os.execvp(
         "unshare", ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", "bench", *sys.argv[1:]]
     )
 
 
 def user_name(number: int) -> str:
-    """The name of a user, counted from 1."""
+    """Return the name of a user; users are numbered from 1."""
     return f"user{number:04d}"
 
 
 def site(programs: Path) -> Site:
-    """The site that hpchub is told of: one cluster, one profile."""
+    """Return hpchub's inventory for the bench: one cluster with one profile."""
     access = {"allowed_groups": ["bench"], "job_groups": ["bench"], "allowed_users": []}
     queue = {"name": "q", "max_cores": 1, "max_memory": "1G", "max_runtime": "8:00:00"}
     profile = {"key": "small", "display_name": "small", "cluster": "bench", "queue": "q"}
@@ -81,11 +81,11 @@ def site(programs: Path) -> Site:
     )
 
 
-class Ground:
-    """Directory, accounts and programs, there while the context lasts.
+class SharedSetup:
+    """The shared directory, accounts and programs, which exist while the context lasts.
 
     Args:
-        users: how many accounts.
+        users: The number of accounts.
     """
 
     def __init__(self, users: int) -> None:
@@ -159,17 +159,17 @@ class Ground:
 
     @property
     def calls(self) -> Path:
-        """A line for each program that was started."""
+        """The file with a line for each program that was started."""
         return self.programs / "calls"
 
     def counted(self) -> dict[str, int]:
-        """How often each program was started."""
+        """Return how often each program was started."""
         lines = self.calls.read_text().split()
         return {name: lines.count(name) for name in (*COST, "gate", "job")}
 
 
 def processor_time(command: list[str | Path]) -> float:
-    """Seconds of processor time of one run."""
+    """Run a command and return its CPU time in seconds."""
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     used = os.wait4(process.pid, 0)[2]
     process.returncode = 0
@@ -177,7 +177,7 @@ def processor_time(command: list[str | Path]) -> float:
 
 
 def proxy() -> Path:
-    """The directory of the proxy that is deployed, installed once from the role's own locks, and its Node.js."""
+    """Return the directory of the proxy and its Node.js. Install them from the role's lock files once."""
     files = [ROLE / name for name in ("package.json", "package-lock.json", "node.lock", "proxy.mjs")]
     digest = hashlib.sha256(b"\n".join(file.read_bytes() for file in files)).hexdigest()[:12]
     made = Path.home() / ".cache" / "hpchub" / f"proxy-{digest}"
@@ -206,7 +206,7 @@ def run(command: list[str | Path], **options: Any) -> None:
     """Run a command.
 
     Raises:
-        BenchError: it failed.
+        BenchError: The command failed.
     """
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if done.returncode:
@@ -214,7 +214,7 @@ def run(command: list[str | Path], **options: Any) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a TCP port that is free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
