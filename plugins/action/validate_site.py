@@ -15,11 +15,13 @@ from ansible_collections.hpchub.hpchub.plugins.plugin_utils.package import ROOT,
 # Ansible's main process loads this file before it starts its worker processes, and they inherit loaded modules. The
 # modules that the filters need are imported here too, so that not every worker has to import them again.
 with hpchub_package():
-    from hpchub import access, kernels  # noqa: F401
-    from hpchub.inventory import duplicate_keys, misspelt_arguments, uncovered_names
-    from hpchub.model import Site, controller_files, looks_like_ours, plain
-    from hpchub.problems import Problem, SiteError, Unresolved, show
-    from hpchub.profiles import profile_list
+    from hpchub.deploy import role_arguments  # noqa: F401
+    from hpchub.deploy.inventory_files import duplicate_keys, misspelt_arguments, uncovered_names
+    from hpchub.messages import show
+    from hpchub.model import kernels  # noqa: F401
+    from hpchub.model.problems import Problem, SiteError, Unresolved
+    from hpchub.model.profile_list import profile_list
+    from hpchub.model.site import Site, controller_files, looks_like_ours, plain
 
 _OMITTED = object()
 

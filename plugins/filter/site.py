@@ -13,15 +13,17 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.hpchub.hpchub.plugins.plugin_utils.package import hpchub_package
 
 with hpchub_package():
-    from hpchub import access, profiles
-    from hpchub import kernels as cluster_kernels
-    from hpchub.model import Site, plain
-    from hpchub.problems import SiteError, listing, show
+    from hpchub.deploy import role_arguments
+    from hpchub.messages import listing, show
+    from hpchub.model import kernels as site_kernels
+    from hpchub.model import profile_list as site_profiles
+    from hpchub.model.problems import SiteError
+    from hpchub.model.site import Site, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from hpchub.entries import Cluster
+    from hpchub.model.entries import Cluster
 
 
 @functools.lru_cache(maxsize=4)
@@ -86,24 +88,24 @@ def profile_list(model: Mapping[str, Any], cluster: str | None = None) -> dict[s
     site = _site(model)
     if cluster is not None:
         _cluster(site, cluster)
-    return profiles.profile_list(site, cluster)
+    return site_profiles.profile_list(site, cluster)
 
 
 def kernels(model: Mapping[str, Any], cluster: str) -> list[dict[str, Any]]:
     """Return the Jupyter kernels of a cluster, each with the keys ``name``, ``spec`` and ``files``."""
     site = _site(model)
-    return cluster_kernels.cluster_kernels(site, _cluster(site, cluster).name)
+    return site_kernels.cluster_kernels(site, _cluster(site, cluster).name)
 
 
 def kernel_packages(model: Mapping[str, Any], cluster: str) -> list[str]:
     """Return the operating system packages that the kernels of a cluster need."""
     site = _site(model)
-    return cluster_kernels.cluster_packages(site, _cluster(site, cluster).name)
+    return site_kernels.cluster_packages(site, _cluster(site, cluster).name)
 
 
 def submit_hosts(model: Mapping[str, Any]) -> list[str]:
     """Return the hosts that the hub reaches over ssh to submit jobs."""
-    return access.submit_hosts(_site(model))
+    return role_arguments.submit_hosts(_site(model))
 
 
 def hub_side(model: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -117,7 +119,7 @@ def hub_side(model: Mapping[str, Any], facts: Mapping[str, Any]) -> list[dict[st
         AnsibleFilterError: The facts of a submit host are missing.
     """
     try:
-        return access.hub_side(_site(model), plain(facts))
+        return role_arguments.hub_side(_site(model), plain(facts))
     except LookupError as error:
         raise AnsibleFilterError(str(error)) from error
 
@@ -137,14 +139,14 @@ def submit_side(
         AnsibleFilterError: The keys of a cluster are missing.
     """
     try:
-        return access.submit_side(_site(model), host, is_hub=is_hub, public_keys=plain(public_keys))
+        return role_arguments.submit_side(_site(model), host, is_hub=is_hub, public_keys=plain(public_keys))
     except LookupError as error:
         raise AnsibleFilterError(str(error)) from error
 
 
 def gate_settings(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return how the hub reaches the gate of each cluster, by the cluster's name."""
-    return access.gate_settings(_site(model))
+    return role_arguments.gate_settings(_site(model))
 
 
 class FilterModule:

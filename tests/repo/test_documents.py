@@ -1,16 +1,19 @@
-"""What is generated is current, and nothing in the repository knows the machine that it was written on."""
+"""The documents: generated files are up to date, links work, and no file depends on the machine it was written on."""
 
+import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from mkdocs.exceptions import PluginError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_what_is_generated_is_current():
+def test_generated_files_are_up_to_date():
     done = subprocess.run(
         [sys.executable, "tests/repo/generate_docs.py", "--check"],
         cwd=ROOT,
@@ -37,20 +40,20 @@ def texts():
             yield path.relative_to(ROOT), content.decode("utf-8", "replace")
 
 
-def test_no_file_names_a_place_of_this_machine():
-    places = [str(ROOT), str(Path.home() / ".cache")]
-    found = [f"{path}: {place}" for path, text in texts() for place in places if place in text]
+def test_no_file_contains_a_path_of_this_machine():
+    directories = [str(ROOT), str(Path.home() / ".cache")]
+    found = [f"{path}: {directory}" for path, text in texts() for directory in directories if directory in text]
     assert found == []
 
 
-def test_no_file_has_what_a_merge_or_an_editor_left():
+def test_no_file_contains_merge_markers_or_wrong_line_ends():
     for path, text in texts():
-        assert not re.search(r"^(?:<{7}|>{7}) ", text, re.MULTILINE), path
-        assert "\r\n" not in text, path
-        assert not text or text.endswith("\n"), f"{path}: no line break at its end"
+        assert not re.search(r"^(?:<{7}|>{7}) ", text, re.MULTILINE), f"{path}: has a merge conflict marker"
+        assert "\r\n" not in text, f"{path}: has Windows line ends"
+        assert not text or text.endswith("\n"), f"{path}: the last line has no line break"
 
 
-def test_links_between_documents_lead_somewhere():
+def test_links_between_documents_have_a_target():
     for path, text in texts():
         if path.suffix != ".md":
             continue
@@ -58,3 +61,52 @@ def test_links_between_documents_lead_somewhere():
             if re.match(r"[a-z]+:", target):
                 continue
             assert ((ROOT / path).parent / target).exists(), f"{path}: {target}"
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def page(path):
+    return SimpleNamespace(file=SimpleNamespace(src_uri=path))
+
+
+@pytest.mark.parametrize(
+    ("path", "written", "shown"),
+    [
+        ("how-to/upgrade.md", "[c](../../CHANGELOG.md)", "[c](../changelog.md)"),
+        ("how-to/upgrade.md", "[c](maintenance.md#back-up)", "[c](maintenance.md#back-up)"),
+        ("reference/README.md", "[r](../../roles/jupyterhub/README.md)", "[r](../roles/jupyterhub.md)"),
+        ("roles/jupyterhub.md", "[d](../../docs/topics/load.md)", "[d](../topics/load.md)"),
+        ("contributing.md", "[d](docs/how-to/test.md)", "[d](how-to/test.md)"),
+        ("index.md", "[r](../README.md)", "[r](index.md)"),
+        ("index.md", "[p](https://example.org/x) [a](#here)", "[p](https://example.org/x) [a](#here)"),
+    ],
+    ids=["changelog", "same-folder", "role", "from-role", "from-root", "readme-is-home", "other-links-unchanged"],
+)
+def test_site_links_lead_to_the_pages_of_the_site(hooks, path, written, shown):
+    assert hooks.on_page_markdown(written, page(path)) == shown
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        '<script src="https://cdn.example.org/x.js"></script>',
+        "<script src=//cdn.example.org/x.js></script>",
+        '<link rel="stylesheet" href="https://fonts.example.org/x.css">',
+        '<img alt="" src="http://example.org/x.png">',
+    ],
+    ids=["script", "script-without-scheme", "style-sheet", "picture"],
+)
+def test_site_rejects_pages_that_load_from_other_hosts(hooks, tag):
+    with pytest.raises(PluginError, match=r"index\.md loads .* from another host"):
+        hooks.on_post_page(f"<p>a</p>{tag}", page("index.md"))
+
+
+def test_site_accepts_local_files_and_links_to_other_hosts(hooks):
+    text = '<script src="x.js"></script><a href="https://example.org/">x</a>'
+    assert hooks.on_post_page(text, page("index.md")) == text

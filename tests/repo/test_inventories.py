@@ -1,32 +1,39 @@
-"""Every inventory of the repository is right, and the wiring names arguments that the roles have."""
+"""The repository's inventories are valid, and group_vars sets only arguments that the roles have."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
-from hpchub.model import VARIABLES
+from hpchub.model.site import VARIABLES
+
+if TYPE_CHECKING:
+    from repo.conftest import Ansible
+
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORIES = sorted(path.name for path in (ROOT / "inventories").iterdir() if path.is_dir())
 VAULT = ("-e", "vault_sso_client_secret=d41d8cd98f00b204")
 
 
-def test_the_issue_s_three_are_there():
+def test_demo_single_node_and_example_inventories_exist() -> None:
     assert {"demo", "single_node", "example_slurm"} <= set(INVENTORIES)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", INVENTORIES)
-def test_an_inventory_passes(ansible, name):
+def test_inventory_passes_validation(ansible: Ansible, name: str) -> None:
     done = ansible("ansible-playbook", "-i", f"inventories/{name}", "playbooks/validate.yml", *VAULT)
     assert done.returncode == 0, done.stdout
     assert "changed=0    unreachable=0    failed=0" in done.stdout
 
 
 @pytest.mark.slow
-def test_an_example_lacks_nothing_but_its_secret(ansible):
+def test_example_inventory_lacks_only_its_secret(ansible: Ansible) -> None:
     done = ansible("python", "-m", "hpchub.cli", "check", "--json", "inventories/example_slurm")
     (problem,) = json.loads(done.stdout)["problems"]
     assert problem["text"] == (
@@ -36,7 +43,7 @@ def test_an_example_lacks_nothing_but_its_secret(ansible):
 
 
 @pytest.mark.slow
-def test_the_command_line_reads_an_inventory(ansible):
+def test_command_line_checks_and_plans_an_inventory(ansible: Ansible) -> None:
     done = ansible("python", "-m", "hpchub.cli", "check", "inventories/demo")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("inventories/demo: valid, 1 cluster, ")
@@ -45,8 +52,8 @@ def test_the_command_line_reads_an_inventory(ansible):
 
 
 @pytest.mark.parametrize("name", INVENTORIES)
-def test_an_inventory_says_everything(name):
-    """Each variable of the model is written, so that a reader sees all there is to set."""
+def test_inventory_shows_every_variable(name: str) -> None:
+    """Each inventory sets every variable of the model, so that readers see all of them."""
     written = set()
     for path in (ROOT / "inventories" / name / "group_vars" / "all").glob("*.yml"):
         written |= set(yaml.safe_load(path.read_text()) or {})
@@ -54,23 +61,23 @@ def test_an_inventory_says_everything(name):
     assert set(VARIABLES) - written <= {"hpc_install_environment", "hpc_tls"}
 
 
-WIRING = sorted((ROOT / "group_vars" / "all").glob("*.yml"))
+GROUP_VARS = sorted((ROOT / "group_vars" / "all").glob("*.yml"))
 SPECS = sorted((ROOT / "roles").glob("*/meta/argument_specs.yml"))
 
 
-@pytest.mark.parametrize("path", WIRING, ids=lambda path: path.stem)
-def test_the_wiring_names_arguments_that_exist(path):
-    """Ansible passes over a misspelt argument in silence; a name of the site's own it would prefer to the site's."""
+@pytest.mark.parametrize("path", GROUP_VARS, ids=lambda path: path.stem)
+def test_group_vars_set_only_existing_role_arguments(path: Path) -> None:
+    """Ansible ignores misspelt arguments silently, and other names here would override variables of a site."""
     arguments = {
         name
         for specs in SPECS
         for spec in yaml.safe_load(specs.read_text())["argument_specs"].values()
         for name in spec.get("options", {})
     }
-    # What several wiring files share is named after the product.
+    # Names that begin with hpchub_ are shared by several files of group_vars.
     unknown = {name for name in yaml.safe_load(path.read_text()) if not name.startswith("hpchub_")} - arguments
     assert not unknown
 
 
-def test_the_wiring_is_read_by_the_playbooks():
+def test_playbooks_read_the_group_vars() -> None:
     assert (ROOT / "playbooks" / "group_vars").resolve() == ROOT / "group_vars"

@@ -1,11 +1,20 @@
-"""Asking a scheduler by way of Ansible: the demo's inventory, and a login node that is this machine."""
+"""Queries to a scheduler through Ansible, with the demo's inventory and this machine as the login node."""
+
+from __future__ import annotations
 
 import json
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from repo.conftest import Ansible
+
 
 SCONTROL = """\
 case "$*" in
@@ -16,8 +25,8 @@ esac
 
 
 @pytest.fixture
-def site(tmp_path, root):
-    """An inventory whose cluster has one queue less than it says, with a shorter time."""
+def site(tmp_path: Path, root: Path) -> Path:
+    """Return an inventory that differs from its scheduler: one queue is missing, the other has a shorter time limit."""
     inventory = tmp_path / "site"
     shutil.copytree(root / "inventories" / "demo", inventory)
     (tmp_path / "bin").mkdir()
@@ -36,7 +45,7 @@ def site(tmp_path, root):
 
 
 @pytest.mark.slow
-def test_the_submit_host_is_asked(ansible, site):
+def test_check_live_reports_differences_from_the_scheduler(ansible: Ansible, site: Path) -> None:
     done = ansible("python", "-m", "hpchub.cli", "check", "--live", "--json", site)
     assert done.returncode == 1, done.stdout + done.stderr
     problems = [problem["text"] for problem in json.loads(done.stdout)["problems"]]
@@ -48,8 +57,8 @@ def test_the_submit_host_is_asked(ansible, site):
 
 
 @pytest.mark.slow
-def test_what_is_discovered_is_right(ansible, site):
-    """As the administrator does it: the draft takes the place of what was there."""
+def test_discovered_draft_passes_the_live_check(ansible: Ansible, site: Path) -> None:
+    """The administrator replaces the inventory's clusters and profiles by the draft."""
     done = ansible("python", "-m", "hpchub.cli", "discover", "demo", site)
     assert done.returncode == 0, done.stdout + done.stderr
     found = yaml.safe_load(done.stdout)

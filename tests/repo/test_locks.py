@@ -1,4 +1,6 @@
-"""The roles' lock files: hashed, complete, and of one JupyterHub on the hub and on the nodes."""
+"""The roles' lock files are hashed and complete, and have the same JupyterHub version on hub and nodes."""
+
+from __future__ import annotations
 
 import re
 from pathlib import Path
@@ -11,28 +13,30 @@ NODES = ROLES / "notebook_environment" / "files" / "requirements.lock"
 UV = ROLES / "python_environment" / "files" / "uv.lock"
 
 
-def locked(path):
-    """Name to (version, number of hashes)."""
+def locked(path: Path) -> dict[str, tuple[str, int]]:
+    """Return the version and the number of hashes of each locked package, by name."""
     entries = re.split(r"\n(?=[a-z0-9])", re.sub(r"^#.*\n", "", path.read_text(), flags=re.MULTILINE))
     found = {}
     for entry in entries:
-        name, version = re.match(r"([a-z0-9._-]+)(?:\[[a-z,]+\])?==([^\s;]+)", entry).groups()
+        match = re.match(r"([a-z0-9._-]+)(?:\[[a-z,]+\])?==([^\s;]+)", entry)
+        assert match, entry
+        name, version = match.groups()
         found[name] = (version, entry.count("--hash=sha256:"))
     return found
 
 
 @pytest.mark.parametrize("lock", [HUB, NODES, UV], ids=["hub", "nodes", "uv"])
-def test_everything_has_hashes(lock):
+def test_every_locked_package_has_hashes(lock: Path) -> None:
     entries = locked(lock)
     assert entries
     assert [name for name, (_, hashes) in entries.items() if not hashes] == []
 
 
 @pytest.mark.parametrize("lock", [HUB, NODES, UV], ids=["hub", "nodes", "uv"])
-def test_what_was_asked_for_is_locked(lock):
-    asked = re.findall(r"^([A-Za-z0-9_-]+)", lock.with_suffix(".in").read_text(), flags=re.MULTILINE)
-    assert {name.lower().replace("_", "-") for name in asked} <= set(locked(lock))
+def test_every_requirement_is_locked(lock: Path) -> None:
+    required = re.findall(r"^([A-Za-z0-9_-]+)", lock.with_suffix(".in").read_text(), flags=re.MULTILINE)
+    assert {name.lower().replace("_", "-") for name in required} <= set(locked(lock))
 
 
-def test_hub_and_nodes_have_the_same_jupyterhub():
+def test_hub_and_nodes_lock_the_same_jupyterhub() -> None:
     assert locked(HUB)["jupyterhub"][0] == locked(NODES)["jupyterhub"][0]

@@ -1,49 +1,57 @@
-"""Hosts of the users' own: what Ansible writes with the switch on and off, and what it wants of the certificate."""
+"""User subdomains: the files that Ansible writes with the switch on and off, and the certificate's names."""
+
+from __future__ import annotations
 
 import json
 import re
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from jupyterhub.utils import subdomain_hook_idna
 
-from hpchub.authenticator import ACCOUNT_NAME
-from hpchub.inventory import uncovered_names
-from hpchub.model import Service, Site, Tls
+from hpchub.deploy.inventory_files import uncovered_names
+from hpchub.hub.authenticator import ACCOUNT_NAME
+from hpchub.model.entries import Service, Tls
+from hpchub.model.site import Site
 from lab.certificates import make_certificates
+
+if TYPE_CHECKING:
+    from repo.conftest import Ansible
+
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = {
     "site.conf": "reverse_proxy/templates/site.conf.j2",
     "unit": "configurable_http_proxy/templates/configurable-http-proxy.service.j2",
 }
-WIRED = ("reverse_proxy", "configurable_http_proxy", "jupyterhub")
+ROLES = ("reverse_proxy", "configurable_http_proxy", "jupyterhub")
 
 
 @pytest.fixture(scope="module")
-def written(ansible, tmp_path_factory):
-    """What is written for the demo, by name and by whether the switch is on."""
+def written(ansible: Ansible, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, str]]:
+    """Return the files that Ansible writes for the demo, by the switch and then by name."""
     top = tmp_path_factory.mktemp("written")
     return {switch: _write(ansible, top / str(switch), switch) for switch in (False, True)}
 
 
-def _write(ansible, directory, switch):
+def _write(ansible: Ansible, directory: Path, switch: bool) -> dict[str, str]:
     inventory, play = directory / "inventory", directory / "play.yml"
     (inventory / "group_vars").mkdir(parents=True)
-    # As a role's defaults are, these are weaker than the wiring and than the site's own inventory.
-    defaults = {}
-    for role in WIRED:
+    # Role defaults must have a lower precedence than group_vars and the site's inventory.
+    defaults: dict[str, Any] = {}
+    for role in ROLES:
         defaults |= yaml.safe_load((ROOT / "roles" / role / "defaults" / "main.yml").read_text())
     (inventory / "group_vars" / "all.yml").write_text(yaml.safe_dump(defaults))
     here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     (inventory / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"hub": here}}}))
     service = yaml.safe_load((ROOT / "inventories/demo/group_vars/all/service.yml").read_text())["hpc_service"]
-    variables = [ROOT / "group_vars" / "all" / f"{name}.yml" for name in ("model", *WIRED)]
-    variables += [ROOT / "roles" / role / "vars" / "main.yml" for role in WIRED]
-    variables += [ROOT / "roles" / role / "vars" / "Debian.yml" for role in WIRED[:2]]
+    variables = [ROOT / "group_vars" / "all" / f"{name}.yml" for name in ("model", *ROLES)]
+    variables += [ROOT / "roles" / role / "vars" / "main.yml" for role in ROLES]
+    variables += [ROOT / "roles" / role / "vars" / "Debian.yml" for role in ROLES[:2]]
     tasks = [
         {"ansible.builtin.template": {"src": str(ROOT / "roles" / src), "dest": str(directory / name), "mode": "0600"}}
         for name, src in WRITTEN.items()
@@ -75,13 +83,13 @@ def _write(ansible, directory, switch):
     return {path.name: path.read_text() for path in directory.iterdir() if path.is_file()}
 
 
-def users_host(configuration):
-    """The virtual host that serves the users' hosts."""
+def users_host(configuration: str) -> str:
+    """Return the virtual host of the users' hosts."""
     (found,) = [host for host in configuration.split("<VirtualHost ") if "ServerAlias" in host]
     return found
 
 
-def test_without_the_switch_there_is_one_host(written):
+def test_one_host_serves_all_users_without_the_switch(written: dict[bool, dict[str, str]]) -> None:
     off = written[False]
     assert "ServerAlias" not in off["site.conf"]
     assert "Sec-Fetch-Site" not in off["site.conf"]
@@ -90,7 +98,7 @@ def test_without_the_switch_there_is_one_host(written):
     assert json.loads(off["hub.json"])["user_subdomains"] is False
 
 
-def test_with_the_switch_all_three_know(written):
+def test_switch_reaches_web_server_proxy_and_hub(written: dict[bool, dict[str, str]]) -> None:
     on = written[True]
     assert "ServerAlias *.hub.localhost\n" in on["site.conf"]
     assert "$1 == %{REMOTE_USER}" not in on["site.conf"]
@@ -98,7 +106,7 @@ def test_with_the_switch_all_three_know(written):
     assert json.loads(on["hub.json"])["user_subdomains"] is True
 
 
-def test_no_sign_on_reaches_the_users_hosts(written):
+def test_user_hosts_have_no_sign_on(written: dict[bool, dict[str, str]]) -> None:
     host = users_host(written[True]["site.conf"])
     assert "AuthType" not in host
     assert "OIDC" not in host
@@ -109,7 +117,7 @@ def test_no_sign_on_reaches_the_users_hosts(written):
     "name",
     ["alice", "a", "a_b", "a-b", "a--b", "_svc", "a-", "_", "xn--a", "a1", "users", "hub", "www", "x" * 32, "_" * 32],
 )
-def test_the_web_server_takes_every_host_that_the_hub_makes_of_an_account(written, name):
+def test_web_server_accepts_every_host_name_of_an_account(written: dict[bool, dict[str, str]], name: str) -> None:
     (pattern,) = re.findall(r'HTTP_HOST}" "!(\S+)"', users_host(written[True]["site.conf"]))
     host = subdomain_hook_idna(name, "hub.localhost", kind="user")
     assert ACCOUNT_NAME.fullmatch(name)
@@ -129,30 +137,30 @@ def test_the_web_server_takes_every_host_that_the_hub_makes_of_an_account(writte
         "a_b.hub.localhost",
     ],
 )
-def test_no_other_host_is_a_users(written, host):
+def test_web_server_rejects_other_host_names(written: dict[bool, dict[str, str]], host: str) -> None:
     (pattern,) = re.findall(r'HTTP_HOST}" "!(\S+)"', users_host(written[True]["site.conf"]))
     assert not re.search(pattern, host)
 
 
-def certify(path, *names):
+def certify(path: Path, *names: str) -> str:
     make_certificates(path.parent, {path.stem: list(names)})
     return str(path)
 
 
-def problems(certificate, *, switch):
+def problems(certificate: str, *, switch: bool) -> list[str]:
     service = Service(url="https://hub.example.org:8443", user_subdomains=switch)
     site = Site.model_construct(service=service, tls=Tls(certificate=certificate, key=certificate))
     return list(map(str, uncovered_names(site)))
 
 
-def test_the_certificate_names_the_users_hosts_too(tmp_path):
+def test_accepts_a_certificate_for_all_user_hosts(tmp_path: Path) -> None:
     assert problems(certify(tmp_path / "hub.pem", "hub.example.org", "*.Hub.Example.org"), switch=True) == []
 
 
 @pytest.mark.parametrize(
     "names", [["hub.example.org", "hub"], ["*.example.org"], ["hub.example.org", "a.hub.example.org"]]
 )
-def test_a_certificate_that_lacks_them(tmp_path, names):
+def test_rejects_a_certificate_without_the_user_hosts(tmp_path: Path, names: list[str]) -> None:
     path = certify(tmp_path / "hub.pem", *names)
     (problem,) = problems(path, switch=True)
     assert problem == (
@@ -165,7 +173,7 @@ def test_a_certificate_that_lacks_them(tmp_path, names):
 
 
 @pytest.mark.slow
-def test_the_run_stops_before_any_host_is_asked(ansible, lab, tmp_path):
+def test_run_stops_before_contacting_a_host(ansible: Ansible, lab: Path, tmp_path: Path) -> None:
     certify(tmp_path / "hub.pem", "hub.localhost", "hub")
     site = tmp_path / "site"
     shutil.copytree(ROOT / "inventories" / "demo", site)

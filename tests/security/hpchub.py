@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from e2e import pages
 
-from hpchub.model import Cluster, Profile
-from hpchub.schedulers import render_batch_script
+from hpchub.clusters.batch_script import render_batch_script
+from hpchub.model.entries import Cluster, Profile
 
 from .target import Person, Session, Target, Unusable
 

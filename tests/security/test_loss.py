@@ -16,13 +16,24 @@ from e2e.lab import eventually
 
 from lab.web_client import unverified
 
-from .target import wait
+from .target import Unusable, wait
 
 if TYPE_CHECKING:
+    import ssl
+
     from .target import Session, Target
 
 
 WEBSOCKETS = 200  # more than the 150 workers of the web server's default configuration
+
+
+def is_open(connection: ssl.SSLSocket) -> bool:
+    """Return whether the other side has not closed a TLS connection on which it sends nothing."""
+    connection.settimeout(0.01)
+    try:
+        return connection.recv(1) != b""
+    except TimeoutError:
+        return True
 
 
 @pytest.mark.hazard("A4")
@@ -53,6 +64,7 @@ def test_many_websockets_do_not_block_the_site(target: Target, alice: Session) -
     host = where.hostname or ""
     cookies = "; ".join(f"{name}={value}" for name, value in person.jar.items())
     head = "".join(f"{name}: {value}\r\n" for name, value in person.always)
+    held: list[ssl.SSLSocket] = []
     with contextlib.ExitStack() as stack:
         for number in range(WEBSOCKETS):
             key = base64.b64encode(os.urandom(16)).decode()
@@ -63,15 +75,15 @@ def test_many_websockets_do_not_block_the_site(target: Target, alice: Session) -
             )
             try:
                 plain = socket.create_connection((target.addresses[host], where.port), timeout=10)
-                held = stack.enter_context(unverified().wrap_socket(plain, server_hostname=host))
-                held.sendall(request.encode())
-                answer = held.recv(4096)
+                held.append(stack.enter_context(unverified().wrap_socket(plain, server_hostname=host)))
+                held[-1].sendall(request.encode())
+                answer = held[-1].recv(4096)
             except OSError:
                 raise AssertionError(f"the site does not answer after {number // 10 * 10} websockets") from None
             assert answer.startswith(b"HTTP/1.1 101"), answer[:300]
-        began = time.monotonic()
+        # The client gives up after 30 seconds; a web server without a free worker does not answer at all.
         assert target.person().ask("/hub/login").status in {302, 401}
-        assert time.monotonic() - began < 5
+        assert all(is_open(websocket) for websocket in held), "the site closes websockets"
 
 
 @pytest.mark.hazard("R6")
@@ -134,17 +146,21 @@ def test_removed_profile_keeps_its_session(target: Target, alice: Session) -> No
 def test_requeued_job_is_reachable_on_its_new_port(target: Target, alice: Session) -> None:
     """The scheduler or the user requeues the job, which then uses another port"""
     output = target.run("login1", "alice", ["scontrol", "requeue", alice.job.id])
-    if "disabled" in output or "not permitted" in output.lower() or "error" in output.lower():
-        assert target.is_alive(alice), "the requeue is refused, but the session is gone"
-        return
-    target.run("login1", "root", ["scontrol", "update", f"jobid={alice.job.id}", "starttime=now"])
+    if "Requested operation is presently disabled" in output:
+        # The job is submitted with --no-requeue, so the same job and the same server must go on.
+        (job,) = target.lab.jobs("alice")
+        assert (job.id, job.state) == (alice.job.id, "RUNNING"), "the requeue is refused, but the job is gone"
+        assert target.running("alice").pid == alice.pid, "the requeue is refused, but the server started again"
+    else:
+        if output.strip():
+            raise Unusable(f"scontrol requeue neither works nor reports that requeueing is disabled: {output}")
 
-    def again() -> bool:
-        target.run("login1", "root", ["scontrol", "update", f"jobid={alice.job.id}", "starttime=now"])
-        jobs = target.lab.jobs("alice")
-        return bool(jobs) and jobs[0].state == "RUNNING" and target.running("alice").pid != alice.pid
+        def again() -> bool:
+            target.run("login1", "root", ["scontrol", "update", f"jobid={alice.job.id}", "starttime=now"])
+            jobs = target.lab.jobs("alice")
+            return bool(jobs) and jobs[0].state == "RUNNING" and target.running("alice").pid != alice.pid
 
-    wait("the job runs again", again, timeout=180)
+        wait("the job runs again", again, timeout=180)
     deadline = time.monotonic() + 40
     while not target.is_alive(alice) and time.monotonic() < deadline:
         time.sleep(1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpchub.entries import Cluster, Profile
+from hpchub.model.entries import Cluster, Profile
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tornado.httputil import HTTPHeaders
 
-from hpchub.authenticator import SSOAuthenticator
+from hpchub.hub.authenticator import SSOAuthenticator
 
 UIDS = {"alice": 2001, "bob": 2002, "carol": 2003, "mallory": 2009, "root": 0, "daemon": 2, "nobody": 65534}
 
@@ -118,4 +118,4 @@ async def test_an_administrator_acts_for_somebody_else(authenticator: Any) -> No
 
 def test_batchspawners_endpoint_is_ours(authenticator: Any) -> None:
     paths = dict(authenticator.get_handlers(None))
-    assert paths["/api/batchspawner"].__module__ == "hpchub.handlers"
+    assert paths["/api/batchspawner"].__module__ == "hpchub.hub.handlers"

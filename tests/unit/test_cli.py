@@ -9,9 +9,9 @@ import stat
 import pytest
 import yaml
 
-from hpchub import cli
-from hpchub.model import Site
-from hpchub.profiles import profile_list, to_json
+from hpchub.cli import main as cli
+from hpchub.model.profile_list import profile_list, to_json
+from hpchub.model.site import Site
 
 SITE = Site.from_vars(
     {

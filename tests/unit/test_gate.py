@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from hpchub import gate
+from hpchub.remote import gate
 
 SESSION = "0123456789abcdef"
 ACCOUNTS = {

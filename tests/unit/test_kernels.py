@@ -10,8 +10,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from hpchub.kernels import cluster_kernels, cluster_packages, kernel_files, kernel_spec
-from hpchub.model import Site
+from hpchub.model.kernels import cluster_kernels, cluster_packages, kernel_files, kernel_spec
+from hpchub.model.site import Site
 
 IPYKERNEL = ["-m", "ipykernel_launcher", "-f", "{connection_file}"]
 FOREIGN = {"PYTHONPATH": "/foreign", "PYTHONHOME": "/foreign", "VIRTUAL_ENV": "/foreign", "PYTHONSTARTUP": "/foreign"}

@@ -1,4 +1,6 @@
-"""The lab's emulated schedulers: server and agents as processes, and the clients by their names."""
+"""The lab's emulated schedulers. The server and the agents run as real processes, and the tests call the clients."""
+
+from __future__ import annotations
 
 import importlib
 import json
@@ -12,11 +14,15 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from hpchub.live import read
+from hpchub.clusters.limits import read
 from hpchub.schedulers import SCHEDULERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 FILES = Path(__file__).resolve().parents[2] / "molecule/shared/roles/lab_emulator/files"
 PROGRAMS = {
@@ -29,30 +35,45 @@ QUEUES = [
     {"name": "interactive", "max_cores": 4, "max_memory": 8192, "max_runtime": 43200, "max_gpus": 1},
     {"name": "batch", "max_cores": 64, "max_memory": 65536, "max_runtime": 172800},
 ]
-PATIENCE = 40  # seconds
+TIMEOUT = 40  # seconds
+
+T = TypeVar("T")
 
 
-def until(condition, patience=PATIENCE):
-    deadline = time.monotonic() + patience
+def until(condition: Callable[[], T], timeout: float = TIMEOUT) -> T:
+    """Return the result of the condition as soon as it is true."""
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if found := condition():
             return found
         time.sleep(0.1)
-    raise AssertionError("it did not happen")
+    raise AssertionError(f"the condition was not met within {timeout} seconds")
+
+
+def find(pattern: str, text: str) -> str:
+    """Return the first group of the match, or the whole match if the pattern has no groups."""
+    found = re.search(pattern, text)
+    assert found is not None, f"{pattern} does not occur in {text!r}"
+    return found[1] if found.re.groups else found[0]
+
+
+def content(path: Path) -> str:
+    """Return the content of a file, or an empty string if the file does not exist yet."""
+    return path.read_text() if path.exists() else ""
 
 
 class Lab:
-    """An installation in a directory of its own, as the role would make it, with two nodes on this host."""
+    """An installation in its own directory, with two nodes on this host and the same files as the role installs."""
 
-    def __init__(self, root):
+    def __init__(self, root: Path) -> None:
         self.root = root
         shutil.copytree(FILES, root, ignore=shutil.ignore_patterns("__pycache__"))
-        # This interpreter in place of the system's.
+        # Run the program with the interpreter of the tests.
         program = root / "lab-emulator"
         program.write_text(program.read_text().replace("#!/usr/bin/python3", f"#!{sys.executable}", 1))
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        self.config = {
+        self.config: dict[str, Any] = {
             "server": "127.0.0.1",
             "port": port,
             "key": str(root / "key"),
@@ -74,13 +95,13 @@ class Lab:
             (root / flavour / "bin").mkdir(parents=True)
             for name in programs:
                 (root / flavour / "bin" / name).symlink_to("../../lab-emulator")
-        self.processes = {}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def configure(self, **changes):
+    def configure(self, **changes: Any) -> None:
         self.config |= changes
         (self.root / "config.json").write_text(json.dumps(self.config))
 
-    def start(self, *services):
+    def start(self, *services: str) -> None:
         for service in services:
             arguments = ["agent", "--node", service] if service.startswith("node") else [service]
             with (self.root / f"{service}.log").open("a") as log:
@@ -91,12 +112,21 @@ class Lab:
         if "server" in self.processes:
             until(lambda: self.is_up(nodes))
 
-    def stop(self, service):
+    def stop(self, service: str) -> None:
         process = self.processes.pop(service)
         process.kill()
         process.wait()
 
-    def run(self, flavour, program, *arguments, script="", environment=None, timeout=30):
+    def run(
+        self,
+        flavour: str,
+        program: str,
+        *arguments: str,
+        script: str = "",
+        environment: dict[str, str] | None = None,
+        timeout: float = 30,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a client program."""
         done = subprocess.run(
             [self.root / flavour / "bin" / program, *arguments],
             input=script,
@@ -110,46 +140,48 @@ class Lab:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
-    def out(self, flavour, program, *arguments, **more):
+    def out(self, flavour: str, program: str, *arguments: str, **more: Any) -> str:
+        """Run a client program that must succeed, and return its output."""
         done = self.run(flavour, program, *arguments, **more)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def order(self, flavour, *words):
-        return subprocess.run(
-            [self.root / "lab-emulator", flavour, *words], capture_output=True, text=True, check=True
-        ).stdout
+    def order(self, flavour: str, *words: str) -> None:
+        """Give an administrator's order to the server."""
+        subprocess.run([self.root / "lab-emulator", flavour, *words], capture_output=True, check=True)
 
-    def ask(self, op, flavour, **fields):
-        """What the clients ask, without the start of a program."""
+    def ask(self, op: str, flavour: str, **fields: Any) -> Any:
+        """Send a request to the server directly, without starting a client program."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(self.config["socket"])
             connection.sendall(json.dumps({"op": op, "flavour": flavour, **fields}).encode() + b"\n")
             with connection.makefile() as stream:
                 return json.loads(stream.readline())
 
-    def status(self, flavour="pbs"):
+    def status(self, flavour: str = "pbs") -> Any:
         return self.ask("status", flavour)
 
-    def is_up(self, nodes):
+    def is_up(self, nodes: list[str]) -> bool:
         try:
             return all(self.status()["nodes"][name]["up"] for name in nodes)
         except OSError:
             return False
 
-    def job(self, flavour, number):
-        return next(job for job in self.status(flavour)["jobs"] if job["number"] == int(number))
+    def job(self, flavour: str, number: str) -> dict[str, Any]:
+        jobs: list[dict[str, Any]] = self.status(flavour)["jobs"]
+        return next(job for job in jobs if job["number"] == int(number))
 
-    def wait(self, flavour, number, *states):
+    def wait(self, flavour: str, number: str, *states: str) -> None:
         until(lambda: self.job(flavour, number)["state"] in states)
 
-    def submit(self, flavour, script, *arguments, **more):
+    def submit(self, flavour: str, script: str, *arguments: str, **more: Any) -> str:
+        """Submit a job and return its number."""
         program = {"moab": "msub", "lsf": "bsub"}.get(flavour, "qsub")
-        return re.search("[0-9]+", self.out(flavour, program, *arguments, script=script, **more))[0]
+        return find("[0-9]+", self.out(flavour, program, *arguments, script=script, **more))
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory):
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab = Lab(tmp_path_factory.mktemp("lab") / "emulator")
     lab.start("server", "node1", "node2")
     yield lab
@@ -163,7 +195,7 @@ def started(tmp_path_factory):
         lab.stop(service)
 
 
-def _session(process):
+def _session(process: Path) -> int:
     try:
         return int((process / "stat").read_text().rpartition(")")[2].split()[3])
     except (OSError, IndexError):
@@ -171,7 +203,7 @@ def _session(process):
 
 
 @pytest.fixture
-def lab(started):
+def lab(started: Lab) -> Iterator[Lab]:
     yield started
     for flavour in PROGRAMS:
         started.ask("admin", flavour, fault={}, hide=False)
@@ -182,15 +214,14 @@ def lab(started):
 
 
 FLAVOURS = pytest.mark.parametrize("flavour", PROGRAMS)
-PREFIX = {"lsf": "#BSUB"}
 SLEEP = "#!/bin/sh\nsleep 60\n"
 
 
 # -- a job from its submission to its end
 
 
-def script(flavour, output, text):
-    """The same job in each one's words."""
+def script(flavour: str, output: str | Path, text: str) -> str:
+    """Return the same job in the syntax of a flavour."""
     if flavour == "lsf":
         lines = ["-J hello", "-q interactive", "-n 2", '-R "span[hosts=1] rusage[mem=1G]"', "-W 10", f"-o {output}"]
         lines += ["-env none"]
@@ -202,24 +233,24 @@ def script(flavour, output, text):
 
 
 @FLAVOURS
-def test_a_job_runs_and_its_output_comes(lab, flavour, tmp_path):
+def test_job_runs_and_writes_its_output(lab: Lab, flavour: str, tmp_path: Path) -> None:
     output = tmp_path / "output"
     number = lab.submit(flavour, script(flavour, output, "env; pwd; echo oops >&2; exit 3\n"))
     lab.wait(flavour, number, "F")
     job = lab.job(flavour, number)
     assert (job["exit"], job["cores"], job["memory"], job["runtime"]) == (3, 2, 1024, 600)
-    text = until(lambda: output.exists() and output.read_text())
+    text = until(lambda: content(output))
     assert "oops" in text
     variables = {"lsf": [f"LSB_JOBID={number}", "LSB_QUEUE=interactive", "LSB_JOBNAME=hello"]}.get(
         flavour, [f"PBS_JOBID={number}.{flavour}", "PBS_ENVIRONMENT=PBS_BATCH", "PBS_O_WORKDIR=", "TAG=a/b"]
     )
     assert [word for word in variables if word not in text] == []
-    # Nothing of the submitter's environment comes along unasked.
+    # The variables of the submitter are passed on only on request.
     assert "\nPYTEST" not in text
 
 
 @pytest.mark.parametrize(
-    ("flavour", "arguments", "comes"),
+    ("flavour", "arguments", "passed_on"),
     [
         ("pbs", [], False),
         ("pbs", ["-V"], True),
@@ -230,18 +261,20 @@ def test_a_job_runs_and_its_output_comes(lab, flavour, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_what_is_handed_on(lab, flavour, arguments, comes, tmp_path):
+def test_submitters_environment_is_passed_on_only_with_the_option(
+    lab: Lab, flavour: str, arguments: list[str], passed_on: bool, tmp_path: Path
+) -> None:
     output = tmp_path / "output"
     number = lab.submit(flavour, "env\n", "-o", str(output), *arguments, environment={"LAB_WORD": "here"})
     lab.wait(flavour, number, "F")
-    assert ("LAB_WORD=here" in until(lambda: output.exists() and output.read_text())) == comes
+    assert ("LAB_WORD=here" in until(lambda: content(output))) == passed_on
 
 
 @FLAVOURS
-def test_a_deleted_job_ends_with_all_its_processes(lab, flavour, tmp_path):
+def test_deleting_a_job_ends_all_its_processes(lab: Lab, flavour: str, tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     number = lab.submit(flavour, f"#!/bin/bash\ntrap '' TERM\nsleep 97 &\necho $! > {mark}\nwait\nsleep 97\n")
-    pid = until(lambda: mark.exists() and mark.read_text().strip())
+    pid = until(lambda: content(mark).strip())
     program = {"moab": "canceljob", "lsf": "bkill"}.get(flavour, "qdel")
     lab.out(flavour, program, number)
     lab.wait(flavour, number, "F")
@@ -249,23 +282,23 @@ def test_a_deleted_job_ends_with_all_its_processes(lab, flavour, tmp_path):
     assert lab.job(flavour, number)["exit"] > 128
 
 
-def test_a_job_that_takes_too_long_is_killed(lab, tmp_path):
+def test_job_over_its_time_limit_is_killed(lab: Lab, tmp_path: Path) -> None:
     number = lab.submit("pbs", f"#PBS -l walltime=1\n#PBS -e {tmp_path}/errors\nsleep 60\n")
     lab.wait("pbs", number, "F")
-    assert "exceeded limit 1" in until(lambda: (tmp_path / "errors").exists() and (tmp_path / "errors").read_text())
+    assert "exceeded limit 1" in until(lambda: content(tmp_path / "errors"))
 
 
-def test_an_output_directory_gets_the_vendor_s_name(lab, tmp_path):
+def test_output_file_in_a_directory_has_the_vendors_name(lab: Lab, tmp_path: Path) -> None:
     for flavour, name in (("pbs", "{}.pbs.OU"), ("torque", "hello.o{}"), ("lsf", "{}.out")):
         number = lab.submit(flavour, script(flavour, f"{tmp_path}/", "echo\n"))
         path = tmp_path / name.format(number)
         until(path.exists)
 
 
-# -- how it reads
+# -- the format of the output
 
 
-def test_pbs_json(lab):
+def test_pbs_qstat_json(lab: Lab) -> None:
     number = lab.submit("pbs", script("pbs", "/dev/null", "sleep 60\n"))
     until(lambda: lab.job("pbs", number)["session_id"])
     shown = json.loads(lab.out("pbs", "qstat", "-f", "-F", "json"))
@@ -280,12 +313,12 @@ def test_pbs_json(lab):
     gone = lab.run("pbs", "qstat", "-f", "-F", "json", number)
     assert gone.returncode == 35
     assert gone.stderr == f"qstat: {number}.pbs Job has finished, use -x or -H to obtain historical job information\n"
-    # The document's beginning is printed even so, and has no jobs.
+    # PBS prints the document nevertheless, but without jobs.
     assert "Jobs" not in json.loads(gone.stdout)
     assert json.loads(lab.out("pbs", "qstat", "-xf", "-F", "json", number))["Jobs"][f"{number}.pbs"]["job_state"] == "F"
 
 
-def test_pbs_text_breaks_its_lines(lab):
+def test_pbs_qstat_breaks_long_lines(lab: Lab) -> None:
     number = lab.submit("pbs", script("pbs", "/dev/null", "sleep 60\n"), "-v", f"LONG={'x' * 200}")
     text = lab.out("pbs", "qstat", "-f", number)
     assert max(map(len, text.splitlines())) <= 80
@@ -294,29 +327,36 @@ def test_pbs_text_breaks_its_lines(lab):
     assert f"Job Id: {number}.pbs\n    Job_Name = hello\n" in text
 
 
-def test_torque_xml(lab):
+def test_torque_qstat_xml(lab: Lab) -> None:
     number = lab.submit("torque", script("torque", "/dev/null", "sleep 60\n"))
     until(lambda: lab.job("torque", number)["session_id"])
     data = ET.fromstring(lab.out("torque", "qstat", "-x", number))
     assert data.tag == "Data"
-    job = data.find("Job")
+    job = element(data, "Job")
     assert job.findtext("Job_Id") == f"{number}.torque"
     assert job.findtext("job_state") == "R"
-    assert re.fullmatch(r"node[12]/0-1", job.findtext("exec_host"))
-    assert "TAG=a/b" in job.findtext("Variable_List").split(",")
-    assert job.findtext("qtime").isdigit()
+    assert re.fullmatch(r"node[12]/0-1", job.findtext("exec_host", ""))
+    assert "TAG=a/b" in job.findtext("Variable_List", "").split(",")
+    assert job.findtext("qtime", "").isdigit()
     lab.out("torque", "qdel", number)
     lab.wait("torque", number, "F")
     assert ET.fromstring(lab.out("torque", "qstat", "-x", number)).findtext("Job/job_state") == "C"
 
 
-def test_moab_xml(lab):
+def element(parent: ET.Element, path: str) -> ET.Element:
+    """Return the element at a path, which must exist."""
+    found = parent.find(path)
+    assert found is not None, ET.tostring(parent)
+    return found
+
+
+def test_moab_mdiag_and_showq_xml(lab: Lab) -> None:
     number = lab.submit("moab", script("moab", "/dev/null", "sleep 60\n"), "-l", "var=tag:value")
     until(lambda: lab.job("moab", number)["session_id"])
-    job = ET.fromstring(lab.out("moab", "mdiag", "-j", number, "--xml")).find("job")
+    job = element(ET.fromstring(lab.out("moab", "mdiag", "-j", number, "--xml")), "job")
     assert (job.get("JobID"), job.get("State"), job.get("JobName")) == (number, "Running", "hello")
     assert job.get("DRMJID") == f"{number}.moab"
-    assert re.fullmatch(r"node[12]:2", job.find("req").get("AllocNodeList"))
+    assert re.fullmatch(r"node[12]:2", element(job, "req").get("AllocNodeList", ""))
     assert job.findtext("Variables/Variable") == "value"
     queues = ET.fromstring(lab.out("moab", "showq", "--xml")).findall("queue")
     assert [(queue.get("option"), queue.get("count")) for queue in queues] == [
@@ -331,7 +371,7 @@ def test_moab_xml(lab):
     assert [job.get("State") for job in ended if job.get("JobID") == number] == ["Removed"]
 
 
-def test_lsf_json(lab):
+def test_lsf_bjobs_json(lab: Lab) -> None:
     number = lab.submit("lsf", script("lsf", "/dev/null", "sleep 60\n"), "-Jd", "a/b")
     until(lambda: lab.job("lsf", number)["session_id"])
     wanted = "jobid stat user queue job_name job_description exec_host"
@@ -371,21 +411,21 @@ def test_lsf_json(lab):
     ],
     ids=" ".join,
 )
-def test_queues_and_hosts(lab, command, text):
+def test_queues_and_hosts_are_shown(lab: Lab, command: list[str], text: str) -> None:
     assert text in lab.out(*command)
 
 
-def test_versions(lab):
+def test_version_options_print_the_release(lab: Lab) -> None:
     assert lab.run("torque", "qstat", "--version").stderr.startswith("Version: 6.1")
     assert lab.run("torque", "qsub", "--version", script="").stderr.startswith("Version: 6.1")
     assert lab.run("lsf", "bjobs", "-V").stderr.startswith("IBM Spectrum LSF Standard 10.1")
 
 
-# -- what is refused
+# -- refused requests
 
 
 @pytest.mark.parametrize(
-    ("flavour", "command", "code", "words"),
+    ("flavour", "command", "code", "message"),
     [
         ("pbs", ["qsub", "-q", "nope"], 170, "qsub: Unknown queue\n"),
         ("pbs", ["qsub", "-l", "walltime=99:00:00"], 188, "qsub: Job violates queue and/or server resource limits\n"),
@@ -412,14 +452,16 @@ def test_versions(lab):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value)[:20],
 )
-def test_what_is_refused(lab, flavour, command, code, words):
+def test_invalid_requests_get_the_vendors_error(
+    lab: Lab, flavour: str, command: list[str], code: int, message: str
+) -> None:
     done = lab.run(flavour, *command, script="sleep 1\n")
     assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr.startswith(words)
+    assert done.stderr.startswith(message)
 
 
-def test_a_finished_job_cannot_be_deleted(lab):
-    for flavour, program, code, words in (
+def test_finished_job_cannot_be_deleted(lab: Lab) -> None:
+    for flavour, program, code, message in (
         ("pbs", "qdel", 35, "qdel: Job has finished {}.pbs\n"),
         (
             "torque",
@@ -432,11 +474,11 @@ def test_a_finished_job_cannot_be_deleted(lab):
         number = lab.submit(flavour, "true\n", *(["-o", "/dev/null", "-e", "/dev/null"]))
         lab.wait(flavour, number, "F")
         done = lab.run(flavour, program, number)
-        assert (done.returncode, done.stderr) == (code, words.format(number))
+        assert (done.returncode, done.stderr) == (code, message.format(number))
 
 
-def test_a_stranger_may_look_and_not_touch(started, monkeypatch):
-    """Who asks is what the kernel says; here the server's own code is asked as somebody else."""
+def test_other_users_can_see_but_not_change_a_job(started: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel normally reports the user id. This test passes other ids to the server's method directly."""
     monkeypatch.syspath_prepend(str(FILES))
     Server = importlib.import_module("lab_emulator.server").Server  # noqa: N806
     state = started.root / "other"
@@ -444,25 +486,25 @@ def test_a_stranger_may_look_and_not_touch(started, monkeypatch):
     server = Server(started.config | {"state": str(state), "unprivileged": False})
     job = {"queue": "", "cores": 1, "nodes": 1, "memory": 0, "gpus": 0, "runtime": 60, "indices": None, "hold": "",
            "shell": "", "wanted_hosts": [], "features": []}  # fmt: skip
-    mine, stranger = 1, 2  # daemon and bin, who are everywhere
+    owner, other = 1, 2  # the users daemon and bin, which exist on every system
     assert server.handle({"op": "submit", "flavour": "pbs", "job": dict(job)}, 0) == {"error": "user"}
-    number = server.handle({"op": "submit", "flavour": "pbs", "job": dict(job)}, mine)["number"]
+    number = server.handle({"op": "submit", "flavour": "pbs", "job": dict(job)}, owner)["number"]
     act = {"op": "act", "flavour": "pbs", "number": number}
-    assert server.handle(act | {"what": "delete"}, stranger) == {"error": "denied"}
-    assert server.handle(act | {"what": "requeue"}, mine) == {"error": "denied"}
-    assert server.handle({"op": "admin", "flavour": "pbs", "hide": True}, mine) == {"error": "denied"}
-    look = {"op": "status", "flavour": "pbs"}
-    assert len(server.handle(look, stranger)["jobs"]) == 1
+    assert server.handle(act | {"what": "delete"}, other) == {"error": "denied"}
+    assert server.handle(act | {"what": "requeue"}, owner) == {"error": "denied"}
+    assert server.handle({"op": "admin", "flavour": "pbs", "hide": True}, owner) == {"error": "denied"}
+    status = {"op": "status", "flavour": "pbs"}
+    assert len(server.handle(status, other)["jobs"]) == 1
     server.handle({"op": "admin", "flavour": "pbs", "hide": True}, 0)
-    assert server.handle(look, stranger)["jobs"] == []
-    assert len(server.handle(look, mine)["jobs"]) == 1
-    assert server.handle(act | {"what": "delete"}, mine) == {"ok": True}
+    assert server.handle(status, other)["jobs"] == []
+    assert len(server.handle(status, owner)["jobs"]) == 1
+    assert server.handle(act | {"what": "delete"}, owner) == {"ok": True}
 
 
-# -- waiting, holding, arrays
+# -- waiting jobs, held jobs and arrays
 
 
-def test_what_does_not_fit_waits_with_a_reason(lab):
+def test_job_that_does_not_fit_waits_with_a_reason(lab: Lab) -> None:
     big = {"pbs": ["-l", "select=1:ncpus=4"], "lsf": ["-n", "4"], "moab": ["-l", "nodes=1:ppn=4"],
            "torque": ["-l", "nodes=1:ppn=4"]}  # fmt: skip
     first = [lab.submit("pbs", SLEEP, *big["pbs"]), lab.submit("lsf", SLEEP, *big["lsf"])]
@@ -474,11 +516,11 @@ def test_what_does_not_fit_waits_with_a_reason(lab):
     assert job["job_state"] == "Q"
     assert job["comment"] == "Not Running: Insufficient amount of resource: ncpus"
     assert time.strptime(job["estimated"]["start_time"])
-    torque = ET.fromstring(lab.out("torque", "qstat", "-x", waiting["torque"])).find("Job")
-    assert torque.findtext("comment").startswith("Not Running")
-    moab = ET.fromstring(lab.out("moab", "mdiag", "-j", waiting["moab"], "--xml")).find("job")
+    torque = element(ET.fromstring(lab.out("torque", "qstat", "-x", waiting["torque"])), "Job")
+    assert torque.findtext("comment", "").startswith("Not Running")
+    moab = element(ET.fromstring(lab.out("moab", "mdiag", "-j", waiting["moab"], "--xml")), "job")
     assert (moab.get("State"), moab.get("StartTime")) == ("Idle", "0")
-    assert int(moab.get("RsvStartTime")) > time.time()
+    assert int(moab.get("RsvStartTime", "0")) > time.time()
     (lsf,) = json.loads(
         lab.out("lsf", "bjobs", "-json", "-o", "stat pend_reason estimated_start_time", waiting["lsf"])
     )["RECORDS"]
@@ -489,7 +531,7 @@ def test_what_does_not_fit_waits_with_a_reason(lab):
     lab.wait("pbs", waiting["pbs"], "R")
 
 
-def test_held_suspended_and_requeued(lab):
+def test_jobs_can_be_held_suspended_and_requeued(lab: Lab) -> None:
     number = lab.submit("pbs", SLEEP, "-h")
     text = lab.out("pbs", "qstat", "-f", number)
     assert "job_state = H" in text
@@ -511,7 +553,7 @@ def test_held_suspended_and_requeued(lab):
     assert 'State="Hold"' in lab.out("moab", "mdiag", "-j", moab, "--xml")
 
 
-def test_a_job_that_is_deleted_while_it_is_requeued_is_gone(lab):
+def test_job_deleted_during_a_requeue_does_not_run_again(lab: Lab) -> None:
     number = lab.submit("pbs", "trap '' TERM\nsleep 60 & wait\nwait\n")
     lab.wait("pbs", number, "R")
     until(lambda: lab.job("pbs", number)["session_id"])
@@ -522,9 +564,8 @@ def test_a_job_that_is_deleted_while_it_is_requeued_is_gone(lab):
     assert lab.job("pbs", number)["runs"] == 1
 
 
-def test_an_array(lab):
-    done = lab.out("pbs", "qsub", "-J", "1-3", script=SLEEP)
-    number = re.fullmatch(r"([0-9]+)\[\]\.pbs\n", done)[1]
+def test_job_arrays(lab: Lab) -> None:
+    number = find(r"\A([0-9]+)\[\]\.pbs\n\Z", lab.out("pbs", "qsub", "-J", "1-3", script=SLEEP))
     until(
         lambda: json.loads(lab.out("pbs", "qstat", "-f", "-F", "json"))["Jobs"][f"{number}[].pbs"]["job_state"] == "B"
     )
@@ -537,12 +578,12 @@ def test_an_array(lab):
     until(lambda: "job_state = X" in lab.out("pbs", "qstat", "-xtf", f"{number}[2].pbs"))
 
 
-# -- what goes wrong
+# -- faults
 
 
 @pytest.mark.parametrize("flavour", PROGRAMS)
-def test_the_server_is_away(lab, flavour):
-    words = {
+def test_unreachable_server_gives_the_vendors_error(lab: Lab, flavour: str) -> None:
+    messages = {
         "pbs": "qstat: cannot connect to server pbs (errno=111)",
         "torque": "qstat: cannot connect to server torque",
         "moab": "ERROR:    cannot connect to server",
@@ -553,10 +594,10 @@ def test_the_server_is_away(lab, flavour):
     done = lab.run(flavour, program)
     assert done.returncode != 0
     assert done.stdout == ""
-    assert words[flavour] in done.stderr
+    assert messages[flavour] in done.stderr
 
 
-def test_faults(lab):
+def test_each_fault_has_its_effect(lab: Lab) -> None:
     number = lab.submit("pbs", SLEEP)
     whole = lab.out("pbs", "qstat", "-f", "-F", "json")
     lab.order("pbs", "fault", "half")
@@ -570,7 +611,7 @@ def test_faults(lab):
     assert done.stderr
     lab.order("pbs", "fault", "garbage-id")
     assert not re.search("[0-9]", lab.out("pbs", "qsub", script=SLEEP))
-    assert lab.status()["jobs"][-1]["number"] == int(number) + 1  # there is such a job all the same
+    assert lab.status()["jobs"][-1]["number"] == int(number) + 1  # the job was accepted nevertheless
     lab.order("pbs", "fault", "locale")
     assert "Unbekannte" in lab.run("pbs", "qstat", "99").stderr
     lab.order("pbs", "fault", "slow=1")
@@ -584,17 +625,17 @@ def test_faults(lab):
 
 
 @pytest.mark.parametrize("flavour", PROGRAMS)
-def test_what_the_product_hears_of_queues(lab, flavour):
-    """The commands as the gate runs them: which queues there are, which are closed, and nothing of half of it."""
+def test_product_reads_queues_and_rejects_truncated_output(lab: Lab, flavour: str) -> None:
+    """The product's own commands and parsers work with the emulated schedulers."""
     words = SCHEDULERS[flavour]
     commands = [command for command in (words.limits_command, *words.limits_more) if command[0] != "echo"]
 
-    def told():
+    def answer() -> Any:
         text = "".join(lab.out(flavour, *command) for command in commands)
         return read(flavour, text + "account = hpchub\n" * (flavour in ("pbs", "torque")))
 
     lab.order(flavour, "queue", "interactive", "close")
-    found = told()
+    found = answer()
     lab.order(flavour, "queue", "interactive", "open")
     assert [(limits.name, limits.open) for limits in found.queues] == [("interactive", False), ("batch", True)]
     assert [(limits.cores, limits.memory, limits.runtime) for limits in found.queues] == [
@@ -602,12 +643,12 @@ def test_what_the_product_hears_of_queues(lab, flavour):
         (64, 65536, 172800),
     ]
     lab.order(flavour, "fault", "half")
-    half = told()
+    half = answer()
     assert half.unanswered
     assert half.hidden is None
 
 
-def test_a_restart_loses_no_job(lab, tmp_path):
+def test_no_job_is_lost_when_server_and_agents_restart(lab: Lab, tmp_path: Path) -> None:
     output = tmp_path / "output"
     number = lab.submit("torque", script("torque", output, "echo begun\nsleep 6\necho done\n"))
     until(lambda: lab.job("torque", number)["session_id"])
@@ -615,17 +656,17 @@ def test_a_restart_loses_no_job(lab, tmp_path):
     done = lab.run("torque", "qstat")
     assert (done.returncode, done.stdout) == (15133 & 255, "")
     assert "cannot connect to server torque" in done.stderr
-    node = [name for name in lab.processes if name.startswith("node")]
-    for name in node:
+    nodes = [name for name in lab.processes if name.startswith("node")]
+    for name in nodes:
         lab.stop(name)
-    lab.start("server", *node)
+    lab.start("server", *nodes)
     assert lab.job("torque", number)["state"] == "R"
     lab.wait("torque", number, "F")
     assert lab.job("torque", number)["exit"] == 0
-    assert until(lambda: output.exists() and output.read_text()) == "begun\ndone\n"
+    assert until(lambda: content(output)) == "begun\ndone\n"
 
 
-def test_history_is_forgotten(tmp_path):
+def test_finished_jobs_are_forgotten_after_the_history_time(tmp_path: Path) -> None:
     lab = Lab(tmp_path / "emulator")
     lab.configure(history=1)
     try:
@@ -637,7 +678,7 @@ def test_history_is_forgotten(tmp_path):
             lab.stop(service)
 
 
-def test_an_agent_without_the_key_is_sent_away(lab, tmp_path):
+def test_server_rejects_an_agent_with_another_key(lab: Lab, tmp_path: Path) -> None:
     other = tmp_path / "emulator"
     shutil.copytree(lab.root, other, symlinks=True, ignore=shutil.ignore_patterns("socket", "state", "spool"))
     (other / "key").write_text("another key\n")
@@ -647,8 +688,9 @@ def test_an_agent_without_the_key_is_sent_away(lab, tmp_path):
     with subprocess.Popen(
         [other / "lab-emulator", "agent", "--node", "node3"], stderr=subprocess.PIPE, text=True
     ) as agent:
+        assert agent.stderr is not None
         try:
-            assert "does not answer" in agent.stderr.readline()
+            assert "the server does not answer" in agent.stderr.readline()
         finally:
             agent.kill()
-    until(lambda: "without the key" in (lab.root / "server.log").read_text())
+    until(lambda: "its report is not signed with the lab's key" in (lab.root / "server.log").read_text())

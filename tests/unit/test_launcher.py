@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpchub import launcher
-from hpchub.launcher import LaunchError
+from hpchub.remote import launcher
+from hpchub.remote.launcher import LaunchError
 
 NAME = "0123456789abcdef"
 SESSION = {

@@ -8,9 +8,10 @@ import re
 
 import pytest
 
-from hpchub.model import VARIABLES, Site, SiteError, plain
-from hpchub.options import RESERVED, option_complaint
-from hpchub.problems import Unresolved, show
+from hpchub.messages import show
+from hpchub.model.problems import SiteError, Unresolved
+from hpchub.model.site import VARIABLES, Site, plain
+from hpchub.schedulers.options import RESERVED, option_complaint
 
 GONE = object()
 
@@ -352,26 +353,74 @@ JUNK = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: show(repr(junk), 20))
-def test_junk_anywhere_is_a_problem_and_never_a_traceback(junk):
-    def paths(value, path=()):
-        yield path
-        if isinstance(value, dict):
-            for key in value:
-                yield from paths(value[key], (*path, key))
-        elif isinstance(value, list):
-            for i, item in enumerate(value):
-                yield from paths(item, (*path, str(i)))
+# Every value of JUNK is refused at every path of the good site, except these values, which the paths may have.
+NOT_JUNK = {
+    "hpc_service.name": ["{{ x }}"],
+    "hpc_service.support": ["", "{{ x }}"],
+    "hpc_sso.client_secret": ["{{ x }}"],
+    "hpc_access": [{}],
+    "hpc_access.allowed_groups": [[]],
+    "hpc_access.admin_groups": [[]],
+    "hpc_access.job_groups": [[]],
+    "hpc_clusters.0.software": [{}],
+    "hpc_clusters.0.software.shared": [True],
+    "hpc_profiles.0.display_name": ["{{ x }}"],
+    "hpc_profiles.1.display_name": ["{{ x }}"],
+    "hpc_profiles.1.gpus": [0],
+    "hpc_profiles.1.options": [[]],
+    "hpc_kernels": [[]],
+    "hpc_kernels.0.display_name": ["{{ x }}"],
+    "hpc_kernels.1.display_name": ["{{ x }}"],
+    "hpc_kernels.1.packages": [[]],
+}
+# Values that a path may have, but not together with the rest of the good site.
+NOT_HERE = {("hpc_clusters.0.queues.1.max_gpus", "0"): "hpc_profiles.1.gpus"}
 
-    for path in list(paths(GOOD))[1:]:
-        site = changed(".".join(path), junk)
+
+def paths(value, path=()):
+    """Yield the path of every value below a value, and its own, as tuples of keys and positions."""
+    yield path
+    if isinstance(value, dict):
+        for key in value:
+            yield from paths(value[key], (*path, key))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from paths(item, (*path, str(i)))
+
+
+PATHS = [".".join(path) for path in paths(GOOD) if path]
+
+
+def names_path(problem, path):
+    """Return whether a problem names the keys and positions of a path, in their order: `a[0]: b` for `a.0.b`."""
+    steps = (rf"\[{step}\]" if step.isdigit() else rf"\b{step}\b" for step in path.split("."))
+    return re.match(".*?".join(steps), f"{problem.entry}: {problem.field} {problem.message}")
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=lambda junk: show(repr(junk), 20))
+def test_refuses_junk_at_every_path_and_names_the_path(junk):
+    for path in PATHS:
+        if any(type(junk) is type(valid) and junk == valid for valid in NOT_JUNK.get(path, [])):
+            assert Site.from_vars(changed(path, junk), {"groups": GROUPS}), path
+            continue
         try:
-            Site.from_vars(site, {"groups": GROUPS})
+            Site.from_vars(changed(path, junk), {"groups": GROUPS})
         except SiteError as error:
-            for problem in error.problems:
-                assert "\n" not in str(problem)
-                assert len(problem.value) <= 80
-                assert problem.message
+            found = error.problems
+        else:
+            pytest.fail(f"{path} accepts {junk!r}")
+        wanted = NOT_HERE.get((path, repr(junk)), path)
+        assert any(names_path(problem, wanted) for problem in found), (path, found)
+        for problem in found:
+            assert "\n" not in str(problem)
+            assert len(problem.value) <= 80
+            assert problem.message
+
+
+def test_the_valid_values_among_the_junk_are_in_the_list_of_junk():
+    assert NOT_JUNK.keys() | {path for path, _ in NOT_HERE} <= set(PATHS)
+    for valid in NOT_JUNK.values():
+        assert all(any(type(each) is type(junk) and each == junk for junk in JUNK) for each in valid)
 
 
 def test_a_list_that_holds_itself():

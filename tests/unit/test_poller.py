@@ -7,8 +7,8 @@ import dataclasses
 
 import pytest
 
-from hpchub.gates import Answer
-from hpchub.poller import Poller
+from hpchub.clusters.gate_client import Answer
+from hpchub.clusters.poller import Poller
 from hpchub.schedulers import SCHEDULERS, Unanswered
 
 LINE = "7d1f0c3a9b5e2468|7|RUNNING|None|compute1|N/A|alice|hpchub-x|c\n"
@@ -125,7 +125,7 @@ async def test_a_job_that_may_be_hidden_is_not_gone() -> None:
 
 
 async def test_a_scheduler_that_never_tells_its_settings_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpchub.poller.FIND_PAUSE", 0.0)
+    monkeypatch.setattr("hpchub.clusters.poller.FIND_PAUSE", 0.0)
     scheduler = Scheduler()
     scheduler.told = Unanswered("not set up")
     poller = make(scheduler)

@@ -204,7 +204,7 @@ def test_an_environment_is_built(builder):
 def test_of_two_runs_one_builds(builder):
     """The second waits, and does not clear what the first is at."""
     runs = [builder(), builder()]
-    assert sorted(run.communicate()[0] for run in runs) == ["built\n", "there already\n"]
+    assert sorted(run.communicate()[0] for run in runs) == ["already built\n", "built\n"]
     assert builder.steps() == BUILD
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered, render_batch_script
+from hpchub.clusters.batch_script import render_batch_script
+from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
 SLURM = SCHEDULERS["slurm"]
 MARK = "7d1f0c3a9b5e2468"

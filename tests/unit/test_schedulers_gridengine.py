@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from hpchub.entries import Cluster, Profile
-from hpchub.live import Told, compare
-from hpchub.options import constraint_complaint, option_complaint
-from hpchub.profiles import ProfileList
-from hpchub.schedulers import SCHEDULERS, JobState, QueueLimits, Unanswered, render_batch_script
+from hpchub.clusters.batch_script import render_batch_script
+from hpchub.clusters.limits import Told, compare
+from hpchub.model.entries import Cluster, Profile
+from hpchub.model.profile_list import ProfileList
+from hpchub.schedulers import SCHEDULERS, JobState, QueueLimits, Unanswered
+from hpchub.schedulers.options import constraint_complaint, option_complaint
 
 GE = SCHEDULERS["gridengine"]
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from hpchub.options import constraint_complaint, option_complaint
-from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, JobState, QueueLimits, Unanswered, render_batch_script
+from hpchub.clusters.batch_script import render_batch_script
+from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, JobState, QueueLimits, Unanswered
+from hpchub.schedulers.options import constraint_complaint, option_complaint
 
 CONDOR = SCHEDULERS["htcondor"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpchub.kernels import kernel_files
+from hpchub.model.kernels import kernel_files
 
 ROLES = Path(__file__).parents[3] / "roles"
 LOCK = (ROLES / "notebook_environment" / "files" / "requirements.lock").read_text()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import secrets
 import time
 from typing import NamedTuple
 
@@ -86,7 +87,7 @@ def request_of(hub, way, words, cluster):
     """Send the gate a request as the hub does; returns the answer."""
     program = (
         "import asyncio, dataclasses, json, sys\n"
-        "from hpchub.gates import make_gate\n"
+        "from hpchub.clusters.gate_client import make_gate\n"
         "cluster, way, fields = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])\n"
         "answer = asyncio.run(make_gate(cluster, way).request(fields.pop('action'), **fields))\n"
         "print(json.dumps(dataclasses.asdict(answer)))\n"
@@ -254,14 +255,173 @@ def test_the_key_opens_the_gate_and_nothing_else(hub, way, ssh, command):
 REFUSED = "|| echo refused with $?"
 
 
-@pytest.mark.parametrize("options", ["-tt", "-L 0:localhost:22", "-R 0:localhost:22", "-D 0", "-A", "-X"])
-def test_the_key_forwards_nothing(hub, way, ssh, options):
-    done = hub.run(
-        f"echo '{{}}' | runuser --user jupyterhub -- timeout 20 {ssh} -o ExitOnForwardFailure=yes {options} -- "
-        f"{way['hosts'][0]} id {REFUSED}"
-    )
-    assert "uid=" not in done.stdout
-    assert "refused with" in done.stdout or "the action is none of" in done.stdout
+FORWARDED_PORT = 22988
+READ_BANNER = """
+import socket, sys
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5) as connection:
+    connection.settimeout(5)
+    if sys.argv[2] == "socks":
+        connection.sendall(b"\\4\\1\\0\\x16\\x7f\\0\\0\\1\\0")
+    received = b""
+    while b"SSH-2.0" not in received and (more := connection.recv(100)):
+        received += more
+print("reached the ssh server" if b"SSH-2.0" in received else "closed")
+"""
+USER_RC_MARK = "/tmp/hpchub-user-rc"
+CLIENT_ENDED = "the client has ended"
+
+
+class Session:
+    """An ssh connection from the hub to the gate, which stays open for as long as a test needs it.
+
+    Attributes:
+        unit: The transient systemd unit on the hub that runs the ssh client; its journal has the client's messages.
+    """
+
+    def __init__(self, hub, login, client):
+        """Start the client.
+
+        Args:
+            hub: The hub host, where the client runs.
+            login: The login node, where the ssh server runs.
+            client: The client's command line.
+        """
+        self.hub, self.login = hub, login
+        self.unit = f"hpchub-test-ssh-{secrets.token_hex(4)}.service"
+        # The gate waits for its request, so the session stays open until the client's standard input ends.
+        unit = f"--unit={self.unit} --uid=jupyterhub --working-directory=/ --setenv=DISPLAY=:0"
+        # systemd writes the command to the journal too. There, the message is in octal, as printf takes it.
+        message = "".join(f"\\{ord(character):03o}" for character in f"{CLIENT_ENDED}\n")
+        command = f"sleep 60 | {{ ssh-agent {client} 2>&1; printf '{message}'; }}"
+        hub.check_output(f"systemd-run --quiet --collect {unit} sh -c %s", command)
+
+    def stop(self):
+        """End the client, and wait until the server has no process of it."""
+        self.hub.run(f"systemctl stop {self.unit}")
+        wait_until("the gate's process is gone", lambda: not self.gate_processes())
+
+    def ended(self):
+        return CLIENT_ENDED in self.messages()
+
+    def messages(self):
+        return self.hub.check_output(f"journalctl --unit={self.unit} --no-pager --output=cat")
+
+    def gate_processes(self):
+        return self.login.run("pgrep --uid hpchub --full %s", f"{GATE} --cluster").stdout.split()
+
+    def environment(self):
+        """Return the environment that the ssh server gave to the gate, or an empty one if the client gave up."""
+
+        def read():
+            for process in self.gate_processes():
+                if text := self.login.run(f"tr '\\0' '\\n' < /proc/{process}/environ").stdout:
+                    return dict(line.partition("=")[::2] for line in text.splitlines())
+            return {}
+
+        return wait_until("the gate runs, or the client has given up", lambda: read() or (self.ended() and {"": ""}))
+
+    def reaches_ssh_server(self, host, kind):
+        """Return whether a connection to the forwarded port of a host leads to an ssh server."""
+        port = f"tcp://127.0.0.1:{FORWARDED_PORT}"
+        wait_until(
+            "the port is open, or the client has given up", lambda: host.socket(port).is_listening or self.ended()
+        )
+        if not host.socket(port).is_listening:
+            return False
+        return "reached" in host.check_output("python3 -c %s %s %s", READ_BANNER, str(FORWARDED_PORT), kind)
+
+
+def wait_until(what, condition, timeout=20):
+    """Return the first true answer of ``condition``."""
+    deadline = time.monotonic() + timeout
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.3)
+    return answer
+
+
+# For each kind: the client's options, a function that returns whether the server grants what they ask for, and what the
+# client prints when the server refuses. The server never answers a request for an agent, and a client cannot ask for an
+# rc file.
+FORWARDINGS = {
+    "local": (
+        f"-N -L 127.0.0.1:{FORWARDED_PORT}:127.0.0.1:22",
+        lambda session: session.reaches_ssh_server(session.hub, "plain"),
+        "administratively prohibited",
+    ),
+    "dynamic": (
+        f"-N -D 127.0.0.1:{FORWARDED_PORT}",
+        lambda session: session.reaches_ssh_server(session.hub, "socks"),
+        "administratively prohibited",
+    ),
+    "remote": (
+        f"-N -R 127.0.0.1:{FORWARDED_PORT}:127.0.0.1:22",
+        lambda session: session.reaches_ssh_server(session.login, "plain"),
+        "remote port forwarding failed",
+    ),
+    "agent": ("-A", lambda session: "SSH_AUTH_SOCK" in session.environment(), ""),
+    "x11": ("-Y", lambda session: "DISPLAY" in session.environment(), "X11 forwarding request failed"),
+    "pty": ("-tt", lambda session: "SSH_TTY" in session.environment(), "PTY allocation request failed"),
+    "user_rc": (
+        "",
+        lambda session: "SSH_CONNECTION" in session.environment() and session.login.file(USER_RC_MARK).exists,
+        "",
+    ),
+}
+
+
+@pytest.fixture
+def unrestricted_key(hub, login, way):
+    """A second key for the gate, with all options of the hub's own key except `restrict`.
+
+    It proves that a refusal comes from `restrict`: with this key the server grants what the same client asks for.
+    """
+    keys = "/var/lib/hpchub-gate/.ssh/authorized_keys"
+    directory = "/tmp/hpchub-test-key"
+    public = hub.check_output("cat %s.pub", way["key"]).split()[1]
+    hub.check_output(f"install -d -m 0700 -o jupyterhub {directory}")
+    hub.check_output(f"runuser --user jupyterhub -- ssh-keygen -q -t ed25519 -N '' -f {directory}/key")
+    # X11 forwarding needs this program on the server. Where it is missing, an empty one is enough for the server.
+    xauth = login.run("test -e /usr/bin/xauth").rc != 0
+    login.check_output(f"cp --archive {keys} {keys}.before")
+    try:
+        (line,) = [line for line in login.file(keys).content_string.splitlines() if public in line]
+        other = hub.check_output(f"cat {directory}/key.pub").split()[1]
+        login.check_output(f"echo %s >> {keys}", line.replace("restrict,", "").replace(public, other))
+        login.check_output("echo %s > /var/lib/hpchub-gate/.ssh/rc", f"touch {USER_RC_MARK}")
+        if xauth:
+            login.check_output("install -m 0755 /dev/null /usr/bin/xauth")
+        yield f"{directory}/key"
+    finally:
+        login.check_output(f"mv {keys}.before {keys}")
+        login.check_output(f"rm -f /var/lib/hpchub-gate/.ssh/rc {USER_RC_MARK} {'/usr/bin/xauth' if xauth else ''}")
+        hub.check_output(f"rm -rf {directory}")
+
+
+@pytest.fixture
+def server_grants(hub, login, way, ssh):
+    """Return a function: whether the server grants a key one of FORWARDINGS, and what the client prints."""
+
+    def grants(kind, key):
+        options, granted, _ = FORWARDINGS[kind]
+        client = ssh.replace(f"-i {way['key']}", f"-i {key}").replace(" -T ", " ")
+        login.check_output(f"rm -f {USER_RC_MARK}")
+        session = Session(hub, login, f"{client} -o ExitOnForwardFailure=yes {options} -- {way['hosts'][0]}")
+        try:
+            return granted(session), session.messages()
+        finally:
+            session.stop()
+
+    return grants
+
+
+@pytest.mark.parametrize("kind", FORWARDINGS)
+def test_server_refuses_forwarding_terminal_and_rc_file_for_the_hubs_key(way, server_grants, unrestricted_key, kind):
+    granted, messages = server_grants(kind, unrestricted_key)
+    assert granted, f"the server refuses this without `restrict` too, so the test proves nothing: {messages}"
+    granted, messages = server_grants(kind, way["key"])
+    assert not granted, messages
+    assert FORWARDINGS[kind][2] in messages
 
 
 def test_an_unknown_host_key_is_refused(hub, way, ssh):

@@ -1,10 +1,11 @@
-// configurable-http-proxy, which asks of a notebook server to prove whose it is, and loses no answer of the hub's.
+// A subclass of configurable-http-proxy that authenticates notebook servers, and does not lose responses of the hub.
 //
-// The proxy's own way is to demand a certificate for the name in the browser's address, which is the same for every
-// session: any user's server would do. Here the certificate must be for the user whose route it is, as the hub said when
-// it made the route. A port that another user's process has taken over gets a closed connection, and no request.
+// By default, the proxy expects a certificate for the host name in the browser's address. That name is the same for
+// every session, so any user's server would be accepted. Here, the certificate must belong to the user of the route,
+// which the hub sets when it creates the route. If a process of another user has taken over the port, the proxy closes
+// the connection before it sends a request.
 //
-// In JavaScript, because it is in the proxy's own process that a TLS connection gets its name.
+// This program is in JavaScript, because the expected name of a TLS connection can only be set in the proxy's process.
 
 import fs from "node:fs";
 import http from "node:http";
@@ -14,7 +15,7 @@ import { parseArgs } from "node:util";
 import { ConfigurableProxy } from "configurable-http-proxy";
 import { defaultLogger } from "configurable-http-proxy/lib/log.js";
 
-// Below which a user's server has its name; hpchub/authority.py says the same.
+// The domain of the names in the servers' certificates. The package hpchub, which issues them, has the same constant.
 const DOMAIN = "user.hpchub.internal";
 
 const { values: options } = parseArgs({
@@ -29,9 +30,9 @@ const { values: options } = parseArgs({
   },
 });
 
-// Without a token everybody who can reach its socket could set routes.
+// Without a token, everybody who can reach the API socket could set routes.
 if (!process.env.CONFIGPROXY_AUTH_TOKEN) {
-  console.error("no CONFIGPROXY_AUTH_TOKEN in the environment");
+  console.error("CONFIGPROXY_AUTH_TOKEN is not set; set it in the EnvironmentFile of this unit");
   process.exit(1);
 }
 
@@ -41,17 +42,18 @@ class Proxy extends ConfigurableProxy {
   constructor(proxyOptions, tls) {
     super(proxyOptions);
     this.tls = tls;
-    // The proxy's own way is a connection for each request to a unix socket. Node.js then loses one answer in six to a
-    // request with a body: it looks whether it can still write, when the hub has answered and closed already.
+    // By default, the proxy opens a new connection to a unix socket for each request. Node.js then loses one response
+    // in six to requests with a body, because it still tries to write after the hub has responded and closed the
+    // connection.
     this.socketAgent = new http.Agent({ keepAlive: true });
-    // An answer that breaks off breaks off for the browser too, which would wait for the rest of it for ever.
+    // If a response is cut off, close the connection to the browser too. Otherwise the browser would wait forever.
     this.proxy.on("proxyRes", (answer, request, response) => {
       answer.once("close", () => answer.complete || response.destroy());
     });
-    this.agents = new Map(); // a user's, with the connections to his or her servers that are kept
+    this.agents = new Map(); // by user; each agent keeps the connections to the servers of its user
   }
 
-  // The user of a route goes along in the target's user part, which is of no other use.
+  // Pass the route's user on in the user name of the target URL, which the proxy does not use otherwise.
   async targetForReq(req) {
     const match = await super.targetForReq(req);
     if (match?.target.startsWith("https:")) {
@@ -75,7 +77,7 @@ class Proxy extends ConfigurableProxy {
   }
 
   agentFor(user) {
-    if (!user) throw new Error("a route to a notebook server without its user");
+    if (!user) throw new Error("the route to a notebook server does not name its user");
     let agent = this.agents.get(user);
     if (!agent) {
       agent = new https.Agent({ keepAlive: true, ...this.tls, servername: `${user}.${DOMAIN}` });
@@ -102,20 +104,21 @@ const proxy = new Proxy(
     hostRouting: options["host-routing"],
     includePrefix: true,
     prependPath: true,
-    // The web server alone knows the client: what this process would add about its own side of a unix socket is wrong.
+    // Only the web server knows the client's address. This process would add wrong headers, because it sees a unix
+    // socket.
     xfwd: false,
   },
   { ca: read("servers.pem"), cert: read("proxy.pem"), key: read("proxy.pem") },
 );
 
 for (const name of ["socket", "api-socket"]) {
-  fs.rmSync(options[name], { force: true }); // left by a process that was killed
+  fs.rmSync(options[name], { force: true }); // a killed process leaves its socket behind
 }
-// So many may wait while this process is busy; a unix socket turns away whoever comes after them.
+// The number of connections that can wait while this process is busy. A unix socket refuses further connections.
 const backlog = 4096;
 proxy.proxyServer.listen({ path: options.socket, backlog });
 proxy.apiServer.listen({ path: options["api-socket"], backlog });
-log.info("listening on %s, and for the hub on %s", options.socket, options["api-socket"]);
+log.info("listening on %s, and for the hub's API requests on %s", options.socket, options["api-socket"]);
 
 process.on("SIGTERM", () => process.exit(0));
 process.on("uncaughtException", (error) => log.error("%s", error.stack ?? error));

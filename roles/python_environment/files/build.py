@@ -1,12 +1,19 @@
-"""Make a Python environment in its place, as the JSON object on standard input says; print "built", or "there already".
+"""Build a Python environment, and print "built", or "already built" if it is complete.
 
-Keys: ``directory`` of the environment, ``python`` that it is made with, ``lock`` and ``uv_lock`` (requirements with
-hashes), ``uv`` (a program; empty to fetch the locked one), ``index`` (options of pip and uv), ``archive`` (a tar
-archive in base64 with the source of a package; empty for none), ``files`` (objects with ``dest``, ``content``,
-``mode``), ``removed`` (paths below the directory), ``stamp`` (the file that says it is complete).
+The program reads a JSON object from standard input:
 
-One at a time below ``envs``: two runs of a playbook must not build, or clear, the same directory. The kernel gives the
-lock back when this process ends, however it ends.
+- ``directory``: the directory of the environment.
+- ``python``: the interpreter to build it with.
+- ``lock``, ``uv_lock``: the requirements with hashes, of the environment and of uv.
+- ``uv``: the path of uv. If empty, the locked version is downloaded.
+- ``index``: options for pip and uv that select a package index.
+- ``archive``: a base64-encoded tar archive with the source of a package. If empty, no package is installed from source.
+- ``files``: objects with ``dest``, ``content`` and ``mode``.
+- ``removed``: paths to remove, relative to the directory.
+- ``stamp``: the name of the file that marks the environment as complete.
+
+The program holds a lock, so that two runs of a playbook never build in the same directory. The kernel releases the lock
+when the process ends, even if it is killed.
 """
 
 from __future__ import annotations
@@ -27,14 +34,18 @@ COMPLETE = "import os, sys, sysconfig; sys.exit(not os.path.isdir(sysconfig.get_
 
 
 def run(*argv: str | Path) -> None:
-    """Run a program to its end; SystemExit with what it said when it fails."""
+    """Run a program and wait for it.
+
+    Raises:
+        SystemExit: The program failed. The message contains its output.
+    """
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, argv))}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
 
 
 def complete(directory: Path, stamp: str) -> bool:
-    """Tell whether an environment is whole, and its interpreter still the one that it was installed for."""
+    """Return whether an environment is complete, and the system's Python still has the version it was built for."""
     interpreter = directory / "bin" / "python"
     return (
         (directory / stamp).exists()
@@ -44,7 +55,7 @@ def complete(directory: Path, stamp: str) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a directory that may not be there."""
+    """Remove a file or a directory, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -52,10 +63,10 @@ def remove(path: Path) -> None:
 
 
 def build(want: dict[str, Any]) -> None:
-    """Make the environment, from nothing."""
+    """Build the environment from scratch."""
     directory = Path(want["directory"])
-    bootstrap = directory.parents[1] / ".uv"  # for the time of an installation only
-    # What an interrupted installation left.
+    bootstrap = directory.parents[1] / ".uv"  # exists only during an installation
+    # Remove what an interrupted installation left behind.
     remove(directory)
     remove(bootstrap)
     uv = want["uv"] or str(bootstrap / "bin" / "uv")
@@ -69,13 +80,13 @@ def build(want: dict[str, Any]) -> None:
     run(uv, "venv", "--no-project", "--python", want["python"], directory)
     lock = directory / "requirements.lock"
     lock.write_text(want["lock"] + "\n")
-    # Compiled now: a user's server would do it at every start, and could not keep it in a tree of somebody else's.
+    # Compile now, because users cannot write to this directory, and their servers would compile at every start.
     options = ["--quiet", "--python", interpreter, "--compile-bytecode"]
     run(uv, "pip", "sync", *options, "--require-hashes", *want["index"], lock)
     if want["archive"]:
         source = directory / "src"
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(want["archive"]))) as archive:
-            archive.extractall(source)  # noqa: S202, we have packed it ourselves
+            archive.extractall(source)  # noqa: S202, the role has packed this archive itself
         run(uv, "pip", "install", *options, "--no-index", "--no-deps", "--no-build-isolation", source)
 
     for file in want["files"]:
@@ -83,7 +94,7 @@ def build(want: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(file["content"].replace("@ENVIRONMENT@", str(directory)))
         path.chmod(int(file.get("mode", "0644"), 8))
-    # The package's source, and uv's lock, which everybody may write.
+    # Remove the package's source, and uv's lock file, which every user could write to.
     for name in ["src", ".lock", *want["removed"]]:
         remove(directory / name)
     (directory / want["stamp"]).write_text(f"{directory.name}\n")
@@ -91,16 +102,16 @@ def build(want: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Entry point."""
-    # Root's umask is 077 on many hardened systems; users have to read what is installed here.
+    """Run the program."""
+    # On many hardened systems, the umask of root is 077. Users must be able to read the environment.
     os.umask(0o022)
     want = json.load(sys.stdin)
     directory = Path(want["directory"])
-    # Not for users to open: whoever can may hold the lock.
+    # Users must not be able to open the lock file, because they could then hold the lock.
     with os.fdopen(os.open(directory.parents[1] / ".building", os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if complete(directory, want["stamp"]):
-            print("there already")
+            print("already built")
         else:
             build(want)
             print("built")

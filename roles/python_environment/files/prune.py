@@ -1,10 +1,15 @@
-"""Remove environments that were replaced long ago; print the name of each.
+"""Remove old environments, and print the name of each.
+
+Usage::
 
     prune.py PATH KEEP DAYS
 
-An environment goes when it is not the current one, is not among the KEEP newest, was replaced more than DAYS days ago,
-and no process of this host has it open. When it was replaced is the time of its file ``.replaced``, which is made here
-at the first sight of an environment that is no longer current, and removed from one that is current again.
+The program removes an environment if it is not the current one, is not among the KEEP newest, was replaced more than
+DAYS days ago, and no process on this host uses it.
+
+The modification time of the file ``.replaced`` in an environment records when it was replaced. This program creates the
+file when it first finds that the environment is not the current one. It removes the file if the environment becomes the
+current one again.
 """
 
 from __future__ import annotations
@@ -17,20 +22,30 @@ from pathlib import Path
 
 
 def open_here(directory: Path) -> bool:
-    """Tell whether a process of this host has a file below a directory mapped, or was called by such a name."""
+    """Return whether a process on this host maps a file in a directory, or names one in its command line."""
     inside = os.fsencode(directory) + b"/"
     for name in ("cmdline", "maps"):
         for path in Path("/proc").glob(f"[0-9]*/{name}"):
             try:
                 if inside in path.read_bytes():
                     return True
-            except OSError:  # the process is gone
+            except OSError:  # the process has ended
                 continue
     return False
 
 
 def prune(path: Path, keep: int, days: float, now: float) -> list[str]:
-    """Remove what is to go below ``path``, and return the names; ``now`` is the time in seconds since 1970."""
+    """Remove old environments.
+
+    Args:
+        path: The directory that contains ``envs`` and ``current``.
+        keep: The number of newest environments to keep, including the current one.
+        days: The minimum number of days to keep a replaced environment.
+        now: The current time, in seconds since the epoch.
+
+    Returns:
+        The names of the removed environments.
+    """
     current = (path / "current").resolve()
     replaced = []
     for environment in (path / "envs").iterdir():

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hpchub.model import Cluster, Profile
+    from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 
 class JobState(Enum):
@@ -129,7 +129,7 @@ class Scheduler(ABC):
     """Seconds for which a live job may be missing from the answer: after its submission, or while it changes state."""
 
     @abstractmethod
-    def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
+    def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """The profile's resources in the scheduler's own words, one option a line, without the prefix.
 
         Args:

@@ -9,12 +9,12 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from hpchub import fields as f
-from hpchub.schedulers.answers import unclock, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.parsing import unclock, whole
+from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
-    from hpchub.model import Cluster, Profile
+    from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _NAME = re.compile(r"hpchub-([0-9a-f]{16})-([A-Za-z0-9.-]+)")
 # What XML cannot hold, a job's name can.
@@ -44,14 +44,14 @@ class GridEngine(Scheduler):
     # The queue master knows a job before qsub prints its id, and forgets it when it has ended.
     propagation = 5.0
 
-    def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
+    def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives. What a resource is called, each site decides: see ``grid_engine`` of a cluster."""
         hub = comment.split("/")[1]
         site = cluster.grid_engine
-        resources = {"h_rt": str(f.seconds(profile.runtime))}
+        resources = {"h_rt": str(seconds(profile.runtime))}
         if site.memory_resource:
             shares = 1 if site.memory_per == "job" else profile.cores
-            resources[site.memory_resource] = f"{-(-f.mebibytes(profile.memory) // shares)}M"
+            resources[site.memory_resource] = f"{-(-mebibytes(profile.memory) // shares)}M"
         if profile.gpus:
             resources[site.gpu_resource] = str(profile.gpus)
         found = [

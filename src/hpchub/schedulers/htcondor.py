@@ -11,11 +11,11 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from hpchub import fields as f
 from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
-    from hpchub.model import Cluster, Profile
+    from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _STATES = {
     1: ("IDLE", JobState.PENDING),
@@ -48,7 +48,7 @@ class HTCondor(Scheduler):
     # The queue knows a job before condor_submit prints its id, and forgets it when it has ended.
     propagation = 5.0
 
-    def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
+    def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives.
 
         ``allowed_job_duration`` would hold a job whose time is over; ``periodic_remove`` ends it. A job that is held
@@ -56,14 +56,14 @@ class HTCondor(Scheduler):
         """
         # The queue hears of it at once; its counts of starts come minutes later.
         begun = "JobCurrentStartExecutingDate =!= undefined"
-        over = f"JobStatus == 2 && time() - JobCurrentStartDate > {f.seconds(profile.runtime)}"
+        over = f"JobStatus == 2 && time() - JobCurrentStartDate > {seconds(profile.runtime)}"
         node = f" && ({profile.node_constraint})" if profile.node_constraint else ""
         found = [
             f"batch_name = {job_name(session)}",
             f'+HpchubTag = "{comment}"',
             f'+HpchubQueue = "{profile.queue}"',
             f"request_cpus = {profile.cores}",
-            f"request_memory = {f.mebibytes(profile.memory)}",
+            f"request_memory = {mebibytes(profile.memory)}",
             *([f"request_gpus = {profile.gpus}"] if profile.gpus else []),
             f"periodic_remove = ({over}) || ((JobStatus == 1 || JobStatus == 5) && {begun})",
             *([f"accounting_group = {profile.account}"] if profile.account else []),

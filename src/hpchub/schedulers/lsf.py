@@ -13,12 +13,12 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from hpchub.fields import seconds
-from hpchub.schedulers.answers import Twice, mebibytes, moment, read_json, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.parsing import Twice, mebibytes, moment, read_json, whole
+from hpchub.units import seconds
 
 if TYPE_CHECKING:
-    from hpchub.model import Cluster, Profile
+    from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 # A suspended job keeps its processes. UNKWN and ZOMBI say that LSF has lost sight of the job's host: nothing is known.
 _STATES = (
@@ -97,7 +97,7 @@ class LSF(Scheduler):
     limits_more = (("bqueues", "-w"), ("bparams", "-a"))
     job_id_pattern = r"[0-9]+"
 
-    def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
+    def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives.
 
         Memory has its unit with it, whatever ``LSF_UNIT_FOR_LIMITS`` is, and is the host's, whatever

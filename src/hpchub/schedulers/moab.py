@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hpchub.fields import seconds
-from hpchub.schedulers.answers import clock, mebibytes, moment, read_xml, unclock, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.parsing import clock, mebibytes, moment, read_xml, unclock, whole
 from hpchub.schedulers.pbs import EVERY_JOB, QUEUE_TABLE, host, last_line, qsub_size, queue_table
+from hpchub.units import seconds
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-    from hpchub.model import Cluster, Profile
+    from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _PENDING = {
     "BatchHold",
@@ -103,7 +103,7 @@ class Moab(Scheduler):
     propagation = 90.0
     job_id_pattern = r"(?:[A-Za-z][A-Za-z0-9_-]{0,63}\.)?[0-9]+"
 
-    def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
+    def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives.
 
         What mdiag shows of a job to somebody else is its name: it says the hub and the session, its owner the rest.

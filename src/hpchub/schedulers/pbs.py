@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from hpchub.fields import seconds
-from hpchub.schedulers.answers import Twice, clock, mebibytes, moment, read_json, unclock, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.parsing import Twice, clock, mebibytes, moment, read_json, unclock, whole
+from hpchub.units import seconds
 
 if TYPE_CHECKING:
-    from hpchub.model import Cluster, Profile
+    from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 TAG = "HPCHUB_TAG"
 """The variable of a job of PBS or Torque that says whose it is, as ``--comment`` does for Slurm."""
@@ -199,7 +199,7 @@ class PBS(Scheduler):
     limits_more = SERVER_COMMANDS
     job_id_pattern = JOB_ID
 
-    def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
+    def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives.
 
         A reservation is a queue of its own. The account is ``-A``, PBS's accounting string, as it is for Torque and

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hpchub.fields import seconds
-from hpchub.schedulers.answers import whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.parsing import whole
+from hpchub.units import seconds
 
 if TYPE_CHECKING:
-    from hpchub.model import Cluster, Profile
+    from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _PENDING = {
     "PENDING",
@@ -102,7 +102,7 @@ class Slurm(Scheduler):
     )
     job_id_pattern = r"[0-9]+"
 
-    def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
+    def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives. ``--export=NIL``: the job starts from nothing but what its script sets."""
         found = [
             f"--job-name={job_name(session)}",

@@ -12,9 +12,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from hpchub.fields import seconds
-from hpchub.schedulers.answers import clock, mebibytes, read_xml, unclock, whole
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.parsing import clock, mebibytes, read_xml, unclock, whole
 from hpchub.schedulers.pbs import (
     EVERY_JOB,
     JOB_ID,
@@ -33,11 +32,12 @@ from hpchub.schedulers.pbs import (
     tag,
     unknown_job,
 )
+from hpchub.units import seconds
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
-    from hpchub.model import Cluster, Profile
+    from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _STATES = PENDING | RUNNING | dict.fromkeys("EC", JobState.ENDED)
 _DETAILS = {
@@ -88,7 +88,7 @@ class Torque(Scheduler):
     limits_more = (QUEUE_TABLE, *SERVER_COMMANDS)
     job_id_pattern = JOB_ID
 
-    def directives(self, profile: Profile, cluster: Cluster, *, session: str, comment: str) -> list[str]:
+    def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives.
 
         A reservation is one of Maui's or Moab's. ``node_constraint`` are properties of the node, as ``ib:bigmem``. The

@@ -16,7 +16,7 @@ settings = json.loads(Path(os.environ["BENCH_SETTINGS"]).read_text())
 c = get_config()
 
 if settings["stack"] == "hpchub":
-    from hpchub.hubconfig import configure
+    from hpchub.hub.config import configure
 
     configure(c, settings["hub_json"])
 else:

@@ -21,9 +21,9 @@ from typing import Any, Self
 from e2e.site import REPOSITORY
 
 from bench.client import BenchError
-from hpchub.model import Site
-from hpchub.profiles import profile_list, to_json
-from hpchub.schedulers import gate_config
+from hpchub.deploy.role_arguments import gate_config
+from hpchub.model.profile_list import profile_list, to_json
+from hpchub.model.site import Site
 
 HERE = Path(__file__).parent
 ROLE = REPOSITORY / "roles" / "configurable_http_proxy" / "files"

@@ -1,16 +1,18 @@
-"""Clusters of schedulers that cannot be had: PBS, Torque, Moab and LSF answer as in their manuals, and jobs really run.
+"""Emulators of PBS, Torque, Moab and LSF, which Debian does not package.
 
-``server`` owns all state and decides what runs where; ``agent`` runs jobs on a compute host; the clients (``qsub``,
-``bjobs``, …) are links to one program, which asks the server over a unix socket and prints what the vendor's would.
-Each flavour is a cluster of its own, with its own ids and queues; they share the compute hosts.
+The emulated programs print what the vendors' manuals describe, and the jobs really run. The ``server`` owns all state
+and decides where jobs run. An ``agent`` runs the jobs on each compute host. All client programs (``qsub``, ``bjobs``,
+…) are links to one program, which sends a request to the server over a unix socket and prints the answer in the
+vendor's format. Each flavour (pbs, torque, moab or lsf) acts as a separate cluster with its own job ids and queues,
+but all flavours share the compute hosts.
 
-Written from the vendors' documents:
+The emulators follow the vendors' documents:
 
-- Altair PBS Professional 2022.1 Reference Guide (RG: 2.55 qstat, 2.57 qsub, 5.11 attributes, 14 error codes) and the
-  OpenPBS sources for what the guide leaves open;
+- Altair PBS Professional 2022.1 Reference Guide (RG: 2.55 qstat, 2.57 qsub, 5.11 attributes, 14 error codes) and,
+  where the guide gives no details, the OpenPBS sources;
 - Adaptive Computing Torque Resource Manager 6.1 Administrator Guide, appendix A (commands) and D (error codes);
 - Adaptive Computing Moab Workload Manager 9.1 Administrator Guide, chapter 3 (scheduler commands) and appendix W;
 - IBM Spectrum LSF 10.1 Command Reference and Configuration Reference.
 
-Standard library only, Python 3.11 and later.
+The programs use only the standard library and need Python 3.11 or later.
 """

@@ -1,7 +1,7 @@
-"""The agent of a compute host: starts jobs as their users, ends them, and says what has become of them.
+"""The agent of a compute host. It starts jobs as their users, sends them signals and reports their state.
 
-Each job has a shepherd, a process of its own that waits for it and writes its end into a file in the spool directory.
-So neither a restart of the agent nor one of the server loses a job.
+For each job, the agent starts a separate process called the shepherd. The shepherd waits for the job and writes its
+exit code into a file in the spool directory. So no job is lost when the agent or the server restarts.
 """
 
 from __future__ import annotations
@@ -24,27 +24,30 @@ INTERVAL = 0.5  # seconds
 
 
 class Agent:
-    """The jobs of this host, as files ``NAME.json`` in the spool directory; NAME ends in the run's number."""
+    """The jobs of one host.
+
+    Each run of a job has a file ``NAME.json`` in the spool directory. NAME ends with the number of the run.
+    """
 
     def __init__(self, config: dict[str, Any], node: str) -> None:
-        """Work for the host of that name."""
+        """Create the agent for the host ``node`` and its spool directory."""
         self.config = config
         self.node = node
         self.spool = Path(config["spool"], node)
         self.spool.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     def turn(self) -> None:
-        """Report, and do as told.
+        """Report the state of all jobs to the server once, then carry out the server's orders.
 
         Raises:
-            OSError: the server is away.
+            OSError: The server does not answer.
         """
         jobs = {path.stem: json.loads(path.read_text()) for path in self.spool.glob("*.json")}
         for name, found in jobs.items():
             with contextlib.suppress(FileNotFoundError):
-                found.update(json.loads((self.spool / f"{name}.told").read_text()))
+                found.update(json.loads((self.spool / f"{name}.signal").read_text()))
             if "exit" not in found and found["booted"] != _booted():
-                found["exit"] = 265  # its shepherd went with the host
+                found["exit"] = 265  # the job and its shepherd ended when the host rebooted
         orders = self.ask({"node": self.node, "jobs": jobs})
         for job in orders["start"]:
             self.start(job)
@@ -56,19 +59,19 @@ class Agent:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def ask(self, report: dict[str, Any]) -> dict[str, Any]:
-        """One exchange with the server, in which each proves to have the key."""
+        """Send a report to the server and return its orders. Both sides authenticate with the lab's key."""
         with socket.create_connection((self.config["server"], self.config["port"]), timeout=10) as connection:
             nonce = receive(connection)
             body = json.dumps(report)
             send(connection, {"body": body, "signature": signature(self.config, nonce, body)})
             signed = receive(connection)
         if signed["signature"] != signature(self.config, nonce, signed["body"]):
-            raise ConnectionRefusedError("the server has another key")
+            raise ConnectionRefusedError("the server uses a different key than this agent")
         orders: dict[str, Any] = json.loads(signed["body"])
         return orders
 
     def start(self, job: Job) -> None:
-        """Start a job's shepherd, unless it has one."""
+        """Start the shepherd of a job, unless it already exists."""
         name = f"{name_of(job)}-{job['runs']}"
         record = self.spool / f"{name}.json"
         if record.exists():
@@ -76,7 +79,8 @@ class Agent:
         write(record, json.dumps({"booted": _booted(), "session_id": None}))
         if os.fork():
             return
-        # The shepherd: a grandchild, so that the agent need not wait for it, and free of the agent's process group.
+        # The second fork makes the shepherd a grandchild, so that the agent does not have to wait for it. The new
+        # session keeps it out of the agent's process group.
         os.setsid()
         if os.fork():
             os._exit(0)
@@ -91,7 +95,7 @@ class Agent:
             os._exit(0)
 
     def shepherd(self, job: Job, name: str, record: Path) -> int:
-        """Run a job to its end; return its exit code as the scheduler counts it."""
+        """Run a job until it ends, and return its exit code in the scheduler's numbering."""
         directory = self.spool / f"{name}.d"
         directory.mkdir(mode=0o711)
         script = directory / "script"
@@ -111,18 +115,18 @@ class Agent:
             os.read(read_end, 1)
             self.become(job, directory)
         os.close(read_end)
-        # The job's own session is what signals go to; the record must say so before it runs.
+        # Signals go to the job's session, so the record must contain the session before the job starts.
         write(record, json.dumps({"booted": _booted(), "session_id": child}))
         os.close(write_end)
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
         _signal_session(child, signal.SIGKILL)
-        code = 256 - code if code < 0 else code  # PBS RG 14: a signal's number and 256
+        code = 256 - code if code < 0 else code  # PBS RG 14: 256 plus the number of the signal
         self.deliver(job, directory, code)
         return code
 
     def become(self, job: Job, directory: Path) -> None:
-        """Turn this process into the job."""
+        """Replace this process with the job. The method never returns."""
         try:
             os.setsid()
             if not self.config.get("unprivileged"):
@@ -141,13 +145,13 @@ class Agent:
                 descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
                 os.dup2(1 if stream == "stderr" and job["join"] else descriptor, number)
             if job["flavour"] == "lsf":
-                # LSF runs the spooled script itself; /bin/sh reads one without an interpreter line.
+                # LSF executes the spooled script. A script without an interpreter line runs with /bin/sh.
                 os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
                 arguments = [job["shell_argument"] or "/bin/sh", str(directory / "script")]
                 if job["script"].startswith("#!"):
                     arguments = arguments[1:]
                 os.execvpe(arguments[0], arguments, given)
-            # PBS and Torque give the script's path to the user's login shell on its standard input.
+            # PBS and Torque start the user's login shell and write the script's path to its standard input.
             read_end, write_end = os.pipe()
             os.write(write_end, f"{directory / 'script'}\n".encode())
             os.close(write_end)
@@ -159,7 +163,10 @@ class Agent:
             os._exit(254)
 
     def deliver(self, job: Job, directory: Path, code: int) -> None:
-        """Bring a job's output to where its user wants it, as its user, who alone may be able to write there."""
+        """Copy the output of a job to the requested files.
+
+        The copy runs as the job's user, because possibly nobody else can write to that directory.
+        """
         if job["direct"]:
             return
         child = os.fork()
@@ -187,23 +194,22 @@ class Agent:
             os._exit(0)
 
     def signal(self, found: dict[str, Any], name: str, word: str, note: str) -> None:
-        """Send a signal to all processes of a job."""
-        if found["session_id"] is None or found.get("told") == word:
+        """Send the signal ``word``, for example TERM, to all processes of a job."""
+        if found["session_id"] is None or found.get("signal") == word:
             return
-        told = {"told": word, "stopped": word == "STOP"}
-        # The record is its shepherd's to write; what was signalled is in a file of its own.
-        write(self.spool / f"{name}.told", json.dumps(told))
+        # Only the shepherd writes the job's record, so the last signal is stored in a separate file.
+        write(self.spool / f"{name}.signal", json.dumps({"signal": word, "stopped": word == "STOP"}))
         if word in ("TERM", "KILL"):
-            # A stopped process takes no signal but these two.
+            # A stopped process does not act on SIGTERM before it continues.
             _signal_session(found["session_id"], signal.SIGCONT)
-            if note and found.get("told") != "TERM":
+            if note and found.get("signal") != "TERM":
                 with contextlib.suppress(OSError), (self.spool / f"{name}.d" / "stderr").open("a") as stream:
                     stream.write(f"=>> PBS: job killed: {note}\n")
         _signal_session(found["session_id"], signal.Signals[f"SIG{word}"])
 
 
 def outputs(job: Job) -> dict[str, Path | None]:
-    """Where a job's streams go; None where its user has no use for one."""
+    """Return the file for each output stream of a job, or None if the user does not want the stream."""
     found: dict[str, Path | None] = {}
     for stream, letter in (("stdout", "o"), ("stderr", "e")):
         if stream == "stderr" and job["join"]:
@@ -222,11 +228,12 @@ def outputs(job: Job) -> dict[str, Path | None]:
 
 
 def _booted() -> str:
+    """Return a text that changes when this host or container reboots."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + Path("/proc/1/stat").read_text().split()[21]
 
 
 def _signal_session(session: int, number: signal.Signals) -> None:
-    """Signal every process of a session; a job may have several process groups."""
+    """Send a signal to every process of a session. A job may consist of several process groups."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -237,7 +244,7 @@ def _signal_session(session: int, number: signal.Signals) -> None:
 
 
 def serve(node: str) -> None:
-    """Serve for good."""
+    """Run the agent of the host ``node`` forever."""
     config = read_config()
     agent = Agent(config, node)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -245,7 +252,7 @@ def serve(node: str) -> None:
         try:
             agent.turn()
         except OSError as error:
-            print(f"the server does not answer: {error}", file=sys.stderr, flush=True)
+            print(f"the server does not answer, the agent tries again: {error}", file=sys.stderr, flush=True)
             time.sleep(2)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:

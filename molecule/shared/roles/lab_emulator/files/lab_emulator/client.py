@@ -1,4 +1,4 @@
-"""What all clients share: how they reach the server, and what may go wrong on the way."""
+"""The common part of all client programs: requests to the server, and the injection of faults for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 FAULTS = ("slow", "silent", "half", "error-exit0", "garbage-id", "locale", "refused")
 
-# What an administrator's German message catalogue would say; LSF has such catalogues, for the others it is a wrapper's.
+# German messages for the fault "locale". LSF supports message catalogues. For the other schedulers, this emulates a
+# wrapper script that translates the output.
 _GERMAN = {
     "Unknown Job Id": "Unbekannte Jobkennung",
     "Unknown queue": "Unbekannte Warteschlange",
@@ -34,40 +35,40 @@ _GERMAN = {
 
 
 class Cluster:
-    """One flavour, as the user of this process sees it."""
+    """The connection to one flavour's cluster, with the permissions of the user who runs the program."""
 
     def __init__(self, flavour: str) -> None:
-        """Belong to that flavour."""
+        """Read the configuration of the flavour. This does not open a connection yet."""
         self.flavour = flavour
         self.config = read_config()
         self.server: str = self.config["flavours"][flavour].get("server", flavour)
 
     def ask(self, op: str, **fields: Any) -> Any:
-        """Ask the server about this flavour.
+        """Send a request about this flavour to the server and return the answer.
 
         Raises:
-            Unreachable: it does not answer.
+            Unreachable: The server does not answer.
         """
         return ask(self.config, {"op": op, "flavour": self.flavour, **fields})
 
     def status(self) -> dict[str, Any]:
-        """See ``Server.do_status``."""
+        """Return the jobs, queues and nodes; see ``Server.do_status``."""
         found: dict[str, Any] = self.ask("status")
         return found
 
     def submit(self, job: Job) -> dict[str, Any]:
-        """See ``Server.do_submit``."""
+        """Submit a job; see ``Server.do_submit``."""
         found: dict[str, Any] = self.ask("submit", job=job)
         return found
 
     def act(self, what: str, number: int, index: int | None = None) -> dict[str, Any]:
-        """See ``Server.do_act``."""
+        """Delete, hold, release, suspend, resume or requeue a job; see ``Server.do_act``."""
         found: dict[str, Any] = self.ask("act", what=what, number=number, index=index)
         return found
 
 
 def new_job(**fields: Any) -> Job:
-    """A job with everything that the server wants to know."""
+    """Return a job with all fields that the server expects; ``fields`` overrides their defaults."""
     job: Job = {
         "name": "STDIN", "queue": "", "script": "", "nodes": 1, "cores": 1, "memory": 0, "gpus": 0, "runtime": None,
         "account": "", "project": "", "environment": {}, "origin": {}, "stdout": None,
@@ -83,14 +84,18 @@ def new_job(**fields: Any) -> Job:
 
 
 def run(flavour: str, program: str, command: Callable[[Cluster, list[str]], int], words: dict[str, Any]) -> int:
-    """Run one client, with whatever fault its flavour has.
+    """Run one client program and inject the fault that is set for its flavour.
 
     Args:
-        flavour: whose client it is.
-        program: the name it was called by.
-        command: what it does; prints, and returns its exit code.
-        words: what it says when the server is away (``refused``: text and exit code), when an error comes with exit
-            code 0 (``error``), and whether it submits (``submits``).
+        flavour: The flavour of the program.
+        program: The name of the program.
+        command: The function that implements the program. It prints the output and returns the exit code.
+        words: The flavour's behaviour on errors. ``refused`` returns the message and the exit code when the server
+            does not answer. ``error`` returns the message for an error with exit code 0. ``submits`` states whether
+            the program submits jobs.
+
+    Returns:
+        The exit code of the program.
     """
     cluster = Cluster(flavour)
     refusal, refusal_code = words["refused"](program, cluster.server)
@@ -120,18 +125,18 @@ def run(flavour: str, program: str, command: Callable[[Cluster, list[str]], int]
     except Unreachable:
         sys.stderr.write(refusal)
         return int(refusal_code)
-    said, complained = stdout.getvalue(), stderr.getvalue()
+    output, errors = stdout.getvalue(), stderr.getvalue()
     if kind == "half":
-        said, code = said[: len(said) // 2], 0
+        output, code = output[: len(output) // 2], 0
     elif kind == "error-exit0":
-        said, complained, code = "", words["error"](program), 0
+        output, errors, code = "", words["error"](program), 0
     elif kind == "garbage-id" and words["submits"]:
-        said = "Welcome to the cluster! Your job is important to us; $(reboot)\n"
+        output = "Welcome to the cluster! Your job is important to us; $(reboot)\n"
     elif kind == "locale":
         for english, german in _GERMAN.items():
-            said, complained = said.replace(english, german), complained.replace(english, german)
+            output, errors = output.replace(english, german), errors.replace(english, german)
     with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(said)
+        sys.stdout.write(output)
         sys.stdout.flush()
-    sys.stderr.write(complained)
+    sys.stderr.write(errors)
     return code

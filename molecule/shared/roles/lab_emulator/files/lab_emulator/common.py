@@ -1,4 +1,4 @@
-"""What server, agent and clients have in common: the configuration, and how they talk."""
+"""Functions that the server, the agents and the clients share: configuration, messages and number formats."""
 
 from __future__ import annotations
 
@@ -27,38 +27,38 @@ class Unreachable(Exception):
 
 
 class Usage(Exception):
-    """An option that the program does not know, or that is not well formed; the text is what it says first."""
+    """An unknown or malformed option. The text is the first line of the program's error message."""
 
 
 def read_config() -> dict[str, Any]:
-    """Read ``config.json`` beside the program; the role's template is its description."""
+    """Read ``config.json`` from the program's directory. The role's ``vars/main.yml`` defines its contents."""
     config: dict[str, Any] = json.loads(CONFIG.read_text())
     return config
 
 
 def send(connection: socket.socket, message: object) -> None:
-    """Send one JSON message; the sender has no more to say."""
+    """Send a message as one line of JSON."""
     connection.sendall(json.dumps(message).encode() + b"\n")
 
 
 def receive(connection: socket.socket) -> Any:
-    """Receive one JSON message.
+    """Receive one message.
 
     Raises:
-        OSError: the other end has gone before it was complete.
+        OSError: The other side closed the connection before the message was complete.
     """
     with connection.makefile("rb") as stream:
         line = stream.readline()
     if not line.endswith(b"\n"):
-        raise ConnectionResetError("the connection broke off")
+        raise ConnectionResetError("the connection closed before the message was complete")
     return json.loads(line)
 
 
 def ask(config: dict[str, Any], request: dict[str, Any]) -> Any:
-    """Ask the server as the user who runs this program.
+    """Send a request to the server and return the answer. The server sees the user who runs this program.
 
     Raises:
-        Unreachable: it is not there.
+        Unreachable: The server does not answer.
     """
     try:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -70,19 +70,19 @@ def ask(config: dict[str, Any], request: dict[str, Any]) -> Any:
 
 
 def signature(config: dict[str, Any], *parts: str) -> str:
-    """What proves that its author has the key file of the lab."""
+    """Return a signature of the parts, which proves that the sender has the lab's key file."""
     key = Path(config["key"]).read_bytes()
     return hmac.new(key, "\n".join(parts).encode(), hashlib.sha256).hexdigest()
 
 
 def name_of(job: Job) -> str:
-    """A job's name among all, safe as a file name."""
+    """Return a name for the job that is unique among all flavours and valid as a file name."""
     index = "" if job["index"] is None else f"-{job['index']}"
     return f"{job['flavour']}-{job['number']}{index}"
 
 
 def write(path: Path, content: str, mode: int = 0o600) -> None:
-    """Replace a file at once, or not at all."""
+    """Replace a file atomically."""
     partial = path.with_name(f".{path.name}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as stream:
@@ -94,10 +94,14 @@ _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
 def mebibytes(text: str, unit: str = "") -> int:
-    """A size in MiB, rounded up: ``4gb``, ``4G``, ``4096mb``, ``1048576`` (in ``unit``).
+    """Return a size in MiB, rounded up.
+
+    Args:
+        text: The size, for example ``4gb``, ``4G``, ``4096mb`` or ``1048576``.
+        unit: The unit of a size without a unit: empty for bytes, or ``k``, ``m``, ``g``, ``t`` or ``p``.
 
     Raises:
-        ValueError: it is none; PBS words (``w``) are not.
+        ValueError: The text is not a size. PBS's unit ``w`` (machine words) is not supported.
     """
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([kmgtp]?)b?", text.strip().lower())
     if not found:
@@ -107,10 +111,10 @@ def mebibytes(text: str, unit: str = "") -> int:
 
 
 def seconds(text: str) -> int:
-    """A time ``[[DD:]HH:]MM:SS`` or seconds.
+    """Return a duration in seconds, from ``[[DD:]HH:]MM:SS`` or a number of seconds.
 
     Raises:
-        ValueError: it is none.
+        ValueError: The text is not a duration.
     """
     if not re.fullmatch(r"[0-9]+(:[0-9]+){0,3}", text.strip()):
         raise ValueError(text)
@@ -121,23 +125,23 @@ def seconds(text: str) -> int:
 
 
 def clock(duration: float) -> str:
-    """``HH:MM:SS``, as PBS and Torque write it."""
+    """Format a duration as ``HH:MM:SS``, like PBS and Torque."""
     whole = int(duration)
     return f"{whole // HOUR:02}:{whole % HOUR // MINUTE:02}:{whole % MINUTE:02}"
 
 
 def owner(job: Job) -> str:
-    """USER@HOST."""
+    """Return the job's owner as USER@HOST."""
     return f"{job['user']}@{job['host']}"
 
 
 def allocated(job: Job) -> list[str]:
-    """The hosts on which a job has its cores, the first of them running its script."""
+    """Return the hosts that are allocated to a job. The first one runs the job's script."""
     return [str(host) for host in job["hosts"]]
 
 
 def versioned(command: Callable[[Any, list[str]], int], option: str, release: str) -> Callable[[Any, list[str]], int]:
-    """A program that says its release on standard error, by an option of its own."""
+    """Extend a program with an option that prints its release on standard error."""
 
     def run(cluster: Any, arguments: list[str]) -> int:
         if arguments[:1] == [option]:

@@ -1,4 +1,4 @@
-"""Option lists of batch scripts: ``#PBS`` and ``#BSUB`` lines, and what the command line says over them."""
+"""Parse the options of a job: the ``#PBS`` and ``#BSUB`` lines of its script, and the command line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Options = list[tuple[str, str]]
 
 
 def read_script(arguments: list[str]) -> str:
-    """The script from the file that is named, or from standard input.
+    """Return the script, read from the named file or from standard input.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: The file cannot be read.
     """
     if arguments and arguments[0] != "-":
         return Path(arguments[0]).read_text()
@@ -24,9 +24,10 @@ def read_script(arguments: list[str]) -> str:
 
 
 def lines(script: str, prefixes: tuple[str, ...], *, everywhere: bool = False) -> list[str]:
-    """The directives of a script, without the prefix.
+    """Return the directives of a script without their prefix.
 
-    PBS stops at the first line that is neither blank nor a comment (RG 2.57.3.1); LSF reads the whole script.
+    PBS stops at the first line that is neither blank nor a comment (RG 2.57.3.1). LSF reads the whole script, so it
+    needs ``everywhere``.
     """
     found = []
     for number, line in enumerate(script.splitlines()):
@@ -39,10 +40,10 @@ def lines(script: str, prefixes: tuple[str, ...], *, everywhere: bool = False) -
 
 
 def parse(arguments: list[str], options: str) -> tuple[Options, list[str]]:
-    """Options in the order in which they are given, and what is left.
+    """Return the options in their original order, and the remaining arguments.
 
     Raises:
-        Usage: an option is unknown, or lacks its argument.
+        Usage: An option is unknown, or its argument is missing.
     """
     try:
         return getopt.getopt(arguments, options)
@@ -52,10 +53,10 @@ def parse(arguments: list[str], options: str) -> tuple[Options, list[str]]:
 
 
 def split(line: str) -> list[str]:
-    """The words of a directive; everything after `` #`` is a comment of LSF's.
+    """Split a directive into words.
 
     Raises:
-        Usage: a quote is not closed.
+        Usage: A quote is not closed.
     """
     try:
         return shlex.split(line)

@@ -1,8 +1,11 @@
-"""What a job finds in its environment, and where its output goes.
+"""The environment variables and the output files of a job.
 
-Sources: PBS Professional Reference Guide 2.57.9 (environment variables of qsub and of a job) and 2.57.6.3 (default
-output files); Torque Administrator Guide 2.1.2 (exported batch environment variables); LSF Configuration Reference,
-environment variables (LSB_*); LSF Command Reference, bsub ``-o``.
+Sources:
+
+- PBS Professional Reference Guide 2.57.9 (environment variables of qsub and of a job) and 2.57.6.3 (default output
+  files);
+- Torque Administrator Guide 2.1.2 (exported batch environment variables);
+- LSF Configuration Reference, environment variables (LSB_*), and LSF Command Reference, bsub ``-o``.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def full_id(job: Job) -> str:
-    """A job's id as its users see it: ``12.server``, ``12[1].server``; LSF's has no server."""
+    """Return the job id that users see, for example ``12.server`` or ``12[1].server``. LSF omits the server."""
     index = "" if job["index"] is None else f"[{job['index']}]"
     if job["flavour"] == "lsf":
         return f"{job['number']}{index}"
@@ -26,7 +29,7 @@ def full_id(job: Job) -> str:
 
 
 def make(job: Job, node: str, directory: Path) -> dict[str, str]:
-    """The environment of a job: what its user asked to have handed on, and the scheduler's own words."""
+    """Return the environment of a job: the variables that the user passes on, and those that the scheduler sets."""
     found = dict(job["environment"])
     found |= {
         "HOME": job["home"], "LOGNAME": job["user"], "USER": job["user"], "SHELL": job["shell"],
@@ -39,7 +42,8 @@ def make(job: Job, node: str, directory: Path) -> dict[str, str]:
 
 def _pbs(job: Job, node: str, directory: Path) -> dict[str, str]:
     cores = str(job["cores"])
-    return job["origin"] | {
+    origin: dict[str, str] = job["origin"]
+    return origin | {
         "PBS_ENVIRONMENT": "PBS_BATCH", "PBS_JOBID": full_id(job), "PBS_JOBNAME": job["name"],
         "PBS_QUEUE": job["queue"], "PBS_NODEFILE": str(directory / "nodes"), "PBS_NODENUM": "0",
         "PBS_TASKNUM": "1", "PBS_MOMPORT": "15003", "PBS_JOBCOOKIE": "0" * 32, "PBS_JOBDIR": job["home"],
@@ -49,7 +53,8 @@ def _pbs(job: Job, node: str, directory: Path) -> dict[str, str]:
 
 
 def _torque(job: Job, node: str, directory: Path) -> dict[str, str]:
-    return job["origin"] | {
+    origin: dict[str, str] = job["origin"]
+    return origin | {
         "PBS_ENVIRONMENT": "PBS_BATCH", "ENVIRONMENT": "BATCH", "PBS_JOBID": full_id(job),
         "PBS_JOBNAME": job["name"], "PBS_QUEUE": job["queue"], "PBS_NODEFILE": str(directory / "nodes"),
         "PBS_NODENUM": "0", "PBS_TASKNUM": "1", "PBS_MOMPORT": "15003", "PBS_JOBCOOKIE": "0" * 32,
@@ -81,9 +86,9 @@ def _array(job: Job) -> str:
 
 
 def expand(path: str, job: Job) -> str:
-    """A path of ``-o`` with what each scheduler fills in.
+    """Replace the scheduler's placeholders in a path of the option ``-o``.
 
-    Torque's agent expands the job's variables in it; PBS knows only ``^array_index^``; LSF ``%J`` and ``%I``.
+    Torque expands the job's environment variables, PBS only ``^array_index^``, and LSF ``%J`` and ``%I``.
     """
     if job["flavour"] == "lsf":
         return path.replace("%J", str(job["number"])).replace("%I", str(job["index"] or 0))
@@ -94,7 +99,7 @@ def expand(path: str, job: Job) -> str:
 
 
 def output_name(job: Job, letter: str) -> str:
-    """The name of an output file in a directory that ``-o`` names."""
+    """Return the name of the output file if the option ``-o`` names a directory."""
     if job["flavour"] == "pbs":
         return f"{full_id(job)}.{'OU' if letter == 'o' else 'ER'}"
     if job["flavour"] == "lsf":
@@ -103,9 +108,9 @@ def output_name(job: Job, letter: str) -> str:
 
 
 def lsf_report(job: Job, node: str, code: int) -> str:
-    """What LSF writes before a job's own output (Command Reference, bsub ``-o``)."""
+    """Return the report that LSF writes before the output of a job (Command Reference, bsub ``-o``)."""
     start = time.ctime(job["started"])
-    code = code - 128 if code > 256 else code  # a signal counts from 128 here
+    code = code - 128 if code > 256 else code  # LSF adds 128 to the number of a signal, PBS 256
     if code == 0:
         ending = "Successfully completed."
     elif job["killed"] == "runtime":

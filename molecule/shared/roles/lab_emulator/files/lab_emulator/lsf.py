@@ -1,8 +1,8 @@
-"""IBM Spectrum LSF 10.1 (Command Reference: bsub, bjobs, bkill and its like, bqueues, bhosts, bparams, lsid).
+"""IBM Spectrum LSF 10.1 (Command Reference: bsub, bjobs, bkill and similar commands, bqueues, bhosts, bparams, lsid).
 
-All errors end with exit code 255. ``bjobs`` shows unfinished jobs of the user who asks unless ``-a`` and ``-u all`` say
-otherwise; finished ones are kept for CLEAN_PERIOD. ``-json`` goes with ``-o`` and not with ``-noheader``; in JSON
-a slash is escaped, and a job that is not known is a record with ``ERROR`` in place of its fields.
+The exit code of all errors is 255. By default, ``bjobs`` shows the user's own unfinished jobs. ``-a`` adds finished
+jobs, which LSF keeps for CLEAN_PERIOD, and ``-u all`` adds the jobs of other users. ``-json`` requires ``-o`` and
+excludes ``-noheader``. In JSON, slashes are escaped, and the record of an unknown job has ``ERROR`` instead of fields.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ US Government Users Restricted Rights - Use, duplication or disclosure restricte
 
 """  # noqa: E501
 
-# Options of bsub: those without a value, and those with one. All that matters here; others are refused.
+# The options of bsub without and with a value. All other options are refused.
 FLAGS = {"-H", "-x", "-r", "-rn", "-N", "-B", "-I", "-K", "-ul", "-ti", "-U!", "-hl"}
 VALUED = {
     "-J", "-Jd", "-q", "-n", "-W", "-We", "-M", "-R", "-P", "-G", "-U", "-app", "-o", "-oo", "-e", "-eo", "-i", "-cwd",
@@ -51,17 +51,17 @@ Options: [-H] [-K] [-N] [-r | -rn] [-ul] [-x] [-a "esub_application ..."] [-app 
 
 
 def refused(program: str, server: str) -> tuple[str, int]:
-    """What is said when the master host's daemons are away (LSF messages, ``Master LIM is down``)."""
+    """Return the message and the exit code when the master host does not answer (``Master LIM is down``)."""
     return "Failed in an LSF library call: Master LIM is down; try later\n", FAILED
 
 
 def error(program: str) -> str:
-    """An error that comes with exit code 0: the daemon is busy, and the program gives up waiting."""
+    """Return the message of an error with exit code 0: the daemon is busy, and the program stops waiting."""
     return "LSF is processing your request. Please wait ...\n"
 
 
 def complain(text: str) -> int:
-    """Complain; return the exit code."""
+    """Print an error message and return the exit code."""
     sys.stderr.write(f"{text}\n")
     return FAILED
 
@@ -70,7 +70,7 @@ def complain(text: str) -> int:
 
 
 def bsub(cluster: Cluster, arguments: list[str]) -> int:
-    """Submit a command, or the script on standard input; say the job's number."""
+    """Submit a command, or the script on standard input, and print the job's number."""
     if arguments[:1] in (["-h"], ["-help"]):
         sys.stderr.write(BSUB_USAGE)
         return 0
@@ -89,11 +89,11 @@ def bsub(cluster: Cluster, arguments: list[str]) -> int:
         if not script.strip():
             return complain("Empty job. Job not submitted.")
         asked = job(given, script)
-    except Usage as found:
-        sys.stderr.write(f"{found}\n{BSUB_USAGE}")
+    except Usage as problem:
+        sys.stderr.write(f"{problem}\n{BSUB_USAGE}")
         return FAILED
-    except ValueError as found:
-        return complain(f"{found}. Job not submitted.")
+    except ValueError as problem:
+        return complain(f"{problem}. Job not submitted.")
     asked["arguments"] = script if command else _command_of(script)
     if asked["name"] == "STDIN":
         asked["name"] = asked["arguments"]
@@ -106,15 +106,15 @@ def bsub(cluster: Cluster, arguments: list[str]) -> int:
 
 
 def _command_of(script: str) -> str:
-    """What LSF shows as the command of a script from standard input: its lines, joined."""
+    """Return the joined lines of a script. LSF shows them as the command of a job from standard input."""
     return ";".join(line for line in script.splitlines() if line.strip())[:512]
 
 
 def options(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """LSF's options have several letters, and end at the first word that is none.
+    """Return the options and the command. An option can have several letters, and the command starts after the last.
 
     Raises:
-        Usage: an option is unknown, or lacks its value.
+        Usage: An option is unknown, or its value is missing.
     """
     found = []
     words = list(arguments)
@@ -134,10 +134,12 @@ def options(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def job(given: list[tuple[str, str]], script: str) -> Job:
-    """What the options ask for; of an option that is given twice the last counts, of ``-R`` all.
+    """Return the job that the options describe.
+
+    If an option occurs several times, the last value is used. All values of ``-R`` are combined.
 
     Raises:
-        ValueError: what is wrong, in LSF's words.
+        ValueError: A value is invalid. The text is LSF's error message.
     """
     wanted = dict(given)
     required = " ".join(value for option, value in given if option == "-R")
@@ -183,7 +185,10 @@ def _indices(text: str) -> list[int]:
 
 
 def environment(text: str) -> dict[str, str]:
-    """``-env``: ``none``, ``all``, ``all, ~NAME``, ``none, NAME, NAME=VALUE`` (Command Reference, bsub -env)."""
+    """Return the environment that ``-env`` selects (Command Reference, bsub -env).
+
+    Examples are ``none``, ``all``, ``all, ~NAME`` and ``none, NAME, NAME=VALUE``.
+    """
     words = [word.strip() for word in text.split(",")]
     found = dict(os.environ) if "none" not in words and ("all" in words or words[0].startswith("~")) else {}
     for word in words:
@@ -198,10 +203,10 @@ def environment(text: str) -> dict[str, str]:
 
 
 def run_limit(text: str | None) -> int | None:
-    """``[hour:]minute[/host]`` in seconds.
+    """Return the run limit ``[hour:]minute[/host]`` in seconds.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: The limit is malformed.
     """
     if text is None:
         return None
@@ -212,10 +217,12 @@ def run_limit(text: str | None) -> int | None:
 
 
 def memory(limit: str | None, required: str) -> int:
-    """What is reserved with ``rusage[mem=…]`` (MB without a unit), else the limit of ``-M`` (KB without a unit).
+    """Return the memory of a job in MiB.
+
+    This is the reservation ``rusage[mem=…]`` (in MB by default) or else the limit of ``-M`` (in KB by default).
 
     Raises:
-        ValueError: it is no size.
+        ValueError: The size is malformed.
     """
     try:
         if found := re.search(r"rusage\[[^\]]*\bmem=([0-9.]+[kmgtKMGT]?[bB]?)", required):
@@ -254,33 +261,33 @@ REASONS = {
 
 
 def state(job: Job) -> str:
-    """STAT: PSUSP is a held job, USUSP a suspended one; a job that is being killed still runs."""
+    """Return the field STAT. PSUSP is a held job, USUSP is a suspended job, and an ending job still has RUN."""
     if job["state"] == "F":
         return "EXIT" if job["exit"] else "DONE"
     return {"Q": "PEND", "H": "PSUSP", "R": "RUN", "E": "RUN", "S": "USUSP"}[job["state"]]
 
 
 def moment(stamp: float | None, suffix: str = "") -> str:
-    """``Nov 23 11:38``, without the year."""
+    """Format a time as ``Nov 23 11:38``, without the year."""
     return time.strftime("%b %e %H:%M", time.localtime(stamp)) + suffix if stamp else ""
 
 
 def reason(job: Job) -> str:
-    """Why it waits."""
+    """Return why a job waits, or an empty string if it does not wait."""
     if job["state"] == "Q":
         return REASONS[job["reason"]]
     return "The job was suspended by the user while pending;" if job["state"] == "H" else ""
 
 
 def exit_code(job: Job) -> str:
-    """A signal counts from 128 in LSF."""
+    """Return the exit code. LSF adds 128 to the number of a signal."""
     if not job["exit"]:
         return ""
     return str(job["exit"] - 128 if job["exit"] > 256 else job["exit"])
 
 
 def exit_reason(job: Job) -> str:
-    """EXIT_REASON."""
+    """Return the field EXIT_REASON."""
     words = {
         "deleted": "TERM_OWNER: job killed by owner",
         "runtime": "TERM_RUNLIMIT: job killed after reaching LSF run time limit",
@@ -371,10 +378,10 @@ DEFAULT = "jobid:7 user:7 stat:5 queue:10 from_host:11 exec_host:11 job_name:10 
 
 
 def _bjobs_options(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Operands stand between the options, too.
+    """Return the options and the operands, which may occur in any order.
 
     Raises:
-        Usage: an option is unknown.
+        Usage: An option is unknown.
     """
     given: dict[str, str] = {}
     names = []
@@ -410,22 +417,22 @@ def _bjobs_options(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def bjobs(cluster: Cluster, arguments: list[str]) -> int:
-    """Show jobs, as the customized format, as JSON, as the default table, or at length."""
+    """Show jobs in a custom format, as JSON, as the default table or in the long format."""
     try:
         given, names = _bjobs_options(arguments)
         if "-json" in given and "-noheader" in given:
             raise Usage("-noheader: Illegal option with -json")
         if "-json" in given and "-o" not in given and "LSB_BJOBS_FORMAT" not in os.environ:
-            del given["-json"]  # it has no effect then
+            del given["-json"]  # -json has no effect without a format
         columns, delimiter = _columns(given.get("-o", os.environ.get("LSB_BJOBS_FORMAT", DEFAULT)))
-    except Usage as found:
-        sys.stderr.write(f'{found}\nUsage: bjobs [options] [job_ID | "job_ID[index_list]" ...]\n')
+    except Usage as problem:
+        sys.stderr.write(f'{problem}\nUsage: bjobs [options] [job_ID | "job_ID[index_list]" ...]\n')
         return FAILED
     status = cluster.status()
     jobs: list[Job] = [job for job in status["jobs"] if _fits(job, given, status["user"])]
     missing: list[str] = []
     if names:
-        # A job that is named is shown whoever's and however it is.
+        # A job named on the command line is shown regardless of its owner and its state.
         jobs, missing = _named(names, status["jobs"])
     if "-json" in given:
         print(_json(jobs, missing, columns))
@@ -475,7 +482,12 @@ def _named(names: list[str], jobs: list[Job]) -> tuple[list[Job], list[str]]:
 
 
 def _columns(text: str) -> tuple[list[tuple[str, int, bool]], str]:
-    """``FIELD[:[-][WIDTH]] … [delimiter='C']``: names, widths (0: as wide as need be), and right justification."""
+    """Parse a format ``FIELD[:[-][WIDTH]] … [delimiter='C']``.
+
+    Returns:
+        For each column its name, its width (0 for the width of the value) and whether it is right-justified; and the
+        delimiter.
+    """
     delimiter = " "
     if found := re.search(r"delimiter=(?:'(.)'|\"(.)\")", text):
         delimiter = found[1] or found[2]
@@ -520,7 +532,7 @@ def _show(jobs: list[Job], given: dict[str, str], columns: list[tuple[str, int, 
     for row in rows:
         cells = []
         for (name, width, right), cell in zip(columns, row, strict=True):
-            # A job's name keeps its end, behind a star; other fields keep their beginning.
+            # If a value is too long, LSF shows the end of a job's name after a star, and the start of other fields.
             too_long = width and len(cell) > width
             text = cell if not too_long else f"*{cell[1 - width :]}" if name == "job_name" else cell[:width]
             cells.append(text.rjust(width) if right else text.ljust(width))
@@ -554,7 +566,7 @@ def _long(job: Job, *, wide: bool) -> None:
             lines.append(f"{end}: Completed <exit>; {exit_reason(job)}.")
     print()
     for line in lines:
-        # 79 columns, and 21 blanks before what goes on, wherever a line breaks.
+        # LSF breaks lines after 79 columns, even within a word, and indents the next line by 21 blanks.
         parts = [line] if wide else [line[:79], *(line[i : i + 58] for i in range(79, len(line), 58))]
         print(f"\n{'':21}".join(parts))
     if reason(job):
@@ -565,10 +577,10 @@ def _long(job: Job, *, wide: bool) -> None:
     print(" loadStop    -     -     -     -       -     -    -     -     -      -      -  ")
 
 
-# -- what is done to a job
+# -- actions on a job
 
 
-def _act(program: str, what: str, said: str) -> Callable[[Cluster, list[str]], int]:
+def _act(program: str, what: str, done: str) -> Callable[[Cluster, list[str]], int]:
     def command(cluster: Cluster, arguments: list[str]) -> int:
         words = list(arguments)
         names, pattern = [], None
@@ -612,7 +624,7 @@ def _act(program: str, what: str, said: str) -> Callable[[Cluster, list[str]], i
             if "error" in answer:
                 code = complain(f"Job <{name}>: {texts[answer['error']]}")
             else:
-                print(f"Job <{name}> is being {said}")
+                print(f"Job <{name}> is being {done}")
         return code
 
     return command
@@ -640,7 +652,7 @@ QUEUE_FIELDS: dict[str, Callable[[dict[str, Any], list[Job]], str]] = {
 
 
 def bqueues(cluster: Cluster, arguments: list[str]) -> int:
-    """``bqueues [-l|-w|-o FORMAT [-json]] [QUEUE…]``."""
+    """Run ``bqueues [-l|-w|-o FORMAT [-json]] [QUEUE…]``."""
     words = list(arguments)
     names, flags, wanted = (
         [],
@@ -714,7 +726,7 @@ def _long_queue(queue: dict[str, Any], jobs: list[Job]) -> None:
 
 
 def bhosts(cluster: Cluster, arguments: list[str]) -> int:
-    """``bhosts``."""
+    """Run ``bhosts``."""
     print("HOST_NAME          STATUS       JL/U    MAX  NJOBS    RUN  SSUSP  USUSP    RSV ")
     for name, node in cluster.status()["nodes"].items():
         used = node["used"]["cores"]
@@ -724,7 +736,7 @@ def bhosts(cluster: Cluster, arguments: list[str]) -> int:
 
 
 def bparams(cluster: Cluster, arguments: list[str]) -> int:
-    """``bparams -a``: everybody's jobs are everybody's to see."""
+    """Run ``bparams -a``. SECURE_JOB_INFO_LEVEL 0 means that users can see the jobs of others."""
     queue = cluster.status()["queues"][0]["name"]
     for name, value in {"DEFAULT_QUEUE": queue, "CLEAN_PERIOD": 3600, "SECURE_JOB_INFO_LEVEL": 0}.items():
         print(f"        {name} = {value}")
@@ -732,7 +744,7 @@ def bparams(cluster: Cluster, arguments: list[str]) -> int:
 
 
 def lsid(cluster: Cluster, arguments: list[str]) -> int:
-    """``lsid``: the release, the cluster and its master host."""
+    """Run ``lsid``, which prints the release, the cluster and its master host."""
     print(f"{RELEASE}My cluster name is {cluster.server}\nMy master name is {cluster.config['server']}")
     return 0
 

@@ -1,4 +1,4 @@
-"""Which program this is: decided by the name it was called by, and the flavour by the directory of that name."""
+"""The entry point. The program's file name selects the command, and its directory selects the flavour."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MODULES = {"pbs": pbs, "torque": torque, "moab": moab, "lsf": lsf}
 
 
 def main() -> int:
-    """Be whatever program was called; return its exit code."""
+    """Run the program that was called, and return its exit code."""
     called = Path(sys.argv[0]).absolute()
     if called.name == "lab-emulator":
         return control(sys.argv[1:])
     flavour = called.parent.parent.name
-    # Beside Moab's programs are those of the Torque below it.
+    # Moab schedules jobs for Torque, so its directory also contains Torque's programs.
     module = MODULES[flavour]
     if flavour == "moab" and called.name not in moab.COMMANDS:
         module = torque
@@ -29,27 +29,34 @@ def main() -> int:
 
 
 def control(arguments: list[str]) -> int:
-    """``lab-emulator``: the services, and the switches of an administrator."""
-    parser = argparse.ArgumentParser(prog="lab-emulator", description="Emulated PBS, Torque, Moab and LSF.")
-    parser.add_argument("what", choices=["server", "agent", *MODULES], help="a service, or whom the order is for")
+    """Run ``lab-emulator``, which starts a service or carries out an order of an administrator."""
+    parser = argparse.ArgumentParser(
+        prog="lab-emulator", description="Emulated PBS, Torque, Moab and LSF: run a service, or give an order to one."
+    )
+    parser.add_argument(
+        "what", choices=["server", "agent", *MODULES], help="the service to run, or the scheduler that gets the order"
+    )
     parser.add_argument(
         "order",
         nargs="*",
-        help="fault KIND[=SECONDS] [only=PROGRAM] with KIND off, " + ", ".join(client.FAULTS)
+        help="one of: fault KIND[=SECONDS] [only=PROGRAM], where KIND is off, " + ", ".join(client.FAULTS)
         + "; hide on|off; queue NAME open|close|new|drop; suspend|resume|requeue|delete ID; status",
     )  # fmt: skip
-    parser.add_argument("--node", default=socket.gethostname(), help="whose agent it is")
+    parser.add_argument(
+        "--node", default=socket.gethostname(), help="the host of the agent (default: the name of this host)"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.what == "server":
         server.serve()
     elif chosen.what == "agent":
         agent.serve(chosen.node)
     if not chosen.order:
-        parser.error("what shall it do?")
+        parser.error(f"the order for {chosen.what} is missing, for example 'status'; --help lists all orders")
     try:
         found = order(client.Cluster(chosen.what), chosen.order)
     except (ValueError, IndexError) as error:
-        parser.error(f"no such order: {error}")
+        reason = error if isinstance(error, ValueError) else "a word is missing"
+        parser.error(f"invalid order {' '.join(chosen.order)!r}: {reason}; --help lists all orders")
     except Unreachable as error:
         sys.stderr.write(f"lab-emulator: the server does not answer: {error}\n")
         return 1
@@ -58,10 +65,11 @@ def control(arguments: list[str]) -> int:
 
 
 def order(cluster: client.Cluster, words: list[str]) -> dict[str, object]:
-    """Carry out one order.
+    """Carry out one order and return the server's answer.
 
     Raises:
-        ValueError, IndexError: there is no such order.
+        ValueError: The order, or one of its values, is unknown.
+        IndexError: The order is incomplete.
     """
     verb = words[0]
     if verb == "status":
@@ -79,7 +87,7 @@ def order(cluster: client.Cluster, words: list[str]) -> dict[str, object]:
         if kind == "off":
             return dict(cluster.ask("admin", fault={}))
         if kind not in client.FAULTS:
-            raise ValueError(f"{kind}; there are {', '.join(client.FAULTS)} and off")
+            raise ValueError(f"the fault {kind!r} does not exist; the valid ones are off, {', '.join(client.FAULTS)}")
         only = next((word.removeprefix("only=") for word in words[2:]), None)
         return dict(cluster.ask("admin", fault={"kind": kind, "seconds": float(seconds or 30), "only": only}))
-    raise ValueError(verb)
+    raise ValueError(f"{verb!r} is not an order")

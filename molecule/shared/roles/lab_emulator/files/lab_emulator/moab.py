@@ -1,9 +1,9 @@
 """Moab Workload Manager 9.1 (Administrator Guide, chapter 3: msub, mdiag, showq, checkjob, mjobctl, canceljob).
 
-Moab schedules for the Torque below it: a job's number is the same in both, Torque's full identifier is in ``DRMJID``.
-``--xml`` answers are one ``<Data>`` element. Of an identifier that it does not know it says ``ERROR:  invalid job
-specified (ID)`` on standard error, with exit code 1. ``mdiag -j`` shows no completed job unless ``-w completed=true``
-asks for those alone; they are otherwise in ``showq -c``.
+Moab schedules jobs for Torque. A job has the same number in both, and ``DRMJID`` contains Torque's full job id. The
+output of ``--xml`` is one ``<Data>`` element. For an unknown job id, Moab prints ``ERROR:  invalid job specified (ID)``
+on standard error and returns exit code 1. ``mdiag -j`` shows only jobs that have not completed. ``mdiag -j -w
+completed=true`` and ``showq -c`` show the completed jobs.
 """
 
 from __future__ import annotations
@@ -32,41 +32,41 @@ Usage: msub [FLAGS] [<SCRIPT>]
 
 
 def refused(program: str, server: str) -> tuple[str, int]:
-    """What is said when the server is away."""
+    """Return the message and the exit code when the server does not answer."""
     return f"ERROR:    cannot connect to server '{server}:42559' (Connection refused)\n", 1
 
 
 def error(program: str) -> str:
-    """An error that comes with exit code 0."""
+    """Return the message of an error with exit code 0."""
     return "ERROR:    communication error with server\n"
 
 
 def complain(text: str) -> int:
-    """Complain; return the exit code, which is the same for all errors."""
+    """Print an error message and return the exit code, which is the same for all errors."""
     sys.stderr.write(f"ERROR:  {text}\n")
     return 1
 
 
 def msub(cluster: Cluster, arguments: list[str]) -> int:
-    """Submit; print an empty line and the job's number."""
+    """Submit a job, then print an empty line and the job's number."""
     xml = "--xml" in arguments
     arguments = [word for word in arguments if word not in ("--xml", "--format=xml")]
     try:
         options, script, name = qsub.read(arguments, MSUB_LETTERS, ("#PBS", "#MSUB"))
-        # An array's name stands before its indices: -t NAME.[1-3]
+        # Moab writes an array as NAME.[1-3], where qsub expects only the indices.
         options = [(o, re.sub(r"^.*\[(.*)\].*$", r"\1", v) if o == "-t" else v) for o, v in options]
         asked = qsub.job(cluster, options, script, name, torque.RESOURCES - {"select"})
-    except Usage as found:
-        sys.stderr.write(f"ERROR:    {found}\n{MSUB_USAGE}")
+    except Usage as problem:
+        sys.stderr.write(f"ERROR:    {problem}\n{MSUB_USAGE}")
         return 1
-    except OSError as found:
-        return complain(f"  cannot open file '{arguments[-1]}' ({found.strerror})")
+    except OSError as problem:
+        return complain(f"  cannot open file '{arguments[-1]}' ({problem.strerror})")
     except qsub.Refused as refusal:
         return complain(f"  cannot submit job - {refusal}")
     if "-d" in dict(options):
         asked["directory"] = dict(options)["-d"]
     asked["arguments"] = " ".join(arguments)
-    # Several -l var=NAME:VALUE add up, where other resources replace each other.
+    # All values of -l var=NAME:VALUE are combined, whereas a later value replaces an earlier one for other resources.
     lists = [item for option, value in options if option == "-l" for item in qsub.items(value)]
     asked["extra"]["vars"] = dict(
         value.split(":", 1) for name, value in lists if name.lower() == "var" and ":" in value
@@ -95,7 +95,7 @@ def _complaint(answer: dict[str, Any]) -> str:
     }[str(answer["error"])]
 
 
-# -- how a job reads
+# -- the description of a job
 
 STATES = {"Q": "Idle", "H": "Idle", "R": "Running", "S": "Suspended", "E": "Running", "F": "Completed"}
 REASONS = {
@@ -106,7 +106,7 @@ REASONS = {
 
 
 def state(job: Job) -> str:
-    """Moab's word (Administrator Guide, job states): a held job is ``Hold``, a deleted one ``Removed``."""
+    """Return Moab's name for the state of a job (Administrator Guide, job states)."""
     if job["state"] == "H":
         return "Hold"
     if job["state"] == "F" and job["killed"] == "deleted":
@@ -115,7 +115,7 @@ def state(job: Job) -> str:
 
 
 def queue_of(job: Job) -> str:
-    """Which of showq's queues a job is in."""
+    """Return the section of showq that lists a job."""
     if job["state"] == "F":
         return "completed"
     if job["state"] in "RSE":
@@ -124,12 +124,12 @@ def queue_of(job: Job) -> str:
 
 
 def name_of(job: Job) -> str:
-    """Moab's name for a job."""
+    """Return the job id in Moab's format."""
     return str(job["number"]) if job["index"] is None else f"{job['number']}[{job['index']}]"
 
 
 def attributes(job: Job, now: float) -> dict[str, str]:
-    """A job element's attributes, sorted as Moab has them."""
+    """Return the attributes of a job's XML element, sorted like Moab's."""
     found = {
         "Class": job["queue"], "DRMJID": full_id(job), "EEDuration": str(int((job["started"] or now) - job["created"])),
         "GJID": name_of(job), "Group": job["group"], "JobID": name_of(job), "JobName": job["name"],
@@ -158,17 +158,17 @@ def attributes(job: Job, now: float) -> dict[str, str]:
 
 
 def cluster_partition(job: Job) -> str:
-    """The partition, which Moab names after its resource manager."""
+    """Return the partition of a job, which has the name of Moab's resource manager."""
     return str(job["server"])
 
 
 def element(name: str, found: dict[str, str], inner: str = "") -> str:
-    """An XML element; Moab closes even empty ones."""
+    """Return an XML element. Moab writes a closing tag even if the element is empty."""
     return f"<{name}{''.join(f' {key}={quoteattr(value)}' for key, value in found.items())}>{inner}</{name}>"
 
 
 def full_element(job: Job, now: float) -> str:
-    """A job as ``mdiag -j --xml`` and ``checkjob --xml`` have it: with its requirements and variables."""
+    """Return a job's element with requirements and variables, as in ``mdiag -j --xml`` and ``checkjob --xml``."""
     wants = {"ReqPartition": cluster_partition(job), "TCReqMin": str(job["nodes"]), "TPN": str(job["cores"])}
     if job["memory"]:
         wants["ReqNodeMem"] = f">={job['memory']}M"
@@ -201,7 +201,7 @@ def _identify(text: str, jobs: list[Job]) -> list[Job]:
 
 
 def mdiag(cluster: Cluster, arguments: list[str]) -> int:
-    """``mdiag -j [JOB] [--xml] [-w completed=true]`` and ``mdiag -c [CLASS] [--xml]``."""
+    """Run ``mdiag -j [JOB] [--xml] [-w completed=true]`` or ``mdiag -c [CLASS] [--xml]``."""
     xml = bool({"--xml", "--format=xml"} & set(arguments))
     rest = [word for word in arguments if word not in ("--xml", "--format=xml", "-v", "--noblock")]
     if not rest or rest[0] not in ("-j", "-c", "-n"):
@@ -216,7 +216,7 @@ def mdiag(cluster: Cluster, arguments: list[str]) -> int:
     chosen = jobs if "ALL=true" in rest else [job for job in jobs if job["state"] == "F"] if completed else alive
     names = [word for word in rest[1:] if "=" not in word and word not in ("-w", "ALL")]
     if names:
-        # A job by its name is found as long as Moab remembers it.
+        # A job id on the command line also selects a completed job, as long as Moab remembers it.
         chosen = _identify(names[0], jobs)
         if not chosen:
             return complain(f"invalid job specified ({names[0]})")
@@ -256,12 +256,12 @@ def _classes(status: dict[str, Any], *, xml: bool) -> int:
 
 
 def showq(cluster: Cluster, arguments: list[str]) -> int:
-    """``showq [-c|-i|-r|-b] [-u USER] [-w WHAT=NAME] [--xml]``."""
+    """Run ``showq [-c|-i|-r|-b] [-u USER] [-w WHAT=NAME] [--xml]``."""
     xml = bool({"--xml", "--format=xml"} & set(arguments))
     try:
         options, _ = directives.parse([w for w in arguments if not w.startswith("--")], "bcginrvu:w:p:")
-    except Usage as found:
-        sys.stderr.write(f"ERROR:    {found}\nUsage: showq [-b|-c|-i|-r] [-u USER] [-w CONSTRAINT] [--xml]\n")
+    except Usage as problem:
+        sys.stderr.write(f"ERROR:    {problem}\nUsage: showq [-b|-c|-i|-r] [-u USER] [-w CONSTRAINT] [--xml]\n")
         return 1
     given = dict(options)
     status = cluster.status()
@@ -308,11 +308,11 @@ def showq(cluster: Cluster, arguments: list[str]) -> int:
     return 0
 
 
-# -- one job
+# -- commands for one job
 
 
 def checkjob(cluster: Cluster, arguments: list[str]) -> int:
-    """``checkjob JOB [--xml]``."""
+    """Run ``checkjob JOB [--xml]``."""
     names = [word for word in arguments if not word.startswith("-")]
     if not names:
         sys.stderr.write("Usage: checkjob [exact:jobid|jobid] [-l POLICYLEVEL] [-n NODEID] [-v] [--xml]\n")
@@ -348,7 +348,7 @@ def checkjob(cluster: Cluster, arguments: list[str]) -> int:
 def _act(cluster: Cluster, what: str, names: list[str]) -> int:
     code = 0
     jobs = cluster.status()["jobs"]
-    said = {
+    messages = {
         "delete": "job '{}' cancelled",
         "hold": "holds modified for job '{}'",
         "release": "holds modified for job '{}'",
@@ -368,12 +368,12 @@ def _act(cluster: Cluster, what: str, names: list[str]) -> int:
         elif "error" in answer:
             code = complain(f"  cannot {what} job '{name}' (job is in state {answer['state']})")
         else:
-            print(f"\n{said[what].format(name)}\n")
+            print(f"\n{messages[what].format(name)}\n")
     return code
 
 
 def canceljob(cluster: Cluster, arguments: list[str]) -> int:
-    """``canceljob JOB…``."""
+    """Run ``canceljob JOB…``."""
     if not arguments:
         sys.stderr.write("Usage: canceljob [jobexp|jobid]\n")
         return 1
@@ -381,7 +381,7 @@ def canceljob(cluster: Cluster, arguments: list[str]) -> int:
 
 
 def mjobctl(cluster: Cluster, arguments: list[str]) -> int:
-    """``mjobctl {-c|-h|-u|-s|-r|-R} JOB`` and ``mjobctl -q {diag|starttime} JOB``."""
+    """Run ``mjobctl {-c|-h|-u|-s|-r|-R} JOB`` or ``mjobctl -q {diag|starttime} JOB``."""
     actions = {"-c": "delete", "-F": "delete", "-h": "hold", "-u": "release", "-s": "suspend", "-r": "resume",
                "-R": "requeue"}  # fmt: skip
     flag = next((word for word in arguments if word in (*actions, "-q")), None)

@@ -1,7 +1,7 @@
 """PBS Professional and OpenPBS (Reference Guide 2022.1: 2.41 pbsnodes, 2.46 qdel, 2.55 qstat, 2.57 qsub, 14 errors).
 
-The exit code of a refused request is the last byte of the error's number, since qsub and qstat end with exit(number):
-``15001 & 255`` is 153 for an unknown job, 35 for one that has finished, 170 for an unknown queue, 188 for a limit.
+qsub and qstat call ``exit(number)`` with the number of an error, so the exit code is the number's last byte. For
+example, ``15001 & 255`` is 153 for an unknown job. A finished job gives 35, an unknown queue 170 and a limit 188.
 """
 
 from __future__ import annotations
@@ -49,35 +49,39 @@ qstat -Q [-f] [-F format] [-D delim] [ destination... ]
 qstat -q [-G|-M] [ destination... ]
 qstat -B [-f] [-F format] [-D delim] [ server_name... ]
 qstat --version
-"""  # noqa: W291 - as the program has it
+"""  # noqa: W291 - the real program prints this trailing space
 VERSION = "22.05.11"
 
 
 def refused(program: str, server: str) -> tuple[str, int]:
-    """What is said when the server is away: PBSE's errno is the system's, ECONNREFUSED."""
+    """Return the message and the exit code when the server does not answer. PBS uses the system's ECONNREFUSED."""
     text = f"Connection refused\n{program}: cannot connect to server {server} (errno=111)\n"
     return text, 255 if program == "qstat" else 111
 
 
 def error(program: str) -> str:
-    """An error that comes with exit code 0, as from a site's wrapper."""
+    """Return the message of an error with exit code 0, which a site's wrapper script may cause."""
     return f"{program}: End of File\n"
 
 
 def fail(program: str, text: str, number: int) -> int:
-    """Complain; return the exit code of that error."""
+    """Print an error message and return the exit code of the error."""
     sys.stderr.write(f"{program}: {text}\n")
     return number & 255
 
 
 def identify(text: str) -> tuple[int, int | None] | None:
-    """A job identifier: ``12``, ``12.server``, ``12[]``, ``12[3].server``; None if it is none."""
+    """Parse a job id, for example ``12``, ``12.server``, ``12[]`` or ``12[3].server``.
+
+    Returns:
+        The job's number and its index in an array, or None if the text is not a job id.
+    """
     found = re.fullmatch(r"([0-9]+)(\[([0-9]*)\])?(\.[\w.-]+)?(@[\w.-]+)?", text)
     return (int(found[1]), int(found[3]) if found[3] else None) if found else None
 
 
 def named(text: str, server: str) -> str:
-    """A job identifier as messages have it."""
+    """Return a job id in the format of error messages, which includes the server."""
     return text if "." in text else f"{text}.{server}"
 
 
@@ -85,18 +89,18 @@ def named(text: str, server: str) -> str:
 
 
 def qsub_command(cluster: Cluster, arguments: list[str]) -> int:
-    """Submit; print the job's identifier."""
+    """Submit a job and print its id."""
     if arguments[:1] == ["--version"]:
         print(f"pbs_version = {VERSION}")
         return 0
     try:
         options, script, name = qsub.read(arguments, QSUB_LETTERS)
         asked = qsub.job(cluster, options, script, name, RESOURCES)
-    except Usage as error_:
-        sys.stderr.write(f"qsub: {error_}\n{QSUB_USAGE}")
+    except Usage as problem:
+        sys.stderr.write(f"qsub: {problem}\n{QSUB_USAGE}")
         return 2
-    except OSError as error_:
-        sys.stderr.write(f"qsub: script file:: {error_.strerror}\n")
+    except OSError as problem:
+        sys.stderr.write(f"qsub: script file:: {problem.strerror}\n")
         return 1
     except qsub.Refused as refusal:
         return fail("qsub", str(refusal), refusal.number)
@@ -133,8 +137,8 @@ def qstat_command(cluster: Cluster, arguments: list[str]) -> int:
         given = dict(options)
         if given.get("-F", "json") not in ("json", "dsv") or ("-F" in given and "-f" not in given):
             raise Usage("conflicting options.")
-    except Usage as error_:
-        sys.stderr.write(f"qstat: {error_}\n{QSTAT_USAGE}")
+    except Usage as problem:
+        sys.stderr.write(f"qstat: {problem}\n{QSTAT_USAGE}")
         return 2
     status = cluster.status()
     if "-Q" in given or "-q" in given:
@@ -184,7 +188,7 @@ def _json(shown: dict[str, Any]) -> str:
 def _chosen(
     cluster: Cluster, status: dict[str, Any], given: dict[str, str], operands: list[str]
 ) -> tuple[int, list[tuple[str, dict[str, Any]]]]:
-    """The jobs that are asked for, and the exit code of what was not found."""
+    """Return the exit code and the selected jobs. The exit code is not 0 if an operand was not found."""
     history, subjobs = "-x" in given or "-H" in given, "-t" in given
     jobs = status["jobs"]
     users = set(given.get("-u", "").split(",")) - {""}
@@ -216,7 +220,7 @@ def _chosen(
 
 
 def _entries(jobs: list[Job], status: dict[str, Any], *, subjobs: bool) -> list[tuple[str, dict[str, Any]]]:
-    """Identifiers and attributes; an array is one entry, and its jobs are entries only with ``-t``."""
+    """Return the ids and attributes of jobs. An array is one entry, unless ``-t`` shows its subjobs."""
     found: dict[str, dict[str, Any]] = {}
     for job in jobs:
         if job["index"] is not None:
@@ -243,7 +247,7 @@ SUBSTATES = {"Q": 10, "H": 20, "R": 42, "S": 43, "E": 51, "F": 92}
 
 
 def comment(job: Job) -> str:
-    """What the scheduler says of a job (RG 5.11, ``comment``)."""
+    """Return the scheduler's comment on a job (RG 5.11, ``comment``)."""
     if job["state"] == "H":
         return f"Job held by {job['user']} on {time.ctime(job['changed'])}"
     if job["state"] == "Q":
@@ -257,26 +261,26 @@ def comment(job: Job) -> str:
 
 
 def vnodes(job: Job) -> str:
-    """``(node:ncpus=2:mem=1024kb)``, with ``+`` between nodes."""
+    """Return the allocated nodes, for example ``(node:ncpus=2:mem=1024kb)``, separated by ``+``."""
     memory = f":mem={job['memory'] * 1024}kb" if job["memory"] else ""
     gpus = f":ngpus={job['gpus']}" if job["gpus"] else ""
     return "+".join(f"({host}:ncpus={job['cores']}{memory}{gpus})" for host in job["hosts"])
 
 
 def output_path(job: Job, which: int) -> str:
-    """HOST:PATH of an output file."""
+    """Return the HOST:PATH of an output file: ``which`` is 0 for standard output and 1 for standard error."""
     letter = "oe"[which]
     path = job["outputs"][which] or f"{job['origin']['PBS_O_WORKDIR']}/{job['name']}.{letter}{job['number']}"
     return f"{job['host']}:{path}"
 
 
 def state(job: Job) -> str:
-    """The letter of RG 8.1; X for a subjob that is over."""
+    """Return the letter of a job's state (RG 8.1). A finished subjob has the state X."""
     return "X" if job["state"] == "F" and job["index"] is not None else str(job["state"])
 
 
 def resource_list(job: Job) -> dict[str, Any]:
-    """``Resource_List``, completed as the server does."""
+    """Return ``Resource_List`` with the defaults that the server adds."""
     memory = {"mem": f"{job['memory'] * job['nodes']}mb"} if job["memory"] else {}
     gpus = {"ngpus": job["gpus"]} if job["gpus"] else {}
     given = {name: value for name, value in job["resources"].items() if name not in ("mem", "ncpus", "ngpus")}
@@ -292,7 +296,7 @@ def resource_list(job: Job) -> dict[str, Any]:
 
 
 def attributes(job: Job, now: float) -> dict[str, Any]:
-    """All attributes of a job, in the server's order; one that is not set is not there."""
+    """Return all attributes of a job in the server's order. An attribute without a value is missing."""
     used = (job["ended"] or now) - job["started"] if job["started"] else 0
     ran = {
         "resources_used": {
@@ -310,7 +314,7 @@ def attributes(job: Job, now: float) -> dict[str, Any]:
     )
     ended = {"Exit_status": job["exit"]} if job["exit"] is not None else {}
     account = {"Account_Name": job["account"]} if job["account"] else {}
-    said = {"comment": comment(job)} if comment(job) else {}
+    commented = {"comment": comment(job)} if comment(job) else {}
     array = (
         {"array_id": f"{job['number']}[].{job['server']}", "array_index": job["index"]}
         if job["index"] is not None
@@ -326,7 +330,7 @@ def attributes(job: Job, now: float) -> dict[str, Any]:
         "qtime": time.ctime(job["created"]), "Rerunable": "True" if job["rerunnable"] else "False",
         "Resource_List": resource_list(job), **started, **session, **shell,
         **({"jobdir": job["home"]} if job["started"] else {}), "substate": SUBSTATES[job["state"]],
-        "Variable_List": variables, **said, "etime": time.ctime(job["created"]),
+        "Variable_List": variables, **commented, "etime": time.ctime(job["created"]),
         **({"run_count": job["runs"]} if job["runs"] else {}),
         "eligible_time": clock((job["started"] or now) - job["created"]),
         **array, **ended,
@@ -337,7 +341,7 @@ def attributes(job: Job, now: float) -> dict[str, Any]:
 
 
 def array_attributes(jobs: list[Job], now: float) -> dict[str, Any]:
-    """The attributes of an array: state B as soon as one of its jobs has begun."""
+    """Return the attributes of an array. Its state is B as soon as one of its jobs has started."""
     states = [job["state"] for job in jobs]
     found = attributes(jobs[0], now)
     for name in ("exec_host", "exec_vnode", "session_id", "resources_used", "array_id", "array_index", "Exit_status"):
@@ -353,7 +357,7 @@ def array_attributes(jobs: list[Job], now: float) -> dict[str, Any]:
 
 
 def _flat(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """Attributes as ``qstat -f`` names them: a resource behind a dot, the variable list in one."""
+    """Return attributes with the names of ``qstat -f``: resources after a dot, and the variable list as one value."""
     flat = []
     for name, value in found.items():
         if name == "Variable_List":
@@ -366,7 +370,10 @@ def _flat(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def attribute_line(name: str, value: str, *, wide: bool = False) -> str:
-    """``    NAME = VALUE``, broken after commas and at column 78 with a tab (prt_attr in qstat.c); not with ``-w``."""
+    """Format an attribute as ``    NAME = VALUE``, like prt_attr in qstat.c.
+
+    Long lines are broken after commas and at column 78, and continue after a tab. ``-w`` (wide) prevents this.
+    """
     if wide:
         return f"    {name} = {value}"
     text = f"    {name} = "
@@ -391,7 +398,7 @@ def attribute_line(name: str, value: str, *, wide: bool = False) -> str:
 
 
 def _table(jobs: list[tuple[str, dict[str, Any]]], status: dict[str, Any], given: dict[str, str]) -> None:
-    """The default table, or the alternative one of ``-a``, ``-n``, ``-s`` and ``-u``."""
+    """Print jobs as the default table, or as the alternative table of ``-a``, ``-n``, ``-s`` and ``-u``."""
     if not jobs:
         return
     if not {"-a", "-i", "-r", "-n", "-s", "-u", "-H", "-T"} & set(given):
@@ -431,7 +438,7 @@ def _counts(jobs: list[Job]) -> str:
 
 
 def queue_attributes(queue: dict[str, Any], jobs: list[Job]) -> dict[str, Any]:
-    """A queue's attributes (RG 5.8)."""
+    """Return the attributes of a queue (RG 5.8)."""
     mine = [job for job in jobs if job["queue"] == queue["name"] and job["state"] != "F"]
     limits = {
         "ncpus": queue.get("max_cores"), "mem": f"{queue['max_memory']}mb" if queue.get("max_memory") else None,
@@ -513,7 +520,7 @@ def _server(cluster: Cluster, status: dict[str, Any], given: dict[str, str]) -> 
     return 0
 
 
-# -- what is done to a job
+# -- actions on a job
 
 
 def _act(program: str, what: str, letters: str, usage: str) -> Any:
@@ -547,7 +554,7 @@ def _act(program: str, what: str, letters: str, usage: str) -> Any:
 
 
 def pbsnodes(cluster: Cluster, arguments: list[str]) -> int:
-    """``pbsnodes -a [-F json]``."""
+    """Run ``pbsnodes -a [-F json]``."""
     status = cluster.status()
     nodes = {
         name: {

@@ -1,4 +1,4 @@
-"""qsub's options, which PBS, Torque and Moab share (RG 2.57; Torque Administrator Guide, qsub)."""
+"""The options of qsub that PBS, Torque and Moab share (RG 2.57; Torque Administrator Guide, qsub)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ REPLACED = {"A", "P", "q", "N", "o", "e", "j", "S", "r", "m", "M", "p", "h", "a"
 
 
 class Refused(Exception):
-    """The value of an option is refused by the server: a message, and the number that PBS gives it."""
+    """The server refuses the value of an option."""
 
     def __init__(self, message: str, number: int) -> None:
-        """Say what and by which number."""
+        """Create the error from its message and the error number of PBS."""
         super().__init__(message)
         self.number = number
 
@@ -31,11 +31,13 @@ class Refused(Exception):
 def read(
     arguments: list[str], letters: str, prefixes: tuple[str, ...] = ("#PBS",)
 ) -> tuple[directives.Options, str, str]:
-    """All options of a submission, those of the command line last, with the script and its name.
+    """Return all options of a submission, the script and the script's name.
+
+    The options of the command line come after those in the script.
 
     Raises:
-        Usage: an option is not known.
-        OSError: the script cannot be read.
+        Usage: An option is unknown.
+        OSError: The script cannot be read.
     """
     given, rest = directives.parse(arguments, letters)
     script = directives.read_script(rest)
@@ -46,17 +48,17 @@ def read(
         if left:
             raise Usage(f"directive error: {line}")
         written += found
-    # The command line is stronger, except that lists of resources add up.
-    stronger = {option for option, _ in given if option[1] in REPLACED}
-    options = [(option, value) for option, value in written if option not in stronger] + given
+    # The command line overrides the script, but resource lists (-l) of both are combined.
+    overridden = {option for option, _ in given if option[1] in REPLACED}
+    options = [(option, value) for option, value in written if option not in overridden] + given
     return options, script, Path(rest[0]).name if rest and rest[0] != "-" else "STDIN"
 
 
 def items(text: str) -> list[tuple[str, str]]:
-    """``NAME=VALUE,NAME=VALUE``; a comma within quotes does not count.
+    """Parse ``NAME=VALUE,NAME=VALUE``. A comma inside quotes does not separate items.
 
     Raises:
-        Usage: there is a name without a value.
+        Usage: An item has no value.
     """
     found = []
     for item in re.findall(r"""(?:[^,"']|"[^"]*"|'[^']*')+""", text):
@@ -68,7 +70,7 @@ def items(text: str) -> list[tuple[str, str]]:
 
 
 def variables(text: str) -> dict[str, str]:
-    """``-v``: ``NAME=VALUE``, or a name whose value is the submitter's."""
+    """Parse the argument of ``-v``. A name without a value takes the value from this process's environment."""
     found = {}
     for item in re.findall(r"""(?:[^,"'\\]|\\.|"[^"]*"|'[^']*')+""", text):
         name, equals, value = item.strip().partition("=")
@@ -80,7 +82,7 @@ def variables(text: str) -> dict[str, str]:
 
 
 def origin(queue: str) -> dict[str, str]:
-    """PBS_O_*: what the job learns of where it was submitted."""
+    """Return the variables PBS_O_*, which describe the environment of the submission."""
     names = {"HOME": "HOME", "LANG": "LANG", "LOGNAME": "LOGNAME", "PATH": "PATH", "SHELL": "SHELL", "MAIL": "MAIL"}
     found = {f"PBS_O_{name}": os.environ[variable] for name, variable in names.items() if variable in os.environ}
     return found | {
@@ -92,10 +94,12 @@ def origin(queue: str) -> dict[str, str]:
 
 
 def indices(text: str) -> list[int]:
-    """An array's indices: ``1-3``, ``1-9:2``, ``1,4,7``, and Torque's ``%LIMIT`` behind them.
+    """Parse the indices of a job array, for example ``1-3``, ``1-9:2`` or ``1,4,7``.
+
+    Torque allows ``%LIMIT`` after the indices, which has no effect here.
 
     Raises:
-        Usage: they are none.
+        Usage: The text is not a list of indices.
     """
     found: list[int] = []
     for part in text.split("%", maxsplit=1)[0].split(","):
@@ -108,11 +112,18 @@ def indices(text: str) -> list[int]:
 
 
 def job(cluster: Cluster, options: directives.Options, script: str, name: str, known: set[str]) -> Job:
-    """What the options ask for.
+    """Return the job that the options describe.
+
+    Args:
+        cluster: The cluster that will get the job.
+        options: The options of the script and the command line.
+        script: The text of the script.
+        name: The default name of the job.
+        known: The names of the resources that the scheduler knows.
 
     Raises:
-        Usage: a value is not well formed.
-        Refused: the server would not have it.
+        Usage: A value is malformed.
+        Refused: The server would refuse a value.
     """
     wanted = dict(options)
     queue = wanted.get("-q", "").partition("@")[0]
@@ -126,27 +137,26 @@ def job(cluster: Cluster, options: directives.Options, script: str, name: str, k
     job_name = wanted.get("-N", name)
     if not re.fullmatch(r"[^\s]{1,236}", job_name):
         raise Usage("illegal -N value")
-    handed_on = dict(os.environ) if "-V" in wanted else {}
+    passed_on = dict(os.environ) if "-V" in wanted else {}
     for option, value in options:
         if option == "-v":
-            handed_on |= variables(value)
-    came_from = origin(queue)
+            passed_on |= variables(value)
     keep = wanted.get("-k", "n")
     paths = []
     for option in ("-o", "-e"):
-        # PBS takes HOST:PATH; the path is the submission directory's.
+        # PBS accepts HOST:PATH. The path is relative to the directory of the submission.
         path = wanted.get(option, "").rpartition(":")[2]
         paths.append(str(Path.cwd() / path) + ("/" if path.endswith("/") else "") if path else "")
     asked = new_job(
         name=job_name, queue=queue, script=script, account=wanted.get("-A", ""), project=wanted.get("-P", ""),
-        environment=handed_on, origin=came_from,
+        environment=passed_on, origin=origin(queue),
         stdout=paths[0], stderr=paths[1], join="oe" in wanted.get("-j", "n") or "eo" in wanted.get("-j", "n"),
         shell=wanted.get("-S", "").partition("@")[0], rerunnable=wanted.get("-r", "y") == "y",
         hold="u" if "-h" in wanted else "", mail=wanted.get("-m", "a"), priority=int(wanted.get("-p", "0")),
         keep=keep, direct="d" in keep, outputs=paths, directory="",
         extra={
             "W": [value for option, value in options if option == "-W"],
-            "variables": handed_on,
+            "variables": passed_on,
             "shell": wanted.get("-S", ""),
         },
     )  # fmt: skip
@@ -158,10 +168,10 @@ def job(cluster: Cluster, options: directives.Options, script: str, name: str, k
 
 
 def size(asked: Job, known: set[str]) -> None:
-    """Count what a list of resources comes to.
+    """Set the size of a job (nodes, cores, memory, GPUs and run time) from its list of resources.
 
     Raises:
-        Refused: a resource is unknown, or its value none.
+        Refused: A resource is unknown, or its value is invalid.
     """
     resources = asked["resources"]
     for name in resources:
@@ -211,14 +221,14 @@ def _split(chunk: str) -> list[tuple[str, str]]:
 
 
 def _select(asked: Job, text: str) -> None:
-    """``[N:]NAME=VALUE[:NAME=VALUE…][+…]``; chunks after the first are of the first's size here."""
+    """Parse ``[N:]NAME=VALUE[:NAME=VALUE…][+…]``. The emulator ignores all chunks after the first one."""
     parts = _split(text.split("+", maxsplit=1)[0])
     asked["nodes"] = int(parts[0][0]) if parts[0][0].isdigit() and not parts[0][1] else 1
     _chunk(asked, parts[1:] if parts[0][0].isdigit() else parts)
 
 
 def _nodes(asked: Job, text: str) -> None:
-    """``{N|HOST}[:ppn=N][:gpus=N][:FEATURE…][+…]``."""
+    """Parse ``{N|HOST}[:ppn=N][:gpus=N][:FEATURE…][+…]``. The emulator ignores everything after the first ``+``."""
     parts = _split(text.split("+", maxsplit=1)[0])
     if parts[0][0].isdigit():
         asked["nodes"] = int(parts[0][0])

@@ -1,10 +1,11 @@
-"""The server: owns the jobs, decides what runs where, and knows who asks.
+"""The server. It owns all jobs, decides where they run and checks the permissions of users.
 
-Clients come over a unix socket, and the kernel says whose process they are (SO_PEERCRED). Agents come over TCP and
-prove that they have the lab's key file; they ask every half second what there is to do and say what has become of
-their jobs, so that nothing is lost when either is restarted.
+Clients connect to a unix socket, and the kernel reports their user id (SO_PEERCRED). Agents connect over TCP and
+authenticate with the lab's key file. Every half second, an agent reports the state of its jobs and receives orders.
+So no job is lost when the server or an agent restarts.
 
-A job's states: Q queued, H held, R running, S suspended, E ending (it has been told to), F finished.
+The states of a job are Q (queued), H (held), R (running), S (suspended), E (ending, a signal has been sent) and F
+(finished).
 """
 
 from __future__ import annotations
@@ -28,15 +29,18 @@ from lab_emulator.common import Job, name_of, read_config, receive, send, signat
 
 ALIVE = ("Q", "H", "R", "S", "E")
 PLACED = ("R", "S", "E")
-SILENCE = 30  # seconds after which an agent that says nothing counts as down
-DEFAULT_RUNTIME = 3600  # seconds, for the estimate of a job without a limit
+SILENCE = 30  # seconds without a report after which an agent counts as down
+DEFAULT_RUNTIME = 3600  # assumed run time of a job without a limit, in seconds, for estimated start times
 
 
 class Server:
-    """The state, and everything that may change it. All methods but ``handle`` expect the lock."""
+    """The state of all flavours and the operations that change it.
+
+    The caller of a method must hold ``lock``. Only ``handle`` and ``report`` acquire it themselves.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
-        """Take up what an earlier server left."""
+        """Load the state that an earlier server saved."""
         self.config = config
         self.lock = threading.RLock()
         self.path = Path(config["state"], "state.json")
@@ -46,10 +50,10 @@ class Server:
         self.seen: dict[str, float] = {}
         self.saved = json.dumps(self.state)
 
-    # -- what clients ask
+    # -- requests of clients
 
     def handle(self, request: dict[str, Any], uid: int) -> Any:
-        """Answer one request of a user's; errors are ``{"error": WORD, …}``."""
+        """Answer one request of the user with that uid. An error is returned as ``{"error": WORD, …}``."""
         with self.lock:
             operation = getattr(self, f"do_{request.get('op')}", None)
             if operation is None:
@@ -60,16 +64,16 @@ class Server:
             return answer
 
     def administers(self, uid: int) -> bool:
-        """Whether that user is an administrator of every flavour."""
+        """Return whether the user is an administrator of all flavours."""
         return uid == 0 or (bool(self.config.get("unprivileged")) and uid == os.getuid())
 
     def queues(self, flavour: str) -> list[dict[str, Any]]:
-        """A flavour's queues; one that came later has the limits of the first."""
+        """Return the queues of a flavour. A queue that was added later has the limits of the first queue."""
         first, *others = self.config["flavours"][flavour]["queues"]
         return [first, *others, *({**first, "name": name} for name in self.state["more"].get(flavour, []))]
 
     def do_status(self, request: dict[str, Any], uid: int) -> dict[str, Any]:
-        """A flavour's jobs as that user may see them, its queues and the nodes."""
+        """Return the jobs of a flavour that the user may see, its queues and the nodes."""
         flavour = request["flavour"]
         hidden = flavour in self.state["hidden"] and not self.administers(uid)
         return {
@@ -92,7 +96,7 @@ class Server:
         }
 
     def do_submit(self, request: dict[str, Any], uid: int) -> dict[str, Any]:
-        """Take a job, or refuse it for its queue's sake."""
+        """Accept a job, or refuse it because of its user, its queue or the limits of the queue."""
         flavour, asked = request["flavour"], request["job"]
         account = pwd.getpwuid(uid)
         if uid == 0 and not self.config.get("unprivileged"):
@@ -132,7 +136,7 @@ class Server:
         return {"number": number, "queue": queue["name"], "default": not asked["queue"]}
 
     def chosen(self, request: dict[str, Any]) -> list[Job]:
-        """The jobs that a request names: a number, and one of an array's indices or all of them."""
+        """Return the jobs with the number in a request, limited to one job of an array if it has an index."""
         return [
             job
             for job in self.state["jobs"]
@@ -142,7 +146,7 @@ class Server:
         ]
 
     def do_act(self, request: dict[str, Any], uid: int) -> dict[str, Any]:
-        """Delete, hold, release, suspend, resume or requeue a job: ``{"ok": true}`` or an error."""
+        """Delete, hold, release, suspend, resume or requeue a job. Return ``{"ok": true}`` or an error."""
         jobs = self.chosen(request)
         if not jobs:
             return {"error": "unknown"}
@@ -158,7 +162,7 @@ class Server:
         return {"ok": True} if any(done) else {"error": "state", "state": alive[0]["state"]}
 
     def act(self, job: Job, what: str, who: str) -> bool:
-        """Do it to one job; return whether its state allows it."""
+        """Carry out an action on one job. Return False if the job's state does not allow it."""
         state = job["state"]
         if what == "delete":
             job.update(deleted_by=who, requeue=False)
@@ -186,7 +190,7 @@ class Server:
         return True
 
     def do_admin(self, request: dict[str, Any], uid: int) -> dict[str, Any]:
-        """Change what holds for a whole flavour: faults, whether others' jobs are hidden, its queues."""
+        """Change the settings of a flavour: its fault, its queues, and whether users see the jobs of others."""
         if not self.administers(uid):
             return {"error": "denied"}
         flavour = request["flavour"]
@@ -203,21 +207,21 @@ class Server:
             self.state["more"][flavour] = [*others, *([name] if is_there else [])]
         return {"ok": True}
 
-    # -- what becomes of a job
+    # -- state changes of a job
 
     def change(self, job: Job, state: str) -> None:
-        """Put a job into a state."""
+        """Set the state of a job."""
         job["state"] = state
         job["changed"] = time.time()
 
     def kill(self, job: Job, why: str) -> None:
-        """Have the agent end a job: politely, and after the grace time for good."""
+        """Make the agent end a job: with SIGTERM first, and with SIGKILL after the grace period."""
         job["killed"] = why
         job["kill_at"] = time.time()
         self.change(job, "E")
 
     def finish(self, job: Job, code: int, why: str = "") -> None:
-        """A job is over, or begins anew."""
+        """Mark a job as finished, or put it back into its queue if a requeue was requested."""
         job["killed"] = why or job["killed"]
         if job["requeue"]:
             job.update(requeue=False, killed="", kill_at=None, hosts=[], reported=False, started=None, session_id=None)
@@ -227,19 +231,19 @@ class Server:
         job["ended"] = time.time()
         self.change(job, "F")
 
-    # -- what runs where
+    # -- scheduling
 
     def is_up(self, node: str) -> bool:
-        """Whether a node's agent has been heard of lately."""
+        """Return whether the agent of a node has reported recently."""
         return time.time() - self.seen.get(node, 0) < SILENCE
 
     def used(self, node: str) -> dict[str, int]:
-        """What the jobs of all flavours take of a node."""
+        """Return the resources that the jobs of all flavours use on a node."""
         jobs = [job for job in self.state["jobs"] if job["state"] in PLACED and node in job["hosts"]]
         return {what: sum(job[what] * job["hosts"].count(node) for job in jobs) for what in ("cores", "memory", "gpus")}
 
     def lacking(self, job: Job, node: str, used: dict[str, int]) -> str:
-        """The first thing that a node has too little of for one of a job's nodes, or nothing."""
+        """Return the first requirement of a job that a node does not meet, or an empty string if it meets all."""
         has = self.config["nodes"][node]
         if job["wanted_hosts"] and node not in job["wanted_hosts"]:
             return "host"
@@ -248,7 +252,7 @@ class Server:
         return next((what for what in ("cores", "memory", "gpus") if used[what] + job[what] > has.get(what, 0)), "")
 
     def schedule(self) -> None:
-        """Start what fits, in the order of submission; say of all others why they wait, and until when."""
+        """Place queued jobs in the order of their submission, end those over their time limit, and forget old ones."""
         now = time.time()
         for job in self.state["jobs"]:
             if job["state"] in PLACED and job["started"] and job["runtime"] and job["state"] != "E":
@@ -260,7 +264,7 @@ class Server:
         self.state["jobs"] = [job for job in self.state["jobs"] if job["state"] != "F" or job["ended"] > keep]
 
     def place(self, job: Job) -> None:
-        """Give a queued job its nodes, or a reason to wait."""
+        """Assign nodes to a queued job, or set the reason and the estimated end of its wait."""
         up = [node for node in self.config["nodes"] if self.is_up(node)]
         if f"{job['flavour']}/{job['queue']}" in self.state["closed"]:
             job["reason"] = "closed"
@@ -285,13 +289,14 @@ class Server:
         )
         job["estimate"] = ends[0] if ends else None
 
-    # -- what agents say
+    # -- reports of agents
 
     def report(self, node: str, jobs: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Take an agent's word on its jobs, and say what it shall do.
+        """Process an agent's report on its jobs and return orders for the agent.
 
         Returns:
-            ``{"start": [JOB], "signal": {NAME: [SIGNAL, NOTE]}, "forget": [NAME]}``; a name has the run's number in it.
+            ``{"start": [JOB], "signal": {NAME: [SIGNAL, NOTE]}, "forget": [NAME]}``. Each NAME identifies one run of a
+            job.
         """
         with self.lock:
             self.seen[node] = time.time()
@@ -307,7 +312,7 @@ class Server:
                 found = jobs.get(name)
                 if found is None:
                     if job["reported"]:
-                        self.finish(job, 265, "lost")  # the node was started anew under it
+                        self.finish(job, 265, "lost")  # the node lost its spool directory while the job ran
                     elif job["state"] == "E":
                         self.finish(job, 271)
                     else:
@@ -325,7 +330,7 @@ class Server:
             return orders
 
     def order(self, job: Job, *, stopped: bool) -> list[str]:
-        """The signal that a running job gets now, if any."""
+        """Return the signal to send to a running job now, with a note for its user, or an empty list."""
         if job["state"] == "E":
             late = time.time() - job["kill_at"] > float(self.config["grace"])
             passed = int(time.time() - job["started"])
@@ -336,7 +341,7 @@ class Server:
         return []
 
     def save(self) -> None:
-        """Write the state if it has changed."""
+        """Write the state to its file if it has changed."""
         text = json.dumps(self.state)
         if text != self.saved:
             write(self.path, text)
@@ -351,7 +356,7 @@ def _group(gid: int) -> str:
 
 
 def serve() -> None:
-    """Serve for good."""
+    """Run the server forever."""
     config = read_config()
     Path(config["state"]).mkdir(mode=0o700, parents=True, exist_ok=True)
     server = Server(config)
@@ -371,7 +376,7 @@ def serve() -> None:
                 send(self.request, nonce)
                 signed = receive(self.request)
                 if not secrets.compare_digest(signature(config, nonce, signed["body"]), signed["signature"]):
-                    print("an agent without the key was sent away", file=sys.stderr)
+                    print("rejected an agent: its report is not signed with the lab's key", file=sys.stderr)
                     return
                 report = json.loads(signed["body"])
                 body = json.dumps(server.report(report["node"], report["jobs"]))
@@ -389,7 +394,7 @@ def serve() -> None:
     path = Path(config["socket"])
     path.unlink(missing_ok=True)
     with Clients(str(path), ClientHandler) as clients, Agents(("", config["port"]), AgentHandler) as agents:
-        path.chmod(0o666)  # everybody may ask; the kernel says who does
+        path.chmod(0o666)  # every user may connect, because the kernel reports the user id
         threading.Thread(target=agents.serve_forever, daemon=True).start()
         threading.Thread(target=clients.serve_forever, daemon=True).start()
         while True:

@@ -1,8 +1,8 @@
 """Torque 6.1 (Administrator Guide, appendix A: qsub, qstat, qdel, qhold, qrls, qrerun, pbsnodes; D: error codes).
 
-As with PBS the exit code is the last byte of the error's number, but the numbers differ from PBS's: 172 for an unknown
-queue, 190 for a limit, 170 for a job in the wrong state. ``qstat -x`` prints XML with the times in seconds of the
-epoch; ``-f`` prints them as dates.
+As in PBS, the exit code is the last byte of the error's number, but Torque uses other numbers. For example, an unknown
+queue gives 172, a limit 190 and a job in the wrong state 170. ``qstat -x`` prints XML with times in seconds since the
+epoch, whereas ``qstat -f`` prints them as dates.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ DATES = ("ctime", "etime", "mtime", "qtime", "start_time", "comp_time")
 
 
 def refused(program: str, server: str) -> tuple[str, int]:
-    """What is said when the server is away."""
+    """Return the message and the exit code when the server does not answer."""
     text = (
         f"Unable to communicate with {server}(127.0.0.1)\n"
         f"Cannot connect to specified server host '{server}'.\n"
@@ -66,25 +66,25 @@ def refused(program: str, server: str) -> tuple[str, int]:
 
 
 def error(program: str) -> str:
-    """An error that comes with exit code 0."""
+    """Return the message of an error with exit code 0."""
     return f"{program}: End of File\n"
 
 
 def resources(cluster: Cluster) -> set[str]:
-    """What ``-l`` may name; Moab's own have no meaning to Torque but pass through it."""
+    """Return the resources that ``-l`` accepts. Under Moab, they include Moab's own resources, which Torque ignores."""
     return RESOURCES - {"select"} if cluster.flavour == "torque" else RESOURCES
 
 
 def qsub_command(cluster: Cluster, arguments: list[str]) -> int:
-    """Submit; print the job's identifier."""
+    """Submit a job and print its id."""
     try:
         options, script, name = qsub.read(arguments, QSUB_LETTERS)
         asked = qsub.job(cluster, options, script, name, resources(cluster))
-    except Usage as found:
-        sys.stderr.write(f"qsub: {found}\n{QSUB_USAGE}")
+    except Usage as problem:
+        sys.stderr.write(f"qsub: {problem}\n{QSUB_USAGE}")
         return 2
-    except OSError as found:
-        sys.stderr.write(f"qsub: script file '{arguments[-1]}' cannot be loaded - {found.strerror}\n")
+    except OSError as problem:
+        sys.stderr.write(f"qsub: script file '{arguments[-1]}' cannot be loaded - {problem.strerror}\n")
         return 1
     except qsub.Refused as refusal:
         numbers = {15035: (15037, "Unknown resource type "), 15014: (15016, "Illegal attribute or resource value for ")}
@@ -102,7 +102,7 @@ def qsub_command(cluster: Cluster, arguments: list[str]) -> int:
 
 
 def complaint(answer: dict[str, Any]) -> tuple[str, int]:
-    """Why a job is refused, and the error's number."""
+    """Return the message and the number of the error when the server refuses a job."""
     if answer["error"] == "limit":
         what = {"runtime": "walltime", "memory": "mem", "cores": "ncpus", "gpus": "gpus"}[answer["resource"]]
         text = f"Job exceeds queue resource limits MSG=cannot satisfy queue max {what} requirement"
@@ -119,9 +119,9 @@ def complaint(answer: dict[str, Any]) -> tuple[str, int]:
 def qstat_command(cluster: Cluster, arguments: list[str]) -> int:
     """Show jobs, queues or the server."""
     try:
-        options, rest = pbs._permuted(arguments, QSTAT_LETTERS)  # noqa: SLF001 - one family of programs
-    except Usage as found:
-        sys.stderr.write(f"qstat: {found}\n{QSTAT_USAGE}")
+        options, rest = pbs._permuted(arguments, QSTAT_LETTERS)  # noqa: SLF001 - Torque's programs extend those of PBS
+    except Usage as problem:
+        sys.stderr.write(f"qstat: {problem}\n{QSTAT_USAGE}")
         return 2
     given = dict(options)
     status = cluster.status()
@@ -132,7 +132,7 @@ def qstat_command(cluster: Cluster, arguments: list[str]) -> int:
     code, jobs = _chosen(cluster, status, given, rest)
     shown = _entries(jobs, status["now"], each="-t" in given)
     if "-x" in given:
-        # A server that has no job to show prints an empty document; one that refuses prints none.
+        # Without a job to show, qstat prints an empty document. After an error, it prints no document.
         if shown or not code:
             print('<?xml version="1.0"?>')
             print("<Data>" + "".join(_xml(identifier, found) for identifier, found in shown) + "</Data>")
@@ -174,7 +174,7 @@ def _chosen(
 
 
 def _entries(jobs: list[Job], now: float, *, each: bool) -> list[tuple[str, dict[str, Any]]]:
-    """Identifiers and attributes; an array is one entry without ``-t``."""
+    """Return the ids and attributes of jobs. An array is one entry, unless ``-t`` shows its subjobs."""
     found: dict[str, dict[str, Any]] = {}
     for job in jobs:
         if job["index"] is not None and not each:
@@ -188,12 +188,12 @@ def _entries(jobs: list[Job], now: float, *, each: bool) -> list[tuple[str, dict
 
 
 def state(job: Job) -> str:
-    """The letter of qstat: C for a completed job, for as long as the server keeps it."""
-    return {"F": "C"}.get(job["state"], job["state"])
+    """Return the letter of a job's state. A completed job has the state C until the server forgets it."""
+    return "C" if job["state"] == "F" else str(job["state"])
 
 
 def attributes(job: Job, now: float) -> dict[str, Any]:
-    """All attributes of a job, dates in seconds, in the server's order."""
+    """Return all attributes of a job in the server's order, with dates as seconds since the epoch."""
     ran = (
         {"resources_used": {"cput": "00:00:00", "energy_used": "0", "mem": "12340kb", "vmem": "98760kb",
          "walltime": clock((job["ended"] or now) - job["started"])}}
@@ -212,7 +212,7 @@ def attributes(job: Job, now: float) -> dict[str, Any]:
         if job["state"] == "F" else {}
     )  # fmt: skip
     left = (job["runtime"] or 0) - (now - job["started"]) if job["started"] else 0
-    said = _comment(job)
+    comment = _comment(job)
     return {
         "Job_Name": job["name"], "Job_Owner": owner(job), **ran, "job_state": state(job), "queue": job["queue"],
         "server": job["server"], **({"Account_Name": job["account"]} if job["account"] else {}),
@@ -223,7 +223,7 @@ def attributes(job: Job, now: float) -> dict[str, Any]:
         "qtime": str(int(job["created"])), "Rerunable": "True" if job["rerunnable"] else "False",
         "Resource_List": wants, **({"session_id": str(job["session_id"])} if job["session_id"] else {}),
         "Variable_List": variables, "euser": job["user"], "egroup": job["group"], "queue_type": "E",
-        **({"comment": said} if said else {}), "etime": str(int(job["created"])), **ended,
+        **({"comment": comment} if comment else {}), "etime": str(int(job["created"])), **ended,
         **({"submit_args": job["arguments"]} if job["arguments"] else {}), **started,
         **({"Walltime": {"Remaining": str(int(left))}} if job["state"] in "RSE" else {}),
         "fault_tolerant": "False", "job_radix": "0", "submit_host": job["host"],
@@ -232,7 +232,7 @@ def attributes(job: Job, now: float) -> dict[str, Any]:
 
 
 def _comment(job: Job) -> str:
-    """pbs_sched writes PBS's sentences; Moab writes none."""
+    """Return the scheduler's comment on a job. pbs_sched writes the same comments as PBS, and Moab writes none."""
     if job["flavour"] == "moab" or job["state"] not in "QR":
         return ""
     if job["state"] == "R":
@@ -328,11 +328,11 @@ def _act(program: str, what: str, letters: str, usage: str) -> Any:
 
 
 def pbsnodes(cluster: Cluster, arguments: list[str]) -> int:
-    """``pbsnodes [-a] [-x] [NODE…]``: an empty line behind each node, or XML in one line."""
+    """Run ``pbsnodes [-a] [-x] [NODE…]``, which prints an empty line after each node, or XML on one line."""
     try:
         options, wanted = directives.parse(arguments, "ax")
-    except Usage as found:
-        sys.stderr.write(f"pbsnodes: {found}\nusage:\tpbsnodes [-{{a|x}}] [-s server] [node ... node]\n")
+    except Usage as problem:
+        sys.stderr.write(f"pbsnodes: {problem}\nusage:\tpbsnodes [-{{a|x}}] [-s server] [node ... node]\n")
         return 1
     status = cluster.status()
     if unknown := [name for name in wanted if name not in status["nodes"]]:

@@ -1,0 +1,1 @@
+"""The command ``hpchub``, and the checks that run on the hub host."""

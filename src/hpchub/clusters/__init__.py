@@ -1,0 +1,1 @@
+"""How the hub reaches a cluster's scheduler: batch scripts, gate client, poller and limits."""

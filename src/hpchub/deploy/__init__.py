@@ -1,0 +1,1 @@
+"""What Ansible's plugins call: checks of inventory files, and the roles' arguments."""

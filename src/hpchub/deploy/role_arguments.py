@@ -1,0 +1,126 @@
+"""From the model to the arguments of the role ``scheduler_access``, and to the hub's own list of gates. No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hpchub.schedulers import SCHEDULERS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hpchub.model.entries import Access, Cluster
+    from hpchub.model.site import Site
+
+ACCOUNT = "hpchub"
+KEY_DIRECTORY = "/etc/hpchub/ssh"
+SOCKET_DIRECTORY = "/run/hpchub"
+CONTROL_DIRECTORY = "/run/jupyterhub"
+HOST_KEYS = ("ed25519", "ecdsa", "rsa")
+
+
+def submit_hosts(site: Site) -> list[str]:
+    """The hosts of the inventory that the hub submits to over ssh, in the order of the clusters."""
+    return list(dict.fromkeys(host for cluster in site.clusters for host in cluster.submit.hosts))
+
+
+def hub_side(site: Site, facts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the hub holds for each cluster: ``[{"name", "method", "hosts": [{"name", "keys": ["TYPE BASE64", …]}]}]``.
+
+    Args:
+        site: the model.
+        facts: Ansible's facts of each submit host, with those about its ssh host keys.
+
+    Raises:
+        LookupError: a submit host's host keys are not known.
+    """
+    clusters = []
+    for cluster in site.clusters:
+        hosts = [{"name": host, "keys": host_keys(facts.get(host, {}))} for host in cluster.submit.hosts]
+        for host in hosts:
+            if not host["keys"]:
+                raise LookupError(f"the ssh host keys of {host['name']}, submit host of {cluster.name}, are not known")
+        clusters.append({"name": cluster.name, "method": cluster.submit.method, "hosts": hosts})
+    return clusters
+
+
+def host_keys(facts: Mapping[str, Any]) -> list[str]:
+    """A host's public ssh keys as ``TYPE BASE64``, from Ansible's facts about it."""
+    names = [f"ssh_host_key_{kind}_public" for kind in HOST_KEYS]
+    return [f"{facts[f'{name}_keytype']} {facts[name]}" for name in names if name in facts]
+
+
+def submit_side(
+    site: Site, host: str, *, is_hub: bool, public_keys: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """The clusters that a host submits for: ``[{"name", "method", "public_keys", "gate"}]``.
+
+    Args:
+        site: the model.
+        host: the host's name in the inventory.
+        is_hub: whether it is the hub, which submits for clusters of the method ``local``.
+        public_keys: the hub's public keys for each cluster of the method ``ssh``: one, and two during a rotation.
+
+    Raises:
+        LookupError: the hub has no key for a cluster yet.
+    """
+    clusters = []
+    for cluster in site.clusters:
+        ssh = cluster.submit.method == "ssh"
+        if not (host in cluster.submit.hosts if ssh else is_hub):
+            continue
+        if ssh and not public_keys.get(cluster.name):
+            raise LookupError(f"the hub has no key for {cluster.name} yet: run the playbook for the hub too")
+        clusters.append(
+            {
+                "name": cluster.name,
+                "method": cluster.submit.method,
+                "public_keys": list(public_keys[cluster.name]) if ssh else [],
+                "gate": gate_config(cluster, site.access),
+            }
+        )
+    return clusters
+
+
+def gate_settings(site: Site) -> dict[str, dict[str, Any]]:
+    """Return how the hub reaches each cluster's gate, as ``hpchub.clusters.gate_client.make_gate`` takes it."""
+    gates: dict[str, dict[str, Any]] = {}
+    for cluster in site.clusters:
+        if cluster.submit.method == "local":
+            gates[cluster.name] = {"method": "local", "socket": f"{SOCKET_DIRECTORY}/gate-{cluster.name}.sock"}
+        else:
+            gates[cluster.name] = {
+                "method": "ssh",
+                "hosts": cluster.submit.hosts,
+                "user": ACCOUNT,
+                "key": f"{KEY_DIRECTORY}/{cluster.name}",
+                "known_hosts": f"{KEY_DIRECTORY}/known_hosts",
+                "control_dir": CONTROL_DIRECTORY,
+            }
+    return gates
+
+
+def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
+    """What the gate of a submit host may do for a cluster.
+
+    Returns:
+        the content of ``/etc/hpchub/gate.d/CLUSTER.json``: argument vectors ``submit``, ``cancel``, ``query``,
+        ``find`` and ``limits``, a list of them ``limits_more``, how the query says that there are no jobs, the pattern
+        of a job id, the Unix groups whose members' jobs the hub may submit, and their least uid.
+    """
+    scheduler = SCHEDULERS[cluster.scheduler]
+    return {
+        "scheduler": scheduler.name,
+        "submit": list(scheduler.submit_command),
+        "cancel": list(scheduler.cancel_command),
+        "query": list(scheduler.query_command),
+        "no_jobs": scheduler.no_jobs,
+        "find": list(scheduler.find_command),
+        "limits": list(scheduler.limits_command),
+        "limits_more": [list(command) for command in scheduler.limits_more],
+        "job_id_pattern": scheduler.job_id_pattern,
+        "permitted_groups": list(access.job_groups),
+        "minimum_uid": access.minimum_uid,
+        "environment": dict(cluster.submit.environment),
+        "timeout": 60,
+    }

@@ -1,0 +1,458 @@
+"""The kinds of values that the model is made of, each with a message of its own for what is not one. No I/O.
+
+They are annotations for pydantic: ``Memory = Annotated[str, Text(...)]``. What is wrong travels to
+:func:`hpchub.model.problems` in the error's context as ``message`` and ``valid``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from urllib.parse import urlsplit
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, SecretStr
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from hpchub.messages import listing, near, type_complaint
+from hpchub.units import mebibytes, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pydantic.json_schema import JsonSchemaValue
+
+COMPLAINT = "hpchub"
+"""The type of the errors that carry their own message."""
+
+
+def complain(message: str, valid: str = "") -> NoReturn:
+    """Refuse a value from inside a pydantic validator."""
+    raise PydanticCustomError(COMPLAINT, "{message}", {"message": message, "valid": valid})
+
+
+@dataclass(frozen=True)
+class Text:
+    """One line of text that matches a pattern.
+
+    Attributes:
+        what: what it is, as ``a size``, for "is not a size".
+        pattern: all of the text matches it.
+        valid: what to write, as ``write a number and M, G or T, as in 4G``.
+        empty: whether the empty text is permitted, for "none".
+        check: further conditions: complains by :func:`complain`.
+        number: what to say of a number, where YAML makes one of what was meant as text.
+    """
+
+    what: str
+    pattern: str
+    valid: str
+    empty: bool = False
+    check: Callable[[str], None] | None = None
+    number: str = "is a number, not text; put it in quotes"
+
+    def _validate(self, value: object) -> str:
+        if not isinstance(value, str):
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                complain(self.number, self.valid)
+            complain(f"is {type_complaint(value)}, not {self.what}", self.valid)
+        if value == "" and self.empty:
+            return value
+        if value == "":
+            complain("is empty", self.valid)
+        if not value.isprintable():
+            complain("holds a line break or another control character", self.valid)
+        if not re.fullmatch(self.pattern, value):
+            complain(f"is not {self.what}", self.valid)
+        if self.check:
+            self.check(value)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validate)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        pattern = f"^(?:{self.pattern})?$" if self.empty else f"^(?:{self.pattern})$"
+        return {"type": "string", "pattern": pattern}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number, ``minimum`` and ``maximum`` included."""
+
+    minimum: int
+    maximum: int
+
+    def _validate(self, value: object) -> int:
+        valid = f"write a whole number from {self.minimum} to {self.maximum}"
+        if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
+            complain("is text, not a number", f"{valid}, without quotes")
+        if isinstance(value, bool) or not isinstance(value, int):
+            complain("is not a whole number" if value is not None else "is empty", valid)
+        if value < self.minimum:
+            complain(f"is below {self.minimum}", valid)
+        if value > self.maximum:
+            complain(f"is above {self.maximum}", valid)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validate)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words.
+
+    Attributes:
+        available: those that work.
+        planned: those that are known and do not work yet: refused with another message.
+    """
+
+    available: Sequence[str]
+    planned: Sequence[str] = ()
+
+    def _validate(self, value: object) -> str:
+        valid = f"available: {listing(self.available)}"
+        if not isinstance(value, str):
+            complain(f"is {type_complaint(value)}, not text", valid)
+        if value in self.available:
+            return value
+        if value in self.planned:
+            complain("is not available yet", valid)
+        close = near(value, self.available)
+        complain("is unknown", f'did you mean "{close}"? {valid}' if close else valid)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validate)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "enum": list(self.available)}
+
+
+_PLACEHOLDER = re.compile(
+    r"(?i)\W*(?:change[ _-]?(?:me|it|this)?|replace[ _-]?(?:me|this)?|todo|fixme|x{3,}|secret|<.*>)\W*"
+)
+
+
+class Secret:
+    """A secret: never shown in a message, a ``repr`` or a schema's example."""
+
+    def _validate(self, value: object) -> SecretStr:
+        if isinstance(value, SecretStr):
+            return value
+        valid = "put the real one into the inventory's vault"
+        if not isinstance(value, str):
+            complain(f"is {type_complaint(value)}, not text", valid)
+        if value.strip() == "":
+            complain("is empty", valid)
+        if _PLACEHOLDER.fullmatch(value):
+            complain("is still a placeholder", valid)
+        if not value.isprintable():
+            complain("holds a line break or another control character", valid)
+        # Apache's configuration would read these, and mod_auth_openidc runs what follows "exec:".
+        if any(mark in value for mark in ('"', "\\", "${", "%{")) or value.startswith("exec:"):
+            complain('holds one of " \\ ${ %{ or begins with exec:', "have the identity provider make another one")
+        return SecretStr(value)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validate)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "format": "password", "writeOnly": True}
+
+
+# Sizes and times
+
+
+def _memory(value: str) -> None:
+    if mebibytes(value) == 0:
+        complain("is no memory at all", "write a number and M, G or T, as in 4G")
+
+
+def _runtime(value: str) -> None:
+    days, _, rest = value.rpartition("-")
+    hours, minutes, secs = (int(part) for part in rest.split(":"))
+    if minutes > 59 or secs > 59 or (days and hours > 23):
+        complain("has more than 59 minutes or seconds, or days and more than 23 hours", "carry it over, as in 1:30:00")
+    if seconds(value) == 0:
+        complain("is no time at all", _RUNTIME_VALID)
+
+
+_RUNTIME_VALID = 'write hours, minutes and seconds, as in "8:00:00", or days too, as in "2-00:00:00"'
+
+Memory = Annotated[str, Text("a size", r"[0-9]{1,9}[MGT]", "write a number and M, G or T, as in 4G", check=_memory)]
+Runtime = Annotated[
+    str,
+    Text(
+        "a time",
+        r"(?:[0-9]{1,3}-)?[0-9]{1,4}:[0-9]{2}:[0-9]{2}",
+        _RUNTIME_VALID,
+        check=_runtime,
+        number="is a number: YAML reads a time without quotes as seconds",
+    ),
+]
+Cores = Annotated[int, Whole(1, 100_000)]
+Gpus = Annotated[int, Whole(0, 10_000)]
+Port = Annotated[int, Whole(1, 65535)]
+HighPort = Annotated[int, Whole(1024, 65535)]
+Uid = Annotated[int, Whole(500, 2**31 - 1)]
+
+
+# Names
+
+Line = Annotated[str, Text("text of one line", r"\S(?:.{0,198}\S)?", "write one line of at most 200 characters")]
+OptionalLine = Annotated[
+    str, Text("text of one line", r"\S(?:.{0,998}\S)?", "write one line of at most 1000 characters", empty=True)
+]
+
+
+def _cluster_name(value: str) -> None:
+    if value.endswith(("_login", "_compute")):
+        complain("ends as the groups of its nodes do", "choose a name without _login or _compute at its end")
+
+
+ClusterName = Annotated[
+    str,
+    Text(
+        "a cluster's name",
+        r"[a-z][a-z0-9_]{0,31}",
+        "write small letters, digits and _, a letter first",
+        check=_cluster_name,
+    ),
+]
+# What a profile says of a cluster, a queue or a kernel is looked up; only its type is a matter of its own.
+ClusterReference = Annotated[str, Text("a cluster's name", r".{1,200}", "name a cluster of hpc_clusters")]
+QueueName = Annotated[
+    str,
+    Text(
+        "a queue's name",
+        r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}",
+        "write letters, digits, _ . @ and -, a letter or digit first",
+    ),
+]
+QueueReference = Annotated[str, Text("a queue's name", r".{1,200}", "name a queue of the profile's cluster")]
+ProfileKey = Annotated[
+    str,
+    Text(
+        "a profile's key", r"[a-z0-9][a-z0-9_-]{0,63}", "write small letters, digits, _ and -, a letter or digit first"
+    ),
+]
+KernelName = Annotated[
+    str,
+    Text(
+        "a kernel's name",
+        r"[a-z0-9][a-z0-9._-]{0,63}",
+        "write small letters, digits, . _ and -, a letter or digit first",
+    ),
+]
+KernelReference = Annotated[str, Text("a kernel's name", r".{1,200}", "name a kernel of hpc_kernels", empty=True)]
+_HOST_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?"
+HostName = Annotated[
+    str,
+    Text("a host's name", _HOST_NAME, "write a name of the inventory"),
+]
+OptionalHostName = Annotated[str, Text("a host's name", _HOST_NAME, "write a name of the inventory", empty=True)]
+UnixName = Annotated[
+    str,
+    Text(
+        "a local account's or group's name",
+        r"(?!root$)[a-z_][a-z0-9_-]{0,31}",
+        "write small letters, digits, _ and -, and never root",
+    ),
+]
+SsoGroup = Annotated[
+    str,
+    Text(
+        "a group's name",
+        r"[A-Za-z0-9_](?:[A-Za-z0-9_.:/@+= -]{0,126}[A-Za-z0-9_.:/@+=-])?",
+        "write letters, digits, spaces and _ . : / @ + = -",
+    ),
+]
+Word = Annotated[
+    str,
+    Text("a word without spaces", r"[A-Za-z0-9_.:/@+~-]{1,200}", "write letters, digits and _ . : / @ + ~ -"),
+]
+ClaimName = Annotated[str, Text("a claim's name", r"[A-Za-z0-9_.:/-]{1,200}", "write letters, digits and _ . : / -")]
+EnvironmentName = Annotated[
+    str,
+    Text(
+        "an environment variable's name", r"[A-Za-z_][A-Za-z0-9_]{0,127}", "write letters, digits and _, no digit first"
+    ),
+]
+EnvironmentValue = Annotated[str, Text("text of one line", r".{1,4000}", "write one line of text", empty=True)]
+Argument = Annotated[str, Text("an argument", r".{1,4000}", "write one line of text")]
+PackageName = Annotated[
+    str, Text("a package's name", r"[A-Za-z0-9][A-Za-z0-9+.:_-]{0,127}", "write letters, digits and + . : _ -")
+]
+ModuleName = Annotated[
+    str,
+    Text(
+        "a module's name",
+        r"[A-Za-z0-9_][A-Za-z0-9_.+/@:-]{0,127}",
+        "write it as `module load` takes it, as in gcc/13.2",
+    ),
+]
+LanguageName = Annotated[
+    str, Text("a language's name", r"[A-Za-z0-9][A-Za-z0-9_.+# -]{0,63}", "write letters, digits and _ . + # -")
+]
+
+
+# What goes into a batch script: no quotes, no spaces, nothing that a shell or a scheduler reads
+
+Account = Annotated[
+    str,
+    Text(
+        "an account",
+        r"[A-Za-z0-9_][A-Za-z0-9_.@:+-]{0,63}",
+        "write letters, digits and _ . @ : + -, or nothing for the user's own",
+        empty=True,
+    ),
+]
+Reservation = Annotated[
+    str,
+    Text(
+        "a reservation",
+        r"[A-Za-z0-9_][A-Za-z0-9_.,@:+-]{0,127}",
+        "write letters, digits and _ . , @ : + -, or nothing",
+        empty=True,
+    ),
+]
+NodeConstraint = Annotated[
+    str,
+    Text(
+        "a constraint",
+        r"[A-Za-z0-9_(\[!][A-Za-z0-9_.,:=&|*!()\[\]+-]{0,254}",
+        "write names joined by & | , with ( ) [ ] * = : and no spaces, as in intel&ib, or nothing",
+        empty=True,
+    ),
+]
+BatchOption = Annotated[
+    str,
+    Text(
+        "an option",
+        r"-.{1,200}",
+        "write each as an item of its own, as in [--exclusive, --qos=debug]",
+    ),
+]
+
+
+_RESOURCE = (r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", "write letters, digits and _ . -, a letter first")
+ResourceName = Annotated[str, Text("a resource's name", *_RESOURCE)]
+OptionalResourceName = Annotated[str, Text("a resource's name", *_RESOURCE, empty=True)]
+
+
+# Paths, networks and addresses
+
+
+def _no_way_up(value: str) -> None:
+    if ".." in value.split("/"):
+        complain("holds ..", "write the path without it")
+
+
+Path = Annotated[
+    str,
+    Text(
+        "an absolute path",
+        r"(?:/[A-Za-z0-9_.+@=,~-]+)+",
+        "write it from / on, without spaces and without a / at its end",
+        check=_no_way_up,
+    ),
+]
+ControllerPath = Annotated[
+    str,
+    Text(
+        "an absolute path",
+        r"/.{1,1000}",
+        "write the path of a file on the machine that runs Ansible, from / on, or nothing",
+        empty=True,
+    ),
+]
+Bind = Annotated[
+    str,
+    Text(
+        "a bind",
+        r"/[A-Za-z0-9_./+@=,~-]*(?::/[A-Za-z0-9_./+@=,~-]*(?::r[ow])?)?",
+        "write /source, /source:/target or /source:/target:ro",
+        check=_no_way_up,
+    ),
+]
+
+
+def _network(value: str) -> None:
+    try:
+        network = ipaddress.ip_network(value)
+    except ValueError:
+        try:
+            meant = ipaddress.ip_network(value, strict=False)
+        except ValueError:
+            complain("is not a network", "write an address and a prefix length, as in 10.20.0.0/16")
+        complain("has bits set behind its prefix", f"write {meant}")
+    if network.prefixlen == 0:
+        complain("is everybody", "name the networks of the compute nodes")
+
+
+Network = Annotated[
+    str,
+    Text(
+        "a network",
+        r"[0-9A-Fa-f:.]+/[0-9]{1,3}",
+        "write an address and a prefix length, as in 10.20.0.0/16",
+        check=_network,
+    ),
+]
+
+_HOST = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+_PORT = r"(?::[0-9]{1,5})?"
+
+
+def _port(value: str) -> None:
+    try:
+        port = urlsplit(value).port
+    except ValueError:
+        port = 0
+    if port == 0:
+        complain("has a port that is none", "write a port from 1 to 65535")
+
+
+def url_host(url: str) -> str:
+    """The host of a URL that is valid."""
+    return urlsplit(url).hostname or ""
+
+
+def is_address(host: str) -> bool:
+    """Whether it is an IP address and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def url_port(url: str) -> int:
+    """The port of an https URL that is valid."""
+    return urlsplit(url).port or 443
+
+
+ServiceUrl = Annotated[
+    str,
+    Text(
+        "a service's address",
+        rf"https://{_HOST}{_PORT}",
+        "write https, the host in small letters and perhaps a port, no path and no / at its end, as in "
+        "https://jupyter.example.org",
+        check=_port,
+    ),
+]
+MetadataUrl = Annotated[
+    str,
+    Text(
+        "an address of provider metadata",
+        rf"https://{_HOST}{_PORT}/[A-Za-z0-9_.~/%+-]*",
+        "write the provider's https address that ends in /.well-known/openid-configuration",
+        check=_port,
+    ),
+]

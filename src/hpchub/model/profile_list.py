@@ -1,0 +1,168 @@
+"""The profile list: what the start form, the spawner and the job's launcher know of a site.
+
+The model makes it (:func:`profile_list`), a role writes it as sorted JSON, and its readers load it again
+(:func:`load_profile_list`): the union on the hub, and on each cluster's nodes only what concerns that cluster.
+It holds no secret.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError, model_validator
+
+from hpchub.messages import listing, show
+from hpchub.model.entries import Cluster, Entry, Profile
+from hpchub.model.problems import Problem, place
+from hpchub.schedulers.options import option_complaint
+
+if TYPE_CHECKING:
+    from hpchub.model.site import Site
+
+VERSION = 1
+"""Of the list's form; a reader refuses any other."""
+
+
+class ProfileListError(ValueError):
+    """A profile list cannot be used; its text is one line that says why."""
+
+
+class UnknownProfileError(LookupError):
+    """No profile has that key; the text names the valid ones."""
+
+
+class ListedService(Entry):
+    """What a profile list says of the service."""
+
+    name: str
+    """The name shown on pages."""
+    support: str
+    """Whom users turn to."""
+    url: str
+    """The address that users open."""
+
+
+class ProfileList(Entry):
+    """A profile list: of a whole site, or of one cluster."""
+
+    version: Literal[1]
+    """The form's version."""
+    service: ListedService
+    """The service."""
+    clusters: list[Cluster]
+    """The clusters, in the inventory's order."""
+    profiles: list[Profile]
+    """The profiles, in the inventory's order."""
+    default_profile: str
+    """The key of the one to start with; empty where there is none."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> ProfileList:
+        keys = [profile.key for profile in self.profiles]
+        if len(set(keys)) != len(keys):
+            raise ValueError("two profiles have one key")
+        if self.default_profile not in keys and (keys or self.default_profile):
+            raise ValueError("default_profile is not the key of a profile")
+        for profile in self.profiles:
+            cluster = self.cluster(profile.cluster)
+            if cluster is None or cluster.queue(profile.queue) is None:
+                raise ValueError(f"profile {profile.key} is for a cluster or queue that is not in the list")
+            for option in profile.options:
+                if complaint := option_complaint(cluster.scheduler, option):
+                    raise ValueError(f"profile {profile.key}: option {show(option)} {complaint[0]}")
+        return self
+
+    def get(self, key: str) -> Profile | None:
+        """The profile of that key, if there is one."""
+        return next((profile for profile in self.profiles if profile.key == key), None)
+
+    def require(self, key: object) -> Profile:
+        """The profile of that key.
+
+        Raises:
+            UnknownProfileError: there is none, or the key is not text.
+        """
+        found = self.get(key) if isinstance(key, str) else None
+        if found is None:
+            raise UnknownProfileError(f"no profile {show(key)}; valid: {listing(p.key for p in self.profiles)}")
+        return found
+
+    def cluster(self, name: str) -> Cluster | None:
+        """The cluster of that name, if there is one."""
+        return next((cluster for cluster in self.clusters if cluster.name == name), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The list as it is written."""
+        return self.model_dump(mode="json")
+
+
+def profile_list(site: Site, cluster: str | None = None) -> dict[str, Any]:
+    """The profile list of a site, or of one of its clusters.
+
+    Returns:
+        ``{"version": 1, "service": {"name", "support", "url"}, "clusters": [CLUSTER, …], "profiles": [PROFILE, …],
+        "default_profile": KEY}``, with clusters and profiles as the inventory has them and every default written out.
+
+    Raises:
+        LookupError: there is no such cluster.
+    """
+    if cluster is not None and site.cluster(cluster) is None:
+        raise LookupError(f"no cluster {show(cluster)}; valid: {listing(c.name for c in site.clusters)}")
+    profiles = [profile for profile in site.profiles if cluster in (None, profile.cluster)]
+    return ProfileList(
+        version=1,
+        service=ListedService(name=site.service.name, support=site.service.support, url=site.service.url),
+        clusters=[one for one in site.clusters if cluster in (None, one.name)],
+        profiles=profiles,
+        default_profile=profiles[0].key if profiles else "",
+    ).as_dict()
+
+
+def to_json(content: dict[str, Any]) -> str:
+    """The text of a profile list: the same content is the same text, byte for byte."""
+    return json.dumps(content, sort_keys=True, indent=4, ensure_ascii=False) + "\n"
+
+
+def parse_profile_list(text: str, name: str = "profile list") -> ProfileList:
+    """Read the text of a profile list.
+
+    Args:
+        text: JSON, as :func:`to_json` writes it.
+        name: what messages call it.
+
+    Raises:
+        ProfileListError: it is not one, or not of this version.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProfileListError(f"{name}: is not JSON: {error}") from None
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != VERSION:
+        raise ProfileListError(f"{name}: has version {show(version)}; this hpchub reads version {VERSION}")
+    try:
+        return ProfileList.model_validate(content)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        first = details[0]
+        at = place(name, content, first["loc"])
+        message = first.get("ctx", {}).get("message") or first["msg"].removeprefix("Value error, ")
+        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+        value = show(at.value) if isinstance(at.value, (str, int)) else ""
+        raise ProfileListError(f"{Problem(at.entry, message, field=at.field, value=value)}{more}") from None
+
+
+def load_profile_list(path: str | Path) -> ProfileList:
+    """Read a profile list from its file.
+
+    Raises:
+        ProfileListError: the file is not there, not readable, or not a profile list of this version.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        raise ProfileListError(f"{path}: {reason}") from None
+    return parse_profile_list(text, str(path))

@@ -1,0 +1,365 @@
+"""The site model: what an inventory says of a whole service, its validation and its JSON Schema. No I/O.
+
+:meth:`Site.from_vars` takes the inventory's variables and finds everything that is wrong with them at once. It
+validates each entry separately (:mod:`hpchub.model.entries`), then compares the entries with one another
+(:mod:`hpchub.model.rules`), so that one mistake hides no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hpchub.messages import did_you_mean, listing, near, show, suggestion, type_complaint
+from hpchub.model import fields as f
+from hpchub.model.entries import (
+    KERNEL_KINDS,
+    Access,
+    Cluster,
+    Entry,
+    Kernel,
+    KernelBase,
+    Profile,
+    PythonKernel,
+    Queue,
+    Service,
+    Sso,
+    StateStore,
+    Tls,
+)
+from hpchub.model.problems import Problem, SiteError, Unresolved, label, place
+from hpchub.model.rules import Draft, compare, compare_groups
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+__all__ = [
+    "Access",
+    "Cluster",
+    "Kernel",
+    "Problem",
+    "Profile",
+    "Queue",
+    "Service",
+    "Site",
+    "SiteError",
+    "Sso",
+    "StateStore",
+    "Tls",
+]
+
+_DEFAULT_KERNEL = PythonKernel(name="python3", display_name="Python 3", kind="python")
+
+
+class Site(Entry):
+    """A whole site. Made by :meth:`from_vars`, which also compares the entries with one another."""
+
+    model_config = ConfigDict(validate_by_alias=True, validate_by_name=True)
+
+    service: Service = Field(alias="hpc_service")
+    """How the service is called and reached."""
+    sso: Sso = Field(alias="hpc_sso")
+    """The identity provider."""
+    access: Access = Field(default=Access(), alias="hpc_access")
+    """Who may use the service."""
+    tls: Tls = Field(default=Tls(), alias="hpc_tls")
+    """The web server's certificate."""
+    state_store: StateStore = Field(default=StateStore(), alias="hpc_state_store")
+    """Where the hub keeps its state."""
+    clusters: list[Cluster] = Field(min_length=1, alias="hpc_clusters")
+    """The clusters."""
+    profiles: list[Profile] = Field(min_length=1, alias="hpc_profiles")
+    """The choices of the start form; the first is the default."""
+    kernels: list[Kernel] = Field(default=[_DEFAULT_KERNEL], alias="hpc_kernels")
+    """The kernels of every notebook server; users' own are found as well."""
+    install_environment: dict[f.EnvironmentName, f.EnvironmentValue] = Field(
+        default={}, alias="hpc_install_environment"
+    )
+    """Environment variables for installing software on the hosts, as those of a web proxy."""
+
+    @classmethod
+    def from_vars(cls, variables: Mapping[str, Any], inventory: Mapping[str, Any] | None = None) -> Site:
+        """The site that an inventory's variables describe.
+
+        Args:
+            variables: any variables; only those named ``hpc_…``, or nearly so, are looked at.
+            inventory: ``{"groups": {GROUP: [HOST, …]}}`` as Ansible's ``groups``, to compare the clusters with.
+
+        Raises:
+            SiteError: with everything that is wrong.
+        """
+        problems: list[Problem] = list(_unknown_variables(variables))
+        parts = {name: _read_part(name, variables.get(name, _ABSENT), problems) for name in VARIABLES}
+        drafts = {name: part.drafts for name, part in parts.items()}
+        problems += compare(drafts)
+        if inventory is not None:
+            problems += compare_groups(drafts["hpc_clusters"], plain(inventory.get("groups", {})))
+        if problems:
+            raise SiteError(problems)
+        return cls.model_validate({name: part.value for name, part in parts.items() if part.value is not _ABSENT})
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of the variables; what it cannot say, :meth:`from_vars` checks."""
+        return cls.model_json_schema(by_alias=True)
+
+    def cluster(self, name: str) -> Cluster | None:
+        """The cluster of that name, if there is one."""
+        return next((cluster for cluster in self.clusters if cluster.name == name), None)
+
+    def profile(self, key: str) -> Profile | None:
+        """The profile of that key, if there is one."""
+        return next((profile for profile in self.profiles if profile.key == key), None)
+
+    def warnings(self) -> list[Problem]:
+        """What is permitted and probably not meant."""
+        found = []
+        access = self.access
+        if not (access.allowed_groups or access.allowed_users or access.admin_groups or access.admin_users):
+            found.append(
+                Problem("hpc_access", "permits nobody to sign in", valid="name allowed_groups or allowed_users")
+            )
+        if not access.job_groups:
+            found.append(
+                Problem(
+                    "hpc_access",
+                    "lets the hub submit nobody's jobs",
+                    valid="name Unix groups of the submit host",
+                    field="job_groups",
+                )
+            )
+        names = [profile.display_name for profile in self.profiles]
+        found += [
+            Problem(
+                f"hpc_profiles[{i}]{label({'key': profile.key})}",
+                "is what the form shows for another profile too",
+                field="display_name",
+                value=show(profile.display_name),
+            )
+            for i, profile in enumerate(self.profiles)
+            if profile.display_name in names[:i]
+        ]
+        used = {profile.cluster for profile in self.profiles}
+        return found + [
+            Problem("hpc_profiles", f"has no profile for cluster {show(cluster.name)}")
+            for cluster in self.clusters
+            if cluster.name not in used
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it with its defaults, for Ansible: JSON-able, secrets in plain text."""
+        data = self.model_dump(mode="python")
+        data["sso"]["client_secret"] = self.sso.client_secret.get_secret_value()
+        return data
+
+
+PREFIX = "hpc_"
+VARIABLES: dict[str, str] = {str(info.alias): name for name, info in Site.model_fields.items()}
+"""The inventory's variables, and the field of :class:`Site` for each."""
+
+
+# Reading
+
+_ABSENT: Any = object()
+_MAPPINGS: dict[str, type[Entry]] = {
+    "hpc_service": Service,
+    "hpc_sso": Sso,
+    "hpc_access": Access,
+    "hpc_tls": Tls,
+    "hpc_state_store": StateStore,
+}
+
+
+class _Environment(Entry):
+    """``hpc_install_environment`` as an entry."""
+
+    hidden: ClassVar[bool] = True
+
+    variables: dict[f.EnvironmentName, f.EnvironmentValue]
+
+
+@dataclass
+class Part:
+    """One variable as far as it could be read: a mapping is one draft, a list as many as it has entries."""
+
+    value: Any = _ABSENT
+    drafts: list[Draft] = field(default_factory=list)
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """The same in plain Python types: a template engine's own kinds of text, list and mapping are left behind."""
+    if depth > 30:  # nothing of ours is that deep; a YAML anchor may lead in a circle
+        return show(value)
+    if isinstance(value, Mapping):
+        return {plain(key, depth + 1): plain(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, depth + 1) for item in value]
+    for kind in (str, bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _read(kind: type[Entry], name: str, raw: Any, problems: list[Problem]) -> Draft:
+    """Read one entry; what is wrong is added to ``problems``."""
+    try:
+        return Draft(name, raw, kind, value=kind.model_validate(raw))
+    except ValidationError as error:
+        details = [
+            detail for detail in error.errors(include_url=False) if detail["type"] != "default_factory_not_called"
+        ]
+        problems += [_explain(kind, name, raw, detail) for detail in details]
+        return Draft(name, raw, kind, bad=frozenset(detail["loc"] for detail in details))
+
+
+def _read_part(name: str, raw: Any, problems: list[Problem]) -> Part:
+    """Read one variable."""
+    info = Site.model_fields[VARIABLES[name]]
+    if raw is _ABSENT:
+        if info.is_required():
+            problems.append(Problem(name, "is missing", valid="describe it in the inventory's group_vars/all"))
+            return Part()
+        default = info.get_default()
+        entries = default if isinstance(default, list) else [default]
+        return Part(drafts=[Draft(name, {}, type(entry), value=entry) for entry in entries if isinstance(entry, Entry)])
+    raw = plain(raw)
+    if name == "hpc_install_environment":
+        return _read_environment(name, raw, problems)
+    if name in _MAPPINGS:
+        draft = _read(_MAPPINGS[name], name, raw, problems)
+        return Part(draft.value, [draft])
+    return _read_list(name, raw, problems, may_be_empty=not info.is_required())
+
+
+def _read_list(name: str, raw: Any, problems: list[Problem], *, may_be_empty: bool) -> Part:
+    """Read a variable that is a list of entries."""
+    if isinstance(raw, Unresolved):
+        problems.append(Problem(name, raw.message, valid=raw.valid))
+        return Part()
+    if not isinstance(raw, list):
+        message = f"is {type_complaint(raw)}, not a list"
+        problems.append(Problem(name, message, value=show(raw), valid='write one "- " for each entry'))
+        return Part()
+    if not raw and not may_be_empty:
+        problems.append(Problem(name, "is empty", valid="describe at least one"))
+    drafts = [_read_item(name, f"{name}[{i}]{label(item)}", item, problems) for i, item in enumerate(raw)]
+    return Part([draft.value for draft in drafts], drafts)
+
+
+def _read_environment(name: str, raw: Any, problems: list[Problem]) -> Part:
+    """Read variables for installations; their values may hold a proxy's password and are not shown."""
+    try:
+        return Part(_Environment.model_validate({"variables": raw}).variables)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        problems += [_explain(_Environment, name, raw, {**detail, "loc": detail["loc"][1:]}) for detail in details]
+        return Part()
+
+
+def _read_item(name: str, entry: str, raw: Any, problems: list[Problem]) -> Draft:
+    """Read one entry of a list."""
+    if name == "hpc_clusters":
+        return _read(Cluster, entry, raw, problems)
+    if name == "hpc_profiles":
+        return _read(Profile, entry, raw, problems)
+    if not isinstance(raw, Mapping):
+        return _read(KernelBase, entry, raw, problems)
+    kind = raw.get("kind")
+    if isinstance(kind, str) and kind in KERNEL_KINDS:
+        return _read(KERNEL_KINDS[kind], entry, raw, problems)
+    if "kind" not in raw:
+        problems.append(Problem(entry, "is missing", field="kind", valid=f"valid: {listing(KERNEL_KINDS)}"))
+    elif isinstance(kind, Unresolved):
+        problems.append(Problem(entry, kind.message, field="kind", valid=kind.valid))
+    else:
+        valid = did_you_mean(kind, list(KERNEL_KINDS))
+        problems.append(Problem(entry, "is unknown", field="kind", value=show(kind), valid=valid))
+    return Draft(entry, raw, KernelBase, bad=frozenset({("kind",)}))
+
+
+def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> Problem:
+    """A pydantic error in words."""
+    location = detail["loc"]
+    error, context = detail["type"], detail.get("ctx", {})
+    if error == "extra_forbidden":
+        at = place(entry, raw, location[:-1])
+        known = _keys_at(kind, location[:-1])
+        return Problem(
+            at.entry,
+            "is an unknown key",
+            field=at.field,
+            value=show(location[-1], 40),
+            valid=suggestion(location[-1], known, "valid keys"),
+        )
+    at = place(entry, raw, location)
+    if isinstance(at.value, Unresolved):
+        return Problem(at.entry, at.value.message, field=at.field, valid=at.value.valid)
+    if error == "missing":
+        return Problem(at.entry, "is missing", field=at.field, valid="write it")
+    value = "" if kind.hidden or "environment" in location or not location else show(at.value)
+    if error == f.COMPLAINT:
+        # A key of a mapping is a value that was written too.
+        if location and location[-1] == "[key]":
+            value = ""
+        if isinstance(at.value, Mapping):
+            value = ""
+        return Problem(at.entry, context["message"], field=at.field, value=value, valid=context["valid"])
+    message, valid = _STANDARD.get(error, (detail["msg"].lower(), ""))
+    if error in ("list_type", "dict_type", "model_type", "model_attributes_type"):
+        message = f"is {type_complaint(detail['input'])}, {message}"
+    if error == "literal_error":
+        valid = f"valid: {context['expected'].replace(chr(39), '')}"
+    if error == "too_short":
+        value = ""
+    return Problem(at.entry, message, field=at.field, value=value, valid=valid)
+
+
+_STANDARD: dict[str, tuple[str, str]] = {
+    "bool_type": ("is neither true nor false", "write true or false, without quotes"),
+    "dict_type": ("not a mapping", "write NAME: value lines"),
+    "invalid_key": ("has a key that is not text", "put it in quotes"),
+    "list_type": ("not a list", 'write one "- " for each item, or [a, b]'),
+    "literal_error": ("is unknown", ""),
+    "model_attributes_type": ("not a mapping", "write key: value lines"),
+    "model_type": ("not a mapping", "write key: value lines"),
+    "too_short": ("is empty", "write at least one"),
+}
+
+
+def _keys_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The valid keys of the entry at a location."""
+    for step in location:
+        if isinstance(step, int):
+            continue
+        annotation = kind.model_fields[step].annotation
+        for candidate in (annotation, *getattr(annotation, "__args__", ())):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                kind = candidate
+    return list(kind.model_fields)
+
+
+def looks_like_ours(name: str) -> bool:
+    """Whether a variable's name is ours, begins as ours do, or nearly is one of ours."""
+    return name.startswith(PREFIX) or near(name, VARIABLES, cutoff=0.9) is not None
+
+
+def controller_files(site: Site) -> list[tuple[str, str, str]]:
+    """The files on the controller that a site names: entry, field, path; the path is empty where none is named."""
+    tls = [("hpc_tls", name, getattr(site.tls, name)) for name in ("certificate", "key", "ca")]
+    return [*tls, ("hpc_sso", "ca_bundle", site.sso.ca_bundle)]
+
+
+def _unknown_variables(variables: Mapping[str, Any]) -> Iterator[Problem]:
+    """Names that begin as ours do, and names that nearly are ours: Ansible itself would pass over them in silence."""
+    for name in sorted(str(name) for name in variables):
+        if name in VARIABLES or not looks_like_ours(name):
+            continue
+        # The prefix that all have in common says nothing of what was meant.
+        suffixes = {known.removeprefix(PREFIX): known for known in VARIABLES}
+        close = near(name.removeprefix(PREFIX), suffixes) or ""
+        meant = suffixes.get(close) or near(name, VARIABLES, cutoff=0.9)
+        valid = f'did you mean "{meant}"?' if meant else f"valid: {listing(VARIABLES)}"
+        yield Problem(show(name, 60)[1:-1], "is not a variable of hpchub", valid=valid)

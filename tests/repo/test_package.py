@@ -1,0 +1,71 @@
+"""The package's metadata: its dependencies are declared and locked, and every file states the same version."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+HUB_LOCK = ROOT / "roles" / "jupyterhub" / "files" / "requirements.lock"
+
+# Ansible loads the modules that import it; pydantic pins the version of pydantic_core.
+PROVIDED = {"ansible-core", "pydantic-core"}
+
+
+def normalized(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def declared():
+    return {normalized(re.match(r"[A-Za-z0-9._-]+", line)[0]) for line in PROJECT["dependencies"]}
+
+
+def imported():
+    """Distribution to one of the files that import it."""
+    found = {}
+    distributions = packages_distributions()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module]
+            for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"hpchub"}:
+                # A distribution that is not installed here usually has the name of its package.
+                for distribution in distributions.get(name, [name]):
+                    found[normalized(distribution)] = path.relative_to(ROOT)
+    return found
+
+
+def test_declares_every_imported_package():
+    missing = {name: path for name, path in imported().items() if name not in declared() | PROVIDED}
+    assert missing == {}, "add these to dependencies in pyproject.toml"
+
+
+def test_hub_lock_contains_every_dependency():
+    names = re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*\])?==", HUB_LOCK.read_text(), re.MULTILINE)
+    assert declared() - {normalized(name) for name in names} == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern"),
+    [
+        ("src/hpchub/__init__.py", r'^__version__ = "(.+)"$'),
+        ("CHANGELOG.md", r"^## (\d\S+) - \d{4}-\d\d-\d\d$"),
+    ],
+    ids=["package", "changelog"],
+)
+def test_states_the_version_of_pyproject(path, pattern):
+    stated = re.search(pattern, (ROOT / path).read_text(), re.MULTILINE)
+    assert stated[1] == PROJECT["version"]
+
+
+def test_citation_states_the_version_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == PROJECT["version"]
+    assert [reference["doi"] for reference in citation["references"]] == ["10.1145/3219104.3219162"]

@@ -1,0 +1,73 @@
+"""Roles refuse an operating system that they do not support, with one message that says what to do."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PLATFORMS = sorted((ROOT / "roles").glob("*/tasks/platform.yml"))
+
+
+def run_platform(ansible, directory, role, **facts):
+    """Run the platform check of a role on a host with the given facts, and return the result."""
+    play = {
+        "hosts": "node1",
+        "gather_facts": False,
+        "vars": {"ansible_facts": facts},
+        "tasks": [{"ansible.builtin.include_role": {"name": role, "tasks_from": "platform"}}],
+    }
+    hosts = {"node1": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
+    (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
+    (directory / "play.yml").write_text(json.dumps([play]))
+    return ansible("ansible-playbook", "-i", directory / "hosts.yml", directory / "play.yml")
+
+
+def test_only_the_platform_check_depends_on_the_family():
+    users = [path for path in (ROOT / "roles").rglob("*.yml") if "os_family" in path.read_text()]
+    assert sorted(users) == PLATFORMS
+
+
+def test_every_role_has_the_same_check():
+    checks = {path: yaml.safe_load(path.read_text())[0] for path in PLATFORMS}
+    assert len(checks) == 6
+    first = next(iter(checks.values()))
+    assert {path: check for path, check in checks.items() if check != first} == {}
+
+
+def test_variables_exist_for_the_supported_family_only():
+    families = {path.stem.partition("-")[0] for path in (ROOT / "roles").glob("*/vars/*.yml") if path.stem != "main"}
+    assert families == {"Debian"}
+    for path in PLATFORMS:
+        loads = [task for task in yaml.safe_load(path.read_text()) if "ansible.builtin.include_vars" in task]
+        assert bool(loads) == (path.parents[1] / "vars" / "Debian.yml").exists()
+
+
+def test_metadata_names_supported_platforms_only():
+    for path in (ROOT / "roles").glob("*/meta/main.yml"):
+        platforms = yaml.safe_load(path.read_text())["galaxy_info"]["platforms"]
+        assert [platform["name"] for platform in platforms] == ["Debian"], path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PLATFORMS, ids=lambda path: path.parents[1].name)
+def test_unsupported_system_is_refused(ansible, tmp_path, path):
+    facts = {"os_family": "RedHat", "distribution": "Rocky", "distribution_version": "9.5"}
+    done = run_platform(ansible, tmp_path, path.parents[1].name, distribution_major_version="9", **facts)
+    assert done.returncode == 2
+    output = re.sub(r"\s+", " ", done.stdout)
+    assert (
+        "node1 runs Rocky 9.5, which this role does not support; supported: Debian 12 and 13; "
+        "install one of them on this host, or remove the host from the inventory"
+    ) in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", ["12", "13"])
+def test_supported_system_is_accepted(ansible, tmp_path, release):
+    facts = {"os_family": "Debian", "distribution": "Debian", "distribution_version": f"{release}.1"}
+    done = run_platform(ansible, tmp_path, "configurable_http_proxy", distribution_major_version=release, **facts)
+    assert done.returncode == 0, done.stdout

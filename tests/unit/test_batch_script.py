@@ -1,0 +1,77 @@
+"""Each scheduler's batch script, run by bash as the scheduler would: what the launcher gets, and where the log is."""
+
+import os
+import subprocess
+
+import pytest
+
+from hpchub.clusters.batch_script import render_batch_script
+from hpchub.hub.job_spawner import SPAWNERS
+from hpchub.schedulers import SCHEDULERS
+
+SESSION = "a" * 16
+PREFIX = {"torque": "#PBS ", "moab": "#MSUB ", "pbs": "#PBS ", "lsf": "#BSUB "}
+JOB = {
+    "torque": ("7.server", {"PBS_JOBID": "7.server"}),
+    "moab": ("Moab.7", {"PBS_JOBID": "9.server", "MOAB_JOBID": "Moab.7"}),
+    "pbs": ("7.server", {"PBS_JOBID": "7.server"}),
+    "lsf": ("7", {"LSB_JOBID": "7"}),
+}
+
+
+def test_each_scheduler_has_all_it_takes():
+    assert set(SCHEDULERS) == set(SPAWNERS)
+    for name, scheduler in SCHEDULERS.items():
+        assert scheduler.name == name
+        assert SPAWNERS[name].__mro__[2].__module__.startswith("batchspawner")
+
+
+@pytest.mark.parametrize("cluster", PREFIX, indirect=True)
+def test_the_directives_come_first_and_the_launcher_last(cluster, profile):
+    made = profile(gpus=1, account="phys", reservation="R1", node_constraint="ib")
+    lines = render_batch_script(cluster, made, session=SESSION, hub="hub.example", username="alice").splitlines()
+    directives = SCHEDULERS[cluster.scheduler].directives(
+        made, cluster, session=SESSION, comment=f"hpchub/hub.example/alice/{SESSION}"
+    )
+    assert lines[0] == "#!/bin/bash"
+    assert lines[1 : len(directives) + 1] == [PREFIX[cluster.scheduler] + line for line in directives]
+    assert lines[len(directives) + 1] == ""
+    assert lines[-1] == f"exec /opt/hpchub/notebook/current/bin/hpchub-launch {SESSION}"
+
+
+@pytest.mark.parametrize("cluster", PREFIX, indirect=True)
+def test_the_job_keeps_its_scheduler_s_variables_and_nothing_else(cluster, profile, tmp_path):
+    launcher = tmp_path / "launch"
+    launcher.write_text("#!/bin/sh\necho session $1\nenv\n")
+    launcher.chmod(0o755)
+    (tmp_path / ".hpchub" / "logs").mkdir(parents=True)
+    script = render_batch_script(cluster, profile(), session=SESSION, hub="h", username="alice")
+    job_id, given = JOB[cluster.scheduler]
+    environment = given | {
+        "HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+        "OMP_NUM_THREADS": "2",
+        "CUDA_VISIBLE_DEVICES": "1",
+        "LD_PRELOAD": "",
+        "MY_TOKEN": "secret",
+        "PYTHONPATH": "/mine",
+        "HPCHUB_TAG": "x",
+        "BASH_FUNC_id%%": "() { echo nobody; }",
+    }
+    done = subprocess.run(
+        ["bash"],
+        input=script.replace("/opt/hpchub/notebook/current/bin/hpchub-launch", str(launcher)),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    log = (tmp_path / ".hpchub" / "logs" / f"{job_id}.log").read_text()
+    first, *lines = log.splitlines()
+    assert first == f"session {SESSION}"
+    found = dict(line.partition("=")[::2] for line in lines)
+    assert found.items() >= (given | {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "1"}).items()
+    assert not {"MY_TOKEN", "PYTHONPATH", "HPCHUB_TAG", "LD_PRELOAD"} & set(found)
+    assert found["USER"] == found["LOGNAME"] != "nobody"
+    assert found["HOME"] != str(tmp_path)

@@ -1,0 +1,148 @@
+"""The profile list: what is written is what is read, and nothing else is read."""
+
+# ruff: noqa: E501  (one case a line)
+
+import json
+
+import pytest
+
+from hpchub.model.profile_list import (
+    ProfileListError,
+    UnknownProfileError,
+    load_profile_list,
+    parse_profile_list,
+    profile_list,
+    to_json,
+)
+from hpchub.model.site import Site
+
+QUEUES = [{"name": "short", "max_cores": 4, "max_memory": "8G", "max_runtime": "1:00:00"}]
+SITE = Site.from_vars(
+    {
+        "hpc_service": {"url": "https://hub.example.org", "support": "help@example.org"},
+        "hpc_sso": {"metadata_url": "https://sso.example.org/x", "client_secret": "TOPSECRET"},
+        "hpc_clusters": [
+            {
+                "name": name,
+                "scheduler": "slurm",
+                "submit": {"method": "ssh", "host": f"login.{name}"},
+                "networks": ["10.0.0.0/8"],
+                "queues": QUEUES,
+            }
+            for name in ("one", "two", "idle")
+        ],
+        "hpc_profiles": [
+            {
+                "key": key,
+                "display_name": f"Größe {key}",
+                "cluster": cluster,
+                "queue": "short",
+                "cores": 2,
+                "memory": "4G",
+                "runtime": "0:30:00",
+            }
+            for key, cluster in (("zulu", "two"), ("alpha", "one"), ("mike", "two"))
+        ],
+    }
+)
+
+
+def test_the_union_keeps_the_inventory_order():
+    content = profile_list(SITE)
+    assert list(content) == ["version", "service", "clusters", "profiles", "default_profile"]
+    assert [profile["key"] for profile in content["profiles"]] == ["zulu", "alpha", "mike"]
+    assert [cluster["name"] for cluster in content["clusters"]] == ["one", "two", "idle"]
+    assert content["default_profile"] == "zulu"
+    assert content["profiles"][0]["account"] == ""
+
+
+@pytest.mark.parametrize(("cluster", "keys", "default"), [("one", ["alpha"], "alpha"), ("two", ["zulu", "mike"], "zulu"), ("idle", [], "")])  # fmt: skip
+def test_a_slice_holds_one_cluster(cluster, keys, default):
+    content = profile_list(SITE, cluster)
+    assert [profile["key"] for profile in content["profiles"]] == keys
+    assert [one["name"] for one in content["clusters"]] == [cluster]
+    assert content["default_profile"] == default
+    assert parse_profile_list(to_json(content)).as_dict() == content
+
+
+def test_no_such_cluster():
+    with pytest.raises(LookupError, match='no cluster "three"; valid: one, two, idle'):
+        profile_list(SITE, "three")
+
+
+def test_no_secret_and_the_same_bytes_each_time():
+    text = to_json(profile_list(SITE))
+    assert "TOPSECRET" not in text
+    assert "Größe" in text
+    assert text == to_json(json.loads(text))
+    assert text.index('"clusters"') < text.index('"default_profile"') < text.index('"profiles"')
+
+
+def test_reading_gives_the_model_back(tmp_path):
+    path = tmp_path / "profiles.json"
+    path.write_text(to_json(profile_list(SITE)), encoding="utf-8")
+    found = load_profile_list(path)
+    assert found.profiles == SITE.profiles
+    assert found.get("mike") == SITE.profile("mike")
+    assert found.get("nope") is None
+    assert found.cluster("two") == SITE.cluster("two")
+    assert found.cluster("nope") is None
+    assert found.require("alpha").cluster == "one"
+
+
+@pytest.mark.parametrize("key", ["nope", "", None, ["zulu"], {"a": 1}, "x" * 10_000])
+def test_an_unknown_key_names_the_valid_ones(key):
+    with pytest.raises(UnknownProfileError, match=r"^no profile .{1,80}; valid: zulu, alpha, mike$"):
+        parse_profile_list(to_json(profile_list(SITE))).require(key)
+
+
+def spoilt(change):
+    content = json.loads(to_json(profile_list(SITE)))
+    change(content)
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "f: is not JSON"),
+        ("{", "f: is not JSON"),
+        ("[" * 100_000, "f: is not JSON"),
+        ("[]", "f: has version null; this hpchub reads version 1"),
+        ("{}", "f: has version null"),
+        (spoilt(lambda c: c.update(version=2)), "f: has version 2; this hpchub reads version 1"),
+        (spoilt(lambda c: c.update(version="1")), 'f: has version "1"'),
+        (spoilt(lambda c: c.update(extra=1)), "f: extra 1 extra inputs are not permitted"),
+        (spoilt(lambda c: c["profiles"][0].update(account="a\n#SBATCH --uid=0")), 'f profiles[0] (key "zulu"): account "a\\n#SBATCH --uid=0" holds a line break'),
+        (spoilt(lambda c: c["profiles"][0].update(queue="long")), "f: profile zulu is for a cluster or queue that is not in the list"),
+        (spoilt(lambda c: c["profiles"][0].update(options=["--uid=0"])), 'f: profile zulu: option "--uid=0" is set by hpchub'),
+        (spoilt(lambda c: c["profiles"][0].update(key="mike")), "f: two profiles have one key"),
+        (spoilt(lambda c: c.update(default_profile="nope")), "f: default_profile is not the key of a profile"),
+        (spoilt(lambda c: c["clusters"].clear()), "f: profile zulu is for a cluster or queue"),
+        (spoilt(lambda c: c.pop("profiles")), "f: profiles field required"),
+    ],
+)  # fmt: skip
+def test_what_is_not_a_profile_list(text, expected):
+    with pytest.raises(ProfileListError) as caught:
+        parse_profile_list(text, "f")
+    assert str(caught.value).lower().startswith(expected.lower())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(ProfileListError, match=r"nope\.json: No such file or directory"):
+        load_profile_list(tmp_path / "nope.json")
+    with pytest.raises(ProfileListError, match="Is a directory"):
+        load_profile_list(tmp_path)
+    (tmp_path / "latin").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ProfileListError, match="is not UTF-8"):
+        load_profile_list(tmp_path / "latin")
+
+
+def test_reads_a_thousand_profiles():
+    content = profile_list(SITE)
+    content["profiles"] = [content["profiles"][0] | {"key": f"p{i}"} for i in range(1000)]
+    content["default_profile"] = "p0"
+    profiles = parse_profile_list(to_json(content))
+    assert [profile.key for profile in profiles.profiles] == [f"p{i}" for i in range(1000)]
+    assert profiles.require("p999").key == "p999"

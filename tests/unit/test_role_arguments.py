@@ -1,0 +1,166 @@
+"""The model's clusters, as the two sides of the way to their schedulers see them."""
+
+import json
+import re
+import sys
+
+import pytest
+
+from hpchub.clusters.gate_client import SSHGate
+from hpchub.deploy import role_arguments as access
+from hpchub.model.site import Site
+from hpchub.schedulers import Unanswered
+
+FACTS = {
+    "login1": {
+        "ssh_host_key_ed25519_public": "AAAAed",
+        "ssh_host_key_ed25519_public_keytype": "ssh-ed25519",
+        "ssh_host_key_rsa_public": "AAAArsa",
+        "ssh_host_key_rsa_public_keytype": "ssh-rsa",
+        "distribution": "Debian",
+    },
+    "login2": {"ssh_host_key_ed25519_public": "AAAAtwo", "ssh_host_key_ed25519_public_keytype": "ssh-ed25519"},
+}
+
+
+def cluster(name, **submit):
+    return {
+        "name": name,
+        "scheduler": "slurm",
+        "submit": submit,
+        "networks": ["10.0.0.0/8"],
+        "queues": [{"name": "q", "max_cores": 1, "max_memory": "1G", "max_runtime": "1:00:00"}],
+    }
+
+
+@pytest.fixture
+def site():
+    return Site.from_vars(
+        {
+            "hpc_service": {"url": "https://hub.example.org", "api_host": "hub"},
+            "hpc_sso": {
+                "metadata_url": "https://sso.example.org/.well-known/openid-configuration",
+                "client_id": "hpchub",
+                "client_secret": "a secret that is long enough",
+            },
+            "hpc_access": {"job_groups": ["hpc"], "allowed_groups": ["hpc"]},
+            "hpc_clusters": [
+                cluster("near", method="local"),
+                cluster("far", method="ssh", host="login1"),
+                cluster("further", method="ssh", host="login1", other_hosts=["login2"]),
+            ],
+            "hpc_profiles": [
+                {
+                    "key": "small",
+                    "display_name": "Small",
+                    "cluster": "far",
+                    "queue": "q",
+                    "cores": 1,
+                    "memory": "1G",
+                    "runtime": "1:00:00",
+                }
+            ],
+        }
+    )
+
+
+def test_submit_hosts_are_named_once(site):
+    assert access.submit_hosts(site) == ["login1", "login2"]
+
+
+def test_the_hub_holds_the_host_keys(site):
+    clusters = access.hub_side(site, FACTS)
+    assert [(c["name"], c["method"], [host["name"] for host in c["hosts"]]) for c in clusters] == [
+        ("near", "local", []),
+        ("far", "ssh", ["login1"]),
+        ("further", "ssh", ["login1", "login2"]),
+    ]
+    assert clusters[1]["hosts"][0]["keys"] == ["ssh-ed25519 AAAAed", "ssh-rsa AAAArsa"]
+
+
+def test_unknown_host_keys_are_an_error(site):
+    with pytest.raises(LookupError, match=r"host keys of login1, submit host of far"):
+        access.hub_side(site, {"login1": {}})
+
+
+@pytest.mark.parametrize(
+    ("host", "is_hub", "names"),
+    [
+        ("hub", True, ["near"]),
+        ("login1", False, ["far", "further"]),
+        ("login1", True, ["near", "far", "further"]),
+        ("login2", False, ["further"]),
+        ("login3", False, []),
+    ],
+)
+def test_each_host_submits_for_its_own_clusters(site, host, is_hub, names):
+    keys = {"far": ["ssh-ed25519 A"], "further": ["ssh-ed25519 B", "ssh-ed25519 C"]}
+    clusters = access.submit_side(site, host, is_hub=is_hub, public_keys=keys)
+    assert [c["name"] for c in clusters] == names
+    assert all(c["public_keys"] == keys.get(c["name"], []) for c in clusters)
+    assert all(c["gate"]["permitted_groups"] == ["hpc"] for c in clusters)
+
+
+def test_a_missing_key_is_an_error(site):
+    with pytest.raises(LookupError, match="no key for further yet"):
+        access.submit_side(site, "login1", is_hub=False, public_keys={"far": ["ssh-ed25519 A"], "further": []})
+
+
+def test_gates_are_what_the_hub_can_make(site):
+    gates = pytest.importorskip("hpchub.clusters.gate_client")
+    settings = json.loads(json.dumps(access.gate_settings(site)))
+    for name, gate in settings.items():
+        assert gates.make_gate(name, gate).cluster == name
+    assert settings["near"]["socket"] == "/run/hpchub/gate-near.sock"
+    assert re.fullmatch("/etc/hpchub/ssh/far", settings["far"]["key"])
+
+
+LOGIN = """
+import sys, time
+host, request = sys.argv[1], sys.stdin.read()
+open(sys.argv[0] + ".log", "a").write(host + " ")
+if host == "away":
+    print("ssh: connect to host away port 22: Connection refused", file=sys.stderr)
+    sys.exit(255)
+if host == "dies":
+    print("Timeout, server dies not responding.", file=sys.stderr)
+    sys.exit(255)
+if host == "maintained":
+    print("Connection closed by 192.0.2.1 port 22", file=sys.stderr)
+    sys.exit(255)
+if host == "hangs":
+    time.sleep(60)
+if host == "empty":
+    sys.exit(127)
+code = 127 if host == "bare" else 0
+print('{"ok": true, "exit": %d, "stdout": "%s", "stderr": "", "command": [], "error": ""}' % (code, host))
+"""
+
+
+@pytest.mark.parametrize(
+    ("hosts", "answers", "asked"),
+    [
+        (["one", "two"], ["one", "one"], "one one"),
+        (["away", "two"], ["two", "two"], "away two two"),
+        (["away", "away"], ["refused", "refused"], "away away away away"),
+        # What has become of the request there, nobody knows: it is not made twice.
+        (["dies", "two"], ["Timeout", "two"], "dies two"),
+        (["hangs", "two"], ["took more than", "two", "two"], "hangs two two"),
+        (["empty", "two"], ["exit code 127", "two"], "empty two"),
+        (["bare", "two"], ["bare", "two"], "bare two"),
+        (["maintained", "two"], ["two", "two"], "maintained two two"),
+    ],
+)
+async def test_login_nodes_are_tried_in_turn(tmp_path, hosts, answers, asked):
+    program = tmp_path / "ssh"
+    program.write_text(LOGIN)
+    gate = SSHGate("far", hosts=hosts, user="u", key="k", known_hosts="h", control_dir=str(tmp_path))
+    gate._command = [sys.executable, str(program)]
+    gate.timeout = 2.0
+    for expected in answers:
+        try:
+            found = (await gate.request("submit")).stdout
+        except Unanswered as error:
+            found = str(error)
+        assert expected in found
+    assert (tmp_path / "ssh.log").read_text().split() == asked.split()

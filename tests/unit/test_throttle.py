@@ -1,0 +1,184 @@
+"""Turns: one after the other, and never two without the others' having had the loop between them."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import virtual_time
+from virtual_time import VirtualTimeLoop
+
+from hpchub.clusters import gate_client
+from hpchub.clusters.gate_client import AT_ONCE, Answer, Gate
+from hpchub.hub import handlers
+from hpchub.hub import throttle as turns
+from hpchub.hub.throttle import Turns
+from hpchub.schedulers import Unanswered
+
+
+def use_clock(monkeypatch: pytest.MonkeyPatch, module: Any, loop: VirtualTimeLoop) -> None:
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=loop.time))
+
+
+def test_others_get_the_loop_between_two_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    async def main(loop: VirtualTimeLoop) -> None:
+        use_clock(monkeypatch, turns, loop)
+        queue = Turns()
+
+        async def work(number: int) -> None:
+            await queue.take()
+            order.append(f"turn {number}")
+            loop.advance(0.03)  # a start is as much work as this, and none of it waits
+
+        async def others() -> None:
+            while len(order) < 7:
+                if order and order[-1] != "others":
+                    order.append("others")
+                await asyncio.sleep(turns.PAUSE / 5)
+
+        await asyncio.gather(*(work(number) for number in range(4)), others())
+
+    virtual_time.run(main)
+    assert order == ["turn 0", "others", "turn 1", "others", "turn 2", "others", "turn 3"]
+
+
+def test_waits_no_longer_than_patience_on_a_machine_that_is_always_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = 2 * turns.PAUSE
+
+    async def main(loop: VirtualTimeLoop) -> float:
+        use_clock(monkeypatch, turns, loop)
+
+        async def sleep(seconds: float) -> None:
+            await asyncio.sleep(0)
+            loop.advance(seconds + late)
+
+        monkeypatch.setattr(turns, "asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep))
+        queue = Turns()
+        await queue.take()
+        begin = loop.time()
+        await queue.take()
+        return loop.time() - begin
+
+    waited = virtual_time.run(main)
+    assert turns.PATIENCE < waited <= turns.PATIENCE + turns.PAUSE + late
+
+
+def test_a_single_start_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(loop: VirtualTimeLoop) -> float:
+        use_clock(monkeypatch, turns, loop)
+        begin = loop.time()
+        await Turns().take()
+        return loop.time() - begin
+
+    assert virtual_time.run(main) == 0
+
+
+async def test_who_gives_up_holds_nobody_up() -> None:
+    queue = Turns()
+    await queue.take()
+    waiting = [asyncio.create_task(queue.take()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    waiting[1].cancel()
+    await asyncio.wait_for(waiting[2], 5)
+
+
+@pytest.mark.parametrize(("method", "taken"), [("GET", 0), ("POST", 1)])
+async def test_a_request_that_starts_something_takes_a_turn(
+    monkeypatch: pytest.MonkeyPatch, method: str, taken: int
+) -> None:
+    seen: list[str] = []
+
+    class Base:
+        request = SimpleNamespace(method=method)
+        settings = {"hpchub_settings_file": "hub.json"}  # noqa: RUF012
+
+        async def prepare(self) -> None:
+            seen.append("prepared")
+
+    class Handler(handlers.InTurn, Base):
+        pass
+
+    async def take() -> None:
+        seen.append("turn")
+
+    monkeypatch.setattr(handlers, "runtime", lambda path: SimpleNamespace(turns=SimpleNamespace(take=take)))
+    await Handler().prepare()
+    assert seen == ["turn"] * taken + ["prepared"]
+
+
+DONE = Answer(ok=True, exit=0, stdout="", stderr="", command=["x"], error="")
+
+
+class Counting(Gate):
+    """Counts the requests that it has at once."""
+
+    now = most = 0
+
+    async def _exchange(self, request: bytes) -> Answer:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.01)
+        self.now -= 1
+        return DONE
+
+
+async def test_a_gate_is_asked_for_a_few_jobs_at_a_time() -> None:
+    gate = Counting("demo")
+    asked: list[Any] = [gate.request("cancel", session="a" * 16, user="u", job_id="1") for _ in range(20)]
+    await asyncio.gather(*asked)
+    assert gate.most == AT_ONCE
+
+
+def test_requests_to_a_gate_that_never_answers_end_after_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty starts must not wait for each other's timeouts, one batch after the other."""
+
+    class Silent(Counting):
+        asked = 0
+
+        async def _exchange(self, request: bytes) -> Answer:
+            self.asked += 1
+            await asyncio.sleep(3600)
+            return DONE
+
+    async def main(loop: VirtualTimeLoop) -> tuple[list[Any], int, float]:
+        use_clock(monkeypatch, gate_client, loop)
+        gate = Silent("demo", timeout=90)
+        asked: list[Any] = [gate.request("submit", session="a" * 16) for _ in range(20)]
+        return await asyncio.gather(*asked, return_exceptions=True), gate.asked, loop.time()
+
+    found, asked, seconds = virtual_time.run(main)
+    assert all(isinstance(each, Unanswered) for each in found)
+    assert (asked, seconds) == (AT_ONCE, virtual_time.START + 90)
+
+
+def test_all_requests_to_a_slow_gate_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait much longer than its timeout, but it goes on answering."""
+
+    class Slow(Counting):
+        async def _exchange(self, request: bytes) -> Answer:
+            await asyncio.sleep(60)
+            return DONE
+
+    async def main(loop: VirtualTimeLoop) -> tuple[list[Any], float]:
+        use_clock(monkeypatch, gate_client, loop)
+        gate = Slow("demo", timeout=90)
+        asked: list[Any] = [gate.request("submit", session="a" * 16) for _ in range(40)]
+        return await asyncio.gather(*asked), loop.time()
+
+    found, seconds = virtual_time.run(main)
+    assert all(each.ok for each in found)
+    assert seconds == virtual_time.START + 40 / AT_ONCE * 60
+
+
+async def test_the_query_does_not_wait_for_submissions() -> None:
+    gate = Counting("demo")
+    asked = [asyncio.create_task(gate.request("submit", session="a" * 16)) for _ in range(20)]
+    await asyncio.sleep(0)
+    await gate.query()
+    assert sum(task.done() for task in asked) <= AT_ONCE
+    await asyncio.gather(*asked)
