@@ -1,4 +1,4 @@
-"""How the time to read a profile list grows with the number of profiles: 100 and 1,000, in turn. Needs no demo."""
+"""Compare the time to read lists of 100 and of 1,000 profiles. This bench needs no demo."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
-from hpchub.profiles import parse_profile_list, profile_list, to_json
-
-from hpchub.model import Site
+from hpchub.model.profile_list import parse_profile_list, profile_list, to_json
+from hpchub.model.site import Site
 
 if TYPE_CHECKING:
     import argparse

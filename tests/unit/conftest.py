@@ -1,15 +1,22 @@
-"""What several schedulers' tests ask for."""
+"""Fixtures that the tests of several schedulers share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hpchub.model.entries import Cluster, Profile
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 @pytest.fixture
-def profile():
-    """A profile of 2 cores, 4G and 8 hours, with changes."""
+def profile() -> Callable[..., Profile]:
+    """Return a function that creates a profile of 2 cores, 4G and 8 hours, with changes."""
 
-    def make(**changes):
+    def make(**changes: Any) -> Profile:
         return Profile(
             **{
                 "key": "small",
@@ -27,14 +34,15 @@ def profile():
 
 
 @pytest.fixture
-def cluster(request):
-    """A cluster of Slurm's, or of the scheduler that a test names by ``indirect``."""
-    return Cluster(
-        name="demo",
-        scheduler=getattr(request, "param", "slurm"),
-        submit={"method": "local"},
-        networks=["10.0.0.0/8"],
-        queues=[
-            {"name": "interactive", "max_cores": 8, "max_memory": "64G", "max_runtime": "2-00:00:00", "max_gpus": 4}
-        ],
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """Return a cluster with Slurm, or with the scheduler that a test chooses with ``indirect``."""
+    queue = {"name": "interactive", "max_cores": 8, "max_memory": "64G", "max_runtime": "2-00:00:00", "max_gpus": 4}
+    return Cluster.model_validate(
+        {
+            "name": "demo",
+            "scheduler": getattr(request, "param", "slurm"),
+            "submit": {"method": "local"},
+            "networks": ["10.0.0.0/8"],
+            "queues": [queue],
+        }
     )

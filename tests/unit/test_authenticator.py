@@ -1,4 +1,4 @@
-"""Who may sign in: one table, and every row that is not permitted is denied."""
+"""The authenticator admits permitted users and refuses everybody else."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def request(*names: str, groups: str = "", token: bool = False) -> Any:
         (["bob"], "", False),
     ],
 )
-async def test_who_is_permitted(authenticator: Any, names: list[str], groups: str, admin: bool) -> None:
+async def test_permitted_user_is_signed_in(authenticator: Any, names: list[str], groups: str, admin: bool) -> None:
     found = await authenticator.get_authenticated_user(request(*names, groups=groups), {})
     assert (found["name"], found["admin"]) == (names[0], admin)
     assert found["auth_state"]["groups"] == found["groups"]
@@ -74,12 +74,12 @@ async def test_who_is_permitted(authenticator: Any, names: list[str], groups: st
     ],
     ids=lambda value: str(value)[:30],
 )
-async def test_who_is_refused(authenticator: Any, names: list[str], groups: str) -> None:
+async def test_other_users_are_refused(authenticator: Any, names: list[str], groups: str) -> None:
     assert await authenticator.get_authenticated_user(request(*names, groups=groups), {}) is None
 
 
-async def test_a_hub_host_that_knows_no_users(authenticator: Any) -> None:
-    """Who is unknown there is the submit host's to refuse; its own system accounts stay out."""
+async def test_hub_host_without_user_accounts_refuses_only_system_accounts(authenticator: Any) -> None:
+    """The submit host refuses unknown users. The hub still refuses its own system accounts."""
     authenticator.check_accounts = False
     authenticated = await authenticator.get_authenticated_user(request("zoe", groups="hpc"), {})
     assert authenticated["name"] == "zoe"
@@ -96,26 +96,26 @@ async def test_a_hub_host_that_knows_no_users(authenticator: Any) -> None:
         (request("alice", groups="users"), False),
         (request(token=True), True),
     ],
-    ids=["same", "somebody-else", "ended", "no-longer-permitted", "token"],
+    ids=["same user", "other user", "sign-on ended", "permission removed", "api token"],
 )
-async def test_a_session_lasts_as_long_as_its_sign_on(authenticator: Any, handler: Any, lasts: bool) -> None:
+async def test_hub_session_ends_with_its_sign_on(authenticator: Any, handler: Any, lasts: bool) -> None:
     user = SimpleNamespace(name="alice", groups=[], admin=False)
     assert bool(await authenticator.refresh_user(user, handler)) is lasts
 
 
-async def test_what_has_changed_at_the_sign_on_is_taken_over(authenticator: Any) -> None:
+async def test_changed_groups_and_admin_rights_are_adopted(authenticator: Any) -> None:
     user = SimpleNamespace(name="alice", groups=[SimpleNamespace(name="hpc")], admin=False)
     assert await authenticator.refresh_user(user, request("alice", groups="hpc")) is True
     found = await authenticator.refresh_user(user, request("alice", groups="hpc,admins"))
     assert (found["groups"], found["admin"]) == (["admins", "hpc"], True)
 
 
-async def test_an_administrator_acts_for_somebody_else(authenticator: Any) -> None:
+async def test_administrator_may_act_for_another_user(authenticator: Any) -> None:
     handler = request("carol", groups="hpc")
     handler._jupyterhub_user = SimpleNamespace(name="carol")
     assert await authenticator.refresh_user(SimpleNamespace(name="alice"), handler) is True
 
 
-def test_batchspawners_endpoint_is_ours(authenticator: Any) -> None:
+def test_batchspawner_endpoint_uses_our_handler(authenticator: Any) -> None:
     paths = dict(authenticator.get_handlers(None))
     assert paths["/api/batchspawner"].__module__ == "hpchub.hub.handlers"

@@ -1,13 +1,23 @@
-"""Each scheduler's batch script, run by bash as the scheduler would: what the launcher gets, and where the log is."""
+"""Batch scripts, run by bash as a scheduler would: the launcher's arguments and environment, and the log file."""
+
+from __future__ import annotations
 
 import os
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.hub.job_spawner import SPAWNERS
 from hpchub.schedulers import SCHEDULERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hpchub.model.entries import Cluster, Profile
+
 
 SESSION = "a" * 16
 PREFIX = {"torque": "#PBS ", "moab": "#MSUB ", "pbs": "#PBS ", "lsf": "#BSUB "}
@@ -19,7 +29,7 @@ JOB = {
 }
 
 
-def test_each_scheduler_has_all_it_takes():
+def test_each_scheduler_has_a_spawner() -> None:
     assert set(SCHEDULERS) == set(SPAWNERS)
     for name, scheduler in SCHEDULERS.items():
         assert scheduler.name == name
@@ -27,7 +37,9 @@ def test_each_scheduler_has_all_it_takes():
 
 
 @pytest.mark.parametrize("cluster", PREFIX, indirect=True)
-def test_the_directives_come_first_and_the_launcher_last(cluster, profile):
+def test_script_starts_with_directives_and_ends_with_the_launcher(
+    cluster: Cluster, profile: Callable[..., Profile]
+) -> None:
     made = profile(gpus=1, account="phys", reservation="R1", node_constraint="ib")
     lines = render_batch_script(cluster, made, session=SESSION, hub="hub.example", username="alice").splitlines()
     directives = SCHEDULERS[cluster.scheduler].directives(
@@ -40,7 +52,9 @@ def test_the_directives_come_first_and_the_launcher_last(cluster, profile):
 
 
 @pytest.mark.parametrize("cluster", PREFIX, indirect=True)
-def test_the_job_keeps_its_scheduler_s_variables_and_nothing_else(cluster, profile, tmp_path):
+def test_job_keeps_only_variables_of_its_scheduler(
+    cluster: Cluster, profile: Callable[..., Profile], tmp_path: Path
+) -> None:
     launcher = tmp_path / "launch"
     launcher.write_text("#!/bin/sh\necho session $1\nenv\n")
     launcher.chmod(0o755)

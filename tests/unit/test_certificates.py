@@ -1,4 +1,6 @@
-"""The authority of notebook servers: who believes whom, and that a rotation cuts off no running session."""
+"""The certificate authority of notebook servers: mutual trust, and rotation without lost sessions."""
+
+from __future__ import annotations
 
 import copy
 import grp
@@ -7,6 +9,7 @@ import os
 import pwd
 import ssl
 import stat
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -14,35 +17,50 @@ from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certifica
 
 from hpchub.hub.certificates import Authority, server_name
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-@pytest.fixture
-def make(tmp_path, capsys):
-    """Runs the module as Ansible does; ``make.authority`` is the hub's view."""
-    directory = tmp_path / "tls"
-    directory.mkdir()
 
-    def run(*, rotate=False, check=False):
+class Module:
+    """Runs the module as Ansible does.
+
+    Attributes:
+        directory: The directory that the module fills.
+        authority: The hub's view of that directory.
+    """
+
+    def __init__(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.directory = tmp_path / "tls"
+        self.directory.mkdir()
+        self.authority = Authority(self.directory)
+        self._temporary = tmp_path / "tmp"
+        self._capsys = capsys
+
+    def __call__(self, *, rotate: bool = False, check: bool = False) -> dict[str, Any]:
         arguments = {
-            "path": str(directory),
+            "path": str(self.directory),
             "owner": pwd.getpwuid(os.getuid()).pw_name,
             "proxy_group": grp.getgrgid(os.getgid()).gr_name,
             "rotate": rotate,
             "_ansible_check_mode": check,
-            "_ansible_remote_tmp": str(tmp_path / "tmp"),
+            "_ansible_remote_tmp": str(self._temporary),
         }
         with patch_module_args(arguments), pytest.raises(SystemExit):
             notebook_certificates.main()
-        return json.loads(capsys.readouterr().out)
+        result: dict[str, Any] = json.loads(self._capsys.readouterr().out)
+        return result
 
-    run.directory = directory
-    run.authority = Authority(directory)
-    return run
+
+@pytest.fixture
+def make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Module:
+    """Return the module with an empty directory."""
+    return Module(tmp_path, capsys)
 
 
 class Server:
-    """A notebook server's side, of a session that was made now."""
+    """The notebook server's side of a new session."""
 
-    def __init__(self, authority, directory, user="alice"):
+    def __init__(self, authority: Authority, directory: Path, user: str = "alice") -> None:
         identity = authority.issue(user)
         pem = directory / "server.pem"
         pem.write_text(identity.key + identity.certificate)
@@ -52,15 +70,15 @@ class Server:
         self.identity = identity
 
 
-def proxy(directory):
-    """The proxy's side, as proxy.mjs reads it."""
+def proxy(directory: Path) -> ssl.SSLContext:
+    """Return the proxy's TLS context, as proxy.mjs creates it."""
     context = ssl.create_default_context(cafile=directory / "servers.pem")
     context.load_cert_chain(directory / "proxy.pem")
     return context
 
 
-def shake_hands(client, server, name):
-    """Whether both sides accept each other, without a network."""
+def shake_hands(client: ssl.SSLContext, server: ssl.SSLContext, name: str) -> bool:
+    """Return whether both sides accept each other. The handshake needs no network."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
         client.wrap_bio(to_client, to_server, server_hostname=name),
@@ -70,7 +88,7 @@ def shake_hands(client, server, name):
         for end in ends:
             try:
                 end.do_handshake()
-                end.read(1)  # TLS 1.3: the client's certificate is judged after its handshake
+                end.read(1)  # TLS 1.3 checks the client's certificate after its handshake
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError:
@@ -78,7 +96,7 @@ def shake_hands(client, server, name):
     return True
 
 
-def test_makes_everything_once(make):
+def test_files_are_created_once_with_their_modes(make: Module) -> None:
     assert make(check=True)["changed"]
     assert not list(make.directory.iterdir())
     assert make()["changed"]
@@ -88,26 +106,26 @@ def test_makes_everything_once(make):
     assert modes == pairs | {"servers.pem": 0o444, "clients.pem": 0o444}
 
 
-def test_the_proxy_and_a_users_server_accept_each_other(make):
+def test_proxy_hub_and_user_server_accept_each_other(make: Module) -> None:
     make()
     server = Server(make.authority, make.directory)
     assert shake_hands(proxy(make.directory), server.context, server_name("alice"))
     assert shake_hands(make.authority.client_context(), server.context, "compute1")
 
 
-def test_the_hubs_side_may_be_in_its_configuration(make):
+def test_client_context_can_be_copied_with_the_configuration(make: Module) -> None:
     make()
     context = make.authority.client_context()
     assert copy.deepcopy({"ssl": context}) == {"ssl": context}
 
 
-def test_a_neighbours_certificate_is_not_the_users(make):
+def test_certificate_of_another_user_is_refused_by_the_proxy(make: Module) -> None:
     make()
     neighbour = Server(make.authority, make.directory, user="bob")
     assert not shake_hands(proxy(make.directory), neighbour.context, server_name("alice"))
 
 
-def test_a_neighbour_gets_no_answer(make):
+def test_user_server_refuses_other_clients(make: Module) -> None:
     make()
     server, neighbour = Server(make.authority, make.directory), make.authority.issue("bob")
     pem = make.directory / "bob.pem"
@@ -118,19 +136,19 @@ def test_a_neighbour_gets_no_answer(make):
     assert not shake_hands(bob, server.context, server_name("alice"))
 
 
-def test_the_proxys_certificate_serves_nobody(make):
+def test_proxy_certificate_is_refused_as_a_server_certificate(make: Module) -> None:
     make()
     thief = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     thief.load_cert_chain(make.directory / "proxy.pem")
     assert not shake_hands(make.authority.client_context(), thief, "compute1")
 
 
-def test_each_session_has_a_key_of_its_own(make):
+def test_each_session_has_a_different_key(make: Module) -> None:
     make()
     assert make.authority.issue("alice").key != make.authority.issue("alice").key
 
 
-def test_sessions_outlive_a_rotation_and_not_two(make):
+def test_session_survives_one_rotation_but_not_two(make: Module) -> None:
     make()
     server = Server(make.authority, make.directory)
     name = server_name("alice")
@@ -146,7 +164,7 @@ def test_sessions_outlive_a_rotation_and_not_two(make):
     "lost",
     ["previous", "current", "next", "proxy", "hub", "servers", "clients"],
 )
-def test_what_is_missing_is_made_again(make, lost):
+def test_missing_file_is_recreated(make: Module, lost: str) -> None:
     make()
     make(rotate=True)
     (make.directory / f"{lost}.pem").unlink()
@@ -157,7 +175,7 @@ def test_what_is_missing_is_made_again(make, lost):
     assert shake_hands(make.authority.client_context(), server.context, "compute1")
 
 
-def test_a_rotation_that_was_cut_short_is_completed(make, monkeypatch):
+def test_interrupted_rotation_is_completed(make: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     make()
     server, name = Server(make.authority, make.directory), server_name("alice")
     with monkeypatch.context() as patch:

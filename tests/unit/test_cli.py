@@ -1,10 +1,13 @@
-"""The command line: exit codes, what is printed, and what Ansible is asked."""
+"""The command line: exit codes, output and the calls of Ansible."""
 
-# ruff: noqa: E501  (one case a line)
+from __future__ import annotations
 
+# ruff: noqa: E501  (one case per line)
 import json
 import os
 import stat
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -12,6 +15,10 @@ import yaml
 from hpchub.cli import main as cli
 from hpchub.model.profile_list import profile_list, to_json
 from hpchub.model.site import Site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 SITE = Site.from_vars(
     {
@@ -43,24 +50,24 @@ SITE = Site.from_vars(
 
 
 @pytest.fixture
-def profiles(tmp_path):
+def profiles(tmp_path: Path) -> Path:
     path = tmp_path / "profiles.json"
     path.write_text(to_json(profile_list(SITE)), encoding="utf-8")
     return path
 
 
-def test_check_of_a_profile_list(profiles, capsys):
+def test_check_accepts_a_valid_profile_list(profiles: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", str(profiles)]) == 0
     assert capsys.readouterr().out == f"{profiles}: valid, 1 cluster, 2 profiles\n"
 
 
-def test_check_of_a_list_that_is_wrong(profiles, capsys):
+def test_check_reports_an_invalid_profile_list(profiles: Path, capsys: pytest.CaptureFixture[str]) -> None:
     profiles.write_text(profiles.read_text().replace('"4G"', '"4 GB"'))
     assert cli.main(["check", str(profiles)]) == 1
     assert 'profiles[0] (key "small"): memory "4 GB" is not a size' in capsys.readouterr().out
 
 
-def test_check_as_json(profiles, capsys):
+def test_check_prints_json(profiles: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "--json", str(profiles)]) == 0
     assert json.loads(capsys.readouterr().out) == {"valid": True, "problems": [], "warnings": []}
     profiles.write_text("{")
@@ -70,7 +77,7 @@ def test_check_as_json(profiles, capsys):
     assert "is not JSON" in found["problems"][0]["text"]
 
 
-def test_plan_prints_each_batch_script(profiles, capsys):
+def test_plan_prints_each_batch_script(profiles: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", str(profiles)]) == 0
     printed = capsys.readouterr()
     assert [line for line in printed.out.splitlines() if line.startswith("## ")] == [
@@ -81,19 +88,21 @@ def test_plan_prints_each_batch_script(profiles, capsys):
     assert "SESSION and USER stand for" in printed.err
 
 
-def test_plan_of_some_profiles(profiles, capsys):
+def test_plan_prints_only_the_named_profiles(profiles: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", str(profiles), "large", "--json"]) == 0
     (plan,) = json.loads(capsys.readouterr().out)
     assert (plan["key"], plan["cluster"], plan["queue"]) == ("large", "demo", "short")
     assert plan["script"].startswith("#!/bin/bash")
 
 
-def test_plan_of_a_profile_that_is_not_there(profiles, capsys):
+def test_plan_refuses_an_unknown_profile(profiles: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", str(profiles), "huge"]) == 2
     assert 'no profile "huge"; valid: small, large' in capsys.readouterr().err
 
 
-def test_plan_with_the_site_s_own_templates(profiles, tmp_path, capsys):
+def test_plan_uses_the_templates_of_the_site(
+    profiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "slurm.sh.j2").write_text("{{ profile.key }} on {{ cluster.name }}\n")
     assert cli.main(["plan", str(profiles), "small", "--templates", str(tmp_path)]) == 0
     assert "small on demo" in capsys.readouterr().out
@@ -101,7 +110,9 @@ def test_plan_with_the_site_s_own_templates(profiles, tmp_path, capsys):
     assert "no slurm.sh.j2 in" in capsys.readouterr().err
 
 
-def test_a_node_s_own_list_is_the_default(profiles, capsys, monkeypatch):
+def test_list_of_the_node_is_the_default(
+    profiles: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cli, "SLICE", profiles)
     assert cli.main(["check"]) == 0
     assert cli.main(["plan", "small"]) == 0
@@ -111,17 +122,17 @@ def test_a_node_s_own_list_is_the_default(profiles, capsys, monkeypatch):
     assert "name an inventory or a profile list" in capsys.readouterr().err
 
 
-def test_a_path_that_is_not_there(capsys):
+def test_check_refuses_a_missing_path(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "/nowhere"]) == 2
     assert capsys.readouterr().err == "hpchub: /nowhere: no such file or directory\n"
 
 
-def test_the_schema_is_json(capsys):
+def test_schema_prints_the_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out) == Site.json_schema()
 
 
-def test_help_tells_the_exit_codes(capsys):
+def test_help_lists_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         cli.main(["check", "--help"])
     assert done.value.code == 0
@@ -129,31 +140,33 @@ def test_help_tells_the_exit_codes(capsys):
 
 
 @pytest.mark.parametrize("words", [[], ["chek"], ["check", "--jsn"]])
-def test_wrong_usage(words):
+def test_wrong_usage_exits_with_2(words: Any) -> None:
     with pytest.raises(SystemExit) as done:
         cli.main(words)
     assert done.value.code == 2
 
 
-# An inventory is read by Ansible; these stand for it. The real one is asked in tests/repo.
+# Ansible reads inventories. These functions replace it; tests/repo runs the real one.
 
 
-def ansible(tmp_path, monkeypatch, text):
+def ansible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
     path = tmp_path / "bin" / "ansible"
     path.parent.mkdir(exist_ok=True)
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(cli.sys, "executable", str(path.with_name("python3")))
+    monkeypatch.setattr(sys, "executable", str(path.with_name("python3")))
     inventory = tmp_path / "site"
     inventory.mkdir(exist_ok=True)
     return str(inventory)
 
 
-def answer(**report):
+def answer(**report: Any) -> str:
     return "cat <<'END'\nhub | SUCCESS => " + json.dumps({"changed": False, **report}) + "\nEND"
 
 
-def test_an_inventory_with_problems(tmp_path, monkeypatch, capsys):
+def test_check_and_plan_report_problems_of_an_inventory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     problem = {"entry": "hpc_sso", "field": "x", "value": "", "message": "m", "valid": "v", "text": "hpc_sso: x m; v"}
     text = answer(problems=[problem], warned=[], profile_list={})
     assert cli.main(["check", ansible(tmp_path, monkeypatch, text)]) == 1
@@ -164,7 +177,9 @@ def test_an_inventory_with_problems(tmp_path, monkeypatch, capsys):
     assert "hpc_sso: x m; v" in capsys.readouterr().err
 
 
-def test_a_valid_inventory_with_a_warning(tmp_path, monkeypatch, capsys):
+def test_check_prints_warnings_of_a_valid_inventory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     warned = [{"entry": "hpc_access", "text": "hpc_access: permits nobody"}]
     text = answer(problems=[], warned=warned, profile_list=profile_list(SITE))
     inventory = ansible(tmp_path, monkeypatch, text)
@@ -174,7 +189,9 @@ def test_a_valid_inventory_with_a_warning(tmp_path, monkeypatch, capsys):
     )
 
 
-def test_the_vault_is_opened_with_the_file_that_is_named(tmp_path, monkeypatch, capsys):
+def test_vault_password_file_is_passed_to_ansible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
     text = f'echo "$@" > {tmp_path}/asked\n' + answer(problems=[], warned=[], profile_list=profile_list(SITE))
     assert cli.main(["check", ansible(tmp_path, monkeypatch, text), "--vault-password-file", "pw"]) == 0
@@ -192,20 +209,24 @@ def test_the_vault_is_opened_with_the_file_that_is_named(tmp_path, monkeypatch, 
         ("echo 'hub | SUCCESS => {'", "Ansible cannot read this inventory"),
     ],
 )  # fmt: skip
-def test_an_inventory_that_ansible_refuses(tmp_path, monkeypatch, capsys, text, expected):
+def test_check_reports_an_inventory_that_ansible_cannot_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, expected: str
+) -> None:
     assert cli.main(["check", ansible(tmp_path, monkeypatch, text)]) == 1
     assert expected in capsys.readouterr().err
 
 
-def test_without_ansible(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli.sys, "executable", str(tmp_path / "python3"))
+def test_check_reports_a_missing_ansible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
     (tmp_path / "site").mkdir()
     assert cli.main(["check", str(tmp_path / "site")]) == 2
     assert "an inventory is read with Ansible, which is not installed" in capsys.readouterr().err
 
 
-# Live. What Slurm says is in test_live; these stand for Ansible's answers to the two questions, and for a gate.
+# Checks with --live. These functions replace Ansible's answers and a gate. Slurm's output is in test_limits.py.
 
 LIMITS = """\
 PrivateData             = none
@@ -215,27 +236,31 @@ node|short|4|8192|(null)
 CLUSTERS = SITE.model_dump(mode="json")["clusters"]
 
 
-def live_ansible(tmp_path, monkeypatch, *, told, **report):
-    """Answers as the submit host where it is asked for limits, else with the report."""
+def live_ansible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, limits: str, **report: Any) -> str:
+    """Return an inventory for a fake Ansible that answers with the limits, or else with the report."""
     report = {"problems": [], "warned": [], "profile_list": profile_list(SITE), "clusters": CLUSTERS, **report}
-    (tmp_path / "told").write_text(told)
-    asked = f'echo "$@" >> {tmp_path}/asked; case "$*" in *query_scheduler*) cat {tmp_path}/told; exit;; esac\n'
+    (tmp_path / "limits").write_text(limits)
+    asked = f'echo "$@" >> {tmp_path}/asked; case "$*" in *query_scheduler*) cat {tmp_path}/limits; exit;; esac\n'
     return ansible(tmp_path, monkeypatch, asked + answer(**report))
 
 
-def told(stdout, error=""):
+def limits_answer(stdout: str, error: str = "") -> str:
     return "hub | SUCCESS => " + json.dumps({"stdout": stdout, "error": error})
 
 
-def test_check_live_of_an_inventory(tmp_path, monkeypatch, capsys):
-    inventory = live_ansible(tmp_path, monkeypatch, told=told(LIMITS.replace("00:20:00", "2-00:00:00")))
+def test_check_live_accepts_matching_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inventory = live_ansible(tmp_path, monkeypatch, limits=limits_answer(LIMITS.replace("00:20:00", "2-00:00:00")))
     assert cli.main(["check", "--live", inventory]) == 0
     assert capsys.readouterr().out == "demo: the scheduler answers, and has 1 queue\n"
-    assert "hub[0]" in (tmp_path / "asked").read_text()  # it submits itself
+    assert "hub[0]" in (tmp_path / "asked").read_text()  # the hub submits jobs itself
 
 
-def test_check_live_tells_differences(tmp_path, monkeypatch, capsys):
-    inventory = live_ansible(tmp_path, monkeypatch, told=told(LIMITS))
+def test_check_live_reports_differences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inventory = live_ansible(tmp_path, monkeypatch, limits=limits_answer(LIMITS))
     assert cli.main(["check", "--live", inventory]) == 1
     printed = capsys.readouterr()
     assert printed.out.splitlines()[:2] == [
@@ -252,38 +277,44 @@ def test_check_live_tells_differences(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (told("", "scontrol is not installed on login1"), "scontrol is not installed on login1"),
+        (limits_answer("", "scontrol is not installed on login1"), "scontrol is not installed on login1"),
         ('hub | UNREACHABLE! => {"msg": "Connection refused"}', "Ansible could not ask on hub[0]: Connection refused"),
         ("", "Ansible could not ask on hub[0]: nothing"),
-        (told("PrivateData = none\n"), "scontrol shows no partitions"),
+        (limits_answer("PrivateData = none\n"), "scontrol shows no partitions"),
     ],
 )
-def test_check_live_without_an_answer(tmp_path, monkeypatch, capsys, text, words):
-    inventory = live_ansible(tmp_path, monkeypatch, told=text)
+def test_check_live_reports_a_missing_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, words: Any
+) -> None:
+    inventory = live_ansible(tmp_path, monkeypatch, limits=text)
     assert cli.main(["check", "--live", inventory]) == 2
     assert f"hpchub: demo: {words}" in capsys.readouterr().err
     assert cli.main(["discover", "demo", inventory]) == 2
     assert words in capsys.readouterr().err
 
 
-def test_check_live_of_what_is_wrong_in_itself_asks_nobody(tmp_path, monkeypatch, capsys):
+def test_check_live_of_an_invalid_inventory_queries_no_scheduler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     problem = {"entry": "hpc_sso", "field": "x", "value": "", "message": "m", "valid": "v", "text": "hpc_sso: x m; v"}
-    inventory = live_ansible(tmp_path, monkeypatch, told="", problems=[problem], profile_list={})
+    inventory = live_ansible(tmp_path, monkeypatch, limits="", problems=[problem], profile_list={})
     assert cli.main(["check", "--live", inventory]) == 1
     assert capsys.readouterr().out == "hpc_sso: x m; v\n"
     assert "query_scheduler" not in (tmp_path / "asked").read_text()
 
 
-def test_check_live_of_a_profile_list(profiles, capsys):
+def test_check_live_refuses_a_profile_list(profiles: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "--live", str(profiles)]) == 2
     assert "name an inventory" in capsys.readouterr().err
 
 
-def test_check_live_on_the_hub(tmp_path, profiles, monkeypatch, capsys):
+def test_check_live_on_the_hub_host_uses_its_gates(
+    tmp_path: Path, profiles: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Gate:
         cluster = "demo"
 
-        async def limits(self):
+        async def limits(self) -> str:
             return LIMITS
 
     hub = tmp_path / "hub.json"
@@ -291,7 +322,7 @@ def test_check_live_on_the_hub(tmp_path, profiles, monkeypatch, capsys):
     assert cli.main(["check", "--live"]) == 2
     assert "this is not the hub host" in capsys.readouterr().err
     hub.write_text(json.dumps({"gates": {"demo": {}}, "profiles_file": str(profiles), "state_dir": str(tmp_path)}))
-    monkeypatch.setattr(cli.os, "geteuid", lambda: 990)
+    monkeypatch.setattr(os, "geteuid", lambda: 990)
     monkeypatch.setattr(cli, "make_gate", lambda name, settings: Gate())
     assert cli.main(["check", "--live"]) == 1
     assert "max_runtime" in capsys.readouterr().out
@@ -299,11 +330,13 @@ def test_check_live_on_the_hub(tmp_path, profiles, monkeypatch, capsys):
     assert "max_runtime: '0:20:00'" in capsys.readouterr().out
 
 
-def test_discover_needs_no_more_than_the_way_to_the_cluster(tmp_path, monkeypatch, capsys):
+def test_discover_needs_only_scheduler_and_submit_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     written = [{"name": "demo", "scheduler": "slurm", "submit": {"method": "ssh", "host": "login1"}}]
     problem = {"entry": "hpc_clusters[0]", "field": "queues", "value": "", "message": "m", "valid": "v", "text": "t"}
     inventory = live_ansible(
-        tmp_path, monkeypatch, told=told(LIMITS), clusters=written, problems=[problem], profile_list={}
+        tmp_path, monkeypatch, limits=limits_answer(LIMITS), clusters=written, problems=[problem], profile_list={}
     )
     assert cli.main(["discover", "demo", inventory]) == 0
     found = yaml.safe_load(capsys.readouterr().out)
@@ -324,7 +357,9 @@ def test_discover_needs_no_more_than_the_way_to_the_cluster(tmp_path, monkeypatc
         ([{"name": "demo", "scheduler": "slurm", "submit": {"method": "ssh"}}], "does not say how to submit"),
     ],
 )
-def test_discover_says_what_it_needs(tmp_path, monkeypatch, capsys, clusters, words):
-    inventory = live_ansible(tmp_path, monkeypatch, told="", clusters=clusters)
+def test_discover_reports_missing_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], clusters: Any, words: Any
+) -> None:
+    inventory = live_ansible(tmp_path, monkeypatch, limits="", clusters=clusters)
     assert cli.main(["discover", "demo", inventory]) == 2
     assert words in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The gate: what it permits, what it refuses, and what it leaves behind."""
+"""The gate: permitted and refused requests, and the files that it leaves behind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GROUPS = {2100: "hpc", 100: "users"}
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A configured gate whose scheduler is three small programs, and a home directory for alice."""
+    """Configure a gate with three small programs as its scheduler, and create a home directory for alice."""
     home = tmp_path / "home"
     home.mkdir()
     ACCOUNTS["alice"].pw_dir = str(home)
@@ -91,7 +91,7 @@ def stream(request: object) -> io.StringIO:
     ],
     ids=["empty", "list", "long", "action", "query-extra", "extra", "session", "script", "nul", "secrets"],
 )
-def test_a_malformed_request_is_refused(request_: object, words: str) -> None:
+def test_malformed_request_is_refused(request_: object, words: str) -> None:
     with pytest.raises(gate.Refused, match=words):
         gate.read_request(stream(request_))
 
@@ -111,14 +111,14 @@ def test_a_malformed_request_is_refused(request_: object, words: str) -> None:
         ("Alice", "not well formed"),
     ],
 )
-def test_a_user_who_is_not_permitted_is_refused(config: dict[str, Any], name: str, words: str) -> None:
+def test_user_without_permission_is_refused(config: dict[str, Any], name: str, words: str) -> None:
     with pytest.raises(gate.Refused, match=words):
         gate.permitted_user(name, config)
 
 
-def test_nobody_is_a_system_account(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_account_nobody_is_refused(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     account = pwd.struct_passwd(("nobody", "x", 65534, os.getgid(), "", "/", "/bin/sh"))
-    monkeypatch.setattr(gate.pwd, "getpwnam", lambda name: account)
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: account)
     with pytest.raises(gate.Refused, match="system account"):
         gate.permitted_user("nobody", config)
 
@@ -129,7 +129,7 @@ def test_minimum_uid_zero_does_not_admit_root(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("cluster", ["", "../demo", "other", "demo.json"])
-def test_a_cluster_that_is_not_configured_is_refused(config: dict[str, Any], cluster: str) -> None:
+def test_unknown_cluster_is_refused(config: dict[str, Any], cluster: str) -> None:
     with pytest.raises(gate.Refused):
         gate.read_config(cluster)
 
@@ -140,7 +140,7 @@ def test_query_runs_the_configured_command(config: dict[str, Any]) -> None:
     assert answer["stdout"] == "all jobs\n"
 
 
-def test_a_scheduler_that_fails_where_there_are_no_jobs(config: dict[str, Any]) -> None:
+def test_query_failure_that_means_no_jobs_is_an_empty_answer(config: dict[str, Any]) -> None:
     config["query"] = [sys.executable, "-c", "import sys; sys.exit('No job found')"]
     config["no_jobs"] = "^No job found"
     (gate.CONFIG_DIRECTORY / "demo.json").write_text(json.dumps(config))
@@ -151,7 +151,7 @@ def test_a_scheduler_that_fails_where_there_are_no_jobs(config: dict[str, Any]) 
     assert not gate.serve_gate("demo", stream({"action": "query"}))["ok"]
 
 
-def test_each_query_has_a_mark_of_its_own(config: dict[str, Any]) -> None:
+def test_each_query_has_a_different_mark(config: dict[str, Any]) -> None:
     config["query"] = [sys.executable, "-c", "import sys; print(sys.argv[1])", "--format={mark}|%i"]
     (gate.CONFIG_DIRECTORY / "demo.json").write_text(json.dumps(config))
     answers = {gate.serve_gate("demo", stream({"action": "query"}))["stdout"] for _ in range(2)}
@@ -159,7 +159,7 @@ def test_each_query_has_a_mark_of_its_own(config: dict[str, Any]) -> None:
     assert all(re.fullmatch(r"--format=[0-9a-f]{16}\|%i\n", answer) for answer in answers)
 
 
-def test_submit_leaves_the_secrets_to_their_owner_alone(config: dict[str, Any]) -> None:
+def test_only_the_owner_can_read_the_session_file(config: dict[str, Any]) -> None:
     answer = gate.serve_job(stream(submit()))
     assert answer["stdout"].strip() == "42"
     secrets = Path(ACCOUNTS["alice"].pw_dir) / ".hpchub" / f"{SESSION}.json"
@@ -168,7 +168,7 @@ def test_submit_leaves_the_secrets_to_their_owner_alone(config: dict[str, Any]) 
     assert stat.S_IMODE(secrets.parent.stat().st_mode) == 0o700
 
 
-def test_a_refused_submission_leaves_no_secrets(config: dict[str, Any], tmp_path: Path) -> None:
+def test_failed_submission_removes_the_session_file(config: dict[str, Any], tmp_path: Path) -> None:
     config["submit"] = [sys.executable, "-c", "import sys; sys.exit('no such queue')"]
     (tmp_path / "demo.json").write_text(json.dumps(config))
     answer = gate.serve_job(stream(submit()))
@@ -177,7 +177,7 @@ def test_a_refused_submission_leaves_no_secrets(config: dict[str, Any], tmp_path
     assert not list((Path(ACCOUNTS["alice"].pw_dir) / ".hpchub").glob("*.json"))
 
 
-def test_a_planted_secrets_file_is_not_written_through(config: dict[str, Any], tmp_path: Path) -> None:
+def test_planted_symbolic_link_is_not_followed(config: dict[str, Any], tmp_path: Path) -> None:
     directory = Path(ACCOUNTS["alice"].pw_dir) / ".hpchub"
     directory.mkdir()
     (directory / f"{SESSION}.json").symlink_to(tmp_path / "elsewhere")
@@ -186,13 +186,13 @@ def test_a_planted_secrets_file_is_not_written_through(config: dict[str, Any], t
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_job_serves_its_own_user_alone(config: dict[str, Any]) -> None:
+def test_job_program_refuses_requests_for_other_users(config: dict[str, Any]) -> None:
     with pytest.raises(gate.Refused, match="not for alice"):
         gate.serve_job(stream(submit(user="dave")))
 
 
 @pytest.mark.parametrize("job_id", ["", "1 2", "1;id", "--user=bob", "1_[1-3]", "$(id)"])
-def test_cancel_takes_a_job_id_alone(config: dict[str, Any], job_id: str) -> None:
+def test_cancel_refuses_anything_but_a_job_id(config: dict[str, Any], job_id: str) -> None:
     request = {"action": "cancel", "user": "alice", "session": SESSION, "job_id": job_id, "cluster": "demo"}
     with pytest.raises(gate.Refused, match="job id"):
         gate.serve_job(stream(request))
@@ -208,14 +208,14 @@ def test_cancel_takes_a_job_id_alone(config: dict[str, Any], job_id: str) -> Non
     ],
     ids=["missing", "not-executable", "hangs", "fails"],
 )
-def test_a_command_that_does_not_work_is_told_in_words(command: list[str], code: int, words: str) -> None:
+def test_failing_command_is_explained(command: list[str], code: int, words: str) -> None:
     answer = gate.run(command, {"timeout": 0.2} if code == 124 else {})
     assert (answer["ok"], answer["exit"]) == (False, code)
     assert words in answer["error"]
 
 
-def test_nothing_is_left_of_a_command_that_hangs(tmp_path: Path) -> None:
-    """As of a site's wrapper around a client that waits for its server."""
+def test_hanging_command_is_killed_with_its_children(tmp_path: Path) -> None:
+    """A site's wrapper script may wait for a client that hangs."""
     wrapper = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
     assert gate.run(["sh", "-c", wrapper], {"timeout": 0.5})["exit"] == 124
     process = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
@@ -225,13 +225,13 @@ def test_nothing_is_left_of_a_command_that_hangs(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_a_command_sees_nothing_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_does_not_inherit_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONFIGPROXY_AUTH_TOKEN", "secret")
     answer = gate.run([sys.executable, "-c", "import os; print(sorted(os.environ))"], {})
     assert "CONFIGPROXY_AUTH_TOKEN" not in answer["stdout"]
 
 
-def test_limits_are_all_commands_that_do_not_fail(config: dict[str, Any], tmp_path: Path) -> None:
+def test_limits_join_the_output_of_all_successful_commands(config: dict[str, Any], tmp_path: Path) -> None:
     more = [["sh", "-c", "echo half; exit 1"], ["nowhere"], ["echo", "asked by {account}"]]
     (tmp_path / "demo.json").write_text(json.dumps({**config, "limits": ["echo", "first"], "limits_more": more}))
     found = gate.serve_gate("demo", stream({"action": "limits"}))

@@ -1,11 +1,13 @@
-"""Kernel specs, and their launchers run by a real bash."""
+"""Kernel specs, and their launch scripts run by bash."""
 
-# ruff: noqa: E501  (one case a line)
+from __future__ import annotations
 
+# ruff: noqa: E501  (one case per line)
 import json
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import ValidationError
@@ -13,13 +15,17 @@ from pydantic import ValidationError
 from hpchub.model.kernels import cluster_kernels, cluster_packages, kernel_files, kernel_spec
 from hpchub.model.site import Site
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
 IPYKERNEL = ["-m", "ipykernel_launcher", "-f", "{connection_file}"]
 FOREIGN = {"PYTHONPATH": "/foreign", "PYTHONHOME": "/foreign", "VIRTUAL_ENV": "/foreign", "PYTHONSTARTUP": "/foreign"}
 
 
-def tail(spec):
-    """The argument vector without the words that clean the environment."""
-    argv = spec["argv"]
+def tail(spec: dict[str, Any]) -> list[str]:
+    """Return a spec's arguments without the prefix that cleans the environment."""
+    argv: list[str] = spec["argv"]
     if argv[0] != "/usr/bin/env":
         return argv
     argv = argv[1:]
@@ -28,7 +34,7 @@ def tail(spec):
     return argv
 
 
-CASES = [
+CASES: list[tuple[dict[str, Any], list[str], list[str]]] = [
     ({"kind": "python"}, ["{prefix}/bin/python", *IPYKERNEL], []),
     ({"kind": "r", "command": "R"}, ["R", "--no-echo", "-e", "IRkernel::main()", "--args", "{connection_file}"], []),
     ({"kind": "venv", "path": "/v"}, ["/v/bin/python", *IPYKERNEL], []),
@@ -41,7 +47,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("entry", "argv", "beside"), CASES, ids=[c[0]["kind"] for c in CASES])
-def test_each_kind(entry, argv, beside):
+def test_each_kernel_kind_has_the_expected_spec_and_files(
+    entry: dict[str, Any], argv: list[str], beside: list[str]
+) -> None:
     kernel = {"name": "k", "display_name": "A kernel"} | entry
     spec = kernel_spec(kernel)
     assert tail(spec) == argv
@@ -53,24 +61,26 @@ def test_each_kind(entry, argv, beside):
     assert all(mode == ("0755" if name == "launch" else "0644") for name, (_, mode) in files.items())
 
 
-def test_jupyter_takes_no_command_for_its_own_python():
-    """jupyter_client puts sys.executable in place of a first word "python"."""
+def test_python_command_is_not_replaced_by_jupyter() -> None:
+    """jupyter_client replaces a first word "python" by ``sys.executable``, so the command starts with env."""
     kernel = {"name": "k", "kind": "command", "command": ["python", "{connection_file}"], "language": "python"}
     assert kernel_spec(kernel)["argv"][0] == "/usr/bin/env"
 
 
-def test_the_environment_is_the_kernel_s_own():
+def test_spec_contains_the_environment_of_its_kernel() -> None:
     kernel = {"name": "k", "kind": "venv", "path": "/v", "environment": {"OMP_NUM_THREADS": "4"}}
     assert kernel_spec(kernel)["env"] == {"PATH": "/v/bin:${PATH}", "OMP_NUM_THREADS": "4"}
 
 
-def test_not_a_kernel():
+def test_unknown_kernel_kind_is_refused() -> None:
     with pytest.raises(ValidationError):
         kernel_spec({"name": "k", "kind": "fortran"})
 
 
-def run(kernel, tmp_path, env=None, connection="/run/c.json"):
-    """Start a kernel as Jupyter does, and return what its last process saw."""
+def run(
+    kernel: dict[str, Any], tmp_path: Path, env: dict[str, str] | None = None, connection: str = "/run/c.json"
+) -> subprocess.CompletedProcess[str]:
+    """Start a kernel as Jupyter does, and return the completed process."""
     directory = tmp_path / "kernels" / kernel["name"]
     directory.mkdir(parents=True, exist_ok=True)
     for name, (content, mode) in kernel_files(kernel).items():
@@ -85,7 +95,7 @@ def run(kernel, tmp_path, env=None, connection="/run/c.json"):
     return subprocess.run(argv, env=environment | own, capture_output=True, text=True, check=False, cwd=tmp_path)
 
 
-def program(path, text):
+def program(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
@@ -95,7 +105,7 @@ def program(path, text):
 SHOW = '#!/bin/sh\necho "args: $*"; env\n'
 
 
-def test_a_venv_sees_nothing_of_the_notebook_environment(tmp_path):
+def test_venv_kernel_ignores_the_notebook_environment(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "v"], check=True)
     (site,) = (tmp_path / "v" / "lib").glob("python*/site-packages")
     (site / "ipykernel_launcher.py").write_text("import sys, os\nprint(sys.prefix, sys.path, dict(os.environ))\n")
@@ -105,7 +115,7 @@ def test_a_venv_sees_nothing_of_the_notebook_environment(tmp_path):
     assert "foreign" not in done.stdout
 
 
-def test_what_the_site_sets_for_a_kernel_stays(tmp_path):
+def test_environment_of_the_kernel_entry_is_kept(tmp_path: Path) -> None:
     kernel = {
         "name": "k",
         "kind": "command",
@@ -118,7 +128,7 @@ def test_what_the_site_sets_for_a_kernel_stays(tmp_path):
     assert "foreign" not in done.stdout
 
 
-def test_conda_activation_scripts_run(tmp_path):
+def test_conda_activation_scripts_run(tmp_path: Path) -> None:
     prefix = tmp_path / "conda"
     program(prefix / "bin" / "python", SHOW)
     program(
@@ -133,13 +143,13 @@ def test_conda_activation_scripts_run(tmp_path):
     assert "foreign" not in done.stdout
 
 
-def test_a_conda_prefix_that_is_gone(tmp_path):
+def test_missing_conda_prefix_is_reported(tmp_path: Path) -> None:
     done = run({"name": "c", "kind": "conda", "prefix": "/nowhere"}, tmp_path)
     assert done.returncode == 1
     assert "kernel c: there is no conda prefix /nowhere on " in done.stderr
 
 
-# Login shells read this in the home; a site's are in /etc/profile.d.
+# Login shells read this file in the home directory. Real sites define module in /etc/profile.d.
 MODULES = """\
 module() {
     [ "$1" = load ] || return 2
@@ -149,7 +159,7 @@ module() {
 """
 
 
-def test_modules_are_loaded_in_a_login_shell(tmp_path):
+def test_modules_are_loaded_in_a_login_shell(tmp_path: Path) -> None:
     (tmp_path / ".bash_profile").write_text(MODULES)
     shown = program(tmp_path / "show", SHOW)
     kernel = {
@@ -169,7 +179,9 @@ def test_modules_are_loaded_in_a_login_shell(tmp_path):
     ("profile", "modules", "expected"),
     [(MODULES, ["broken"], "module load broken failed"), ("unset -f module\n", ["a"], "there is no command module in a login shell")],
 )  # fmt: skip
-def test_modules_that_do_not_load(tmp_path, profile, modules, expected):
+def test_modules_that_fail_to_load_are_reported(
+    tmp_path: Path, profile: str, modules: list[str], expected: str
+) -> None:
     (tmp_path / ".bash_profile").write_text(profile)
     done = run({"name": "m", "kind": "module", "modules": modules}, tmp_path)
     assert done.returncode == 1
@@ -177,7 +189,7 @@ def test_modules_that_do_not_load(tmp_path, profile, modules, expected):
 
 
 @pytest.mark.parametrize(("runtime", "name"), [("apptainer", "apptainer"), ("charliecloud", "ch-run")])
-def test_a_container_gets_the_home_and_the_connection_file(tmp_path, runtime, name):
+def test_container_binds_the_home_and_the_connection_file(tmp_path: Path, runtime: str, name: str) -> None:
     program(tmp_path / "bin" / name, SHOW)
     (tmp_path / "image").mkdir()
     kernel = {
@@ -195,11 +207,11 @@ def test_a_container_gets_the_home_and_the_connection_file(tmp_path, runtime, na
     assert arguments.endswith(f"python -m ipykernel_launcher -f {tmp_path}/run dir/c.json")
     for bound in (str(tmp_path), "/scratch", "/a:/b"):
         assert f"--bind={bound}" in arguments
-    assert f"--bind={tmp_path}/run dir" not in arguments  # it is in the home
+    assert f"--bind={tmp_path}/run dir" not in arguments  # the home directory already contains it
     assert "foreign" not in done.stdout
 
 
-def test_a_connection_file_outside_the_home(tmp_path):
+def test_container_binds_a_connection_file_outside_the_home(tmp_path: Path) -> None:
     program(tmp_path / "bin" / "apptainer", SHOW)
     kernel = {"name": "c", "kind": "container", "image": str(tmp_path)}
     path = f"{tmp_path}/bin:{os.environ['PATH']}"
@@ -207,13 +219,13 @@ def test_a_connection_file_outside_the_home(tmp_path):
     assert "--bind=/run/user/2001 " in done.stdout
 
 
-def test_a_container_image_that_is_gone(tmp_path):
+def test_missing_container_image_is_reported(tmp_path: Path) -> None:
     done = run({"name": "c", "kind": "container", "image": "/nowhere.sif"}, tmp_path)
     assert done.returncode == 1
     assert "kernel c: there is no image /nowhere.sif on " in done.stderr
 
 
-def test_the_kernels_and_packages_of_a_cluster():
+def test_cluster_gets_only_its_own_kernels_and_packages() -> None:
     cluster = {
         "scheduler": "slurm",
         "submit": {"method": "local"},

@@ -1,20 +1,29 @@
-"""The launcher: it takes the session's secrets, holds a port, reports it, and hands over to the server."""
+"""The launcher reads the session's secrets, reserves a port, reports it and starts the server."""
+
+from __future__ import annotations
 
 import contextlib
 import errno
 import http.server
 import json
 import os
+import signal
 import socket
 import stat
+import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Never
 
 import pytest
 
 from hpchub.remote import launcher
 from hpchub.remote.launcher import LaunchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAME = "0123456789abcdef"
 SESSION = {
@@ -34,7 +43,7 @@ SESSION = {
 
 
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path: Path) -> Path:
     path = tmp_path / f"{NAME}.json"
     path.write_text(json.dumps(SESSION))
     path.chmod(0o600)
@@ -44,19 +53,19 @@ def file(tmp_path):
 # -- the session's file
 
 
-def test_file_is_read_and_removed(file):
+def test_file_is_read_and_removed(file: Path) -> None:
     assert launcher.read_session(file) == SESSION
     assert not file.exists()
 
 
-def test_file_is_removed_also_when_others_could_read_it(file):
+def test_file_that_others_can_read_is_refused_and_removed(file: Path) -> None:
     file.chmod(0o640)
     with pytest.raises(LaunchError, match="read by others"):
         launcher.read_session(file)
     assert not file.exists()
 
 
-def test_link_is_not_followed(file, tmp_path):
+def test_link_is_not_followed(file: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.json"
     link.symlink_to(file)
     with pytest.raises(LaunchError, match="cannot be opened"):
@@ -64,37 +73,37 @@ def test_link_is_not_followed(file, tmp_path):
     assert file.exists()
 
 
-def test_file_of_somebody_else_is_left_alone(file, monkeypatch):
+def test_file_of_another_user_is_refused_and_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     somebody = os.getuid() + 1
-    monkeypatch.setattr(launcher.os, "getuid", lambda: somebody)
+    monkeypatch.setattr(os, "getuid", lambda: somebody)
     with pytest.raises(LaunchError, match="not a file of yours"):
         launcher.read_session(file)
     assert file.exists()
 
 
-def test_pipe_is_not_a_session(tmp_path):
+def test_named_pipe_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pipe.json"
     os.mkfifo(path, 0o600)
-    # Somebody has to hold it open, or opening it to read would wait.
+    # Open the pipe for writing, because opening it only for reading would block.
     writer = os.open(path, os.O_RDWR)
     with pytest.raises(LaunchError, match="not a file of yours"):
         launcher.read_session(path)
     os.close(writer)
 
 
-def test_missing_file_says_what_to_do(tmp_path):
+def test_missing_file_error_suggests_a_new_session(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"is not there.*start a new session"):
         launcher.read_session(tmp_path / "no.json", patience=0)
 
 
-def test_file_that_a_network_file_system_shows_late(tmp_path, monkeypatch):
+def test_file_that_appears_late_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "late.json"
 
-    def appear(_seconds):
+    def appear(_seconds: float) -> None:
         path.write_text(json.dumps(SESSION))
         path.chmod(0o600)
 
-    monkeypatch.setattr(launcher.time, "sleep", appear)
+    monkeypatch.setattr(time, "sleep", appear)
     assert launcher.read_session(path) == SESSION
 
 
@@ -108,7 +117,7 @@ def test_file_that_a_network_file_system_shows_late(tmp_path, monkeypatch):
         pytest.param(json.dumps(SESSION | {"JUPYTERHUB_API_TOKEN": ""}), "lacks JUPYTERHUB_API_TOKEN", id="no-token"),
     ],
 )
-def test_file_that_the_gate_did_not_write(file, text, complaint):
+def test_file_with_invalid_content_is_refused(file: Path, text: str, complaint: str) -> None:
     file.write_text(text)
     with pytest.raises(LaunchError, match=complaint):
         launcher.read_session(file)
@@ -117,14 +126,14 @@ def test_file_that_the_gate_did_not_write(file, text, complaint):
 # -- the port
 
 
-def test_port_is_held_and_can_still_be_listened_on():
+def test_reserved_port_is_free_only_for_the_server() -> None:
     held = launcher.hold_port(20000, 29999)
     port = held.getsockname()[1]
     assert 20000 <= port <= 29999
     other = socket.socket()
     with pytest.raises(OSError, match="in use"):
         other.bind(("0.0.0.0", port))
-    # As tornado binds.
+    # Tornado binds its port in the same way.
     server = socket.socket()
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind(("0.0.0.0", port))
@@ -134,7 +143,7 @@ def test_port_is_held_and_can_still_be_listened_on():
         sock.close()
 
 
-def test_two_sessions_never_hold_one_port():
+def test_two_sessions_never_reserve_the_same_port() -> None:
     first = launcher.hold_port(20000, 29999)
     port = first.getsockname()[1]
     with pytest.raises(LaunchError, match=f"no port from {port} to {port} is free"):
@@ -142,7 +151,7 @@ def test_two_sessions_never_hold_one_port():
     first.close()
 
 
-def test_waiting_for_a_server_ends():
+def test_waiting_for_a_server_times_out() -> None:
     held = launcher.hold_port(20000, 29999)
     with pytest.raises(LaunchError, match=r"did not start within 0\.3 s"):
         launcher.wait_for_server(held.getsockname()[1], patience=0.3)
@@ -152,7 +161,7 @@ def test_waiting_for_a_server_ends():
 # -- the server's environment and arguments
 
 
-def test_environment_has_the_sessions_variables_and_none_of_another():
+def test_environment_contains_only_variables_of_this_session() -> None:
     job = {
         "PATH": "/bin",
         "HPCHUB_OLD": "1",
@@ -177,11 +186,11 @@ def test_environment_has_the_sessions_variables_and_none_of_another():
         pytest.param({"HPCHUB_INTERFACE": "lab"}, "/lab", id="lab"),
         pytest.param({"HPCHUB_INTERFACE": "notebook"}, "/tree", id="notebook"),
         pytest.param(
-            {"HPCHUB_INTERFACE": "notebook", "JUPYTERHUB_DEFAULT_URL": "/lab/tree/x"}, "/lab/tree/x", id="said"
+            {"HPCHUB_INTERFACE": "notebook", "JUPYTERHUB_DEFAULT_URL": "/lab/tree/x"}, "/lab/tree/x", id="default-url"
         ),
     ],
 )
-def test_interface(session, opened):
+def test_interface_sets_the_default_url(session: dict[str, str], opened: str) -> None:
     env = launcher.server_environment({}, SESSION | session, 23456, [])
     assert env["JUPYTERHUB_DEFAULT_URL"] == opened
 
@@ -193,27 +202,27 @@ def test_interface(session, opened):
         pytest.param("http://10.1.2.3:1/user/alice/", "https://10.1.2.3:23456/user/alice/", id="address"),
     ],
 )
-def test_service_url(url, bound):
+def test_service_url_contains_the_reserved_port(url: str, bound: str) -> None:
     env = launcher.server_environment({}, SESSION | {"JUPYTERHUB_SERVICE_URL": url}, 23456, [])
     assert env["JUPYTERHUB_SERVICE_URL"] == bound
 
 
-def test_arguments_hold_the_default_kernel_and_no_secret():
+def test_arguments_contain_the_default_kernel_and_no_secret() -> None:
     arguments = launcher.server_arguments(SESSION | {"HPCHUB_DEFAULT_KERNEL": "ir"})
     assert arguments == ["jupyterhub-singleuser", "--MultiKernelManager.default_kernel_name=ir"]
 
 
-def test_the_servers_identity_is_in_this_process_alone():
+def test_tls_files_are_readable_only_in_this_process() -> None:
     arguments = dict(argument.split("=", 1) for argument in launcher.tls_arguments(SESSION))
     for argument, text in {"keyfile": "a key", "certfile": "a certificate", "client_ca": "authorities"}.items():
         path = Path(arguments[f"--ServerApp.{argument}"])
-        assert path.exists()  # the web server asks
+        assert path.exists()  # the web server checks this
         assert [path.read_text(), path.read_text()] == [text, text]
         assert not os.get_inheritable(int(path.name))
 
 
 @pytest.mark.parametrize("kernel", ["a b", "--help", "../x", "a\n"], ids=repr)
-def test_default_kernel_is_a_name(kernel):
+def test_invalid_default_kernel_is_refused(kernel: str) -> None:
     with pytest.raises(LaunchError, match="not a kernel's name"):
         launcher.server_arguments(SESSION | {"HPCHUB_DEFAULT_KERNEL": kernel})
 
@@ -221,10 +230,22 @@ def test_default_kernel_is_a_name(kernel):
 # -- the report
 
 
-class FakeHub(http.server.BaseHTTPRequestHandler):
-    """Answers with each of ``answers`` in turn; None is a lost answer."""
+class FakeHub(http.server.ThreadingHTTPServer):
+    """A hub that sends each of ``answers`` in turn. None closes the connection without an answer."""
 
-    def do_POST(self):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), FakeHubHandler)
+        self.seen: list[tuple[str, dict[str, str], Any]] = []
+        self.answers: list[int | None] = []
+        self.session = SESSION | {"JUPYTERHUB_API_URL": f"http://127.0.0.1:{self.server_port}/hub/api"}
+
+
+class FakeHubHandler(http.server.BaseHTTPRequestHandler):
+    """Records a request and sends the next answer of ``FakeHub``."""
+
+    server: FakeHub
+
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.seen.append((self.path, dict(self.headers), json.loads(body)))
         code = self.server.answers.pop(0)
@@ -232,29 +253,27 @@ class FakeHub(http.server.BaseHTTPRequestHandler):
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
             return
-        text = json.dumps({"message": f"said {code}"}).encode()
+        text = json.dumps({"message": f"reason {code}"}).encode()
         self.send_response(code)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
 
-    def log_message(self, *_args):
+    def log_message(self, *_args: object) -> None:
         pass
 
 
 @pytest.fixture
-def fake_hub(monkeypatch):
-    monkeypatch.setattr(launcher.time, "sleep", lambda _seconds: None)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeHub)
-    server.seen, server.answers = [], []
+def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    server = FakeHub()
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    server.session = SESSION | {"JUPYTERHUB_API_URL": f"http://127.0.0.1:{server.server_port}/hub/api"}
     yield server
     server.shutdown()
     server.server_close()
 
 
-def test_report_is_the_port_with_the_token(fake_hub):
+def test_report_sends_the_port_with_the_token(fake_hub: FakeHub) -> None:
     fake_hub.answers = [201]
     launcher.report(fake_hub.session, 23456, launcher.trust(""))
     [(path, headers, body)] = fake_hub.seen
@@ -263,7 +282,7 @@ def test_report_is_the_port_with_the_token(fake_hub):
     assert body == {"port": 23456}
 
 
-def test_report_does_not_go_through_a_web_proxy(fake_hub, monkeypatch):
+def test_report_ignores_web_proxies(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     fake_hub.answers = [201]
     launcher.report(fake_hub.session, 23456, launcher.trust(""))
@@ -280,43 +299,43 @@ def test_report_does_not_go_through_a_web_proxy(fake_hub, monkeypatch):
         pytest.param([503, 409], id="answer-lost-on-the-way"),
     ],
 )
-def test_report_is_tried_again(fake_hub, answers):
+def test_report_is_retried(fake_hub: FakeHub, answers: list[int | None]) -> None:
     fake_hub.answers = list(answers)
     launcher.report(fake_hub.session, 23456, launcher.trust(""))
     assert len(fake_hub.seen) == len(answers)
 
 
 @pytest.mark.parametrize("code", [400, 403, 404, 409])
-def test_report_that_is_refused(fake_hub, code):
+def test_refused_report_raises(fake_hub: FakeHub, code: int) -> None:
     fake_hub.answers = [code]
-    with pytest.raises(LaunchError, match=f"does not take this session's port: {code} said {code}"):
+    with pytest.raises(LaunchError, match=f"does not take this session's port: {code} reason {code}"):
         launcher.report(fake_hub.session, 23456, launcher.trust(""))
 
 
-def test_report_gives_up(capsys):
+def test_report_times_out(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(LaunchError, match=r"does not answer at http://127.0.0.1:1/hub/api/batchspawner: .*refused"):
         launcher.report(SESSION, 23456, launcher.trust(""), patience=0)
     assert "t0k3n" not in capsys.readouterr().err
 
 
-def test_failed_report_ends_the_job(monkeypatch, capsys):
+def test_failed_report_ends_the_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     killed = []
     held = launcher.hold_port(20000, 29999)
     wait = launcher.wait_for_server
     monkeypatch.setattr(launcher, "wait_for_server", lambda port: wait(port, patience=0.1))
-    monkeypatch.setattr(launcher.os, "kill", lambda *arguments: killed.append(arguments))
+    monkeypatch.setattr(os, "kill", lambda *arguments: killed.append(arguments))
     launcher.report_when_ready(SESSION, held.getsockname()[1], launcher.trust(""))
     held.close()
-    assert killed == [(os.getpid(), launcher.signal.SIGTERM)]
+    assert killed == [(os.getpid(), signal.SIGTERM)]
     assert "did not start" in capsys.readouterr().err
 
 
-def test_authority_that_is_none():
+def test_invalid_certificate_authority_is_refused() -> None:
     with pytest.raises(LaunchError, match="certificate authority cannot be read"):
         launcher.trust("-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
 
 
-# -- the home
+# -- the home directory
 
 
 @pytest.mark.parametrize(
@@ -327,25 +346,29 @@ def test_authority_that_is_none():
         pytest.param(errno.EIO, "cannot be written", id="broken"),
     ],
 )
-def test_home_that_cannot_be_written(tmp_path, monkeypatch, number, complaint):
-    def sync(_descriptor):
+def test_unwritable_home_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, complaint: str
+) -> None:
+    def sync(_descriptor: int) -> Never:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(launcher.os, "fsync", sync)
+    monkeypatch.setattr(os, "fsync", sync)
     with pytest.raises(LaunchError, match=complaint):
         launcher.check_space(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_home_with_space(tmp_path):
+def test_home_with_space_gets_a_private_directory(tmp_path: Path) -> None:
     launcher.check_space(tmp_path / ".hpchub")
     assert stat.S_IMODE((tmp_path / ".hpchub").stat().st_mode) == 0o700
 
 
-# -- all together
+# -- the whole launch
 
 
-def test_launch(tmp_path, monkeypatch, fake_hub):
+def test_launch_reports_a_port_and_starts_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_hub: FakeHub
+) -> None:
     directory = tmp_path / ".hpchub"
     directory.mkdir()
     path = directory / f"{NAME}.json"
@@ -356,7 +379,7 @@ def test_launch(tmp_path, monkeypatch, fake_hub):
     reported = threading.Event()
     served = SimpleNamespace()
 
-    def serve(arguments, _context):
+    def serve(arguments: list[str], _context: object) -> None:
         served.arguments, served.environment, served.directory = arguments, dict(os.environ), Path.cwd()
         server = socket.socket()
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -366,13 +389,18 @@ def test_launch(tmp_path, monkeypatch, fake_hub):
         server.close()
 
     report = launcher.report
-    monkeypatch.setattr(launcher, "report", lambda *a: (report(*a), reported.set()))
+
+    def report_and_notify(*arguments: Any) -> None:
+        report(*arguments)
+        reported.set()
+
+    monkeypatch.setattr(launcher, "report", report_and_notify)
     monkeypatch.setattr(launcher, "serve", serve)
     monkeypatch.setattr(launcher, "home_directory", lambda: tmp_path)
     loaded = launcher.settings
     monkeypatch.setattr(launcher, "settings", lambda: loaded(settings))
-    monkeypatch.setattr(launcher.sys, "argv", ["hpchub-launch", NAME])
-    monkeypatch.setattr(launcher.os, "environ", os.environ.copy())
+    monkeypatch.setattr(sys, "argv", ["hpchub-launch", NAME])
+    monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.chdir(tmp_path)
     fake_hub.answers = [201]
 
@@ -385,7 +413,9 @@ def test_launch(tmp_path, monkeypatch, fake_hub):
 
 
 @pytest.mark.parametrize("argv", [[], ["x"], ["../../etc/passwd"], [NAME, NAME]], ids=repr)
-def test_usage(monkeypatch, capsys, argv):
-    monkeypatch.setattr(launcher.sys, "argv", ["hpchub-launch", *argv])
+def test_wrong_usage_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hpchub-launch", *argv])
     assert launcher.main() == 1
     assert "usage: hpchub-launch SESSION" in capsys.readouterr().err

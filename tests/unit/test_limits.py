@@ -1,6 +1,6 @@
-"""What schedulers say of their queues: Slurm's own output, the comparison with the inventory, and drafts of entries."""
+"""Limits of queues: Slurm's output, the comparison with the inventory, and drafts of inventory entries."""
 
-# ruff: noqa: E501  (what Slurm prints)
+# ruff: noqa: E501  (Slurm's output)
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, Unanswered
 
 SLURM = SCHEDULERS["slurm"]
 
-# Slurm 22.05.8, asked by an account without rights; lines of no interest here are left out, and GPUs were added.
+# Output of Slurm 22.05.8 for an account without special rights. Unused lines were removed and GPUs were added.
 SLURM_22 = """\
 ClusterName             = try
 DefMemPerNode           = UNLIMITED
@@ -49,7 +49,7 @@ node|closed|32|128000|(null)
 node|empty|0|0|(null)
 node|staff|32|128000|(null)
 """
-# Slurm 24.11.5, likewise.
+# The same output of Slurm 24.11.5.
 SLURM_24 = """\
 MaxMemPerNode           = UNLIMITED
 PrivateData             = none
@@ -58,11 +58,11 @@ node|interactive|64|131072|(null)
 """
 
 
-# What Slurm prints
+# Slurm's output
 
 
-def test_slurm_limits() -> None:
-    """Own limits, the cluster's (memory of "normal"), and the nodes' sizes: the least of them."""
+def test_slurm_limits_are_the_lowest_of_queue_cluster_and_nodes() -> None:
+    """A queue has its own limits, the cluster's limits (the memory of "normal") and the sizes of its nodes."""
     assert SLURM.parse_limits(SLURM_22) == [
         QueueLimits("normal", 64, 400000, 172800, 0, True, ((64, 400000, 0), (32, 128000, 0))),
         QueueLimits("gpu", 40, 400000, None, 4, True, ((40, 400000, 4), (40, 257000, 3))),
@@ -90,23 +90,23 @@ def test_slurm_limits() -> None:
     ],
     ids=["nothing", "no partition", "cut off", "half a line", "mixed", "no nodes", "time", "long time", "long number"],
 )
-def test_slurm_limits_that_are_none(text: str, words: str) -> None:
+def test_invalid_slurm_limits_raise(text: str, words: str) -> None:
     with pytest.raises(Unanswered, match=words):
         SLURM.parse_limits(text)
 
 
-def test_slurm_limits_that_are_cut_off_anywhere() -> None:
-    """Each command's output, with what the others print before and behind it: both partitions, or none."""
+def test_truncated_slurm_limits_never_hide_a_partition() -> None:
+    """Truncate the output of each command at each position. Either both partitions are read, or the answer is refused."""
     config, line, node = SLURM_24.replace("PartitionName", "\0PartitionName").replace("node|", "\0node|").split("\0")
     outputs = [config, line + line.replace("interactive", "batch"), node + node.replace("interactive", "batch")]
     for which, output in enumerate(outputs):
         for length in range(len(output)):
-            told = read("slurm", "".join(output[:length] if each is output else each for each in outputs))
-            shown = [limits.name for limits in told.queues]
-            assert told.unanswered or shown == ["interactive", "batch"], (which, output[:length])
+            found = read("slurm", "".join(output[:length] if each is output else each for each in outputs))
+            shown = [limits.name for limits in found.queues]
+            assert found.unanswered or shown == ["interactive", "batch"], (which, output[:length])
 
 
-def test_slurm_numbers_of_too_many_digits_are_none() -> None:
+def test_slurm_numbers_with_too_many_digits_are_ignored() -> None:
     huge = "9" * 5000
     text = SLURM_24.replace("MaxMemPerNode=UNLIMITED", f"MaxMemPerNode={huge}").replace("(null)\n", f"gpu:{huge}\n")
     assert SLURM.parse_limits(text)[0].nodes == ((64, 131072, 1),)
@@ -124,15 +124,15 @@ def test_slurm_numbers_of_too_many_digits_are_none() -> None:
         ("jobs,nodes,partitions", "", "hides the jobs and nodes and partitions of others"),
     ],
 )
-def test_slurm_says_whether_jobs_are_hidden(private: str, more: str, hidden: str) -> None:
+def test_slurm_privacy_settings_are_recognised(private: str, more: str, hidden: str) -> None:
     found = SLURM.parse_privacy(SLURM_24.replace("= none", f"= {private}") + more)
     assert (hidden in found[0] and "adminlevel=Operator" in found[1]) if hidden and found else found is None
 
 
-def test_what_is_hidden_is_told_where_partitions_are_too() -> None:
-    told = read("slurm", "PrivateData             = jobs,partitions\n")
-    assert "no partitions" in told.unanswered
-    problems, _ = compare(site(), {"demo": told})
+def test_privacy_problem_is_reported_with_missing_partitions() -> None:
+    found = read("slurm", "PrivateData             = jobs,partitions\n")
+    assert "no partitions" in found.unanswered
+    problems, _ = compare(site(), {"demo": found})
     assert [str(problem) for problem in problems] == [
         (
             'hpc_clusters[0] (name "demo"): hides the jobs and partitions of others from the hub\'s account '
@@ -142,14 +142,14 @@ def test_what_is_hidden_is_told_where_partitions_are_too() -> None:
     ]
 
 
-def test_the_gate_asks_all_of_it() -> None:
+def test_gate_runs_every_command_for_limits() -> None:
     described = Site.from_vars(DESCRIBED)
     config = gate_config(described.clusters[0], described.access)
     assert config["limits"] == ["scontrol", "show", "config"]
     assert [command[0] for command in config["limits_more"]] == ["scontrol", "sinfo", "sacctmgr"]
 
 
-# The comparison
+# Comparison with the inventory
 
 DESCRIBED: dict[str, Any] = {
     "hpc_service": {"url": "https://hub.example.org"},
@@ -183,12 +183,13 @@ def site() -> ProfileList:
 
 
 def changed(**values: Any) -> QueueLimits:
-    return QueueLimits(**({"name": "batch", "cores": 64, "memory": 1048576, "runtime": None, "gpus": 4} | values))
+    limits: dict[str, Any] = {"name": "batch", "cores": 64, "memory": 1048576, "runtime": None, "gpus": 4}
+    return QueueLimits(**(limits | values))
 
 
-def test_what_agrees() -> None:
+def test_matching_limits_have_no_problems() -> None:
     assert compare(site(), {"demo": Told([SHORT, BATCH])}) == ([], [])
-    # A scheduler that says nothing of a limit contradicts nothing.
+    # A limit that the scheduler does not report cannot differ.
     assert compare(site(), {"demo": Told([QueueLimits("short"), QueueLimits("batch")])}) == ([], [])
 
 
@@ -219,15 +220,15 @@ def test_what_agrees() -> None:
         ),
         (changed(nodes=((64, 131072, 0), (32, 262144, 1))), []),
     ],
-    ids=["runtime", "cores", "memory", "gpus", "profile's cores", "profile's runtime", "no such node", "one such node"],
+    ids=["runtime", "cores", "memory", "gpus", "profile's cores", "profile's runtime", "no node is large enough", "one node is large enough"],
 )  # fmt: skip
-def test_a_limit_that_is_lower(limits: QueueLimits, expected: list[str]) -> None:
+def test_lower_limit_of_the_scheduler_is_reported(limits: QueueLimits, expected: list[str]) -> None:
     problems, warnings = compare(site(), {"demo": Told([SHORT, limits])})
     assert [str(problem) for problem in problems] == expected
     assert warnings == []
 
 
-def test_a_queue_that_is_gone() -> None:
+def test_missing_queue_is_reported_with_a_suggestion() -> None:
     problems, _ = compare(site(), {"demo": Told([SHORT, QueueLimits("batch2")])})
     assert [str(problem) for problem in problems] == [
         f'{ENTRY}: name "batch" is not a queue of the cluster\'s slurm; did you mean "batch2"? valid: short, batch2',
@@ -238,27 +239,27 @@ def test_a_queue_that_is_gone() -> None:
     ]
 
 
-def test_a_scheduler_without_queues_has_any() -> None:
-    """Its machines' sizes hold for each of the inventory's."""
-    told = {"demo": Told([QueueLimits(ANY_QUEUE, 64, 1048576, None, 4)])}
-    assert compare(site(), told) == ([], [])
-    told = {"demo": Told([QueueLimits(ANY_QUEUE, 1, 1048576, None, 4)])}
-    assert "is more than the scheduler gives (1)" in str(compare(site(), told)[0][0])
+def test_scheduler_without_queues_accepts_any_queue_name() -> None:
+    """The limits of its machines apply to each queue of the inventory."""
+    found = {"demo": Told([QueueLimits(ANY_QUEUE, 64, 1048576, None, 4)])}
+    assert compare(site(), found) == ([], [])
+    found = {"demo": Told([QueueLimits(ANY_QUEUE, 1, 1048576, None, 4)])}
+    assert "is more than the scheduler gives (1)" in str(compare(site(), found)[0][0])
 
 
-def test_a_queue_that_is_closed_is_to_be_known() -> None:
+def test_closed_queue_is_a_warning() -> None:
     problems, warnings = compare(site(), {"demo": Told([SHORT, changed(open=False)])})
     assert problems == []
     assert [str(warning) for warning in warnings] == [f"{ENTRY}: takes or starts no jobs at present"]
 
 
-def test_a_scheduler_that_did_not_answer_is_not_compared() -> None:
+def test_scheduler_without_an_answer_is_not_compared() -> None:
     assert compare(site(), {"demo": Told(unanswered="away")}) == ([], [])
     assert compare(site(), {}) == ([], [])
 
 
 class Gate:
-    """A hub's gate that answers."""
+    """A fake gate that answers each request."""
 
     cluster = "demo"
 
@@ -270,7 +271,7 @@ class Gate:
         return SLURM_24
 
 
-def test_the_last_play_warns() -> None:
+def test_deployment_check_counts_jobs_and_prints_warnings() -> None:
     answers, warnings = asyncio.run(ask.ask_all([Gate()], site()))  # type: ignore[list-item]
     assert answers == [(True, "demo: the scheduler answers, and knows of 2 jobs")]
     assert [warning.split(":")[0] for warning in warnings] == ["warning"] * 4
@@ -280,7 +281,7 @@ def test_the_last_play_warns() -> None:
 # Drafts
 
 
-def test_a_draft_is_a_valid_inventory() -> None:
+def test_draft_is_a_valid_inventory() -> None:
     queues = SLURM.parse_limits(SLURM_22)
     cluster = {name: value for name, value in DESCRIBED["hpc_clusters"][0].items() if name != "queues"}
     entries, remarks = draft(cluster, queues)
@@ -310,9 +311,9 @@ def test_a_draft_is_a_valid_inventory() -> None:
         QueueLimits("a", 10**9, 10**12, 10**12, 10**9),
         QueueLimits("a", 64, 515000, 10**6, 8, nodes=((64, 515000, 0), (32, 128000, 8))),
     ],
-    ids=["nothing said", "tiny", "huge", "mixed"],
+    ids=["no limits", "tiny", "huge", "mixed"],
 )
-def test_a_draft_of_any_queue_is_valid(limits: QueueLimits) -> None:
+def test_draft_of_any_queue_is_valid(limits: QueueLimits) -> None:
     queues = [limits, QueueLimits("A", 2, 2048, 60), QueueLimits("odd name", 2, 2048, 60)]
     entries, remarks = draft(DESCRIBED["hpc_clusters"][0], queues)
     found = Site.from_vars(DESCRIBED | entries)
@@ -321,7 +322,7 @@ def test_a_draft_of_any_queue_is_valid(limits: QueueLimits) -> None:
     assert 'queue "odd name" is left out: its name is not one that the inventory takes' in remarks
 
 
-def test_a_draft_of_a_queue_without_the_parallel_environment() -> None:
+def test_draft_of_a_queue_without_the_parallel_environment_has_one_core() -> None:
     queues = [QueueLimits("a", 64, 131072, 86400, environments=("mpi",)), QueueLimits("b", 64, environments=("smp",))]
     entries, remarks = draft({**DESCRIBED["hpc_clusters"][0], "scheduler": "gridengine"}, queues)
     found = Site.from_vars(DESCRIBED | entries)
@@ -330,8 +331,8 @@ def test_a_draft_of_a_queue_without_the_parallel_environment() -> None:
     assert remarks[0] == 'queue "a" has no parallel environment "smp", so jobs of one core; it has mpi'
 
 
-def test_a_draft_of_queues_with_long_names_is_valid() -> None:
-    """As many queues as a cluster has, which differ where no key reaches."""
+def test_draft_of_queues_with_long_names_has_unique_keys() -> None:
+    """The names of many queues differ only behind the part that fits into a key."""
     queues = [QueueLimits("q" * 58 + f"{number:03}", 64, 131072, 86400) for number in range(200)]
     entries, _ = draft(DESCRIBED["hpc_clusters"][0], queues)
     found = Site.from_vars(DESCRIBED | entries)
@@ -341,11 +342,11 @@ def test_a_draft_of_queues_with_long_names_is_valid() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"), [(59, "0:00:59"), (43200, "12:00:00"), (86400, "1-00:00:00"), (90061, "1-01:01:01")]
 )
-def test_times_as_the_inventory_takes_them(seconds: int, text: str) -> None:
+def test_times_have_the_format_of_the_inventory(seconds: int, text: str) -> None:
     assert live.runtime(seconds) == text
 
 
-# On a submit host without a gate
+# The module for submit hosts without a gate
 
 
 def asked(capsys: pytest.CaptureFixture[str], tmp_path: Any, commands: list[list[str]], **environment: str) -> Any:
@@ -355,7 +356,7 @@ def asked(capsys: pytest.CaptureFixture[str], tmp_path: Any, commands: list[list
     return json.loads(capsys.readouterr().out)
 
 
-def test_the_commands_that_do_not_fail_are_heard(
+def test_module_joins_the_output_of_successful_commands(
     capsys: pytest.CaptureFixture[str], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET", "x")
@@ -375,7 +376,7 @@ def test_the_commands_that_do_not_fail_are_heard(
         (["/etc"], "/etc cannot be run on "),
     ],
 )
-def test_a_first_command_that_fails_is_no_answer(
+def test_module_reports_a_failure_of_the_first_command(
     capsys: pytest.CaptureFixture[str], tmp_path: Any, command: list[str], words: str
 ) -> None:
     found = asked(capsys, tmp_path, [command, ["echo", "more"]])
@@ -383,7 +384,7 @@ def test_a_first_command_that_fails_is_no_answer(
     assert found["stdout"] == ""
 
 
-def test_a_draft_for_a_scheduler_without_queues() -> None:
+def test_draft_for_a_scheduler_without_queues_has_one_default_queue() -> None:
     queues = [QueueLimits(ANY_QUEUE, 64, 131072, None, 0)]
     entries, remarks = draft(DESCRIBED["hpc_clusters"][0], queues)
     found = Site.from_vars(DESCRIBED | entries)

@@ -1,21 +1,27 @@
-"""The model: what is right is read, what is wrong is said in one line that names entry, field, value and remedy."""
+"""The model reads a valid inventory, and reports each mistake in one line with entry, field, value and remedy."""
 
-# ruff: noqa: E501  (one case a line)
+from __future__ import annotations
 
+# ruff: noqa: E501  (one case per line)
 import copy
 import json
 import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hpchub.messages import show
-from hpchub.model.problems import SiteError, Unresolved
+from hpchub.model.problems import Problem, SiteError, Unresolved
 from hpchub.model.site import VARIABLES, Site, plain
 from hpchub.schedulers.options import RESERVED, option_complaint
 
-GONE = object()
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-GOOD = {
+
+GONE: Any = object()
+
+GOOD: dict[str, Any] = {
     "hpc_service": {
         "url": "https://hub.example.org:8443",
         "name": "Hub",
@@ -82,11 +88,11 @@ CLUSTER, SMALL, GPU = 'hpc_clusters[0] (name "demo")', 'hpc_profiles[0] (key "sm
 QUEUE = f'{CLUSTER} queues[0] (name "interactive")'
 
 
-def changed(path, value):
-    """The good site with one thing changed: ``path`` is dotted, numbers are positions, ``+`` appends."""
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """Return the valid site with one change. ``path`` is dotted; numbers are list positions and ``+`` appends."""
     site = copy.deepcopy(GOOD)
     *way, last = path.split(".")
-    at = site
+    at: Any = site
     for step in way:
         at = at[int(step)] if step.isdigit() else at[step]
     if last == "+":
@@ -98,15 +104,22 @@ def changed(path, value):
     return site
 
 
-def problems(variables, groups=None):
+def complaint(scheduler: str, option: str) -> tuple[str, str]:
+    """Return the complaint about an option, which must have one."""
+    found = option_complaint(scheduler, option)
+    assert found is not None
+    return found
+
+
+def problems(variables: dict[str, Any], groups: Any = None) -> list[str]:
     with pytest.raises(SiteError) as caught:
         Site.from_vars(variables, None if groups is None else {"groups": groups})
     return [str(problem) for problem in caught.value.problems]
 
 
-# One change each, and the beginning of the one line that it must give.
-WRONG = [
-    # the issue's own list
+# Each case has one change, and the beginning of the message that it must cause.
+WRONG: list[tuple[str, Any, str]] = [
+    # references and values
     ("hpc_profiles.0.queue", "interactve", f'{SMALL}: queue "interactve" is not a queue of cluster "demo"; did you mean "interactive"? valid: interactive, gpu'),
     ("hpc_profiles.0.cluster", "dmo", f'{SMALL}: cluster "dmo" is not a cluster of hpc_clusters; did you mean "demo"? valid: demo'),
     ("hpc_profiles.0.memory", "4 GB", f'{SMALL}: memory "4 GB" is not a size; write a number and M, G or T, as in 4G'),
@@ -150,7 +163,7 @@ WRONG = [
     ("hpc_profiles.0.interface", "labb", f'{SMALL}: interface "labb" is unknown; valid: lab or notebook'),
     ("hpc_profiles.0.key", "Small One", 'hpc_profiles[0] (key "Small One"): key "Small One" is not a profile\'s key'),
     ("hpc_profiles.0.default_kernel", "pyhton3", f'{SMALL}: default_kernel "pyhton3" is not a kernel of cluster "demo"; did you mean "python3"? valid: python3, ir'),
-    # what reaches a batch script
+    # values that are written into batch scripts
     ("hpc_profiles.0.account", "a\n#SBATCH --uid=0", f'{SMALL}: account "a\\n#SBATCH --uid=0" holds a line break'),
     ("hpc_profiles.0.account", 'a"b', f'{SMALL}: account "a\\"b" is not an account'),
     ("hpc_profiles.0.account", "a b", f'{SMALL}: account "a b" is not an account'),
@@ -231,7 +244,7 @@ WRONG = [
     ("hpc_kernels.+", {"name": "c", "kind": "python", "environment": {"A B": "4"}}, 'hpc_kernels[2] (name "c"): environment."A B" is not an environment variable\'s name'),
     ("hpc_install_environment", {"A": 4}, "hpc_install_environment: A is a number, not text"),
     ("hpc_install_environment", ["A=4"], "hpc_install_environment: is a list, not a mapping"),
-    # what Ansible could not evaluate
+    # values that Ansible could not evaluate
     ("hpc_sso.client_secret", Unresolved("'vault_x' is undefined"), "hpc_sso: client_secret cannot be evaluated: 'vault_x' is undefined; define it in the inventory"),
     ("hpc_profiles", Unresolved("'x' is undefined"), "hpc_profiles: cannot be evaluated: 'x' is undefined"),
     ("hpc_kernels.0.kind", Unresolved("'x' is undefined"), 'hpc_kernels[0] (name "python3"): kind cannot be evaluated'),
@@ -240,18 +253,19 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("path", "value", "expected"), WRONG, ids=[f"{w[0]}={show(w[1] if w[1] is not GONE else '(gone)', 30)}" for w in WRONG])  # fmt: skip
-def test_one_mistake_is_one_line(path, value, expected):
+def test_one_mistake_is_reported_in_one_line(path: str, value: Any, expected: str) -> None:
     found = problems(changed(path, value))
     matching = [line for line in found if line.startswith(expected)]
     assert matching, found
     others = [line for line in found if line not in matching]
-    # A wrong name may be missed elsewhere too; nothing else may follow from one mistake.
+    # Other entries may refer to a wrong name. One mistake must not cause any other message.
     assert all("is not a" in line for line in others), others
     assert all("\n" not in line for line in found)
 
 
-def wrong_groups():
-    def without(group):
+def wrong_groups() -> list[tuple[str, dict[str, list[str]], str]]:
+
+    def without(group: str) -> dict[str, list[str]]:
         return {name: hosts for name, hosts in GROUPS.items() if name != group}
 
     return [
@@ -268,16 +282,16 @@ def wrong_groups():
 
 
 @pytest.mark.parametrize(("groups", "expected"), [c[1:] for c in wrong_groups()], ids=[c[0] for c in wrong_groups()])
-def test_groups_and_clusters_must_agree(groups, expected):
+def test_inventory_groups_must_match_the_clusters(groups: Any, expected: str) -> None:
     found = problems(GOOD, groups)
-    # A host that was taken out of a group has a line of its own.
+    # A host that was removed from a group has an additional message.
     assert [line for line in found if line.startswith(expected)] == [
         line for line in found if not line.startswith("host ") or expected.startswith("host ")
     ]
 
 
 @pytest.mark.parametrize("software", ["/opt/hpchub", "/opt/other"])
-def test_clusters_share_a_node_only_with_the_same_software(software):
+def test_clusters_may_share_a_node_only_with_the_same_software(software: str) -> None:
     (first,) = GOOD["hpc_clusters"]
     second = first | {"name": "second", "software": {"path": software}}
     first = first | {"software": {"path": "/opt/hpchub"}}
@@ -289,19 +303,23 @@ def test_clusters_share_a_node_only_with_the_same_software(software):
         assert any("host login1: belongs to the clusters demo, second; a node belongs to one" in one for one in found)
 
 
-def test_a_good_site():
+def test_valid_site_is_read() -> None:
     site = Site.from_vars(GOOD | {"ansible_user": "root", "http_proxy": "x"}, {"groups": GROUPS})
     assert site.service.bind_port == 8443
     assert site.service.notebook_ports.first == 20000
     assert site.sso.claims.user == "preferred_username"
-    assert site.profile("gpu").memory_mib == 16384
-    assert site.profile("gpu").runtime_seconds == 86400
-    assert site.cluster("demo").queue("gpu").max_gpus == 2
+    profile, cluster = site.profile("gpu"), site.cluster("demo")
+    assert profile is not None
+    assert (profile.memory_mib, profile.runtime_seconds) == (16384, 86400)
+    assert cluster is not None
+    queue = cluster.queue("gpu")
+    assert queue is not None
+    assert queue.max_gpus == 2
     assert site.cluster("nope") is None
     assert site.warnings() == []
 
 
-def test_what_is_not_said_has_a_default():
+def test_missing_variables_have_defaults() -> None:
     site = Site.from_vars({name: value for name, value in GOOD.items() if name not in ("hpc_kernels", "hpc_access")})
     assert [kernel.name for kernel in site.kernels] == ["python3"]
     assert site.access.allowed_groups == []
@@ -310,7 +328,7 @@ def test_what_is_not_said_has_a_default():
     assert (url.bind_port, url.api_host) == (443, "jupyter.example.org")
 
 
-def test_the_dictionary_is_the_whole_site():
+def test_dictionary_contains_the_whole_site() -> None:
     site = Site.from_vars(GOOD)
     data = site.as_dict()
     assert data["sso"]["client_secret"] == "W9x-real-secret"
@@ -318,7 +336,7 @@ def test_the_dictionary_is_the_whole_site():
     assert Site.model_validate(data) == site
 
 
-def test_all_problems_at_once_and_in_order():
+def test_all_problems_are_reported_at_once() -> None:
     site = changed("hpc_profiles.0.memory", "4 GB")
     site["hpc_profiles"][0] |= {"runtime": "8h", "queue": "nope", "default_kernel": "nope"}
     site["hpc_clusters"][0]["scheduler"] = "slrum"
@@ -330,14 +348,14 @@ def test_all_problems_at_once_and_in_order():
     assert sum("hpc_profiles[0]" in line for line in found) == 4
 
 
-def test_a_mistake_in_one_field_does_not_hide_the_limits_of_the_others():
+def test_mistake_in_one_field_does_not_hide_limits_of_other_fields() -> None:
     site = changed("hpc_profiles.0.memory", "4 GB")
     site["hpc_profiles"][0]["cores"] = 99
     assert [line for line in problems(site) if "cores 99 is above max_cores 16" in line]
 
 
 @pytest.mark.parametrize("where", ["client_secret", "client_secert", "provider", "scopes", "ca_bundle", "metadata_url"])
-def test_a_secret_is_never_shown(where):
+def test_secret_never_appears_in_a_message(where: str) -> None:
     secret = "TOPSECRET" * 20 + '"'
     for value in (secret, [secret], {"a": secret}):
         site = changed(f"hpc_sso.{where}", value)
@@ -353,8 +371,8 @@ JUNK = [
 ]  # fmt: skip
 
 
-# Every value of JUNK is refused at every path of the good site, except these values, which the paths may have.
-NOT_JUNK = {
+# The model refuses every value of JUNK at every path of the valid site, except these values, which are valid there.
+NOT_JUNK: dict[str, list[Any]] = {
     "hpc_service.name": ["{{ x }}"],
     "hpc_service.support": ["", "{{ x }}"],
     "hpc_sso.client_secret": ["{{ x }}"],
@@ -373,12 +391,12 @@ NOT_JUNK = {
     "hpc_kernels.1.display_name": ["{{ x }}"],
     "hpc_kernels.1.packages": [[]],
 }
-# Values that a path may have, but not together with the rest of the good site.
+# Values that are valid at a path but contradict another part of the valid site, which the message then names.
 NOT_HERE = {("hpc_clusters.0.queues.1.max_gpus", "0"): "hpc_profiles.1.gpus"}
 
 
-def paths(value, path=()):
-    """Yield the path of every value below a value, and its own, as tuples of keys and positions."""
+def paths(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the path of a value and of every value below it, as tuples of keys and positions."""
     yield path
     if isinstance(value, dict):
         for key in value:
@@ -391,14 +409,14 @@ def paths(value, path=()):
 PATHS = [".".join(path) for path in paths(GOOD) if path]
 
 
-def names_path(problem, path):
+def names_path(problem: Problem, path: str) -> re.Match[str] | None:
     """Return whether a problem names the keys and positions of a path, in their order: `a[0]: b` for `a.0.b`."""
     steps = (rf"\[{step}\]" if step.isdigit() else rf"\b{step}\b" for step in path.split("."))
     return re.match(".*?".join(steps), f"{problem.entry}: {problem.field} {problem.message}")
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: show(repr(junk), 20))
-def test_refuses_junk_at_every_path_and_names_the_path(junk):
+def test_refuses_junk_at_every_path_and_names_the_path(junk: Any) -> None:
     for path in PATHS:
         if any(type(junk) is type(valid) and junk == valid for valid in NOT_JUNK.get(path, [])):
             assert Site.from_vars(changed(path, junk), {"groups": GROUPS}), path
@@ -417,19 +435,19 @@ def test_refuses_junk_at_every_path_and_names_the_path(junk):
             assert problem.message
 
 
-def test_the_valid_values_among_the_junk_are_in_the_list_of_junk():
+def test_exceptions_for_valid_values_refer_to_known_paths_and_junk() -> None:
     assert NOT_JUNK.keys() | {path for path, _ in NOT_HERE} <= set(PATHS)
     for valid in NOT_JUNK.values():
         assert all(any(type(each) is type(junk) and each == junk for junk in JUNK) for each in valid)
 
 
-def test_a_list_that_holds_itself():
-    circle = []
+def test_recursive_list_is_refused() -> None:
+    circle: list[Any] = []
     circle.append(circle)
     assert problems(changed("hpc_profiles", circle))
 
 
-def test_plain_leaves_no_subclass_behind():
+def test_plain_replaces_subclasses_of_builtin_types() -> None:
     class Tagged(str):
         __slots__ = ()
 
@@ -438,7 +456,7 @@ def test_plain_leaves_no_subclass_behind():
     assert {type(key) for key in found} | {type(found["a"][0])} == {str}
 
 
-def test_kernels_of_one_name_on_clusters_that_differ():
+def test_kernels_may_share_a_name_on_different_clusters() -> None:
     site = copy.deepcopy(GOOD)
     site["hpc_clusters"].append(copy.deepcopy(site["hpc_clusters"][0]) | {"name": "other"})
     site["hpc_kernels"][0]["clusters"] = ["demo"]
@@ -465,18 +483,18 @@ PERMITTED_OPTIONS = [
 
 
 @pytest.mark.parametrize("option", RESERVED_OPTIONS)
-def test_options_that_the_model_sets(option):
+def test_reserved_options_are_refused(option: str) -> None:
     assert option_complaint("slurm", option)
 
 
 @pytest.mark.parametrize("option", PERMITTED_OPTIONS)
-def test_options_that_a_profile_may_carry(option):
+def test_other_options_are_permitted(option: str) -> None:
     assert option_complaint("slurm", option) is None
 
 
 @pytest.mark.parametrize("option", ["", "x", "-", "--", "--a b", "-q debug -t 1", "-q -t", "--x='y'", "--x=$y", "--x=`y`", "--x=#y", "--x=\\y", "-q  x", "--X=1"])  # fmt: skip
-def test_what_is_not_one_option(option):
-    assert option_complaint("slurm", option)[0] == "is not a single option"
+def test_malformed_options_are_refused(option: str) -> None:
+    assert complaint("slurm", option)[0] == "is not a single option"
 
 
 QSUB_RESERVED = [
@@ -484,12 +502,12 @@ QSUB_RESERVED = [
  "-u root", "-a 1200", "-X", "-J 1-3", "-l walltime=1:00:00", "-l mem=1gb", "-l nodes=2", "-l NCPUS=8",
     "-l qos=x,mem=1gb", "-l host=n1:ncpus=2", "-W block=true", "-W x=FLAGS:ADVRES:r", "-W stagein=a@b:c", "-l pmem=1gb",
 ]  # fmt: skip
-# Of Moab, which may be above Torque.
-STARTED_AGAIN = ["-l resfailpolicy=requeue", "-l JobFlags=RESTARTABLE", "-W x=FLAGS:RESTARTABLE"]
+# Options of Moab, which may run on top of Torque.
+REQUEUE_OPTIONS = ["-l resfailpolicy=requeue", "-l JobFlags=RESTARTABLE", "-W x=FLAGS:RESTARTABLE"]
 RESERVED_BY = {
     "pbs": [*QSUB_RESERVED, "-l select=2", "-l ngpus=8", "-l min_walltime=1"],
-    "torque": [*QSUB_RESERVED, "-t 1-3", "-l gpus=8", "-P root", "-d /", "-D /", "-x", "-L tasks=2", "-l prologue=/x", *STARTED_AGAIN],
-    "moab": [*QSUB_RESERVED, *STARTED_AGAIN, "-t 1-3", "-E", "-l advres=r", "-l feature=ib", "-l trig=x", "-l wclimit=1", "-l TTC=4"],
+    "torque": [*QSUB_RESERVED, "-t 1-3", "-l gpus=8", "-P root", "-d /", "-D /", "-x", "-L tasks=2", "-l prologue=/x", *REQUEUE_OPTIONS],
+    "moab": [*QSUB_RESERVED, *REQUEUE_OPTIONS, "-t 1-3", "-E", "-l advres=r", "-l feature=ib", "-l trig=x", "-l wclimit=1", "-l TTC=4"],
     "lsf": [
         "-J x", "-Jd x", "-q x", "-n 4", "-W 10", "-M 1GB", "-P x", "-U r", "-gpu num=8", "-o x", "-oo x", "-e x", "-eo x",
         "-env all", "-I", "-Is", "-K", "-H", "-r", "-rn", "-cwd /", "-L /bin/sh", "-R rusage[mem=4GB]", "-R span[ptile=1]",
@@ -507,25 +525,25 @@ PERMITTED_BY = {
 @pytest.mark.parametrize(
     ("scheduler", "option"), [(s, option) for s, options in RESERVED_BY.items() for option in options]
 )
-def test_options_that_the_model_sets_for_other_schedulers(scheduler, option):
+def test_reserved_options_of_other_schedulers_are_refused(scheduler: str, option: str) -> None:
     assert option_complaint(scheduler, option)
 
 
 @pytest.mark.parametrize(
     ("scheduler", "option"), [(s, option) for s, options in PERMITTED_BY.items() for option in options]
 )
-def test_options_that_a_profile_may_carry_for_other_schedulers(scheduler, option):
+def test_other_options_of_other_schedulers_are_permitted(scheduler: str, option: str) -> None:
     assert option_complaint(scheduler, option) is None
 
 
 @pytest.mark.parametrize("scheduler", PERMITTED_BY)
 @pytest.mark.parametrize("option", ["", "x", "-", "--", "--x=y", "-m n -V", "-m -V", "-m 'n'", '-m "n"', "-m $n", "-m `n`", "-m n#PBS", "-m n\\", "-m  n", "-m n;id", "-m n\n#PBS -V"])  # fmt: skip
-def test_what_is_not_one_option_of_other_schedulers(scheduler, option):
-    assert option_complaint(scheduler, option)[0] == "is not a single option"
+def test_malformed_options_of_other_schedulers_are_refused(scheduler: str, option: str) -> None:
+    assert complaint(scheduler, option)[0] == "is not a single option"
 
 
 @pytest.mark.parametrize(("scheduler", "options"), PERMITTED_BY.items())
-def test_a_site_with_another_scheduler(scheduler, options):
+def test_site_with_another_scheduler_accepts_its_options(scheduler: str, options: list[str]) -> None:
     site = changed("hpc_clusters.0.scheduler", scheduler)
     assert problems(site)[0].endswith(f"as in {RESERVED[scheduler].example}")
     for profile in site["hpc_profiles"]:
@@ -533,17 +551,17 @@ def test_a_site_with_another_scheduler(scheduler, options):
     assert Site.from_vars(site)
 
 
-def test_what_an_option_says_again():
+def test_option_complaints_name_the_alternative() -> None:
     assert option_complaint("pbs", "-l walltime=9:00:00") == (
         "says again what runtime says",
         "set runtime of the profile or its queue",
     )
-    assert option_complaint("lsf", "-W 9:00")[0] == "says again what runtime says"
-    assert option_complaint("torque", "-mn")[1] == "write each as an item of its own, as in [-l qos=high, -m n]"
-    assert option_complaint("lsf", "-foo")[0] == "is not an option that hpchub knows"
+    assert complaint("lsf", "-W 9:00")[0] == "says again what runtime says"
+    assert complaint("torque", "-mn")[1] == "write each as an item of its own, as in [-l qos=high, -m n]"
+    assert complaint("lsf", "-foo")[0] == "is not an option that hpchub knows"
 
 
-def test_the_schema_agrees_with_the_variables():
+def test_schema_describes_every_variable() -> None:
     schema = Site.json_schema()
     assert set(schema["properties"]) == set(VARIABLES)
     assert schema["additionalProperties"] is False

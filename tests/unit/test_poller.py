@@ -1,4 +1,4 @@
-"""The poller: one answer for all, and silence is never an answer."""
+"""The poller shares one answer among all waiters, and never takes a missing answer for an empty one."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LINE = "7d1f0c3a9b5e2468|7|RUNNING|None|compute1|N/A|alice|hpchub-x|c\n"
 
 
 class Scheduler:
-    """A stand-in for the query: counts, and answers what it is told to."""
+    """A fake gate that counts queries and returns configured answers."""
 
     def __init__(self) -> None:
         self.asked = 0
         self.output: str | Exception = LINE
-        self.told: str | Exception = "none"
+        self.private_data: str | Exception = "none"
         self.found = Answer(ok=True, exit=0, stdout=LINE.replace("|7|", "|8|"), stderr="", command=["squeue"], error="")
 
     async def query(self) -> str:
@@ -36,16 +36,16 @@ class Scheduler:
         return self.found
 
     async def limits(self) -> str:
-        if isinstance(self.told, Exception):
-            raise self.told
-        return f"PrivateData = {self.told}\n"
+        if isinstance(self.private_data, Exception):
+            raise self.private_data
+        return f"PrivateData = {self.private_data}\n"
 
 
 def make(scheduler: Scheduler, interval: float = 0.0) -> Poller:
     return Poller(SCHEDULERS["slurm"], scheduler, interval=interval, longest_backoff=0.05)
 
 
-def test_a_thousand_waiters_ask_once() -> None:
+def test_a_thousand_waiters_share_one_query() -> None:
     async def run() -> None:
         scheduler = Scheduler()
         poller = make(scheduler)
@@ -58,7 +58,7 @@ def test_a_thousand_waiters_ask_once() -> None:
     asyncio.run(run())
 
 
-def test_no_more_than_one_query_per_interval() -> None:
+def test_at_most_one_query_runs_per_interval() -> None:
     async def run() -> None:
         scheduler = Scheduler()
         poller = make(scheduler, interval=0.1)
@@ -71,7 +71,7 @@ def test_no_more_than_one_query_per_interval() -> None:
 
 
 @pytest.mark.parametrize("output", [Unanswered("down"), "7|RUN"], ids=["down", "cut-off"])
-def test_no_answer_is_told_and_backed_off_from(output: str | Exception) -> None:
+def test_missing_answer_raises_and_backs_off(output: str | Exception) -> None:
     async def run() -> None:
         scheduler = Scheduler()
         scheduler.output = output
@@ -87,7 +87,7 @@ def test_no_answer_is_told_and_backed_off_from(output: str | Exception) -> None:
     asyncio.run(run())
 
 
-def test_a_waiter_that_gives_up_leaves_the_answer_to_the_others() -> None:
+def test_cancelled_waiter_does_not_cancel_the_query_of_others() -> None:
     async def run() -> None:
         scheduler = Scheduler()
         poller = make(scheduler)
@@ -103,7 +103,7 @@ def test_a_waiter_that_gives_up_leaves_the_answer_to_the_others() -> None:
 NONE = "slurm_load_jobs error: Invalid job id specified\n"
 
 
-async def test_a_job_that_the_answer_does_not_show_is_asked_for() -> None:
+async def test_job_missing_from_the_answer_is_looked_up() -> None:
     scheduler = Scheduler()
     poller = make(scheduler)
     snapshot = await poller.snapshot(0.0)
@@ -112,22 +112,22 @@ async def test_a_job_that_the_answer_does_not_show_is_asked_for() -> None:
     assert await poller.snapshot(60.0) is snapshot
 
 
-async def test_a_job_that_may_be_hidden_is_not_gone() -> None:
+async def test_job_that_may_be_hidden_is_not_reported_as_ended() -> None:
     scheduler = Scheduler()
-    scheduler.told = "jobs,usage"
+    scheduler.private_data = "jobs,usage"
     poller = make(scheduler)
     snapshot = await poller.snapshot(0.0)
     scheduler.found = dataclasses.replace(scheduler.found, ok=False, exit=1, stdout="", stderr=NONE)
     for _ in range(2):
         with pytest.raises(Unanswered, match=r"hides the jobs of others from the hub's account .* operator"):
             await poller.find("8", snapshot)
-        scheduler.told = "none"  # what was looked up is taken as known for a while
+        scheduler.private_data = "none"  # the poller caches the earlier answer for a while
 
 
-async def test_a_scheduler_that_never_tells_its_settings_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lookup_is_trusted_if_the_settings_stay_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hpchub.clusters.poller.FIND_PAUSE", 0.0)
     scheduler = Scheduler()
-    scheduler.told = Unanswered("not set up")
+    scheduler.private_data = Unanswered("not set up")
     poller = make(scheduler)
     snapshot = await poller.snapshot(0.0)
     scheduler.found = dataclasses.replace(scheduler.found, ok=False, exit=1, stdout="", stderr=NONE)
@@ -137,8 +137,8 @@ async def test_a_scheduler_that_never_tells_its_settings_is_believed(monkeypatch
     assert await poller.find("8", snapshot) is None
 
 
-async def test_a_question_that_is_not_answered_is_not_asked_for_each_session() -> None:
-    """As where the right to see others' jobs was lost."""
+async def test_failed_lookup_is_not_repeated_for_each_session() -> None:
+    """For example, the hub's account may lose the right to see other users' jobs."""
     scheduler = Scheduler()
     poller = make(scheduler)
     snapshot = await poller.snapshot(0.0)
@@ -150,8 +150,8 @@ async def test_a_question_that_is_not_answered_is_not_asked_for_each_session() -
     assert scheduler.asked == asked + 1
 
 
-async def test_a_long_outage() -> None:
-    """After a day of failures it is asked as seldom as after an hour."""
+async def test_backoff_stays_bounded_in_a_long_outage() -> None:
+    """After a day of failures, the poller queries as often as after an hour."""
     scheduler = Scheduler()
     scheduler.output = Unanswered("down")
     poller = make(scheduler, interval=1.0)
@@ -162,12 +162,12 @@ async def test_a_long_outage() -> None:
     assert scheduler.asked == 1
 
 
-async def test_a_mistake_in_reading_an_answer_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_parser_failure_counts_as_a_missing_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler = Scheduler()
     poller = make(scheduler)
 
     def broken(*_: object) -> None:
-        raise RuntimeError("a mistake")
+        raise RuntimeError("the parser failed")
 
     monkeypatch.setattr(poller.scheduler, "parse_query", broken)
     with pytest.raises(Unanswered):
@@ -175,11 +175,11 @@ async def test_a_mistake_in_reading_an_answer_is_no_answer(monkeypatch: pytest.M
     monkeypatch.undo()
     monkeypatch.setattr(poller.scheduler, "parse_find", broken)
     await asyncio.sleep(0.1)
-    with pytest.raises(Unanswered, match="a mistake"):
+    with pytest.raises(Unanswered, match="the parser failed"):
         await poller.find("8", await poller.snapshot(0.0))
 
 
-async def test_a_job_that_is_there_makes_the_answer_worthless() -> None:
+async def test_found_job_invalidates_the_snapshot() -> None:
     scheduler = Scheduler()
     poller = make(scheduler)
     snapshot = await poller.snapshot(0.0)
@@ -194,7 +194,7 @@ async def test_a_job_that_is_there_makes_the_answer_worthless() -> None:
 @pytest.mark.parametrize(
     ("code", "stderr"), [(1, "slurm_load_jobs error: Unable to contact slurm controller"), (0, "")]
 )
-async def test_neither_yes_nor_no(code: int, stderr: str) -> None:
+async def test_ambiguous_lookup_raises(code: int, stderr: str) -> None:
     scheduler = Scheduler()
     poller = make(scheduler)
     snapshot = await poller.snapshot(0.0)
@@ -203,7 +203,7 @@ async def test_neither_yes_nor_no(code: int, stderr: str) -> None:
         await poller.find("8", snapshot)
 
 
-def test_a_slow_scheduler_is_asked_less_often() -> None:
+def test_slow_scheduler_is_queried_less_often() -> None:
     async def run() -> None:
         scheduler = Scheduler()
         poller = make(scheduler)

@@ -1,8 +1,10 @@
-"""The profile list: what is written is what is read, and nothing else is read."""
+"""The profile list can be written and read back, and invalid files are refused."""
 
-# ruff: noqa: E501  (one case a line)
+from __future__ import annotations
 
+# ruff: noqa: E501  (one case per line)
 import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,6 +17,11 @@ from hpchub.model.profile_list import (
     to_json,
 )
 from hpchub.model.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
 
 QUEUES = [{"name": "short", "max_cores": 4, "max_memory": "8G", "max_runtime": "1:00:00"}]
 SITE = Site.from_vars(
@@ -47,7 +54,7 @@ SITE = Site.from_vars(
 )
 
 
-def test_the_union_keeps_the_inventory_order():
+def test_list_keeps_the_inventory_order() -> None:
     content = profile_list(SITE)
     assert list(content) == ["version", "service", "clusters", "profiles", "default_profile"]
     assert [profile["key"] for profile in content["profiles"]] == ["zulu", "alpha", "mike"]
@@ -57,7 +64,7 @@ def test_the_union_keeps_the_inventory_order():
 
 
 @pytest.mark.parametrize(("cluster", "keys", "default"), [("one", ["alpha"], "alpha"), ("two", ["zulu", "mike"], "zulu"), ("idle", [], "")])  # fmt: skip
-def test_a_slice_holds_one_cluster(cluster, keys, default):
+def test_slice_contains_only_its_cluster(cluster: str, keys: list[str], default: str) -> None:
     content = profile_list(SITE, cluster)
     assert [profile["key"] for profile in content["profiles"]] == keys
     assert [one["name"] for one in content["clusters"]] == [cluster]
@@ -65,12 +72,12 @@ def test_a_slice_holds_one_cluster(cluster, keys, default):
     assert parse_profile_list(to_json(content)).as_dict() == content
 
 
-def test_no_such_cluster():
+def test_slice_of_an_unknown_cluster_is_refused() -> None:
     with pytest.raises(LookupError, match='no cluster "three"; valid: one, two, idle'):
         profile_list(SITE, "three")
 
 
-def test_no_secret_and_the_same_bytes_each_time():
+def test_json_is_stable_and_contains_no_secret() -> None:
     text = to_json(profile_list(SITE))
     assert "TOPSECRET" not in text
     assert "Größe" in text
@@ -78,7 +85,7 @@ def test_no_secret_and_the_same_bytes_each_time():
     assert text.index('"clusters"') < text.index('"default_profile"') < text.index('"profiles"')
 
 
-def test_reading_gives_the_model_back(tmp_path):
+def test_list_is_read_back_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "profiles.json"
     path.write_text(to_json(profile_list(SITE)), encoding="utf-8")
     found = load_profile_list(path)
@@ -91,12 +98,12 @@ def test_reading_gives_the_model_back(tmp_path):
 
 
 @pytest.mark.parametrize("key", ["nope", "", None, ["zulu"], {"a": 1}, "x" * 10_000])
-def test_an_unknown_key_names_the_valid_ones(key):
+def test_unknown_key_error_lists_the_valid_keys(key: Any) -> None:
     with pytest.raises(UnknownProfileError, match=r"^no profile .{1,80}; valid: zulu, alpha, mike$"):
         parse_profile_list(to_json(profile_list(SITE))).require(key)
 
 
-def spoilt(change):
+def modified(change: Callable[[dict[str, Any]], object]) -> str:
     content = json.loads(to_json(profile_list(SITE)))
     change(content)
     return json.dumps(content)
@@ -110,26 +117,26 @@ def spoilt(change):
         ("[" * 100_000, "f: is not JSON"),
         ("[]", "f: has version null; this hpchub reads version 1"),
         ("{}", "f: has version null"),
-        (spoilt(lambda c: c.update(version=2)), "f: has version 2; this hpchub reads version 1"),
-        (spoilt(lambda c: c.update(version="1")), 'f: has version "1"'),
-        (spoilt(lambda c: c.update(extra=1)), "f: extra 1 extra inputs are not permitted"),
-        (spoilt(lambda c: c["profiles"][0].update(account="a\n#SBATCH --uid=0")), 'f profiles[0] (key "zulu"): account "a\\n#SBATCH --uid=0" holds a line break'),
-        (spoilt(lambda c: c["profiles"][0].update(queue="long")), "f: profile zulu is for a cluster or queue that is not in the list"),
-        (spoilt(lambda c: c["profiles"][0].update(options=["--uid=0"])), 'f: profile zulu: option "--uid=0" is set by hpchub'),
-        (spoilt(lambda c: c["profiles"][0].update(key="mike")), "f: two profiles have one key"),
-        (spoilt(lambda c: c.update(default_profile="nope")), "f: default_profile is not the key of a profile"),
-        (spoilt(lambda c: c["clusters"].clear()), "f: profile zulu is for a cluster or queue"),
-        (spoilt(lambda c: c.pop("profiles")), "f: profiles field required"),
+        (modified(lambda c: c.update(version=2)), "f: has version 2; this hpchub reads version 1"),
+        (modified(lambda c: c.update(version="1")), 'f: has version "1"'),
+        (modified(lambda c: c.update(extra=1)), "f: extra 1 extra inputs are not permitted"),
+        (modified(lambda c: c["profiles"][0].update(account="a\n#SBATCH --uid=0")), 'f profiles[0] (key "zulu"): account "a\\n#SBATCH --uid=0" holds a line break'),
+        (modified(lambda c: c["profiles"][0].update(queue="long")), "f: profile zulu is for a cluster or queue that is not in the list"),
+        (modified(lambda c: c["profiles"][0].update(options=["--uid=0"])), 'f: profile zulu: option "--uid=0" is set by hpchub'),
+        (modified(lambda c: c["profiles"][0].update(key="mike")), "f: two profiles have one key"),
+        (modified(lambda c: c.update(default_profile="nope")), "f: default_profile is not the key of a profile"),
+        (modified(lambda c: c["clusters"].clear()), "f: profile zulu is for a cluster or queue"),
+        (modified(lambda c: c.pop("profiles")), "f: profiles field required"),
     ],
 )  # fmt: skip
-def test_what_is_not_a_profile_list(text, expected):
+def test_invalid_profile_list_is_refused(text: str, expected: str) -> None:
     with pytest.raises(ProfileListError) as caught:
         parse_profile_list(text, "f")
     assert str(caught.value).lower().startswith(expected.lower())
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read(tmp_path):
+def test_unreadable_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ProfileListError, match=r"nope\.json: No such file or directory"):
         load_profile_list(tmp_path / "nope.json")
     with pytest.raises(ProfileListError, match="Is a directory"):
@@ -139,7 +146,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
         load_profile_list(tmp_path / "latin")
 
 
-def test_reads_a_thousand_profiles():
+def test_reads_a_thousand_profiles() -> None:
     content = profile_list(SITE)
     content["profiles"] = [content["profiles"][0] | {"key": f"p{i}"} for i in range(1000)]
     content["default_profile"] = "p0"

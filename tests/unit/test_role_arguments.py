@@ -1,8 +1,11 @@
-"""The model's clusters, as the two sides of the way to their schedulers see them."""
+"""Role arguments for the hub and for the submit hosts, made from the inventory's clusters."""
+
+from __future__ import annotations
 
 import json
 import re
 import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,6 +13,10 @@ from hpchub.clusters.gate_client import SSHGate
 from hpchub.deploy import role_arguments as access
 from hpchub.model.site import Site
 from hpchub.schedulers import Unanswered
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 FACTS = {
     "login1": {
@@ -23,7 +30,7 @@ FACTS = {
 }
 
 
-def cluster(name, **submit):
+def cluster(name: str, **submit: Any) -> dict[str, Any]:
     return {
         "name": name,
         "scheduler": "slurm",
@@ -34,7 +41,7 @@ def cluster(name, **submit):
 
 
 @pytest.fixture
-def site():
+def site() -> Site:
     return Site.from_vars(
         {
             "hpc_service": {"url": "https://hub.example.org", "api_host": "hub"},
@@ -64,11 +71,11 @@ def site():
     )
 
 
-def test_submit_hosts_are_named_once(site):
+def test_submit_hosts_are_listed_once(site: Site) -> None:
     assert access.submit_hosts(site) == ["login1", "login2"]
 
 
-def test_the_hub_holds_the_host_keys(site):
+def test_hub_knows_the_host_keys_of_submit_hosts(site: Site) -> None:
     clusters = access.hub_side(site, FACTS)
     assert [(c["name"], c["method"], [host["name"] for host in c["hosts"]]) for c in clusters] == [
         ("near", "local", []),
@@ -78,7 +85,7 @@ def test_the_hub_holds_the_host_keys(site):
     assert clusters[1]["hosts"][0]["keys"] == ["ssh-ed25519 AAAAed", "ssh-rsa AAAArsa"]
 
 
-def test_unknown_host_keys_are_an_error(site):
+def test_rejects_missing_host_keys(site: Site) -> None:
     with pytest.raises(LookupError, match=r"host keys of login1, submit host of far"):
         access.hub_side(site, {"login1": {}})
 
@@ -93,7 +100,7 @@ def test_unknown_host_keys_are_an_error(site):
         ("login3", False, []),
     ],
 )
-def test_each_host_submits_for_its_own_clusters(site, host, is_hub, names):
+def test_submit_host_serves_only_its_own_clusters(site: Site, host: str, is_hub: bool, names: list[str]) -> None:
     keys = {"far": ["ssh-ed25519 A"], "further": ["ssh-ed25519 B", "ssh-ed25519 C"]}
     clusters = access.submit_side(site, host, is_hub=is_hub, public_keys=keys)
     assert [c["name"] for c in clusters] == names
@@ -101,12 +108,12 @@ def test_each_host_submits_for_its_own_clusters(site, host, is_hub, names):
     assert all(c["gate"]["permitted_groups"] == ["hpc"] for c in clusters)
 
 
-def test_a_missing_key_is_an_error(site):
+def test_rejects_a_missing_public_key(site: Site) -> None:
     with pytest.raises(LookupError, match="no key for further yet"):
         access.submit_side(site, "login1", is_hub=False, public_keys={"far": ["ssh-ed25519 A"], "further": []})
 
 
-def test_gates_are_what_the_hub_can_make(site):
+def test_hub_can_create_a_client_for_each_gate(site: Site) -> None:
     gates = pytest.importorskip("hpchub.clusters.gate_client")
     settings = json.loads(json.dumps(access.gate_settings(site)))
     for name, gate in settings.items():
@@ -143,7 +150,7 @@ print('{"ok": true, "exit": %d, "stdout": "%s", "stderr": "", "command": [], "er
         (["one", "two"], ["one", "one"], "one one"),
         (["away", "two"], ["two", "two"], "away two two"),
         (["away", "away"], ["refused", "refused"], "away away away away"),
-        # What has become of the request there, nobody knows: it is not made twice.
+        # The first host may have executed the request, so it is not repeated elsewhere.
         (["dies", "two"], ["Timeout", "two"], "dies two"),
         (["hangs", "two"], ["took more than", "two", "two"], "hangs two two"),
         (["empty", "two"], ["exit code 127", "two"], "empty two"),
@@ -151,7 +158,9 @@ print('{"ok": true, "exit": %d, "stdout": "%s", "stderr": "", "command": [], "er
         (["maintained", "two"], ["two", "two"], "maintained two two"),
     ],
 )
-async def test_login_nodes_are_tried_in_turn(tmp_path, hosts, answers, asked):
+async def test_next_login_node_is_tried_only_if_the_first_was_not_reached(
+    tmp_path: Path, hosts: list[str], answers: list[str], asked: str
+) -> None:
     program = tmp_path / "ssh"
     program.write_text(LOGIN)
     gate = SSHGate("far", hosts=hosts, user="u", key="k", known_hosts="h", control_dir=str(tmp_path))

@@ -1,4 +1,4 @@
-"""Turns: one after the other, and never two without the others' having had the loop between them."""
+"""Turns run one after the other, and other tasks get the event loop between two turns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def use_clock(monkeypatch: pytest.MonkeyPatch, module: Any, loop: VirtualTimeLoo
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=loop.time))
 
 
-def test_others_get_the_loop_between_two_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_tasks_run_between_two_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
 
     async def main(loop: VirtualTimeLoop) -> None:
@@ -32,7 +32,7 @@ def test_others_get_the_loop_between_two_turns(monkeypatch: pytest.MonkeyPatch) 
         async def work(number: int) -> None:
             await queue.take()
             order.append(f"turn {number}")
-            loop.advance(0.03)  # a start is as much work as this, and none of it waits
+            loop.advance(0.03)  # a start blocks the event loop like this
 
         async def others() -> None:
             while len(order) < 7:
@@ -46,7 +46,7 @@ def test_others_get_the_loop_between_two_turns(monkeypatch: pytest.MonkeyPatch) 
     assert order == ["turn 0", "others", "turn 1", "others", "turn 2", "others", "turn 3"]
 
 
-def test_waits_no_longer_than_patience_on_a_machine_that_is_always_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turn_starts_after_the_timeout_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     late = 2 * turns.PAUSE
 
     async def main(loop: VirtualTimeLoop) -> float:
@@ -67,7 +67,7 @@ def test_waits_no_longer_than_patience_on_a_machine_that_is_always_late(monkeypa
     assert turns.PATIENCE < waited <= turns.PATIENCE + turns.PAUSE + late
 
 
-def test_a_single_start_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_turn_starts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(loop: VirtualTimeLoop) -> float:
         use_clock(monkeypatch, turns, loop)
         begin = loop.time()
@@ -77,7 +77,7 @@ def test_a_single_start_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     assert virtual_time.run(main) == 0
 
 
-async def test_who_gives_up_holds_nobody_up() -> None:
+async def test_cancelled_turn_does_not_block_the_next() -> None:
     queue = Turns()
     await queue.take()
     waiting = [asyncio.create_task(queue.take()) for _ in range(3)]
@@ -88,7 +88,7 @@ async def test_who_gives_up_holds_nobody_up() -> None:
 
 
 @pytest.mark.parametrize(("method", "taken"), [("GET", 0), ("POST", 1)])
-async def test_a_request_that_starts_something_takes_a_turn(
+async def test_only_requests_that_start_a_server_take_a_turn(
     monkeypatch: pytest.MonkeyPatch, method: str, taken: int
 ) -> None:
     seen: list[str] = []
@@ -115,7 +115,7 @@ DONE = Answer(ok=True, exit=0, stdout="", stderr="", command=["x"], error="")
 
 
 class Counting(Gate):
-    """Counts the requests that it has at once."""
+    """A gate that counts its concurrent requests."""
 
     now = most = 0
 
@@ -127,15 +127,15 @@ class Counting(Gate):
         return DONE
 
 
-async def test_a_gate_is_asked_for_a_few_jobs_at_a_time() -> None:
+async def test_gate_limits_concurrent_requests() -> None:
     gate = Counting("demo")
     asked: list[Any] = [gate.request("cancel", session="a" * 16, user="u", job_id="1") for _ in range(20)]
     await asyncio.gather(*asked)
     assert gate.most == AT_ONCE
 
 
-def test_requests_to_a_gate_that_never_answers_end_after_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty starts must not wait for each other's timeouts, one batch after the other."""
+def test_queued_requests_time_out_together_with_a_silent_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All twenty requests end after one timeout, instead of one timeout per batch."""
 
     class Silent(Counting):
         asked = 0
@@ -156,8 +156,8 @@ def test_requests_to_a_gate_that_never_answers_end_after_its_timeout(monkeypatch
     assert (asked, seconds) == (AT_ONCE, virtual_time.START + 90)
 
 
-def test_all_requests_to_a_slow_gate_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They wait much longer than its timeout, but it goes on answering."""
+def test_queued_requests_wait_for_a_slow_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The requests wait much longer than the timeout, because the gate still answers others."""
 
     class Slow(Counting):
         async def _exchange(self, request: bytes) -> Answer:
@@ -175,7 +175,7 @@ def test_all_requests_to_a_slow_gate_are_answered(monkeypatch: pytest.MonkeyPatc
     assert seconds == virtual_time.START + 40 / AT_ONCE * 60
 
 
-async def test_the_query_does_not_wait_for_submissions() -> None:
+async def test_query_does_not_wait_for_submissions() -> None:
     gate = Counting("demo")
     asked = [asyncio.create_task(gate.request("submit", session="a" * 16)) for _ in range(20)]
     await asyncio.sleep(0)

@@ -120,7 +120,8 @@ def test_the_proxy_does_not_start_without_a_token(hub):
                 break
             time.sleep(0.5)
         assert hub.check_output("systemctl is-failed %s", unit) == "failed"
-        assert "CONFIGPROXY_AUTH_TOKEN is not set" in hub.check_output("journalctl --unit=%s --no-pager --output=cat", unit)
+        journal = hub.check_output("journalctl --unit=%s --no-pager --output=cat", unit)
+        assert "CONFIGPROXY_AUTH_TOKEN is not set" in journal
         assert not hub.file("/run/hpchub-proxy/public/test.sock").exists
     finally:
         hub.run("rm --force /run/systemd/system/%s.service", unit)

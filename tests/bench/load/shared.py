@@ -137,7 +137,7 @@ class SharedSetup:
         self.calls.touch()
         self.calls.chmod(0o666)
         for name in ("gate", "job"):
-            shutil.copy(REPOSITORY / "src" / "hpchub" / "gate.py", self.programs / name)
+            shutil.copy(REPOSITORY / "src" / "hpchub" / "remote" / "gate.py", self.programs / name)
             (self.programs / name).chmod(0o755)
         client = self.programs / "client"
         text = (HERE / "client.pl").read_text()
