@@ -1,5 +1,7 @@
 """The package's metadata: its dependencies are declared and locked, and every file states the same version."""
 
+from __future__ import annotations
+
 import ast
 import re
 import sys
@@ -18,22 +20,22 @@ HUB_LOCK = ROOT / "roles" / "jupyterhub" / "files" / "requirements.lock"
 PROVIDED = {"ansible-core", "pydantic-core"}
 
 
-def normalized(name):
+def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def declared():
-    return {normalized(re.match(r"[A-Za-z0-9._-]+", line)[0]) for line in PROJECT["dependencies"]}
+def declared() -> set[str]:
+    return {normalized(re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]) for line in PROJECT["dependencies"]}
 
 
-def imported():
-    """Distribution to one of the files that import it."""
-    found = {}
+def imported() -> dict[str, Path]:
+    """Return one importing file for each distribution that the package imports."""
+    found: dict[str, Path] = {}
     distributions = packages_distributions()
     for path in (ROOT / "src").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and not node.level:
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names = [node.module]
             for name in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"hpchub"}:
                 # A distribution that is not installed here usually has the name of its package.
@@ -42,12 +44,12 @@ def imported():
     return found
 
 
-def test_declares_every_imported_package():
+def test_declares_every_imported_package() -> None:
     missing = {name: path for name, path in imported().items() if name not in declared() | PROVIDED}
     assert missing == {}, "add these to dependencies in pyproject.toml"
 
 
-def test_hub_lock_contains_every_dependency():
+def test_hub_lock_contains_every_dependency() -> None:
     names = re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*\])?==", HUB_LOCK.read_text(), re.MULTILINE)
     assert declared() - {normalized(name) for name in names} == set()
 
@@ -60,12 +62,13 @@ def test_hub_lock_contains_every_dependency():
     ],
     ids=["package", "changelog"],
 )
-def test_states_the_version_of_pyproject(path, pattern):
+def test_states_the_version_of_pyproject(path: str, pattern: str) -> None:
     stated = re.search(pattern, (ROOT / path).read_text(), re.MULTILINE)
+    assert stated
     assert stated[1] == PROJECT["version"]
 
 
-def test_citation_states_the_version_and_the_paper():
+def test_citation_states_the_version_and_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == PROJECT["version"]
     assert [reference["doi"] for reference in citation["references"]] == ["10.1145/3219104.3219162"]

@@ -1,18 +1,27 @@
-"""Roles refuse an operating system that they do not support, with one message that says what to do."""
+"""Roles refuse an unsupported operating system with one message, which names a remedy."""
+
+from __future__ import annotations
 
 import json
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from repo.conftest import Ansible
+
 
 ROOT = Path(__file__).resolve().parents[2]
 PLATFORMS = sorted((ROOT / "roles").glob("*/tasks/platform.yml"))
 
 
-def run_platform(ansible, directory, role, **facts):
+def run_platform(ansible: Ansible, directory: Path, role: str, **facts: str) -> subprocess.CompletedProcess[str]:
     """Run the platform check of a role on a host with the given facts, and return the result."""
     play = {
         "hosts": "node1",
@@ -26,19 +35,19 @@ def run_platform(ansible, directory, role, **facts):
     return ansible("ansible-playbook", "-i", directory / "hosts.yml", directory / "play.yml")
 
 
-def test_only_the_platform_check_depends_on_the_family():
+def test_only_the_platform_check_depends_on_the_family() -> None:
     users = [path for path in (ROOT / "roles").rglob("*.yml") if "os_family" in path.read_text()]
     assert sorted(users) == PLATFORMS
 
 
-def test_every_role_has_the_same_check():
+def test_every_role_has_the_same_check() -> None:
     checks = {path: yaml.safe_load(path.read_text())[0] for path in PLATFORMS}
     assert len(checks) == 6
     first = next(iter(checks.values()))
     assert {path: check for path, check in checks.items() if check != first} == {}
 
 
-def test_variables_exist_for_the_supported_family_only():
+def test_variables_exist_for_the_supported_family_only() -> None:
     families = {path.stem.partition("-")[0] for path in (ROOT / "roles").glob("*/vars/*.yml") if path.stem != "main"}
     assert families == {"Debian"}
     for path in PLATFORMS:
@@ -46,7 +55,7 @@ def test_variables_exist_for_the_supported_family_only():
         assert bool(loads) == (path.parents[1] / "vars" / "Debian.yml").exists()
 
 
-def test_metadata_names_supported_platforms_only():
+def test_metadata_names_supported_platforms_only() -> None:
     for path in (ROOT / "roles").glob("*/meta/main.yml"):
         platforms = yaml.safe_load(path.read_text())["galaxy_info"]["platforms"]
         assert [platform["name"] for platform in platforms] == ["Debian"], path
@@ -54,7 +63,7 @@ def test_metadata_names_supported_platforms_only():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PLATFORMS, ids=lambda path: path.parents[1].name)
-def test_unsupported_system_is_refused(ansible, tmp_path, path):
+def test_unsupported_system_is_refused(ansible: Ansible, tmp_path: Path, path: Path) -> None:
     facts = {"os_family": "RedHat", "distribution": "Rocky", "distribution_version": "9.5"}
     done = run_platform(ansible, tmp_path, path.parents[1].name, distribution_major_version="9", **facts)
     assert done.returncode == 2
@@ -67,7 +76,7 @@ def test_unsupported_system_is_refused(ansible, tmp_path, path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("release", ["12", "13"])
-def test_supported_system_is_accepted(ansible, tmp_path, release):
+def test_supported_system_is_accepted(ansible: Ansible, tmp_path: Path, release: str) -> None:
     facts = {"os_family": "Debian", "distribution": "Debian", "distribution_version": f"{release}.1"}
     done = run_platform(ansible, tmp_path, "configurable_http_proxy", distribution_major_version=release, **facts)
     assert done.returncode == 0, done.stdout

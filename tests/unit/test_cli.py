@@ -107,7 +107,7 @@ def test_plan_uses_the_templates_of_the_site(
     assert cli.main(["plan", str(profiles), "small", "--templates", str(tmp_path)]) == 0
     assert "small on demo" in capsys.readouterr().out
     assert cli.main(["plan", str(profiles), "--templates", str(tmp_path / "none")]) == 2
-    assert "no slurm.sh.j2 in" in capsys.readouterr().err
+    assert "no batch script template for slurm: none of slurm.sh.j2, default.sh.j2 exists in" in capsys.readouterr().err
 
 
 def test_list_of_the_node_is_the_default(

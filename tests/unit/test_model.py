@@ -13,7 +13,7 @@ import pytest
 from hpchub.messages import show
 from hpchub.model.problems import Problem, SiteError, Unresolved
 from hpchub.model.site import VARIABLES, Site, plain
-from hpchub.schedulers.options import RESERVED, option_complaint
+from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +106,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def complaint(scheduler: str, option: str) -> tuple[str, str]:
     """Return the complaint about an option, which must have one."""
-    found = option_complaint(scheduler, option)
+    found = SCHEDULERS[scheduler].option_problem(option)
     assert found is not None
     return found
 
@@ -172,7 +172,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_profiles.0.node_constraint", "a$(b)", f'{SMALL}: node_constraint "a$(b)" is not a constraint'),
     ("hpc_profiles.0.options", "--exclusive", f'{SMALL}: options "--exclusive" is text, not a list'),
     ("hpc_profiles.0.options", ["exclusive"], f'{SMALL}: options[0] "exclusive" is not an option'),
-    ("hpc_profiles.0.options", ["--time=1"], f'{SMALL}: options "--time=1" says again what runtime says'),
+    ("hpc_profiles.0.options", ["--time=1"], f'{SMALL}: options "--time=1" repeats the field runtime'),
     ("hpc_profiles.0.options", ["--wrap=id"], f'{SMALL}: options "--wrap=id" is set by hpchub; leave it out'),
     ("hpc_profiles.0.options", ["--a\n#SBATCH --uid=0"], f'{SMALL}: options[0] "--a\\n#SBATCH --uid=0" holds a line break'),
     ("hpc_clusters.0.queues.0.name", "a b", f'{CLUSTER} queues[0] (name "a b"): name "a b" is not a queue\'s name'),
@@ -484,12 +484,12 @@ PERMITTED_OPTIONS = [
 
 @pytest.mark.parametrize("option", RESERVED_OPTIONS)
 def test_reserved_options_are_refused(option: str) -> None:
-    assert option_complaint("slurm", option)
+    assert SCHEDULERS["slurm"].option_problem(option)
 
 
 @pytest.mark.parametrize("option", PERMITTED_OPTIONS)
 def test_other_options_are_permitted(option: str) -> None:
-    assert option_complaint("slurm", option) is None
+    assert SCHEDULERS["slurm"].option_problem(option) is None
 
 
 @pytest.mark.parametrize("option", ["", "x", "-", "--", "--a b", "-q debug -t 1", "-q -t", "--x='y'", "--x=$y", "--x=`y`", "--x=#y", "--x=\\y", "-q  x", "--X=1"])  # fmt: skip
@@ -526,14 +526,14 @@ PERMITTED_BY = {
     ("scheduler", "option"), [(s, option) for s, options in RESERVED_BY.items() for option in options]
 )
 def test_reserved_options_of_other_schedulers_are_refused(scheduler: str, option: str) -> None:
-    assert option_complaint(scheduler, option)
+    assert SCHEDULERS[scheduler].option_problem(option)
 
 
 @pytest.mark.parametrize(
     ("scheduler", "option"), [(s, option) for s, options in PERMITTED_BY.items() for option in options]
 )
 def test_other_options_of_other_schedulers_are_permitted(scheduler: str, option: str) -> None:
-    assert option_complaint(scheduler, option) is None
+    assert SCHEDULERS[scheduler].option_problem(option) is None
 
 
 @pytest.mark.parametrize("scheduler", PERMITTED_BY)
@@ -545,19 +545,19 @@ def test_malformed_options_of_other_schedulers_are_refused(scheduler: str, optio
 @pytest.mark.parametrize(("scheduler", "options"), PERMITTED_BY.items())
 def test_site_with_another_scheduler_accepts_its_options(scheduler: str, options: list[str]) -> None:
     site = changed("hpc_clusters.0.scheduler", scheduler)
-    assert problems(site)[0].endswith(f"as in {RESERVED[scheduler].example}")
+    assert problems(site)[0].endswith(f"as in {SCHEDULERS[scheduler].reserved_options.example}")
     for profile in site["hpc_profiles"]:
         profile["options"] = options
     assert Site.from_vars(site)
 
 
 def test_option_complaints_name_the_alternative() -> None:
-    assert option_complaint("pbs", "-l walltime=9:00:00") == (
-        "says again what runtime says",
-        "set runtime of the profile or its queue",
+    assert SCHEDULERS["pbs"].option_problem("-l walltime=9:00:00") == (
+        "repeats the field runtime",
+        "set runtime of the profile or its queue instead",
     )
-    assert complaint("lsf", "-W 9:00")[0] == "says again what runtime says"
-    assert complaint("torque", "-mn")[1] == "write each as an item of its own, as in [-l qos=high, -m n]"
+    assert complaint("lsf", "-W 9:00")[0] == "repeats the field runtime"
+    assert complaint("torque", "-mn")[1] == "write each option as a separate item, as in [-l qos=high, -m n]"
     assert complaint("lsf", "-foo")[0] == "is not an option that hpchub knows"
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hpchub.deploy.profile_file import load_profile_list
 from hpchub.model.profile_list import (
     ProfileListError,
     UnknownProfileError,
-    load_profile_list,
     parse_profile_list,
     profile_list,
     to_json,

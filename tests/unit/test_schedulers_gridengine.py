@@ -11,7 +11,6 @@ from hpchub.clusters.limits import Told, compare
 from hpchub.model.entries import Cluster, Profile
 from hpchub.model.profile_list import ProfileList
 from hpchub.schedulers import SCHEDULERS, JobState, QueueLimits, Unanswered
-from hpchub.schedulers.options import constraint_complaint, option_complaint
 
 GE = SCHEDULERS["gridengine"]
 
@@ -444,9 +443,9 @@ def test_several_cores_need_a_parallel_environment(
         ("-ac a=b", None),
         ("-binding linear:2", None),
         ("-hold_jid 7", None),
-        ("-pe smp 99", "says again what cores says"),
-        ("-q all.q", "says again what queue says"),
-        ("-l h_rt=1", "says again what node_constraint says"),
+        ("-pe smp 99", "repeats the field cores"),
+        ("-q all.q", "repeats the field queue"),
+        ("-l h_rt=1", "repeats the field node_constraint"),
         ("-t 1-10", "is set by hpchub"),
         ("-V", "is set by hpchub"),
         ("-C #PBS", "is not a single option"),
@@ -457,7 +456,7 @@ def test_several_cores_need_a_parallel_environment(
     ],
 )
 def test_options(option: str, complaint: str | None) -> None:
-    found = option_complaint("gridengine", option)
+    found = SCHEDULERS["gridengine"].option_problem(option)
     assert (found[0] if found else None) == complaint
 
 
@@ -466,15 +465,16 @@ def test_options(option: str, complaint: str | None) -> None:
     [
         ("arch=lx-amd64,infiniband", None),
         ("hostname=node[0-9]*|big", None),
-        ("h_rt=99", "says again what runtime says"),
-        ("infiniband,h_vmem=1T", "says again what memory says"),
-        ("ngpus=8", "says again what gpus says"),
+        ("h_rt=99", "repeats the field runtime"),
+        ("infiniband,h_vmem=1T", "repeats the field memory"),
+        ("ngpus=8", "repeats the field gpus"),
         ("a&b", "is not a list of resources"),
         ("a,,b", "is not a list of resources"),
     ],
 )
 def test_constraints(constraint: str, complaint: str | None) -> None:
-    found = constraint_complaint("gridengine", constraint, {"h_vmem": "memory", "ngpus": "gpus"})
+    site = cluster(grid_engine={"memory_resource": "h_vmem", "gpu_resource": "ngpus"})
+    found = SCHEDULERS["gridengine"].constraint_problem(constraint, site)
     assert (found[0] if found else None) == complaint
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, JobState, QueueLimits, Unanswered
-from hpchub.schedulers.options import constraint_complaint, option_complaint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hpchub.model.entries import Cluster, Profile
 
 CONDOR = SCHEDULERS["htcondor"]
 
@@ -72,7 +76,7 @@ DOWN = "\n-- Failed to fetch ads from: <10.88.0.17:26803?alias=login1> : login1\
 
 
 @pytest.mark.parametrize("cluster", ["htcondor"], indirect=True)
-def test_a_submit_description(profile, cluster) -> None:
+def test_a_submit_description(profile: Callable[..., Profile], cluster: Cluster) -> None:
     asked = profile(
         gpus=1, account="physics.alice", reservation="r", node_constraint="HasIB&&!Old", options=["--rank=Memory"]
     )
@@ -192,8 +196,8 @@ def test_find_that_says_neither(code: int, stdout: str, stderr: str) -> None:
     [
         ("--rank=Memory", None),
         ("--concurrency_limits=matlab:2", None),
-        ("--request_cpus=99", "says again what cores says"),
-        ("--requirements=true", "says again what node_constraint says"),
+        ("--request_cpus=99", "repeats the field cores"),
+        ("--requirements=true", "repeats the field node_constraint"),
         ("--accounting_group=x", "is set by hpchub"),
         ("--executable=/bin/sh", "is set by hpchub"),
         ("--queue=9", "is set by hpchub"),
@@ -205,7 +209,7 @@ def test_find_that_says_neither(code: int, stdout: str, stderr: str) -> None:
     ],
 )
 def test_options(option: str, complaint: str | None) -> None:
-    found = option_complaint("htcondor", option)
+    found = SCHEDULERS["htcondor"].option_problem(option)
     assert (found[0] if found else None) == complaint
 
 
@@ -222,8 +226,8 @@ def test_options(option: str, complaint: str | None) -> None:
         ("((a)", False),
     ],
 )
-def test_constraints(constraint: str, valid: bool) -> None:
-    assert (constraint_complaint("htcondor", constraint, {}) is None) is valid
+def test_constraints(cluster: Cluster, constraint: str, valid: bool) -> None:
+    assert (SCHEDULERS["htcondor"].constraint_problem(constraint, cluster) is None) is valid
 
 
 def test_what_the_machines_give() -> None:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from hpchub.clusters import limits as live
 from hpchub.clusters.gate_client import Gate, make_gate
+from hpchub.deploy.profile_file import load_profile_list
 from hpchub.hub.runtime import DEFAULT_SETTINGS
-from hpchub.model.profile_list import load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered
 
 if TYPE_CHECKING:

@@ -26,10 +26,11 @@ from hpchub.cli.check_clusters import ask_limits
 from hpchub.clusters import limits as live
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.clusters.gate_client import make_gate
+from hpchub.deploy.profile_file import load_profile_list
 from hpchub.deploy.role_arguments import ACCOUNT
 from hpchub.messages import did_you_mean, show
 from hpchub.model.entries import Submit
-from hpchub.model.profile_list import ProfileList, ProfileListError, UnknownProfileError, load_profile_list
+from hpchub.model.profile_list import ProfileList, ProfileListError, UnknownProfileError
 from hpchub.model.site import Site
 from hpchub.schedulers import SCHEDULERS
 

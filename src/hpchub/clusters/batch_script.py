@@ -11,7 +11,10 @@ import jinja2
 from hpchub.schedulers import SCHEDULERS, job_comment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hpchub.model.entries import Cluster, Profile
+    from hpchub.schedulers import Scheduler
 
 _TEMPLATE_DIRECTORIES = (
     Path("/etc/hpchub/templates/batch"),
@@ -20,7 +23,7 @@ _TEMPLATE_DIRECTORIES = (
 
 
 def launcher_path(cluster: Cluster) -> str:
-    """The program that a job runs on a compute node, through the link to the current notebook environment."""
+    """Return the path of the program that a job runs, through the link to the current notebook environment."""
     return f"{cluster.software.path}/notebook/current/bin/hpchub-launch"
 
 
@@ -43,37 +46,47 @@ def render_batch_script(
     username: str,
     template_dir: Path | None = None,
 ) -> str:
-    """The exact text that is submitted for a profile.
+    """Return the exact text that is submitted for a profile.
 
     Args:
-        cluster: where the job runs.
-        profile: what it gets.
-        session: the session's own name, 16 hexadecimal digits, with which the job finds its secrets.
-        hub: the hub's name, so that its jobs can be told from another hub's.
-        username: whose session it is.
-        template_dir: where ``SCHEDULER.sh.j2`` is; by default the site's directory, else the checkout's.
+        cluster: The cluster that runs the job.
+        profile: The resources of the job.
+        session: The session's name, 16 hexadecimal digits. The job finds its secrets with it.
+        hub: The hub's name, which distinguishes its jobs from those of another hub.
+        username: The user who owns the session.
+        template_dir: The directory of the templates. By default the site's directory, then the checkout's.
 
     Raises:
-        FileNotFoundError: there is no template for this scheduler.
-        ValueError: a directive would take more than one line.
+        FileNotFoundError: There is no template for this scheduler.
+        ValueError: A directive would take more than one line.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     directives = scheduler.directives(profile, cluster, session=session, comment=job_comment(hub, username, session))
     for directive in directives:
         if not directive.isprintable():
-            raise ValueError(f"profile {profile.key}: {directive!r} is not one line")
+            raise ValueError(
+                f"profile {profile.key}: the directive {directive!r} is not one line; remove the control characters"
+            )
     directories = (template_dir,) if template_dir else _TEMPLATE_DIRECTORIES
-    path = next(
-        (d / f"{scheduler.name}.sh.j2" for d in directories if (d / f"{scheduler.name}.sh.j2").is_file()),
-        None,
-    )
-    if path is None:
-        raise FileNotFoundError(f"no {scheduler.name}.sh.j2 in {', '.join(map(str, directories))}")
-    return _template(path.read_text()).render(
+    return _template(_template_path(scheduler, directories).read_text()).render(
         directives=directives,
+        directive_prefix=scheduler.directive_prefix,
         launcher=launcher_path(cluster),
         session=session,
         profile=profile,
         cluster=cluster,
         username=username,
+    )
+
+
+def _template_path(scheduler: Scheduler, directories: Sequence[Path]) -> Path:
+    """Return the first template that exists: directory by directory, the most specific name first."""
+    names = [f"{name}.sh.j2" for name in scheduler.template_names]
+    for directory in directories:
+        for name in names:
+            if (path := directory / name).is_file():
+                return path
+    raise FileNotFoundError(
+        f"there is no batch script template for {scheduler.name}: none of {', '.join(names)} exists in"
+        f" {', '.join(map(str, directories))}"
     )

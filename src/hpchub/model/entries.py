@@ -236,7 +236,7 @@ class Cluster(Entry):
     @model_validator(mode="after")
     def _words_of_its_scheduler(self) -> Cluster:
         # A model that was written out has every default in it.
-        if self.grid_engine != GridEngineSite() and self.scheduler not in ("gridengine", "uge"):
+        if self.grid_engine != GridEngineSite() and SCHEDULERS[self.scheduler].settings_field != "grid_engine":
             f.complain(f"has grid_engine and the scheduler {self.scheduler}", "leave out grid_engine")
         nodes = [entry.node for entry in self.node_hosts]
         if twice := [node for node in nodes if nodes.count(node) > 1]:

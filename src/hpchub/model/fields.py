@@ -335,7 +335,7 @@ BatchOption = Annotated[
     Text(
         "an option",
         r"-.{1,200}",
-        "write each as an item of its own, as in [--exclusive, --qos=debug]",
+        "write each option as a separate item, as in [--exclusive, --qos=debug]",
     ),
 ]
 

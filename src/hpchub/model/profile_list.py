@@ -8,7 +8,6 @@ It holds no secret.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError, model_validator
@@ -16,7 +15,7 @@ from pydantic import ValidationError, model_validator
 from hpchub.messages import listing, show
 from hpchub.model.entries import Cluster, Entry, Profile
 from hpchub.model.problems import Problem, place
-from hpchub.schedulers.options import option_complaint
+from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
     from hpchub.model.site import Site
@@ -70,8 +69,8 @@ class ProfileList(Entry):
             if cluster is None or cluster.queue(profile.queue) is None:
                 raise ValueError(f"profile {profile.key} is for a cluster or queue that is not in the list")
             for option in profile.options:
-                if complaint := option_complaint(cluster.scheduler, option):
-                    raise ValueError(f"profile {profile.key}: option {show(option)} {complaint[0]}")
+                if problem := SCHEDULERS[cluster.scheduler].option_problem(option):
+                    raise ValueError(f"profile {profile.key}: option {show(option)} {problem[0]}")
         return self
 
     def get(self, key: str) -> Profile | None:
@@ -152,17 +151,3 @@ def parse_profile_list(text: str, name: str = "profile list") -> ProfileList:
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
         value = show(at.value) if isinstance(at.value, (str, int)) else ""
         raise ProfileListError(f"{Problem(at.entry, message, field=at.field, value=value)}{more}") from None
-
-
-def load_profile_list(path: str | Path) -> ProfileList:
-    """Read a profile list from its file.
-
-    Raises:
-        ProfileListError: the file is not there, not readable, or not a profile list of this version.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise ProfileListError(f"{path}: {reason}") from None
-    return parse_profile_list(text, str(path))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticUndefined
 
@@ -16,8 +16,11 @@ from hpchub.messages import did_you_mean, listing, near, show
 from hpchub.model import fields as f
 from hpchub.model.entries import Cluster, Entry, GridEngineSite, KernelBase, NotebookPorts, Queue, RKernel, Submit
 from hpchub.model.problems import Problem, label
-from hpchub.schedulers.options import constraint_complaint, option_complaint
+from hpchub.schedulers import SCHEDULERS
 from hpchub.units import mebibytes, seconds
+
+if TYPE_CHECKING:
+    from hpchub.schedulers import Scheduler
 
 
 @dataclass(frozen=True)
@@ -245,15 +248,8 @@ def _compare_profile(profile: Draft, clusters: Sequence[Draft], kernels: Sequenc
         yield _unknown(profile, "cluster", name, "a cluster of hpc_clusters", known)
     if cluster is not None:
         yield from _compare_queue(profile, cluster)
-        scheduler = cluster.get("scheduler")
-        for option in profile.get("options") or []:
-            if scheduler and (complaint := option_complaint(scheduler, option)):
-                yield Problem(profile.name, complaint[0], field="options", value=show(option), valid=complaint[1])
-        constraint = profile.get("node_constraint")
-        if scheduler and constraint and (complaint := constraint_complaint(scheduler, constraint, _resources(cluster))):
-            yield Problem(
-                profile.name, complaint[0], field="node_constraint", value=show(constraint), valid=complaint[1]
-            )
+        if scheduler := cluster.get("scheduler"):
+            yield from _compare_with_scheduler(profile, cluster, SCHEDULERS[scheduler])
     kernel = profile.get("default_kernel")
     if kernel and isinstance(name, str):
         there = [draft for draft in kernels if not (only := draft.get("clusters")) or name in only]
@@ -262,11 +258,19 @@ def _compare_profile(profile: Draft, clusters: Sequence[Draft], kernels: Sequenc
             yield _unknown(profile, "default_kernel", kernel, f"a kernel of cluster {show(name)}", names)
 
 
-def _resources(cluster: Draft) -> dict[str, str]:
-    """What a site of Grid Engine calls memory and GPUs, each with the profile's field that says it."""
-    site = cluster.value.grid_engine if isinstance(cluster.value, Cluster) else GridEngineSite()
-    memory = {"h_vmem": "memory", "m_mem_free": "memory"}
-    return memory | {site.gpu_resource: "gpus"} | ({site.memory_resource: "memory"} if site.memory_resource else {})
+def _compare_with_scheduler(profile: Draft, cluster: Draft, scheduler: Scheduler) -> Iterator[Problem]:
+    """Check the values that a profile gives in its scheduler's own syntax."""
+    for option in profile.get("options") or []:
+        if found := scheduler.option_problem(option):
+            yield Problem(profile.name, found[0], field="options", value=show(option), valid=found[1])
+    # A cluster with a mistake elsewhere is compared as far as possible, with the defaults of its settings.
+    settings = cluster.value if isinstance(cluster.value, Cluster) else _DEFAULT_SETTINGS
+    constraint = profile.get("node_constraint")
+    if constraint and (found := scheduler.constraint_problem(constraint, settings)):
+        yield Problem(profile.name, found[0], field="node_constraint", value=show(constraint), valid=found[1])
+
+
+_DEFAULT_SETTINGS = Cluster.model_construct(grid_engine=GridEngineSite())
 
 
 def _kernel_name(draft: Draft) -> Any:

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hpchub.schedulers.options import ReservedOptions
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 
@@ -125,8 +126,21 @@ class Scheduler(ABC):
     ``{account}`` is the gate's account, from whom others' jobs may be hidden.
     """
     job_id_pattern: str
+    directive_prefix = "#"
+    """The beginning of a directive's line, if the scheduler uses the default batch script template."""
+    batchspawner_class = "BatchSpawnerBase"
+    """The name of batchspawner's class for this scheduler."""
+    reserved_options: ReservedOptions
+    """The scheduler's options that a profile must not add, because hpchub sets them itself."""
+    settings_field = ""
+    """The field of a cluster's entry with settings of this scheduler, or empty if there are none."""
     propagation = 30.0
     """Seconds for which a live job may be missing from the answer: after its submission, or while it changes state."""
+
+    @property
+    def template_names(self) -> list[str]:
+        """The names of batch script templates, the preferred one first: its own, its base classes', the default."""
+        return [cls.__dict__["name"] for cls in type(self).__mro__ if "name" in cls.__dict__] + ["default"]
 
     @abstractmethod
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
@@ -138,6 +152,19 @@ class Scheduler(ABC):
             session: the session's name.
             comment: what makes the job the session's; see ``job_comment``.
         """
+
+    def option_problem(self, option: str) -> tuple[str, str] | None:
+        """Return what is wrong with an option that a profile adds and what to do, or None if it is permitted."""
+        return self.reserved_options.problem(option)
+
+    def constraint_problem(self, constraint: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Return what is wrong with a profile's ``node_constraint`` and what to do, or None if it is permitted.
+
+        Args:
+            constraint: The constraint in the scheduler's own syntax, not empty.
+            cluster: The cluster's settings.
+        """
+        return None
 
     @abstractmethod
     def parse_submit(self, stdout: str) -> str:

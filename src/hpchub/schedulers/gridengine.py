@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.schedulers.parsing import unclock, whole
 from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
+_RESOURCE_REQUEST = re.compile(r"!?[A-Za-z_][A-Za-z0-9_.]*(?:!?=[A-Za-z0-9_.*|&!()\[\]:+-]+)?")
 _NAME = re.compile(r"hpchub-([0-9a-f]{16})-([A-Za-z0-9.-]+)")
 # What XML cannot hold, a job's name can.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
@@ -26,6 +28,55 @@ _REASONS = {
     "error": "its start has failed; an administrator can say why, and clear it",
     "hold": "it is held",
 }
+
+
+# One dash begins a whole word, which takes no value, one or two.
+_RESERVED = ReservedOptions(
+    long={},
+    short={
+        "@": "",
+        "A": "account",
+        "C": "",
+        "N": "",
+        "S": "",
+        "V": "",
+        "ar": "reservation",
+        "b": "",
+        "c": "",
+        "ckpt": "",
+        "clear": "",
+        "cwd": "",
+        "e": "",
+        "h": "",
+        "hard": "",
+        "help": "",
+        "i": "",
+        "inherit": "",
+        "j": "",
+        "jsv": "",
+        "l": "node_constraint",
+        "masterq": "queue",
+        "now": "",
+        "o": "",
+        "pe": "cores",
+        "pty": "",
+        "q": "queue",
+        "r": "",
+        "shell": "",
+        "soft": "",
+        "sync": "",
+        "t": "",
+        "tc": "",
+        "terse": "",
+        "u": "",
+        "v": "",
+        "verify": "",
+        "wd": "",
+        "xd": "",
+    },
+    form=re.compile(rf"-[A-Za-z@][a-z_]*(?: (?!-[A-Za-z@]){VALUE}){{0,2}}"),
+    example="[-P physics, -p -100]",
+)
 
 
 class GridEngine(Scheduler):
@@ -41,6 +92,10 @@ class GridEngine(Scheduler):
     # start no jobs.
     limits_more = (("qstat", "-g", "c", "-xml"),)
     job_id_pattern = r"[1-9][0-9]{0,9}"
+    directive_prefix = "#$"
+    batchspawner_class = "GridengineSpawner"
+    settings_field = "grid_engine"
+    reserved_options = _RESERVED
     # The queue master knows a job before qsub prints its id, and forgets it when it has ended.
     propagation = 5.0
 
@@ -71,6 +126,28 @@ class GridEngine(Scheduler):
         if profile.node_constraint:
             found.append(f"-l {profile.node_constraint}")
         return found + list(profile.options)
+
+    def constraint_problem(self, constraint: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """See Scheduler.constraint_problem. A constraint is a list of resource requests, as ``qsub -l`` takes it."""
+        names = cluster.grid_engine
+        taken = {
+            "h_rt": "runtime",
+            "h_vmem": "memory",
+            "m_mem_free": "memory",
+            "q": "queue",
+            "qname": "queue",
+            "s_rt": "runtime",
+            "slots": "cores",
+            names.gpu_resource: "gpus",
+        }
+        if names.memory_resource:
+            taken[names.memory_resource] = "memory"
+        for request in constraint.split(","):
+            if not _RESOURCE_REQUEST.fullmatch(request):
+                return "is not a list of resources", "write them as qsub -l takes them, as in arch=lx-amd64,infiniband"
+            if name := taken.get(re.split("[=!]", request)[0]):
+                return f"repeats the field {name}", f"set {name} of the profile instead"
+        return None
 
     def parse_submit(self, stdout: str) -> str:
         """``-terse`` prints the id alone, in its last line."""

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
@@ -35,6 +36,33 @@ _TOTAL = re.compile(r"^Total for query: (\d+) jobs?;", re.MULTILINE)
 _TAG = re.compile(r"hpchub/[^/]+/[^/]+/([0-9a-f]{16})")
 
 
+# A command of the submit description, as --NAME=VALUE. They know neither small letters from capitals nor beginnings of
+# names; small letters it is.
+_RESERVED = ReservedOptions(
+    long=dict.fromkeys(
+        (
+            *("accounting_group_user", "allowed_execute_duration", "allowed_job_duration", "arguments", "batch_name"),
+            *("cron_hour", "cron_minute", "deferral_time", "docker_image", "env", "environment", "error"),
+            *("executable", "getenv", "hold", "initialdir", "input", "job_lease_duration", "leave_in_queue"),
+            *("max_retries", "on_exit_hold", "on_exit_remove", "output", "periodic_hold", "periodic_release"),
+            *("periodic_remove", "queue", "remote_initialdir", "run_as_owner", "should_transfer_files"),
+            *("stream_error", "stream_output", "transfer_executable", "transfer_input_files", "universe"),
+        ),
+        "",
+    )
+    | {
+        "accounting_group": "account",
+        "request_cpus": "cores",
+        "request_gpus": "gpus",
+        "request_memory": "memory",
+        "requirements": "node_constraint",
+    },
+    short={},
+    form=re.compile(rf"--[a-z][a-z0-9_]*={VALUE}"),
+    example="[--rank=Memory, --concurrency_limits=matlab]",
+)
+
+
 class HTCondor(Scheduler):
     """HTCondor's words."""
 
@@ -45,6 +73,8 @@ class HTCondor(Scheduler):
     find_command = ("condor_q", "-allusers", "-totals")
     limits_command = ("condor_status", "-json", "-constraint", _WHOLE, "-attributes", ",".join(_SIZES))
     job_id_pattern = r"[1-9][0-9]{0,9}"
+    batchspawner_class = "CondorSpawner"
+    reserved_options = _RESERVED
     # The queue knows a job before condor_submit prints its id, and forgets it when it has ended.
     propagation = 5.0
 
@@ -71,6 +101,12 @@ class HTCondor(Scheduler):
             f"requirements = !({begun}){node}",
         ]
         return found + [" = ".join(option.removeprefix("--").split("=", 1)) for option in profile.options]
+
+    def constraint_problem(self, constraint: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """See Scheduler.constraint_problem. A constraint is a ClassAd expression."""
+        if _is_expression(constraint):
+            return None
+        return "is not an expression", "write attributes joined by && and ||, as in HasIB&&(Model==7||!Old)"
 
     def parse_submit(self, stdout: str) -> str:
         """``-terse`` prints the first and the last job, as ``7.0 - 7.0``: one job, and no more."""
@@ -113,6 +149,20 @@ class HTCondor(Scheduler):
         most = (max(sizes) for sizes in zip(*nodes, strict=True))
         limits = dict(zip(("cores", "memory", "gpus"), most, strict=True))
         return [QueueLimits(ANY_QUEUE, **limits, nodes=tuple((c, m, g) for c, m, g in sorted(nodes)))]
+
+
+_TERM = re.compile(r"!*[A-Za-z_][A-Za-z0-9_.]*(?:(?:==|!=|=\?=|=!=)-?[A-Za-z0-9_.]+)?")
+
+
+def _is_expression(text: str) -> bool:
+    """Return whether a text consists of ClassAd terms joined by && and ||, with matching parentheses."""
+    while (inner := re.sub(r"!*\(([^()]*)\)", lambda found: "x" if _is_flat(found[1]) else "(", text)) != text:
+        text = inner
+    return _is_flat(text)
+
+
+def _is_flat(text: str) -> bool:
+    return all(_TERM.fullmatch(term) for term in re.split(r"&&|\|\|", text))
 
 
 def _job(ad: object) -> Job:

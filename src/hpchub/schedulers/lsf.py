@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.options import WORD, ReservedOptions
 from hpchub.schedulers.parsing import Twice, mebibytes, moment, read_json, whole
 from hpchub.units import seconds
 
@@ -82,6 +83,43 @@ def _host(exec_host: str) -> str:
     return "" if found == "lost_and_found" else found
 
 
+_RESERVED_NAMES = """
+    H I IS ISp ISs IX Ip Is J Jd K L V Z Zs b csm cwd e env eo h i is json jsdl jsdl_strict o oo outdir pack r rn rnc t
+    tty w yaml
+"""
+_PERMITTED_NAMES = """
+    B C D F G Lp N R S T a app core_isolation data eptl g hl m network ptl s sla smt sp step_cgroup ti u ul wa wt x
+"""
+_RESERVED = ReservedOptions(
+    long={},
+    short=dict.fromkeys(re.findall(r"\w+", _RESERVED_NAMES), "")
+    | {
+        "M": "memory",
+        "P": "account",
+        "U": "reservation",
+        "W": "runtime",
+        "We": "runtime",
+        "c": "runtime",
+        "gpu": "gpus",
+        "n": "cores",
+        "q": "queue",
+        "v": "memory",
+    },
+    words={
+        "R": {
+            "mem": "memory",
+            "ngpus": "gpus",
+            "ngpus_physical": "gpus",
+            "select": "node_constraint",
+            "span": "cores",
+        }
+    },
+    permitted=frozenset(re.findall(r"\w+", _PERMITTED_NAMES)),
+    form=WORD,
+    example="[-x, -app jupyter]",
+)
+
+
 class LSF(Scheduler):
     """LSF's words."""
 
@@ -96,6 +134,8 @@ class LSF(Scheduler):
     # The names once more: an answer that is cut off between two queues cannot be told from a whole one otherwise.
     limits_more = (("bqueues", "-w"), ("bparams", "-a"))
     job_id_pattern = r"[0-9]+"
+    batchspawner_class = "LsfSpawner"
+    reserved_options = _RESERVED
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives.

@@ -11,8 +11,10 @@ import re
 from typing import TYPE_CHECKING
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.options import LETTER, ReservedOptions
 from hpchub.schedulers.parsing import clock, mebibytes, moment, read_xml, unclock, whole
 from hpchub.schedulers.pbs import EVERY_JOB, QUEUE_TABLE, host, last_line, qsub_size, queue_table
+from hpchub.schedulers.torque import RESERVED as TORQUE_RESERVED
 from hpchub.units import seconds
 
 if TYPE_CHECKING:
@@ -86,6 +88,28 @@ def _job(element: Element) -> Job:
     )
 
 
+_RESERVED = ReservedOptions(
+    long={},
+    short=TORQUE_RESERVED.short | {"s": ""},
+    words={
+        "l": TORQUE_RESERVED.words["l"]
+        | {
+            "advres": "reservation",
+            "dmem": "memory",
+            "template": "",
+            "tpn": "cores",
+            "trigger": "",
+            "trig": "",
+            "ttc": "cores",
+            "wclimit": "runtime",
+        },
+        "W": TORQUE_RESERVED.words["W"] | {"trig": "", "trigger": ""},
+    },
+    form=LETTER,
+    example="[-l qos=high, -m n]",
+)
+
+
 class Moab(Scheduler):
     """Moab's words, over Torque or PBS."""
 
@@ -102,6 +126,8 @@ class Moab(Scheduler):
     # say until then that there is no such job.
     propagation = 90.0
     job_id_pattern = r"(?:[A-Za-z][A-Za-z0-9_-]{0,63}\.)?[0-9]+"
+    batchspawner_class = "MoabSpawner"
+    reserved_options = _RESERVED
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives.

@@ -13,3 +13,4 @@ class MultiSlurm(Slurm):
     """Slurm's words."""
 
     name = "multislurm"
+    batchspawner_class = "MultiSlurmSpawner"

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.options import LETTER, ReservedOptions
 from hpchub.schedulers.parsing import Twice, clock, mebibytes, moment, read_json, unclock, whole
 from hpchub.units import seconds
 
@@ -185,6 +186,38 @@ def _job(job_id: str, raw: Any) -> Job:
     )
 
 
+QSUB_RESERVED = dict.fromkeys("CEFGIJNRSVXaefhijkoruvz", "") | {"A": "account", "q": "queue"}
+RESOURCES_RESERVED = {
+    "cput": "runtime",
+    "mem": "memory",
+    "mpiprocs": "cores",
+    "ncpus": "cores",
+    "ngpus": "gpus",
+    "nodect": "cores",
+    "nodes": "cores",
+    "ompthreads": "cores",
+    "pcput": "runtime",
+    "pmem": "memory",
+    "ppn": "cores",
+    "procs": "cores",
+    "pvmem": "memory",
+    "select": "cores",
+    "vmem": "memory",
+    "walltime": "runtime",
+}
+ATTRIBUTES_RESERVED = {"advres": "reservation"} | dict.fromkeys(
+    ("block", "interactive", "sandbox", "stagein", "stageout"), ""
+)
+
+_RESERVED = ReservedOptions(
+    long={},
+    short=QSUB_RESERVED,
+    words={"l": RESOURCES_RESERVED | {"max_walltime": "runtime", "min_walltime": "runtime"}, "W": ATTRIBUTES_RESERVED},
+    form=LETTER,
+    example="[-l place=excl, -P physics]",
+)
+
+
 class PBS(Scheduler):
     """The words of PBS."""
 
@@ -198,6 +231,8 @@ class PBS(Scheduler):
     limits_command = ("qstat", "-Q", "-f", "-F", "json")
     limits_more = SERVER_COMMANDS
     job_id_pattern = JOB_ID
+    batchspawner_class = "PBSSpawner"
+    reserved_options = _RESERVED
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives.

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.options import ReservedOptions
 from hpchub.schedulers.parsing import whole
 from hpchub.units import seconds
 
@@ -72,6 +73,94 @@ _REASONS = {
 }
 
 
+_RESERVED = ReservedOptions(
+    long={
+        "account": "account",
+        "array": "",
+        "bbf": "",
+        "chdir": "",
+        "clusters": "cluster",
+        "comment": "",
+        "constraint": "node_constraint",
+        "container": "",
+        "cores-per-socket": "cores",
+        "cpus-per-gpu": "cores",
+        "cpus-per-task": "cores",
+        "error": "",
+        "export": "",
+        "export-file": "",
+        "get-user-env": "",
+        "gid": "",
+        "gpus": "gpus",
+        "gpus-per-node": "gpus",
+        "gpus-per-socket": "gpus",
+        "gpus-per-task": "gpus",
+        "help": "",
+        "hold": "",
+        "input": "",
+        "job-name": "",
+        "mem": "memory",
+        "mem-per-cpu": "memory",
+        "mem-per-gpu": "memory",
+        "mincpus": "cores",
+        "no-requeue": "",
+        "nodes": "cores",
+        "nodefile": "",
+        "ntasks": "cores",
+        "ntasks-per-core": "cores",
+        "ntasks-per-gpu": "cores",
+        "ntasks-per-node": "cores",
+        "ntasks-per-socket": "cores",
+        "open-mode": "",
+        "output": "",
+        "parsable": "",
+        "partition": "queue",
+        "quiet": "",
+        "requeue": "",
+        "reservation": "reservation",
+        "sockets-per-node": "cores",
+        "test-only": "",
+        "threads-per-core": "cores",
+        "time": "runtime",
+        "time-min": "runtime",
+        "tres-per-task": "gpus",
+        "uid": "",
+        "usage": "",
+        "use-min-nodes": "",
+        "verbose": "",
+        "version": "",
+        "wait": "",
+        "wrap": "",
+    },
+    short={
+        "A": "account",
+        "B": "cores",
+        "C": "node_constraint",
+        "D": "",
+        "F": "",
+        "G": "gpus",
+        "H": "",
+        "J": "",
+        "M": "cluster",
+        "N": "cores",
+        "Q": "",
+        "V": "",
+        "W": "",
+        "a": "",
+        "c": "cores",
+        "e": "",
+        "h": "",
+        "i": "",
+        "n": "cores",
+        "o": "",
+        "p": "queue",
+        "t": "runtime",
+        "v": "",
+    },
+    values={"gres": (r"(?:.*,)?(?:gres[:/])?gpu\b.*", "gpus")},
+)
+
+
 class Slurm(Scheduler):
     """Slurm's words."""
 
@@ -101,6 +190,8 @@ class Slurm(Scheduler):
         ),
     )
     job_id_pattern = r"[0-9]+"
+    batchspawner_class = "SlurmSpawner"
+    reserved_options = _RESERVED
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives. ``--export=NIL``: the job starts from nothing but what its script sets."""

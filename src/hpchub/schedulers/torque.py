@@ -13,12 +13,16 @@ import re
 from typing import TYPE_CHECKING
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.options import LETTER, ReservedOptions
 from hpchub.schedulers.parsing import clock, mebibytes, read_xml, unclock, whole
 from hpchub.schedulers.pbs import (
+    ATTRIBUTES_RESERVED,
     EVERY_JOB,
     JOB_ID,
     PENDING,
+    QSUB_RESERVED,
     QUEUE_TABLE,
+    RESOURCES_RESERVED,
     RUNNING,
     SERVER_COMMANDS,
     TAG,
@@ -76,6 +80,23 @@ def _job(element: Element) -> Job:
     )
 
 
+# Of Moab, to which Torque hands them on: a session is never started a second time.
+_AGAIN = {"resfailpolicy": "", "restartable": ""}
+
+RESERVED = ReservedOptions(
+    long={},
+    short=QSUB_RESERVED | dict.fromkeys("DPTbdtwx", "") | {"L": "cores"},
+    words={
+        "l": RESOURCES_RESERVED
+        | {"epilogue": "", "feature": "node_constraint", "gpus": "gpus", "procct": "cores", "prologue": ""}
+        | _AGAIN,
+        "W": ATTRIBUTES_RESERVED | _AGAIN,
+    },
+    form=LETTER,
+    example="[-l qos=high, -m n]",
+)
+
+
 class Torque(Scheduler):
     """Torque's words."""
 
@@ -87,6 +108,8 @@ class Torque(Scheduler):
     limits_command = ("qstat", "-Q", "-f")
     limits_more = (QUEUE_TABLE, *SERVER_COMMANDS)
     job_id_pattern = JOB_ID
+    batchspawner_class = "TorqueSpawner"
+    reserved_options = RESERVED
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """See Scheduler.directives.
