@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .lab import Lab
     from .students import Class
 
-
 PROFILES = ("--tags", "spawner_profiles")
 PATIENCE = "/etc/hpchub/conf.d/e2e.py"
 SLEEP = "import time; time.sleep(3600)"

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from repo.conftest import Ansible
 
-
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "inventories" / "demo"
 GONE: Any = object()

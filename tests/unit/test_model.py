@@ -18,7 +18,6 @@ from hpchub.schedulers import SCHEDULERS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 GONE: Any = object()
 
 GOOD: dict[str, Any] = {

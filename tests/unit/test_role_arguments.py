@@ -18,7 +18,6 @@ from hpchub.schedulers import Unanswered
 if TYPE_CHECKING:
     from pathlib import Path
 
-
 FACTS = {
     "login1": {
         "ssh_host_key_ed25519_public": "AAAAed",
