@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

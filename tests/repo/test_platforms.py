@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from repo.conftest import Ansible
 
-
 ROOT = Path(__file__).resolve().parents[2]
 PLATFORMS = sorted((ROOT / "roles").glob("*/tasks/platform.yml"))
 

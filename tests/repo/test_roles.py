@@ -13,7 +13,6 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 SPECIFIED = [role for role in ROLES if (role / "meta" / "argument_specs.yml").exists()]

@@ -19,7 +19,6 @@ from hpchub.model.site import Site
 if TYPE_CHECKING:
     from pathlib import Path
 
-
 SITE = Site.from_vars(
     {
         "hpc_service": {"url": "https://hub.example.org"},

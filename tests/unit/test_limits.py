@@ -126,7 +126,12 @@ def test_slurm_numbers_with_too_many_digits_are_ignored() -> None:
 )
 def test_slurm_privacy_settings_are_recognised(private: str, more: str, hidden: str) -> None:
     found = SLURM.parse_privacy(SLURM_24.replace("= none", f"= {private}") + more)
-    assert (hidden in found[0] and "adminlevel=Operator" in found[1]) if hidden and found else found is None
+    if not hidden:
+        assert found is None
+    else:
+        assert found is not None
+        assert hidden in found[0]
+        assert "adminlevel=Operator" in found[1]
 
 
 def test_privacy_problem_is_reported_with_missing_partitions() -> None:
