@@ -1,87 +1,98 @@
-"""The hosts under test, by what they are rather than by name, so that every test runs on every topology.
+"""Fixtures for the hosts under test.
 
-Each fixture is a testinfra host, reached over ssh as Ansible reaches it. Where one container is several of these, its
-other names lead to it too: `testinfra_hosts = ["ssh://login1"]` works on the single node as well.
+Each fixture returns a testinfra host, which is reached over ssh, like Ansible reaches it. The fixtures are named after
+the role of a host, so that every test runs on every topology. If one container has several roles, it has several ssh
+names, for example `login1` on the single node.
 """
+
+from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import testinfra
 
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from testinfra.host import Host
+
 LAB = Path(os.environ.get("HPCHUB_LAB_DIR") or Path.home() / ".cache/hpchub/lab/demo")
 
 
-def _host(name):
+def _host(name: str) -> Host:
     return testinfra.get_host(f"ssh://{name}", ssh_config=str(LAB / "ssh_config"))
 
 
-def pytest_generate_tests(metafunc):
-    """``login_node`` is the name of each login node."""
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that uses ``login_node`` once for each login node of the topology."""
     if "login_node" in metafunc.fixturenames:
         try:
             names = [host["name"] for host in json.loads((LAB / "state.json").read_text())["hosts"]]
-        except FileNotFoundError:  # nothing but a list of the tests is asked for
+        except FileNotFoundError:  # pytest only collects the tests, and there is no lab
             names = []
         names = [name for name in names if name.startswith("login")] or ["login1"]
         metafunc.parametrize("login_node", names, scope="module")
 
 
 @pytest.fixture(scope="session")
-def state():
-    """What the lab knows: url, idp_url, users with passwords, hosts with addresses."""
-    return json.loads((LAB / "state.json").read_text())
+def state() -> dict[str, Any]:
+    """Return the lab's state: url, idp_url, users with their passwords, and hosts with their addresses."""
+    state: dict[str, Any] = json.loads((LAB / "state.json").read_text())
+    return state
 
 
 @pytest.fixture(scope="session")
-def hosts(state):
-    """Every host, by its name in the inventory."""
+def hosts(state: dict[str, Any]) -> dict[str, Host]:
+    """Return all hosts of the lab. The keys are the names in the inventory."""
     return {host["name"]: _host(host["name"]) for host in state["hosts"]}
 
 
 @pytest.fixture(scope="session")
-def hub():
-    """The hub host."""
+def hub() -> Host:
+    """Return the hub host."""
     return _host("hub")
 
 
 @pytest.fixture(scope="session")
-def login():
-    """The login node, from which the hub submits."""
+def login() -> Host:
+    """Return the login node, from which the hub submits jobs."""
     return _host("login1")
 
 
 @pytest.fixture(scope="session")
-def compute():
-    """A compute node."""
+def compute() -> Host:
+    """Return a compute node."""
     return _host("compute1")
 
 
 @pytest.fixture(scope="session")
-def neighbour():
-    """Another compute node."""
+def other_compute() -> Host:
+    """Return a second compute node."""
     return _host("compute2")
 
 
 @pytest.fixture(scope="session")
-def idp():
-    """The identity provider's host."""
+def idp() -> Host:
+    """Return the host of the identity provider."""
     return _host("idp")
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item):
-    """When a test fails, show the journal of the units that are down."""
-    outcome = yield
-    report = outcome.get_result()
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the journal of all failed units to the report of a failed test."""
+    report = yield
     if report.when != "call" or not report.failed:
-        return
+        return report
+    fixtures: dict[str, Any] = item.funcargs if isinstance(item, pytest.Function) else {}
     for name in ("hub", "login", "compute", "host"):
-        if (host := item.funcargs.get(name)) is None:
+        if (host := fixtures.get(name)) is None:
             continue
         units = host.run("systemctl list-units --failed --plain --no-legend").stdout.split("\n")
         for unit in {line.split()[0] for line in units if line}:
             journal = host.run("journalctl --unit=%s --lines=40 --no-pager", unit)
-            report.sections.append((f"{name}: {unit} is down", journal.stdout))
+            report.sections.append((f"the unit {unit} failed on the host {name}", journal.stdout))
+    return report

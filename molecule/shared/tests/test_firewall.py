@@ -1,12 +1,20 @@
-"""The firewall of compute nodes: at notebook ports it admits the hub and the node itself, and touches nothing else."""
+"""The firewall of compute nodes: only the hub and the node itself reach the notebook ports. It affects nothing else."""
+
+from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testinfra.host import Host
+
 UNIT = "hpchub-firewall"
-NOTEBOOK = 29998  # of the range that every inventory of the lab has
-OTHER = 19998
+NOTEBOOK = 29998  # a notebook port in every inventory of the lab
+OTHER = 19998  # not a notebook port
 
 LISTEN = """
 import socket, sys
@@ -30,16 +38,16 @@ print("connected")
 """
 
 
-def connect(host, address, port):
-    """``connected``, or the error's name: one that waits is a TimeoutError."""
-    return host.check_output("python3 -c %s %s %s", CONNECT, address, str(port))
+def connect(host: Host, address: str, port: int) -> str:
+    """Connect from a host, and return ``connected`` or the name of the error."""
+    return str(host.check_output("python3 -c %s %s %s", CONNECT, address, str(port)))
 
 
 @pytest.fixture(scope="module")
-def node(compute):
-    """A compute node with a firewall, where a program of alice's listens at a notebook port and at another one."""
+def node(compute: Host) -> Iterator[Host]:
+    """Return a compute node with a firewall. A program of the user alice listens there on both ports."""
     if not compute.file(f"/etc/systemd/system/{UNIT}.service").exists:
-        pytest.skip("the inventory has no firewall")
+        pytest.skip("this inventory does not enable the firewall")
     listener = "hpchub-test-listener"
     command = "systemd-run --quiet --collect --uid=alice --unit=%s -- python3 -c %s %s %s"
     compute.check_output(command, listener, LISTEN, str(NOTEBOOK), str(OTHER))
@@ -52,29 +60,31 @@ def node(compute):
 
 
 @pytest.fixture(scope="module")
-def address(node):
-    return node.check_output("hostname --all-ip-addresses").split()[0]
+def address(node: Host) -> str:
+    """Return the IP address of the compute node."""
+    return str(node.check_output("hostname --all-ip-addresses").split()[0])
 
 
-def test_the_hub_passes(hub, address):
+def test_hub_can_connect(hub: Host, address: str) -> None:
     assert connect(hub, address, NOTEBOOK) == "connected"
 
 
-@pytest.mark.parametrize("name", ["login", "neighbour", "idp"])
-def test_others_are_told_at_once(request, address, name):
-    other = request.getfixturevalue(name)
+@pytest.mark.parametrize("name", ["login", "other_compute", "idp"])
+def test_other_hosts_are_refused_immediately(request: pytest.FixtureRequest, address: str, name: str) -> None:
+    """A refused connection, unlike a dropped one, causes no timeout."""
+    other: Host = request.getfixturevalue(name)
     assert connect(other, address, NOTEBOOK) == "ConnectionRefusedError"
     assert connect(other, address, OTHER) == "connected"
 
 
-def test_the_node_itself_passes(node, address):
-    """A user's own programs reach the user's own server."""
+def test_node_itself_can_connect(node: Host, address: str) -> None:
+    """Programs on the node reach the notebook server, for example programs that the user starts there."""
     for own in ("127.0.0.1", address):
         assert connect(node, own, NOTEBOOK) == "connected"
 
 
-def test_it_counts_what_it_refuses(login, node, address):
-    def refused():
+def test_refused_connections_are_counted(login: Host, node: Host, address: str) -> None:
+    def refused() -> int:
         rules = node.check_output("nft list table inet hpchub")
         (line,) = (line for line in rules.splitlines() if "reject with tcp reset" in line)
         return int(line.split("packets ")[1].split()[0])
@@ -84,8 +94,8 @@ def test_it_counts_what_it_refuses(login, node, address):
     assert refused() == before + 1
 
 
-def test_the_sites_own_tables_stay(login, node, address):
-    """Ours is replaced and removed without them, and comes back where they are all flushed and loaded again."""
+def test_firewall_leaves_the_sites_tables_alone(login: Host, node: Host, address: str) -> None:
+    """Reloading and stopping the firewall keeps other tables, and the firewall returns after nftables flushes them."""
     node.check_output("nft add table inet site")
     try:
         node.check_output("systemctl reload %s", UNIT)
@@ -94,8 +104,8 @@ def test_the_sites_own_tables_stay(login, node, address):
         assert node.check_output("nft list tables") == "table inet site"
         node.check_output("systemctl start %s", UNIT)
         assert connect(login, address, NOTEBOOK) == "ConnectionRefusedError"
-        node.check_output("systemctl restart nftables")  # begins with: flush ruleset
-        for _ in range(50):  # systemctl waits for the site's unit, not for ours behind it
+        node.check_output("systemctl restart nftables")  # its configuration starts with `flush ruleset`
+        for _ in range(50):  # systemctl does not wait until the firewall's unit has restarted as well
             if (answer := connect(login, address, NOTEBOOK)) != "connected":
                 break
             time.sleep(0.1)
@@ -105,10 +115,10 @@ def test_the_sites_own_tables_stay(login, node, address):
         node.run("nft delete table inet site")
 
 
-def test_it_is_there_after_a_boot(node):
+def test_firewall_starts_on_boot(node: Host) -> None:
     assert node.service(UNIT).is_enabled
 
 
-def test_other_hosts_have_none(hub, login):
+def test_hub_and_login_node_have_no_firewall(hub: Host, login: Host) -> None:
     for host in (hub, login):
         assert not host.file(f"/etc/systemd/system/{UNIT}.service").exists

@@ -1,15 +1,22 @@
-"""The hub: an unprivileged service in a sandbox, reachable over its socket only, that keeps its secrets."""
+"""The hub: an unprivileged service in a sandbox that listens only on a unix socket and protects its secrets."""
+
+from __future__ import annotations
 
 import json
 import re
 import time
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from testinfra.host import Host
 
 SOCKET = "/run/hpchub-hub/hub.sock"
 UNIT = "jupyterhub.service"
 
-# A unit that is the hub's in all but its command: what the sandbox and the account let a program do.
+# Runs a command in a unit that differs from the hub's only in its command. So the command is subject to the hub's
+# sandbox and account.
 PROBE = """
 trap 'rm -f /run/hpchub-probe.sh /run/systemd/system/hpchub-probe.service; systemctl daemon-reload' EXIT
 printf '%s\\n' "$1" > /run/hpchub-probe.sh
@@ -26,8 +33,8 @@ exit $code
 """
 
 
-def ask(host, path, socket=SOCKET):
-    """GET over a unix socket, as root."""
+def get(host: Host, path: str, socket: str = SOCKET) -> str:
+    """Send a GET request to a unix socket as root; return the status and the text."""
     program = (
         "import http.client, socket, sys\n"
         "c = http.client.HTTPConnection('localhost')\n"
@@ -37,37 +44,38 @@ def ask(host, path, socket=SOCKET):
         "r = c.getresponse()\n"
         "print(r.status, r.read().decode())\n"
     )
-    return host.check_output("python3 -c %s", program)
+    return str(host.check_output("python3 -c %s", program))
 
 
-def wait_for_hub(hub, seconds=60):
-    """Until it answers."""
+def wait_for_hub(hub: Host, seconds: int = 60) -> None:
+    """Wait until the hub answers."""
     for _ in range(seconds):
         try:
-            if ask(hub, "/hub/health").startswith("200"):
+            if get(hub, "/hub/health").startswith("200"):
                 return
-        except AssertionError:  # it does not listen yet
+        except AssertionError:  # the hub does not listen yet
             time.sleep(1)
-    pytest.fail("the hub does not answer")
+    pytest.fail(f"the hub does not answer within {seconds} seconds")
 
 
-def main_pid(hub, unit=UNIT):
+def main_pid(hub: Host, unit: str = UNIT) -> int:
+    """Return the process id of a unit, or 0 if it is not running."""
     return int(hub.check_output(f"systemctl show --property=MainPID --value {unit}"))
 
 
-def test_the_hub_answers_on_its_socket(hub):
+def test_hub_answers_on_its_socket(hub: Host) -> None:
     assert hub.service(UNIT).is_running
     assert hub.service(UNIT).is_enabled
-    assert ask(hub, "/hub/health").startswith("200")
-    assert json.loads(ask(hub, "/hub/api").split(" ", 1)[1])["version"].startswith("6.")
+    assert get(hub, "/hub/health").startswith("200")
+    assert json.loads(get(hub, "/hub/api").split(" ", 1)[1])["version"].startswith("6.")
 
 
-def test_the_hub_listens_on_no_port(hub):
+def test_hub_listens_on_no_port(hub: Host) -> None:
     listeners = hub.check_output("ss --listening --tcp --udp --numeric --processes --no-header")
     assert f"pid={main_pid(hub)}," not in listeners
 
 
-def test_the_hub_runs_without_privilege(hub):
+def test_hub_runs_without_privileges(hub: Host) -> None:
     status = hub.file(f"/proc/{main_pid(hub)}/status").content_string
     uid = hub.user("jupyterhub").uid
     assert re.search(rf"^Uid:\s+{uid}\s+{uid}\s+{uid}\s+{uid}$", status, re.MULTILINE)
@@ -77,10 +85,11 @@ def test_the_hub_runs_without_privilege(hub):
     assert hub.user("jupyterhub").shell == "/usr/sbin/nologin"
 
 
-def test_the_sandbox_is_tight(hub):
+def test_hub_runs_in_a_sandbox(hub: Host) -> None:
     report = hub.check_output(f"systemd-analyze security --no-pager {UNIT}")
-    exposure = float(re.search(r"Overall exposure level for \S+ ([\d.]+)", report)[1])
-    assert exposure <= 3.0, report
+    found = re.search(r"Overall exposure level for \S+ ([\d.]+)", report)
+    assert found is not None, report
+    assert float(found[1]) <= 3.0, report
 
 
 @pytest.mark.parametrize(
@@ -99,7 +108,7 @@ def test_the_sandbox_is_tight(hub):
         ("unshare --user true", False),
     ],
 )
-def test_what_the_sandbox_permits(hub, command, permitted):
+def test_sandbox_permits_only_what_the_hub_needs(hub: Host, command: str, permitted: bool) -> None:
     done = hub.run("bash -c %s probe %s", PROBE, command)
     assert (done.rc == 0) is permitted, done.stdout + done.stderr
 
@@ -120,20 +129,19 @@ def test_what_the_sandbox_permits(hub, command, permitted):
         (SOCKET, "jupyterhub", "hpchub-proxy", 0o660),
     ],
 )
-def test_who_may_read_what(hub, path, owner, group, mode):
+def test_files_have_their_owner_and_mode(hub: Host, path: str, owner: str, group: str, mode: int) -> None:
     file = hub.file(path)
     assert (file.user, file.group, oct(file.mode)) == (owner, group, oct(mode))
 
 
 @pytest.mark.parametrize("account", ["alice", "hpchub-proxy", "www-data", "nobody"])
-def test_others_do_not_reach_the_hub(hub, account):
-    """But for the proxy, whose business it is."""
+def test_only_the_proxy_can_connect_to_the_hub(hub: Host, account: str) -> None:
     connect = f"import socket; socket.socket(socket.AF_UNIX).connect('{SOCKET}')"
     done = hub.run("runuser --user %s -- python3 -c %s", account, connect)
     assert (done.rc == 0) is (account == "hpchub-proxy"), done.stderr
 
 
-def test_the_state_is_kept_in_wal_mode(hub):
+def test_database_uses_wal_mode(hub: Host) -> None:
     program = (
         "import sqlite3\n"
         "state = sqlite3.connect('/var/lib/hpchub/jupyterhub.sqlite')\n"
@@ -142,7 +150,7 @@ def test_the_state_is_kept_in_wal_mode(hub):
     assert hub.check_output("python3 -c %s", program) == "wal"
 
 
-def test_no_secret_in_the_journal_or_the_process_list(hub):
+def test_no_secret_appears_in_the_journal_or_the_process_list(hub: Host) -> None:
     secrets = [
         line.split("=", 1)[1]
         for name in ("hub.env", "proxy.env")
@@ -154,7 +162,7 @@ def test_no_secret_in_the_journal_or_the_process_list(hub):
     assert not [secret[:4] for secret in secrets if secret in seen]
 
 
-def test_a_restart_of_the_hub_is_not_the_proxys(hub):
+def test_restarting_the_hub_does_not_restart_the_proxy(hub: Host) -> None:
     proxy = main_pid(hub, "configurable-http-proxy.service")
     before = main_pid(hub)
     hub.check_output(f"systemctl restart {UNIT}")
@@ -163,7 +171,7 @@ def test_a_restart_of_the_hub_is_not_the_proxys(hub):
     assert main_pid(hub, "configurable-http-proxy.service") == proxy
 
 
-def test_a_killed_hub_comes_back(hub):
+def test_hub_restarts_after_a_kill(hub: Host) -> None:
     before = main_pid(hub)
     hub.check_output(f"kill -KILL {before}")
     time.sleep(3)
@@ -171,19 +179,10 @@ def test_a_killed_hub_comes_back(hub):
     assert main_pid(hub) not in (0, before)
 
 
-def test_a_new_profile_needs_no_restart(hub):
-    """The hub is older than the list, or at least does not care."""
-    profiles = json.loads(hub.file("/etc/hpchub/profiles.json").content_string)
-    before = main_pid(hub)
-    hub.check_output("touch /etc/hpchub/profiles.json")
-    assert profiles["profiles"]
-    assert main_pid(hub) == before
-
-
-def test_nodes_hold_their_clusters_profiles(hub, compute):
+def test_compute_node_has_exactly_the_profiles_of_its_clusters(hub: Host, compute: Host) -> None:
     union = json.loads(hub.file("/etc/hpchub/profiles.json").content_string)
     node = json.loads(compute.file("/etc/hpchub/profiles.json").content_string)
     names = [cluster["name"] for cluster in node["clusters"]]
-    assert {profile["key"] for profile in node["profiles"]} == {
-        profile["key"] for profile in union["profiles"] if profile["cluster"] in names
-    }
+    expected = {profile["key"] for profile in union["profiles"] if profile["cluster"] in names}
+    assert expected
+    assert {profile["key"] for profile in node["profiles"]} == expected

@@ -1,41 +1,50 @@
-"""Who listens on which port: on every host of the inventory, what is said here and nothing else."""
+"""On every host of the inventory, only the programs listed here listen, and only on the ports listed here."""
+
+from __future__ import annotations
 
 import json
 import re
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from testinfra.host import Host
+
 INVENTORIES = Path(__file__).parents[3] / "inventories"
 USERS = range(1000, 60000)
 LOOPBACK = ("127.", "[::1]")
 SOCKET = re.compile(r"(?P<protocol>tcp|udp) +\S+ +\d+ +\d+ +(?P<address>\S+):(?P<port>\d+) +\S+ *(?P<rest>.*)")
 
-# Programs, as the kernel shortens their names, and their ports over TCP. Nothing but HTCondor listens over UDP.
+# The TCP ports of each program. The kernel truncates program names after 15 characters. Only HTCondor uses UDP.
 EVERY_HOST = {"sshd": {22}}
-# The batch system's, by topology; Slurm's where none is named.
-HTCONDOR = dict.fromkeys(
+# The programs of the batch systems. HTCondor's are the same on all hosts.
+HTCONDOR: dict[str, Collection[int]] = dict.fromkeys(
     (
         *("condor_master", "condor_shared_p", "condor_collecto", "condor_negotia", "condor_schedd", "condor_startd"),
         *("condor_shadow", "condor_starter"),
     ),
     frozenset(range(9600, 9700)),
 )
-SLURM = ({"slurmctld": {6817}}, {"slurmd": {6818}})
-GRID_ENGINE = ({"sge_qmaster": {6444}}, {"sge_execd": {6445}})
-LOGIN_NODE, COMPUTE_NODE = (
-    {"gridengine": grid_engine, "htcondor": HTCONDOR, "multi_cluster": slurm | grid_engine}
-    for slurm, grid_engine in zip(SLURM, GRID_ENGINE, strict=True)
-)
+SLURM: dict[str, dict[str, Collection[int]]] = {
+    "login_nodes": {"slurmctld": {6817}},
+    "compute_nodes": {"slurmd": {6818}},
+}
+GRID_ENGINE: dict[str, dict[str, Collection[int]]] = {
+    "login_nodes": {"sge_qmaster": {6444}},
+    "compute_nodes": {"sge_execd": {6445}},
+}
 
 
 class Listener(NamedTuple):
-    """One listening socket, as ss shows it."""
+    """A listening socket in the output of ss."""
 
     protocol: str
     address: str
@@ -44,11 +53,13 @@ class Listener(NamedTuple):
     uid: int
 
     @property
-    def local(self):
+    def local(self) -> bool:
+        """Whether the socket listens only on the loopback address."""
         return self.address.startswith(LOOPBACK)
 
 
-def listeners(host):
+def listeners(host: Host) -> list[Listener]:
+    """Return all listening sockets of a host."""
     found = []
     for line in host.check_output("ss -H -lntupe").splitlines():
         parts = SOCKET.match(line)
@@ -61,42 +72,61 @@ def listeners(host):
     return found
 
 
-def unexpected(host, permitted, notebook_ports=()):
-    """Listeners that are neither a permitted program at one of its ports nor of a user's session."""
+def unexpected(
+    host: Host, permitted: Mapping[str, Collection[int]], notebook_ports: Collection[int] = ()
+) -> list[Listener]:
+    """Return the listeners that belong neither to a permitted program and port nor to a user's session."""
 
-    def known(listener):
-        named = listener.programs and all(listener.port in permitted.get(name, ()) for name in listener.programs)
-        # A session's server, and on the loopback address the ports of its kernels.
-        at_home = listener.port in notebook_ports or (notebook_ports and listener.local)
-        usual = listener.protocol == "tcp" or (listener.programs and listener.programs <= HTCONDOR.keys())
-        return usual and (named or (listener.uid in USERS and at_home))
+    def is_expected(listener: Listener) -> bool:
+        if listener.protocol != "tcp" and not (listener.programs and listener.programs <= HTCONDOR.keys()):
+            return False
+        if listener.programs and all(listener.port in permitted.get(name, ()) for name in listener.programs):
+            return True
+        # A notebook server listens on a notebook port. Its kernels use other ports on the loopback address.
+        session_port = listener.port in notebook_ports or (bool(notebook_ports) and listener.local)
+        return listener.uid in USERS and session_port
 
-    return [listener for listener in listeners(host) if not known(listener)]
+    return [listener for listener in listeners(host) if not is_expected(listener)]
 
 
 @pytest.fixture(scope="module")
-def groups(state):
-    """The groups of each host of the inventory."""
+def groups(state: dict[str, Any]) -> dict[str, set[str]]:
+    """Return the groups of each host in the inventory."""
     inventory = InventoryManager(loader=DataLoader(), sources=[str(INVENTORIES / state["inventory"])])
     return {host.name: {group.name for group in host.get_groups()} for host in inventory.get_hosts()}
 
 
 @pytest.fixture(scope="module")
-def settings(hub):
-    """The ports that the hub's own settings name."""
-    return json.loads(hub.check_output("cat /etc/hpchub/hub.json"))
+def settings(hub: Host) -> dict[str, Any]:
+    """Return the hub's settings, which contain its ports."""
+    settings: dict[str, Any] = json.loads(hub.check_output("cat /etc/hpchub/hub.json"))
+    return settings
 
 
-def permitted_on(groups, state, settings):
-    """Program to ports on a host of these groups; one that is many things has the ports of all."""
-    service, provider = urlsplit(state["url"]).port, urlsplit(state["idp_url"]).port
+def port_of(url: str) -> int:
+    """Return the port in a URL, which must have one."""
+    port = urlsplit(url).port
+    assert port is not None, url
+    return port
+
+
+def permitted_on(groups: set[str], state: dict[str, Any], settings: dict[str, Any]) -> dict[str, set[int]]:
+    """Return the permitted ports of each program on a host that belongs to the groups."""
+    service, provider = port_of(state["url"]), port_of(state["idp_url"])
     permitted = {name: set(ports) for name, ports in EVERY_HOST.items()}
-    parts = {
-        # The lab's own: the hub host and the provider find each other at their public addresses; see lab_forward.
-        "hub": {"apache2": {service, urlsplit(settings["api_url"]).port}, "systemd": {provider}},
+    batch_systems = {
+        group: {
+            "gridengine": GRID_ENGINE[group],
+            "htcondor": HTCONDOR,
+            "multi_cluster": SLURM[group] | GRID_ENGINE[group],
+        }.get(state["topology"], SLURM[group])
+        for group in ("login_nodes", "compute_nodes")
+    }
+    parts: dict[str, Mapping[str, Collection[int]]] = {
+        # systemd listens for the lab's role lab_forward, which connects the hub host and the identity provider.
+        "hub": {"apache2": {service, port_of(settings["api_url"])}, "systemd": {provider}},
         "idp": {"apache2": {provider}, "systemd": {service}},
-        "login_nodes": LOGIN_NODE.get(state["topology"], SLURM[0]),
-        "compute_nodes": COMPUTE_NODE.get(state["topology"], SLURM[1]),
+        **batch_systems,
     }
     for group in parts.keys() & groups:
         for name, ports in parts[group].items():
@@ -105,7 +135,9 @@ def permitted_on(groups, state, settings):
     return permitted
 
 
-def test_nothing_else_listens(hosts, groups, state, settings):
+def test_only_expected_programs_listen(
+    hosts: dict[str, Host], groups: dict[str, set[str]], state: dict[str, Any], settings: dict[str, Any]
+) -> None:
     ports = settings["notebook_ports"]
     notebook_ports = range(ports["first"], ports["last"] + 1)
     found = {
@@ -120,25 +152,27 @@ def test_nothing_else_listens(hosts, groups, state, settings):
 
 
 @pytest.mark.parametrize("name", ["hpchub-hub/hub.sock", "hpchub-proxy/public/proxy.sock", "hpchub-proxy/api/api.sock"])
-def test_a_class_that_starts_at_once_can_wait_at_the_socket(hub, name):
-    (waiting,) = {
+def test_socket_queue_has_room_for_a_class_that_starts_together(hub: Host, name: str) -> None:
+    (backlog,) = {
         fields[3] for line in hub.check_output("ss -xlH").splitlines() if (fields := line.split())[4] == f"/run/{name}"
     }
-    assert int(waiting) == 4096
+    assert int(backlog) == 4096
 
 
-def test_every_host_of_the_inventory_is_looked_at(hosts, groups):
+def test_every_host_of_the_inventory_is_checked(hosts: dict[str, Host], groups: dict[str, set[str]]) -> None:
     assert hosts.keys() == groups.keys()
 
 
-def test_the_labs_own_forwards_are_out_of_the_networks_reach(hub, idp):
+def test_port_forwards_of_the_lab_listen_only_on_the_loopback_address(hub: Host, idp: Host) -> None:
     forwards = [each for host in (hub, idp) for each in listeners(host) if "systemd" in each.programs]
     assert forwards
     assert all(each.local for each in forwards)
 
 
 @pytest.mark.parametrize("socket", ["SOCK_STREAM", "SOCK_DGRAM"])
-def test_a_stranger_is_found(hub, groups, state, settings, socket):
+def test_unexpected_listener_is_found(
+    hub: Host, groups: dict[str, set[str]], state: dict[str, Any], settings: dict[str, Any], socket: str
+) -> None:
     program = f"""
 import socket, time
 s = socket.socket(socket.AF_INET, socket.{socket})
@@ -146,7 +180,7 @@ s.bind(("0.0.0.0", 0))
 if s.type == socket.SOCK_STREAM: s.listen()
 time.sleep(60)
 """
-    unit = "hpchub-test-stranger"
+    unit = "hpchub-test-listening"
     hub.check_output("systemd-run --quiet --collect --unit=%s -- python3 -c %s", unit, program)
     try:
         for _ in range(50):
@@ -155,5 +189,5 @@ time.sleep(60)
             time.sleep(0.1)
     finally:
         hub.check_output("systemctl stop %s", unit)
-    (stranger,) = found
-    assert stranger.programs == {"python3"}
+    (listener,) = found
+    assert listener.programs == {"python3"}

@@ -1,20 +1,29 @@
-"""Login and compute nodes: the notebook environment runs there, its launcher is careful, and kernels compute."""
+"""Login and compute nodes: the notebook environment, its kernels and the launcher."""
+
+from __future__ import annotations
 
 import json
 import re
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hpchub.model.kernels import kernel_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testinfra.backend.base import CommandResult
+    from testinfra.host import Host
 
 ROLES = Path(__file__).parents[3] / "roles"
 LOCK = (ROLES / "notebook_environment" / "files" / "requirements.lock").read_text()
 SOFTWARE = "/opt/hpchub"
 CURRENT = f"{SOFTWARE}/notebook/current"
 
-# Starts a kernel as a notebook server does, runs one cell, and prints what it shows.
+# Starts a kernel like a notebook server does, runs one cell and prints its output.
 CALCULATE = """
 import sys
 from jupyter_client.manager import start_new_kernel
@@ -35,11 +44,13 @@ finally:
 """
 
 
-def as_alice(host, command, *arguments):
+def as_alice(host: Host, command: str, *arguments: str) -> CommandResult:
+    """Run a command as the user alice."""
     return host.run("runuser --login alice --command %s", host.backend.quote(command, *arguments))
 
 
-def calculate(host, kernel, code="6*7"):
+def calculate(host: Host, kernel: str, code: str = "6*7") -> CommandResult:
+    """Run a cell with a kernel as the user alice."""
     return as_alice(
         host,
         f"JUPYTER_PATH={SOFTWARE}/jupyter {CURRENT}/bin/python -I -c %s %s %s",
@@ -49,8 +60,11 @@ def calculate(host, kernel, code="6*7"):
     )
 
 
-def locked(name):
-    return re.search(rf"^{name}==(\S+)", LOCK, flags=re.MULTILINE)[1]
+def locked(name: str) -> str:
+    """Return the version of a package in the lock file of the notebook environment."""
+    found = re.search(rf"^{name}==(\S+)", LOCK, flags=re.MULTILINE)
+    assert found is not None, name
+    return found[1]
 
 
 @pytest.mark.parametrize(
@@ -61,31 +75,31 @@ def locked(name):
         ("jupyter-notebook", "notebook"),
     ],
 )
-def test_what_is_locked_runs_for_users(compute, command, name):
+def test_users_run_the_locked_version(compute: Host, command: str, name: str) -> None:
     done = as_alice(compute, f"{CURRENT}/bin/{command} --version")
     assert done.stdout.split()[-1:] == [locked(name)], done.stderr
 
 
-def test_hub_and_nodes_have_the_same_jupyterhub(hub, compute):
+def test_hub_and_nodes_have_the_same_jupyterhub(hub: Host, compute: Host) -> None:
     version = "-I -c 'import jupyterhub; print(jupyterhub.__version__)'"
     on_hub = hub.check_output(f"/opt/hpchub/hub/current/bin/python {version}")
     assert compute.check_output(f"{CURRENT}/bin/python {version}") == on_hub
 
 
-def test_nodes_have_the_same_environment(login, compute):
+def test_nodes_have_the_same_environment(login: Host, compute: Host) -> None:
     link = login.check_output(f"readlink --canonicalize {CURRENT}")
     assert re.fullmatch(rf"{SOFTWARE}/notebook/envs/[0-9a-f]{{16}}", link)
     assert compute.check_output(f"readlink --canonicalize {CURRENT}") == link
 
 
-def test_users_cannot_change_what_others_run(compute):
+def test_users_cannot_change_the_environment(compute: Host) -> None:
     assert compute.check_output(f"find {CURRENT}/ {SOFTWARE}/jupyter -perm /022 -not -type l") == ""
     assert compute.check_output(f"find {CURRENT}/ {SOFTWARE}/jupyter -not -user root") == ""
     assert as_alice(compute, f"touch {CURRENT}/bin/x").rc != 0
 
 
-def test_everything_is_compiled(compute):
-    # At a hundred users' starts a second adds up, and users cannot leave the result in a tree that is not theirs.
+def test_python_modules_are_compiled(compute: Host) -> None:
+    """Users cannot write to the environment, so every start would compile the modules again."""
     packages = compute.check_output(f"echo {CURRENT}/lib/python3.*/site-packages")
     for package in ("jupyterlab", "jupyter_server", "tornado"):
         assert compute.check_output(f"ls {packages}/{package}/__pycache__"), package
@@ -95,12 +109,12 @@ def test_everything_is_compiled(compute):
 
 
 @pytest.mark.parametrize(("kernel", "shown"), [("python3", "42"), ("ir", "[1] 42")])
-def test_kernel_computes(compute, kernel, shown):
+def test_kernel_runs_a_cell(compute: Host, kernel: str, shown: str) -> None:
     done = calculate(compute, kernel)
     assert shown in done.stdout.splitlines(), done.stderr
 
 
-def test_kernels_are_the_sites(compute):
+def test_kernels_come_from_the_sites_directory(compute: Host) -> None:
     listed = json.loads(
         as_alice(compute, f"JUPYTER_PATH={SOFTWARE}/jupyter {CURRENT}/bin/jupyter kernelspec list --json").stdout
     )["kernelspecs"]
@@ -111,7 +125,7 @@ def test_kernels_are_the_sites(compute):
 @pytest.mark.parametrize(
     "kernel",
     [
-        # The notebook environment is a virtual environment with ipykernel, and shaped as a conda prefix is.
+        # The notebook environment is a virtual environment with ipykernel. It has the same layout as a conda prefix.
         pytest.param({"kind": "venv", "path": CURRENT}, id="venv"),
         pytest.param({"kind": "conda", "prefix": CURRENT}, id="conda"),
         pytest.param(
@@ -124,8 +138,8 @@ def test_kernels_are_the_sites(compute):
         ),
     ],
 )
-def test_other_kinds_and_users_own_kernels_compute(compute, kernel):
-    """Each in the user's own home, where it is found beside the site's."""
+def test_kernel_of_each_kind_in_the_users_home_runs_a_cell(compute: Host, kernel: dict[str, Any]) -> None:
+    """Users can install their own kernels in addition to those of the site."""
     name = f"test-{secrets.token_hex(4)}"
     directory = f".local/share/jupyter/kernels/{name}"
     try:
@@ -139,7 +153,7 @@ def test_other_kinds_and_users_own_kernels_compute(compute, kernel):
         as_alice(compute, "rm --recursive --force %s", directory)
 
 
-def test_kernel_of_the_environment_survives_another_pythons_variables(compute):
+def test_kernel_ignores_a_foreign_pythonpath(compute: Host) -> None:
     done = as_alice(
         compute,
         f"export PYTHONPATH=/nonexistent JUPYTER_PATH={SOFTWARE}/jupyter; {CURRENT}/bin/python -I -c %s python3 '6*7'",
@@ -152,14 +166,15 @@ def test_kernel_of_the_environment_survives_another_pythons_variables(compute):
 
 
 @pytest.fixture
-def session(compute):
-    """The name of a session that alice has no file for yet."""
+def session(compute: Host) -> Iterator[str]:
+    """Return the name of a session for which alice has no file yet."""
     name = secrets.token_hex(8)
     yield name
     as_alice(compute, "rm --force .hpchub/%s.json", name)
 
 
-def write_session(host, name, content, mode):
+def write_session(host: Host, name: str, content: str, mode: str) -> None:
+    """Write a session file in alice's home directory."""
     done = as_alice(
         host,
         "mkdir --parents --mode=700 .hpchub && printf %%s %s > .hpchub/%s.json && chmod %s .hpchub/%s.json",
@@ -171,11 +186,12 @@ def write_session(host, name, content, mode):
     assert done.rc == 0, done.stderr
 
 
-def launch(host, name):
+def launch(host: Host, name: str) -> CommandResult:
+    """Run the launcher for a session as the user alice."""
     return as_alice(host, f"{CURRENT}/bin/hpchub-launch %s", name)
 
 
-def test_launcher_refuses_a_file_that_others_could_read_and_removes_it(compute, session):
+def test_launcher_refuses_and_removes_a_file_that_others_can_read(compute: Host, session: str) -> None:
     write_session(compute, session, "{}", "0644")
     done = launch(compute, session)
     assert done.rc == 1
@@ -183,28 +199,28 @@ def test_launcher_refuses_a_file_that_others_could_read_and_removes_it(compute, 
     assert as_alice(compute, "test -e .hpchub/%s.json", session).rc == 1
 
 
-def test_launcher_takes_only_its_own_variables(compute, session):
+def test_launcher_refuses_unknown_variables(compute: Host, session: str) -> None:
     write_session(compute, session, '{"LD_PRELOAD": "/tmp/x.so"}', "0600")
     done = launch(compute, session)
     assert done.rc == 1
     assert "LD_PRELOAD" in done.stderr
 
 
-def test_launcher_says_why_a_session_cannot_start_twice(compute, session):
+def test_launcher_explains_that_a_session_starts_only_once(compute: Host, session: str) -> None:
     done = launch(compute, session)
     assert done.rc == 1
     assert "start a new session" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "x", ""], ids=repr)
-def test_launcher_takes_a_sessions_name(compute, name):
+def test_launcher_refuses_invalid_session_names(compute: Host, name: str) -> None:
     done = launch(compute, name)
     assert done.rc == 1
     assert "usage: hpchub-launch SESSION" in done.stderr
 
 
-def test_launcher_is_out_of_reach_of_the_users_python_variables(compute):
-    """A module's PYTHONPATH, or a startup file in the home, must not break the server."""
+def test_launcher_ignores_the_users_python_variables(compute: Host) -> None:
+    """A PYTHONPATH from an environment module, or a startup file in the home directory, must not break the server."""
     done = as_alice(
         compute,
         "d=$(mktemp -d) && echo 'raise SystemExit(\"reached\")' > $d/json.py &&"

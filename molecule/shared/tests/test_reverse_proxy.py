@@ -1,4 +1,9 @@
-"""The doors, from outside: who comes in, as whom, and what is kept out."""
+"""Apache from the outside: who can sign in, which identity the hub sees, and which requests are refused.
+
+Apache has two virtual hosts. The public one serves users' browsers. The cluster's one serves the hub's API to the jobs.
+"""
+
+from __future__ import annotations
 
 import base64
 import itertools
@@ -9,20 +14,40 @@ import socket
 import ssl
 import time
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from lab.web_client import Visitor, unverified
+from lab.web_client import Answer, Visitor, unverified
 
-PASS = [("Authorization", "token of-nobody")]  # gets by Apache, and no further
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from testinfra.host import Host
+
+INVALID_TOKEN = [("Authorization", "token of-nobody")]  # Apache passes it on, and the hub refuses it
 
 IDENTITY = ["X-Hpchub-User", "X-Hpchub-Groups", "Remote-User", "X-Remote-User", "X-Forwarded-User"]
-"""Names of headers that say who somebody is, each to be tried in every spelling."""
+"""Headers that could carry an identity. The tests try each of them in every spelling."""
 
 
-def spellings(name):
-    """The name with every mixture of dashes and underscores, in three cases."""
+def port_of(url: str) -> int:
+    """Return the port in a URL, which must have one."""
+    port = urlsplit(url).port
+    assert port is not None, url
+    return port
+
+
+def hostname_of(url: str) -> str:
+    """Return the host name in a URL."""
+    hostname = urlsplit(url).hostname
+    assert hostname is not None, url
+    return hostname
+
+
+def spellings(name: str) -> Iterator[str]:
+    """Yield the name with every combination of dashes and underscores, each in original, lower and upper case."""
     words = name.split("-")
     for marks in itertools.product("-_", repeat=len(words) - 1):
         spelt = words[0] + "".join(mark + word for mark, word in zip(marks, words[1:], strict=True))
@@ -30,52 +55,54 @@ def spellings(name):
 
 
 @pytest.fixture(scope="module")
-def addresses(hub, idp, state):
-    """Where the names in the lab's URLs really are."""
-    here = "hostname --all-ip-addresses"
+def addresses(hub: Host, idp: Host, state: dict[str, Any]) -> dict[str, str]:
+    """Return the IP address of each host name in the lab's URLs."""
+    command = "hostname --all-ip-addresses"
     return {
-        urlsplit(state["url"]).hostname: hub.check_output(here).split()[0],
-        urlsplit(state["idp_url"]).hostname: idp.check_output(here).split()[0],
+        hostname_of(state["url"]): hub.check_output(command).split()[0],
+        hostname_of(state["idp_url"]): idp.check_output(command).split()[0],
     }
 
 
 @pytest.fixture(scope="module")
-def people(state):
+def users(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the users of the lab by name."""
     return {user["name"]: user for user in state["users"]}
 
 
 @pytest.fixture
-def anybody(addresses, state):
-    """Somebody who has not signed in."""
+def visitor(addresses: dict[str, str], state: dict[str, Any]) -> Visitor:
+    """Return a client that has not signed in."""
     return Visitor(addresses, state["url"])
 
 
 @pytest.fixture(scope="module")
-def alice(addresses, state, people):
-    """Somebody who has, and may pass."""
-    visitor = Visitor(addresses, state["url"])
-    page = visitor.sign_in(people["alice"])
+def alice(addresses: dict[str, str], state: dict[str, Any], users: dict[str, dict[str, Any]]) -> Visitor:
+    """Return a client that has signed in as alice, who is permitted to use the service."""
+    client = Visitor(addresses, state["url"])
+    page = client.sign_in(users["alice"])
     assert page.status == 200, page
-    return visitor
+    return client
 
 
 @pytest.fixture(scope="module")
-def settings(hub):
-    """The hub's settings, for the address of the cluster's door."""
-    return json.loads(hub.file("/etc/hpchub/hub.json").content_string)
+def settings(hub: Host) -> dict[str, Any]:
+    """Return the hub's settings, which contain the address of the cluster's virtual host."""
+    settings: dict[str, Any] = json.loads(hub.file("/etc/hpchub/hub.json").content_string)
+    return settings
 
 
-def from_apache(answer):
-    """Whether a page is Apache's own: it alone has no script and no style but its own."""
+def from_apache(answer: Answer) -> bool:
+    """Return whether Apache itself created a page. Only Apache's own pages have this content security policy."""
     return "default-src 'none'" in answer.headers.get("Content-Security-Policy", "")
 
 
-def signed_in_as(page):
-    """The name that the hub shows on its pages."""
+def signed_in_as(page: Answer) -> str | None:
+    """Return the user name on a page of the hub, or None if nobody is signed in."""
     return page.text.split('user: "', 1)[1].split('"', 1)[0] if 'user: "' in page.text else None
 
 
-def test_the_web_server_is_up(hub):
+def test_apache_is_running(hub: Host) -> None:
     unit = hub.run("systemctl is-active apache2")
     assert unit.stdout.strip() == "active", hub.run("journalctl --unit=apache2 --lines=40 --no-pager").stdout
 
@@ -84,7 +111,9 @@ def test_the_web_server_is_up(hub):
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-def test_old_tls_is_refused(addresses, state, version):
+def test_old_tls_versions_are_refused(
+    addresses: dict[str, str], state: dict[str, Any], version: ssl.TLSVersion
+) -> None:
     with pytest.raises(ssl.SSLError):
         handshake(addresses, state["url"], "ALL:@SECLEVEL=0", version)
 
@@ -92,41 +121,47 @@ def test_old_tls_is_refused(addresses, state, version):
 @pytest.mark.parametrize(
     "cipher", ["AES128-SHA", "ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES256-SHA384", "AES128-GCM-SHA256"]
 )
-def test_weak_ciphers_are_refused(addresses, state, cipher):
+def test_weak_ciphers_are_refused(addresses: dict[str, str], state: dict[str, Any], cipher: str) -> None:
     with pytest.raises(ssl.SSLError):
         handshake(addresses, state["url"], f"{cipher}:@SECLEVEL=0", ssl.TLSVersion.TLSv1_2)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_modern_tls_is_taken(addresses, state, version):
-    assert "GCM" in handshake(addresses, state["url"], "ECDHE+AESGCM", version)[0]
+def test_modern_tls_versions_are_accepted(
+    addresses: dict[str, str], state: dict[str, Any], version: ssl.TLSVersion
+) -> None:
+    assert "GCM" in handshake(addresses, state["url"], "ECDHE+AESGCM", version)
 
 
-def handshake(addresses, url, ciphers, version):
-    where = urlsplit(url)
+def handshake(addresses: dict[str, str], url: str, ciphers: str, version: ssl.TLSVersion) -> str:
+    """Connect with the given TLS version and ciphers, and return the name of the negotiated cipher."""
+    name = hostname_of(url)
     context = unverified()
     context.minimum_version = context.maximum_version = version
     context.set_ciphers(ciphers)
     with (
-        socket.create_connection((addresses[where.hostname], where.port), timeout=20) as plain,
-        context.wrap_socket(plain, server_hostname=where.hostname) as connection,
+        socket.create_connection((addresses[name], port_of(url)), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname=name) as connection,
     ):
-        return connection.cipher()
+        cipher = connection.cipher()
+        assert cipher is not None
+        return cipher[0]
 
 
-def test_what_jobs_trust_vouches_for_both_doors(hub, addresses, state, settings):
+def test_certificates_of_both_virtual_hosts_match_the_authority_that_jobs_trust(
+    hub: Host, addresses: dict[str, str], state: dict[str, Any], settings: dict[str, Any]
+) -> None:
     trusted = hub.file("/etc/hpchub/tls/api-ca.pem").content_string
-    public = urlsplit(state["url"])
     context = ssl.create_default_context(cadata=trusted)
-    for name, port in [(public.hostname, public.port), (urlsplit(settings["api_url"]).hostname, api_port(settings))]:
+    for url in (state["url"], settings["api_url"]):
         with (
-            socket.create_connection((addresses[public.hostname], port), timeout=20) as plain,
-            context.wrap_socket(plain, server_hostname=name) as connection,
+            socket.create_connection((addresses[hostname_of(state["url"])], port_of(url)), timeout=20) as plain,
+            context.wrap_socket(plain, server_hostname=hostname_of(url)) as connection,
         ):
             assert connection.getpeercert()
 
 
-def test_keys_are_roots_alone(hub):
+def test_only_root_can_read_keys_and_secrets(hub: Host) -> None:
     for path in (
         "/etc/hpchub/tls/server.key",
         "/etc/hpchub/secrets/sso-client.conf",
@@ -136,50 +171,54 @@ def test_keys_are_roots_alone(hub):
         assert (file.user, oct(file.mode)) == ("root", "0o600"), path
 
 
-def test_browsers_are_told_to_be_careful(anybody):
+def test_responses_have_security_headers(visitor: Visitor) -> None:
     for target in ("/hub/health", "/sso/signed-out", "/hub/home", "/nothing"):
-        headers = anybody.ask(target).headers
+        headers = visitor.ask(target).headers
         assert int(headers["Strict-Transport-Security"].split("=")[1]) >= 180 * 86400
         assert headers.get_all("X-Content-Type-Options") == ["nosniff"]
         assert headers.get_all("X-Frame-Options") == ["SAMEORIGIN"]
         assert headers.get_all("Referrer-Policy") == ["same-origin"]
 
 
-def test_no_page_goes_into_a_frame(anybody, alice):
-    for who, target in (
-        (anybody, "/sso/signed-out"),
-        (anybody, "/nothing"),
+def test_no_page_can_be_framed(visitor: Visitor, alice: Visitor) -> None:
+    for client, target in (
+        (visitor, "/sso/signed-out"),
+        (visitor, "/nothing"),
         (alice, "/hub/home"),
         (alice, "/hub/nothing"),
     ):
-        assert "frame-ancestors 'none'" in who.ask(target).headers["Content-Security-Policy"], target
+        assert "frame-ancestors 'none'" in client.ask(target).headers["Content-Security-Policy"], target
 
 
-# -- who is who
+# -- identity
 
 
-def test_one_signs_in_at_the_provider(anybody, state, people):
-    answer = anybody.ask("/")
+def test_user_signs_in_at_the_identity_provider(
+    visitor: Visitor, state: dict[str, Any], users: dict[str, dict[str, Any]]
+) -> None:
+    answer = visitor.ask("/")
     assert answer.status == 302
-    answer = anybody.ask("/hub/home")
+    answer = visitor.ask("/hub/home")
     assert answer.status == 302
     assert answer.location.startswith(state["idp_url"])
     assert "code_challenge_method=S256" in answer.location
     cookie = answer.headers["Set-Cookie"]
     assert all(flag in cookie for flag in ("Secure", "HttpOnly", "SameSite")), cookie
-    assert signed_in_as(anybody.sign_in(people["bob"])) == "bob"
+    assert signed_in_as(visitor.sign_in(users["bob"])) == "bob"
 
 
 @pytest.mark.parametrize("name", IDENTITY)
 @pytest.mark.parametrize("target", ["/hub/home", "/hub/login", "/hub/api/user", "/hub/api/oauth2/authorize"])
-def test_a_forged_identity_signs_nobody_in(anybody, state, name, target):
+def test_identity_header_without_a_sign_on_is_ignored(
+    visitor: Visitor, state: dict[str, Any], name: str, target: str
+) -> None:
     for spelt in spellings(name):
-        answer = anybody.ask(target, [(spelt, "carol"), (spelt, "carol")])
+        answer = visitor.ask(target, [(spelt, "carol"), (spelt, "carol")])
         assert answer.status == 401 or answer.location.startswith(state["idp_url"]), (spelt, answer)
-        assert "jupyterhub-hub-login" not in str(anybody.cookies)
+        assert "jupyterhub-hub-login" not in str(visitor.cookies)
 
 
-def test_a_forged_identity_makes_nobody_somebody_else(alice):
+def test_identity_header_does_not_change_the_signed_in_user(alice: Visitor) -> None:
     forged = [(spelt, "carol") for name in IDENTITY for spelt in spellings(name)]
     for half in (forged[::2], forged[1::2]):
         assert signed_in_as(alice.ask("/hub/home", half)) == "alice"
@@ -188,35 +227,37 @@ def test_a_forged_identity_makes_nobody_somebody_else(alice):
 @pytest.mark.parametrize(
     "name", ["OIDC_CLAIM_preferred_username", "OIDC-CLAIM-sub", "oidc_access_token", "X_Hpchub_Admin"]
 )
-def test_headers_of_the_single_sign_on_are_refused(anybody, name):
-    assert anybody.ask("/hub/health", [(name, "carol")]).status == 400
+def test_headers_of_the_single_sign_on_are_refused(visitor: Visitor, name: str) -> None:
+    assert visitor.ask("/hub/health", [(name, "carol")]).status == 400
 
 
-def test_a_token_is_no_sign_in(anybody, state):
+def test_token_does_not_replace_the_sign_on(visitor: Visitor, state: dict[str, Any]) -> None:
     for target in ("/hub/home", "/hub/login", "/hub/api/oauth2/authorize"):
-        assert anybody.ask(target, PASS).location.startswith(state["idp_url"])
+        assert visitor.ask(target, INVALID_TOKEN).location.startswith(state["idp_url"])
 
 
-def test_a_password_is_no_token(anybody):
+def test_authorization_headers_other_than_tokens_are_refused(visitor: Visitor) -> None:
     for scheme in ("Basic YTpi", "token", "tokens x", "Digest token x"):
-        assert anybody.ask("/hub/api/user", [("Authorization", scheme)]).status == 401
+        assert visitor.ask("/hub/api/user", [("Authorization", scheme)]).status == 401
 
 
-def test_a_token_comes_without_a_session(alice):
-    # Alice's cookies go with it, and must not count: the hub says that this token is nobody's.
-    answer = alice.ask("/hub/api/user", PASS)
+def test_cookies_do_not_count_in_a_request_with_a_token(alice: Visitor) -> None:
+    # The request also carries alice's cookies. The hub must refuse it because of the invalid token.
+    answer = alice.ask("/hub/api/user", INVALID_TOKEN)
     assert (answer.status, answer.headers["Content-Type"]) == (403, "application/json"), answer
 
 
-def test_who_is_not_permitted_is_told_so(addresses, state, people):
+def test_user_without_permission_gets_an_explanation(
+    addresses: dict[str, str], state: dict[str, Any], users: dict[str, dict[str, Any]]
+) -> None:
     dave = Visitor(addresses, state["url"])
-    page = dave.sign_in(people["dave"])
+    page = dave.sign_in(users["dave"])
     assert page.status == 403
     assert "<strong>dave</strong>" in page.text
     assert 'href="/sso/logout"' in page.text
 
 
-def test_notebooks_are_their_owners(alice):
+def test_users_cannot_open_the_servers_of_others(alice: Visitor) -> None:
     for target in ("/user/bob/", "/user/bob", "/user/bob/lab", "/user/%62ob/lab", "/%75ser/bob/lab", "/user/alice-2/"):
         page = alice.ask(target)
         assert (page.status, from_apache(page)) == (403, True), (target, page)
@@ -234,16 +275,20 @@ def test_notebooks_are_their_owners(alice):
     ],
     ids=["json", "fetch", "xhr", "websocket"],
 )
-def test_a_program_in_a_page_is_told_and_not_redirected(anybody, headers):
-    answer = anybody.ask("/user/alice/files/x", headers)
+def test_request_of_a_script_gets_an_error_instead_of_a_redirect(
+    visitor: Visitor, headers: list[tuple[str, str]]
+) -> None:
+    answer = visitor.ask("/user/alice/files/x", headers)
     assert (answer.status, answer.location) == (401, "")
-    assert anybody.ask("/user/alice/api/contents").status == 401
-    assert anybody.ask("/hub/spawn", method="POST", body=b"profile=small").status == 401
+    assert visitor.ask("/user/alice/api/contents").status == 401
+    assert visitor.ask("/hub/spawn", method="POST", body=b"profile=small").status == 401
 
 
-def test_signing_out_ends_both_sessions(addresses, state, people):
+def test_signing_out_ends_the_sessions_at_the_hub_and_at_the_provider(
+    addresses: dict[str, str], state: dict[str, Any], users: dict[str, dict[str, Any]]
+) -> None:
     bob = Visitor(addresses, state["url"])
-    assert signed_in_as(bob.sign_in(people["bob"])) == "bob"
+    assert signed_in_as(bob.sign_in(users["bob"])) == "bob"
     page, url = bob.follow(bob.ask("/sso/logout"))
     assert (page.status, url) == (200, state["url"] + "/sso/signed-out")
     page, url = bob.follow(bob.ask("/hub/home"))
@@ -251,8 +296,8 @@ def test_signing_out_ends_both_sessions(addresses, state, people):
     assert 'name="password"' in page.text
 
 
-def test_nobody_is_sent_elsewhere_after_signing_out(anybody):
-    answer = anybody.ask("/oidc/callback?logout=https%3A%2F%2Felsewhere.example%2F")
+def test_signing_out_does_not_redirect_to_other_sites(visitor: Visitor) -> None:
+    answer = visitor.ask("/oidc/callback?logout=https%3A%2F%2Felsewhere.example%2F")
     assert "elsewhere" not in answer.location
 
 
@@ -277,29 +322,29 @@ def test_nobody_is_sent_elsewhere_after_signing_out(anybody):
         "https://hub.localhost/hub/home",
     ],
 )
-def test_addresses_that_are_not_read_alike_are_refused(alice, target):
+def test_ambiguous_paths_are_refused(alice: Visitor, target: str) -> None:
     assert alice.ask(target).status == 400
-    assert alice.ask(target, PASS).status == 400
+    assert alice.ask(target, INVALID_TOKEN).status == 400
 
 
 @pytest.mark.parametrize(
     "target",
     ["/user%2Falice/", "/hub%2fhome", "/user/", "/user/Alice/", "/user/a%20b/", "/_chp_healthz", "/api/routes"],
 )
-def test_there_is_nothing_else(alice, target):
-    assert alice.ask(target, PASS).status == 404
+def test_unknown_paths_do_not_exist(alice: Visitor, target: str) -> None:
+    assert alice.ask(target, INVALID_TOKEN).status == 404
 
 
-def test_encoded_slashes_arrive(alice):
-    answer = alice.ask("/hub/api/users/a%2Fb%25c", PASS)
+def test_encoded_slashes_reach_the_hub(alice: Visitor) -> None:
+    answer = alice.ask("/hub/api/users/a%2Fb%25c", INVALID_TOKEN)
     assert answer.headers["Content-Type"] == "application/json", answer
 
 
-def test_no_other_name_is_served(anybody):
-    assert anybody.ask("/hub/health", host="elsewhere.example").status == 421
+def test_other_host_names_are_refused(visitor: Visitor) -> None:
+    assert visitor.ask("/hub/health", host="elsewhere.example").status == 421
 
 
-# -- what goes through
+# -- requests and responses of proxied servers
 
 ECHO = """
 import base64, hashlib, http.server, socketserver
@@ -342,8 +387,8 @@ assert proxy.makefile().readline().split()[1] in ("201", "204")
 
 
 @pytest.fixture(scope="module")
-def echo(hub):
-    """A service behind the proxy that answers with what it got."""
+def echo(hub: Host) -> Iterator[str]:
+    """Return the path of a service behind the proxy. The service responds with the request that it received."""
     hub.run("systemctl stop hpchub-test-echo")
     hub.check_output("systemd-run --quiet --collect --unit=hpchub-test-echo python3 -c %s", ECHO)
     hub.check_output("python3 -c %s POST", ROUTE)
@@ -353,7 +398,7 @@ def echo(hub):
     hub.run("systemctl stop hpchub-test-echo")
 
 
-def test_what_a_service_gets_to_know(alice, echo):
+def test_service_receives_no_credentials_and_no_forged_headers(alice: Visitor, echo: str) -> None:
     jar = alice.cookies[urlsplit(alice.url).netloc]
     jar |= {"mod_auth_openidc_state_x": "secret", "theirs": "kept"}
     answer = alice.ask(
@@ -391,7 +436,7 @@ def test_what_a_service_gets_to_know(alice, echo):
         "mod_auth_openidc_session",
     ],
 )
-def test_no_spelling_of_the_sign_ons_cookies_gets_through(alice, echo, spelt):
+def test_sign_on_cookies_are_removed_in_every_spelling(alice: Visitor, echo: str, spelt: str) -> None:
     jar = alice.cookies[urlsplit(alice.url).netloc]
     jar |= {spelt: "secret", "theirs": "kept"}
     try:
@@ -404,22 +449,23 @@ def test_no_spelling_of_the_sign_ons_cookies_gets_through(alice, echo, spelt):
     assert "hpchub-sso" not in answer.text.lower()
 
 
-def test_cookies_do_not_go_with_a_token(alice, echo):
-    text = alice.ask(echo, PASS).text.lower()
+def test_cookies_are_removed_from_a_request_with_a_token(alice: Visitor, echo: str) -> None:
+    text = alice.ask(echo, INVALID_TOKEN).text.lower()
     assert "cookie" not in text
     assert "authorization: token of-nobody" in text
 
 
 @contextmanager
-def websocket(addresses, url, target):
-    where = urlsplit(url)
+def websocket(addresses: dict[str, str], url: str, target: str) -> Iterator[Callable[[bytes], bool]]:
+    """Open a websocket to the echo service. It yields a function that sends bytes and checks that they come back."""
+    name = hostname_of(url)
     with (
-        socket.create_connection((addresses[where.hostname], where.port), timeout=20) as plain,
-        unverified().wrap_socket(plain, server_hostname=where.hostname) as connection,
+        socket.create_connection((addresses[name], port_of(url)), timeout=20) as plain,
+        unverified().wrap_socket(plain, server_hostname=name) as connection,
     ):
         lines = [
             f"GET {target} HTTP/1.1",
-            f"Host: {where.netloc}",
+            f"Host: {urlsplit(url).netloc}",
             "Upgrade: websocket",
             "Connection: Upgrade",
             "Sec-WebSocket-Version: 13",
@@ -432,73 +478,94 @@ def websocket(addresses, url, target):
         while stream.readline().strip():
             pass
 
-        def say(words):
-            connection.sendall(words)
-            return stream.read(len(words)) == words
+        def echoes(sent: bytes) -> bool:
+            connection.sendall(sent)
+            return stream.read(len(sent)) == sent
 
-        yield say
+        yield echoes
 
 
-def test_a_silent_websocket_outlives_reloads_and_a_minute(hub, addresses, state, echo):
-    with websocket(addresses, state["url"], echo + "channels") as say:
-        assert say(b"hello")
-        assert say(secrets.token_bytes(1 << 20))
+def test_idle_websocket_survives_a_reload_and_more_than_a_minute(
+    hub: Host, addresses: dict[str, str], state: dict[str, Any], echo: str
+) -> None:
+    with websocket(addresses, state["url"], echo + "channels") as echoes:
+        assert echoes(b"hello")
+        assert echoes(secrets.token_bytes(1 << 20))
         hub.check_output("systemctl reload apache2")
         time.sleep(65)
-        assert say(b"still there?")
+        assert echoes(b"still there?")
 
 
-def test_large_files_go_up(alice, echo):
-    body = bytes(100 << 20)
-    assert alice.ask(echo.replace("echo", "none"), PASS, method="PUT", body=b"x" * (11 << 20)).status == 413
-    assert alice.ask(echo, PASS, method="PUT", body=bytes(9 << 20)).text == str(9 << 20)
-    assert alice.ask("/user/alice/api/contents/x", PASS, method="PUT", body=body).status != 413
+def test_large_uploads_are_accepted_only_by_notebook_servers(alice: Visitor, echo: str) -> None:
+    large = bytes(100 << 20)
+    assert alice.ask(echo.replace("echo", "none"), INVALID_TOKEN, method="PUT", body=b"x" * (11 << 20)).status == 413
+    assert alice.ask(echo, INVALID_TOKEN, method="PUT", body=bytes(9 << 20)).text == str(9 << 20)
+    assert alice.ask("/user/alice/api/contents/x", INVALID_TOKEN, method="PUT", body=large).status != 413
+
+
+def test_hub_shows_a_changed_profile_without_a_restart(hub: Host, alice: Visitor) -> None:
+    path, mark = "/etc/hpchub/profiles.json", f"Changed {secrets.token_hex(8)}"
+    pid = "systemctl show --property=MainPID --value jupyterhub.service"
+    before = hub.check_output(pid)
+    changed = json.loads(hub.file(path).content_string)
+    for profile in changed["profiles"]:
+        profile["display_name"] = f"{mark} {profile['key']}"
+    hub.check_output(f"cp --preserve=all {path} {path}.before")
+    try:
+        hub.check_output(f"printf %%s %s > {path}", json.dumps(changed))
+        page = alice.ask("/hub/spawn")
+        assert page.status == 200, page
+        assert mark in page.text
+    finally:
+        hub.check_output(f"mv {path}.before {path}")
+    assert mark not in alice.ask("/hub/spawn").text
+    assert hub.check_output(pid) == before
 
 
 # -- maintenance
 
 
-def test_maintenance_closes_the_door_at_once(hub, anybody, compute, settings):
+def test_maintenance_closes_the_public_pages_immediately(
+    hub: Host, visitor: Visitor, compute: Host, settings: dict[str, Any]
+) -> None:
+    """Running notebook servers and the cluster's virtual host stay reachable."""
     hub.check_output("touch /etc/hpchub/maintenance")
     try:
-        page = anybody.ask("/hub/home")
+        page = visitor.ask("/hub/home")
         assert (page.status, page.headers["Retry-After"]) == (503, "30")
         assert "being maintained" in page.text
-        assert anybody.ask("/user/alice/api", PASS).status != 503
-        assert at_cluster_door(compute, settings, "/hub/api")[0] == 200
+        assert visitor.ask("/user/alice/api", INVALID_TOKEN).status != 503
+        assert get_from_node(compute, settings, "/hub/api")[0] == 200
     finally:
         hub.check_output("rm /etc/hpchub/maintenance")
-    assert anybody.ask("/hub/health").status == 200
+    assert visitor.ask("/hub/health").status == 200
 
 
-# -- the cluster's door
+# -- the cluster's virtual host
 
 
-def api_port(settings):
-    return urlsplit(settings["api_url"]).port
-
-
-ASK = """
+GET = """
 import http.client, json, ssl, sys
 from urllib.parse import urlsplit
 where, target, headers = urlsplit(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-door = http.client.HTTPSConnection(where.hostname, where.port, context=ssl._create_unverified_context(), timeout=20)
-door._validate_path = lambda _: None
-door.request("GET", target, headers=headers)
-answer = door.getresponse()
+server = http.client.HTTPSConnection(where.hostname, where.port, context=ssl._create_unverified_context(), timeout=20)
+server._validate_path = lambda _: None
+server.request("GET", target, headers=headers)
+answer = server.getresponse()
 print(json.dumps([answer.status, answer.read().decode(errors="replace")]))
 """
 
 
-def at_cluster_door(host, settings, target, **headers):
-    """Status and text of what a node gets."""
-    return json.loads(
-        host.check_output("python3 -c %s %s %s %s", ASK, settings["api_url"], target, json.dumps(headers))
+def get_from_node(host: Host, settings: dict[str, Any], target: str, **headers: str) -> tuple[int, str]:
+    """Send a GET request from a host to the cluster's virtual host; return the status and the text."""
+    status, text = json.loads(
+        host.check_output("python3 -c %s %s %s %s", GET, settings["api_url"], target, json.dumps(headers))
     )
+    return status, text
 
 
-def test_nodes_reach_the_api(compute, settings):
-    status, text = at_cluster_door(compute, settings, "/hub/api")
+def test_nodes_reach_the_api(compute: Host, settings: dict[str, Any]) -> None:
+    status, text = get_from_node(compute, settings, "/hub/api")
     assert (status, list(json.loads(text))) == (200, ["version"])
 
 
@@ -516,7 +583,7 @@ print(*statuses)
 """
 
 
-def test_no_answer_to_a_nodes_report_is_lost(compute, settings):
+def test_every_report_of_a_node_gets_a_response(compute: Host, settings: dict[str, Any]) -> None:
     assert compute.check_output("python3 -c %s %s", POST_OFTEN, settings["api_url"]) == "403"
 
 
@@ -539,38 +606,42 @@ def test_no_answer_to_a_nodes_report_is_lost(compute, settings):
         ("/hub/api//user", 400),
     ],
 )
-def test_nodes_reach_nothing_else(compute, settings, target, status):
-    assert at_cluster_door(compute, settings, target)[0] == status
+def test_nodes_reach_only_the_api(compute: Host, settings: dict[str, Any], target: str, status: int) -> None:
+    assert get_from_node(compute, settings, target)[0] == status
 
 
-def test_nobody_is_anybody_at_the_clusters_door(compute, settings):
+def test_identity_headers_of_a_node_are_ignored(compute: Host, settings: dict[str, Any]) -> None:
     forged = {spelt: "carol" for name in IDENTITY for spelt in spellings(name)}
-    assert at_cluster_door(compute, settings, "/hub/api/user", **forged)[0] == 403
+    assert get_from_node(compute, settings, "/hub/api/user", **forged)[0] == 403
 
 
-def test_the_clusters_door_is_for_the_clusters_networks(hub, settings):
+def test_only_the_clusters_networks_reach_the_clusters_virtual_host(hub: Host, settings: dict[str, Any]) -> None:
     configured = hub.check_output("grep --no-filename 'Require ip' /etc/apache2/sites-enabled/hpchub.conf")
     if "127.0.0.0/8" in configured or "::1" in configured:
-        pytest.skip("this site's cluster is the hub host itself")
-    local = {"api_url": f"https://127.0.0.1:{api_port(settings)}"}
-    assert at_cluster_door(hub, local, "/hub/api")[0] == 403
+        pytest.skip("the hub host itself belongs to the cluster, so the loopback address is permitted")
+    local = {"api_url": f"https://127.0.0.1:{port_of(settings['api_url'])}"}
+    assert get_from_node(hub, local, "/hub/api")[0] == 403
 
 
-# -- what the host shows to the network
+# -- Apache as a service of the host
 
 
-def test_apache_opens_two_ports(hub, state, settings):
+def test_apache_opens_exactly_two_ports(hub: Host, state: dict[str, Any], settings: dict[str, Any]) -> None:
     lines = hub.check_output("ss --listening --tcp --numeric --processes --no-header").splitlines()
     ports = {int(line.split()[3].rsplit(":", 1)[1]) for line in lines if '"apache2"' in line}
-    assert ports - {urlsplit(state["idp_url"]).port} == {urlsplit(state["url"]).port, api_port(settings)}
+    assert ports == {port_of(state["url"]), port_of(settings["api_url"])}
 
 
-def test_the_log_has_no_tokens(hub, anybody):
-    mark = secrets.token_hex(8)
-    anybody.ask(f"/user/alice/lab?token={mark}")
-    assert hub.run("grep --recursive --fixed-strings %s /var/log/apache2", mark).rc == 1
+def test_log_contains_requests_but_no_tokens(hub: Host, visitor: Visitor) -> None:
+    name, token = f"mark{secrets.token_hex(8)}", secrets.token_hex(8)
+    visitor.ask(f"/user/alice/lab/{name}?token={token}")
+    found = "grep --recursive --fixed-strings --quiet %s /var/log/apache2"
+    assert hub.run(found, name).rc == 0
+    assert hub.run(found, token).rc == 1
 
 
-def test_apache_is_in_a_sandbox(hub):
+def test_apache_runs_in_a_sandbox(hub: Host) -> None:
     report = hub.check_output("systemd-analyze security --no-pager apache2.service")
-    assert float(re.search(r"Overall exposure level for \S+ ([\d.]+)", report)[1]) <= 3.0, report
+    found = re.search(r"Overall exposure level for \S+ ([\d.]+)", report)
+    assert found is not None, report
+    assert float(found[1]) <= 3.0, report

@@ -1,38 +1,60 @@
-"""The way from the hub to the scheduler: permitted users and three actions, and nothing else, whoever asks."""
+"""The gate between the hub and the scheduler accepts only permitted users and a few actions.
+
+The gate is a program on the submit host. The hub reaches it over ssh with a restricted key, or over a local socket. The
+gate runs the program ``job`` as the user of a request, and sudo permits only that.
+"""
+
+from __future__ import annotations
 
 import json
 import re
 import secrets
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from testinfra.backend.base import CommandResult
+    from testinfra.host import Host
+
+    Request = Callable[..., dict[str, Any]]
+
+T = TypeVar("T")
 
 GATE = "/usr/local/libexec/hpchub/gate"
 JOB = "/usr/local/libexec/hpchub/job"
 SESSION = "00000000000000aa"
 
 
-class Words(NamedTuple):
-    """What this file has to say to a batch system: a job of a minute, whose a live job is, all that it shows of it."""
+class SchedulerCommands(NamedTuple):
+    """The commands of a batch system that the tests need.
+
+    Attributes:
+        script: A batch script that runs for a minute.
+        owner: A command that prints the owner of a job, if the job has not ended.
+        show: A command that prints everything that the batch system shows about a job.
+    """
 
     script: str
     owner: str
     show: str
 
 
-WORDS = {
-    "slurm": Words(
+SCHEDULER_COMMANDS = {
+    "slurm": SchedulerCommands(
         "#!/bin/sh\n#SBATCH --output=/dev/null\n#SBATCH --job-name=hpchub-test\nsleep 60\n",
         "squeue --noheader --jobs={job} --format=%u --states=running,pending",
         "scontrol show job {job}; scontrol write batch_script {job} -",
     ),
-    "gridengine": Words(
+    "gridengine": SchedulerCommands(
         "#!/bin/sh\n#$ -o /dev/null -j y -N hpchub-test -l h_vmem=1G\nsleep 60\n",
         "qstat -j {job} 2>/dev/null | sed -n 's/^owner: *//p'",
         "qstat -j {job}; qstat -xml -j {job}",
     ),
-    "htcondor": Words(
+    "htcondor": SchedulerCommands(
         "executable = /bin/sleep\narguments = 60\nqueue\n",
         "condor_q {job} -allusers -constraint 'JobStatus < 3' -autoformat Owner",
         "condor_q -allusers -long {job}",
@@ -41,109 +63,115 @@ WORDS = {
 
 
 @pytest.fixture(scope="module")
-def login(hosts, login_node):
-    """Each in turn: it has a cluster of its own."""
+def login(hosts: dict[str, Host], login_node: str) -> Host:
+    """Return each login node in turn. Each one belongs to a different cluster."""
     return hosts.get(login_node, hosts.get("node"))
 
 
 @pytest.fixture(scope="module")
-def cluster(login):
-    """The cluster whose login node that is."""
+def cluster(login: Host) -> str:
+    """Return the name of the login node's cluster."""
     (settings,) = login.file("/etc/hpchub/gate.d").listdir()
-    return settings.removesuffix(".json")
+    return str(settings).removesuffix(".json")
 
 
 @pytest.fixture(scope="module")
-def way(hub, cluster):
-    """How the hub reaches the cluster, from its settings."""
-    settings = json.loads(hub.file("/etc/hpchub/hub.json").content_string)
-    return settings["gates"][cluster]
+def gate(hub: Host, cluster: str) -> dict[str, Any]:
+    """Return the hub's settings for the gate of the cluster."""
+    settings: dict[str, dict[str, Any]] = json.loads(hub.file("/etc/hpchub/hub.json").content_string)["gates"]
+    return settings[cluster]
 
 
 @pytest.fixture(scope="module")
-def words(login, cluster):
-    """The words of the cluster's batch system."""
-    return WORDS[json.loads(login.file(f"/etc/hpchub/gate.d/{cluster}.json").content_string)["scheduler"]]
+def scheduler(login: Host, cluster: str) -> SchedulerCommands:
+    """Return the commands of the cluster's batch system."""
+    return SCHEDULER_COMMANDS[json.loads(login.file(f"/etc/hpchub/gate.d/{cluster}.json").content_string)["scheduler"]]
 
 
-def job_id(answer):
-    """The id that a submission has printed, in its last line."""
-    return re.match(r"\d+", answer["stdout"].strip().splitlines()[-1])[0]
+def job_id(answer: dict[str, Any]) -> str:
+    """Return the job id in the last line of a submission's output."""
+    found = re.match(r"\d+", answer["stdout"].strip().splitlines()[-1])
+    assert found is not None, answer
+    return found[0]
 
 
 @pytest.fixture
-def ssh(way):
-    """The hub's key, as an argument vector without a host."""
-    if way["method"] != "ssh":
-        pytest.skip("the hub submits locally")
+def ssh(gate: dict[str, Any]) -> str:
+    """Return an ssh command with the hub's key. The host is missing."""
+    if gate["method"] != "ssh":
+        pytest.skip("the hub submits jobs locally, without ssh")
     return (
         f"ssh -F none -T -o BatchMode=yes -o StrictHostKeyChecking=yes -o GlobalKnownHostsFile=none "
-        f"-o IdentitiesOnly=yes -o UserKnownHostsFile={way['known_hosts']} -i {way['key']} -l {way['user']}"
+        f"-o IdentitiesOnly=yes -o UserKnownHostsFile={gate['known_hosts']} -i {gate['key']} -l {gate['user']}"
     )
 
 
 @pytest.fixture
-def request_of(hub, way, words, cluster):
-    """Send the gate a request as the hub does; returns the answer."""
+def send_request(hub: Host, gate: dict[str, Any], scheduler: SchedulerCommands, cluster: str) -> Request:
+    """Return a function that sends a request to the gate, like the hub does, and returns the answer."""
     program = (
         "import asyncio, dataclasses, json, sys\n"
         "from hpchub.clusters.gate_client import make_gate\n"
-        "cluster, way, fields = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])\n"
-        "answer = asyncio.run(make_gate(cluster, way).request(fields.pop('action'), **fields))\n"
+        "cluster, gate, fields = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])\n"
+        "answer = asyncio.run(make_gate(cluster, gate).request(fields.pop('action'), **fields))\n"
         "print(json.dumps(dataclasses.asdict(answer)))\n"
     )
 
-    def send(**fields):
+    def send(**fields: Any) -> dict[str, Any]:
         if "script" in fields:
-            fields["script"] = words.script
+            fields["script"] = scheduler.script
         output = hub.check_output(
             "runuser --user jupyterhub -- /opt/hpchub/hub/current/bin/python -I -c %s %s %s %s",
             program,
             cluster,
-            json.dumps(way),
+            json.dumps(gate),
             json.dumps(fields),
         )
-        return json.loads(output)
+        answer: dict[str, Any] = json.loads(output)
+        return answer
 
     return send
 
 
-def submit(user, **more):
+def submit(user: str, **more: Any) -> dict[str, Any]:
+    """Return the fields of a request that submits a job."""
     return {"action": "submit", "user": user, "session": SESSION, "script": None, "secrets": {"TOKEN": "x"}, **more}
 
 
-def sudo(login, user, *command):
-    """What sudo says to the gate's account."""
+def sudo(login: Host, user: str, *command: str) -> CommandResult:
+    """Run a command with sudo from the gate's account. ``user`` is the target user."""
     words = " ".join(["sudo", "-n", *(["-u", login.backend.quote("%s", user)] if user else []), *command])
     return login.run("runuser --user hpchub -- sh -c %s", f"cd / && {words} < /dev/null")
 
 
-def test_a_permitted_user_submits_and_cancels(login, request_of, words):
-    answer = request_of(**submit("alice"))
+def test_permitted_user_can_submit_and_cancel_a_job(
+    login: Host, send_request: Request, scheduler: SchedulerCommands
+) -> None:
+    answer = send_request(**submit("alice"))
     assert answer["ok"], answer
     job = job_id(answer)
     try:
-        assert login.check_output(words.owner.format(job=job)) == "alice"
+        assert login.check_output(scheduler.owner.format(job=job)) == "alice"
         secrets = login.file(f"/home/alice/.hpchub/{SESSION}.json")
         assert (secrets.user, oct(secrets.mode)) == ("alice", "0o600")
         assert oct(login.file("/home/alice/.hpchub").mode) == "0o700"
-        assert job in request_of(action="query")["stdout"]
+        assert job in send_request(action="query")["stdout"]
     finally:
-        cancelled = request_of(action="cancel", user="alice", session=SESSION, job_id=job)
+        cancelled = send_request(action="cancel", user="alice", session=SESSION, job_id=job)
     assert cancelled["ok"], cancelled
     assert not secrets.exists
     for _ in range(20):
-        if not login.check_output(words.owner.format(job=job)):
+        if not login.check_output(scheduler.owner.format(job=job)):
             return
         time.sleep(1)
-    pytest.fail("the job is still there")
+    pytest.fail("the job has not ended 20 seconds after it was cancelled")
 
 
 @pytest.mark.parametrize(
     "user", ["root", "daemon", "hpchub", "dave", "nobody", "nosuchuser", "../alice", "alice bob", ""]
 )
-def test_others_are_refused(request_of, user):
-    answer = request_of(**submit(user))
+def test_other_users_are_refused(send_request: Request, user: str) -> None:
+    answer = send_request(**submit(user))
     assert not answer["ok"]
     assert answer["command"] == []
     assert answer["error"]
@@ -161,21 +189,23 @@ def test_others_are_refused(request_of, user):
         {"action": "cancel", "user": "alice", "session": SESSION, "job_id": "--state=running"},
     ],
 )
-def test_other_requests_are_refused(request_of, fields):
-    assert not request_of(**fields)["ok"]
+def test_malformed_and_unknown_requests_are_refused(send_request: Request, fields: dict[str, Any]) -> None:
+    assert not send_request(**fields)["ok"]
 
 
-def test_nobody_cancels_anothers_job(login, request_of, words):
-    job = job_id(request_of(**submit("alice")))
+def test_user_cannot_cancel_the_job_of_another_user(
+    login: Host, send_request: Request, scheduler: SchedulerCommands
+) -> None:
+    job = job_id(send_request(**submit("alice")))
     try:
-        request_of(action="cancel", user="bob", session="00000000000000bb", job_id=job)
-        assert login.check_output(words.owner.format(job=job)) == "alice"
+        send_request(action="cancel", user="bob", session="00000000000000bb", job_id=job)
+        assert login.check_output(scheduler.owner.format(job=job)) == "alice"
     finally:
-        request_of(action="cancel", user="alice", session=SESSION, job_id=job)
+        send_request(action="cancel", user="alice", session=SESSION, job_id=job)
 
 
 @pytest.mark.parametrize("user", ["alice", "bob"])
-def test_sudo_permits_the_job_program_for_permitted_users(login, user):
+def test_sudo_permits_the_job_program_for_permitted_users(login: Host, user: str) -> None:
     done = sudo(login, user, JOB)
     assert done.rc == 0
     assert json.loads(done.stdout)["error"] == "the request is not JSON"
@@ -204,15 +234,15 @@ def test_sudo_permits_the_job_program_for_permitted_users(login, user):
         ("alice", "-e /etc/passwd"),
     ],
 )
-def test_sudo_refuses_everything_else(login, user, command):
+def test_sudo_refuses_all_other_users_and_commands(login: Host, user: str, command: str) -> None:
     done = sudo(login, user, command)
     assert done.rc != 0
     assert not done.stdout
 
 
 @pytest.mark.parametrize("group", ["hpc", "hpc-admins"])
-def test_uid_0_under_another_name_is_refused(login, group):
-    """A group may hold anybody: the rule excludes uid 0 by its number."""
+def test_sudo_refuses_uid_0_with_another_name(login: Host, group: str) -> None:
+    """A permitted group could contain a second account with uid 0, so the sudo rule excludes the number 0."""
     login.check_output("useradd --non-unique --uid 0 --gid 0 --groups %s --no-create-home toor", group)
     try:
         assert sudo(login, "toor", JOB).rc != 0
@@ -221,37 +251,40 @@ def test_uid_0_under_another_name_is_refused(login, group):
         login.check_output("userdel --force toor 2>/dev/null || sed -i '/^toor:/d' /etc/passwd /etc/shadow")
 
 
-def test_a_system_account_in_a_permitted_group_is_refused(login, request_of, cluster):
+def test_system_account_in_a_permitted_group_is_refused(login: Host, send_request: Request, cluster: str) -> None:
     login.check_output("usermod --append --groups hpc daemon")
     try:
-        assert "system account" in request_of(**submit("daemon"))["error"]
-        assert "system account" in json.loads(sudo_with_request(login, "daemon", cluster))["error"]
+        assert "system account" in send_request(**submit("daemon"))["error"]
+        assert "system account" in request_to_job_program(login, "daemon", cluster)["error"]
     finally:
         login.check_output("gpasswd --delete daemon hpc")
 
 
-def sudo_with_request(login, user, cluster):
-    """Past the gate, straight to the program that runs as the user: it does not trust who calls it."""
+def request_to_job_program(login: Host, user: str, cluster: str) -> dict[str, Any]:
+    """Send a request directly to the job program, which must check it even though the gate does so too."""
     text = json.dumps({**submit(user), "script": "", "cluster": cluster})
-    return login.check_output("echo %s | runuser --user hpchub -- sudo -n -u %s %s", text, user, JOB)
+    output = login.check_output("echo %s | runuser --user hpchub -- sudo -n -u %s %s", text, user, JOB)
+    answer: dict[str, Any] = json.loads(output)
+    return answer
 
 
-def test_refusals_are_logged(login, request_of):
-    request_of(**submit("dave"))
+def test_refusals_of_the_gate_and_of_sudo_are_logged(login: Host, send_request: Request) -> None:
+    cursor = login.check_output("journalctl --lines=0 --show-cursor --quiet").removeprefix("-- cursor: ")
+    send_request(**submit("dave"))
     sudo(login, "root", JOB)
-    journal = login.check_output("journalctl --since=-1min --no-pager")
-    assert "dave is in none of the groups" in journal
-    assert "hpchub" in journal
-    assert "COMMAND=" in journal
+    entries = login.check_output("journalctl --after-cursor=%s --no-pager", cursor).splitlines()
+    assert any("hpchub-gate" in line and "dave is in none of the groups" in line for line in entries), entries
+    assert any(" hpchub : " in line and "USER=root" in line and f"COMMAND={JOB}" in line for line in entries), entries
 
 
 @pytest.mark.parametrize("command", ["id", "/bin/sh", "cat /etc/shadow", "scp -t /tmp", "-s sftp"])
-def test_the_key_opens_the_gate_and_nothing_else(hub, way, ssh, command):
-    done = hub.run("echo '{}' | runuser --user jupyterhub -- " + f"{ssh} -- {way['hosts'][0]} {command}")
+def test_key_runs_only_the_gate(hub: Host, gate: dict[str, Any], ssh: str, command: str) -> None:
+    done = hub.run("echo '{}' | runuser --user jupyterhub -- " + f"{ssh} -- {gate['hosts'][0]} {command}")
     assert "the action is none of" in done.stdout, done
 
 
-# testinfra takes exit code 255, ssh's own for a refusal, for a failure of its own connection.
+# ssh exits with 255 when the server refuses the connection. testinfra would interpret this exit code as a failure of
+# its own connection, so the shell prints it instead.
 REFUSED = "|| echo refused with $?"
 
 
@@ -275,10 +308,10 @@ class Session:
     """An ssh connection from the hub to the gate, which stays open for as long as a test needs it.
 
     Attributes:
-        unit: The transient systemd unit on the hub that runs the ssh client; its journal has the client's messages.
+        unit: The transient systemd unit on the hub that runs the ssh client. Its journal has the client's messages.
     """
 
-    def __init__(self, hub, login, client):
+    def __init__(self, hub: Host, login: Host, client: str) -> None:
         """Start the client.
 
         Args:
@@ -290,49 +323,57 @@ class Session:
         self.unit = f"hpchub-test-ssh-{secrets.token_hex(4)}.service"
         # The gate waits for its request, so the session stays open until the client's standard input ends.
         unit = f"--unit={self.unit} --uid=jupyterhub --working-directory=/ --setenv=DISPLAY=:0"
-        # systemd writes the command to the journal too. There, the message is in octal, as printf takes it.
+        # systemd also writes the command to the journal. The command contains the message only as octal codes, so it
+        # does not count as the message.
         message = "".join(f"\\{ord(character):03o}" for character in f"{CLIENT_ENDED}\n")
         command = f"sleep 60 | {{ ssh-agent {client} 2>&1; printf '{message}'; }}"
         hub.check_output(f"systemd-run --quiet --collect {unit} sh -c %s", command)
 
-    def stop(self):
-        """End the client, and wait until the server has no process of it."""
+    def stop(self) -> None:
+        """End the client, and wait until its gate process on the login node has ended."""
         self.hub.run(f"systemctl stop {self.unit}")
-        wait_until("the gate's process is gone", lambda: not self.gate_processes())
+        wait_until("the gate's process has ended", lambda: not self.gate_processes())
 
-    def ended(self):
+    def ended(self) -> bool:
+        """Return whether the client has ended."""
         return CLIENT_ENDED in self.messages()
 
-    def messages(self):
-        return self.hub.check_output(f"journalctl --unit={self.unit} --no-pager --output=cat")
+    def messages(self) -> str:
+        """Return the messages of the client."""
+        return str(self.hub.check_output(f"journalctl --unit={self.unit} --no-pager --output=cat"))
 
-    def gate_processes(self):
-        return self.login.run("pgrep --uid hpchub --full %s", f"{GATE} --cluster").stdout.split()
+    def gate_processes(self) -> list[str]:
+        """Return the process ids of the gate on the login node."""
+        found: list[str] = self.login.run("pgrep --uid hpchub --full %s", f"{GATE} --cluster").stdout.split()
+        return found
 
-    def environment(self):
-        """Return the environment that the ssh server gave to the gate, or an empty one if the client gave up."""
+    def environment(self) -> dict[str, str]:
+        """Return the environment that the ssh server gave to the gate, or an empty one if the client has ended."""
+        found: dict[str, str] = {}
 
-        def read():
+        def read() -> bool:
             for process in self.gate_processes():
-                if text := self.login.run(f"tr '\\0' '\\n' < /proc/{process}/environ").stdout:
-                    return dict(line.partition("=")[::2] for line in text.splitlines())
-            return {}
+                for line in self.login.run(f"tr '\\0' '\\n' < /proc/{process}/environ").stdout.splitlines():
+                    name, _, value = line.partition("=")
+                    found[name] = value
+                if found:
+                    break
+            return bool(found)
 
-        return wait_until("the gate runs, or the client has given up", lambda: read() or (self.ended() and {"": ""}))
+        wait_until("the gate runs, or the client has ended", lambda: read() or self.ended())
+        return found
 
-    def reaches_ssh_server(self, host, kind):
+    def reaches_ssh_server(self, host: Host, kind: str) -> bool:
         """Return whether a connection to the forwarded port of a host leads to an ssh server."""
         port = f"tcp://127.0.0.1:{FORWARDED_PORT}"
-        wait_until(
-            "the port is open, or the client has given up", lambda: host.socket(port).is_listening or self.ended()
-        )
+        wait_until("the port is open, or the client has ended", lambda: host.socket(port).is_listening or self.ended())
         if not host.socket(port).is_listening:
             return False
         return "reached" in host.check_output("python3 -c %s %s %s", READ_BANNER, str(FORWARDED_PORT), kind)
 
 
-def wait_until(what, condition, timeout=20):
-    """Return the first true answer of ``condition``."""
+def wait_until(what: str, condition: Callable[[], T], timeout: float = 20) -> T:
+    """Return the result of the condition as soon as it is true."""
     deadline = time.monotonic() + timeout
     while not (answer := condition()):
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
@@ -340,29 +381,41 @@ def wait_until(what, condition, timeout=20):
     return answer
 
 
-# For each kind: the client's options, a function that returns whether the server grants what they ask for, and what the
-# client prints when the server refuses. The server never answers a request for an agent, and a client cannot ask for an
-# rc file.
+class Forwarding(NamedTuple):
+    """Something that a client can request and that `restrict` forbids.
+
+    Attributes:
+        options: The options of the ssh client.
+        granted: A function that returns whether the server grants the request.
+        refusal: The client's message when the server refuses. It is empty for agents, because the server sends no
+            answer, and for rc files, because a client cannot request them.
+    """
+
+    options: str
+    granted: Callable[[Session], bool]
+    refusal: str
+
+
 FORWARDINGS = {
-    "local": (
+    "local": Forwarding(
         f"-N -L 127.0.0.1:{FORWARDED_PORT}:127.0.0.1:22",
         lambda session: session.reaches_ssh_server(session.hub, "plain"),
         "administratively prohibited",
     ),
-    "dynamic": (
+    "dynamic": Forwarding(
         f"-N -D 127.0.0.1:{FORWARDED_PORT}",
         lambda session: session.reaches_ssh_server(session.hub, "socks"),
         "administratively prohibited",
     ),
-    "remote": (
+    "remote": Forwarding(
         f"-N -R 127.0.0.1:{FORWARDED_PORT}:127.0.0.1:22",
         lambda session: session.reaches_ssh_server(session.login, "plain"),
         "remote port forwarding failed",
     ),
-    "agent": ("-A", lambda session: "SSH_AUTH_SOCK" in session.environment(), ""),
-    "x11": ("-Y", lambda session: "DISPLAY" in session.environment(), "X11 forwarding request failed"),
-    "pty": ("-tt", lambda session: "SSH_TTY" in session.environment(), "PTY allocation request failed"),
-    "user_rc": (
+    "agent": Forwarding("-A", lambda session: "SSH_AUTH_SOCK" in session.environment(), ""),
+    "x11": Forwarding("-Y", lambda session: "DISPLAY" in session.environment(), "X11 forwarding request failed"),
+    "pty": Forwarding("-tt", lambda session: "SSH_TTY" in session.environment(), "PTY allocation request failed"),
+    "user_rc": Forwarding(
         "",
         lambda session: "SSH_CONNECTION" in session.environment() and session.login.file(USER_RC_MARK).exists,
         "",
@@ -371,17 +424,18 @@ FORWARDINGS = {
 
 
 @pytest.fixture
-def unrestricted_key(hub, login, way):
-    """A second key for the gate, with all options of the hub's own key except `restrict`.
+def unrestricted_key(hub: Host, login: Host, gate: dict[str, Any]) -> Iterator[str]:
+    """Return a second key for the gate, with all options of the hub's own key except `restrict`.
 
-    It proves that a refusal comes from `restrict`: with this key the server grants what the same client asks for.
+    The server grants the requests of a client with this key. This proves that `restrict` causes the refusals of the
+    hub's own key.
     """
     keys = "/var/lib/hpchub-gate/.ssh/authorized_keys"
     directory = "/tmp/hpchub-test-key"
-    public = hub.check_output("cat %s.pub", way["key"]).split()[1]
+    public = hub.check_output("cat %s.pub", gate["key"]).split()[1]
     hub.check_output(f"install -d -m 0700 -o jupyterhub {directory}")
     hub.check_output(f"runuser --user jupyterhub -- ssh-keygen -q -t ed25519 -N '' -f {directory}/key")
-    # X11 forwarding needs this program on the server. Where it is missing, an empty one is enough for the server.
+    # X11 forwarding needs xauth on the server. An empty file is enough if it is missing.
     xauth = login.run("test -e /usr/bin/xauth").rc != 0
     login.check_output(f"cp --archive {keys} {keys}.before")
     try:
@@ -399,16 +453,20 @@ def unrestricted_key(hub, login, way):
 
 
 @pytest.fixture
-def server_grants(hub, login, way, ssh):
-    """Return a function: whether the server grants a key one of FORWARDINGS, and what the client prints."""
+def server_grants(hub: Host, login: Host, gate: dict[str, Any], ssh: str) -> Callable[[str, str], tuple[bool, str]]:
+    """Return a function that tries one of the FORWARDINGS with a key.
 
-    def grants(kind, key):
-        options, granted, _ = FORWARDINGS[kind]
-        client = ssh.replace(f"-i {way['key']}", f"-i {key}").replace(" -T ", " ")
+    The function returns whether the server grants the request, and the client's messages.
+    """
+
+    def grants(kind: str, key: str) -> tuple[bool, str]:
+        forwarding = FORWARDINGS[kind]
+        client = ssh.replace(f"-i {gate['key']}", f"-i {key}").replace(" -T ", " ")
         login.check_output(f"rm -f {USER_RC_MARK}")
-        session = Session(hub, login, f"{client} -o ExitOnForwardFailure=yes {options} -- {way['hosts'][0]}")
+        options = f"-o ExitOnForwardFailure=yes {forwarding.options}"
+        session = Session(hub, login, f"{client} {options} -- {gate['hosts'][0]}")
         try:
-            return granted(session), session.messages()
+            return forwarding.granted(session), session.messages()
         finally:
             session.stop()
 
@@ -416,40 +474,42 @@ def server_grants(hub, login, way, ssh):
 
 
 @pytest.mark.parametrize("kind", FORWARDINGS)
-def test_server_refuses_forwarding_terminal_and_rc_file_for_the_hubs_key(way, server_grants, unrestricted_key, kind):
+def test_server_refuses_forwarding_terminal_and_rc_file_for_the_hubs_key(
+    gate: dict[str, Any], server_grants: Callable[[str, str], tuple[bool, str]], unrestricted_key: str, kind: str
+) -> None:
     granted, messages = server_grants(kind, unrestricted_key)
     assert granted, f"the server refuses this without `restrict` too, so the test proves nothing: {messages}"
-    granted, messages = server_grants(kind, way["key"])
+    granted, messages = server_grants(kind, gate["key"])
     assert not granted, messages
-    assert FORWARDINGS[kind][2] in messages
+    assert FORWARDINGS[kind].refusal in messages
 
 
-def test_an_unknown_host_key_is_refused(hub, way, ssh):
-    address = hub.check_output(f"getent ahostsv4 {way['hosts'][0]}").split()[0]
+def test_hub_refuses_an_unknown_host_key(hub: Host, gate: dict[str, Any], ssh: str) -> None:
+    address = hub.check_output(f"getent ahostsv4 {gate['hosts'][0]}").split()[0]
     done = hub.run(f"echo '{{}}' | runuser --user jupyterhub -- {ssh} -- {address} id {REFUSED}")
     assert "refused with 255" in done.stdout
     assert "verification failed" in done.stderr
 
 
 @pytest.mark.usefixtures("ssh")
-def test_the_key_is_the_hubs_alone(hub, way):
-    key = hub.file(way["key"])
+def test_only_the_hub_can_read_its_key(hub: Host, gate: dict[str, Any]) -> None:
+    key = hub.file(gate["key"])
     assert (key.user, oct(key.mode)) == ("jupyterhub", "0o600")
     for account in ("alice", "hpchub-proxy", "www-data"):
-        assert hub.run("runuser --user %s -- cat %s", account, way["key"]).rc != 0
+        assert hub.run("runuser --user %s -- cat %s", account, gate["key"]).rc != 0
 
 
 @pytest.mark.usefixtures("ssh")
-def test_the_key_is_accepted_from_the_hub_alone(login, compute, hub, way):
-    """A stolen key opens nothing from elsewhere."""
+def test_key_is_accepted_only_from_the_hub(login: Host, compute: Host, hub: Host, gate: dict[str, Any]) -> None:
+    """A stolen key is useless on other hosts."""
     if login.check_output("hostname") == compute.check_output("hostname"):
-        pytest.skip("there is no other host")
+        pytest.skip("this topology has no other host")
     compute.check_output("install -m 0600 /dev/null /root/stolen")
     try:
-        compute.check_output("echo %s > /root/stolen", hub.check_output("cat %s", way["key"]) + "\n")
+        compute.check_output("echo %s > /root/stolen", hub.check_output("cat %s", gate["key"]) + "\n")
         done = compute.run(
             "echo '{}' | ssh -F none -T -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
-            f"-o IdentitiesOnly=yes -i /root/stolen -l hpchub {way['hosts'][0]} id {REFUSED}"
+            f"-o IdentitiesOnly=yes -i /root/stolen -l hpchub {gate['hosts'][0]} id {REFUSED}"
         )
         assert "refused with 255" in done.stdout
         assert "ermission denied" in done.stderr
@@ -457,7 +517,7 @@ def test_the_key_is_accepted_from_the_hub_alone(login, compute, hub, way):
         compute.check_output("rm -f /root/stolen")
 
 
-def test_the_gates_files_are_roots(login, cluster):
+def test_only_root_can_change_the_gates_files(login: Host, cluster: str) -> None:
     for path in (GATE, JOB, "/etc/sudoers.d/hpchub", f"/etc/hpchub/gate.d/{cluster}.json"):
         file = login.file(path)
         assert (file.user, file.group) == ("root", "root")
@@ -467,30 +527,34 @@ def test_the_gates_files_are_roots(login, cluster):
     login.check_output("visudo --check")
 
 
-def test_the_local_socket_is_the_hubs(hub, way):
-    if way["method"] != "local":
+def test_only_the_hub_can_connect_to_the_local_socket(hub: Host, gate: dict[str, Any]) -> None:
+    if gate["method"] != "local":
         pytest.skip("the hub submits over ssh")
-    socket = hub.file(way["socket"])
+    socket = hub.file(gate["socket"])
     assert (socket.user, socket.group, oct(socket.mode)) == ("root", "jupyterhub", "0o660")
-    connect = f"import socket; socket.socket(socket.AF_UNIX).connect('{way['socket']}')"
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect('{gate['socket']}')"
     assert hub.run("runuser --user alice -- python3 -c %s", connect).rc != 0
     assert hub.run("runuser --user jupyterhub -- python3 -c %s", connect).rc == 0
 
 
-def test_no_secret_in_a_process_list_or_environment(login, request_of, words):
-    """A submitted secret is in a file of the user's, and nowhere else that anybody can look."""
-    answer = request_of(**submit("alice", secrets={"TOKEN": "hpchub-canary-secret"}))
+def test_secret_is_only_in_a_file_that_others_cannot_read(
+    login: Host, send_request: Request, scheduler: SchedulerCommands
+) -> None:
+    """The output of the batch system and the process list do not contain the secret."""
+    answer = send_request(**submit("alice", secrets={"TOKEN": "hpchub-canary-secret"}))
     job = job_id(answer)
     try:
-        shown = login.check_output(words.show.format(job=job) + "; ps -e -o args")
+        shown = login.check_output(scheduler.show.format(job=job) + "; ps -e -o args")
         assert "hpchub-canary-secret" not in shown
-        assert login.run("runuser --user bob -- cat /home/alice/.hpchub/%s.json", SESSION).rc != 0
+        read = "runuser --user %s -- cat /home/alice/.hpchub/%s.json"
+        assert "hpchub-canary-secret" in login.check_output(read, "alice", SESSION)
+        assert login.run(read, "bob", SESSION).rc != 0
     finally:
-        request_of(action="cancel", user="alice", session=SESSION, job_id=job)
+        send_request(action="cancel", user="alice", session=SESSION, job_id=job)
 
 
-def test_the_inventory_asks_no_more_than_the_scheduler_gives(hub, cluster):
-    """As root, who leaves nothing behind that the hub could not use."""
+def test_live_check_finds_no_problem_in_the_inventory(hub: Host, cluster: str) -> None:
+    """The check runs as root here. It must not create files that the hub's account cannot use."""
     found = json.loads(hub.check_output("/opt/hpchub/hub/current/bin/hpchub check --live --json"))
     assert (found["problems"], found["unanswered"]) == ([], {})
     assert {"interactive", "long", "*"} & {queue["name"] for queue in found["queues"][cluster]}
