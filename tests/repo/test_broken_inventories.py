@@ -75,7 +75,7 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ("queue-name-twice", {"hpc_clusters.0.queues.1.name": "interactive"}, 'hpc_clusters[0] (name "demo") queues[1] (name "interactive"): name "interactive" is taken already by entry 0'),
     ("secret-is-a-placeholder", {"hpc_sso.client_secret": "CHANGE ME"}, "hpc_sso: client_secret is still a placeholder; put the real one into the inventory's vault"),
     ("secret-missing-in-the-vault", {"hpc_sso.client_secret": "{{ vault_nobody }}"}, "hpc_sso: client_secret cannot be evaluated: 'vault_nobody' is undefined; define it in the inventory, a secret in its vault"),
-    ("certificate-missing", {"hpc_tls.certificate": "/nowhere/hub.pem"}, 'hpc_tls: certificate "/nowhere/hub.pem" is not a file that can be read here'),
+    ("certificate-missing", {"hpc_tls.certificate": "/nowhere/hub.pem"}, 'hpc_tls: certificate "/nowhere/hub.pem" is not a readable file on the controller'),
 ]  # fmt: skip
 NEED_ANSIBLE = {"secret-missing-in-the-vault", "certificate-missing"}
 

@@ -76,7 +76,7 @@ def results(
         "tasks": [
             {
                 "block": [
-                    {"ansible.builtin.include_role": {"name": "reverse_proxy", "tasks_from": "validate"}},
+                    {"ansible.builtin.include_role": {"name": "hpchub.hpchub.reverse_proxy", "tasks_from": "validate"}},
                     {"ansible.builtin.debug": {"msg": RESULT % "accepted"}},
                 ],
                 "rescue": [{"ansible.builtin.debug": {"msg": RESULT % "refused"}}],

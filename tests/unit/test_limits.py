@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.hpchub.hpchub.plugins.modules import hpchub_ask
+from ansible_collections.hpchub.hpchub.plugins.modules import query_scheduler
 
 from hpchub.cli import check_clusters as ask
 from hpchub.clusters import limits as live
@@ -357,7 +357,7 @@ def test_times_have_the_format_of_the_inventory(seconds: int, text: str) -> None
 def asked(capsys: pytest.CaptureFixture[str], tmp_path: Any, commands: list[list[str]], **environment: str) -> Any:
     arguments = {"commands": commands, "environment": environment, "_ansible_remote_tmp": str(tmp_path)}
     with patch_module_args(arguments), pytest.raises(SystemExit):
-        hpchub_ask.main()
+        query_scheduler.main()
     return json.loads(capsys.readouterr().out)
 
 

@@ -5,7 +5,7 @@ server therefore has a certificate in its user's name, and the proxy connects to
 accepts only clients that have a certificate of the proxy or the hub. Other processes on the cluster's network get no
 answer.
 
-The Ansible module ``hpchub_authority`` creates the authority's files when the hub is deployed.
+The Ansible module ``notebook_certificates`` creates the authority's files when the hub is deployed.
 """
 
 from __future__ import annotations
