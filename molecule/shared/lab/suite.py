@@ -120,13 +120,15 @@ def _stages() -> list[Stage]:
     return [
         Stage(
             "lint",
-            "ruff, mypy, yamllint, ansible-lint",
+            "ruff, mypy, yamllint, ansible-lint, mkdocs",
             [
                 Step("ruff", _python("ruff", "check", ".")),
                 Step("ruff format", _python("ruff", "format", "--check", ".")),
                 Step("mypy", _python("mypy")),
                 Step("yamllint", _python("yamllint", "--strict", ".")),
                 Step("ansible-lint", _python("ansiblelint", "--offline", "--strict")),
+                # The cache receives the site, because the checkout may be read-only.
+                Step("mkdocs", _python("mkdocs", "build", "--strict", "--quiet", "--site-dir", str(CACHE / "site"))),
             ],
         ),
         Stage("unit", "the package", [_pytest("pytest", "tests/unit")]),
