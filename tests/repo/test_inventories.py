@@ -14,7 +14,6 @@ from hpchub.model.site import VARIABLES
 if TYPE_CHECKING:
     from repo.conftest import Ansible
 
-
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORIES = sorted(path.name for path in (ROOT / "inventories").iterdir() if path.is_dir())
 VAULT = ("-e", "vault_sso_client_secret=d41d8cd98f00b204")
@@ -38,7 +37,7 @@ def test_example_inventory_lacks_only_its_secret(ansible: Ansible) -> None:
     (problem,) = json.loads(done.stdout)["problems"]
     assert problem["text"] == (
         "hpc_sso: client_secret cannot be evaluated: 'vault_sso_client_secret' is undefined; "
-        "define it in the inventory, a secret in its vault"
+        "define it in the inventory; a secret belongs in its vault"
     )
 
 

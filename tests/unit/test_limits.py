@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.hpchub.hpchub.plugins.modules import hpchub_ask
+from ansible_collections.hpchub.hpchub.plugins.modules import query_scheduler
 
 from hpchub.cli import check_clusters as ask
-from hpchub.clusters import limits as live
 from hpchub.clusters.limits import Told, compare, draft, read, to_yaml
 from hpchub.deploy.role_arguments import gate_config
 from hpchub.model.profile_list import ProfileList, profile_list
 from hpchub.model.site import Site
 from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, Unanswered
+from hpchub.units import format_runtime
 
 SLURM = SCHEDULERS["slurm"]
 
@@ -126,7 +126,12 @@ def test_slurm_numbers_with_too_many_digits_are_ignored() -> None:
 )
 def test_slurm_privacy_settings_are_recognised(private: str, more: str, hidden: str) -> None:
     found = SLURM.parse_privacy(SLURM_24.replace("= none", f"= {private}") + more)
-    assert (hidden in found[0] and "adminlevel=Operator" in found[1]) if hidden and found else found is None
+    if not hidden:
+        assert found is None
+    else:
+        assert found is not None
+        assert hidden in found[0]
+        assert "adminlevel=Operator" in found[1]
 
 
 def test_privacy_problem_is_reported_with_missing_partitions() -> None:
@@ -343,7 +348,7 @@ def test_draft_of_queues_with_long_names_has_unique_keys() -> None:
     ("seconds", "text"), [(59, "0:00:59"), (43200, "12:00:00"), (86400, "1-00:00:00"), (90061, "1-01:01:01")]
 )
 def test_times_have_the_format_of_the_inventory(seconds: int, text: str) -> None:
-    assert live.runtime(seconds) == text
+    assert format_runtime(seconds) == text
 
 
 # The module for submit hosts without a gate
@@ -352,7 +357,7 @@ def test_times_have_the_format_of_the_inventory(seconds: int, text: str) -> None
 def asked(capsys: pytest.CaptureFixture[str], tmp_path: Any, commands: list[list[str]], **environment: str) -> Any:
     arguments = {"commands": commands, "environment": environment, "_ansible_remote_tmp": str(tmp_path)}
     with patch_module_args(arguments), pytest.raises(SystemExit):
-        hpchub_ask.main()
+        query_scheduler.main()
     return json.loads(capsys.readouterr().out)
 
 

@@ -18,7 +18,6 @@ from hpchub.schedulers import SCHEDULERS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 GONE: Any = object()
 
 GOOD: dict[str, Any] = {
@@ -124,9 +123,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_profiles.0.cluster", "dmo", f'{SMALL}: cluster "dmo" is not a cluster of hpc_clusters; did you mean "demo"? valid: demo'),
     ("hpc_profiles.0.memory", "4 GB", f'{SMALL}: memory "4 GB" is not a size; write a number and M, G or T, as in 4G'),
     ("hpc_profiles.0.runtime", "8h", f'{SMALL}: runtime "8h" is not a time; write hours, minutes and seconds, as in "8:00:00"'),
-    ("hpc_profiles.1.key", "small", 'hpc_profiles[1] (key "small"): key "small" is taken already by entry 0'),
+    ("hpc_profiles.1.key", "small", 'hpc_profiles[1] (key "small"): key "small" is already used by entry 0'),
     ("hpc_clusters.0.scheduler", "slrum", f'{CLUSTER}: scheduler "slrum" is unknown; did you mean "slurm"? available: slurm'),
-    ("hpc_profiles.0.cores", 17, f'{SMALL}: cores 17 is above max_cores 16 of queue "interactive" of cluster "demo"; ask for at most 16'),
+    ("hpc_profiles.0.cores", 17, f'{SMALL}: cores 17 is above max_cores 16 of queue "interactive" of cluster "demo"; request at most 16'),
     ("hpc_profiles.0.memory", "1T", f'{SMALL}: memory "1T" is above max_memory "64G" of queue "interactive"'),
     ("hpc_profiles.0.runtime", "1-00:00:00", f'{SMALL}: runtime "1-00:00:00" is above max_runtime "12:00:00" of queue'),
     ("hpc_profiles.0.gpus", 1, f'{SMALL}: gpus 1 is above max_gpus 0 of queue "interactive"'),
@@ -137,8 +136,8 @@ WRONG: list[tuple[str, Any, str]] = [
     # shapes
     ("hpc_profiles", {}, "hpc_profiles: {} is a mapping, not a list"),
     ("hpc_profiles", None, "hpc_profiles: null is empty, not a list"),
-    ("hpc_profiles", [], "hpc_profiles: is empty; describe at least one"),
-    ("hpc_profiles", GONE, "hpc_profiles: is missing; describe it in the inventory's group_vars/all"),
+    ("hpc_profiles", [], "hpc_profiles: is empty; add at least one entry"),
+    ("hpc_profiles", GONE, "hpc_profiles: is missing; add it to the inventory's group_vars/all"),
     ("hpc_clusters", GONE, "hpc_clusters: is missing"),
     ("hpc_service", GONE, "hpc_service: is missing"),
     ("hpc_service", "https://x", "hpc_service: is text, not a mapping"),
@@ -149,22 +148,22 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_profiles.0.cores", 2.5, f"{SMALL}: cores 2.5 is not a whole number"),
     ("hpc_profiles.0.cores", None, f"{SMALL}: cores null is empty; write a whole number"),
     ("hpc_profiles.0.cores", 0, f"{SMALL}: cores 0 is below 1"),
-    ("hpc_profiles.0.cores", GONE, f"{SMALL}: cores is missing; write it"),
+    ("hpc_profiles.0.cores", GONE, f"{SMALL}: cores is missing; add it"),
     ("hpc_profiles.0.memory", 4096, f"{SMALL}: memory 4096 is a number, not text; put it in quotes; write a number and M"),
-    ("hpc_profiles.0.memory", "0G", f'{SMALL}: memory "0G" is no memory at all'),
-    ("hpc_profiles.0.runtime", 28800, f"{SMALL}: runtime 28800 is a number: YAML reads a time without quotes as seconds"),
-    ("hpc_profiles.0.runtime", "0:00:00", f'{SMALL}: runtime "0:00:00" is no time at all'),
+    ("hpc_profiles.0.memory", "0G", f'{SMALL}: memory "0G" is zero'),
+    ("hpc_profiles.0.runtime", 28800, f"{SMALL}: runtime 28800 is a number, because YAML reads a time without quotes as seconds"),
+    ("hpc_profiles.0.runtime", "0:00:00", f'{SMALL}: runtime "0:00:00" is zero'),
     ("hpc_profiles.0.runtime", "1:75:00", f'{SMALL}: runtime "1:75:00" has more than 59 minutes'),
     ("hpc_profiles.0.runtime", "1-25:00:00", f'{SMALL}: runtime "1-25:00:00" has more than 59 minutes or seconds, or days and more'),
     ("hpc_profiles.0.display_name", ["Small"], f'{SMALL}: display_name ["Small"] is a list, not text of one line'),
-    ("hpc_profiles.0.display_name", "Small\nBig", f'{SMALL}: display_name "Small\\nBig" holds a line break'),
+    ("hpc_profiles.0.display_name", "Small\nBig", f'{SMALL}: display_name "Small\\nBig" contains a line break'),
     ("hpc_profiles.0.memmory", "4G", f'{SMALL}: "memmory" is an unknown key; did you mean "memory"?'),
     ("hpc_profiles.0.zzz", "4G", f'{SMALL}: "zzz" is an unknown key; valid keys: key, display_name,'),
     ("hpc_profiles.0.interface", "labb", f'{SMALL}: interface "labb" is unknown; valid: lab or notebook'),
     ("hpc_profiles.0.key", "Small One", 'hpc_profiles[0] (key "Small One"): key "Small One" is not a profile\'s key'),
     ("hpc_profiles.0.default_kernel", "pyhton3", f'{SMALL}: default_kernel "pyhton3" is not a kernel of cluster "demo"; did you mean "python3"? valid: python3, ir'),
     # values that are written into batch scripts
-    ("hpc_profiles.0.account", "a\n#SBATCH --uid=0", f'{SMALL}: account "a\\n#SBATCH --uid=0" holds a line break'),
+    ("hpc_profiles.0.account", "a\n#SBATCH --uid=0", f'{SMALL}: account "a\\n#SBATCH --uid=0" contains a line break'),
     ("hpc_profiles.0.account", 'a"b', f'{SMALL}: account "a\\"b" is not an account'),
     ("hpc_profiles.0.account", "a b", f'{SMALL}: account "a b" is not an account'),
     ("hpc_profiles.0.account", 4041, f"{SMALL}: account 4041 is a number, not text; put it in quotes"),
@@ -174,50 +173,50 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_profiles.0.options", ["exclusive"], f'{SMALL}: options[0] "exclusive" is not an option'),
     ("hpc_profiles.0.options", ["--time=1"], f'{SMALL}: options "--time=1" repeats the field runtime'),
     ("hpc_profiles.0.options", ["--wrap=id"], f'{SMALL}: options "--wrap=id" is set by hpchub; leave it out'),
-    ("hpc_profiles.0.options", ["--a\n#SBATCH --uid=0"], f'{SMALL}: options[0] "--a\\n#SBATCH --uid=0" holds a line break'),
+    ("hpc_profiles.0.options", ["--a\n#SBATCH --uid=0"], f'{SMALL}: options[0] "--a\\n#SBATCH --uid=0" contains a line break'),
     ("hpc_clusters.0.queues.0.name", "a b", f'{CLUSTER} queues[0] (name "a b"): name "a b" is not a queue\'s name'),
     # clusters
     ("hpc_clusters.0.name", "Demo-1", 'hpc_clusters[0] (name "Demo-1"): name "Demo-1" is not a cluster\'s name'),
-    ("hpc_clusters.0.name", "demo_login", 'hpc_clusters[0] (name "demo_login"): name "demo_login" ends as the groups'),
-    ("hpc_clusters.0.submit", {"method": "ssh"}, f'{CLUSTER}: submit has the method "ssh" and no host'),
-    ("hpc_clusters.0.submit", {"method": "local", "host": "x"}, f'{CLUSTER}: submit has the method "local" and a host'),
+    ("hpc_clusters.0.name", "demo_login", 'hpc_clusters[0] (name "demo_login"): name "demo_login" ends like an inventory group of its nodes'),
+    ("hpc_clusters.0.submit", {"method": "ssh"}, f'{CLUSTER}: submit has the method "ssh" but no host'),
+    ("hpc_clusters.0.submit", {"method": "local", "host": "x"}, f'{CLUSTER}: submit has the method "local" but also a host'),
     ("hpc_clusters.0.submit.method", "telnet", f'{CLUSTER}: submit.method "telnet" is unknown; valid: ssh or local'),
-    ("hpc_clusters.0.networks", ["10.0.0.1/8"], f'{CLUSTER}: networks[0] "10.0.0.1/8" has bits set behind its prefix; write 10.0.0.0/8'),
+    ("hpc_clusters.0.networks", ["10.0.0.1/8"], f'{CLUSTER}: networks[0] "10.0.0.1/8" has bits set after its prefix; write 10.0.0.0/8'),
     ("hpc_clusters.0.networks", ["10.0.0.0"], f'{CLUSTER}: networks[0] "10.0.0.0" is not a network'),
-    ("hpc_clusters.0.networks", ["0.0.0.0/0"], f'{CLUSTER}: networks[0] "0.0.0.0/0" is everybody'),
+    ("hpc_clusters.0.networks", ["0.0.0.0/0"], f'{CLUSTER}: networks[0] "0.0.0.0/0" admits every address'),
     ("hpc_clusters.0.networks", ["10.0.0.0/33"], f'{CLUSTER}: networks[0] "10.0.0.0/33" is not a network'),
     ("hpc_clusters.0.networks", [], f"{CLUSTER}: networks is empty; write at least one"),
     ("hpc_clusters.0.software.path", "opt/hpchub", f'{CLUSTER}: software.path "opt/hpchub" is not an absolute path'),
-    ("hpc_clusters.0.software.path", "/opt/../etc", f'{CLUSTER}: software.path "/opt/../etc" holds ..'),
+    ("hpc_clusters.0.software.path", "/opt/../etc", f'{CLUSTER}: software.path "/opt/../etc" contains ..'),
     ("hpc_clusters.0.software.shared", "yes", f'{CLUSTER}: software.shared "yes" is neither true nor false'),
-    ("hpc_clusters.0.queues.1.name", "interactive", f'{CLUSTER} queues[1] (name "interactive"): name "interactive" is taken already by entry 0'),
+    ("hpc_clusters.0.queues.1.name", "interactive", f'{CLUSTER} queues[1] (name "interactive"): name "interactive" is already used by entry 0'),
     ("hpc_clusters.0.queues.0.max_memory", "64 GB", f'{QUEUE}: max_memory "64 GB" is not a size'),
     ("hpc_clusters.0.queues.0.max_cors", 3, f'{QUEUE}: "max_cors" is an unknown key; did you mean "max_cores"?'),
-    ("hpc_clusters.0.queues.0.max_runtime", 43200, f"{QUEUE}: max_runtime 43200 is a number: YAML reads a time"),
+    ("hpc_clusters.0.queues.0.max_runtime", 43200, f"{QUEUE}: max_runtime 43200 is a number, because YAML reads a time"),
     ("hpc_clusters.0.queues.0.max_cores", GONE, f"{QUEUE}: max_cores is missing"),
-    ("hpc_clusters.+", GOOD["hpc_clusters"][0], 'hpc_clusters[1] (name "demo"): name "demo" is taken already by entry 0'),
+    ("hpc_clusters.+", GOOD["hpc_clusters"][0], 'hpc_clusters[1] (name "demo"): name "demo" is already used by entry 0'),
     # service
     ("hpc_service.url", "http://hub.example.org", 'hpc_service: url "http://hub.example.org" is not a service\'s address; write https'),
     ("hpc_service.url", "https://hub.example.org/jupyter", "hpc_service: url"),
     ("hpc_service.url", "https://hub.example.org/", "hpc_service: url"),
     ("hpc_service.url", "https://me:pw@hub.example.org", "hpc_service: url"),
-    ("hpc_service.url", "https://hub.example.org:99999", 'hpc_service: url "https://hub.example.org:99999" has a port that is none'),
-    ("hpc_service", {"url": "https://192.0.2.1", "user_subdomains": True}, "hpc_service: user_subdomains true wants names below 192.0.2.1, which is an address and no name; write a host name in url"),
+    ("hpc_service.url", "https://hub.example.org:99999", 'hpc_service: url "https://hub.example.org:99999" has an invalid port'),
+    ("hpc_service", {"url": "https://192.0.2.1", "user_subdomains": True}, "hpc_service: user_subdomains true needs host names below 192.0.2.1, which is an IP address; use a host name in url"),
     ("hpc_service.user_subdomains", "yes", 'hpc_service: user_subdomains "yes" is neither true nor false; write true or false, without quotes'),
-    ("hpc_service.api_port", 8443, "hpc_service: api_port 8443 is the port of the service itself"),
-    ("hpc_service.api_port", 20001, "hpc_service: api_port 20001 lies among the notebook_ports, 20000 to 29999"),
-    ("hpc_service.notebook_ports", {"first": 30000, "last": 20000}, "hpc_service: notebook_ports begins at 30000, above its end 20000"),
+    ("hpc_service.api_port", 8443, "hpc_service: api_port 8443 is also the port of the service"),
+    ("hpc_service.api_port", 20001, "hpc_service: api_port 20001 is one of the notebook_ports, 20000 to 29999"),
+    ("hpc_service.notebook_ports", {"first": 30000, "last": 20000}, "hpc_service: notebook_ports has first 30000 above last 20000"),
     ("hpc_service.notebook_ports", {"first": 80, "last": 20000}, "hpc_service: notebook_ports.first 80 is below 1024"),
     ("hpc_service.notebook_ports", {"frist": 2000}, 'hpc_service: notebook_ports "frist" is an unknown key; did you mean "first"?'),
     # identity
     ("hpc_sso.provider", "saml", "hpc_sso: provider is not available yet; available: oidc"),
     ("hpc_sso.metadata_url", "http://sso.example.org/x", "hpc_sso: metadata_url is not an address"),
-    ("hpc_sso.client_secret", "CHANGE ME", "hpc_sso: client_secret is still a placeholder; put the real one into the inventory's vault"),
+    ("hpc_sso.client_secret", "CHANGE ME", "hpc_sso: client_secret is still a placeholder; put the real secret into the inventory's vault"),
     ("hpc_sso.client_secret", "", "hpc_sso: client_secret is empty"),
     ("hpc_sso.client_secret", 12345678, "hpc_sso: client_secret is a number, not text"),
-    ("hpc_sso.client_secret", "exec:/bin/sh", "hpc_sso: client_secret holds one of"),
+    ("hpc_sso.client_secret", "exec:/bin/sh", "hpc_sso: client_secret contains one of"),
     ("hpc_sso.client_secret", GONE, "hpc_sso: client_secret is missing"),
-    ("hpc_sso.scopes", ["profile"], "hpc_sso: scopes has no openid"),
+    ("hpc_sso.scopes", ["profile"], "hpc_sso: scopes does not contain openid"),
     ("hpc_sso.claims", {"user": "a b"}, "hpc_sso: claims.user is not a claim's name"),
     ("hpc_sso.ca_bundle", "ca.pem", "hpc_sso: ca_bundle is not an absolute path"),
     ("hpc_access.allowed_groups", "hpc", 'hpc_access: allowed_groups "hpc" is text, not a list'),
@@ -226,19 +225,19 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_access.allowed_users", ["Alice"], 'hpc_access: allowed_users[0] "Alice" is not a local account\'s'),
     ("hpc_access.minimum_uid", 0, "hpc_access: minimum_uid 0 is below 500"),
     ("hpc_tls", {"certificate": "hub.pem", "key": "/k"}, 'hpc_tls: certificate "hub.pem" is not an absolute path'),
-    ("hpc_tls", {"certificate": "/hub.pem"}, "hpc_tls: key is empty; give certificate and key, or neither"),
-    ("hpc_tls", {"ca": "/ca.pem"}, 'hpc_tls: ca "/ca.pem" is given without a certificate'),
+    ("hpc_tls", {"certificate": "/hub.pem"}, "hpc_tls: key is empty; set both certificate and key, or neither"),
+    ("hpc_tls", {"ca": "/ca.pem"}, 'hpc_tls: ca "/ca.pem" is set, but certificate is not'),
     ("hpc_state_store", {"backend": "postgresql"}, 'hpc_state_store: backend "postgresql" is not available yet; available: sqlite'),
     # kernels
     ("hpc_kernels.0.kind", GONE, 'hpc_kernels[0] (name "python3"): kind is missing; valid: python, r'),
     ("hpc_kernels.0.kind", ["python"], 'hpc_kernels[0] (name "python3"): kind ["python"] is unknown'),
-    ("hpc_kernels.1.name", "python3", 'hpc_kernels[1] (name "python3"): name "python3" is taken already by entry 0'),
+    ("hpc_kernels.1.name", "python3", 'hpc_kernels[1] (name "python3"): name "python3" is already used by entry 0'),
     ("hpc_kernels.1.clusters", ["dmo"], 'hpc_kernels[1] (name "ir"): clusters "dmo" is not a cluster of hpc_clusters; did you mean "demo"?'),
-    ("hpc_kernels.1.command", "bin/R", 'hpc_kernels[1] (name "ir"): command "bin/R" is neither a command\'s name nor an absolute path'),
+    ("hpc_kernels.1.command", "bin/R", 'hpc_kernels[1] (name "ir"): command "bin/R" is neither the name of a command nor an absolute path'),
     ("hpc_kernels.+", {"name": "v", "kind": "venv", "path": "venv"}, 'hpc_kernels[2] (name "v"): path "venv" is not an absolute path'),
     ("hpc_kernels.+", {"name": "v", "kind": "venv"}, 'hpc_kernels[2] (name "v"): path is missing'),
     ("hpc_kernels.+", {"name": "m", "kind": "module", "modules": ["a; b"]}, 'hpc_kernels[2] (name "m"): modules[0] "a; b" is not a module\'s name'),
-    ("hpc_kernels.+", {"name": "c", "kind": "command", "command": ["x"], "language": "x"}, 'hpc_kernels[2] (name "c"): command ["x"] has no {connection_file}'),
+    ("hpc_kernels.+", {"name": "c", "kind": "command", "command": ["x"], "language": "x"}, 'hpc_kernels[2] (name "c"): command ["x"] does not contain {connection_file}'),
     ("hpc_kernels.+", {"name": "c", "kind": "container", "image": "docker://x"}, 'hpc_kernels[2] (name "c"): image "docker://x" is not an absolute path'),
     ("hpc_kernels.+", {"name": "c", "kind": "python", "environment": {"A": 4}}, 'hpc_kernels[2] (name "c"): environment.A is a number, not text'),
     ("hpc_kernels.+", {"name": "c", "kind": "python", "environment": {"A B": "4"}}, 'hpc_kernels[2] (name "c"): environment."A B" is not an environment variable\'s name'),
@@ -273,11 +272,11 @@ def wrong_groups() -> list[tuple[str, dict[str, list[str]], str]]:
         ("two-hubs", GROUPS | {"hub": ["hub", "login1"]}, "group hub: has 2 hosts (hub, login1)"),
         ("no-group", without("cluster_demo"), f"{CLUSTER}: has no group cluster_demo in the inventory"),
         ("no-compute", GROUPS | {"compute_nodes": []}, f"{CLUSTER}: has no compute node: no host is in both"),
-        ("stray", GROUPS | {"cluster_demi": ["x"]}, 'group cluster_demi: names a cluster "demi" that hpc_clusters lacks; did you mean "demo"?'),
+        ("stray", GROUPS | {"cluster_demi": ["x"]}, 'group cluster_demi: is named after a cluster "demi", which is not in hpc_clusters; did you mean "demo"?'),
         ("no-host", GROUPS | {"cluster_demo": ["compute1"], "login_nodes": [], "all": [], "cluster_demo_login": []}, f'{CLUSTER}: submit.host "login1" is not a host of the inventory'),
         ("not-login", GROUPS | {"login_nodes": []}, f'{CLUSTER}: submit.host "login1" is not in both cluster_demo and login_nodes'),
-        ("no-node", GROUPS | {"cluster_demo": ["login1", "compute1", "disk"]}, "host disk: is in cluster_demo and in neither login_nodes nor compute_nodes; add it to one of them"),
-        ("homeless", GROUPS | {"compute_nodes": ["compute1", "hub"]}, "host hub: is in compute_nodes and in no cluster"),
+        ("no-node", GROUPS | {"cluster_demo": ["login1", "compute1", "disk"]}, "host disk: is in cluster_demo, but in neither login_nodes nor compute_nodes; add it to the group cluster_demo_login or cluster_demo_compute"),
+        ("homeless", GROUPS | {"compute_nodes": ["compute1", "hub"]}, "host hub: is in compute_nodes, but in no cluster"),
     ]  # fmt: skip
 
 
@@ -285,9 +284,9 @@ def wrong_groups() -> list[tuple[str, dict[str, list[str]], str]]:
 def test_inventory_groups_must_match_the_clusters(groups: Any, expected: str) -> None:
     found = problems(GOOD, groups)
     # A host that was removed from a group has an additional message.
-    assert [line for line in found if line.startswith(expected)] == [
-        line for line in found if not line.startswith("host ") or expected.startswith("host ")
-    ]
+    matching = [line for line in found if line.startswith(expected)]
+    assert matching, found
+    assert matching == [line for line in found if not line.startswith("host ") or expected.startswith("host ")]
 
 
 @pytest.mark.parametrize("software", ["/opt/hpchub", "/opt/other"])
@@ -300,7 +299,11 @@ def test_clusters_may_share_a_node_only_with_the_same_software(software: str) ->
         assert Site.from_vars(GOOD | {"hpc_clusters": [first, second]}, {"groups": groups}).cluster("second")
     else:
         found = problems(GOOD | {"hpc_clusters": [first, second]}, groups)
-        assert any("host login1: belongs to the clusters demo, second; a node belongs to one" in one for one in found)
+        assert any(
+            "host login1: belongs to the clusters demo, second, which have different software or firewall settings; put it in one cluster"
+            in one
+            for one in found
+        )
 
 
 def test_valid_site_is_read() -> None:

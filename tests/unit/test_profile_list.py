@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-
 QUEUES = [{"name": "short", "max_cores": 4, "max_memory": "8G", "max_runtime": "1:00:00"}]
 SITE = Site.from_vars(
     {
@@ -115,17 +114,17 @@ def modified(change: Callable[[dict[str, Any]], object]) -> str:
         ("", "f: is not JSON"),
         ("{", "f: is not JSON"),
         ("[" * 100_000, "f: is not JSON"),
-        ("[]", "f: has version null; this hpchub reads version 1"),
+        ("[]", "f: has version null, but this hpchub reads version 1"),
         ("{}", "f: has version null"),
-        (modified(lambda c: c.update(version=2)), "f: has version 2; this hpchub reads version 1"),
+        (modified(lambda c: c.update(version=2)), "f: has version 2, but this hpchub reads version 1"),
         (modified(lambda c: c.update(version="1")), 'f: has version "1"'),
         (modified(lambda c: c.update(extra=1)), "f: extra 1 extra inputs are not permitted"),
-        (modified(lambda c: c["profiles"][0].update(account="a\n#SBATCH --uid=0")), 'f profiles[0] (key "zulu"): account "a\\n#SBATCH --uid=0" holds a line break'),
-        (modified(lambda c: c["profiles"][0].update(queue="long")), "f: profile zulu is for a cluster or queue that is not in the list"),
+        (modified(lambda c: c["profiles"][0].update(account="a\n#SBATCH --uid=0")), 'f profiles[0] (key "zulu"): account "a\\n#SBATCH --uid=0" contains a line break'),
+        (modified(lambda c: c["profiles"][0].update(queue="long")), "f: profile zulu uses a cluster or a queue that is not in the list"),
         (modified(lambda c: c["profiles"][0].update(options=["--uid=0"])), 'f: profile zulu: option "--uid=0" is set by hpchub'),
-        (modified(lambda c: c["profiles"][0].update(key="mike")), "f: two profiles have one key"),
+        (modified(lambda c: c["profiles"][0].update(key="mike")), "f: two profiles have the same key"),
         (modified(lambda c: c.update(default_profile="nope")), "f: default_profile is not the key of a profile"),
-        (modified(lambda c: c["clusters"].clear()), "f: profile zulu is for a cluster or queue"),
+        (modified(lambda c: c["clusters"].clear()), "f: profile zulu uses a cluster or a queue"),
         (modified(lambda c: c.pop("profiles")), "f: profiles field required"),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hpchub.clusters import gate_client
 from hpchub.clusters.gate_client import SSHGate
 from hpchub.deploy import role_arguments as access
 from hpchub.model.site import Site
@@ -16,7 +17,6 @@ from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
     from pathlib import Path
-
 
 FACTS = {
     "login1": {
@@ -86,7 +86,7 @@ def test_hub_knows_the_host_keys_of_submit_hosts(site: Site) -> None:
 
 
 def test_rejects_missing_host_keys(site: Site) -> None:
-    with pytest.raises(LookupError, match=r"host keys of login1, submit host of far"):
+    with pytest.raises(LookupError, match=r"host keys of login1, a submit host of far"):
         access.hub_side(site, {"login1": {}})
 
 
@@ -109,15 +109,14 @@ def test_submit_host_serves_only_its_own_clusters(site: Site, host: str, is_hub:
 
 
 def test_rejects_a_missing_public_key(site: Site) -> None:
-    with pytest.raises(LookupError, match="no key for further yet"):
+    with pytest.raises(LookupError, match="no ssh key for cluster further yet"):
         access.submit_side(site, "login1", is_hub=False, public_keys={"far": ["ssh-ed25519 A"], "further": []})
 
 
 def test_hub_can_create_a_client_for_each_gate(site: Site) -> None:
-    gates = pytest.importorskip("hpchub.clusters.gate_client")
     settings = json.loads(json.dumps(access.gate_settings(site)))
     for name, gate in settings.items():
-        assert gates.make_gate(name, gate).cluster == name
+        assert gate_client.make_gate(name, gate).cluster == name
     assert settings["near"]["socket"] == "/run/hpchub/gate-near.sock"
     assert re.fullmatch("/etc/hpchub/ssh/far", settings["far"]["key"])
 

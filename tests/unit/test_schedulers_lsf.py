@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from hpchub.model.entries import Cluster, Profile
 
-
 LSF = SCHEDULERS["lsf"]
 TAG = f"hpchub/hub.example/alice/{'a' * 16}"
 RECORD = {

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from hpchub.model.entries import Cluster, Profile
 
-
 MOAB = SCHEDULERS["moab"]
 NAME = f"hpchub-{'a' * 16}.hub.example"
 

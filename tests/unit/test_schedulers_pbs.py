@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from hpchub.model.entries import Cluster, Profile
 
-
 PBS = SCHEDULERS["pbs"]
 TAG = f"hpchub/hub.example/alice/{'a' * 16}"
 RUNNING = """{

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from hpchub.model.entries import Cluster, Profile
 
-
 TORQUE = SCHEDULERS["torque"]
 TAG = f"hpchub/hub.example/alice/{'a' * 16}"
 
