@@ -30,7 +30,7 @@ _MASKED = (
 _BASE_SCRIPT = f"""
 update-ca-certificates
 systemctl mask {" ".join(_MASKED)}
-# All hosts would share the ssh host keys of the image. Each host instead generates its own when it first starts.
+# Remove the ssh host keys of the image, so that each host generates its own keys when it first starts.
 rm -f /etc/ssh/ssh_host_*
 mkdir -p /etc/systemd/system/ssh.service.d
 printf '[Service]\\nExecStartPre=\\nExecStartPre=/usr/bin/ssh-keygen -A\\nExecStartPre=/usr/sbin/sshd -t\\n' \\
