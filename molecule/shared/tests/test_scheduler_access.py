@@ -273,7 +273,9 @@ def test_refusals_of_the_gate_and_of_sudo_are_logged(login: Host, send_request: 
     send_request(**submit("dave"))
     sudo(login, "root", JOB)
     entries = login.check_output("journalctl --after-cursor=%s --no-pager", cursor).splitlines()
-    assert any("hpchub-gate" in line and "dave is in none of the groups" in line for line in entries), entries
+    assert any("hpchub-gate" in line and "dave is not in a group that may run jobs here" in line for line in entries), (
+        entries
+    )
     assert any(" hpchub : " in line and "USER=root" in line and f"COMMAND={JOB}" in line for line in entries), entries
 
 
