@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -94,7 +94,7 @@ def spellings(name: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def alice(hub: Host, idp: Host, state: dict) -> Visitor:
+def alice(hub: Host, idp: Host, state: dict[str, Any]) -> Visitor:
     """Return a visitor who is signed in as alice."""
     here = "hostname --all-ip-addresses"
     addresses = {
@@ -147,7 +147,7 @@ def test_client_header_with_an_origin_does_not_reach_the_service(alice: Visitor,
     assert FORGED not in str(received(alice, [(name, FORGED)]))
 
 
-def test_web_server_states_the_origin_of_a_client_header_itself(alice: Visitor, state: dict) -> None:
+def test_web_server_states_the_origin_of_a_client_header_itself(alice: Visitor, state: dict[str, Any]) -> None:
     url = urlsplit(state["url"])
     arrived = dict(received(alice, []))
     assert (arrived["x-forwarded-proto"], arrived["x-forwarded-port"]) == ("https", str(url.port or 443))

@@ -7,7 +7,7 @@ import datetime as dt
 import socket
 import ssl
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -58,7 +58,7 @@ def handshake(address: Address, ciphers: str, version: ssl.TLSVersion) -> str:
 
 
 @pytest.fixture(scope="module")
-def site(hub: Host, state: dict) -> Address:
+def site(hub: Host, state: dict[str, Any]) -> Address:
     """Return the address of the web server."""
     return hub.check_output("hostname --all-ip-addresses").split()[0], urlsplit(state["url"]).port or 443
 
@@ -73,8 +73,8 @@ def lenient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     context.set_ciphers("ALL:@SECLEVEL=0")
     directory = tmp_path_factory.mktemp("tls")
-    for number, key in enumerate((ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048))):
-        context.load_cert_chain(_self_signed(directory / f"{number}.pem", key))
+    context.load_cert_chain(_self_signed(directory / "ec.pem", ec.generate_private_key(ec.SECP256R1())))
+    context.load_cert_chain(_self_signed(directory / "rsa.pem", rsa.generate_private_key(65537, 2048)))
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
