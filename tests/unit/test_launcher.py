@@ -76,7 +76,7 @@ def test_link_is_not_followed(file: Path, tmp_path: Path) -> None:
 def test_file_of_another_user_is_refused_and_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     somebody = os.getuid() + 1
     monkeypatch.setattr(os, "getuid", lambda: somebody)
-    with pytest.raises(LaunchError, match="not a file that you own"):
+    with pytest.raises(LaunchError, match="not a regular file that you own"):
         launcher.read_session(file)
     assert file.exists()
 
@@ -86,7 +86,7 @@ def test_named_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(path, 0o600)
     # Open the pipe for writing, because opening it only for reading would block.
     writer = os.open(path, os.O_RDWR)
-    with pytest.raises(LaunchError, match="not a file that you own"):
+    with pytest.raises(LaunchError, match="not a regular file that you own"):
         launcher.read_session(path)
     os.close(writer)
 
@@ -331,7 +331,7 @@ def test_failed_report_ends_the_job(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 def test_invalid_certificate_authority_is_refused() -> None:
-    with pytest.raises(LaunchError, match="certificate authority cannot be read"):
+    with pytest.raises(LaunchError, match="CA certificate cannot be read"):
         launcher.trust("-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
 
 
