@@ -79,7 +79,7 @@ def write_example(site: InstalledCollection, role: str) -> Path:
 
 
 def test_collection_and_package_have_the_same_version() -> None:
-    version = re.sub(r"(\d)(a|b|rc)(\d+)$", r"\1-\2.\3", PYPROJECT["project"]["version"])
+    version = re.sub(r"(\d)(a|b|rc)(\d+)$", r"\1-\2\3", PYPROJECT["project"]["version"])
     assert version == GALAXY["version"]
 
 
