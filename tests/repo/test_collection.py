@@ -43,7 +43,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> InstalledCollection:
 
 
 def make_site(collection: InstalledCollection, directory: Path) -> InstalledCollection:
-    """Return the collection with a directory, whose inventory contains only this machine."""
+    """Return the collection with a directory of a site. Its inventory contains only this machine."""
     here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
     groups = {"hub": {"hosts": {"node1": here}}, "compute_nodes": {"hosts": {"node1": None}}}
     (directory / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
@@ -55,7 +55,7 @@ def make_site(collection: InstalledCollection, directory: Path) -> InstalledColl
 
 @pytest.fixture
 def site(collection: InstalledCollection, tmp_path: Path) -> InstalledCollection:
-    """Return the installed collection with an empty directory, whose inventory contains only this machine."""
+    """Return the installed collection with a new directory of a site."""
     return make_site(collection, tmp_path)
 
 
