@@ -273,6 +273,28 @@ def test_site_playbook_of_the_collection_validates_an_inventory(site: InstalledC
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("installed", [True, False], ids=["collection", "package-alone"])
+def test_command_finds_its_collection(site: InstalledCollection, tmp_path: Path, *, installed: bool) -> None:
+    source = site.path / "src"
+    if not installed:
+        source = tmp_path / "site-packages"
+        shutil.copytree(site.path / "src", source)
+    program = (
+        f"import os, sys; sys.path.insert(0, {str(source)!r}); del os.environ['ANSIBLE_COLLECTIONS_PATH']\n"
+        "from hpchub.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = site.run("python", "-c", program, "check", site.path / "inventories" / "example_slurm")
+    if installed:
+        assert "'vault_sso_client_secret' is undefined" in done.stdout
+        assert done.stderr.endswith("1 problem\n")
+    else:
+        assert "does not find the collection hpchub.hpchub" in done.stderr
+
+
+def test_checkout_is_a_collection() -> None:
+    assert (ROOT / "collections" / "ansible_collections" / "hpchub" / "hpchub").resolve() == ROOT
+
+
 # Plugins
 
 
