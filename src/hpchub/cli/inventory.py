@@ -101,8 +101,8 @@ def _raise_unreadable(path: Path, done: subprocess.CompletedProcess[str]) -> NoR
         raise Failure(f"{path}: the inventory has no hosts; add at least the hub", WRONG)
     if "Cannot resolve 'hpchub.hpchub." in done.stderr + done.stdout:
         raise Failure(
-            "Ansible does not find the collection hpchub.hpchub, which checks inventories; use bin/hpchub of a checkout, "
-            "or install the collection as docs/how-to/use-a-role-alone.md describes"
+            "Ansible does not find the collection hpchub.hpchub, which checks inventories; use bin/hpchub of a "
+            "checkout, or install the collection as docs/how-to/use-a-role-alone.md describes"
         )
     raise Failure("\n".join([f"{path}: Ansible cannot read this inventory", *lines[:12]]), WRONG)
 
