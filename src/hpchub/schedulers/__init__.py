@@ -1,7 +1,7 @@
 """What hpchub knows of each scheduler: pure functions, no commands are run here.
 
 ``SCHEDULERS`` maps the inventory's word for a scheduler to its description. Adding one is a module beside this file,
-an entry in the table, a batch script in ``templates/batch``, and a spawner class in ``hpchub.hub.job_spawner``.
+an entry in the table.
 """
 
 from __future__ import annotations
