@@ -167,7 +167,7 @@ def test_kernel_ignores_a_foreign_pythonpath(compute: Host) -> None:
 
 @pytest.fixture
 def session(compute: Host) -> Iterator[str]:
-    """Return the name of a session for which alice has no file yet."""
+    """Return the name of a new session, and remove its file from alice's home directory afterwards."""
     name = secrets.token_hex(8)
     yield name
     as_alice(compute, "rm --force .hpchub/%s.json", name)
@@ -195,7 +195,7 @@ def test_launcher_refuses_and_removes_a_file_that_others_can_read(compute: Host,
     write_session(compute, session, "{}", "0644")
     done = launch(compute, session)
     assert done.rc == 1
-    assert "could be read by others" in done.stderr
+    assert "other users could read it" in done.stderr
     assert as_alice(compute, "test -e .hpchub/%s.json", session).rc == 1
 
 
