@@ -214,6 +214,14 @@ def test_check_reports_an_inventory_that_ansible_cannot_read(
     assert expected in capsys.readouterr().err
 
 
+def test_check_reports_a_missing_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "echo \"[ERROR]: Cannot resolve 'hpchub.hpchub.validate_site' to an action or module.\" >&2; exit 2"
+    assert cli.main(["check", ansible(tmp_path, monkeypatch, text)]) == 2
+    assert "does not find the collection hpchub.hpchub" in capsys.readouterr().err
+
+
 def test_check_reports_a_missing_ansible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,11 @@ def _raise_unreadable(path: Path, done: subprocess.CompletedProcess[str]) -> NoR
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line and not line.startswith("[WARNING]")]
     if "No hosts matched" in done.stderr or "provided hosts list is empty" in done.stderr:
         raise Failure(f"{path}: the inventory has no hosts; add at least the hub", WRONG)
+    if "Cannot resolve 'hpchub.hpchub." in done.stderr + done.stdout:
+        raise Failure(
+            "Ansible does not find the collection hpchub.hpchub, which checks inventories; use bin/hpchub of a "
+            "checkout, or install the collection as docs/how-to/use-a-role-alone.md describes"
+        )
     raise Failure("\n".join([f"{path}: Ansible cannot read this inventory", *lines[:12]]), WRONG)
 
 
@@ -194,8 +199,8 @@ def _collections_path() -> str:
     found = []
     if (root / "collections" / "ansible_collections").is_dir():  # a checkout, with a link to itself
         found.append(str(root / "collections"))
-    elif root.parents[1].name == "ansible_collections":  # an installed collection
-        found.append(str(root.parents[2]))
+    elif root.parent.parent.name == "ansible_collections":  # an installed collection
+        found.append(str(root.parent.parent.parent))
     try:
         from ansible import constants  # noqa: PLC0415 only needed here, and may be missing
 
