@@ -132,8 +132,10 @@ def test_pruning_begins_to_count_when_a_replaced_environment_is_first_seen(envir
 def test_environment_in_use_stays(environments):
     path = environments("now", now=None, a=30)
     program = path / "envs" / "a" / "program"
-    program.write_text("import sys; sys.stdin.read()")
-    with subprocess.Popen([sys.executable, str(program)], stdin=subprocess.PIPE) as process:
+    program.write_text("import sys; print(flush=True); sys.stdin.read()")
+    command = [sys.executable, str(program)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()  # /proc shows the command line only once the program runs
         assert prune.prune(path, 1, 14, 1000 * DAY) == []
         process.stdin.close()
     assert prune.prune(path, 1, 14, 1000 * DAY) == ["a"]
