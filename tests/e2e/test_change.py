@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .lab import Lab
     from .pages import Visitor
 
-
 QUEUE = "e2e"
 PROFILES = ("--tags", "spawner_profiles")
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .lab import Lab
     from .students import Class
 
-
 OUTAGE = float(os.environ.get("HPCHUB_OUTAGE", "45"))  # How long the scheduler is down, in seconds.
 KILLS = int(os.environ.get("HPCHUB_KILLS", "3"))
 BURST = 4.0  # All students start within this time, in seconds, and the hub is killed around it.

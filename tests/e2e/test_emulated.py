@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from .pages import Visitor
     from .students import Class
 
-
 SUBMISSION_FAULTS = ("half", "garbage-id", "error-exit0")
 FAULTS = ("slow", "half", "error-exit0", "locale", "refused")
 

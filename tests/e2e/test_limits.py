@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .lab import Lab
     from .students import Class
 
-
 PROFILES = ("--tags", "spawner_profiles")
 PATIENCE = "/etc/hpchub/conf.d/e2e.py"
 SLEEP = "import time; time.sleep(3600)"
@@ -88,4 +87,5 @@ def test_server_that_does_not_report_is_ended_with_an_explanation(
     eventually("all jobs have ended", lambda: not any(students.jobs()), timeout=240)
     for student in students.students:
         text = eventually("the start has failed", lambda: failure(student), timeout=30)  # noqa: B023 - called at once
-        assert "did not report within 20 seconds. Its log is ~/.hpchub/logs/" in text
+        reason = "did not start within 20 seconds. To find the reason, read its log on the cluster: ~/.hpchub/logs/"
+        assert reason in text

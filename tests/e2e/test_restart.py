@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .lab import Lab
     from .pages import Visitor
 
-
 KILL = ["systemctl", "kill", "--signal=KILL", "jupyterhub"]
 SBATCH = "/usr/local/bin/sbatch"  # precedes Slurm's own sbatch on the gate's PATH
 

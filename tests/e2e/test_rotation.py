@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .lab import Lab
     from .pages import Visitor
 
-
 SECRETS = "/etc/hpchub/secrets"
 FILES = (f"{SECRETS}/proxy.env", f"{SECRETS}/hub.env", f"{SECRETS}/sso-sessions.conf", "/var/lib/hpchub/cookie_secret")
 OLD_KEY = "/root/e2e-old-key"

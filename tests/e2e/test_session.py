@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .lab import Lab
     from .pages import Visitor
 
-
 # A notebook for the contents API: format 4, one empty cell, the Python kernel.
 NEW_NOTEBOOK = {
     "type": "notebook",

@@ -150,6 +150,7 @@ _PLUGINS = {
     "action": "Ansible's action plugins: thin interfaces to the package",
     "filter": "Ansible's filter plugins: thin interfaces to the package",
     "modules": "Ansible modules, which run on the hosts",
+    "plugin_utils": "What the action and filter plugins share",
 }
 
 

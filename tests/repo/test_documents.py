@@ -1,19 +1,26 @@
 """The documents: generated files are up to date, links work, and no file depends on the machine it was written on."""
 
+from __future__ import annotations
+
 import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 from mkdocs.exceptions import PluginError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_generated_files_are_up_to_date():
+def test_generated_files_are_up_to_date() -> None:
     done = subprocess.run(
         [sys.executable, "tests/repo/generate_docs.py", "--check"],
         cwd=ROOT,
@@ -24,14 +31,14 @@ def test_generated_files_are_up_to_date():
     assert done.returncode == 0, f"run tests/repo/generate_docs.py:\n{done.stdout}{done.stderr}"
 
 
-def committed():
+def committed() -> list[Path]:
     done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip("not a git checkout")
     return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
 
 
-def texts():
+def texts() -> Iterator[tuple[Path, str]]:
     for path in committed():
         if path.is_symlink():
             continue
@@ -40,20 +47,20 @@ def texts():
             yield path.relative_to(ROOT), content.decode("utf-8", "replace")
 
 
-def test_no_file_contains_a_path_of_this_machine():
+def test_no_file_contains_a_path_of_this_machine() -> None:
     directories = [str(ROOT), str(Path.home() / ".cache")]
     found = [f"{path}: {directory}" for path, text in texts() for directory in directories if directory in text]
     assert found == []
 
 
-def test_no_file_contains_merge_markers_or_wrong_line_ends():
+def test_no_file_contains_merge_markers_or_wrong_line_ends() -> None:
     for path, text in texts():
         assert not re.search(r"^(?:<{7}|>{7}) ", text, re.MULTILINE), f"{path}: has a merge conflict marker"
         assert "\r\n" not in text, f"{path}: has Windows line ends"
         assert not text or text.endswith("\n"), f"{path}: the last line has no line break"
 
 
-def test_links_between_documents_have_a_target():
+def test_links_between_documents_have_a_target() -> None:
     for path, text in texts():
         if path.suffix != ".md":
             continue
@@ -64,14 +71,16 @@ def test_links_between_documents_have_a_target():
 
 
 @pytest.fixture(scope="module")
-def hooks():
+def hooks() -> ModuleType:
     spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def page(path):
+def page(path: str) -> SimpleNamespace:
     return SimpleNamespace(file=SimpleNamespace(src_uri=path))
 
 
@@ -88,7 +97,7 @@ def page(path):
     ],
     ids=["changelog", "same-folder", "role", "from-role", "from-root", "readme-is-home", "other-links-unchanged"],
 )
-def test_site_links_lead_to_the_pages_of_the_site(hooks, path, written, shown):
+def test_site_links_lead_to_the_pages_of_the_site(hooks: ModuleType, path: str, written: str, shown: str) -> None:
     assert hooks.on_page_markdown(written, page(path)) == shown
 
 
@@ -102,11 +111,11 @@ def test_site_links_lead_to_the_pages_of_the_site(hooks, path, written, shown):
     ],
     ids=["script", "script-without-scheme", "style-sheet", "picture"],
 )
-def test_site_rejects_pages_that_load_from_other_hosts(hooks, tag):
+def test_site_rejects_pages_that_load_from_other_hosts(hooks: ModuleType, tag: str) -> None:
     with pytest.raises(PluginError, match=r"index\.md loads .* from another host"):
         hooks.on_post_page(f"<p>a</p>{tag}", page("index.md"))
 
 
-def test_site_accepts_local_files_and_links_to_other_hosts(hooks):
+def test_site_accepts_local_files_and_links_to_other_hosts(hooks: ModuleType) -> None:
     text = '<script src="x.js"></script><a href="https://example.org/">x</a>'
     assert hooks.on_post_page(text, page("index.md")) == text

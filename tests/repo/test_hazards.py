@@ -11,7 +11,6 @@ from security.report import GROUPS, HAZARDS, RESULTS, TARGETS, merged, page, res
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-
 ATTACKS = Path(__file__).resolve().parents[1] / "security"
 
 

@@ -14,7 +14,6 @@ from hpchub.model.site import VARIABLES
 if TYPE_CHECKING:
     from repo.conftest import Ansible
 
-
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORIES = sorted(path.name for path in (ROOT / "inventories").iterdir() if path.is_dir())
 VAULT = ("-e", "vault_sso_client_secret=d41d8cd98f00b204")

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from repo.conftest import Ansible
 
-
 SCONTROL = """\
 case "$*" in
 "show config") echo "PrivateData             = none";;

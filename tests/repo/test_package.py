@@ -68,6 +68,11 @@ def test_states_the_version_of_pyproject(path: str, pattern: str) -> None:
     assert stated[1] == PROJECT["version"]
 
 
+def test_collection_states_the_version_of_pyproject() -> None:
+    galaxy = yaml.safe_load((ROOT / "galaxy.yml").read_text())
+    assert galaxy["version"].replace("-", "") == PROJECT["version"]
+
+
 def test_citation_states_the_version_and_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == PROJECT["version"]

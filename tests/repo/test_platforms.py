@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from repo.conftest import Ansible
 
-
 ROOT = Path(__file__).resolve().parents[2]
 PLATFORMS = sorted((ROOT / "roles").glob("*/tasks/platform.yml"))
 
@@ -27,7 +26,7 @@ def run_platform(ansible: Ansible, directory: Path, role: str, **facts: str) -> 
         "hosts": "node1",
         "gather_facts": False,
         "vars": {"ansible_facts": facts},
-        "tasks": [{"ansible.builtin.include_role": {"name": role, "tasks_from": "platform"}}],
+        "tasks": [{"ansible.builtin.include_role": {"name": f"hpchub.hpchub.{role}", "tasks_from": "platform"}}],
     }
     hosts = {"node1": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
     (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))

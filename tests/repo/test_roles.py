@@ -1,44 +1,51 @@
-"""What holds for every role: its arguments are specified, its names are its own, its handlers are like no other's."""
+"""Every role specifies its arguments, reads only its own variables and has unique handler names."""
+
+from __future__ import annotations
 
 import re
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 SPECIFIED = [role for role in ROLES if (role / "meta" / "argument_specs.yml").exists()]
 
 
-def load(path):
+def load(path: Path) -> Any:
     return (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
 
 
-def specs(role):
-    return load(role / "meta" / "argument_specs.yml")["argument_specs"]
+def specs(role: Path) -> dict[str, Any]:
+    found: dict[str, Any] = load(role / "meta" / "argument_specs.yml")["argument_specs"]
+    return found
 
 
-def options(role):
-    found = {}
+def options(role: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for spec in specs(role).values():
         found |= spec.get("options", {})
     return found
 
 
-def yaml_files(role):
+def yaml_files(role: Path) -> list[Path]:
     return [path for path in role.rglob("*.yml") if "files" not in path.relative_to(role).parts]
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_the_skeleton(role):
+def test_role_has_the_required_files(role: Path) -> None:
     for name in ("defaults/main.yml", "meta/main.yml", "meta/argument_specs.yml", "tasks/main.yml", "README.md"):
         assert (role / name).is_file(), name
 
 
 @pytest.mark.parametrize("role", SPECIFIED, ids=lambda role: role.name)
-def test_an_argument_has_a_default_or_is_required(role):
+def test_every_argument_has_a_default_or_is_required(role: Path) -> None:
     required = {name for name, option in options(role).items() if option.get("required")}
     defaults = set(load(role / "defaults" / "main.yml"))
     assert not required & defaults
@@ -46,17 +53,17 @@ def test_an_argument_has_a_default_or_is_required(role):
 
 
 @pytest.mark.parametrize("role", SPECIFIED, ids=lambda role: role.name)
-def test_a_default_is_what_the_specification_says(role):
+def test_defaults_match_the_specification(role: Path) -> None:
     defaults = load(role / "defaults" / "main.yml")
     for name, option in options(role).items():
-        # A default that is computed has words for it in the specification.
+        # The specification describes a computed default in words.
         if "default" in option and "{{" not in str(defaults[name]):
             assert defaults[name] == option["default"], name
 
 
 @pytest.mark.parametrize("role", SPECIFIED, ids=lambda role: role.name)
-def test_every_argument_is_described(role):
-    def check(found, where):
+def test_every_argument_is_described(role: Path) -> None:
+    def check(found: Any, where: str) -> None:
         for name, option in found.items():
             assert option.get("description"), f"{where}{name}"
             check(option.get("options", {}), f"{where}{name}.")
@@ -67,7 +74,7 @@ def test_every_argument_is_described(role):
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_names_are_the_role_s_own(role):
+def test_variable_names_start_with_the_role_name(role: Path) -> None:
     for directory in ("defaults", "vars"):
         for path in sorted((role / directory).glob("*.yml")) if (role / directory).is_dir() else []:
             for name in load(path):
@@ -75,9 +82,9 @@ def test_names_are_the_role_s_own(role):
 
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-def test_a_role_reads_its_own_variables_only(role):
+def test_role_reads_only_its_own_variables(role: Path) -> None:
     others = [f"{other.name}_" for other in ROLES if other != role and not role.name.startswith(other.name)]
-    # An argument that is passed on to an included role is written, not read: "name:" at a line's beginning.
+    # A role may pass arguments to an included role. Their names precede the expressions, so they are not found here.
     for path in [*yaml_files(role), *role.rglob("*.j2")]:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             for expression in re.findall(r"\{\{.*?\}\}|\{%.*?%\}|\b(?:when|loop|that|until):.*", line):
@@ -87,15 +94,15 @@ def test_a_role_reads_its_own_variables_only(role):
                     assert not re.search(rf"(?<![\w./'\"-]){prefix}\w+", expression), where
 
 
-def test_handlers_have_names_of_their_own():
-    """Of two handlers with one name Ansible runs the last that it loaded."""
+def test_handler_names_are_unique() -> None:
+    """If two handlers have the same name, Ansible runs only the one that it loaded last."""
     names = Counter(
         handler["name"] for role in ROLES for path in (role / "handlers").glob("*.yml") for handler in load(path)
     )
     assert [name for name, count in names.items() if count > 1] == []
 
 
-def test_a_notified_handler_exists():
+def test_notified_handlers_exist() -> None:
     known = {
         word
         for role in ROLES
@@ -104,7 +111,7 @@ def test_a_notified_handler_exists():
         for word in [handler["name"], *([handler["listen"]] if isinstance(handler.get("listen"), str) else [])]
     }
 
-    def tasks(found):
+    def tasks(found: Any) -> Iterator[dict[str, Any]]:
         for task in found or []:
             yield task
             for part in ("block", "rescue", "always"):

@@ -22,7 +22,6 @@ from lab.certificates import make_certificates
 if TYPE_CHECKING:
     from repo.conftest import Ansible
 
-
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = {
     "site.conf": "reverse_proxy/templates/site.conf.j2",

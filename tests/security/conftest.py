@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from .target import Person, Session, Target
 
-
 TARGETS: dict[str, type[Target]] = {"hpchub": HPCHub, "stock": StockService}
 
 _results = pytest.StashKey[list[dict[str, str]]]()

@@ -13,7 +13,6 @@ from .target import IDENTITY, basic, forged, hub_cookie, signed_in_as, spellings
 if TYPE_CHECKING:
     from .target import Session, Target
 
-
 NO_ACCOUNTS = [
     "(null)",
     "root",

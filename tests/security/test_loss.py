@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from .target import Session, Target
 
-
 WEBSOCKETS = 200  # more than the 150 workers of the web server's default configuration
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from .target import Person, Session, Target
 
-
 MARK = "hpchub-injected"
 ACCEPTED = {200, 201, 202}  # Refusals are 4xx, or 503 if the proxy lost the hub's response.
 

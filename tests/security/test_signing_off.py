@@ -12,7 +12,6 @@ from .target import signed_in_as
 if TYPE_CHECKING:
     from .target import Person, Target
 
-
 REFRESH_AGE = 60
 """How long the hub may still accept a sign-on that has ended, in seconds."""
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from hpchub.model.entries import Cluster, Profile
 
-
 SESSION = "a" * 16
 PREFIX = {"torque": "#PBS ", "moab": "#MSUB ", "pbs": "#PBS ", "lsf": "#BSUB "}
 JOB = {

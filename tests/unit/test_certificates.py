@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.hpchub.hpchub.plugins.modules import hpchub_authority
+from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
 
 from hpchub.hub.certificates import Authority, server_name
 
@@ -46,7 +46,7 @@ class Module:
             "_ansible_remote_tmp": str(self._temporary),
         }
         with patch_module_args(arguments), pytest.raises(SystemExit):
-            hpchub_authority.main()
+            notebook_certificates.main()
         result: dict[str, Any] = json.loads(self._capsys.readouterr().out)
         return result
 
@@ -180,7 +180,7 @@ def test_interrupted_rotation_is_completed(make: Module, monkeypatch: pytest.Mon
     server, name = Server(make.authority, make.directory), server_name("alice")
     with monkeypatch.context() as patch:
         patch.setattr(
-            hpchub_authority.Authority, "make_authority", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
+            notebook_certificates.Authority, "make_authority", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
         )
         assert make(rotate=True)["failed"]
     assert shake_hands(proxy(make.directory), server.context, name)

@@ -19,7 +19,6 @@ from hpchub.model.site import Site
 if TYPE_CHECKING:
     from pathlib import Path
 
-
 SITE = Site.from_vars(
     {
         "hpc_service": {"url": "https://hub.example.org"},
@@ -197,7 +196,7 @@ def test_vault_password_file_is_passed_to_ansible(
     assert cli.main(["check", ansible(tmp_path, monkeypatch, text), "--vault-password-file", "pw"]) == 0
     asked = (tmp_path / "asked").read_text()
     assert "--vault-password-file=pw" in asked
-    assert "--module-name=hpchub_site" in asked
+    assert "--module-name=hpchub.hpchub.validate_site" in asked
 
 
 @pytest.mark.parametrize(
@@ -240,7 +239,7 @@ def live_ansible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, limits: str
     """Return an inventory for a fake Ansible that answers with the limits, or else with the report."""
     report = {"problems": [], "warned": [], "profile_list": profile_list(SITE), "clusters": CLUSTERS, **report}
     (tmp_path / "limits").write_text(limits)
-    asked = f'echo "$@" >> {tmp_path}/asked; case "$*" in *hpchub_ask*) cat {tmp_path}/limits; exit;; esac\n'
+    asked = f'echo "$@" >> {tmp_path}/asked; case "$*" in *query_scheduler*) cat {tmp_path}/limits; exit;; esac\n'
     return ansible(tmp_path, monkeypatch, asked + answer(**report))
 
 
@@ -300,7 +299,7 @@ def test_check_live_of_an_invalid_inventory_queries_no_scheduler(
     inventory = live_ansible(tmp_path, monkeypatch, limits="", problems=[problem], profile_list={})
     assert cli.main(["check", "--live", inventory]) == 1
     assert capsys.readouterr().out == "hpc_sso: x m; v\n"
-    assert "hpchub_ask" not in (tmp_path / "asked").read_text()
+    assert "query_scheduler" not in (tmp_path / "asked").read_text()
 
 
 def test_check_live_refuses_a_profile_list(profiles: Path, capsys: pytest.CaptureFixture[str]) -> None:

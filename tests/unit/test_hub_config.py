@@ -13,7 +13,6 @@ from hpchub.hub import config as hubconfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 SETTINGS = {
     "public_url": "https://hub.example.org:8443",
     "proxy_socket_url": "http+unix://%2Frun%2Fproxy.sock",

@@ -15,7 +15,7 @@ from traitlets.config import Config
 from hpchub.clusters.gate_client import Answer
 from hpchub.clusters.poller import Snapshot
 from hpchub.hub.job_spawner import StartError
-from hpchub.hub.orphans import Janitor
+from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.runtime import Runtime
 from hpchub.model.site import Site
@@ -260,7 +260,7 @@ async def test_a_submission_that_says_something_else(
     spawner = make()
     monkeypatch.setattr(type(spawner.child_spawner.scheduler), "propagation", 0.05)
     cluster.submit = lambda session: dataclasses.replace(answer(), stderr="sbatch: error: You are over quota\n")
-    with pytest.raises(StartError, match="gave no number for the job: sbatch: error: You are over quota"):
+    with pytest.raises(StartError, match="did not confirm your job: sbatch: error: You are over quota"):
         await spawner.start()
 
 
@@ -403,7 +403,7 @@ async def test_a_wait_in_the_queue_has_its_profiles_limit(shared: Runtime, clust
     assert not waiting.done()
     assert "does not answer at the moment" in spawner.child_spawner._message
     cluster.away, cluster.jobs = False, [job(state)]
-    with pytest.raises(StartError, match="after 7-00:00:00, and was given up"):
+    with pytest.raises(StartError, match=r"longer than its profile allows \(7-00:00:00\), so the start was cancelled"):
         await waiting
 
 
@@ -537,43 +537,45 @@ async def test_a_mistake_while_a_session_is_taken_up_is_not_its_end(
     assert await settle(spawner) == "https://127.0.0.1:20001/user/alice/"
 
 
-# -- the janitor
+# -- orphaned jobs
 
 
 @pytest.fixture
-def janitor(shared: Runtime) -> Janitor:
-    return Janitor(shared, lambda: {SESSION}, grace=0.0)
+def collector(shared: Runtime) -> OrphanCollector:
+    return OrphanCollector(shared, lambda: {SESSION}, grace=0.0)
 
 
-async def test_a_job_without_a_session_is_cancelled(janitor: Janitor, cluster: Cluster) -> None:
-    janitor._grace = 0.01
+async def test_a_job_without_a_session_is_cancelled(collector: OrphanCollector, cluster: Cluster) -> None:
+    collector._grace = 0.01
     orphan = job(job_id="8", session="b" * 16)
     cluster.jobs = [job(), orphan, job(JobState.ENDED, job_id="9", session="c" * 16)]
-    await janitor.sweep(SITE.clusters[0])
+    await collector.sweep(SITE.clusters[0])
     assert cluster.cancelled == []
     await asyncio.sleep(0.02)
     cluster.away = True
     with pytest.raises(Unanswered):
-        await janitor.sweep(SITE.clusters[0])
+        await collector.sweep(SITE.clusters[0])
     cluster.away = False
     cluster.cancel = lambda job_id: Unanswered("away")
-    await janitor.sweep(SITE.clusters[0])
+    await collector.sweep(SITE.clusters[0])
     assert cluster.cancelled == []
     cluster.cancel = lambda job_id: answer()
-    await janitor.sweep(SITE.clusters[0])
+    await collector.sweep(SITE.clusters[0])
     assert cluster.cancelled == ["8"]
 
 
-async def test_one_answer_is_not_two(janitor: Janitor, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_answer_is_not_two(
+    collector: OrphanCollector, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     same = Snapshot(1.0, {"8": job(job_id="8", session="b" * 16)})
 
     async def snapshot(max_age: float) -> Snapshot:
         return same
 
     monkeypatch.setattr(cluster, "snapshot", snapshot)
-    janitor._grace = 45.0
+    collector._grace = 45.0
     for _ in range(3):
-        await janitor.sweep(SITE.clusters[0])
+        await collector.sweep(SITE.clusters[0])
     assert cluster.cancelled == []
 
 
@@ -587,21 +589,21 @@ async def test_one_answer_is_not_two(janitor: Janitor, cluster: Cluster, monkeyp
     ],
     ids=["no-comment", "no-name", "another-hubs", "of-another-user"],
 )
-async def test_whose_job_is_not_the_janitors(janitor: Janitor, cluster: Cluster, foreign: Job) -> None:
+async def test_whose_job_is_not_an_orphan(collector: OrphanCollector, cluster: Cluster, foreign: Job) -> None:
     cluster.jobs = [foreign]
     for _ in range(3):
-        await janitor.sweep(SITE.clusters[0])
+        await collector.sweep(SITE.clusters[0])
     assert cluster.cancelled == []
 
 
 async def test_a_session_that_was_known_meanwhile(shared: Runtime, cluster: Cluster) -> None:
     known: set[str] = set()
-    janitor = Janitor(shared, lambda: known, grace=0.01)
+    collector = OrphanCollector(shared, lambda: known, grace=0.01)
     cluster.jobs = [job()]
-    await janitor.sweep(SITE.clusters[0])
+    await collector.sweep(SITE.clusters[0])
     known.add(SESSION)
     await asyncio.sleep(0.02)
-    await janitor.sweep(SITE.clusters[0])
+    await collector.sweep(SITE.clusters[0])
     known.clear()
-    await janitor.sweep(SITE.clusters[0])
+    await collector.sweep(SITE.clusters[0])
     assert cluster.cancelled == []

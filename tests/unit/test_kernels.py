@@ -18,7 +18,6 @@ from hpchub.model.site import Site
 if TYPE_CHECKING:
     from pathlib import Path
 
-
 IPYKERNEL = ["-m", "ipykernel_launcher", "-f", "{connection_file}"]
 FOREIGN = {"PYTHONPATH": "/foreign", "PYTHONHOME": "/foreign", "VIRTUAL_ENV": "/foreign", "PYTHONSTARTUP": "/foreign"}
 

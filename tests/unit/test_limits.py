@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.hpchub.hpchub.plugins.modules import hpchub_ask
+from ansible_collections.hpchub.hpchub.plugins.modules import query_scheduler
 
 from hpchub.cli import check_clusters as ask
 from hpchub.clusters import limits as live
@@ -126,7 +126,12 @@ def test_slurm_numbers_with_too_many_digits_are_ignored() -> None:
 )
 def test_slurm_privacy_settings_are_recognised(private: str, more: str, hidden: str) -> None:
     found = SLURM.parse_privacy(SLURM_24.replace("= none", f"= {private}") + more)
-    assert (hidden in found[0] and "adminlevel=Operator" in found[1]) if hidden and found else found is None
+    if not hidden:
+        assert found is None
+    else:
+        assert found is not None
+        assert hidden in found[0]
+        assert "adminlevel=Operator" in found[1]
 
 
 def test_privacy_problem_is_reported_with_missing_partitions() -> None:
@@ -352,7 +357,7 @@ def test_times_have_the_format_of_the_inventory(seconds: int, text: str) -> None
 def asked(capsys: pytest.CaptureFixture[str], tmp_path: Any, commands: list[list[str]], **environment: str) -> Any:
     arguments = {"commands": commands, "environment": environment, "_ansible_remote_tmp": str(tmp_path)}
     with patch_module_args(arguments), pytest.raises(SystemExit):
-        hpchub_ask.main()
+        query_scheduler.main()
     return json.loads(capsys.readouterr().out)
 
 

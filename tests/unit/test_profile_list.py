@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-
 QUEUES = [{"name": "short", "max_cores": 4, "max_memory": "8G", "max_runtime": "1:00:00"}]
 SITE = Site.from_vars(
     {

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.hpchub.hpchub.plugins.filter import tree
+from ansible_collections.hpchub.hpchub.plugins.filter import source_tree
 
 ROLE = Path(__file__).parents[2] / "roles" / "python_environment"
 DAY = 86400
@@ -54,13 +54,13 @@ def rename(root):
 
 @pytest.mark.parametrize("edit", [change, add, rename])
 def test_a_changed_tree_has_another_name(source, edit):
-    before = tree.tree_hash(str(source), INCLUDE)
+    before = source_tree.tree_hash(str(source), INCLUDE)
     edit(source)
-    assert tree.tree_hash(str(source), INCLUDE) != before
+    assert source_tree.tree_hash(str(source), INCLUDE) != before
 
 
 def test_what_is_not_source_does_not_count(source):
-    before = tree.tree_hash(str(source), INCLUDE)
+    before = source_tree.tree_hash(str(source), INCLUDE)
     (source / "tests").mkdir()
     (source / "tests" / "test_x.py").write_text("")
     (source / "src" / "package" / "__pycache__").mkdir()
@@ -68,20 +68,20 @@ def test_what_is_not_source_does_not_count(source):
     (source / "src" / "package.egg-info").mkdir()
     (source / "src" / "package.egg-info" / "PKG-INFO").write_text("")
     os.utime(source / "pyproject.toml", (1, 1))
-    assert tree.tree_hash(str(source), INCLUDE) == before
+    assert source_tree.tree_hash(str(source), INCLUDE) == before
 
 
 def test_archive_holds_the_tree_and_nothing_of_the_controller(source):
-    packed = tree.tree_archive(str(source), INCLUDE)
-    assert packed == tree.tree_archive(str(source), INCLUDE)
+    packed = source_tree.tree_archive(str(source), INCLUDE)
+    assert packed == source_tree.tree_archive(str(source), INCLUDE)
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(packed))) as archive:
         assert archive.getnames() == ["pyproject.toml", "src/package/__init__.py"]
         assert {(member.uid, member.uname, member.mtime) for member in archive} == {(0, "", 0)}
 
 
 def test_tree_without_files_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"none of pyproject\.toml, README\.md, src holds a file"):
-        tree.tree_hash(str(tmp_path), INCLUDE)
+    with pytest.raises(ValueError, match=r"no source files; expected .* pyproject\.toml, README\.md, src$"):
+        source_tree.tree_hash(str(tmp_path), INCLUDE)
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_environment_in_use_stays(environments):
     program.write_text("import sys; print(flush=True); sys.stdin.read()")
     command = [sys.executable, str(program)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdout.readline()  # /proc shows the command line only once the program runs
+        process.stdout.readline()  # It runs now.
         assert prune.prune(path, 1, 14, 1000 * DAY) == []
         process.stdin.close()
     assert prune.prune(path, 1, 14, 1000 * DAY) == ["a"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hpchub.clusters import gate_client
 from hpchub.clusters.gate_client import SSHGate
 from hpchub.deploy import role_arguments as access
 from hpchub.model.site import Site
@@ -16,7 +17,6 @@ from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
     from pathlib import Path
-
 
 FACTS = {
     "login1": {
@@ -114,10 +114,9 @@ def test_rejects_a_missing_public_key(site: Site) -> None:
 
 
 def test_hub_can_create_a_client_for_each_gate(site: Site) -> None:
-    gates = pytest.importorskip("hpchub.clusters.gate_client")
     settings = json.loads(json.dumps(access.gate_settings(site)))
     for name, gate in settings.items():
-        assert gates.make_gate(name, gate).cluster == name
+        assert gate_client.make_gate(name, gate).cluster == name
     assert settings["near"]["socket"] == "/run/hpchub/gate-near.sock"
     assert re.fullmatch("/etc/hpchub/ssh/far", settings["far"]["key"])
 

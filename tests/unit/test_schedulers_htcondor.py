@@ -11,7 +11,9 @@ from hpchub.clusters.batch_script import render_batch_script
 from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, JobState, QueueLimits, Unanswered
 
 if TYPE_CHECKING:
-    from hpchub.model.entries import Cluster
+    from collections.abc import Callable
+
+    from hpchub.model.entries import Cluster, Profile
 
 CONDOR = SCHEDULERS["htcondor"]
 
@@ -74,7 +76,7 @@ DOWN = "\n-- Failed to fetch ads from: <10.88.0.17:26803?alias=login1> : login1\
 
 
 @pytest.mark.parametrize("cluster", ["htcondor"], indirect=True)
-def test_a_submit_description(profile, cluster) -> None:
+def test_a_submit_description(profile: Callable[..., Profile], cluster: Cluster) -> None:
     asked = profile(
         gpus=1, account="physics.alice", reservation="r", node_constraint="HasIB&&!Old", options=["--rank=Memory"]
     )

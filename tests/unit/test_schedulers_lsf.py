@@ -5,13 +5,21 @@ IBM's command reference shows ``bqueues -l``, with other names in them; forms of
 spec/job/adapters/lsf/helper_spec.rb.
 """
 
+from __future__ import annotations
+
 import datetime as dt
 import json
 import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hpchub.schedulers import SCHEDULERS, JobState, Unanswered
+from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hpchub.model.entries import Cluster, Profile
 
 LSF = SCHEDULERS["lsf"]
 TAG = f"hpchub/hub.example/alice/{'a' * 16}"
@@ -28,17 +36,17 @@ RECORD = {
 }
 
 
-def answer(*changes):
+def answer(*changes: Any) -> str:
     records = [{**RECORD, **change} for change in changes]
     return json.dumps({"COMMAND": "bjobs", "JOBS": len(records), "RECORDS": records}, indent=2) + "\n"
 
 
-def one(**changes):
+def one(**changes: Any) -> Job:
     (job,) = LSF.parse_query(answer(changes)).values()
     return job
 
 
-def test_directives(profile, cluster):
+def test_directives(profile: Callable[..., Profile], cluster: Cluster) -> None:
     found = LSF.directives(
         profile(
             runtime="1:00:01", gpus=1, account="phys", reservation="user1", node_constraint="ib&&big", options=["-x"]
@@ -73,7 +81,7 @@ def test_directives(profile, cluster):
         "Cannot connect to LSF. Please wait ...\nJob <806290> is submitted to queue <normal>.\n",
     ],
 )
-def test_job_id(output):
+def test_job_id(output: str) -> None:
     assert LSF.parse_submit(output) == "806290"
 
 
@@ -82,7 +90,7 @@ def test_job_id(output):
     ["", "806290", "Request aborted by esub. Job not submitted.", "Job <8> is submitted to queue <a>.\nbye",
      "Job <$(id)> is submitted to queue <a>."],
 )  # fmt: skip
-def test_job_id_that_is_none(output):
+def test_job_id_that_is_none(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         LSF.parse_submit(output)
 
@@ -100,7 +108,7 @@ def test_job_id_that_is_none(output):
         ("", ""),
     ],
 )
-def test_a_running_job(exec_host, host):
+def test_a_running_job(exec_host: str, host: str) -> None:
     job = one(EXEC_HOST=exec_host)
     assert (job.id, job.state, job.detail, job.host) == ("806290", JobState.RUNNING, "RUN", host)
     assert job.session("hub.example") == "a" * 16
@@ -111,7 +119,7 @@ def test_a_running_job(exec_host, host):
     [{"USER": "bob"}, {"JOB_NAME": "mine"}, {"JOB_DESCRIPTION": ""}, {"JOB_DESCRIPTION": f"{TAG}\n{TAG}"}],
     ids=["of-another", "another-name", "no-description", "two-lines"],
 )
-def test_a_job_that_is_not_the_sessions(other):
+def test_a_job_that_is_not_the_sessions(other: Any) -> None:
     assert one(**other).session("hub.example") == ""
 
 
@@ -124,7 +132,7 @@ def test_a_job_that_is_not_the_sessions(other):
         *((word, JobState.UNKNOWN) for word in ("UNKWN", "ZOMBI", "NEWWORD")),
     ],
 )
-def test_states(word, state):
+def test_states(word: str, state: Any) -> None:
     assert one(STAT=word).state is state
 
 
@@ -141,29 +149,29 @@ def test_states(word, state):
         ("Something new", "Something new"),
     ],
 )
-def test_a_waiting_job(reason, words):
+def test_a_waiting_job(reason: str, words: str) -> None:
     job = one(STAT="PEND", PEND_REASON=reason, EXEC_HOST="")
     assert job.reason == reason.rstrip(";")
     assert LSF.explain(job.reason).startswith(words)
 
 
-def test_an_estimated_start_has_no_year():
+def test_an_estimated_start_has_no_year() -> None:
     soon = dt.datetime.now().replace(second=0, microsecond=0) + dt.timedelta(days=2)  # noqa: DTZ005 as LSF prints it
     text = soon.strftime("%b %e %H:%M")
     assert one(STAT="PEND", ESTIMATED_START_TIME=f"{text} E").start == soon.isoformat()
     assert one(STAT="PEND", ESTIMATED_START_TIME="-").start == ""
 
 
-def test_arrays_and_odd_names():
+def test_arrays_and_odd_names() -> None:
     jobs = LSF.parse_query(answer({"JOBINDEX": "1"}, {"JOBINDEX": "2"}, {"JOBID": "7", "JOB_NAME": '"},{"\n\u2028'}))
     assert list(jobs) == ["806290[1]", "806290[2]", "7"]
 
 
-def test_what_the_library_says_first():
+def test_what_the_library_says_first() -> None:
     assert LSF.parse_query("Cannot connect to LSF. Please wait ...\n" * 2 + answer({}))["806290"]
 
 
-def test_no_jobs():
+def test_no_jobs() -> None:
     none = '{\n  "COMMAND":"bjobs",\n  "JOBS":0,\n  "RECORDS":[\n  ]\n}\n'
     assert LSF.parse_query(none) == {} == LSF.parse_query("")
     for said in ("No job found\n", "No unfinished job found\n", none):
@@ -183,12 +191,12 @@ def test_no_jobs():
         pytest.param("LSF is down. Please wait ...\n", id="down"),
     ],
 )
-def test_an_answer_that_is_none(text):
+def test_an_answer_that_is_none(text: str) -> None:
     with pytest.raises(Unanswered):
         LSF.parse_query(text)
 
 
-def test_a_record_that_says_something_twice_is_no_ones():
+def test_a_record_that_says_something_twice_is_no_ones() -> None:
     job = LSF.parse_query(answer({}).replace('"USER": "alice"', '"USER": "alice", "USER": "bob"'))["806290"]
     assert (job.state, job.user) == (JobState.UNKNOWN, "")
 
@@ -205,12 +213,18 @@ NOT_FOUND = '{"COMMAND":"bjobs","JOBS":1,"RECORDS":[{"JOBID":"806290","ERROR":"J
         (0, NOT_FOUND, ""),
     ],
 )
-def test_a_job_that_is_not_known(code, stdout, stderr):
+def test_a_job_that_is_not_known(code: int, stdout: str, stderr: str) -> None:
     assert LSF.parse_find("806290", code, stdout, stderr) is None
 
 
-def test_finding_a_job():
-    assert LSF.parse_find("806290", 0, answer({"STAT": "EXIT"}), "").state is JobState.ENDED
+def state_of(job: Job | None) -> JobState:
+    """Return the state of a job that was found."""
+    assert job is not None
+    return job.state
+
+
+def test_finding_a_job() -> None:
+    assert state_of(LSF.parse_find("806290", 0, answer({"STAT": "EXIT"}), "")) is JobState.ENDED
 
 
 @pytest.mark.parametrize(
@@ -225,12 +239,12 @@ def test_finding_a_job():
         (0, NOT_FOUND.replace('{"JOBID":"806290"', '{"JOBID":"7"'), ""),
     ],
 )
-def test_finding_says_nothing(code, stdout, stderr):
+def test_finding_says_nothing(code: int, stdout: str, stderr: str) -> None:
     with pytest.raises(Unanswered):
         LSF.parse_find("806290", code, stdout, stderr)
 
 
-def test_hosts_of_a_condensed_group_are_named():
+def test_hosts_of_a_condensed_group_are_named() -> None:
     assert "-X" in LSF.query_command
     assert "-X" in LSF.find_command
 
@@ -254,13 +268,13 @@ PARAMETERS = """
         ("    SECURE_JOB_INFO_LEVEL = 2\n    ENABLE_JOB_INFO_BY_ADMIN_ROLE = usergroup cluster\n", False),
     ],
 )
-def test_whether_jobs_are_hidden(more, hides):
+def test_whether_jobs_are_hidden(more: str, hides: Any) -> None:
     found = LSF.parse_privacy(f"QUEUE: normal\n{PARAMETERS}{more}")
     assert (found is not None) is hides
-    assert not hides or "SECURE_JOB_INFO_LEVEL=" in found[0]
+    assert found is None or "SECURE_JOB_INFO_LEVEL=" in found[0]
 
 
-def test_limits():
+def test_limits() -> None:
     queues = LSF.parse_limits(
         """
 QUEUE: normal

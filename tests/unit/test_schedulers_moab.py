@@ -5,15 +5,32 @@ The answers are shaped as those of ``mdiag``, ``checkjob`` and ``mjobctl`` in th
 with other names in them; ``MAX.MEM`` of a class is not in the guides' list.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
-from hpchub.schedulers import SCHEDULERS, JobState, Unanswered
+from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hpchub.model.entries import Cluster, Profile
 
 MOAB = SCHEDULERS["moab"]
 NAME = f"hpchub-{'a' * 16}.hub.example"
 
 
-def job(number="2513269", state="Running", *, name=NAME, user="alice", node="node832.golett.gent.vsc:2", more=""):
+def job(
+    number: str = "2513269",
+    state: Any = "Running",
+    *,
+    name: str = NAME,
+    user: str = "alice",
+    node: str = "node832.golett.gent.vsc:2",
+    more: str = "",
+) -> str:
     return (
         f'<job Account="gvo00002" Class="short" DRMJID="2513269.master19.golett.gent.vsc" EEDuration="4150" '
         f'EState="{state}" Flags="RESTARTABLE,FSVIOLATION" GJID="{number}" Group="users" IWD="/home/alice" '
@@ -25,11 +42,11 @@ def job(number="2513269", state="Running", *, name=NAME, user="alice", node="nod
     )
 
 
-def answer(*jobs):
+def answer(*jobs: Any) -> str:
     return f"<Data>{''.join(jobs)}</Data>\n"
 
 
-def test_directives(profile, cluster):
+def test_directives(profile: Callable[..., Profile], cluster: Cluster) -> None:
     found = MOAB.directives(
         profile(gpus=1, account="phys", reservation="school.1", node_constraint="ib|opa", options=["-l qos=high"]),
         cluster,
@@ -55,24 +72,24 @@ def test_directives(profile, cluster):
 
 
 @pytest.mark.parametrize(("output", "job_id"), [("\n4761849\n", "4761849"), ("\n\nMoab.7\n", "Moab.7")])
-def test_job_id(output, job_id):
+def test_job_id(output: str, job_id: str) -> None:
     assert MOAB.parse_submit(output) == job_id
 
 
 @pytest.mark.parametrize("output", ["", "\nERROR:    invalid account\n", "Moab.7; id", "-c", "ALL", "Moab.7\nbye"])
-def test_job_id_that_is_none(output):
+def test_job_id_that_is_none(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         MOAB.parse_submit(output)
 
 
-def test_a_running_job():
+def test_a_running_job() -> None:
     (found,) = MOAB.parse_query(answer(job())).values()
     assert (found.id, found.state, found.detail) == ("2513269", JobState.RUNNING, "Running")
     assert (found.host, found.user, found.reason) == ("node832.golett.gent.vsc", "alice", "")
     assert found.session("hub.example") == "a" * 16
 
 
-def test_the_first_of_several_nodes():
+def test_the_first_of_several_nodes() -> None:
     (found,) = MOAB.parse_query(answer(job(node="node2535.golett.gent.vsc:24,node2536.golett.gent.vsc:24"))).values()
     assert found.host == "node2535.golett.gent.vsc"
 
@@ -86,12 +103,12 @@ def test_the_first_of_several_nodes():
         pytest.param({"name": f"hpchub-{'a' * 16}.x/bob/hub.example"}, id="odd-hub"),
     ],
 )
-def test_a_job_that_is_not_the_sessions(other):
+def test_a_job_that_is_not_the_sessions(other: Any) -> None:
     (found,) = MOAB.parse_query(answer(job(**other))).values()
     assert found.session("hub.example") == ""
 
 
-def test_a_waiting_job():
+def test_a_waiting_job() -> None:
     reason = "IdlePolicy:job 1109247 violates idle HARD MAXIPROC limit of 3528 for user alice  partition ALL"
     (found,) = MOAB.parse_query(
         answer(job(state="Idle", node="", more=f'BlockReason="{reason}" EstRsvStartTime="1510331373"'))
@@ -101,7 +118,7 @@ def test_a_waiting_job():
     assert MOAB.explain(found.reason) == "you or your group have as many jobs in the queue as may be considered"
 
 
-def test_a_held_job():
+def test_a_held_job() -> None:
     (found,) = MOAB.parse_query(answer(job(state="Idle", more='Hold="Batch"'))).values()
     assert found.reason == "BatchHold"
     assert MOAB.explain(found.reason) == "the scheduler holds it: it could not be started"
@@ -122,21 +139,21 @@ def test_a_held_job():
         ("", JobState.UNKNOWN),
     ],
 )
-def test_states(word, state):
+def test_states(word: str, state: Any) -> None:
     (found,) = MOAB.parse_query(answer(job(state=word))).values()
     assert found.state is state
 
 
-def test_a_job_keeps_the_id_that_moab_gave_it():
+def test_a_job_keeps_the_id_that_moab_gave_it() -> None:
     text = answer(job("Moab.7").replace('JobID="Moab.7"', 'JobID="2513269"'))
     assert list(MOAB.parse_query(text)) == ["Moab.7"]
 
 
-def test_an_array():
+def test_an_array() -> None:
     assert list(MOAB.parse_query(answer(job("7[1]"), job("7[2]")))) == ["7[1]", "7[2]"]
 
 
-def test_no_jobs():
+def test_no_jobs() -> None:
     assert MOAB.parse_query("<Data></Data>\n") == {} == MOAB.parse_query("\n")
 
 
@@ -151,7 +168,7 @@ def test_no_jobs():
         pytest.param("<html/>", id="something-else"),
     ],
 )
-def test_an_answer_that_is_none(text):
+def test_an_answer_that_is_none(text: str) -> None:
     with pytest.raises(Unanswered):
         MOAB.parse_query(text)
 
@@ -188,13 +205,20 @@ NOTE: The following information has been cached by the remote server
 """
 
 
-def test_finding_a_job():
+def state_of(job: Job | None) -> JobState:
+    """Return the state of a job that was found."""
+    assert job is not None
+    return job.state
+
+
+def test_finding_a_job() -> None:
     found = MOAB.parse_find("Moab.7", 0, CHECKJOB, "")
+    assert found is not None
     assert (found.state, found.host) == (JobState.RUNNING, "node1")
     cached = CACHED + CHECKJOB.replace("job Moab.7", "job 15913928 (RM job '15913928.nyx.engin.umich.edu')")
-    assert MOAB.parse_find("15913928", 0, cached, "").state is JobState.RUNNING
+    assert state_of(MOAB.parse_find("15913928", 0, cached, "")) is JobState.RUNNING
     assert MOAB.propagation > 30  # seconds for which such an answer may be too old
-    assert MOAB.parse_find("Moab.7", 0, CHECKJOB.replace("Running", "Completed"), "").state is JobState.ENDED
+    assert state_of(MOAB.parse_find("Moab.7", 0, CHECKJOB.replace("Running", "Completed"), "")) is JobState.ENDED
 
 
 @pytest.mark.parametrize(
@@ -206,7 +230,7 @@ def test_finding_a_job():
         (CACHED, "ERROR:  invalid job specified: Moab.7\n"),
     ],
 )
-def test_a_job_that_is_not_known(stdout, stderr):
+def test_a_job_that_is_not_known(stdout: str, stderr: str) -> None:
     assert MOAB.parse_find("Moab.7", 1, stdout, stderr) is None
 
 
@@ -222,12 +246,12 @@ def test_a_job_that_is_not_known(stdout, stderr):
         (0, "job Moab.7\n\nAName: ERROR:  invalid job specified (Moab.7)\n", ""),
     ],
 )
-def test_finding_says_nothing(code, stdout, stderr):
+def test_finding_says_nothing(code: int, stdout: str, stderr: str) -> None:
     with pytest.raises(Unanswered):
         MOAB.parse_find("Moab.7", code, stdout, stderr)
 
 
-def test_limits():
+def test_limits() -> None:
     queues = MOAB.parse_limits(
         """Class/Queue Status
 

@@ -5,11 +5,19 @@ buildtest, of psi/j and of it4i's tools quote them, with other names in them; th
 openpbs/openpbs, src/cmds/qstat.c, and of Parsl/parsl, issues 3906 and 4016.
 """
 
+from __future__ import annotations
+
 import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hpchub.schedulers import SCHEDULERS, JobState, Unanswered
+from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hpchub.model.entries import Cluster, Profile
 
 PBS = SCHEDULERS["pbs"]
 TAG = f"hpchub/hub.example/alice/{'a' * 16}"
@@ -50,7 +58,7 @@ RUNNING = """{
 """
 
 
-def answer(**jobs):
+def answer(**jobs: Any) -> str:
     """What ``qstat -f -F json`` prints of jobs that differ from the one above."""
     document = json.loads(RUNNING)
     (job,) = document["Jobs"].values()
@@ -58,7 +66,7 @@ def answer(**jobs):
     return json.dumps(document)
 
 
-def test_directives(profile, cluster):
+def test_directives(profile: Callable[..., Profile], cluster: Cluster) -> None:
     found = PBS.directives(
         profile(runtime="1-00:30:00", gpus=1, account="phys", node_constraint="ib=True", options=["-l place=excl"]),
         cluster,
@@ -80,7 +88,7 @@ def test_directives(profile, cluster):
     ]
 
 
-def test_a_reservation_is_a_queue(profile, cluster):
+def test_a_reservation_is_a_queue(profile: Callable[..., Profile], cluster: Cluster) -> None:
     found = PBS.directives(profile(reservation="R123"), cluster, session="a" * 16, comment=TAG)
     assert [line for line in found if line.startswith("-q")] == ["-q R123"]
 
@@ -89,19 +97,19 @@ def test_a_reservation_is_a_queue(profile, cluster):
     ("output", "job"),
     [("123.pbs\n", "123.pbs"), ("qsub: note\n7.head-1.example.org\n", "7.head-1.example.org"), ("9", "9")],
 )
-def test_job_id(output, job):
+def test_job_id(output: str, job: Any) -> None:
     assert PBS.parse_submit(output) == job
 
 
 @pytest.mark.parametrize(
     "output", ["", "qsub: waiting", "123[].pbs", "123.pbs; id", "$(id)", "123.", "12.a\nhello", "-1.a"]
 )
-def test_job_id_that_is_none(output):
+def test_job_id_that_is_none(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         PBS.parse_submit(output)
 
 
-def test_a_running_job():
+def test_a_running_job() -> None:
     job = PBS.parse_query(RUNNING)["157.pbs"]
     assert (job.state, job.detail, job.host, job.user) == (JobState.RUNNING, "running", "charon24", "alice")
     assert (job.reason, job.start) == ("", "")
@@ -109,7 +117,7 @@ def test_a_running_job():
     assert job.session("other.example") == ""
 
 
-def test_a_waiting_job():
+def test_a_waiting_job() -> None:
     job = PBS.parse_query(
         answer(
             j7_pbs={
@@ -136,7 +144,7 @@ def test_a_waiting_job():
         ("Something new", "Something new"),
     ],
 )
-def test_reasons(comment, words):
+def test_reasons(comment: str, words: str) -> None:
     assert PBS.explain(comment).startswith(words)
 
 
@@ -150,17 +158,17 @@ def test_reasons(comment, words):
         ("Z", JobState.UNKNOWN),
     ],
 )
-def test_states(letter, state):
+def test_states(letter: str, state: Any) -> None:
     (job,) = PBS.parse_query(answer(x={"job_state": letter})).values()
     assert job.state is state
 
 
-def test_an_array_is_a_job_like_others():
+def test_an_array_is_a_job_like_others() -> None:
     text = answer(x={"job_state": "B"}).replace('"x"', '"12[].pbs"')
     assert PBS.parse_query(text)["12[].pbs"].state is JobState.RUNNING
 
 
-def test_no_jobs_is_an_answer():
+def test_no_jobs_is_an_answer() -> None:
     assert PBS.parse_query('{"timestamp":1750053827,"pbs_version":"22.05.11","pbs_server":"pbs"}\n') == {}
 
 
@@ -177,7 +185,7 @@ def test_no_jobs_is_an_answer():
         pytest.param("[" * 100_000, id="deep"),
     ],
 )
-def test_an_answer_that_is_none(text):
+def test_an_answer_that_is_none(text: str) -> None:
     with pytest.raises(Unanswered):
         PBS.parse_query(text)
 
@@ -195,29 +203,29 @@ def test_an_answer_that_is_none(text):
         '"FOO":"a\nb\tc"',
     ],
 )
-def test_what_a_user_exports_spoils_nobodys_answer(variable):
+def test_what_a_user_exports_spoils_nobodys_answer(variable: Any) -> None:
     text = RUNNING.replace('"PBS_O_LANG":"C.UTF-8"', variable)
     assert PBS.parse_query(text)["157.pbs"].session("hub.example") == "a" * 16
 
 
-def with_name(name):
+def with_name(name: str) -> str:
     """The answer with another job of that name, as PBS before 19 printed it: without escaping a quote."""
     other = '},"8.pbs":{"Job_Name":"NAME","job_state":"R","Job_Owner":"bob@x"}}}'
     return RUNNING.replace("}\n    }\n}", other.replace("NAME", name))
 
 
-def test_a_name_that_changes_its_own_job_makes_it_no_ones():
+def test_a_name_that_changes_its_own_job_makes_it_no_ones() -> None:
     jobs = PBS.parse_query(with_name('x","job_state":"F","a":"'))
     assert jobs["157.pbs"].state is JobState.RUNNING
     assert (jobs["8.pbs"].state, jobs["8.pbs"].user) == (JobState.UNKNOWN, "")
 
 
-def test_a_name_that_speaks_of_another_job_is_no_answer():
+def test_a_name_that_speaks_of_another_job_is_no_answer() -> None:
     with pytest.raises(Unanswered):
         PBS.parse_query(with_name('x"},"157.pbs":{"job_state":"F"},"9.pbs":{"a":"'))
 
 
-def test_variables_in_one_text():
+def test_variables_in_one_text() -> None:
     (job,) = PBS.parse_query(answer(x={"Variable_List": rf"PBS_O_HOME=/h,A=b\,HPCHUB_TAG=z,HPCHUB_TAG={TAG}"})).values()
     assert job.session("hub.example") == "a" * 16
 
@@ -226,19 +234,25 @@ def test_variables_in_one_text():
     ("job", "code", "stderr"),
     [("99.pbs", 153, "qstat: Unknown Job Id 99.pbs\n"), ("99.pbs", 153, "qstat: Unknown Job Id 99.pbs.example.org\n")],
 )
-def test_a_job_that_is_not_known(job, code, stderr):
+def test_a_job_that_is_not_known(job: Any, code: int, stderr: str) -> None:
     assert PBS.parse_find(job, code, '{"timestamp":1,"pbs_version":"1","pbs_server":"pbs"}', stderr) is None
 
 
+def state_of(job: Job | None) -> JobState:
+    """Return the state of a job that was found."""
+    assert job is not None
+    return job.state
+
+
 @pytest.mark.parametrize("name", ["157.pbs", "157.pbs.example.org", "157"])
-def test_a_job_that_has_finished(name):
+def test_a_job_that_has_finished(name: str) -> None:
     stdout = '{\n    "timestamp":1752246824,\n    "pbs_version":"2024.1.2",\n    "pbs_server":"pbs.example.org"\n}\n'
     stderr = f"qstat: {name} Job has finished, use -x or -H to obtain historical job information\n"
-    assert PBS.parse_find("157.pbs", 35, stdout, stderr).state is JobState.ENDED
+    assert state_of(PBS.parse_find("157.pbs", 35, stdout, stderr)) is JobState.ENDED
 
 
-def test_a_job_that_is_found():
-    assert PBS.parse_find("157.pbs", 0, RUNNING, "").state is JobState.RUNNING
+def test_a_job_that_is_found() -> None:
+    assert state_of(PBS.parse_find("157.pbs", 0, RUNNING, "")) is JobState.RUNNING
 
 
 @pytest.mark.parametrize(
@@ -261,7 +275,7 @@ def test_a_job_that_is_found():
         (1, RUNNING, ""),
     ],
 )
-def test_a_job_of_which_nothing_is_said(code, stdout, stderr):
+def test_a_job_of_which_nothing_is_said(code: int, stdout: str, stderr: str) -> None:
     with pytest.raises(Unanswered):
         PBS.parse_find("157.pbs", code, stdout, stderr)
 
@@ -300,14 +314,14 @@ HIDING = SERVER.replace("    query_other_jobs = True\n", "")
     ],
     ids=["shows", "not-set", "false", "a-manager", "an-operator", "another-s-right", "no-answer"],
 )
-def test_whether_jobs_are_hidden(scheduler, answer, hides):
+def test_whether_jobs_are_hidden(scheduler: Any, answer: Any, hides: Any) -> None:
     found = SCHEDULERS[scheduler].parse_privacy('{"pbs_server":"pbs"}\n' + answer)
     assert (found is not None) is hides
-    assert not hides or ("query_other_jobs" in found[0] and "operators += hpchub@" in found[1])
+    assert found is None or ("query_other_jobs" in found[0] and "operators += hpchub@" in found[1])
     assert [command[0] for command in SCHEDULERS[scheduler].limits_more[-2:]] == ["qstat", "echo"]
 
 
-def test_limits():
+def test_limits() -> None:
     queues = PBS.parse_limits(
         """{
     "timestamp":1646895019,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hpchub.clusters.limits import read
 from hpchub.schedulers import SCHEDULERS, QueueLimits, Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TORQUE = """\
 Queue: {0}
@@ -142,7 +146,7 @@ UNNOTICED = {
     ("moab", 1): {MOAB_TABLE.index("----"), MOAB_TABLE.index("interactive"), MOAB_TABLE.index("batch")},
 }
 # What such a cut loses of a queue: the limits of the last class; that a queue is closed.
-UNNOTICED_LOSS = {
+UNNOTICED_LOSS: dict[int, Callable[[str], dict[str, Any]]] = {
     0: lambda name: dict.fromkeys(("cores", "memory", "runtime")) if name == "batch" else {},
     1: lambda name: {"open": True},
 }

@@ -4,15 +4,32 @@ The answers are shaped as ``qstat -x`` and ``qstat -Q -f`` print them in the adm
 adaptivecomputing/torque, src/cmds/qstat.c. Names of NUMA nodes are not seen from a real server.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
-from hpchub.schedulers import SCHEDULERS, JobState, Unanswered
+from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hpchub.model.entries import Cluster, Profile
 
 TORQUE = SCHEDULERS["torque"]
 TAG = f"hpchub/hub.example/alice/{'a' * 16}"
 
 
-def job(number="7", state="R", *, name="hpchub-aaaaaaaa", owner="alice@login1.example.org", tag=TAG, more=""):
+def job(
+    number: str = "7",
+    state: Any = "R",
+    *,
+    name: str = "hpchub-aaaaaaaa",
+    owner: str = "alice@login1.example.org",
+    tag: str = TAG,
+    more: str = "",
+) -> str:
     variables = f"PBS_O_QUEUE=batch,PBS_O_HOME=/home/alice,PBS_O_PATH=/usr/bin:/bin,HPCHUB_TAG={tag},PBS_O_HOST=login1"
     return (
         f"<Job><Job_Id>{number}.server.example.org</Job_Id><Job_Name>{name}</Job_Name><Job_Owner>{owner}</Job_Owner>"
@@ -22,11 +39,11 @@ def job(number="7", state="R", *, name="hpchub-aaaaaaaa", owner="alice@login1.ex
     )
 
 
-def answer(*jobs):
+def answer(*jobs: Any) -> str:
     return f"<Data>{''.join(jobs)}</Data>\n"
 
 
-def test_directives(profile, cluster):
+def test_directives(profile: Callable[..., Profile], cluster: Cluster) -> None:
     found = TORQUE.directives(
         profile(gpus=1, account="phys", reservation="school.1", node_constraint="ib", options=["-m n"]),
         cluster,
@@ -52,12 +69,12 @@ def test_directives(profile, cluster):
 
 
 @pytest.mark.parametrize(("output", "job_id"), [("7.server.example.org\n", "7.server.example.org"), ("7\n", "7")])
-def test_job_id(output, job_id):
+def test_job_id(output: str, job_id: str) -> None:
     assert TORQUE.parse_submit(output) == job_id
 
 
 @pytest.mark.parametrize("output", ["", "qsub: submit error (Unknown queue MSG=cannot locate queue)", "7[].server"])
-def test_job_id_that_is_none(output):
+def test_job_id_that_is_none(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         TORQUE.parse_submit(output)
 
@@ -72,7 +89,7 @@ def test_job_id_that_is_none(output):
         ("", ""),
     ],
 )
-def test_a_running_job(exec_host, host):
+def test_a_running_job(exec_host: str, host: str) -> None:
     (found,) = TORQUE.parse_query(answer(job(more=f"<exec_host>{exec_host}</exec_host>"))).values()
     assert (found.id, found.state, found.host) == ("7.server.example.org", JobState.RUNNING, host)
     assert (found.user, found.session("hub.example")) == ("alice", "a" * 16)
@@ -90,7 +107,7 @@ def test_a_running_job(exec_host, host):
         pytest.param({"tag": f"x\\,HPCHUB_TAG={TAG}"}, id="in-a-value"),
     ],
 )
-def test_a_job_that_is_not_the_sessions(other):
+def test_a_job_that_is_not_the_sessions(other: Any) -> None:
     (found,) = TORQUE.parse_query(answer(job(**other))).values()
     assert found.session("hub.example") == ""
 
@@ -104,24 +121,24 @@ def test_a_job_that_is_not_the_sessions(other):
         ("Z", JobState.UNKNOWN),
     ],
 )
-def test_states(letter, state):
+def test_states(letter: str, state: Any) -> None:
     (found,) = TORQUE.parse_query(answer(job(state=letter))).values()
     assert found.state is state
 
 
-def test_a_waiting_job_s_reason():
+def test_a_waiting_job_s_reason() -> None:
     comment = "<comment>Not Running: Not enough of the right type of nodes available</comment>"
     (found,) = TORQUE.parse_query(answer(job(state="Q", more=comment))).values()
     assert found.reason == "Not enough of the right type of nodes available"
     assert TORQUE.explain(found.reason) == "no node has enough of what it needs free right now"
 
 
-def test_arrays_and_odd_names():
+def test_arrays_and_odd_names() -> None:
     jobs = TORQUE.parse_query(answer(job("8[1]"), job("9", name="a &lt;b&gt; \x01 \u2028"), job("7")))
     assert [found.partition(".")[0] for found in jobs] == ["8[1]", "9", "7"]
 
 
-def test_nothing_is_no_jobs():
+def test_nothing_is_no_jobs() -> None:
     assert TORQUE.parse_query("") == {} == TORQUE.parse_query('<?xml version="1.0"?>\n<Data></Data>\n')
 
 
@@ -137,16 +154,22 @@ def test_nothing_is_no_jobs():
         pytest.param("qstat: cannot connect to server server (errno=111) Connection refused", id="error"),
     ],
 )
-def test_an_answer_that_is_none(text):
+def test_an_answer_that_is_none(text: str) -> None:
     with pytest.raises(Unanswered):
         TORQUE.parse_query(text)
 
 
-def test_finding_a_job():
+def state_of(job: Job | None) -> JobState:
+    """Return the state of a job that was found."""
+    assert job is not None
+    return job.state
+
+
+def test_finding_a_job() -> None:
     known = "7.server.example.org"
     assert TORQUE.parse_find(known, 153, "", f"qstat: Unknown Job Id Error {known}\n") is None
     assert TORQUE.parse_find(known, 153, "", f"qstat: Unknown Job Id {known}\n") is None  # before 4.0
-    assert TORQUE.parse_find(known, 0, answer(job(state="C")), "").state is JobState.ENDED
+    assert state_of(TORQUE.parse_find(known, 0, answer(job(state="C")), "")) is JobState.ENDED
 
 
 @pytest.mark.parametrize(
@@ -160,12 +183,12 @@ def test_finding_a_job():
         (0, answer(job())[:-9], ""),
     ],
 )
-def test_finding_says_nothing(code, stdout, stderr):
+def test_finding_says_nothing(code: int, stdout: str, stderr: str) -> None:
     with pytest.raises(Unanswered):
         TORQUE.parse_find("7.server.example.org", code, stdout, stderr)
 
 
-def test_limits():
+def test_limits() -> None:
     queues = TORQUE.parse_limits(
         """Queue: batch
     queue_type = Execution

@@ -12,9 +12,8 @@ from virtual_time import VirtualTimeLoop
 
 from hpchub.clusters import gate_client
 from hpchub.clusters.gate_client import AT_ONCE, Answer, Gate
-from hpchub.hub import handlers
-from hpchub.hub import throttle as turns
-from hpchub.hub.throttle import Turns
+from hpchub.hub import handlers, throttle
+from hpchub.hub.throttle import Throttle
 from hpchub.schedulers import Unanswered
 
 
@@ -26,11 +25,11 @@ def test_other_tasks_run_between_two_turns(monkeypatch: pytest.MonkeyPatch) -> N
     order: list[str] = []
 
     async def main(loop: VirtualTimeLoop) -> None:
-        use_clock(monkeypatch, turns, loop)
-        queue = Turns()
+        use_clock(monkeypatch, throttle, loop)
+        queue = Throttle()
 
         async def work(number: int) -> None:
-            await queue.take()
+            await queue.wait_for_turn()
             order.append(f"turn {number}")
             loop.advance(0.03)  # a start blocks the event loop like this
 
@@ -38,7 +37,7 @@ def test_other_tasks_run_between_two_turns(monkeypatch: pytest.MonkeyPatch) -> N
             while len(order) < 7:
                 if order and order[-1] != "others":
                     order.append("others")
-                await asyncio.sleep(turns.PAUSE / 5)
+                await asyncio.sleep(throttle.PAUSE / 5)
 
         await asyncio.gather(*(work(number) for number in range(4)), others())
 
@@ -47,40 +46,40 @@ def test_other_tasks_run_between_two_turns(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_turn_starts_after_the_timeout_on_a_busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    late = 2 * turns.PAUSE
+    late = 2 * throttle.PAUSE
 
     async def main(loop: VirtualTimeLoop) -> float:
-        use_clock(monkeypatch, turns, loop)
+        use_clock(monkeypatch, throttle, loop)
 
         async def sleep(seconds: float) -> None:
             await asyncio.sleep(0)
             loop.advance(seconds + late)
 
-        monkeypatch.setattr(turns, "asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep))
-        queue = Turns()
-        await queue.take()
+        monkeypatch.setattr(throttle, "asyncio", SimpleNamespace(Lock=asyncio.Lock, sleep=sleep))
+        queue = Throttle()
+        await queue.wait_for_turn()
         begin = loop.time()
-        await queue.take()
+        await queue.wait_for_turn()
         return loop.time() - begin
 
     waited = virtual_time.run(main)
-    assert turns.PATIENCE < waited <= turns.PATIENCE + turns.PAUSE + late
+    assert throttle.LONGEST_WAIT < waited <= throttle.LONGEST_WAIT + throttle.PAUSE + late
 
 
 def test_first_turn_starts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(loop: VirtualTimeLoop) -> float:
-        use_clock(monkeypatch, turns, loop)
+        use_clock(monkeypatch, throttle, loop)
         begin = loop.time()
-        await Turns().take()
+        await Throttle().wait_for_turn()
         return loop.time() - begin
 
     assert virtual_time.run(main) == 0
 
 
 async def test_cancelled_turn_does_not_block_the_next() -> None:
-    queue = Turns()
-    await queue.take()
-    waiting = [asyncio.create_task(queue.take()) for _ in range(3)]
+    queue = Throttle()
+    await queue.wait_for_turn()
+    waiting = [asyncio.create_task(queue.wait_for_turn()) for _ in range(3)]
     await asyncio.sleep(0)
     waiting[0].cancel()
     waiting[1].cancel()
@@ -100,13 +99,14 @@ async def test_only_requests_that_start_a_server_take_a_turn(
         async def prepare(self) -> None:
             seen.append("prepared")
 
-    class Handler(handlers.InTurn, Base):
+    class Handler(handlers.Throttled, Base):
         pass
 
-    async def take() -> None:
+    async def wait_for_turn() -> None:
         seen.append("turn")
 
-    monkeypatch.setattr(handlers, "runtime", lambda path: SimpleNamespace(turns=SimpleNamespace(take=take)))
+    shared = SimpleNamespace(throttle=SimpleNamespace(wait_for_turn=wait_for_turn))
+    monkeypatch.setattr(handlers, "runtime", lambda path: shared)
     await Handler().prepare()
     assert seen == ["turn"] * taken + ["prepared"]
 

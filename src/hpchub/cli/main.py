@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
+import hpchub
 from hpchub import __version__
 from hpchub.cli.check_clusters import ask_limits
 from hpchub.clusters import limits as live
@@ -337,7 +338,7 @@ def _read(path: Path, options: argparse.Namespace) -> Checked:
 
 def _read_inventory(path: Path, vault_password_file: str | None) -> Checked:
     """Ask Ansible: only it can say what the variables of an inventory are."""
-    done, report = _run_ansible(path, "all[0]", "hpchub_site", {"report": True}, vault_password_file)
+    done, report = _run_ansible(path, "all[0]", "validate_site", {"report": True}, vault_password_file)
     try:
         profiles = report.get("profile_list")
         return Checked(
@@ -354,18 +355,16 @@ def _run_ansible(
     path: Path, host: str, module: str, arguments: dict[str, Any], vault_password_file: str | None
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """Run a module of ours on a host of an inventory; the run, and the answer, which is empty where there is none."""
-    plugins = Path(__file__).parents[3] / "plugins"
     command = [
         _ansible(),
         f"--inventory={path}",
-        f"--module-name={module}",
+        f"--module-name=hpchub.hpchub.{module}",
         f"--args={json.dumps(arguments)}",
         *([f"--vault-password-file={vault_password_file}"] if vault_password_file else []),
         host,
     ]
     settings = {
-        "ANSIBLE_ACTION_PLUGINS": str(plugins / "action"),
-        "ANSIBLE_LIBRARY": str(plugins / "modules"),
+        "ANSIBLE_COLLECTIONS_PATH": _collections_path(),
         "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
         "ANSIBLE_DEPRECATION_WARNINGS": "false",
         "ANSIBLE_DUPLICATE_YAML_DICT_KEY": "ignore",
@@ -394,7 +393,7 @@ def _ask_host(path: Path, scheduler: str, submit: Submit, vault_password_file: s
     arguments = {"commands": commands, "environment": submit.environment}
     told = live.Told()
     for host in submit.hosts or ["hub[0]"]:
-        done, answer = _run_ansible(path, host, "hpchub_ask", arguments, vault_password_file)
+        done, answer = _run_ansible(path, host, "query_scheduler", arguments, vault_password_file)
         if "stdout" in answer and "error" in answer:
             return live.Told(unanswered=answer["error"]) if answer["error"] else live.read(scheduler, answer["stdout"])
         said = answer.get("msg") or next(iter((done.stderr + done.stdout).strip().splitlines()), "nothing")
@@ -430,6 +429,23 @@ def _refused(path: Path, done: subprocess.CompletedProcess[str]) -> NoReturn:
     if "No hosts matched" in done.stderr or "provided hosts list is empty" in done.stderr:
         raise Failure(f"{path}: the inventory has no hosts", WRONG)
     raise Failure("\n".join([f"{path}: Ansible cannot read this inventory", *words[:12]]), WRONG)
+
+
+def _collections_path() -> str:
+    """Return where Ansible looks for collections: first beside this package, then as configured."""
+    root = Path(hpchub.__file__).resolve().parents[2]
+    found = []
+    if (root / "collections" / "ansible_collections").is_dir():  # A checkout, with a link to itself.
+        found.append(str(root / "collections"))
+    elif root.parents[1].name == "ansible_collections":  # An installed collection.
+        found.append(str(root.parents[2]))
+    try:
+        from ansible import constants  # noqa: PLC0415 - only needed here, and may be missing
+
+        found += constants.COLLECTIONS_PATHS
+    except ImportError:  # Ansible is installed for another Python.
+        found += ["~/.ansible/collections", "/usr/share/ansible/collections"]
+    return os.pathsep.join(found)
 
 
 def _ansible() -> str:

@@ -1,1 +1,1 @@
-"""Everything that JupyterHub loads: configuration, authenticator, spawners, handlers and proxy."""
+"""The code that JupyterHub loads: configuration, authenticator, spawners, handlers and proxy."""

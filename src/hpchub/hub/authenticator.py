@@ -1,7 +1,7 @@
-"""Who somebody is: what Apache's single sign-on says, through JupyterHub's own login path.
+"""The authenticator. It accepts the identity that Apache's single sign-on (SSO) established.
 
-Nothing but Apache can reach the hub's socket, and Apache removes these headers from every request before it sets its
-own, on the locations where it has asked for a sign-on. They mean nothing on any other way in.
+Only Apache can connect to the hub's socket. Apache removes the identity headers from every request and sets them itself
+after a successful sign-on. The headers can therefore be trusted.
 """
 
 from __future__ import annotations
@@ -18,62 +18,67 @@ from traitlets import Bool, Integer, Set, Unicode
 from hpchub.hub.handlers import PortReportHandler, StartAPIHandler, StartPageHandler
 
 ACCOUNT_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-"""A local account's name, as shadow-utils permits it by default."""
+"""The valid account names: the default pattern of shadow-utils."""
 
 NOBODY = 65534
-"""Linux's uid for who has none here: a system account above all others."""
+"""The uid of the system account ``nobody`` on Linux. Unlike other system accounts, it is above ``minimum_uid``."""
 
 
 class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]
-    """Signs in through ``login_user``, which checks, records and only then sets the cookie."""
+    """A login page that signs the user in with ``login_user``, which checks access before it sets the cookie."""
 
     async def get(self) -> None:
-        """Sign the SSO user in, or refuse with 403."""
+        """Sign the SSO user in, or answer 403."""
         user = await self.login_user({})
         if user is None:
             identity = self.authenticator.identity(self)
-            who = f"signed in as {identity['name']}" if identity else "not signed in under an account's name"
-            raise web.HTTPError(403, f"You are {who}, and this account may not use the service.")
+            if identity is None:
+                raise web.HTTPError(403, "Your sign-in does not contain a valid account name for this service.")
+            raise web.HTTPError(
+                403, f"You are signed in as {identity['name']}, and this account may not use the service."
+            )
         self.redirect(self.get_next_url(user))
 
 
 class SSOLogoutHandler(LogoutHandler):  # type: ignore[misc]
-    """Ends the hub's session, then sends the browser on to end the single sign-on's too."""
+    """A logout page that ends the hub's login and then the SSO session."""
 
     async def render_logout_page(self) -> None:
-        """Go on to the end of the SSO session."""
+        """Redirect the browser to the SSO logout."""
         self.redirect(self.authenticator.sso_logout_url, permanent=False)
 
 
 class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
-    """Takes the identity that Apache established. Who is not permitted by a rule is refused."""
+    """An authenticator that accepts the identity from Apache and permits only users that match a rule."""
 
-    header_name = Unicode("X-Hpchub-User", config=True, help="Request header with the user's name.")
+    header_name = Unicode("X-Hpchub-User", config=True, help="The request header with the user's name.")
     groups_header = Unicode(
-        "X-Hpchub-Groups", config=True, help="Request header with the user's groups, separated by commas."
+        "X-Hpchub-Groups", config=True, help="The request header with the user's groups, separated by commas."
     )
-    mail_header = Unicode("X-Hpchub-Mail", config=True, help="Request header with the user's mail address.")
+    mail_header = Unicode("X-Hpchub-Mail", config=True, help="The request header with the user's email address.")
     sso_logout_url = Unicode(
         "/hub/login",
         config=True,
-        help="Where the browser goes after the hub's logout, to end the SSO session.",
+        help="The URL to which the hub's logout redirects the browser, to end the SSO session.",
     )
-    permitted_groups = Set(Unicode(), config=True, help="SSO groups whose members may use the service.")
-    admin_groups = Set(Unicode(), config=True, help="SSO groups whose members administer the hub.")
-    minimum_uid = Integer(1000, config=True, help="The least uid of an account that may sign in.")
+    permitted_groups = Set(Unicode(), config=True, help="The SSO groups that may use the service.")
+    admin_groups = Set(Unicode(), config=True, help="The SSO groups that administer the hub.")
+    minimum_uid = Integer(1000, config=True, help="The lowest uid of an account that may sign in.")
     check_accounts = Bool(
         True,
         config=True,
-        help="Whether the account must exist on the hub host. Without it only the submit host checks, at the start;"
-        " the hub host's own system accounts are refused all the same.",
+        help="Whether the account must exist on the hub host. If false, only the submit host checks the account, when"
+        " a session starts. System accounts of the hub host are refused in both cases.",
     )
 
     manage_groups = True
     auto_login = True
-    any_allow_config = True  # the rule is check_allowed below; JupyterHub's warning knows only its own traits
+    any_allow_config = (
+        True  # check_allowed below denies by default; JupyterHub would warn because it checks only its own traits
+    )
 
     def get_handlers(self, app: Any) -> list[tuple[str, type]]:
-        """Our handlers come before JupyterHub's and batchspawner's of the same path, and so take their place."""
+        """Return hpchub's handlers. They replace JupyterHub's and batchspawner's handlers for the same paths."""
         return [
             (r"/login", SSOLoginHandler),
             (r"/logout", SSOLogoutHandler),
@@ -84,11 +89,13 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
         ]
 
     def identity(self, handler: Any) -> dict[str, Any] | None:
-        """The identity in a request, or None unless there is exactly one and it is well formed."""
+        """Return the identity from a request's headers, or None unless there is exactly one valid name."""
         names = handler.request.headers.get_list(self.header_name)
         if len(names) != 1 or not ACCOUNT_NAME.fullmatch(names[0]):
             if names:
-                self.log.warning("Refused: the identity is not one local account name: %r", ascii(names)[:80])
+                self.log.warning(
+                    "Sign-in refused: the header does not contain exactly one valid account name: %s", ascii(names)[:80]
+                )
             return None
         groups = handler.request.headers.get(self.groups_header, "")
         mail = handler.request.headers.get(self.mail_header, "")
@@ -101,38 +108,44 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
         }
 
     async def authenticate(self, handler: Any, data: Any = None) -> dict[str, Any] | None:
-        """See Authenticator.authenticate. The form data is not looked at."""
+        """Return the request's identity; see ``Authenticator.authenticate``. The form data is ignored."""
         return self.identity(handler)
 
     def check_allowed(self, username: str, authentication: dict[str, Any] | None = None) -> bool:
-        """Deny unless a rule permits: the account is an ordinary one, and it or one of its groups is named."""
+        """Return whether a rule permits the user. The default is to deny.
+
+        The account must be an ordinary account, and a rule must name the user or one of the user's groups.
+        """
         if not self._ordinary_account(username):
             return False
         groups = set((authentication or {}).get("groups") or ())
         return username in self.allowed_users or bool(self.permitted_groups & groups)
 
     def _ordinary_account(self, username: str) -> bool:
+        """Return whether the account exists, if ``check_accounts`` is set, and is not a system account."""
         try:
             uid = pwd.getpwnam(username).pw_uid
         except KeyError:
             if not self.check_accounts:
                 return True
-            self.log.warning("Refused: %s has no account on this host", username)
+            self.log.warning("Sign-in refused: user %s has no account on the hub host", username)
             return False
         if uid < max(1, self.minimum_uid) or uid == NOBODY:
-            self.log.warning("Refused: %s is a system account (uid %d)", username, uid)
+            self.log.warning("Sign-in refused: user %s is a system account (uid %d)", username, uid)
             return False
         return True
 
     async def pre_spawn_start(self, user: Any, spawner: Any) -> None:
-        """In the middle of what JupyterHub does before a start: let others have the hub's loop."""
-        await spawner.runtime.turns.take()
+        """Let other requests run. JupyterHub calls this method in the middle of its own work for a start."""
+        await spawner.runtime.throttle.wait_for_turn()
 
     async def refresh_user(self, user: Any, handler: Any = None, **kwargs: Any) -> Any:
-        """Whether the SSO session that signed this user in still lasts.
+        """Check that the request's SSO session still belongs to this user.
 
-        True where there is nothing to compare: a token's request, or somebody else's on the user's behalf. False
-        when the browser's SSO session has ended, is somebody else's, or is no longer permitted.
+        Returns:
+            True if nothing has changed, or if there is nothing to compare: the request uses a token, or another user
+            sent it on this user's behalf. False if the SSO session has ended, belongs to another user, or is no longer
+            permitted. Otherwise the identity with the changed groups.
         """
         if handler is None or getattr(handler, "_token_authenticated", False):
             return True
@@ -140,7 +153,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             return True
         identity = self.identity(handler)
         if identity is None or identity["name"] != user.name:
-            self.log.info("The sign-on of %s has ended", user.name)
+            self.log.info("The SSO session of user %s has ended", user.name)
             return False
         if not self.check_blocked_users(user.name, identity) or not self.check_allowed(user.name, identity):
             return False

@@ -1,10 +1,11 @@
-"""Certificates for notebook servers: how the proxy knows whose server it speaks to.
+"""Certificates for notebook servers, which let the proxy verify that a server belongs to the right user.
 
-A port of a compute node that one session leaves, a neighbour's process can take before the hub knows. So each session's
-server has a certificate in its user's name, and the proxy speaks to no other; and the server demands a certificate of
-the proxy's or the hub's, so that nobody else on the cluster's network gets an answer.
+When a session ends, another user's process on the same node can take its port before the hub notices. Each session's
+server therefore has a certificate in its user's name, and the proxy connects to no other server. In turn, the server
+accepts only clients that have a certificate of the proxy or the hub. Other processes on the cluster's network get no
+answer.
 
-The authority's files are made by the module ``hpchub_authority`` when the hub is deployed.
+The Ansible module ``notebook_certificates`` creates the authority's files when the hub is deployed.
 """
 
 from __future__ import annotations
@@ -23,25 +24,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DOMAIN = "user.hpchub.internal"
-"""Below which a user's server has its name, in certificates alone; the proxy's ``proxy.mjs`` says the same."""
+"""The domain of the server names in certificates. It does not exist in DNS. The proxy's ``proxy.mjs`` uses it too."""
 
 VALIDITY = dt.timedelta(days=366)
-"""Longer than any session: it may wait in a queue, and an administrator may prolong a job."""
+"""The validity of a server's certificate.
+
+It is longer than any session, because a job may wait in a queue and an administrator may extend its time limit.
+"""
 
 
 def server_name(user: str) -> str:
-    """The name in the certificate of a user's servers."""
+    """Return the name in the certificates of a user's servers."""
     return f"{user}.{DOMAIN}"
 
 
 @dataclass(frozen=True)
 class ServerIdentity:
-    """What a notebook server needs, each as PEM text.
+    """The TLS identity of a session's notebook server, as PEM text.
 
     Attributes:
-        key: its private key.
-        certificate: its certificate.
-        clients: the authorities of those whom it answers.
+        key: The server's private key.
+        certificate: The server's certificate.
+        clients: The certificates of the authorities that sign the clients' certificates.
     """
 
     key: str
@@ -50,31 +54,36 @@ class ServerIdentity:
 
 
 class _Context(ssl.SSLContext):
-    """One that may be a value in JupyterHub's configuration, of which there are copies."""
+    """A TLS context that can be a value in JupyterHub's configuration, which traitlets copies."""
 
     def __deepcopy__(self, _: object) -> _Context:
         return self
 
 
 class Authority:
-    """The authority in a directory, as the hub uses it."""
+    """The certificate authority that the hub uses to sign the certificates of notebook servers.
+
+    Args:
+        directory: The directory with the authority's files.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
     def issue(self, user: str) -> ServerIdentity:
-        """Make one session's identity: a new key, and a certificate for a server of this user's, good for nothing else.
+        """Create a new key and a certificate for one session of a user. The certificate is valid for servers only.
 
         Raises:
-            OSError, ValueError: the authority's files are not there, not readable, or not what they should be.
+            OSError, ValueError: The authority's files are missing, not readable or not valid.
         """
-        pair = (self.directory / "current.pem").read_bytes()
+        path = self.directory / "current.pem"
+        pair = path.read_bytes()
         authority = x509.load_pem_x509_certificate(pair)
         signer = serialization.load_pem_private_key(pair, password=None)
         public = authority.public_key()
         if not isinstance(signer, ec.EllipticCurvePrivateKey) or not isinstance(public, ec.EllipticCurvePublicKey):
-            raise ValueError(  # noqa: TRY004 the file's content is wrong, not a type
-                f"the authority in {self.directory} has a key of another kind"
+            raise ValueError(  # noqa: TRY004 the file's content is wrong, not an argument's type
+                f"{path}: the key is not an elliptic curve key; remove the file and deploy the hub again"
             )
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
@@ -84,7 +93,7 @@ class Authority:
             .issuer_name(authority.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))  # a node's clock may be behind
+            .not_valid_before(now - dt.timedelta(days=1))  # a node's clock may be slow
             .not_valid_after(min(now + VALIDITY, authority.not_valid_after_utc))
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(server_name(user))]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -102,12 +111,13 @@ class Authority:
         )
 
     def client_context(self) -> ssl.SSLContext:
-        """How the hub itself looks whether a notebook server answers.
+        """Return the TLS context that the hub uses to check whether a notebook server answers.
 
-        It sends no secret there, so that any server of the authority's will do; whose it is, the proxy demands to know.
+        The hub sends no secrets in these requests, so it accepts any server that this authority signed. The proxy
+        verifies the user's name.
 
         Raises:
-            OSError: the authority's files are not there or not readable.
+            OSError: The authority's files are missing or not readable.
         """
         context = _Context(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(self.directory / "servers.pem")

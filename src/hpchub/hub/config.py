@@ -1,7 +1,7 @@
-"""JupyterHub's configuration, from the one settings file that the role ``jupyterhub`` writes.
+"""JupyterHub's configuration, derived from the settings file that the Ansible role ``jupyterhub`` writes.
 
-``jupyterhub_config.py`` on the hub host is a stub that calls ``configure``; what a site wants beyond it goes into
-``conf.d``, which the stub loads afterwards.
+``jupyterhub_config.py`` on the hub host only calls ``configure`` and then loads the files in ``conf.d``, which can
+contain a site's own configuration.
 """
 
 from __future__ import annotations
@@ -18,32 +18,38 @@ from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.proxy import HubProxy
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
 
-COLLECTOR = (50_000, 20, 10)
-"""When Python looks for garbage in cycles: not until so many objects more are there. By default, 700, it takes the
-objects of a request that is under way for old ones, and soon looks at all there are: half a second with 1000 users."""
+GC_THRESHOLDS = (50_000, 20, 10)
+"""The thresholds of Python's garbage collector; see ``gc.set_threshold``.
 
-START_LIMIT = 366 * 24 * 3600
-"""Seconds that a start may take in all: no limit. The wait in the queue has its profile's, the rest one of its own."""
+With Python's default of 700 new objects, the collector treats the objects of the current requests as old ones and soon
+scans all objects. With 1000 users, such a scan blocks the hub for half a second.
+"""
+
+START_TIMEOUT = 366 * 24 * 3600
+"""How long a start may take according to JupyterHub, in seconds: practically unlimited.
+
+The profile limits the wait in the queue (``max_wait``), and ``JobSpawner.launch_timeout`` limits the launch.
+"""
 
 
 def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
-    """Set everything that hpchub needs on JupyterHub's configuration object.
+    """Set all options of JupyterHub that hpchub needs.
 
     Args:
-        c: traitlets' configuration object.
-        path: the settings file.
+        c: The configuration object of traitlets.
+        path: The settings file.
 
     Raises:
-        OSError, ValueError, KeyError: the settings file is missing or not complete.
+        OSError, ValueError, KeyError: The settings file is missing or incomplete.
     """
     os.umask(0o077)
-    gc.set_threshold(*COLLECTOR)
+    gc.set_threshold(*GC_THRESHOLDS)
     settings = runtime(path).settings
     _network(c, settings, path)
     _identity(c, settings, path)
     _sessions(c, settings, path)
-    # What the hub asks by TLS are notebook servers, and nothing else.
-    # It asks each of them once: a connection that was kept would hold its buffers, a quarter of a megabyte for TLS.
+    # The hub's HTTP client uses TLS only to connect to notebook servers. It contacts each of them once, so it does not
+    # keep connections open: the buffers of a TLS connection take a quarter of a megabyte.
     context = runtime(path).authority.client_context()
     c.JupyterHubHTTPClient.connector_options = {"ssl": context, "force_close": True}
     _state(c, settings)
@@ -51,7 +57,7 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
 
 
 def _network(c: Any, settings: dict[str, Any], path: str) -> None:
-    """Unix sockets from Apache to the proxy and from the proxy to the hub: nobody else can tell who somebody is."""
+    """Connect Apache, the proxy and the hub by Unix sockets, so that no other process can assert a user's identity."""
     c.JupyterHub.public_url = settings["public_url"].rstrip("/") + "/"
     c.JupyterHub.bind_url = settings["proxy_socket_url"]
     c.JupyterHub.hub_bind_url = settings["hub_bind_url"]
@@ -62,18 +68,19 @@ def _network(c: Any, settings: dict[str, Any], path: str) -> None:
     c.ConfigurableHTTPProxy.should_start = False
     c.ConfigurableHTTPProxy.api_url = settings["proxy_api_url"]
     c.ConfigurableHTTPProxy.check_running_interval = 10
-    # A restart of the hub, or its end, stops no session and removes no route.
+    # When the hub stops or restarts, sessions and routes remain.
     c.JupyterHub.cleanup_servers = False
     c.JupyterHub.cleanup_proxy = False
     if settings["user_subdomains"]:
         c.JupyterHub.subdomain_host = settings["public_url"].rstrip("/")
-        # A page on one of these hosts can set cookies for the hub's, but none with this prefix.
+        # A page in a user's subdomain can set cookies for the hub's domain, but not cookies with this prefix.
         c.JupyterHub.cookie_host_prefix_enabled = True
-        # To share one's own server, with people and groups by their names.
+        # Users may share their own servers, and choose other users and groups by name.
         c.JupyterHub.extra_user_scopes = {"shares!user", "read:users:name", "read:groups:name"}
 
 
 def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
+    """Set the authenticator, the access rules, and the lifetimes of cookies and tokens."""
     access = settings["access"]
     c.JupyterHub.authenticator_class = SSOAuthenticator
     c.Authenticator.allowed_users = set(access["allowed_users"])
@@ -86,8 +93,8 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
     c.SSOAuthenticator.check_accounts = access["hub_accounts"]
     c.SSOAuthenticator.sso_logout_url = settings["logout_url"]
     c.Authenticator.enable_auth_state = True
-    # Younger than any: each request is compared with the sign-on that it comes with. JupyterHub counts the age for a
-    # user, not for a browser: what somebody does in one must not keep the cookies good that he left in another.
+    # Compare every request with its SSO session. JupyterHub measures the age per user, not per browser. With a positive
+    # age, requests from one browser would keep the cookies in another browser valid.
     c.Authenticator.auth_refresh_age = -1
     c.Authenticator.refresh_pre_spawn = True
     c.JupyterHub.cookie_max_age_days = 1
@@ -101,32 +108,35 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
 
 
 def _sessions(c: Any, settings: dict[str, Any], path: str) -> None:
+    """Set the spawner and the options for sessions."""
     c.JupyterHub.spawner_class = HPCProfilesSpawner
     c.HPCProfilesSpawner.settings_file = path
     c.JupyterHub.allow_named_servers = False
     c.JupyterHub.implicit_spawn_seconds = 0
-    c.JupyterHub.init_spawners_timeout = 1  # sessions are taken up in the background, however long that takes
-    c.JupyterHub.concurrent_spawn_limit = 0  # jobs that wait in a queue are no load on the hub
+    c.JupyterHub.init_spawners_timeout = 1  # restore sessions in the background
+    c.JupyterHub.concurrent_spawn_limit = 0  # unlimited: a job in the queue costs the hub nothing
     c.Spawner.hub_connect_url = settings["api_url"]
     c.Spawner.env_keep = []
-    c.Spawner.start_timeout = START_LIMIT
+    c.Spawner.start_timeout = START_TIMEOUT
     c.Spawner.http_timeout = 120
     c.Spawner.poll_interval = 30
     c.JupyterHub.default_url = "/hub/spawn"
 
 
 def _state(c: Any, settings: dict[str, Any]) -> None:
+    """Set the database."""
     c.JupyterHub.db_url = settings["db_url"]
     c.JupyterHub.pid_file = ""
     url = urlsplit(settings["db_url"])
     if url.scheme == "sqlite" and url.path.strip("/"):
-        # Kept in the file: readers and the writer no longer wait for each other.
+        # Write-ahead logging lets readers and the writer work at the same time. SQLite stores the mode in the file.
         with sqlite3.connect(Path("/" + url.path.lstrip("/"))) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
         connection.close()
 
 
 def _pages(c: Any, settings: dict[str, Any]) -> None:
+    """Set the page templates and their variables, and the log level."""
     c.JupyterHub.template_paths = settings["template_paths"]
     c.JupyterHub.template_vars = {"service_name": settings["service_name"], "support": settings["support"]}
     c.JupyterHub.log_level = settings.get("log_level", "INFO")

@@ -1,4 +1,4 @@
-"""The hub's own endpoint for a job's report of the port that its notebook server listens on, and turns for starts."""
+"""The hub's own request handlers: the endpoint for a job's port report, and throttled starts."""
 
 from __future__ import annotations
 
@@ -13,59 +13,59 @@ from tornado import web
 from hpchub.hub.runtime import runtime
 
 
-class InTurn:
-    """Mixed in before a handler whose POST is much work for the hub."""
+class Throttled:
+    """A mixin for handlers whose POST requests need much of the hub's time."""
 
     async def prepare(self: Any) -> None:
-        """Wait for a turn, then go on as JupyterHub does."""
+        """Wait for a turn if this is a POST request, then continue as JupyterHub does."""
         if self.request.method == "POST":
-            await runtime(self.settings["hpchub_settings_file"]).turns.take()
+            await runtime(self.settings["hpchub_settings_file"]).throttle.wait_for_turn()
         await super().prepare()  # type: ignore[misc]
 
 
-class StartPageHandler(InTurn, SpawnHandler):  # type: ignore[misc]
-    """JupyterHub's form of a start."""
+class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
+    """JupyterHub's page that starts a server, throttled."""
 
 
-class StartAPIHandler(InTurn, UserServerAPIHandler):  # type: ignore[misc]
-    """JupyterHub's start by its REST API."""
+class StartAPIHandler(Throttled, UserServerAPIHandler):  # type: ignore[misc]
+    """JupyterHub's REST endpoint that starts a server, throttled."""
 
 
-class PortReportHandler(InTurn, APIHandler):  # type: ignore[misc]
-    """``POST /hub/api/batchspawner`` with ``{"port": N}`` and the server's own token.
+class PortReportHandler(Throttled, APIHandler):  # type: ignore[misc]
+    """The endpoint to which a job reports its port: ``POST /hub/api/batchspawner`` with ``{"port": N}``.
 
-    In the place of batchspawner's handler of the same path, which sets any attribute of the spawner that the job
-    names. This one takes one integer, within the configured range, once, while that very start waits for it, in this
-    process of the hub's or a later one.
+    The request carries the server's own token. This handler replaces batchspawner's handler of the same path, which
+    lets the job set any attribute of the spawner. It accepts only one integer in the configured range, once, while the
+    start of this server is pending. It does not matter whether this process or an earlier one began the start.
     """
 
     @web.authenticated
     def post(self) -> None:
-        """Take the report: 201, or 4xx without any effect."""
+        """Accept the port and answer 201, or answer 4xx and change nothing."""
         port = self._port()
         token = self.get_token()
         for spawner in getattr(self.current_user, "spawners", {}).values():
             if token is not None and spawner.token and hmac.compare_digest(spawner.token, token.hashed):
                 break
         else:
-            raise web.HTTPError(403, "This is not the token of a session that is starting.")
+            raise web.HTTPError(403, "This token does not belong to a session that is starting.")
         if not spawner.report(port):
-            raise web.HTTPError(409, "This session does not wait for a port.")
+            raise web.HTTPError(409, "This session is not waiting for a port.")
         self.set_status(201)
         self.finish({"message": "taken"})
 
     def _port(self) -> int:
-        """The port in the request's body.
+        """Return the port from the request's body.
 
         Raises:
-            web.HTTPError: 400, the body is anything else.
+            web.HTTPError: The body is not valid (400).
         """
         body: Any = self.get_json_body()
         ports = self.settings["hpchub_notebook_ports"]
-        valid = f'the body is {{"port": N}} with N from {ports["first"]} to {ports["last"]}'
+        valid = f'send {{"port": N}}, where N is an integer from {ports["first"]} to {ports["last"]}'
         if not isinstance(body, dict) or set(body) != {"port"}:
-            raise web.HTTPError(400, valid)
+            raise web.HTTPError(400, f"The request's body is not valid; {valid}.")
         port = body["port"]
         if type(port) is not int or not ports["first"] <= port <= ports["last"]:
-            raise web.HTTPError(400, valid)
+            raise web.HTTPError(400, f"The port is not valid; {valid}.")
         return port

@@ -151,8 +151,8 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         except (OSError, ValueError) as error:
             self.log.error("%s: no certificate can be made: %s", self._log_name, error)
             raise StartError(
-                "Notebook servers cannot be started at the moment: the hub cannot make their certificates."
-                " Please tell those who run it.",
+                "Sessions cannot start at the moment, because the service cannot create the certificates of notebook"
+                " servers. Please tell the administrators of the service.",
                 reason="no_certificate",
                 status_code=503,
             ) from None
@@ -169,7 +169,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
 
         Raises:
             StartError: the scheduler refused, and the message says its reason; or it did not answer, and the job is
-                not there. Should it come later, it is a job without a session, which the janitor ends.
+                not there. Should it come later, it is a job without a session, which the orphan collector cancels.
         """
         script = render_batch_script(
             self._cluster,
@@ -195,7 +195,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         else:
             if not answer.ok:
                 self.log.error("%s: submitting to %s: %s", self._log_name, name, answer)
-                raise StartError(f"The cluster {name} did not take the job: {said or answer.error}", reason="refused")
+                raise StartError(
+                    f"The cluster {name} did not accept your job: {said or answer.error}", reason="refused"
+                )
         self._seen = time.monotonic()
         self._patience = self.scheduler.propagation
         self.submitted = time.time()
@@ -234,7 +236,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             await asyncio.sleep(self.startup_poll_interval)
         self.log.error("%s: the job of session %s is not found on %s", self._log_name, self.session, name)
         raise StartError(
-            f"The cluster {name} {f'gave no number for the job: {said}' if said else 'does not answer right now'}."
+            f"The cluster {name} {f'did not confirm your job: {said}' if said else 'does not answer at the moment'}."
             " Please try again in a few minutes.",
             reason="unanswered",
         )
@@ -372,9 +374,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             StartError: the job has ended.
         """
         if not self.notebook_host:
-            self._message = "The service was restarted. The start of your session goes on."
+            self._message = "The service was restarted. Your session continues to start."
             await self._follow()
-        self._message = f"The service was restarted. It waits until your session on {self.notebook_host} answers."
+        self._message = f"The service was restarted. It is waiting for your session on {self.notebook_host} to answer."
         while not await self._reachable():
             if await self.query_job_status(max_age=5.0) == JobStatus.NOTFOUND:
                 raise self._ended()
@@ -403,8 +405,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         while not self.notebook_port:
             if time.monotonic() > deadline:
                 raise StartError(
-                    f"Your job {self.job_id} runs on {host}, but its notebook server did not report within"
-                    f" {self.launch_timeout:g} seconds. Its log is ~/.hpchub/logs/{self.job_id}.log on the cluster.",
+                    f"Your job {self.job_id} runs on {host}, but its notebook server did not start within"
+                    f" {self.launch_timeout:g} seconds. To find the reason, read its log on the cluster:"
+                    f" ~/.hpchub/logs/{self.job_id}.log",
                     reason="no_report",
                 )
             status = await self.query_job_status(max_age=5.0)
@@ -415,10 +418,10 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
                 return await self._follow()
             await self._until_report()
         # What JupyterHub does from here on is much work, and many jobs may have started at once.
-        await self.runtime.turns.take()
+        await self.runtime.throttle.wait_for_turn()
         self.notebook_host = self._cluster.host_of((self._job and self._job.host) or host)
         self.save()
-        self._message = f"The notebook server answers on {self.notebook_host}. Opening it."
+        self._message = f"Your notebook server is ready on {self.notebook_host}. Opening it."
         self.log.info(
             "%s: job %s listens on %s:%d", self._log_name, self.job_id, self.notebook_host, self.notebook_port
         )
@@ -441,9 +444,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             # A job of which the scheduler says something strange waits too; in silence nothing is given up.
             if self._job and not self._silence and self.submitted and self._waited_too_long():
                 raise StartError(
-                    f"Your job {self.job_id} still waits in the queue {self.profile['queue']} of"
-                    f" {self.cluster['name']} after {self._profile.max_wait}, and was given up."
-                    " Try another profile, or this one at another time.",
+                    f"Your job {self.job_id} waited in the queue {self.profile['queue']} of {self.cluster['name']} for"
+                    f" longer than its profile allows ({self._profile.max_wait}), so the start was cancelled."
+                    " Choose another profile, or try again when the cluster is less busy.",
                     reason="waited",
                 )
             self._message = self._pending_message(status)
@@ -463,12 +466,15 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
 
     def _pending_message(self, status: JobStatus) -> str:
         if not self.job_id:
-            return f"The service was restarted while it submitted your job to {self.cluster['name']}, and looks for it."
+            return (
+                f"The service was restarted while it submitted your job to {self.cluster['name']}."
+                " It is searching for the job."
+            )
         where = f"Your job {self.job_id} waits in the queue {self.profile['queue']} of {self.cluster['name']}"
         if self._silence:
-            return f"{where}. The scheduler does not answer at the moment; your job keeps its place."
+            return f"{where}. The scheduler does not answer at the moment. Your job keeps its place in the queue."
         if status == JobStatus.UNKNOWN:
-            return f"{where}; the scheduler has not said more yet."
+            return f"{where}. The scheduler has not reported its state yet."
         if self._job and self._job.reason:
             where += f": {self.scheduler.explain(self._job.reason)} ({self._job.reason})"
         if self._job and self._job.start:
@@ -484,7 +490,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         log = f"~/.hpchub/logs/{self.job_id}.log"
         return StartError(
             f"Your job {self.job_id} ended before its notebook server was ready{detail}."
-            f" If it ran, its log is {log} on the cluster.",
+            f" If it ran, you find the reason in its log on the cluster: {log}",
             reason="ended",
         )
 
@@ -519,7 +525,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     async def stop(self, now: bool = False) -> None:
         """Cancel the job and, unless ``now``, wait until the scheduler says that it has ended.
 
-        JupyterHub forgets the session, whether this raises or not. What could not be cancelled, the janitor ends.
+        JupyterHub forgets the session, whether this raises or not. What is left, the orphan collector cancels.
         """
         if self._submission is not None:
             await asyncio.wait({self._submission})
@@ -530,7 +536,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         try:
             await self.cancel_batch_job()
         except Unanswered as error:
-            self.log.error("%s: job %s is left to the janitor: %s", self._log_name, self.job_id, error)
+            self.log.error("%s: job %s is left to the orphan collector: %s", self._log_name, self.job_id, error)
             return
         self._cancelled = True
         if now:
@@ -544,7 +550,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         """Forget the session at once, and cancel its job as soon as that is possible."""
         if self.job_id:
             self.runtime.background(
-                f"job {self.job_id} is left to the janitor",
+                f"job {self.job_id} is left to the orphan collector",
                 self.runtime.cancel(
                     self.cluster["name"], user=self.user.name, session=self.session, job_id=self.job_id
                 ),

@@ -1,4 +1,7 @@
-"""Ends the jobs that no session knows: of a cancel that failed, of a submission whose answer was lost."""
+"""The cancellation of orphaned jobs: jobs of this hub that belong to no session.
+
+A job becomes an orphan if its cancellation fails, or if the answer to its submission is lost and the job appears later.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Janitor:
-    """Compares each cluster's jobs with the hub's sessions, for as long as the hub runs.
+class OrphanCollector:
+    """A background task that compares each cluster's jobs with the hub's sessions and cancels orphaned jobs.
 
-    A job is cancelled when two successive answers of the scheduler, ``grace`` seconds apart or more, show it alive,
-    and the hub knew of no session of its name either time. A session is known before its job is submitted.
+    The collector cancels a job if two answers of the scheduler, at least ``grace`` seconds apart, show the job alive
+    while the hub has no session for it. A new job is never an orphan, because the hub records each session before it
+    submits the job.
 
     Args:
-        runtime: gives the clusters, their pollers and their gates.
-        sessions: the names of all sessions that the hub knows, whatever they wait for.
-        interval: seconds between two looks at the pollers' shared answers.
-        max_age: seconds for which an answer is new enough, so that a quiet hub asks no more often than that.
-        grace: least time between the two answers, in seconds.
+        runtime: The hub's runtime, which provides the clusters, pollers and gates.
+        sessions: A function that returns the names of all sessions that the hub knows, in any state.
+        interval: The time between two checks, in seconds.
+        max_age: The maximum age of the scheduler answer that a check uses, in seconds.
+        grace: The minimum time between the two answers that show an orphan, in seconds.
     """
 
     def __init__(
@@ -46,25 +50,26 @@ class Janitor:
         self._max_age = max_age
         self._grace = grace
         self._suspects: dict[str, dict[str, float]] = {}
+        """For each cluster: the job ids without a session, and when each was first seen (monotonic clock)."""
 
     async def run(self) -> None:
-        """Look after every cluster, for ever."""
+        """Check every cluster periodically. This method never returns."""
         while True:
             await asyncio.sleep(self._interval)
             try:
                 clusters = self._runtime.profiles.clusters
             except (OSError, ValueError) as error:
-                log.error("there is no valid profile list: %s", error)
+                log.error("Cannot search for orphaned jobs without a valid profile list: %s", error)
                 continue
             for outcome in await asyncio.gather(*map(self.sweep, clusters), return_exceptions=True):
                 if isinstance(outcome, Exception) and not isinstance(outcome, Unanswered):
-                    log.error("looking for jobs without a session: %r", outcome)
+                    log.error("The search for orphaned jobs failed: %r", outcome)
 
     async def sweep(self, cluster: Cluster) -> None:
-        """Look once at a cluster's answer.
+        """Check one cluster once, and cancel the jobs that have been orphans for long enough.
 
         Raises:
-            Unanswered: there is none; what was seen before is kept.
+            Unanswered: The scheduler did not answer. The list of suspects is kept.
         """
         snapshot = await self._runtime.poller(cluster.name, cluster.scheduler).snapshot(self._max_age)
         known = self._sessions()
@@ -80,8 +85,14 @@ class Janitor:
         for job_id, (user, session) in orphans.items():
             if snapshot.taken - self._suspects[cluster.name][job_id] < self._grace:
                 continue
-            log.warning("%s: job %s of %s has no session %s; cancelling it", cluster.name, job_id, user, session)
+            log.warning(
+                "Cancelling orphaned job %s of user %s on cluster %s: the hub has no session %s",
+                *(job_id, user, cluster.name, session),
+            )
             try:
                 await self._runtime.cancel(cluster.name, user=user, session=session, job_id=job_id)
             except Unanswered as error:
-                log.warning("%s: cancelling job %s: %s; trying again", cluster.name, job_id, error)
+                log.warning(
+                    "Cannot cancel orphaned job %s on cluster %s; the next check tries again: %s",
+                    *(job_id, cluster.name, error),
+                )

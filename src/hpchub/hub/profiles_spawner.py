@@ -1,4 +1,4 @@
-"""The profiles spawner: what a user may choose, checked whatever way the choice came in."""
+"""The spawner that offers the site's profiles. It checks every choice, wherever the request came from."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ if TYPE_CHECKING:
 
 
 RETRY = 10.0
-"""Seconds after which a session is taken up again when that failed for a reason that is nobody's end."""
+"""The wait between two attempts to restore a session after an unexpected error, in seconds."""
 
 
 class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
-    """Offers the site's profiles and starts the one that was chosen as a batch job.
+    """A spawner that offers the site's profiles and starts the chosen one as a batch job.
 
-    A choice is ``{"profile": KEY}`` and nothing else, whether it comes from the form, the REST API, or an earlier
-    start. What a session was granted stays with it: a profile that is changed or removed touches no running session.
+    The only valid user options are ``{"profile": KEY}``, whether they come from the form, the REST API or an earlier
+    start. A session keeps the profile that it was granted. Later changes of the profile list do not affect it.
     """
 
-    settings_file = Unicode(DEFAULT_SETTINGS, config=True, help="The settings file that the role jupyterhub writes.")
+    settings_file = Unicode(
+        DEFAULT_SETTINGS, config=True, help="The settings file, which the Ansible role jupyterhub writes."
+    )
 
     token: str = ""
-    """The hash of the session's own token, as the hub's database has it; a restart loses the token itself."""
+    """The hash of the server's API token. JupyterHub stores only hashes, so a restarted hub does not have the token."""
 
     _spawn_future: asyncio.Future[None] | None = None
 
@@ -44,20 +46,20 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     @property
     def runtime(self) -> Runtime:
-        """What this hub's spawners share."""
+        """The objects that all spawners of this hub share."""
         return runtime(self.settings_file)
 
     @property
     def profile_list(self) -> ProfileList:
-        """The profiles of now; ``profiles``, wrapspawner's trait, is a fixed list and is not used.
+        """The current profile list. wrapspawner's trait ``profiles`` is a fixed list and is not used.
 
         Raises:
-            StartError: 503, there is no valid list.
+            StartError: There is no valid list (503).
         """
         try:
             return self.runtime.profiles
         except (OSError, ValueError) as error:
-            self.log.error("There is no valid profile list: %s", error)
+            self.log.error("Cannot read the profile list: %s", error)
             raise StartError(
                 "The list of job profiles cannot be read at the moment. Please try again in a few minutes.",
                 reason="no_profiles",
@@ -67,7 +69,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     # -- the choice
 
     async def get_options_form(self) -> str:
-        """The form, made anew each time: a profile that was added since is there."""
+        """Render the form from the current profile list."""
         environment = Environment(
             loader=FileSystemLoader(self.runtime.settings["template_paths"]), autoescape=select_autoescape()
         )
@@ -78,28 +80,28 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         return environment.get_template("profiles_form.html").render(profiles=profiles.profiles, chosen=chosen)
 
     def options_from_form(self, formdata: dict[str, list[str]]) -> dict[str, Any]:
-        """The choice that the form sent.
+        """Return the user options from the form.
 
         Args:
-            formdata: field name to list of values.
+            formdata: The values of each field.
 
         Raises:
-            StartError: 400 unless there is exactly one field ``profile`` with one value.
+            StartError: The form has other fields than ``profile``, or the profile is not offered (400).
         """
         unknown = sorted(set(formdata) - {"profile", "_xsrf"})
         if unknown:
             raise StartError(
-                f"The form has no field {unknown[0][:80]!r}; its one field is 'profile'.", reason="bad_choice"
+                f"The form has no field {unknown[0][:80]!r}. Its only field is 'profile'.", reason="bad_choice"
             )
         return self._checked({"profile": (formdata.get("profile") or [""])[0]})
 
     def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
-        """A link starts nothing: a start needs the form."""
+        """Refuse options from a link: only the form, which carries an XSRF token, may start a session."""
         raise StartError("A link cannot start a session. Choose a profile below and press Start.", reason="bad_choice")
 
     @default("apply_user_options")
     def _apply_user_options_default(self) -> Any:
-        """JupyterHub calls this at every start, whatever way the options came."""
+        """Return the check that JupyterHub applies to the user options at every start."""
 
         def check(spawner: HPCProfilesSpawner, options: dict[str, Any]) -> None:
             spawner._checked(options)
@@ -107,16 +109,17 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         return check
 
     def _checked(self, options: Any) -> dict[str, Any]:
-        """The options, if they are a choice that the form offers.
+        """Return the user options if the form offers this choice.
 
         Raises:
-            StartError: 400, with the valid keys.
+            StartError: The options are not valid (400). The message lists the valid profiles.
         """
         keys = [profile.key for profile in self.profile_list.profiles]
         valid = f"The profiles are: {', '.join(keys)}."
         if not isinstance(options, dict) or set(options) != {"profile"}:
             raise StartError(
-                f"Choose a profile, and nothing else, as in {{'profile': {keys[0]!r}}}. {valid}", reason="bad_choice"
+                f"Choose one profile and no other option, for example {{'profile': {keys[0]!r}}}. {valid}",
+                reason="bad_choice",
             )
         key = options["profile"]
         if not isinstance(key, str) or key not in keys:
@@ -126,38 +129,40 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     # -- from the choice to the session's own spawner
 
     def select_profile(self, profile: str) -> None:
-        """Grant a profile: wrapspawner's hook, which there keeps the last class for an unknown key.
+        """Grant a profile to the session.
+
+        This overrides wrapspawner's hook, which silently keeps the previous class if the key is unknown.
 
         Raises:
-            StartError: 400, the profile is not offered.
+            StartError: The profile is not offered (400).
         """
         self._checked({"profile": profile})
         profiles = self.profile_list
         granted = profiles.require(profile)
         cluster = profiles.cluster(granted.cluster)
-        assert cluster is not None  # noqa: S101 a list without it is not valid
+        assert cluster is not None  # noqa: S101 a valid list contains the cluster
         self._take(granted, cluster)
 
     def _take(self, profile: Profile, cluster: Cluster) -> None:
         self._grant = {"profile": profile.model_dump(mode="json"), "cluster": cluster.model_dump(mode="json")}
         self.child_profile = profile.key
         self.child_class = SPAWNERS[cluster.scheduler]
-        # A new dictionary for each session: wrapspawner's own way shares one between all users of a profile.
+        # Create a new dictionary for each session. wrapspawner would share one between all users of a profile.
         self.child_config = {"settings_file": self.settings_file, **self._grant}
 
     def construct_child(self) -> JobSpawner:
-        """The session's own spawner, of the profile that was granted."""
+        """Return the session's job spawner. Create it from the granted profile if necessary."""
         if self.child_spawner is None:
             if not self._grant:
                 self.select_profile(self.user_options.get("profile", ""))
-            # wrapspawner's second class would select again, by the options alone.
+            # ProfilesSpawner.construct_child would select the profile again, from the user options only.
             WrapSpawner.construct_child(self)
         child: JobSpawner = self.child_spawner
         child.save = self._save
         return child
 
     def _save(self) -> None:
-        """Write the session down: a restart of the hub goes on from here."""
+        """Save the session in the database, so that a restarted hub can continue it."""
         if self.api_token and not self.token:
             self.token = orm.APIToken.find(self.db, self.api_token).hashed
         self.orm_spawner.state = self.get_state()
@@ -165,22 +170,23 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     @property
     def session(self) -> str:
-        """The name of the session of now, whatever it waits for, or empty."""
+        """The name of the current session in any state, or empty."""
         return self.child_spawner.session if isinstance(self.child_spawner, JobSpawner) else ""
 
     def report(self, port: int) -> bool:
-        """Take the job's report of its port, while a start waits for it; see JobSpawner.report."""
+        """Accept the job's port report if a start is pending; see ``JobSpawner.report``."""
         child = self.child_spawner
         return isinstance(child, JobSpawner) and self.pending in ("spawn", "check") and child.report(port)
 
     # -- after a restart of the hub
 
     async def get_url(self) -> str:
-        """Where the session's server is: JupyterHub asks when it has restarted and the session is not over.
+        """Wait until the restored session's server can be reached or the session has ended. Return the server's URL.
 
-        JupyterHub would cancel a job whose server it does not reach within a time. So this returns when the server is
-        there or the session is over, however long either takes; for that long JupyterHub keeps the session as one that
-        is being checked. It is made a pending start, too: its page shows progress, and its user can stop it.
+        A restarted JupyterHub calls this method for each session that has not ended. Afterwards, it cancels a job if
+        the server does not answer within a time limit. This method therefore waits as long as necessary. Meanwhile,
+        JupyterHub keeps the session in the state "check". The method also marks the session as a pending start, so that
+        its page shows the progress and its user can stop it.
         """
         known: str = self.server.url
         reached: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -189,22 +195,27 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         self._spawn_future.add_done_callback(self._resumed)
         url = urlsplit(await reached)
         if not url.netloc:
-            # JupyterHub has no word for "it is over" here, but ends what does not answer. Nothing does, there.
+            # This method cannot report that the session has ended. JupyterHub ends a session if its server does not
+            # answer, so return an address that never answers.
             self.http_timeout = 0
             self.server.connect_url = "http://127.0.0.1:1"
             return known
-        self.http_timeout = 3600  # it has just answered
+        self.http_timeout = 3600  # generous, because the server has just answered
         self.server.proto, self.server.ip, self.server.port = url.scheme, url.hostname, url.port
         self._save()
         return str(self.server.url)
 
     async def _resume(self, reached: asyncio.Future[str]) -> None:
-        """The pending start that pages see; sets the URL, or nothing when the session is over."""
+        """Run the pending start of a restored session.
+
+        Args:
+            reached: Receives the server's URL, or an empty string if the session has ended.
+        """
         starting = not self.child_spawner.notebook_host
         try:
             url = await self._adopt()
         except asyncio.CancelledError:
-            if reached.cancelled():  # the hub ends, not the session
+            if reached.cancelled():  # the hub stops, the session does not
                 raise
             self.child_spawner.abandon()
             url = ""
@@ -214,39 +225,45 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             raise
         reached.set_result(url)
         if not starting:
-            # Ready when JupyterHub's check is, which then compares the proxy's routes, and not again for a minute.
+            # JupyterHub compares the proxy's routes after its check, and then not again for a minute. The session must
+            # be ready by then, so do not delay it here.
             return
-        while self._check_pending:  # noqa: ASYNC110 JupyterHub's own flag
+        while self._check_pending:  # noqa: ASYNC110 JupyterHub only offers a flag
             await asyncio.sleep(0.05)
         if self.server is not None:
             await self.user.settings["proxy"].add_user(self.user, self.name)
 
     async def _adopt(self) -> str:
+        """Restore the session. Retry after unexpected errors, because they do not mean that the job has ended."""
         while True:
             try:
                 return str(await self.child_spawner.adopt())
             except StartError:
                 raise
             except Exception:
-                self.log.exception("%s: trying again to take up session %s", self._log_name, self.session)
+                self.log.exception("%s: cannot restore session %s; trying again", self._log_name, self.session)
                 await asyncio.sleep(RETRY)
 
     def _resumed(self, task: asyncio.Future[None]) -> None:
-        # As JupyterHub does at the end of a start: the exception stays, for the pages.
+        # JupyterHub does the same at the end of a start. Its pages show the exception of a failed start.
         self._spawn_pending = False
         if task.cancelled() or task.exception() is None:
             self._spawn_future = None
 
     def run_post_stop_hook(self) -> Any:
-        """Remove the session's token; JupyterHub does it itself, unless it was restarted and has forgotten it."""
+        """Delete the server's API token. A restarted JupyterHub no longer has the token and cannot delete it."""
         if self.token:
             self.db.query(orm.APIToken).filter_by(hashed=self.token).delete()
         return super().run_post_stop_hook()
 
-    # -- what survives a restart of the hub: the grant and the job, never spawner configuration
+    # -- state that survives a restart of the hub: the grant and the job, but no spawner configuration
 
     def get_state(self) -> dict[str, Any]:
-        """Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH}``, or empty; see JobSpawner."""
+        """Return the state to save, or an empty dictionary if there is no session.
+
+        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH}``. For ``job``, see
+        ``JobSpawner.get_state``.
+        """
         state: dict[str, Any] = Spawner.get_state(self)
         if self.child_spawner is not None and self._grant:
             job = self.child_spawner.get_state()
@@ -255,9 +272,10 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take a session up again, through the model: what is not well formed there is not taken, and the log says so.
+        """Restore a session. The model validates the saved grant.
 
-        Never raises: JupyterHub would not start at all for the sake of one session.
+        If the saved state is not valid, the error is logged and there is no session. This method does not raise an
+        exception, because that would prevent JupyterHub from starting.
         """
         Spawner.load_state(self, state)
         if "grant" not in state:
@@ -270,13 +288,13 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             self.child_state = state["job"]
             self.construct_child()
         except (KeyError, TypeError, ValueError, TraitError) as error:
-            self.log.error("%s: the saved session is not one: %s", self._log_name, error)
+            self.log.error("%s: cannot restore the session, its saved state is not valid: %s", self._log_name, error)
             self.clear_state()
             return
         self.token = str(state.get("token", ""))
 
     def clear_state(self) -> None:
-        """Forget the session and what it was granted."""
+        """Forget the session and its grant."""
         super().clear_state()
         self._grant = {}
         self.token = ""

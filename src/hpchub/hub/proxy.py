@@ -1,4 +1,4 @@
-"""The hub's view of the proxy: it starts the search for orphaned jobs and restores the routes of a restarted proxy."""
+"""The hub's proxy class. It also starts the hub's background tasks: the orphan collector and the proxy watch."""
 
 from __future__ import annotations
 
@@ -11,49 +11,58 @@ from urllib.parse import unquote, urlsplit
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from traitlets import Float, Unicode
 
-from hpchub.hub.orphans import Janitor
+from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
 
 log = logging.getLogger(__name__)
 
 
 BACKLOG = 4096
-"""Connections that may wait for a busy hub; Linux allows no more by default. Tornado's 128 are a class of students that
-presses Start at once: a unix socket turns away whoever comes after them, and the proxy says that there is no hub."""
+"""How many connections may wait while the hub is busy. This is Linux's default maximum.
+
+Tornado's default is 128. A Unix socket refuses further connections, and the proxy then reports that the hub is down.
+A class of students who press Start at the same time can reach that limit.
+"""
 
 
 class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
-    """The proxy, as JupyterHub sees it, and what starts the janitor and looks whether the proxy is another one.
+    """configurable-http-proxy as JupyterHub sees it, extended by the hub's background tasks.
 
-    JupyterHub calls ``check_routes`` when it has started, and regularly from then on, with every user that it knows:
-    by the first call its database is loaded and each session of the process before has its spawner.
+    JupyterHub calls ``check_routes`` with all known users, first at the end of its own start and then periodically. At
+    the first call, the database is loaded and each session of the previous process has its spawner. The background
+    tasks can therefore start with this call.
     """
 
-    settings_file = Unicode(DEFAULT_SETTINGS, config=True, help="The settings file that the role jupyterhub writes.")
+    settings_file = Unicode(
+        DEFAULT_SETTINGS, config=True, help="The settings file, which the Ansible role jupyterhub writes."
+    )
 
-    watch_interval = Float(2.0, config=True, help="Seconds between two looks whether the proxy was started again.")
+    watch_interval = Float(
+        2.0, config=True, help="How often the hub checks whether the proxy has restarted, in seconds."
+    )
 
-    _janitor: Janitor | None = None
+    _orphan_collector: OrphanCollector | None = None
 
     async def check_routes(
         self, user_dict: dict[int, Any], service_dict: dict[str, Any], routes: dict[str, Any] | None = None
     ) -> None:
-        """See JupyterHub's Proxy."""
-        if self._janitor is None:
+        """Start the background tasks at the first call, then check the routes. See JupyterHub's ``Proxy``."""
+        if self._orphan_collector is None:
             shared = runtime(self.settings_file)
-            for listener in self.app.http_server._sockets.values():  # noqa: SLF001 tornado has no other way to them
+            # Tornado offers no public access to its listening sockets.
+            for listener in self.app.http_server._sockets.values():  # noqa: SLF001
                 listener.listen(BACKLOG)
 
             def sessions() -> set[str]:
                 return {spawner.session for user in user_dict.values() for spawner in user.spawners.values()}
 
-            self._janitor = Janitor(shared, sessions)
-            shared.background("the janitor has ended", self._janitor.run())
-            shared.background("nobody looks after the proxy", self._watch(user_dict, service_dict))
+            self._orphan_collector = OrphanCollector(shared, sessions)
+            shared.background("The search for orphaned jobs has stopped", self._orphan_collector.run())
+            shared.background("The proxy watch has stopped", self._watch(user_dict, service_dict))
         await super().check_routes(user_dict, service_dict, routes)
 
     async def _watch(self, user_dict: dict[int, Any], service_dict: dict[str, Any]) -> None:
-        """Give a proxy that was started again its routes: it has none, and a new socket."""
+        """Restore the routes when the proxy has restarted. A restarted proxy has a new socket and no routes."""
         socket = Path(unquote(urlsplit(self.api_url).netloc))
         known = _stamp(socket)
         while True:
@@ -61,17 +70,17 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             now = _stamp(socket)
             if now in (None, known):
                 continue
-            log.warning("the proxy was started again: its routes are set anew")
+            log.warning("The proxy has restarted; restoring its routes")
             try:
                 await self.check_routes(user_dict, service_dict)
-            except Exception as error:  # noqa: BLE001 whatever it is, the next look tries again
-                log.warning("setting the proxy's routes: %r", error)
+            except Exception as error:  # noqa: BLE001 the next check tries again after any error
+                log.warning("Cannot restore the proxy's routes; the next check tries again: %r", error)
             else:
                 known = now
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """What tells a file from the one that was there before; None where there is none."""
+    """Return values that differ between a file and its replacement, or None if the file does not exist."""
     try:
         status = path.stat()
     except OSError:

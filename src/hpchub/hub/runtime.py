@@ -1,4 +1,4 @@
-"""What one hub process shares between its users' spawners: settings, profile list, gates and pollers."""
+"""The objects that all spawners of a hub process share: settings, profile list, gates and pollers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.poller import Poller
 from hpchub.deploy.profile_file import load_profile_list
 from hpchub.hub.certificates import Authority
-from hpchub.hub.throttle import Turns
+from hpchub.hub.throttle import Throttle
 from hpchub.schedulers import SCHEDULERS, Unanswered
 
 if TYPE_CHECKING:
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_SETTINGS = "/etc/hpchub/hub.json"
+"""The settings file that the Ansible role ``jupyterhub`` writes."""
 
 
 class Runtime:
-    """One hub's settings and its clusters.
+    """The hub's settings and its connections to the clusters.
 
     Args:
-        settings: the content of the settings file that the role ``jupyterhub`` writes.
+        settings: The content of the settings file.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -40,7 +41,7 @@ class Runtime:
             cluster: make_gate(cluster, entry) for cluster, entry in settings["gates"].items()
         }
         self.authority = Authority(Path(settings["notebook_tls_directory"]))
-        self.turns = Turns()
+        self.throttle = Throttle()
         self._pollers: dict[str, Poller] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._list: ProfileList | None = None
@@ -48,12 +49,12 @@ class Runtime:
 
     @property
     def profiles(self) -> ProfileList:
-        """The profile list, read again whenever its file has changed.
+        """The profile list. It is read again whenever its file has changed.
 
-        A file that is not well formed changes nothing: the list that was valid last stays, and the log says why.
+        If the new file is not valid, the last valid list remains in use and the error is logged.
 
         Raises:
-            OSError, ValueError: there is no valid list yet.
+            OSError, ValueError: No valid list has been read yet.
         """
         path = Path(self.settings["profiles_file"])
         try:
@@ -65,22 +66,23 @@ class Runtime:
         except (OSError, ValueError) as error:
             if self._list is None:
                 raise
-            log.error("the profile list stays as it was: %s", error)
+            log.error("The new profile list is not valid; the last valid list remains in use: %s", error)
         return self._list
 
     def gate(self, cluster: str) -> Gate:
-        """A cluster's gate.
+        """Return a cluster's gate.
 
         Raises:
-            ValueError: the hub has no way to this cluster.
+            ValueError: The hub's settings do not contain this cluster.
         """
         try:
             return self.gates[cluster]
         except KeyError:
-            raise ValueError(f"no cluster {cluster!r}; there are {', '.join(sorted(self.gates))}") from None
+            valid = ", ".join(sorted(self.gates))
+            raise ValueError(f"gates: the hub's settings have no cluster {cluster!r}; valid: {valid}") from None
 
     def poller(self, cluster: str, scheduler: str) -> Poller:
-        """A cluster's poller, made at its first use."""
+        """Return a cluster's poller, which is created at its first use."""
         if cluster not in self._pollers:
             self._pollers[cluster] = Poller(SCHEDULERS[scheduler], self.gate(cluster))
         return self._pollers[cluster]
@@ -89,14 +91,20 @@ class Runtime:
         """Cancel a session's job.
 
         Raises:
-            Unanswered: the scheduler has not said that it is cancelled.
+            Unanswered: The scheduler did not confirm the cancellation.
+            ValueError: The hub's settings do not contain this cluster.
         """
         answer = await self.gate(cluster).request("cancel", user=user, session=session, job_id=job_id)
         if not answer.ok:
             raise Unanswered(str(answer))
 
     def background(self, what: str, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that nobody waits for; the log says when it fails."""
+        """Run a task in the background, and log its exception if it fails.
+
+        Args:
+            what: The log message for a failure.
+            work: The task.
+        """
 
         def done(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
@@ -109,30 +117,30 @@ class Runtime:
 
     @property
     def api_ca(self) -> str:
-        """The PEM text of the certificate authority of the hub's door for jobs; empty where the system knows it.
+        """The certificate authority of the API endpoint for jobs, as PEM text. Empty if the nodes already trust it.
 
         Raises:
-            OSError: the file that the settings name is not readable.
+            OSError: The file that the settings name is not readable.
         """
         path = self.settings.get("api_ca_file")
         return Path(path).read_text() if path else ""
 
     @property
     def hub_name(self) -> str:
-        """The hub's name in its jobs' comments, so that another hub's jobs are never taken for its own."""
+        """The hub's name in the comments of its jobs. It distinguishes them from the jobs of other hubs."""
         return urlsplit(self.settings["public_url"]).hostname or "hub"
 
     def template_dir(self) -> Path | None:
-        """Where the site's batch script templates are, or None for the package's search."""
+        """Return the directory of the site's batch script templates, or None to search the default directories."""
         directory = self.settings.get("batch_template_dir")
         return Path(directory) if directory else None
 
 
 @functools.cache
 def runtime(path: str = DEFAULT_SETTINGS) -> Runtime:
-    """This process's runtime; the settings file is read once.
+    """Return the runtime of this process. The settings file is read once.
 
     Raises:
-        OSError, ValueError: the settings file is missing or not JSON.
+        OSError, ValueError: The settings file is missing, or is not JSON.
     """
     return Runtime(json.loads(Path(path).read_text()))

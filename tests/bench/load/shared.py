@@ -104,7 +104,7 @@ class SharedSetup:
         self._programs()
         self.proxy = proxy()
         self.authority = self.path / "tls"
-        make = ["ansible", "localhost", "-c", "local", "-m", "hpchub_authority"]
+        make = ["ansible", "localhost", "-c", "local", "-m", "hpchub.hpchub.notebook_certificates"]
         run([*make, "-a", f"path={self.authority} owner=root proxy_group=root"], cwd=REPOSITORY)
         self.site = site(self.programs)
         self.profiles = self.path / "profiles.json"

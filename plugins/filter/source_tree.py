@@ -1,4 +1,4 @@
-"""Filters that name and pack a source tree on the controller."""
+"""Filters that identify and pack a source tree on the controller."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SKIPPED = {"__pycache__", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
 
 
 def _files(root: Path, include: Iterable[str]) -> Iterator[tuple[str, Path]]:
-    """Yield relative name and path of each file that counts, in one order on every controller."""
+    """Yield the relative name and the path of each source file, in the same order on every controller."""
     found = []
     for name in include:
         top = root / name
@@ -26,17 +26,21 @@ def _files(root: Path, include: Iterable[str]) -> Iterator[tuple[str, Path]]:
             if path.is_file() and not any(p in SKIPPED or p.endswith(".egg-info") for p in relative.parts):
                 found.append((relative.as_posix(), path))
     if not found:
-        raise ValueError(f"{root}: none of {', '.join(include)} holds a file")
+        raise ValueError(f"{root} has no source files; expected at least one of: {', '.join(include)}")
     yield from sorted(found)
 
 
 def tree_hash(root: str, include: Iterable[str]) -> str:
-    """Return the SHA-256, in hexadecimal, of the names and contents of the files below ``root``.
+    """Return the SHA-256 of the names and contents of source files, in hexadecimal.
 
-    Times, owners and modes do not count: two checkouts of one commit are the same tree.
+    Times, owners and modes do not matter, so that two checkouts of one commit have the same hash.
+
+    Args:
+        root: The directory of the source tree.
+        include: The files and directories in it that belong to the source.
 
     Raises:
-        ValueError: nothing of ``include`` exists.
+        ValueError: The source tree has none of these files.
     """
     digest = hashlib.sha256()
     for name, path in _files(Path(root), list(include)):
@@ -45,10 +49,16 @@ def tree_hash(root: str, include: Iterable[str]) -> str:
 
 
 def tree_archive(root: str, include: Iterable[str]) -> str:
-    """Return the same files as a gzipped tar archive in base64; equal trees give equal text.
+    """Return source files as a gzipped tar archive in base64.
+
+    Trees with the same :func:`tree_hash` give the same archive.
+
+    Args:
+        root: The directory of the source tree.
+        include: The files and directories in it that belong to the source.
 
     Raises:
-        ValueError: nothing of ``include`` exists.
+        ValueError: The source tree has none of these files.
     """
     raw = io.BytesIO()
     with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
@@ -62,7 +72,7 @@ def tree_archive(root: str, include: Iterable[str]) -> str:
 
 
 class FilterModule:
-    """What Ansible asks a filter plugin for."""
+    """The filters of this file, in the form that Ansible expects."""
 
     def filters(self) -> dict[str, object]:
         """Return the filters by name."""

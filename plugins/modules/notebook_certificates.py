@@ -1,4 +1,4 @@
-"""An Ansible module that makes the certificate authority of notebook servers, and its two clients' certificates."""
+"""The Ansible module ``notebook_certificates``: create the certificates that secure the way to notebook servers."""
 
 from __future__ import annotations
 
@@ -15,51 +15,66 @@ try:
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     has_cryptography = True
-except ImportError:  # said in main, by Ansible's own way
+except ImportError:  # main() reports it in Ansible's form.
     has_cryptography = False
 
 DOCUMENTATION = r"""
-module: hpchub_authority
-short_description: Make the certificate authority of notebook servers
+module: notebook_certificates
+short_description: Create the certificate authority of notebook servers
+version_added: 1.0.0
+author: The hpchub contributors
 description:
-  - The hub gives each session a server certificate of this authority, in its user's name; the proxy and the hub have
-    one client certificate each. So the proxy speaks to nobody but the user's own server, and a server to nobody else.
-  - There are up to three authorities at a time. The I(current) one signs. The I(next) one is trusted already, by every
-    session that starts; the I(previous) one is trusted still, for those that run. A rotation moves each one place on,
-    and no session notices.
+  - The hub issues a server certificate of this authority for each session, in the name of the session's user. The proxy
+    and the hub have one client certificate each. Therefore the proxy connects only to the user's own server, and a
+    server accepts only the proxy and the hub.
+  - There are up to three authorities. The I(current) one signs. Every session that starts already trusts the I(next)
+    one. The I(previous) one is still trusted, for sessions that run. A rotation makes the next authority the current
+    one, and does not interrupt any session.
+  - The private key of each authority and client is in the same file as its certificate, so that they always match.
 options:
   path:
-    description: The directory of the files; it is made.
+    description: The directory of the files. The module creates it.
     type: path
     required: true
   owner:
-    description: The hub's account, which signs and so reads the current authority's key, and its own.
+    description: The account of the hub. It can read the key of the current authority and the key of the hub.
     type: str
     required: true
   proxy_group:
-    description: The proxy's group, which reads the proxy's key.
+    description: The group of the proxy. It can read the key of the proxy.
     type: str
     required: true
   rotate:
-    description: Whether to move each authority one place on.
+    description: Whether to make the next authority the current one.
     type: bool
     default: false
+requirements:
+  - cryptography
 attributes:
   check_mode:
     support: full
+  diff_mode:
+    support: none
 """
 
 EXAMPLES = r"""
-- name: Make the authority of notebook servers
-  hpchub_authority:
+- name: Create the authority of notebook servers
+  hpchub.hpchub.notebook_certificates:
     path: /etc/hpchub/notebook-tls
     owner: jupyterhub
     proxy_group: hpchub-proxy
+
+- name: Continue with the next authority
+  hpchub.hpchub.notebook_certificates:
+    path: /etc/hpchub/notebook-tls
+    owner: jupyterhub
+    proxy_group: hpchub-proxy
+    rotate: true
 """
 
 RETURN = r"""
 made:
-  description: Names of what was made, or would be.
+  description: The names of the files that were created or changed. In check mode, those that would be.
   type: list
   elements: str
   returned: always
@@ -70,7 +85,14 @@ CLIENTS = ("proxy", "hub")
 
 
 class Authority:
-    """The files in a directory: NAME.pem, key and certificate, of each authority and client; and whom to trust."""
+    """The files in the directory.
+
+    ``NAME.pem`` holds the key and the certificate of each authority and client. ``servers.pem`` holds the authorities
+    that the proxy and the hub trust; ``clients.pem`` holds the authorities that notebook servers trust.
+
+    Args:
+        module: The running module.
+    """
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
@@ -78,11 +100,11 @@ class Authority:
         self.made: list[str] = []
 
     def path(self, name: str) -> Path:
-        """A file's path."""
+        """Return the path of a file."""
         return self.directory / f"{name}.pem"
 
     def make(self, *, rotate: bool) -> None:
-        """Make what is missing; with ``rotate``, move on first."""
+        """Create what is missing. With ``rotate``, switch to the next authority first."""
         if rotate and self.path("current").exists() and self.path("next").exists():
             self.made.append("rotation")
             if not self.module.check_mode:
@@ -99,18 +121,17 @@ class Authority:
                 self.made.append(name)
                 if not self.module.check_mode:
                     self.make_client(name)
-        # Whom proxy and hub trust to be a server, and whom servers trust to be the proxy or the hub.
         self.bundle("servers", "previous", "current", "next")
         self.bundle("clients", "current", "next")
         self.permit()
 
     def rotate(self) -> None:
-        """Move on. Whichever of these steps was the last that was done, what there is goes together."""
+        """Switch to the next authority. The files match each other even if this is interrupted between two steps."""
         self.write("previous", self.certificate("current").public_bytes(serialization.Encoding.PEM), 0o444)
         self.path("next").replace(self.path("current"))
 
     def make_authority(self, name: str) -> None:
-        """Make an authority, which signs servers and clients and no other authority."""
+        """Create an authority. It can sign servers and clients, but no other authority."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"hpchub notebook servers {stamp()}")])
         identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
@@ -135,7 +156,7 @@ class Authority:
         self.write_pair(name, key, certificate)
 
     def make_client(self, name: str) -> None:
-        """Make a client's certificate, good for that and not for a server."""
+        """Create the certificate of a client. A server cannot use it."""
         authority = self.certificate("current")
         signer = serialization.load_pem_private_key(self.path("current").read_bytes(), password=None)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -151,15 +172,15 @@ class Authority:
         self.write_pair(name, key, certificate)
 
     def is_good(self, name: str) -> bool:
-        """Whether a client's certificate is there and of the current authority."""
+        """Return whether a client has a certificate of the current authority."""
         return self.path(name).exists() and self.certificate(name).issuer == self.certificate("current").subject
 
     def certificate(self, name: str) -> x509.Certificate:
-        """The certificate in a file."""
+        """Return the certificate in a file."""
         return x509.load_pem_x509_certificate(self.path(name).read_bytes())
 
     def bundle(self, name: str, *authorities: str) -> None:
-        """Write the certificates of the authorities that there are."""
+        """Write the certificates of those authorities that exist into one file."""
         certificates = [self.certificate(each) for each in authorities if self.path(each).exists()]
         text = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in certificates)
         if self.path(name).exists() and self.path(name).read_bytes() == text:
@@ -169,7 +190,7 @@ class Authority:
             self.write(name, text, 0o444)
 
     def permit(self) -> None:
-        """Let those read who need to; who is not named here is root, who made the files."""
+        """Set the owner and the mode of each file. The owner is root unless another one is named here."""
         owner, group = self.module.params["owner"], self.module.params["proxy_group"]
         wanted: dict[Path, dict[str, str]] = {
             self.directory: {"mode": "0755"},
@@ -188,14 +209,14 @@ class Authority:
                     self.made.append(f"permissions of {path.name}")
 
     def write_pair(self, name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
-        """Write a key and its certificate, in one file, so that they are always of a pair."""
+        """Write a key and its certificate into one file, so that they always match."""
         text = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         self.write(name, text + certificate.public_bytes(serialization.Encoding.PEM), 0o400)
 
     def write(self, name: str, content: bytes, mode: int) -> None:
-        """Replace a file in one step."""
+        """Replace a file atomically."""
         fresh = self.directory / f".{name}.new"
         fresh.unlink(missing_ok=True)
         fresh.touch(mode=mode)
@@ -204,12 +225,12 @@ class Authority:
 
 
 def stamp() -> str:
-    """Tells one authority from another: two of one name would be taken for each other."""
-    return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")  # noqa: UP017 Python 3.9
+    """Return a unique suffix for the name of an authority. Two authorities of one name would be confused."""
+    return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")  # noqa: UP017 - hosts may have Python 3.9
 
 
 def builder(subject: x509.Name, issuer: x509.Name, public: Any) -> x509.CertificateBuilder:
-    """A certificate that is good for as long as an authority is."""
+    """Return a builder for a certificate that is valid as long as an authority is."""
     now = dt.datetime.now(dt.timezone.utc).replace(tzinfo=None)  # noqa: UP017
     return (
         x509.CertificateBuilder()
@@ -217,13 +238,13 @@ def builder(subject: x509.Name, issuer: x509.Name, public: Any) -> x509.Certific
         .issuer_name(issuer)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))  # clocks differ
+        .not_valid_before(now - dt.timedelta(days=1))  # The clocks of hosts may differ.
         .not_valid_after(now + dt.timedelta(days=AUTHORITY_DAYS))
     )
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
@@ -234,7 +255,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     if not has_cryptography:
-        if module.check_mode:  # of a host that has nothing yet
+        if module.check_mode:  # An earlier task would have installed it.
             module.exit_json(changed=True, made=["everything"])
         module.fail_json(msg=missing_required_lib("cryptography"))
     authority = Authority(module)

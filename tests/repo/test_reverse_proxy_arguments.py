@@ -1,0 +1,134 @@
+"""The role reverse_proxy, used without the site's model, refuses arguments that would open a hole."""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+VALID = {
+    "reverse_proxy_server_name": "hub.example.org",
+    "reverse_proxy_oidc_metadata_url": "https://sso.example.org/.well-known/openid-configuration",
+    "reverse_proxy_oidc_client_id": "hpchub",
+    "reverse_proxy_oidc_client_secret": "s3cr3t-of-the-client",
+}
+ACCEPTED = {
+    "defaults": {},
+    "edges": {
+        "reverse_proxy_max_connections": 256,
+        "reverse_proxy_redirect_port": 80,
+        "reverse_proxy_oidc_client_secret": 'a"b\\c$d%e',
+        "reverse_proxy_oidc_crypto_passphrase": "0a" * 16,
+    },
+}
+REFUSED = {
+    "two-sites-on-one-port": {"reverse_proxy_api_port": 443},
+    "redirect-on-the-port-of-a-site": {"reverse_proxy_redirect_port": 8445},
+    "too-few-connections": {"reverse_proxy_max_connections": 255},
+    "client-secret-with-a-line-break": {"reverse_proxy_oidc_client_secret": "SECRET\nInclude /tmp/own.conf"},
+    "client-secret-with-a-trailing-line-break": {"reverse_proxy_oidc_client_secret": "SECRET\n"},
+    "client-secret-with-a-space": {"reverse_proxy_oidc_client_secret": "SECRET x"},
+    "client-secret-with-a-variable": {"reverse_proxy_oidc_client_secret": "SECRET${HOME}"},
+    "passphrase-too-short": {"reverse_proxy_oidc_crypto_passphrase": "SECRET"},
+    "passphrase-with-a-line-break": {"reverse_proxy_oidc_crypto_passphrase": "SECRET" * 8 + "\nInclude /tmp/own.conf"},
+}
+SECRETS = (
+    "reverse_proxy_oidc_client_secret or reverse_proxy_oidc_crypto_passphrase cannot be part of Apache's configuration"
+)
+MESSAGES = {
+    "two-sites-on-one-port": "reverse_proxy_port is 443, reverse_proxy_api_port is 443, and "
+    "reverse_proxy_redirect_port is 0; write three different ports",
+    "redirect-on-the-port-of-a-site": "reverse_proxy_port is 443, reverse_proxy_api_port is 8445, and "
+    "reverse_proxy_redirect_port is 8445; write three different ports",
+    "too-few-connections": "reverse_proxy_max_connections is 255; write a number of at least 256",
+}
+RESULT = "RESULT {{ inventory_hostname }}<%s>{{ ansible_failed_result.msg | default('') | replace('\\n', ' ') }}<>"
+
+
+def arguments() -> dict[str, object]:
+    """Return the role's arguments that become part of Apache's configuration, by name."""
+    variables = yaml.safe_load((ROOT / "roles/reverse_proxy/vars/main.yml").read_text())
+    return {name: value for kind in variables["__reverse_proxy_arguments"].values() for name, value in kind.items()}
+
+
+@pytest.fixture(scope="module")
+def results(
+    ansible: Callable[..., CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, tuple[str, str]], str]:
+    """The outcome of the role's validation for each case ("accepted" or "refused"), and the whole output.
+
+    Each case is a host, so that Ansible validates all of them at once.
+    """
+    directory = tmp_path_factory.mktemp("arguments")
+    defaults = yaml.safe_load((ROOT / "roles/reverse_proxy/defaults/main.yml").read_text())
+    every = {name: [' "x\n'] if isinstance(defaults.get(name), list) else ' "x\n' for name in arguments()}
+    cases = {**ACCEPTED, **REFUSED, "every-argument": every}
+    facts = {"os_family": "Debian", "distribution": "Debian", "distribution_version": "13.1"}
+    play = {
+        "hosts": "all",
+        "gather_facts": False,
+        "vars": {"ansible_facts": facts | {"distribution_major_version": "13"}},
+        "tasks": [
+            {
+                "block": [
+                    {"ansible.builtin.include_role": {"name": "hpchub.hpchub.reverse_proxy", "tasks_from": "validate"}},
+                    {"ansible.builtin.debug": {"msg": RESULT % "accepted"}},
+                ],
+                "rescue": [{"ansible.builtin.debug": {"msg": RESULT % "refused"}}],
+            }
+        ],
+    }
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    hosts = {case: here | VALID | given for case, given in cases.items()}
+    (directory / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    (directory / "play.yml").write_text(json.dumps([play]))
+    done = ansible("ansible-playbook", "-i", directory / "hosts.json", directory / "play.yml")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+    found = re.findall(r"RESULT ([\w-]+)<(\w+)>(.*?)<>", done.stdout, flags=re.DOTALL)
+    return {case: (outcome, " ".join(message.split())) for case, outcome, message in found}, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_accepts_valid_arguments(results: tuple[dict[str, tuple[str, str]], str], case: str) -> None:
+    assert results[0][case] == ("accepted", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", REFUSED)
+def test_refuses_invalid_arguments(results: tuple[dict[str, tuple[str, str]], str], case: str) -> None:
+    outcome, message = results[0][case]
+    assert outcome == "refused"
+    assert MESSAGES.get(case, SECRETS) in message
+
+
+@pytest.mark.slow
+def test_refuses_every_argument_that_breaks_the_configuration(
+    results: tuple[dict[str, tuple[str, str]], str],
+) -> None:
+    outcome, message = results[0]["every-argument"]
+    assert outcome == "refused"
+    assert [name for name in arguments() if f'{name}: " "x " cannot be part of Apache\'s' not in message] == []
+
+
+@pytest.mark.slow
+def test_does_not_show_secrets(results: tuple[dict[str, tuple[str, str]], str]) -> None:
+    assert "SECRET" not in results[1]
+
+
+def test_checks_every_argument_in_the_templates() -> None:
+    """Arguments that a template contains as they are, and that are not numbers or booleans, are checked."""
+    spec = yaml.safe_load((ROOT / "roles/reverse_proxy/meta/argument_specs.yml").read_text())
+    options = spec["argument_specs"]["main"]["options"]
+    used = set()
+    for path in (ROOT / "roles/reverse_proxy/templates").glob("*.conf.j2"):
+        used |= set(re.findall(r"\breverse_proxy_\w+", path.read_text()))
+    texts = {name for name in used if options[name]["type"] not in {"int", "bool"}}
+    # The specification limits the provider, a separate check hides the secret, and the CA file is only a condition.
+    separate = {"reverse_proxy_sso_provider", "reverse_proxy_oidc_client_secret", "reverse_proxy_oidc_ca_src"}
+    assert texts - separate == set(arguments())
