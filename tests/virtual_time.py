@@ -1,4 +1,4 @@
-"""An event loop whose clock is part of the test, so that no verdict depends on how fast the machine is."""
+"""An event loop with a virtual clock, so that tests do not depend on the speed of the machine."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 START = 1000.0
-"""The clock's first value in seconds: like a monotonic clock, it does not begin at 0."""
+"""The first time of the clock, in seconds. Like a monotonic clock, it does not start at 0."""
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop that never waits: when nothing is left to run, its clock jumps to the next timer.
 
-    Only for code without real I/O. A test that would wait for ever fails with a RuntimeError.
+    Use it only for code without real I/O. A test that would wait forever fails with a RuntimeError.
     """
 
     def __init__(self) -> None:

@@ -39,7 +39,6 @@ KINDS = {
         r"[^\x00-\x1f\x7f\"\\$,;%]+",
         "a group's name without quotes, backslashes, dollar or percent signs, commas and semicolons",
     ),
-    "account": Kind(r"[a-z_][a-z0-9_-]{0,31}", "the name of a local account"),
     "claim": Kind(r"[A-Za-z0-9_-]+", "the name of a claim at the top level, of letters, digits and the characters _ -"),
     "regex": Kind(
         r"[^\"$\s{}]*\$?", "a regular expression without spaces, quotes and braces, and with $ at its end only"

@@ -7,28 +7,28 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 SHOWN = 80
-"""Characters of a value that a message shows at most."""
+"""The largest number of characters of a value that a message shows."""
 
 
 def show(value: object, limit: int = SHOWN) -> str:
-    """A value as one printable line of at most ``limit`` characters, in the way YAML would take it: ``"4 GB"``."""
+    """Return a value as one printable line of at most ``limit`` characters, in YAML's notation: ``"4 GB"``."""
     try:
         text = json.dumps(value, ensure_ascii=False, default=str)
-    except (TypeError, ValueError, RecursionError):  # keys that JSON lacks, or a list that holds itself
+    except (TypeError, ValueError, RecursionError):  # keys that JSON does not support, or a list that contains itself
         text = f"a {type(value).__name__}"
     text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def listing(names: Iterable[object], limit: int = 20) -> str:
-    """``a, b, c``; the number of the others where there are more than ``limit``."""
+    """Return ``a, b, c``. After ``limit`` names, give only the number of the others."""
     words = [str(name) for name in names]
     more = f" and {len(words) - limit} more" if len(words) > limit else ""
     return ", ".join(words[:limit]) + more
 
 
 def near(name: object, known: Iterable[str], cutoff: float = 0.7) -> str | None:
-    """The known name that somebody who wrote ``name`` may have meant."""
+    """Return the known name that is most similar to ``name``, or None if none is similar."""
     by_folded = {candidate.casefold().replace("-", "_"): candidate for candidate in known}
     folded = str(name)[:SHOWN].casefold().replace("-", "_")
     found = difflib.get_close_matches(folded, by_folded, n=1, cutoff=cutoff)
@@ -36,13 +36,13 @@ def near(name: object, known: Iterable[str], cutoff: float = 0.7) -> str | None:
 
 
 def suggestion(name: object, known: Sequence[str], what: str) -> str:
-    """``did you mean "x"?`` where something is near, else the list of what is valid."""
+    """Return ``did you mean "x"?`` if a known name is similar, otherwise the list of the known names."""
     close = near(name, known)
     return f'did you mean "{close}"?' if close else f"{what}: {listing(known)}"
 
 
 def did_you_mean(name: object, known: Sequence[str]) -> str:
-    """What is valid, and before it what is near."""
+    """Return the list of the known names, with the most similar one first as a question."""
     close = near(name, known)
     return (f'did you mean "{close}"? ' if close else "") + f"valid: {listing(known)}"
 
@@ -57,6 +57,6 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 )
 
 
-def type_complaint(value: object) -> str:
-    """What a value of the wrong type is, for "is …, not …" messages."""
+def type_in_words(value: object) -> str:
+    """Return the type of a value in words, for messages such as "is a number, not text"."""
     return next((words for kind, words in _KINDS if isinstance(value, kind)), f"a {type(value).__name__}")

@@ -23,7 +23,7 @@ def test_user_without_a_permitted_group_is_refused_with_an_explanation(browser_p
     with page.expect_response(lambda answer: answer.url.startswith(lab.url) and answer.status == 403):
         browser_page.submit_password("dave", lab.user("dave").password)
     text = page.locator("body")
-    expect(text).to_contain_text("You are signed in as dave, and this account may not use")
+    expect(text).to_contain_text("You are signed in as dave, but this account does not have access to")
     expect(text).to_contain_text(lab.profile_list()["service"]["support"])
 
     for path in ("/hub/home", "/hub/spawn", "/user/dave/"):

@@ -120,7 +120,7 @@ def act_as_bob(lab: Lab, bob: Visitor, client: Client) -> None:
     assert "planted" not in {cookie["value"] for cookie in bob.page.context.cookies()}
     with bob.page.expect_navigation():
         bob.page.evaluate(_FORM, f"{lab.url}/hub/spawn")
-    expect(bob.page.locator("body")).to_contain_text("A page of another host asked for this in your name")
+    expect(bob.page.locator("body")).to_contain_text("a page of another host sent it in your name")
 
     # An old browser sends no Origin header. The hub then requires the XSRF token, which only its own pages know.
     sent = "; ".join(f"{each['name']}={each['value']}" for each in bob.page.context.cookies(lab.url))

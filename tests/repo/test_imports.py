@@ -10,16 +10,20 @@ from typing import TYPE_CHECKING
 
 import grimp
 import pytest
+import yaml
+
+from hpchub import names
+from hpchub.remote import gate, launcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "hpchub"
 
-LAYERS = ({"cli"}, {"hub"}, {"clusters", "deploy"}, {"model"}, {"schedulers"}, {"messages", "units"})
+LAYERS = ({"cli"}, {"hub"}, {"clusters", "deploy"}, {"model"}, {"schedulers"}, {"messages", "names", "units"})
 """The sub-packages from the top to the bottom. A module may import from its own layer and from lower ones."""
 
-PURE = ("model", "schedulers", "messages.py", "units.py", "hub/job_session.py")
+PURE = ("model", "schedulers", "messages.py", "names.py", "units.py", "hub/job_session.py")
 
 IO_MODULES = {
     *("aiohttp", "asyncio", "batchspawner", "http", "jupyterhub", "logging", "multiprocessing", "os"),
@@ -122,3 +126,12 @@ def _imports(nodes: Iterable[ast.AST]) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
     return {name for name in found if not name.startswith("hpchub") and name != "__future__"}
+
+
+def test_copied_patterns_are_equal() -> None:
+    variables = yaml.safe_load((SOURCE.parents[1] / "roles" / "reverse_proxy" / "vars" / "main.yml").read_text())
+    assert variables["__reverse_proxy_name"] == names.ACCOUNT_NAME
+    assert gate.USER_NAME.pattern == names.ACCOUNT_NAME
+    assert gate.CLUSTER_NAME.pattern == names.CLUSTER_NAME
+    assert gate.SESSION.pattern == launcher.SESSION.pattern == names.SESSION
+    assert gate.NOBODY == names.NOBODY_UID

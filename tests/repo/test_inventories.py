@@ -37,7 +37,7 @@ def test_example_inventory_lacks_only_its_secret(ansible: Ansible) -> None:
     (problem,) = json.loads(done.stdout)["problems"]
     assert problem["text"] == (
         "hpc_sso: client_secret cannot be evaluated: 'vault_sso_client_secret' is undefined; "
-        "define it in the inventory, a secret in its vault"
+        "define it in the inventory; a secret belongs in its vault"
     )
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +18,7 @@ VALID = {
     "reverse_proxy_oidc_client_id": "hpchub",
     "reverse_proxy_oidc_client_secret": "s3cr3t-of-the-client",
 }
-ACCEPTED = {
+ACCEPTED: dict[str, dict[str, Any]] = {
     "defaults": {},
     "edges": {
         "reverse_proxy_max_connections": 256,
@@ -26,7 +27,7 @@ ACCEPTED = {
         "reverse_proxy_oidc_crypto_passphrase": "0a" * 16,
     },
 }
-REFUSED = {
+REFUSED: dict[str, dict[str, Any]] = {
     "two-sites-on-one-port": {"reverse_proxy_api_port": 443},
     "redirect-on-the-port-of-a-site": {"reverse_proxy_redirect_port": 8445},
     "too-few-connections": {"reverse_proxy_max_connections": 255},

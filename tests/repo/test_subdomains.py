@@ -15,12 +15,16 @@ from jupyterhub.utils import subdomain_hook_idna
 
 from hpchub.deploy.inventory_files import uncovered_names
 from hpchub.hub.authenticator import ACCOUNT_NAME
+from hpchub.messages import show
 from hpchub.model.entries import Service, Tls
 from hpchub.model.site import Site
 from lab.certificates import make_certificates
 
 if TYPE_CHECKING:
     from repo.conftest import Ansible
+
+# The tests share files that two runs of Ansible write, so one worker runs all of them.
+pytestmark = pytest.mark.xdist_group("subdomains")
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = {
@@ -163,9 +167,9 @@ def test_rejects_a_certificate_without_the_user_hosts(tmp_path: Path, names: lis
     path = certify(tmp_path / "hub.pem", *names)
     (problem,) = problems(path, switch=True)
     assert problem == (
-        f'hpc_tls: certificate "{path}" is not valid for *.hub.example.org, which user_subdomains of hpc_service '
-        "needs; "
-        f"it names {', '.join(names)}; have one issued that names *.hub.example.org too, "
+        f"hpc_tls: certificate {show(path)} is not valid for *.hub.example.org, which user_subdomains of hpc_service "
+        "requires; "
+        f"it is valid for {', '.join(names)}; use a certificate that is also valid for *.hub.example.org, "
         "or set user_subdomains to false"
     )
     assert problems(path, switch=False) == []
@@ -181,6 +185,6 @@ def test_run_stops_before_contacting_a_host(ansible: Ansible, lab: Path, tmp_pat
     service.write_text(text.replace("{{ lab_dir }}", str(tmp_path)))
     done = ansible("ansible-playbook", "-i", site, "playbooks/site.yml")
     assert done.returncode == 2, done.stdout
-    assert "is not valid for *.hub.localhost, which user_subdomains of hpc_service needs" in done.stdout
-    assert "it names hub.localhost, hub; have one issued" in done.stdout
+    assert "is not valid for *.hub.localhost, which user_subdomains of hpc_service requires" in done.stdout
+    assert "it is valid for hub.localhost, hub; use a certificate" in done.stdout
     assert "UNREACHABLE" not in done.stdout

@@ -11,7 +11,6 @@ VALID = {
     "path": ["/run/hpchub-proxy/public/proxy.sock"],
     "network": ["10.0.0.0/8", "192.0.2.7", "fd00::/8", "2001:db8::1", "::ffff:192.0.2.7"],
     "group": ["hpc", "HPC users", "cn=hpc/ou=groups", "urn:geant:hpc#1", "groupe-étudiants"],
-    "account": ["alice", "_svc-1", "a" * 32],
     "claim": ["sub", "preferred_username", "eduperson-entitlement"],
     "regex": ["", r"^(.*)@example\.org$", "^[a-z]+"],
 }
@@ -39,9 +38,7 @@ INVALID = [
     ("group", "hpc,admins"),
     ("group", "hpc;admins"),
     ("group", "DOMAIN\\hpc"),
-    ("account", "Alice"),
-    ("account", "alice bob"),
-    ("account", "a" * 33),
+    ("word", "alice bob"),
     ("claim", "roles:admin"),
     ("claim", "realm_access.roles"),
     ("regex", "^(.*) x"),
@@ -72,8 +69,8 @@ def test_refuses_invalid_value(kind: str, value: str) -> None:
 
 
 def test_names_every_problem_at_once() -> None:
-    problems = apache_problems({"account": {"one": ["alice", "A", "B"], "two": ["bob"]}, "claim": {"three": "a b"}})
-    assert [problem.partition(" cannot be")[0] for problem in problems] == ['one: "A", "B"', 'three: "a b"']
+    problems = apache_problems({"word": {"one": ["alice", "a b", "c d"], "two": ["bob"]}, "claim": {"three": "a b"}})
+    assert [problem.partition(" cannot be")[0] for problem in problems] == ['one: "a b", "c d"', 'three: "a b"']
 
 
 def test_refuses_unknown_kind() -> None:

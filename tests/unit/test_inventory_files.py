@@ -23,8 +23,8 @@ def site(tmp_path: Path, **files: str) -> Path:
 def test_duplicate_keys_are_reported_with_their_lines(tmp_path: Path) -> None:
     site(tmp_path, group_vars__all__a_yml="a: 1\nb:\n  - {c: 1, d: 2, c: 3}\na: 2\n")
     assert [str(problem) for problem in duplicate_keys([tmp_path])] == [
-        f'{tmp_path}/group_vars/all/a.yml:4: "a" is written twice, in line 1 already; leave one of them out',
-        f'{tmp_path}/group_vars/all/a.yml:3: "c" is written twice, in line 3 already; leave one of them out',
+        f'{tmp_path}/group_vars/all/a.yml:4: "a" is a duplicate: line 1 has the same key; remove one of them',
+        f'{tmp_path}/group_vars/all/a.yml:3: "c" is a duplicate: line 3 has the same key; remove one of them',
     ]
 
 

@@ -145,7 +145,7 @@ def test_conda_activation_scripts_run(tmp_path: Path) -> None:
 def test_missing_conda_prefix_is_reported(tmp_path: Path) -> None:
     done = run({"name": "c", "kind": "conda", "prefix": "/nowhere"}, tmp_path)
     assert done.returncode == 1
-    assert "kernel c: there is no conda prefix /nowhere on " in done.stderr
+    assert "kernel c: the conda prefix /nowhere does not exist on " in done.stderr
 
 
 # Login shells read this file in the home directory. Real sites define module in /etc/profile.d.
@@ -176,7 +176,7 @@ def test_modules_are_loaded_in_a_login_shell(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("profile", "modules", "expected"),
-    [(MODULES, ["broken"], "module load broken failed"), ("unset -f module\n", ["a"], "there is no command module in a login shell")],
+    [(MODULES, ["broken"], "module load broken failed"), ("unset -f module\n", ["a"], "have no command 'module'")],
 )  # fmt: skip
 def test_modules_that_fail_to_load_are_reported(
     tmp_path: Path, profile: str, modules: list[str], expected: str
@@ -221,7 +221,7 @@ def test_container_binds_a_connection_file_outside_the_home(tmp_path: Path) -> N
 def test_missing_container_image_is_reported(tmp_path: Path) -> None:
     done = run({"name": "c", "kind": "container", "image": "/nowhere.sif"}, tmp_path)
     assert done.returncode == 1
-    assert "kernel c: there is no image /nowhere.sif on " in done.stderr
+    assert "kernel c: the image /nowhere.sif does not exist on " in done.stderr
 
 
 def test_cluster_gets_only_its_own_kernels_and_packages() -> None:

@@ -14,12 +14,12 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.hpchub.hpchub.plugins.modules import query_scheduler
 
 from hpchub.cli import check_clusters as ask
-from hpchub.clusters import limits as live
 from hpchub.clusters.limits import Told, compare, draft, read, to_yaml
 from hpchub.deploy.role_arguments import gate_config
 from hpchub.model.profile_list import ProfileList, profile_list
 from hpchub.model.site import Site
 from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, Unanswered
+from hpchub.units import format_runtime
 
 SLURM = SCHEDULERS["slurm"]
 
@@ -348,7 +348,7 @@ def test_draft_of_queues_with_long_names_has_unique_keys() -> None:
     ("seconds", "text"), [(59, "0:00:59"), (43200, "12:00:00"), (86400, "1-00:00:00"), (90061, "1-01:01:01")]
 )
 def test_times_have_the_format_of_the_inventory(seconds: int, text: str) -> None:
-    assert live.runtime(seconds) == text
+    assert format_runtime(seconds) == text
 
 
 # The module for submit hosts without a gate

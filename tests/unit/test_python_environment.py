@@ -1,4 +1,6 @@
-"""The role python_environment's own programs: naming a source tree, building environments, and removing old ones."""
+"""Programs of the role python_environment: name a source tree, build environments and remove old ones."""
+
+from __future__ import annotations
 
 import base64
 import importlib.util
@@ -10,16 +12,24 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from ansible_collections.hpchub.hpchub.plugins.filter import source_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
 
 ROLE = Path(__file__).parents[2] / "roles" / "python_environment"
 DAY = 86400
 
 
-def load(path):
+def load(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -29,7 +39,7 @@ prune = load(ROLE / "files" / "prune.py")
 
 
 @pytest.fixture
-def source(tmp_path):
+def source(tmp_path: Path) -> Path:
     root = tmp_path / "source"
     (root / "src" / "package").mkdir(parents=True)
     (root / "pyproject.toml").write_text("[project]\n")
@@ -40,26 +50,26 @@ def source(tmp_path):
 INCLUDE = ["pyproject.toml", "README.md", "src"]
 
 
-def change(root):
+def change(root: Path) -> None:
     (root / "src" / "package" / "__init__.py").write_text("x = 2\n")
 
 
-def add(root):
+def add(root: Path) -> None:
     (root / "src" / "package" / "data.json").write_text("{}")
 
 
-def rename(root):
+def rename(root: Path) -> None:
     (root / "src" / "package" / "__init__.py").rename(root / "src" / "package" / "other.py")
 
 
 @pytest.mark.parametrize("edit", [change, add, rename])
-def test_a_changed_tree_has_another_name(source, edit):
+def test_changed_tree_has_another_hash(source: Path, edit: Callable[[Path], None]) -> None:
     before = source_tree.tree_hash(str(source), INCLUDE)
     edit(source)
     assert source_tree.tree_hash(str(source), INCLUDE) != before
 
 
-def test_what_is_not_source_does_not_count(source):
+def test_files_outside_the_source_do_not_change_the_hash(source: Path) -> None:
     before = source_tree.tree_hash(str(source), INCLUDE)
     (source / "tests").mkdir()
     (source / "tests" / "test_x.py").write_text("")
@@ -71,7 +81,7 @@ def test_what_is_not_source_does_not_count(source):
     assert source_tree.tree_hash(str(source), INCLUDE) == before
 
 
-def test_archive_holds_the_tree_and_nothing_of_the_controller(source):
+def test_archive_contains_the_tree_and_nothing_of_the_controller(source: Path) -> None:
     packed = source_tree.tree_archive(str(source), INCLUDE)
     assert packed == source_tree.tree_archive(str(source), INCLUDE)
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(packed))) as archive:
@@ -79,16 +89,20 @@ def test_archive_holds_the_tree_and_nothing_of_the_controller(source):
         assert {(member.uid, member.uname, member.mtime) for member in archive} == {(0, "", 0)}
 
 
-def test_tree_without_files_is_an_error(tmp_path):
+def test_tree_without_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no source files; expected .* pyproject\.toml, README\.md, src$"):
         source_tree.tree_hash(str(tmp_path), INCLUDE)
 
 
 @pytest.fixture
-def environments(tmp_path):
-    """Environments by age of their replacement in days; None is one that was not seen replaced yet."""
+def environments(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that creates environments.
 
-    def make(current, **ages):
+    It takes the name of the current environment and, for each environment, the number of days since its replacement.
+    None stands for an environment that pruning has not seen replaced yet.
+    """
+
+    def make(current: str, **ages: int | None) -> Path:
         for name, age in ages.items():
             environment = tmp_path / "envs" / name
             environment.mkdir(parents=True)
@@ -102,7 +116,7 @@ def environments(tmp_path):
     return make
 
 
-def left(path):
+def left(path: Path) -> list[str]:
     return sorted(environment.name for environment in (path / "envs").iterdir())
 
 
@@ -116,32 +130,36 @@ def left(path):
         pytest.param({"now": 99, "a": 20, "b": 30, "c": 40}, ["c"], id="current-again"),
     ],
 )
-def test_pruning(environments, ages, gone):
+def test_pruning_removes_only_old_surplus_environments(
+    environments: Callable[..., Path], ages: dict[str, int | None], gone: list[str]
+) -> None:
     path = environments("now", **ages)
     assert sorted(prune.prune(path, 3, 14, 1000 * DAY)) == gone
     assert left(path) == sorted(set(ages) - set(gone))
     assert not (path / "envs" / "now" / ".replaced").exists()
 
 
-def test_pruning_begins_to_count_when_a_replaced_environment_is_first_seen(environments):
+def test_age_of_a_replaced_environment_starts_when_it_is_first_seen(environments: Callable[..., Path]) -> None:
     path = environments("now", now=None, a=None)
     assert prune.prune(path, 1, 14, (path / "envs").stat().st_mtime + 1) == []
     assert (path / "envs" / "a" / ".replaced").exists()
 
 
-def test_environment_in_use_stays(environments):
+def test_environment_in_use_is_kept(environments: Callable[..., Path]) -> None:
     path = environments("now", now=None, a=30)
     program = path / "envs" / "a" / "program"
     program.write_text("import sys; print(flush=True); sys.stdin.read()")
     command = [sys.executable, str(program)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdout.readline()  # It runs now.
+        assert process.stdout is not None
+        assert process.stdin is not None
+        process.stdout.readline()  # The program is running now.
         assert prune.prune(path, 1, 14, 1000 * DAY) == []
         process.stdin.close()
     assert prune.prune(path, 1, 14, 1000 * DAY) == ["a"]
 
 
-# In uv's place: an "environment" is a link to this Python, and to install takes a while.
+# A fake uv: it creates an environment as a link to this Python, and its installation takes half a second.
 UV = """#!/bin/sh
 echo "$1 $2" >> {log}
 if [ "$1" = venv ]; then
@@ -153,15 +171,46 @@ fi
 """
 
 
+class Builder:
+    """Starts the build program.
+
+    Attributes:
+        environment: The directory of the environment.
+    """
+
+    def __init__(self, environment: Path, request: str, log: Path) -> None:
+        self.environment = environment
+        self._request = request
+        self._log = log
+
+    def __call__(self) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(ROLE / "files" / "build.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(self._request)
+        process.stdin.close()
+        process.stdin = None  # communicate() would use the closed stream
+        return process
+
+    def steps(self) -> list[str]:
+        """Return the first two arguments of each call of uv."""
+        return self._log.read_text().split("\n")[:-1] if self._log.exists() else []
+
+
 @pytest.fixture
-def builder(tmp_path):
-    """Starts the program for one environment; ``builder.steps()`` is what uv was asked for."""
+def builder(tmp_path: Path) -> Builder:
+    """Return a function that starts the build program for one environment, with a fake uv."""
     uv, log = tmp_path / "uv", tmp_path / "log"
     uv.write_text(UV.format(log=log, python=sys.executable))
     uv.chmod(0o755)
     (tmp_path / "tree" / "envs").mkdir(parents=True)
+    directory = tmp_path / "tree" / "envs" / "0123"
     want = {
-        "directory": str(tmp_path / "tree" / "envs" / "0123"),
+        "directory": str(directory),
         "python": sys.executable,
         "lock": "jupyterlab==4",
         "uv_lock": "",
@@ -172,28 +221,13 @@ def builder(tmp_path):
         "removed": ["share"],
         "stamp": ".complete",
     }
-
-    def start():
-        process = subprocess.Popen(
-            [sys.executable, str(ROLE / "files" / "build.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        process.stdin.write(json.dumps(want))
-        process.stdin.close()
-        process.stdin = None  # so that communicate() leaves it alone
-        return process
-
-    start.environment = Path(want["directory"])
-    start.steps = lambda: log.read_text().split("\n")[:-1] if log.exists() else []
-    return start
+    return Builder(directory, json.dumps(want), log)
 
 
 BUILD = ["venv --no-project", "pip sync"]
 
 
-def test_an_environment_is_built(builder):
+def test_builds_an_environment(builder: Builder) -> None:
     assert builder().communicate()[0] == "built\n"
     tool = builder.environment / "bin" / "tool"
     assert tool.read_text() == f"#!{builder.environment}/bin/python"
@@ -201,14 +235,14 @@ def test_an_environment_is_built(builder):
     assert builder.steps() == BUILD
 
 
-def test_of_two_runs_one_builds(builder):
-    """The second waits, and does not clear what the first is at."""
+def test_only_one_of_two_parallel_runs_builds(builder: Builder) -> None:
+    """The second run waits, and does not remove the unfinished environment of the first run."""
     runs = [builder(), builder()]
     assert sorted(run.communicate()[0] for run in runs) == ["already built\n", "built\n"]
     assert builder.steps() == BUILD
 
 
-def test_a_build_that_was_killed_is_begun_again(builder):
+def test_killed_build_is_repeated(builder: Builder) -> None:
     first = builder()
     while len(builder.steps()) < len(BUILD):
         time.sleep(0.01)

@@ -86,7 +86,7 @@ def test_hub_knows_the_host_keys_of_submit_hosts(site: Site) -> None:
 
 
 def test_rejects_missing_host_keys(site: Site) -> None:
-    with pytest.raises(LookupError, match=r"host keys of login1, submit host of far"):
+    with pytest.raises(LookupError, match=r"host keys of login1, a submit host of far"):
         access.hub_side(site, {"login1": {}})
 
 
@@ -109,7 +109,7 @@ def test_submit_host_serves_only_its_own_clusters(site: Site, host: str, is_hub:
 
 
 def test_rejects_a_missing_public_key(site: Site) -> None:
-    with pytest.raises(LookupError, match="no key for further yet"):
+    with pytest.raises(LookupError, match="no ssh key for cluster further yet"):
         access.submit_side(site, "login1", is_hub=False, public_keys={"far": ["ssh-ed25519 A"], "further": []})
 
 

@@ -279,7 +279,7 @@ def test_one_core_needs_no_parallel_environment() -> None:
 
 
 def test_others_have_no_grid_engine() -> None:
-    with pytest.raises(ValueError, match="has grid_engine and the scheduler slurm"):
+    with pytest.raises(ValueError, match="has grid_engine but the scheduler slurm"):
         cluster("slurm", grid_engine={"parallel_environment": "shm"})
 
 

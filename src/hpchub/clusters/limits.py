@@ -12,8 +12,9 @@ import yaml
 from hpchub.messages import did_you_mean, listing, show
 from hpchub.model.entries import Cluster, GridEngineSite
 from hpchub.model.problems import Problem, label
+from hpchub.names import QUEUE_NAME
 from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, Unanswered
-from hpchub.units import mebibytes, seconds
+from hpchub.units import format_memory, format_runtime, mebibytes, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -87,8 +88,8 @@ def _queue(entry: str, queue: Queue, limits: QueueLimits) -> Iterator[Problem]:
     """A queue's entry against what the scheduler gives."""
     for name, size, most, words in (
         ("max_cores", queue.max_cores, limits.cores, str),
-        ("max_memory", mebibytes(queue.max_memory), limits.memory, memory),
-        ("max_runtime", seconds(queue.max_runtime), limits.runtime, runtime),
+        ("max_memory", mebibytes(queue.max_memory), limits.memory, format_memory),
+        ("max_runtime", seconds(queue.max_runtime), limits.runtime, format_runtime),
         ("max_gpus", queue.max_gpus, limits.gpus, str),
     ):
         if most is not None and size > most:
@@ -116,8 +117,8 @@ def _profile(entry: str, profile: Profile, given: Mapping[str, QueueLimits], env
     found = False
     for name, asked, most, words in (
         ("cores", profile.cores, limits.cores, str),
-        ("memory", profile.memory_mib, limits.memory, memory),
-        ("runtime", profile.runtime_seconds, limits.runtime, runtime),
+        ("memory", profile.memory_mib, limits.memory, format_memory),
+        ("runtime", profile.runtime_seconds, limits.runtime, format_runtime),
         ("gpus", profile.gpus, limits.gpus, str),
     ):
         if most is not None and asked > most:
@@ -148,24 +149,12 @@ def _profile(entry: str, profile: Profile, given: Mapping[str, QueueLimits], env
 
 def _size(node: tuple[int, int, int]) -> str:
     cores, mebibytes, gpus = node
-    parts = [f"{cores} core{'s' if cores > 1 else ''}", memory(mebibytes), f"{gpus} GPU{'s' if gpus > 1 else ''}"]
+    parts = [
+        f"{cores} core{'s' if cores > 1 else ''}",
+        format_memory(mebibytes),
+        f"{gpus} GPU{'s' if gpus > 1 else ''}",
+    ]
     return " and ".join(parts if gpus else parts[:2])
-
-
-def memory(mebibytes: int) -> str:
-    """As the inventory takes it: 4096 is ``4G``."""
-    for unit, size in (("T", 1024 * 1024), ("G", 1024)):
-        if mebibytes and mebibytes % size == 0:
-            return f"{mebibytes // size}{unit}"
-    return f"{mebibytes}M"
-
-
-def runtime(seconds: int) -> str:
-    """As the inventory takes it: 28800 is ``8:00:00``, 86400 is ``1-00:00:00``."""
-    days, rest = divmod(seconds, 86400)
-    hours, rest = divmod(rest, 3600)
-    clock = f"{rest // 60:02}:{rest % 60:02}"
-    return f"{days}-{hours:02}:{clock}" if days else f"{hours}:{clock}"
 
 
 # Drafts
@@ -195,7 +184,7 @@ def draft(cluster: Mapping[str, Any], queues: Sequence[QueueLimits]) -> tuple[di
             remarks.append(f"{cluster['scheduler']} has no queues: what stands here is no name of its")
             limits = replace(limits, name="default")  # noqa: PLW2901
         where = f"queue {show(limits.name)}"
-        if not re.fullmatch(_QUEUE_NAME, limits.name):
+        if not re.fullmatch(QUEUE_NAME, limits.name):
             remarks.append(f"{where} is left out: its name is not one that the inventory takes")
             continue
         if not limits.open:
@@ -235,9 +224,6 @@ def draft(cluster: Mapping[str, Any], queues: Sequence[QueueLimits]) -> tuple[di
     }, remarks
 
 
-_QUEUE_NAME = r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}"
-
-
 def _draft_profiles(cluster: str, limits: QueueLimits, most: dict[str, int]) -> list[dict[str, Any]]:
     """A small profile, and one that takes a GPU or a good part of a node."""
     # Of several kinds of nodes the one with most: what is asked of it has to fit on one of them.
@@ -275,7 +261,11 @@ def _draft_profiles(cluster: str, limits: QueueLimits, most: dict[str, int]) -> 
 
 def _words(size: Mapping[str, int]) -> dict[str, Any]:
     """Resources as the inventory writes them; no GPUs are left out."""
-    words = {"cores": size["cores"], "memory": memory(size["memory"]), "runtime": runtime(size["runtime"])}
+    words = {
+        "cores": size["cores"],
+        "memory": format_memory(size["memory"]),
+        "runtime": format_runtime(size["runtime"]),
+    }
     return {**words, "gpus": size["gpus"]} if size["gpus"] else words
 
 

@@ -1,4 +1,4 @@
-"""What the model cannot see: keys written twice, role arguments misspelt, and a certificate that lacks a name."""
+"""Checks of files outside the model: duplicate keys, misspelt role arguments, and host names in certificates."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _SUFFIXES = {"", ".yml", ".yaml"}
 
 
 def duplicate_keys(sources: Iterable[str | Path]) -> list[Problem]:
-    """The keys that are written twice in one mapping, of which the last one counts.
+    """Find keys that occur twice in one mapping. YAML silently uses the last one.
 
-    Ansible can refuse them itself, but then it names neither file nor line and says nothing of any other mistake.
+    Ansible can reject duplicate keys, but its message lacks the file and the line, and it stops at the first mistake.
 
     Args:
-        sources: inventories, as ``ansible_inventory_sources`` has them: directories or files.
+        sources: Inventories, as in ``ansible_inventory_sources``: directories or files.
     """
     return [problem for path in _files(sources) for problem in _duplicates_in(path)]
 
 
 def _files(sources: Iterable[str | Path]) -> list[Path]:
-    """The YAML files of inventories, each once."""
+    """Return the YAML files of inventories, each once."""
     found: dict[Path, None] = {}
     for source in map(Path, sources):
         directory = source if source.is_dir() else source.parent
         tops = directory.iterdir() if source.is_dir() else [source]
         below = (path for name in ("group_vars", "host_vars") for path in (directory / name).rglob("*"))
         for path in sorted([*tops, *below]):
-            # The inventory itself may be a program or an ini file; only its variables may lack a suffix.
+            # A file without a suffix may be a program or an ini file, unless it contains variables.
             suffixes = _SUFFIXES if path.parent != directory else _SUFFIXES - {""}
             if path.suffix in suffixes and path.is_file():
                 found[path] = None
@@ -50,14 +50,14 @@ def _files(sources: Iterable[str | Path]) -> list[Path]:
 def _duplicates_in(path: Path) -> Iterator[Problem]:
     try:
         document = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeError, yaml.YAMLError):  # Ansible has said so, or has its own way to read it
+    except (OSError, UnicodeError, yaml.YAMLError):  # Ansible reports this itself, or reads the file in another way
         return
     if document is not None:
         yield from _duplicates(document, path)
 
 
 def _duplicates(top: yaml.Node, path: Path) -> Iterator[Problem]:
-    # An anchor may lead in a circle: every node is looked at once.
+    # Anchors can form a cycle, so visit every node once.
     waiting, seen = [top], set()
     while waiting:
         node = waiting.pop()
@@ -80,19 +80,19 @@ def _repeated(mapping: yaml.MappingNode, path: Path) -> Iterator[Problem]:
         if key.value in lines:
             yield Problem(
                 f"{path}:{line}",
-                f"is written twice, in line {lines[key.value]} already",
+                f"is a duplicate: line {lines[key.value]} has the same key",
                 field=show(key.value, 40),
-                valid="leave one of them out",
+                valid="remove one of them",
             )
         lines.setdefault(key.value, line)
 
 
 def misspelt_arguments(names: Iterable[str], roles: Path) -> list[Problem]:
-    """The variables whose names nearly are a role's argument.
+    """Find variables with names that are similar to an argument of a role, but not equal.
 
     Args:
-        names: all variables of a host.
-        roles: the directory of the roles, with their argument specifications.
+        names: The names of all variables of a host.
+        roles: The directory of the roles, with their argument specifications.
     """
     known: set[str] = set()
     for path in roles.glob("*/meta/argument_specs.yml"):
@@ -108,9 +108,9 @@ def misspelt_arguments(names: Iterable[str], roles: Path) -> list[Problem]:
 
 
 def uncovered_names(site: Site) -> list[Problem]:
-    """That the certificate which a site gives lacks the users' names, where users have names of their own.
+    """Check that the site's certificate covers the users' host names, if each user has a separate host name.
 
-    Without a certificate in the description the role makes one that has them.
+    A site without a certificate needs no check: the role creates one that covers these names.
     """
     path = Path(site.tls.certificate)
     if not (site.service.user_subdomains and site.tls.certificate and path.is_file()):
@@ -122,17 +122,17 @@ def uncovered_names(site: Site) -> list[Problem]:
     return [
         Problem(
             "hpc_tls",
-            f"is not valid for {needed}, which user_subdomains of hpc_service needs; "
-            f"it names {listing(names) if names else 'no host'}",
+            f"is not valid for {needed}, which user_subdomains of hpc_service requires; "
+            f"it is valid for {listing(names) if names else 'no host'}",
             field="certificate",
             value=show(str(path)),
-            valid=f"have one issued that names {needed} too, or set user_subdomains to false",
+            valid=f"use a certificate that is also valid for {needed}, or set user_subdomains to false",
         )
     ]
 
 
 def _names(path: Path) -> list[str]:
-    """The host names of the first certificate in a file, in small letters; none where there is no certificate."""
+    """Return the host names of the first certificate in a file, in lower case."""
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)

@@ -1,4 +1,4 @@
-"""From the model to the arguments of the role ``scheduler_access``, and to the hub's own list of gates. No I/O."""
+"""The arguments of the role ``scheduler_access`` and the hub's list of gates, derived from the model. No I/O."""
 
 from __future__ import annotations
 
@@ -20,32 +20,35 @@ HOST_KEYS = ("ed25519", "ecdsa", "rsa")
 
 
 def submit_hosts(site: Site) -> list[str]:
-    """The hosts of the inventory that the hub submits to over ssh, in the order of the clusters."""
+    """Return the inventory's hosts that the hub submits to over ssh, in the order of the clusters."""
     return list(dict.fromkeys(host for cluster in site.clusters for host in cluster.submit.hosts))
 
 
 def hub_side(site: Site, facts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What the hub holds for each cluster: ``[{"name", "method", "hosts": [{"name", "keys": ["TYPE BASE64", …]}]}]``.
+    """Return the hub's side: ``[{"name", "method", "hosts": [{"name", "keys": ["TYPE BASE64", …]}]}]``.
 
     Args:
-        site: the model.
-        facts: Ansible's facts of each submit host, with those about its ssh host keys.
+        site: The model.
+        facts: Ansible's facts of each submit host, including its ssh host keys.
 
     Raises:
-        LookupError: a submit host's host keys are not known.
+        LookupError: The host keys of a submit host are unknown.
     """
     clusters = []
     for cluster in site.clusters:
         hosts = [{"name": host, "keys": host_keys(facts.get(host, {}))} for host in cluster.submit.hosts]
         for host in hosts:
             if not host["keys"]:
-                raise LookupError(f"the ssh host keys of {host['name']}, submit host of {cluster.name}, are not known")
+                raise LookupError(
+                    f"the ssh host keys of {host['name']}, a submit host of {cluster.name}, are unknown;"
+                    " gather facts on this host"
+                )
         clusters.append({"name": cluster.name, "method": cluster.submit.method, "hosts": hosts})
     return clusters
 
 
 def host_keys(facts: Mapping[str, Any]) -> list[str]:
-    """A host's public ssh keys as ``TYPE BASE64``, from Ansible's facts about it."""
+    """Return a host's public ssh keys as ``TYPE BASE64``, from Ansible's facts."""
     names = [f"ssh_host_key_{kind}_public" for kind in HOST_KEYS]
     return [f"{facts[f'{name}_keytype']} {facts[name]}" for name in names if name in facts]
 
@@ -53,16 +56,16 @@ def host_keys(facts: Mapping[str, Any]) -> list[str]:
 def submit_side(
     site: Site, host: str, *, is_hub: bool, public_keys: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
-    """The clusters that a host submits for: ``[{"name", "method", "public_keys", "gate"}]``.
+    """Return the clusters that a host submits for: ``[{"name", "method", "public_keys", "gate"}]``.
 
     Args:
-        site: the model.
-        host: the host's name in the inventory.
-        is_hub: whether it is the hub, which submits for clusters of the method ``local``.
-        public_keys: the hub's public keys for each cluster of the method ``ssh``: one, and two during a rotation.
+        site: The model.
+        host: The host's name in the inventory.
+        is_hub: Whether this is the hub host, which submits for clusters with the method ``local``.
+        public_keys: The hub's public keys for each cluster with the method ``ssh``: one, or two during a rotation.
 
     Raises:
-        LookupError: the hub has no key for a cluster yet.
+        LookupError: The hub has no key for a cluster yet.
     """
     clusters = []
     for cluster in site.clusters:
@@ -70,7 +73,9 @@ def submit_side(
         if not (host in cluster.submit.hosts if ssh else is_hub):
             continue
         if ssh and not public_keys.get(cluster.name):
-            raise LookupError(f"the hub has no key for {cluster.name} yet: run the playbook for the hub too")
+            raise LookupError(
+                f"the hub has no ssh key for cluster {cluster.name} yet; run the playbook for the hub too"
+            )
         clusters.append(
             {
                 "name": cluster.name,
@@ -101,12 +106,12 @@ def gate_settings(site: Site) -> dict[str, dict[str, Any]]:
 
 
 def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
-    """What the gate of a submit host may do for a cluster.
+    """Return what the gate on a submit host may do for a cluster.
 
     Returns:
-        the content of ``/etc/hpchub/gate.d/CLUSTER.json``: argument vectors ``submit``, ``cancel``, ``query``,
-        ``find`` and ``limits``, a list of them ``limits_more``, how the query says that there are no jobs, the pattern
-        of a job id, the Unix groups whose members' jobs the hub may submit, and their least uid.
+        The content of ``/etc/hpchub/gate.d/CLUSTER.json``: the argument vectors ``submit``, ``cancel``, ``query``,
+        ``find`` and ``limits``, further vectors ``limits_more``, the query's message for an empty queue, the pattern
+        of a job id, the Unix groups of permitted users, and their lowest uid.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     return {

@@ -1,7 +1,6 @@
-"""What a site is made of: the entries of the inventory, each with its fields and defaults. No I/O.
+"""The entries of an inventory, each with its fields and defaults. No I/O.
 
-What can be wrong with one field is said here; what only several entries together can be wrong about is in
-:mod:`hpchub.model.rules`.
+This module validates single fields. :mod:`hpchub.model.rules` compares fields and entries with one another.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ SchedulerName = Annotated[str, f.Choice(tuple(SCHEDULERS))]
 
 
 class Entry(BaseModel):
-    """What all parts of the model have in common: unknown keys are refused, values do not change."""
+    """The base class of all entries. Entries reject unknown keys and are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
     hidden: ClassVar[bool] = False
-    """Whether messages must not show what was written here, because a secret may stand in the wrong place."""
+    """Whether messages must not show the entry's values, because a secret may be in the wrong field."""
 
 
 # The service
 
 
 class NotebookPorts(Entry):
-    """The ports that notebook servers listen on, both ends included."""
+    """The range of ports that notebook servers listen on, both ends included."""
 
     first: f.HighPort = 20000
     """The lowest port."""
@@ -38,102 +37,102 @@ class NotebookPorts(Entry):
     """The highest port."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> NotebookPorts:
+    def _check_order(self) -> NotebookPorts:
         if self.first > self.last:
-            f.complain(f"begins at {self.first}, above its end {self.last}", "write the lower port as first")
+            f.complain(f"has first {self.first} above last {self.last}", "write the lower port as first")
         return self
 
 
 class Service(Entry):
-    """How the service is called and reached."""
+    """The service's name and addresses."""
 
     url: f.ServiceUrl
-    """The address that users open: https, no path."""
+    """The address that users open, with https and without a path."""
     name: f.Line = "Jupyter"
     """The name shown on pages."""
     support: f.OptionalLine = ""
-    """Whom users turn to, shown on error pages."""
+    """The contact for users, shown on error pages: a mail address, a phone number or a web page."""
     bind_port: f.Port = Field(default_factory=lambda data: f.url_port(data["url"]))
-    """The port that the web server listens on; the address's port by default."""
+    """The port that the web server listens on. The default is the port of ``url``."""
     api_port: f.Port = 8445
-    """The port of the cluster-side door, which serves the hub's API to running jobs and nothing else."""
+    """The port on which the web server serves the hub's API to running jobs, and nothing else."""
     api_host: f.HostName = Field(default_factory=lambda data: f.url_host(data["url"]))
-    """The name by which compute nodes reach the hub host; the address's host by default."""
+    """The name of the hub host as compute nodes know it. The default is the host of ``url``."""
     notebook_ports: NotebookPorts = NotebookPorts()
     """The ports that notebook servers listen on."""
     user_subdomains: Annotated[bool, Field(strict=True)] = False
-    """Whether each user's server has a host name of its own, ``NAME.HOST``, so that users can share their servers."""
+    """Whether each user's server gets a separate host name, ``NAME.HOST``. Users can then share their servers."""
 
 
 class Claims(Entry):
-    """Which claims of the identity provider say what."""
+    """The names of the identity provider's claims."""
 
     user: f.ClaimName = "preferred_username"
-    """The local account's name."""
+    """The claim with the name of the local account."""
     groups: f.ClaimName = "groups"
-    """The groups."""
+    """The claim with the groups."""
     mail: f.ClaimName = "email"
-    """The mail address."""
+    """The claim with the mail address."""
 
 
 class Sso(Entry):
-    """The identity provider."""
+    """The identity provider that signs users in."""
 
     hidden: ClassVar[bool] = True
 
     provider: Annotated[str, f.Choice(("oidc",), ("saml", "cas", "shibboleth", "kerberos", "pam"))] = "oidc"
-    """The protocol."""
+    """The sign-on protocol."""
     metadata_url: f.MetadataUrl
-    """The provider's metadata."""
+    """The address of the provider's metadata."""
     client_id: f.Word = "hpchub"
-    """The name under which the provider knows this service."""
+    """The client id of this service at the provider."""
     client_secret: Annotated[SecretStr, f.Secret()]
-    """The secret that goes with it: an expression that names a variable of the vault."""
+    """The client secret. Write an expression that refers to a variable in the vault."""
     scopes: list[f.Word] = Field(default=["openid", "profile", "email"], min_length=1)
-    """The scopes to ask for."""
+    """The scopes to request. ``openid`` is required."""
     claims: Claims = Claims()
-    """Which claims say who somebody is."""
+    """The names of the claims."""
     ca_bundle: f.ControllerPath = ""
-    """A file on the controller with the certificates that vouch for the provider; empty for the system's."""
+    """A file on the controller with CA certificates for the provider. Empty: the system's CA certificates."""
 
 
 class Access(Entry):
-    """Who may use the service. Nobody is, who is not named here."""
+    """Who may use the service. Everybody else is denied."""
 
     allowed_groups: list[f.SsoGroup] = []
-    """Groups of the identity provider whose members may sign in."""
+    """Groups of the identity provider. Their members may sign in."""
     allowed_users: list[f.UnixName] = []
-    """People who may sign in."""
+    """Users who may sign in."""
     blocked_users: list[f.UnixName] = []
-    """People who may not, whatever else is said."""
+    """Users who must not sign in. This overrides all other fields."""
     admin_groups: list[f.SsoGroup] = []
-    """Groups of the identity provider whose members administer the hub."""
+    """Groups of the identity provider. Their members administer the hub."""
     admin_users: list[f.UnixName] = []
-    """People who administer the hub."""
+    """Users who administer the hub."""
     job_groups: list[f.UnixName] = []
-    """Unix groups of the submit host whose members' jobs the hub may submit."""
+    """Unix groups on the submit host. The hub may submit jobs of their members."""
     minimum_uid: f.Uid = 1000
-    """The least uid of an account that may sign in, and whose jobs the hub may submit."""
+    """The lowest uid that may sign in and run jobs. System accounts have lower ones."""
     hub_accounts: bool = True
-    """Whether somebody needs an account on the hub host to sign in. Else the submit host alone looks, at a start."""
+    """Whether users need an account on the hub host to sign in. If false, only the submit host checks the account."""
 
 
 class Tls(Entry):
-    """The web server's certificate: files on the controller. All empty: the role makes a self-signed one."""
+    """The web server's certificate: files on the controller. If all are empty, the role creates a self-signed one."""
 
     certificate: f.ControllerPath = ""
-    """The certificate, with its chain behind it."""
+    """The certificate, followed by its chain."""
     key: f.ControllerPath = ""
-    """Its private key."""
+    """The private key."""
     ca: f.ControllerPath = ""
-    """The certificate of the authority that signed it, for jobs that have no other way to know it."""
+    """The CA certificate, for jobs on nodes that do not trust this CA yet."""
 
 
 class StateStore(Entry):
-    """Where the hub keeps its state."""
+    """The hub's database."""
 
     backend: Annotated[str, f.Choice(("sqlite",), ("postgresql",))] = "sqlite"
-    """The database."""
+    """The kind of database."""
 
 
 # Clusters
@@ -143,164 +142,164 @@ class Submit(Entry):
     """How the hub reaches a cluster's scheduler."""
 
     method: Literal["ssh", "local"]
-    """``ssh`` to a login node, or ``local`` where the hub host has the scheduler's commands itself."""
+    """``ssh`` to a login node, or ``local`` if the hub host has the scheduler's commands."""
     host: f.OptionalHostName = ""
-    """For ``ssh``: the login node's name in the inventory."""
+    """For ``ssh``: the name of the login node in the inventory."""
     other_hosts: list[f.HostName] = []
-    """For ``ssh``: further login nodes, tried in turn while one is not reached."""
+    """For ``ssh``: further login nodes. The hub uses the next one while a node cannot be reached."""
     environment: dict[f.EnvironmentName, f.EnvironmentValue] = {}
-    """Environment variables of the scheduler's commands, as PATH or SGE_ROOT. They see no other but HOME and LANG."""
+    """Environment variables for the scheduler's commands, such as SGE_ROOT. Only HOME and LANG are set besides them."""
 
     @property
     def hosts(self) -> list[str]:
-        """All login nodes that the hub submits on, the first to be tried first."""
+        """All login nodes that the hub submits to, in order of preference."""
         return [self.host, *self.other_hosts] if self.method == "ssh" else []
 
     @model_validator(mode="after")
-    def _host_for_ssh(self) -> Submit:
+    def _check_host(self) -> Submit:
         if self.method == "ssh" and not self.host:
-            f.complain('has the method "ssh" and no host', "name one of the cluster's login nodes as host")
+            f.complain('has the method "ssh" but no host', "set host to one of the cluster's login nodes")
         if self.method == "local" and (self.host or self.other_hosts):
-            f.complain('has the method "local" and a host', "leave out the host, or write the method ssh")
+            f.complain('has the method "local" but also a host', "remove the host, or use the method ssh")
         return self
 
 
 class Software(Entry):
-    """Where the notebook environments of a cluster are."""
+    """The directory of a cluster's notebook environments."""
 
     path: f.Path = "/opt/hpchub"
-    """The directory, the same on every node of the cluster."""
+    """The directory. It is the same on every node of the cluster."""
     shared: Annotated[bool, Field(strict=True)] = False
-    """Whether all nodes see the same directory: it is then written once, from a login node."""
+    """Whether all nodes share this directory, for example over NFS. It is then installed once, from a login node."""
 
 
 class Queue(Entry):
-    """A queue of a cluster, and the most that a profile may ask of it."""
+    """A queue of a cluster, and the limits for the profiles that use it."""
 
     name: f.QueueName
-    """The scheduler's name for it: a partition, for Slurm."""
+    """The scheduler's name of the queue. For Slurm, a partition."""
     max_cores: f.Cores
-    """Cores of a job at most."""
+    """The maximum number of cores of a job."""
     max_memory: f.Memory
-    """Memory of a job at most."""
+    """The maximum memory of a job."""
     max_runtime: f.Runtime
-    """Time of a job at most."""
+    """The maximum run time of a job."""
     max_gpus: f.Gpus = 0
-    """GPUs of a job at most."""
+    """The maximum number of GPUs of a job."""
 
 
 class GridEngineSite(Entry):
-    """What each site of Grid Engine decides: what its resources are called, and how they are counted."""
+    """The names of a Grid Engine site's resources, and how they are counted."""
 
     parallel_environment: f.ResourceName = "smp"
-    """The parallel environment that gives a job all its cores on one node; a job of one core asks for none."""
+    """The parallel environment that gives a job all its cores on one node. Jobs with one core do not use it."""
     memory_resource: f.OptionalResourceName = "h_vmem"
-    """The resource that is memory, as m_mem_free; empty where there is none."""
+    """The resource for memory, for example m_mem_free. Empty if the site has none."""
     memory_per: Literal["slot", "job"] = "slot"
-    """Whether Grid Engine takes a request of memory for each core, or for the job."""
+    """Whether a memory request counts per core (``slot``) or for the whole job (``job``)."""
     gpu_resource: f.ResourceName = "gpu"
-    """The resource that is GPUs, counted for the job: a consumable of the kind JOB."""
+    """The resource for GPUs. It must be a consumable of the kind JOB."""
 
 
 class NodeHost(Entry):
-    """Where a node is that the scheduler calls by another name than its host's."""
+    """The host of a node that has another name in the scheduler."""
 
     node: f.HostName
-    """The scheduler's name for it."""
+    """The node's name in the scheduler."""
     host: f.HostName
-    """The host's name or address, by which the hub reaches it."""
+    """The name or address under which the hub reaches the node."""
 
 
 class Cluster(Entry):
-    """A cluster. Its nodes are the inventory's group ``cluster_NAME``."""
+    """A cluster. The inventory group ``cluster_NAME`` contains its nodes."""
 
     name: f.ClusterName
-    """The cluster's name."""
+    """The name of the cluster."""
     scheduler: SchedulerName
-    """The scheduler that runs its jobs."""
+    """The scheduler of the cluster."""
     submit: Submit
-    """How the hub reaches the scheduler."""
+    """The way to the scheduler."""
     networks: list[f.Network] = Field(min_length=1)
-    """The networks from which its compute nodes reach the hub host."""
+    """The networks of the compute nodes. The hub's API accepts connections from these networks only."""
     software: Software = Software()
-    """Where its notebook environments are."""
+    """The directory of the notebook environments."""
     firewall: Annotated[bool, Field(strict=True)] = False
-    """Whether its compute nodes refuse everybody but the hub at the notebook ports, by nftables."""
+    """Whether nftables on the compute nodes restricts the notebook ports to connections from the hub."""
     grid_engine: GridEngineSite = GridEngineSite()
-    """For gridengine and uge: what the site's resources are called."""
+    """For gridengine and uge: the names of the site's resources."""
     node_hosts: list[NodeHost] = []
-    """Nodes that the scheduler calls by other names than their hosts', as several daemons on one host."""
+    """Nodes that have other names in the scheduler than their hosts, for example several Slurm daemons on one host."""
     queues: list[Queue] = Field(min_length=1)
-    """The queues that profiles may name."""
+    """The queues that profiles can use."""
 
     @model_validator(mode="after")
-    def _words_of_its_scheduler(self) -> Cluster:
-        # A model that was written out has every default in it.
+    def _check_scheduler_settings(self) -> Cluster:
+        # A dumped model contains every default, so only a changed value is a mistake.
         if self.grid_engine != GridEngineSite() and SCHEDULERS[self.scheduler].settings_field != "grid_engine":
-            f.complain(f"has grid_engine and the scheduler {self.scheduler}", "leave out grid_engine")
+            f.complain(f"has grid_engine but the scheduler {self.scheduler}", "remove grid_engine")
         nodes = [entry.node for entry in self.node_hosts]
         if twice := [node for node in nodes if nodes.count(node) > 1]:
-            f.complain(f"has node_hosts with {twice[0]} twice", "write each node once")
+            f.complain(f"names the node {twice[0]} twice in node_hosts", "write each node once")
         return self
 
     def host_of(self, node: str) -> str:
-        """The host of a node, by which the hub reaches it."""
+        """Return the host name or address of a node."""
         return next((entry.host for entry in self.node_hosts if entry.node == node), node)
 
     def queue(self, name: str) -> Queue | None:
-        """The queue of that name, if there is one."""
+        """Return the queue of a name, or None."""
         return next((queue for queue in self.queues if queue.name == name), None)
 
 
 class Profile(Entry):
-    """A choice of the start form: what a job gets, in words that mean the same for every scheduler."""
+    """A choice of the start form: the resources of a job, in terms that are the same for every scheduler."""
 
     key: f.ProfileKey
-    """What identifies it for good: in addresses, in saved state."""
+    """The permanent identifier, used in addresses and in saved state. Do not change it later."""
     display_name: f.Line
-    """What the form shows."""
+    """The text that the form shows."""
     description: f.OptionalLine = ""
-    """A sentence below it."""
+    """A sentence below the name."""
     cluster: f.ClusterReference
-    """The cluster that runs it."""
+    """The cluster that runs the job."""
     queue: f.QueueReference
-    """The queue of that cluster."""
+    """The queue of this cluster."""
     cores: f.Cores
-    """Cores, all on one node."""
+    """The number of cores, all on one node."""
     memory: f.Memory
-    """Memory of the whole job."""
+    """The memory of the whole job."""
     runtime: f.Runtime
-    """Time after which the scheduler ends it."""
+    """The run time. The scheduler ends the job after it."""
     max_wait: f.Runtime = "7-00:00:00"
-    """Time after which a start is given up that still waits in the queue."""
+    """How long a job may wait in the queue. After this time, hpchub cancels the start."""
     gpus: f.Gpus = 0
-    """GPUs."""
+    """The number of GPUs."""
     account: f.Account = ""
-    """The account that is charged; empty for the user's own."""
+    """The account to charge. Empty: the user's default account."""
     reservation: f.Reservation = ""
-    """A reservation to run in."""
+    """The reservation to use."""
     node_constraint: f.NodeConstraint = ""
-    """Features that the node must have, in the scheduler's own words."""
+    """Features that the node must have, in the scheduler's own syntax."""
     options: list[f.BatchOption] = []
-    """Further options of the scheduler, one an item."""
+    """Further options of the scheduler, one per item."""
     default_kernel: f.KernelReference = ""
-    """The kernel that a new notebook gets."""
+    """The kernel of new notebooks."""
     interface: Literal["lab", "notebook"] = "lab"
-    """JupyterLab or the classic notebook."""
+    """The interface: JupyterLab (``lab``) or the classic notebook (``notebook``)."""
 
     @property
     def memory_mib(self) -> int:
-        """The memory in MiB."""
+        """The memory, in MiB."""
         return mebibytes(self.memory)
 
     @property
     def runtime_seconds(self) -> int:
-        """The time in seconds."""
+        """The run time, in seconds."""
         return seconds(self.runtime)
 
     @property
     def max_wait_seconds(self) -> int:
-        """The longest wait in seconds."""
+        """The longest wait, in seconds."""
         return seconds(self.max_wait)
 
 
@@ -308,107 +307,107 @@ class Profile(Entry):
 
 
 class KernelBase(Entry):
-    """What every kind of kernel has."""
+    """The fields of every kind of kernel."""
 
     name: f.KernelName
-    """The directory's name, as notebooks remember it."""
+    """The name of the kernel's directory. Notebook files store it."""
     display_name: f.Line = Field(default_factory=lambda data: data["name"])
-    """What the launcher shows; the name by default."""
+    """The name that users see in JupyterLab. The default is ``name``."""
     clusters: list[f.ClusterReference] = []
-    """The clusters that have it; none named means all."""
+    """The clusters that have this kernel. Empty: all clusters."""
     environment: dict[f.EnvironmentName, f.EnvironmentValue] = {}
-    """Environment variables of the kernel's process."""
+    """Environment variables for the kernel's process."""
 
     def on(self, cluster: str) -> bool:
-        """Whether a cluster has it."""
+        """Return whether a cluster has this kernel."""
         return not self.clusters or cluster in self.clusters
 
 
 class PythonKernel(KernelBase):
-    """The notebook environment's own Python."""
+    """The Python of the notebook environment."""
 
     kind: Literal["python"]
-    """The kind."""
+    """The kind of kernel."""
     language: f.LanguageName = "python"
-    """The language."""
+    """The programming language."""
 
 
 class RKernel(KernelBase):
     """R, with the package IRkernel."""
 
     kind: Literal["r"]
-    """The kind."""
+    """The kind of kernel."""
     command: f.Argument = "R"
-    """R on the PATH, or its absolute path."""
+    """The command for R: a name on the PATH, or an absolute path."""
     packages: list[f.PackageName] = []
-    """Packages of the operating system that bring R and IRkernel."""
+    """Operating system packages that provide R and IRkernel. The role installs them."""
     language: f.LanguageName = "R"
-    """The language."""
+    """The programming language."""
 
 
 class VenvKernel(KernelBase):
-    """A Python virtual environment with ipykernel in it."""
+    """A Python virtual environment that contains ipykernel."""
 
     kind: Literal["venv"]
-    """The kind."""
+    """The kind of kernel."""
     path: f.Path
-    """The environment's directory."""
+    """The directory of the environment."""
     language: f.LanguageName = "python"
-    """The language."""
+    """The programming language."""
 
 
 class CondaKernel(KernelBase):
-    """A conda prefix; without a command it holds ipykernel."""
+    """A conda prefix. Without ``command``, it must contain ipykernel."""
 
     kind: Literal["conda"]
-    """The kind."""
+    """The kind of kernel."""
     prefix: f.Path
-    """The prefix."""
+    """The directory of the prefix."""
     command: list[f.Argument] = []
-    """What to start in it, with ``{connection_file}``; ipykernel by default."""
+    """The command to run, with ``{connection_file}``. The default is ipykernel."""
     language: f.LanguageName = "python"
-    """The language."""
+    """The programming language."""
 
 
 class ModuleKernel(KernelBase):
-    """A kernel that environment modules bring."""
+    """A kernel that environment modules provide."""
 
     kind: Literal["module"]
-    """The kind."""
+    """The kind of kernel."""
     modules: list[f.ModuleName] = Field(min_length=1)
-    """The modules, loaded in this order."""
+    """The modules to load, in this order."""
     command: list[f.Argument] = []
-    """What to start, with ``{connection_file}``; ipykernel by default."""
+    """The command to run, with ``{connection_file}``. The default is ipykernel."""
     language: f.LanguageName = "python"
-    """The language."""
+    """The programming language."""
 
 
 class ContainerKernel(KernelBase):
     """A kernel inside a container image."""
 
     kind: Literal["container"]
-    """The kind."""
+    """The kind of kernel."""
     image: f.Path
-    """The image: a file, or a directory for Charliecloud."""
+    """The image: a file, or for Charliecloud a directory."""
     runtime: Literal["apptainer", "charliecloud"] = "apptainer"
-    """What runs it."""
+    """The program that runs the container."""
     binds: list[f.Bind] = []
-    """Further directories of the node inside the container; the home is always there."""
+    """Further directories of the node to mount in the container. The home directory is always mounted."""
     command: list[f.Argument] = []
-    """What to start, with ``{connection_file}``; ipykernel by default."""
+    """The command to run, with ``{connection_file}``. The default is ipykernel."""
     language: f.LanguageName = "python"
-    """The language."""
+    """The programming language."""
 
 
 class CommandKernel(KernelBase):
-    """A kernel that a command starts."""
+    """A kernel that a command of your choice starts."""
 
     kind: Literal["command"]
-    """The kind."""
+    """The kind of kernel."""
     command: list[f.Argument] = Field(min_length=1)
-    """The command, with ``{connection_file}``."""
+    """The command to run, with ``{connection_file}``."""
     language: f.LanguageName
-    """The language."""
+    """The programming language."""
 
 
 AnyKernel = PythonKernel | RKernel | VenvKernel | CondaKernel | ModuleKernel | ContainerKernel | CommandKernel

@@ -1,7 +1,7 @@
-"""The kinds of values that the model is made of, each with a message of its own for what is not one. No I/O.
+"""The types of the model's fields. Each type has its own error messages. No I/O.
 
-They are annotations for pydantic: ``Memory = Annotated[str, Text(...)]``. What is wrong travels to
-:func:`hpchub.model.problems` in the error's context as ``message`` and ``valid``.
+The types are annotations for pydantic: ``Memory = Annotated[str, Text(...)]``. An error's context carries the texts
+``message`` and ``valid`` for :class:`hpchub.model.problems.Problem`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, SecretStr
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from hpchub.messages import listing, near, type_complaint
+from hpchub.messages import listing, near, type_in_words
+from hpchub.names import ACCOUNT_NAME, CLUSTER_NAME, QUEUE_NAME
 from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
 
 COMPLAINT = "hpchub"
-"""The type of the errors that carry their own message."""
+"""The pydantic error type of errors that carry their own message."""
 
 
 def complain(message: str, valid: str = "") -> NoReturn:
-    """Refuse a value from inside a pydantic validator."""
+    """Reject a value in a pydantic validator."""
     raise PydanticCustomError(COMPLAINT, "{message}", {"message": message, "valid": valid})
 
 
@@ -37,12 +38,12 @@ class Text:
     """One line of text that matches a pattern.
 
     Attributes:
-        what: what it is, as ``a size``, for "is not a size".
-        pattern: all of the text matches it.
-        valid: what to write, as ``write a number and M, G or T, as in 4G``.
-        empty: whether the empty text is permitted, for "none".
-        check: further conditions: complains by :func:`complain`.
-        number: what to say of a number, where YAML makes one of what was meant as text.
+        what: The name of the type with its article, as in ``a size``, for messages such as "is not a size".
+        pattern: A pattern that the whole text must match.
+        valid: What to write, as in ``write a number and M, G or T, as in 4G``.
+        empty: Whether an empty text is permitted. It means that the option is not used.
+        check: A function with further conditions. It reports errors with :func:`complain`.
+        number: The message for a number. YAML turns some texts without quotes into numbers.
     """
 
     what: str
@@ -56,13 +57,13 @@ class Text:
         if not isinstance(value, str):
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 complain(self.number, self.valid)
-            complain(f"is {type_complaint(value)}, not {self.what}", self.valid)
+            complain(f"is {type_in_words(value)}, not {self.what}", self.valid)
         if value == "" and self.empty:
             return value
         if value == "":
             complain("is empty", self.valid)
         if not value.isprintable():
-            complain("holds a line break or another control character", self.valid)
+            complain("contains a line break or another control character", self.valid)
         if not re.fullmatch(self.pattern, value):
             complain(f"is not {self.what}", self.valid)
         if self.check:
@@ -79,7 +80,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number, ``minimum`` and ``maximum`` included."""
+    """A whole number from ``minimum`` to ``maximum``, both included."""
 
     minimum: int
     maximum: int
@@ -108,8 +109,8 @@ class Choice:
     """One of a few words.
 
     Attributes:
-        available: those that work.
-        planned: those that are known and do not work yet: refused with another message.
+        available: The words that are permitted.
+        planned: Words for planned features. They are rejected with a different message.
     """
 
     available: Sequence[str]
@@ -118,7 +119,7 @@ class Choice:
     def _validate(self, value: object) -> str:
         valid = f"available: {listing(self.available)}"
         if not isinstance(value, str):
-            complain(f"is {type_complaint(value)}, not text", valid)
+            complain(f"is {type_in_words(value)}, not text", valid)
         if value in self.available:
             return value
         if value in self.planned:
@@ -139,23 +140,23 @@ _PLACEHOLDER = re.compile(
 
 
 class Secret:
-    """A secret: never shown in a message, a ``repr`` or a schema's example."""
+    """A secret. It never appears in a message, a ``repr`` or a schema's example."""
 
     def _validate(self, value: object) -> SecretStr:
         if isinstance(value, SecretStr):
             return value
-        valid = "put the real one into the inventory's vault"
+        valid = "put the real secret into the inventory's vault"
         if not isinstance(value, str):
-            complain(f"is {type_complaint(value)}, not text", valid)
+            complain(f"is {type_in_words(value)}, not text", valid)
         if value.strip() == "":
             complain("is empty", valid)
         if _PLACEHOLDER.fullmatch(value):
             complain("is still a placeholder", valid)
         if not value.isprintable():
-            complain("holds a line break or another control character", valid)
-        # Apache's configuration would read these, and mod_auth_openidc runs what follows "exec:".
+            complain("contains a line break or another control character", valid)
+        # Apache's configuration would interpret these characters. mod_auth_openidc would run the text after "exec:".
         if any(mark in value for mark in ('"', "\\", "${", "%{")) or value.startswith("exec:"):
-            complain('holds one of " \\ ${ %{ or begins with exec:', "have the identity provider make another one")
+            complain('contains one of " \\ ${ %{ or begins with exec:', "create a new secret at the provider")
         return SecretStr(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -170,16 +171,16 @@ class Secret:
 
 def _memory(value: str) -> None:
     if mebibytes(value) == 0:
-        complain("is no memory at all", "write a number and M, G or T, as in 4G")
+        complain("is zero", "write a number and M, G or T, as in 4G")
 
 
 def _runtime(value: str) -> None:
     days, _, rest = value.rpartition("-")
     hours, minutes, secs = (int(part) for part in rest.split(":"))
     if minutes > 59 or secs > 59 or (days and hours > 23):
-        complain("has more than 59 minutes or seconds, or days and more than 23 hours", "carry it over, as in 1:30:00")
+        complain("has more than 59 minutes or seconds, or days and more than 23 hours", "write 90 minutes as 1:30:00")
     if seconds(value) == 0:
-        complain("is no time at all", _RUNTIME_VALID)
+        complain("is zero", _RUNTIME_VALID)
 
 
 _RUNTIME_VALID = 'write hours, minutes and seconds, as in "8:00:00", or days too, as in "2-00:00:00"'
@@ -192,7 +193,7 @@ Runtime = Annotated[
         r"(?:[0-9]{1,3}-)?[0-9]{1,4}:[0-9]{2}:[0-9]{2}",
         _RUNTIME_VALID,
         check=_runtime,
-        number="is a number: YAML reads a time without quotes as seconds",
+        number="is a number, because YAML reads a time without quotes as seconds",
     ),
 ]
 Cores = Annotated[int, Whole(1, 100_000)]
@@ -212,25 +213,25 @@ OptionalLine = Annotated[
 
 def _cluster_name(value: str) -> None:
     if value.endswith(("_login", "_compute")):
-        complain("ends as the groups of its nodes do", "choose a name without _login or _compute at its end")
+        complain("ends like an inventory group of its nodes", "choose a name that does not end in _login or _compute")
 
 
 ClusterName = Annotated[
     str,
     Text(
         "a cluster's name",
-        r"[a-z][a-z0-9_]{0,31}",
+        CLUSTER_NAME,
         "write small letters, digits and _, a letter first",
         check=_cluster_name,
     ),
 ]
-# What a profile says of a cluster, a queue or a kernel is looked up; only its type is a matter of its own.
+# References to a cluster, a queue or a kernel are looked up later. Here only their type is checked.
 ClusterReference = Annotated[str, Text("a cluster's name", r".{1,200}", "name a cluster of hpc_clusters")]
 QueueName = Annotated[
     str,
     Text(
         "a queue's name",
-        r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}",
+        QUEUE_NAME,
         "write letters, digits, _ . @ and -, a letter or digit first",
     ),
 ]
@@ -253,15 +254,17 @@ KernelReference = Annotated[str, Text("a kernel's name", r".{1,200}", "name a ke
 _HOST_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?"
 HostName = Annotated[
     str,
-    Text("a host's name", _HOST_NAME, "write a name of the inventory"),
+    Text("a host's name", _HOST_NAME, "write the name of a host in the inventory"),
 ]
-OptionalHostName = Annotated[str, Text("a host's name", _HOST_NAME, "write a name of the inventory", empty=True)]
+OptionalHostName = Annotated[
+    str, Text("a host's name", _HOST_NAME, "write the name of a host in the inventory", empty=True)
+]
 UnixName = Annotated[
     str,
     Text(
         "a local account's or group's name",
-        r"(?!root$)[a-z_][a-z0-9_-]{0,31}",
-        "write small letters, digits, _ and -, and never root",
+        rf"(?!root$){ACCOUNT_NAME}",
+        "write small letters, digits, _ and -; root is not permitted",
     ),
 ]
 SsoGroup = Annotated[
@@ -293,7 +296,7 @@ ModuleName = Annotated[
     Text(
         "a module's name",
         r"[A-Za-z0-9_][A-Za-z0-9_.+/@:-]{0,127}",
-        "write it as `module load` takes it, as in gcc/13.2",
+        "write the name for `module load`, as in gcc/13.2",
     ),
 ]
 LanguageName = Annotated[
@@ -301,14 +304,14 @@ LanguageName = Annotated[
 ]
 
 
-# What goes into a batch script: no quotes, no spaces, nothing that a shell or a scheduler reads
+# Values in batch scripts: no quotes, no spaces, no characters that a shell or a scheduler interprets
 
 Account = Annotated[
     str,
     Text(
         "an account",
         r"[A-Za-z0-9_][A-Za-z0-9_.@:+-]{0,63}",
-        "write letters, digits and _ . @ : + -, or nothing for the user's own",
+        "write letters, digits and _ . @ : + -, or leave it empty for the user's default account",
         empty=True,
     ),
 ]
@@ -317,7 +320,7 @@ Reservation = Annotated[
     Text(
         "a reservation",
         r"[A-Za-z0-9_][A-Za-z0-9_.,@:+-]{0,127}",
-        "write letters, digits and _ . , @ : + -, or nothing",
+        "write letters, digits and _ . , @ : + -, or leave it empty",
         empty=True,
     ),
 ]
@@ -326,7 +329,7 @@ NodeConstraint = Annotated[
     Text(
         "a constraint",
         r"[A-Za-z0-9_(\[!][A-Za-z0-9_.,:=&|*!()\[\]+-]{0,254}",
-        "write names joined by & | , with ( ) [ ] * = : and no spaces, as in intel&ib, or nothing",
+        "write names joined by & | , with ( ) [ ] * = : and no spaces, as in intel&ib, or leave it empty",
         empty=True,
     ),
 ]
@@ -350,7 +353,7 @@ OptionalResourceName = Annotated[str, Text("a resource's name", *_RESOURCE, empt
 
 def _no_way_up(value: str) -> None:
     if ".." in value.split("/"):
-        complain("holds ..", "write the path without it")
+        complain("contains ..", "write the path without it")
 
 
 Path = Annotated[
@@ -358,7 +361,7 @@ Path = Annotated[
     Text(
         "an absolute path",
         r"(?:/[A-Za-z0-9_.+@=,~-]+)+",
-        "write it from / on, without spaces and without a / at its end",
+        "begin with /, use no spaces, and do not end with /",
         check=_no_way_up,
     ),
 ]
@@ -367,7 +370,7 @@ ControllerPath = Annotated[
     Text(
         "an absolute path",
         r"/.{1,1000}",
-        "write the path of a file on the machine that runs Ansible, from / on, or nothing",
+        "write the full path of a file on the machine that runs Ansible, or leave it empty",
         empty=True,
     ),
 ]
@@ -390,9 +393,9 @@ def _network(value: str) -> None:
             meant = ipaddress.ip_network(value, strict=False)
         except ValueError:
             complain("is not a network", "write an address and a prefix length, as in 10.20.0.0/16")
-        complain("has bits set behind its prefix", f"write {meant}")
+        complain("has bits set after its prefix", f"write {meant}")
     if network.prefixlen == 0:
-        complain("is everybody", "name the networks of the compute nodes")
+        complain("admits every address", "name the networks of the compute nodes")
 
 
 Network = Annotated[
@@ -415,16 +418,16 @@ def _port(value: str) -> None:
     except ValueError:
         port = 0
     if port == 0:
-        complain("has a port that is none", "write a port from 1 to 65535")
+        complain("has an invalid port", "write a port from 1 to 65535")
 
 
 def url_host(url: str) -> str:
-    """The host of a URL that is valid."""
+    """Return the host of a valid URL."""
     return urlsplit(url).hostname or ""
 
 
 def is_address(host: str) -> bool:
-    """Whether it is an IP address and no name."""
+    """Return whether a host is an IP address, not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -433,7 +436,7 @@ def is_address(host: str) -> bool:
 
 
 def url_port(url: str) -> int:
-    """The port of an https URL that is valid."""
+    """Return the port of a valid https URL."""
     return urlsplit(url).port or 443
 
 
@@ -442,7 +445,7 @@ ServiceUrl = Annotated[
     Text(
         "a service's address",
         rf"https://{_HOST}{_PORT}",
-        "write https, the host in small letters and perhaps a port, no path and no / at its end, as in "
+        "write https:// and the host in small letters, with a port if needed, without a path or a / at the end, as in "
         "https://jupyter.example.org",
         check=_port,
     ),
@@ -452,7 +455,7 @@ MetadataUrl = Annotated[
     Text(
         "an address of provider metadata",
         rf"https://{_HOST}{_PORT}/[A-Za-z0-9_.~/%+-]*",
-        "write the provider's https address that ends in /.well-known/openid-configuration",
+        "write the https address of the provider that ends in /.well-known/openid-configuration",
         check=_port,
     ),
 ]

@@ -1,11 +1,11 @@
-"""Kernel specs: what each kind of kernel of the model becomes on the nodes of a cluster. No I/O.
+"""Kernel specs: the files of each kind of kernel on the nodes of a cluster. No I/O.
 
-A kernel is a directory ``SOFTWARE/jupyter/kernels/NAME`` with ``kernel.json`` and, for the kinds that need the node's
-environment prepared first, a program ``launch`` beside it. Jupyter puts the directory in place of ``{resource_dir}``,
-the notebook server's own environment in place of ``{prefix}``, and the connection file in place of
-``{connection_file}`` (jupyter_client, ``KernelManager.format_kernel_cmd``).
+A kernel is a directory ``SOFTWARE/jupyter/kernels/NAME`` with the file ``kernel.json``. Some kinds must prepare the
+environment first and have a program ``launch`` beside it. Jupyter replaces ``{resource_dir}`` with the kernel's
+directory, ``{prefix}`` with the notebook server's environment, and ``{connection_file}`` with the connection file
+(jupyter_client, ``KernelManager.format_kernel_cmd``).
 
-Users' own kernels, in ``~/.local/share/jupyter/kernels``, need nothing of this: Jupyter finds them beside the site's.
+Jupyter also finds the users' own kernels in ``~/.local/share/jupyter/kernels``.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ _IPYKERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}")
 _PYTHON_COMMAND = ("python", *_IPYKERNEL)
 _LAUNCH = "{resource_dir}/launch"
 
-# Taken away with env(1) before anything else runs: a kernel.json can set a variable, not remove one. It also keeps
-# Jupyter from taking a command's first word "python" for the notebook server's own.
+# env(1) removes these variables, because a kernel.json can only set variables. It also prevents Jupyter from replacing
+# the command "python" with the notebook server's Python.
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "PYTHONPLATLIBDIR", "VIRTUAL_ENV")
-"""What leads another Python astray when the notebook server's environment, or a module it was started with, sets it."""
+"""Variables of the notebook server's environment, or of a module, that would break another Python."""
 
 
 def kernel_spec(kernel: Mapping[str, Any] | AnyKernel) -> dict[str, Any]:
-    """The content of ``kernel.json`` for an entry of ``hpc_kernels``.
+    """Return the content of ``kernel.json`` for an entry of ``hpc_kernels``.
 
     Returns:
         ``{"argv": [TEXT, …], "display_name": TEXT, "language": TEXT, "env": {NAME: VALUE}, "metadata": {…}}``.
 
     Raises:
-        pydantic.ValidationError: the entry is not a kernel.
+        pydantic.ValidationError: The entry is not a kernel.
     """
     parsed = _parse(kernel)
     argv = [*_command(parsed)]
     if not isinstance(parsed, PythonKernel):
-        # What the site itself sets for this kernel stays.
+        # Keep the variables that the site sets for this kernel.
         foreign = [name for name in _FOREIGN if name not in parsed.environment]
         argv = ["/usr/bin/env", *(word for name in foreign for word in ("-u", name)), *argv]
     environment = {"PATH": f"{parsed.path}/bin:${{PATH}}"} if isinstance(parsed, VenvKernel) else {}
@@ -65,26 +65,26 @@ def kernel_spec(kernel: Mapping[str, Any] | AnyKernel) -> dict[str, Any]:
         "display_name": parsed.display_name,
         "language": parsed.language,
         "env": environment | parsed.environment,
-        # So that an administrator who finds the file knows where it comes from.
+        # Shows an administrator who finds the file where it comes from.
         "metadata": {"hpchub": {"kind": parsed.kind}},
     }
     if parsed.language == "python" and "ipykernel_launcher" in argv:
         spec["metadata"]["debugger"] = True
     if isinstance(parsed, PythonKernel):
-        # The locked ipykernel can; of a site's own environments nobody knows, and an old one would not start.
+        # The locked ipykernel supports encryption. An old ipykernel in a site's environment would not start with it.
         spec["metadata"]["supported_encryption"] = ["curve"]
     return spec
 
 
 def kernel_files(kernel: Mapping[str, Any] | AnyKernel) -> dict[str, tuple[str, str]]:
-    """All files of a kernel's directory.
+    """Return all files of a kernel's directory.
 
     Returns:
-        by relative path their content and their mode, in octal digits as Ansible takes them: ``{"kernel.json": (TEXT,
-        "0644"), "launch": (TEXT, "0755")}``.
+        The content and the octal mode of each file by its relative path: ``{"kernel.json": (TEXT, "0644"), "launch":
+        (TEXT, "0755")}``.
 
     Raises:
-        pydantic.ValidationError: the entry is not a kernel.
+        pydantic.ValidationError: The entry is not a kernel.
     """
     parsed = _parse(kernel)
     files = {"kernel.json": (to_json(kernel_spec(parsed)), "0644")}
@@ -94,11 +94,10 @@ def kernel_files(kernel: Mapping[str, Any] | AnyKernel) -> dict[str, tuple[str, 
 
 
 def cluster_kernels(site: Site, cluster: str) -> list[dict[str, Any]]:
-    """The kernels of a cluster as the role ``jupyter_kernels`` takes them.
+    """Return the kernels of a cluster in the form that the role ``jupyter_kernels`` takes.
 
     Returns:
-        ``[{"name", "spec", "files": [{"path", "content", "mode"}, …]}, …]``, where ``files`` are those beside
-        ``kernel.json``.
+        ``[{"name", "spec", "files": [{"path", "content", "mode"}, …]}, …]``. ``files`` lacks ``kernel.json``.
     """
     return [
         {
@@ -116,7 +115,7 @@ def cluster_kernels(site: Site, cluster: str) -> list[dict[str, Any]]:
 
 
 def cluster_packages(site: Site, cluster: str) -> list[str]:
-    """The packages of the operating system that a cluster's kernels need, sorted."""
+    """Return the operating system packages that a cluster's kernels need, sorted."""
     return sorted(
         {
             package
@@ -128,7 +127,7 @@ def cluster_packages(site: Site, cluster: str) -> list[str]:
 
 
 def to_json(spec: Mapping[str, Any]) -> str:
-    """The text of a ``kernel.json``: the same spec is the same text, byte for byte."""
+    """Return the text of a ``kernel.json``. Equal specs give the same text, byte for byte."""
     return json.dumps(spec, sort_keys=True, indent=4, ensure_ascii=False) + "\n"
 
 
@@ -137,10 +136,10 @@ def _parse(kernel: Mapping[str, Any] | AnyKernel) -> AnyKernel:
 
 
 def _command(kernel: AnyKernel) -> Sequence[str]:
-    """The argument vector."""
+    """Return the command as an argument vector."""
     match kernel:
         case PythonKernel():
-            # A session keeps the environment that it started from, whatever "current" names by then.
+            # A session keeps the environment that it started from, even if "current" points to a newer one later.
             return ["{prefix}/bin/python", *_IPYKERNEL]
         case RKernel():
             return [kernel.command, "--no-echo", "-e", "IRkernel::main()", "--args", "{connection_file}"]
@@ -149,7 +148,7 @@ def _command(kernel: AnyKernel) -> Sequence[str]:
         case CondaKernel():
             return [_LAUNCH, *(kernel.command or (f"{kernel.prefix}/bin/python", *_IPYKERNEL))]
         case ModuleKernel() | ContainerKernel():
-            # A container's launcher needs the connection file's directory before the kernel does.
+            # The launcher of a container must mount the directory of the connection file before the kernel starts.
             first = ["{connection_file}"] if isinstance(kernel, ContainerKernel) else []
             return [_LAUNCH, *first, *(kernel.command or _PYTHON_COMMAND)]
         case CommandKernel():
@@ -157,7 +156,7 @@ def _command(kernel: AnyKernel) -> Sequence[str]:
 
 
 def _script(kernel: AnyKernel) -> str:
-    """The program ``launch``, or nothing for the kinds that need none."""
+    """Return the program ``launch``, or an empty text for kinds that do not need one."""
     match kernel:
         case CondaKernel():
             return _conda(kernel)
@@ -172,12 +171,12 @@ def _script(kernel: AnyKernel) -> str:
 def _conda(kernel: CondaKernel) -> str:
     prefix = shlex.quote(kernel.prefix)
     return f"""#!/bin/bash
-# Activates the conda prefix without conda itself, then becomes the kernel.
+# Activates the conda prefix without conda, then replaces itself with the kernel.
 export CONDA_PREFIX={prefix}
 export CONDA_DEFAULT_ENV="$CONDA_PREFIX" CONDA_SHLVL=1
 export PATH="$CONDA_PREFIX/bin:$PATH"
 if ! [ -d "$CONDA_PREFIX/bin" ]; then
-    echo "kernel {kernel.name}: there is no conda prefix $CONDA_PREFIX on $(uname -n)" >&2
+    echo "kernel {kernel.name}: the conda prefix $CONDA_PREFIX does not exist on $(uname -n)" >&2
     exit 1
 fi
 for script in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do
@@ -192,9 +191,9 @@ exec "$@"
 def _module(kernel: ModuleKernel) -> str:
     modules = " ".join(shlex.quote(name) for name in kernel.modules)
     return f"""#!/bin/bash -l
-# A login shell, so that the site's own set-up of modules is there; loads them, then becomes the kernel.
+# Loads the modules in a login shell, where the site has set them up, then replaces itself with the kernel.
 if ! type module >/dev/null 2>&1; then
-    echo "kernel {kernel.name}: there is no command module in a login shell on $(uname -n)" >&2
+    echo "kernel {kernel.name}: login shells on $(uname -n) have no command 'module'" >&2
     exit 1
 fi
 for name in {modules}; do
@@ -210,14 +209,14 @@ exec "$@"
 def _container(kernel: ContainerKernel) -> str:
     run = _APPTAINER if kernel.runtime == "apptainer" else _CHARLIECLOUD
     binds = kernel.binds
-    if kernel.runtime == "charliecloud":  # it has no read-only binds, and no word for the other kind
+    if kernel.runtime == "charliecloud":  # it has no option for read-only or writable binds
         binds = [bind.removesuffix(":ro").removesuffix(":rw") for bind in binds]
     fixed = " ".join(shlex.quote(f"--bind={bind}") for bind in binds)
     return f"""#!/bin/bash
-# Becomes the kernel inside the container, where the home and the connection file are at their own places.
+# Replaces itself with the kernel in the container. The home and the connection file have the same paths there.
 image={shlex.quote(kernel.image)}
 if ! [ -e "$image" ]; then
-    echo "kernel {kernel.name}: there is no image $image on $(uname -n)" >&2
+    echo "kernel {kernel.name}: the image $image does not exist on $(uname -n)" >&2
     exit 1
 fi
 binds=({fixed})
@@ -232,7 +231,7 @@ esac
 
 
 _APPTAINER = 'exec apptainer exec --bind="$HOME" "${binds[@]}" --pwd "$PWD" "$image" "$@"'
-# --home puts the home at /home/USER and says so in HOME. Source: ch-run(1) of Charliecloud 0.31 and 0.38.
+# --home mounts the home at /home/USER and sets HOME to it. Source: ch-run(1) of Charliecloud 0.31 and 0.38.
 _CHARLIECLOUD = """\
 if [ "$HOME" != "/home/$USER" ]; then
     binds+=(--bind="$HOME")

@@ -1,7 +1,6 @@
-"""What is wrong with a site's description, said so that the person who wrote it can mend it.
+"""Problems of an inventory, in messages that help the person who wrote it to fix them. No I/O.
 
-A :class:`Problem` is one line: the entry, the field, the value as far as it may be shown, what is wrong, and what
-would be valid. No I/O.
+A :class:`Problem` is one line: the entry, the field, the value if it may be shown, what is wrong, and what is valid.
 """
 
 from __future__ import annotations
@@ -15,14 +14,14 @@ from hpchub.messages import show
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend.
+    """One problem of an inventory.
 
     Attributes:
-        entry: where it is, as ``hpc_profiles[2] (key "big")``.
-        message: what is wrong, as ``is not a size``.
-        field: the field of the entry, or empty when the entry itself is wrong.
-        value: the value as :func:`show` writes it, or empty when there is none or it may not be shown.
-        valid: what to write in its place, or empty.
+        entry: The entry that has the problem, as in ``hpc_profiles[2] (key "big")``.
+        message: What is wrong, as in ``is not a size``.
+        field: The field of the entry. Empty if the entry itself is wrong.
+        value: The value as :func:`show` prints it. Empty if there is no value or it may not be shown.
+        valid: What to write instead, or empty.
     """
 
     entry: str
@@ -36,7 +35,7 @@ class Problem:
         return f"{self.entry}: {text}" + (f"; {self.valid}" if self.valid else "")
 
     def as_dict(self) -> dict[str, str]:
-        """The same for JSON: ``entry``, ``field``, ``value``, ``message``, ``valid``, and ``text``, all of it."""
+        """Return the attributes for JSON, and the whole message as ``text``."""
         return {
             "entry": self.entry,
             "field": self.field,
@@ -48,7 +47,7 @@ class Problem:
 
 
 class SiteError(ValueError):
-    """A site's description is wrong; ``problems`` holds all that was found, in the order of the description."""
+    """The inventory has problems. ``problems`` lists all of them, in the order of the inventory."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)
@@ -57,23 +56,25 @@ class SiteError(ValueError):
 
 @dataclass(frozen=True)
 class Unresolved:
-    """Stands for a value whose expression could not be evaluated; every field refuses it with the reason."""
+    """Replaces a value with an expression that Ansible cannot evaluate. Every field rejects it with the reason."""
 
     reason: str
 
     @property
     def message(self) -> str:
-        """The reason as one line of a message."""
+        """The reason, on one line."""
         return f"cannot be evaluated: {' '.join(self.reason.split())[:200]}"
 
     @property
     def valid(self) -> str:
-        """What to do about it."""
-        return "define it in the inventory, a secret in its vault" if self.reason.endswith("is undefined") else ""
+        """What to do."""
+        return (
+            "define it in the inventory; a secret belongs in its vault" if self.reason.endswith("is undefined") else ""
+        )
 
 
 def label(value: object) -> str:
-    """How an entry of a list is called beside its number: `` (key "big")``, or nothing."""
+    """Return the text that identifies an entry of a list beside its number: `` (key "big")``, or an empty text."""
     if isinstance(value, Mapping):
         for word in ("key", "name"):
             if isinstance(value.get(word), (str, int)):
@@ -83,7 +84,7 @@ def label(value: object) -> str:
 
 @dataclass(frozen=True)
 class Place:
-    """A pydantic location in the words of the description: the entry, and the field in it."""
+    """A pydantic location in terms of the inventory: the entry, and the field in it."""
 
     entry: str
     field: str
@@ -91,9 +92,9 @@ class Place:
 
 
 def place(entry: str, raw: object, location: Sequence[int | str]) -> Place:
-    """Follow a location through what was written.
+    """Translate a pydantic location to the entry and the field that the inventory contains.
 
-    Items of lists of mappings become entries of their own, so that ``("queues", 1, "max_memory")`` of a cluster reads
+    An item of a list of mappings becomes an entry, so that ``("queues", 1, "max_memory")`` of a cluster reads
     ``hpc_clusters[0] (name "demo") queues[1] (name "batch")`` and ``max_memory``.
     """
     field = ""
@@ -104,7 +105,7 @@ def place(entry: str, raw: object, location: Sequence[int | str]) -> Place:
             field += f"[{step}]"
             if isinstance(value, Mapping):
                 entry, field = f"{entry} {field}{label(value)}", ""
-        elif step == "[key]":  # pydantic's word for a mapping's key
+        elif step == "[key]":  # pydantic's name for a mapping's key
             value = None
         else:
             value = value.get(step) if isinstance(value, Mapping) else None

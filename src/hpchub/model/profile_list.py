@@ -1,8 +1,7 @@
-"""The profile list: what the start form, the spawner and the job's launcher know of a site.
+"""The profile list: the clusters and profiles that the start form, the spawner and the job's launcher use. No I/O.
 
-The model makes it (:func:`profile_list`), a role writes it as sorted JSON, and its readers load it again
-(:func:`load_profile_list`): the union on the hub, and on each cluster's nodes only what concerns that cluster.
-It holds no secret.
+:func:`profile_list` creates it from the model. A role writes it as sorted JSON. The hub gets the profiles of all
+clusters, and the nodes of a cluster get the profiles of this cluster. The list contains no secret.
 """
 
 from __future__ import annotations
@@ -21,33 +20,33 @@ if TYPE_CHECKING:
     from hpchub.model.site import Site
 
 VERSION = 1
-"""Of the list's form; a reader refuses any other."""
+"""The version of the format. Readers reject any other version."""
 
 
 class ProfileListError(ValueError):
-    """A profile list cannot be used; its text is one line that says why."""
+    """A profile list cannot be used. The message is one line with the reason."""
 
 
 class UnknownProfileError(LookupError):
-    """No profile has that key; the text names the valid ones."""
+    """No profile has this key. The message lists the valid keys."""
 
 
 class ListedService(Entry):
-    """What a profile list says of the service."""
+    """The service, as far as a profile list describes it."""
 
     name: str
-    """The name shown on pages."""
+    """The name that pages show."""
     support: str
-    """Whom users turn to."""
+    """The contact for users."""
     url: str
     """The address that users open."""
 
 
 class ProfileList(Entry):
-    """A profile list: of a whole site, or of one cluster."""
+    """The profile list of a whole site or of one cluster."""
 
     version: Literal[1]
-    """The form's version."""
+    """The version of the format."""
     service: ListedService
     """The service."""
     clusters: list[Cluster]
@@ -55,33 +54,33 @@ class ProfileList(Entry):
     profiles: list[Profile]
     """The profiles, in the inventory's order."""
     default_profile: str
-    """The key of the one to start with; empty where there is none."""
+    """The key of the default profile. Empty if there are no profiles."""
 
     @model_validator(mode="after")
     def _whole(self) -> ProfileList:
         keys = [profile.key for profile in self.profiles]
         if len(set(keys)) != len(keys):
-            raise ValueError("two profiles have one key")
+            raise ValueError("two profiles have the same key")
         if self.default_profile not in keys and (keys or self.default_profile):
             raise ValueError("default_profile is not the key of a profile")
         for profile in self.profiles:
             cluster = self.cluster(profile.cluster)
             if cluster is None or cluster.queue(profile.queue) is None:
-                raise ValueError(f"profile {profile.key} is for a cluster or queue that is not in the list")
+                raise ValueError(f"profile {profile.key} uses a cluster or a queue that is not in the list")
             for option in profile.options:
                 if problem := SCHEDULERS[cluster.scheduler].option_problem(option):
                     raise ValueError(f"profile {profile.key}: option {show(option)} {problem[0]}")
         return self
 
     def get(self, key: str) -> Profile | None:
-        """The profile of that key, if there is one."""
+        """Return the profile with a key, or None."""
         return next((profile for profile in self.profiles if profile.key == key), None)
 
     def require(self, key: object) -> Profile:
-        """The profile of that key.
+        """Return the profile with a key.
 
         Raises:
-            UnknownProfileError: there is none, or the key is not text.
+            UnknownProfileError: There is no such profile, or the key is not text.
         """
         found = self.get(key) if isinstance(key, str) else None
         if found is None:
@@ -89,23 +88,23 @@ class ProfileList(Entry):
         return found
 
     def cluster(self, name: str) -> Cluster | None:
-        """The cluster of that name, if there is one."""
+        """Return the cluster with a name, or None."""
         return next((cluster for cluster in self.clusters if cluster.name == name), None)
 
     def as_dict(self) -> dict[str, Any]:
-        """The list as it is written."""
+        """Return the list in its JSON form."""
         return self.model_dump(mode="json")
 
 
 def profile_list(site: Site, cluster: str | None = None) -> dict[str, Any]:
-    """The profile list of a site, or of one of its clusters.
+    """Return the profile list of a site or of one of its clusters.
 
     Returns:
         ``{"version": 1, "service": {"name", "support", "url"}, "clusters": [CLUSTER, …], "profiles": [PROFILE, …],
-        "default_profile": KEY}``, with clusters and profiles as the inventory has them and every default written out.
+        "default_profile": KEY}``. Clusters and profiles are in the order of the inventory and include all defaults.
 
     Raises:
-        LookupError: there is no such cluster.
+        LookupError: There is no such cluster.
     """
     if cluster is not None and site.cluster(cluster) is None:
         raise LookupError(f"no cluster {show(cluster)}; valid: {listing(c.name for c in site.clusters)}")
@@ -120,19 +119,19 @@ def profile_list(site: Site, cluster: str | None = None) -> dict[str, Any]:
 
 
 def to_json(content: dict[str, Any]) -> str:
-    """The text of a profile list: the same content is the same text, byte for byte."""
+    """Return the text of a profile list. Equal content gives the same text, byte for byte."""
     return json.dumps(content, sort_keys=True, indent=4, ensure_ascii=False) + "\n"
 
 
 def parse_profile_list(text: str, name: str = "profile list") -> ProfileList:
-    """Read the text of a profile list.
+    """Parse the text of a profile list.
 
     Args:
         text: JSON, as :func:`to_json` writes it.
-        name: what messages call it.
+        name: The name of the list in messages.
 
     Raises:
-        ProfileListError: it is not one, or not of this version.
+        ProfileListError: The text is not a profile list of this version.
     """
     try:
         content = json.loads(text)
@@ -140,7 +139,7 @@ def parse_profile_list(text: str, name: str = "profile list") -> ProfileList:
         raise ProfileListError(f"{name}: is not JSON: {error}") from None
     version = content.get("version") if isinstance(content, dict) else None
     if version != VERSION:
-        raise ProfileListError(f"{name}: has version {show(version)}; this hpchub reads version {VERSION}")
+        raise ProfileListError(f"{name}: has version {show(version)}, but this hpchub reads version {VERSION}")
     try:
         return ProfileList.model_validate(content)
     except ValidationError as error:

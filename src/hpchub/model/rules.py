@@ -1,7 +1,7 @@
-"""What several entries together can be wrong about. No I/O.
+"""Rules that compare entries, or fields of an entry, with one another. No I/O.
 
-Everything here works on drafts: entries as far as they could be read, so that a mistake in one field hides no mistake
-in another.
+The rules work on drafts: entries with those fields that are valid. So a mistake in one field does not hide a mistake in
+another one.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Draft:
-    """An entry as far as it could be read.
+    """An entry, as far as it is valid.
 
     Attributes:
-        name: what messages call it.
-        raw: what was written.
-        kind: what it was read as.
-        bad: the locations in it that have a problem.
-        value: the entry, or None where it has a problem.
+        name: The name of the entry in messages.
+        raw: The entry as it was written.
+        kind: The class of the entry.
+        bad: The locations in the entry that have a problem.
+        value: The entry, or None if it has a problem.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Draft:
     value: Entry | None = None
 
     def get(self, name: str) -> Any:
-        """A field's value or default; None where there is none or it has a problem."""
+        """Return a field's value or default. Return None if it has neither or has a problem."""
         if self.kind is None or not isinstance(self.raw, Mapping) or name not in self.kind.model_fields:
             return None
         if any(location[:1] == (name,) for location in self.bad):
@@ -53,11 +53,11 @@ class Draft:
         return self.raw.get(name, None if default is PydanticUndefined else default)
 
     def written(self, name: str) -> Any:
-        """A field as it was written, right or wrong."""
+        """Return a field as it was written, valid or not."""
         return self.raw.get(name) if isinstance(self.raw, Mapping) else None
 
     def items(self, name: str, kind: type[Entry]) -> list[Draft]:
-        """The entries of a field that is a list."""
+        """Return the entries of a field that is a list."""
         raw = self.written(name)
         if not isinstance(raw, list):
             return []
@@ -75,7 +75,7 @@ class Draft:
 
 
 def compare(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
-    """What the entries of a site, by variable, are wrong about together."""
+    """Compare the entries of a site, given by variable."""
     clusters, profiles, kernels = (drafts[name] for name in ("hpc_clusters", "hpc_profiles", "hpc_kernels"))
     for draft in drafts["hpc_service"]:
         yield from _compare_ports(draft)
@@ -84,7 +84,7 @@ def compare(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
         scopes = draft.get("scopes")
         if scopes is not None and "openid" not in scopes:
             yield Problem(
-                draft.name, "has no openid, without which there is no sign-in", field="scopes", valid="add openid"
+                draft.name, "does not contain openid, which sign-in requires", field="scopes", valid="add openid"
             )
     for draft in drafts["hpc_access"]:
         yield from _compare_access(draft)
@@ -110,10 +110,10 @@ def _duplicates(drafts: Sequence[Draft], name: str) -> Iterator[Problem]:
         if value in first:
             yield Problem(
                 draft.name,
-                f"is taken already by entry {first[value]}",
+                f"is already used by entry {first[value]}",
                 field=name,
                 value=show(value),
-                valid=f"give each its own {name}",
+                valid=f"give each entry a different {name}",
             )
         first.setdefault(value, i)
 
@@ -125,7 +125,7 @@ def _compare_ports(service: Draft) -> Iterator[Problem]:
     if bind is not None and bind == api:
         yield Problem(
             service.name,
-            "is the port of the service itself",
+            "is also the port of the service",
             field="api_port",
             value=show(api),
             valid="choose another port",
@@ -135,10 +135,10 @@ def _compare_ports(service: Draft) -> Iterator[Problem]:
             if port is not None and ports.first <= port <= ports.last:
                 yield Problem(
                     service.name,
-                    f"lies among the notebook_ports, {ports.first} to {ports.last}",
+                    f"is one of the notebook_ports, {ports.first} to {ports.last}",
                     field=name,
                     value=show(port),
-                    valid="choose a port outside, or other notebook_ports",
+                    valid="choose a port outside this range, or change notebook_ports",
                 )
 
 
@@ -147,10 +147,10 @@ def _compare_subdomains(service: Draft) -> Iterator[Problem]:
     if service.get("user_subdomains") and f.is_address(host):
         yield Problem(
             service.name,
-            f"wants names below {host}, which is an address and no name",
+            f"needs host names below {host}, which is an IP address",
             field="user_subdomains",
             value="true",
-            valid="write a host name in url, or leave user_subdomains out",
+            valid="use a host name in url, or remove user_subdomains",
         )
 
 
@@ -161,7 +161,7 @@ def _compare_access(access: Draft) -> Iterator[Problem]:
             if user in blocked:
                 yield Problem(
                     access.name,
-                    "is in blocked_users as well",
+                    "is also in blocked_users",
                     field=name,
                     value=show(user),
                     valid="leave one of them out",
@@ -173,15 +173,15 @@ def _compare_tls(tls: Draft) -> Iterator[Problem]:
     if None not in (certificate, key) and bool(certificate) != bool(key):
         missing = "key" if certificate else "certificate"
         yield Problem(
-            tls.name, "is empty", field=missing, valid="give certificate and key, or neither for a self-signed one"
+            tls.name, "is empty", field=missing, valid="set both certificate and key, or neither for a self-signed one"
         )
     if ca and certificate == "":
         yield Problem(
             tls.name,
-            "is given without a certificate that it signed",
+            "is set, but certificate is not",
             field="ca",
             value=show(ca),
-            valid="give certificate and key too",
+            valid="set certificate and key too",
         )
 
 
@@ -190,12 +190,12 @@ def _names(drafts: Sequence[Draft], name: str) -> list[str]:
 
 
 def _unknown(draft: Draft, name: str, value: str, what: str, known: Sequence[str]) -> Problem:
-    valid = did_you_mean(value, known) if known else "there is none"
+    valid = did_you_mean(value, known) if known else "there are none"
     return Problem(draft.name, f"is not {what}", field=name, value=show(value), valid=valid)
 
 
 def _duplicate_kernels(kernels: Sequence[Draft]) -> Iterator[Problem]:
-    """Two clusters may each have their own kernel of one name; one cluster may not have two."""
+    """Find kernels with the same name on one cluster. Different clusters may use a name for different kernels."""
     for i, kernel in enumerate(kernels):
         name, mine = kernel.written("name"), kernel.get("clusters")
         for j, other in enumerate(kernels[:i]):
@@ -204,10 +204,10 @@ def _duplicate_kernels(kernels: Sequence[Draft]) -> Iterator[Problem]:
             if isinstance(name, str) and other.written("name") == name and not apart:
                 yield Problem(
                     kernel.name,
-                    f"is taken already by entry {j}",
+                    f"is already used by entry {j}",
                     field="name",
                     value=show(name),
-                    valid="give each its own name, or clusters that differ",
+                    valid="give each entry a different name, or different clusters",
                 )
                 break
 
@@ -221,7 +221,7 @@ def _compare_kernel(kernel: Draft, clusters: Sequence[Draft]) -> Iterator[Proble
     if isinstance(command, list) and command and not any("{connection_file}" in argument for argument in command):
         yield Problem(
             kernel.name,
-            "has no {connection_file}, with which the kernel finds its notebook server",
+            "does not contain {connection_file}, which the kernel needs to find its notebook server",
             field="command",
             value=show(command),
             valid='add it, as in [python, -m, ipykernel_launcher, -f, "{connection_file}"]',
@@ -229,11 +229,18 @@ def _compare_kernel(kernel: Draft, clusters: Sequence[Draft]) -> Iterator[Proble
     if kernel.kind is RKernel and isinstance(command, str) and not _is_command(command):
         yield Problem(
             kernel.name,
-            "is neither a command's name nor an absolute path",
+            "is neither the name of a command nor an absolute path",
             field="command",
             value=show(command),
-            valid="write R, or as in /opt/R/4.4/bin/R",
+            valid="write R, or a path such as /opt/R/4.4/bin/R",
         )
+
+
+def _lower_or_raise(field: str, most: object, limit: str, queue: str) -> str:
+    """Return what to do about a value above its queue's limit."""
+    if field == "gpus" and not most:
+        return f"queue {queue} has no GPUs; remove gpus, or set max_gpus of the queue"
+    return f"request at most {most}, or raise {limit} of the queue"
 
 
 def _is_command(command: str) -> bool:
@@ -278,7 +285,7 @@ def _kernel_name(draft: Draft) -> Any:
 
 
 def _compare_queue(profile: Draft, cluster: Draft) -> Iterator[Problem]:
-    """A profile against its queue's limits."""
+    """Compare a profile with the limits of its queue."""
     name, where = profile.get("queue"), show(cluster.written("name"))
     queues = cluster.items("queues", Queue)
     if not name or not queues:
@@ -300,12 +307,12 @@ def _compare_queue(profile: Draft, cluster: Draft) -> Iterator[Problem]:
                 f"is above {limit} {show(most)} of queue {show(name)} of cluster {where}",
                 field=wanted,
                 value=show(asked),
-                valid=f"ask for at most {most}, or raise {limit} of the queue",
+                valid=_lower_or_raise(wanted, most, limit, name),
             )
 
 
 def compare_groups(clusters: Sequence[Draft], groups: Mapping[str, list[str]]) -> Iterator[Problem]:
-    """What the clusters and the inventory's groups, each with its hosts, are wrong about together."""
+    """Compare the clusters with the inventory's groups, each given with its hosts."""
     hosts = {host for members in groups.values() for host in members}
     hub = groups.get("hub", [])
     if len(hub) != 1:
@@ -317,7 +324,7 @@ def compare_groups(clusters: Sequence[Draft], groups: Mapping[str, list[str]]) -
     known = _names(clusters, "name")
     for cluster in clusters:
         yield from _compare_cluster_groups(cluster, groups, hosts)
-    if known:  # else hpc_clusters itself is the problem
+    if known:  # otherwise hpc_clusters has a problem that was already reported
         yield from _stray_groups(groups, known)
         yield from _stray_hosts(clusters, groups, known)
 
@@ -330,7 +337,7 @@ def _compare_cluster_groups(cluster: Draft, groups: Mapping[str, list[str]], hos
     nodes = groups.get(group)
     if nodes is None:
         others = [other for other in groups if other.startswith("cluster")]
-        valid = f"declare it in the inventory with the cluster's nodes{_perhaps(group, others)}"
+        valid = f"add this group with the cluster's nodes to the inventory{_perhaps(group, others)}"
         yield Problem(cluster.name, f"has no group {group} in the inventory", valid=valid)
         nodes = []
     elif not set(nodes) & set(groups.get("compute_nodes", [])):
@@ -355,7 +362,7 @@ def _compare_cluster_groups(cluster: Draft, groups: Mapping[str, list[str]], hos
 
 
 def _submit_hosts(submit: object) -> Iterator[tuple[str, str]]:
-    """The hosts of a cluster's submit, read or as it was written, with the fields that name them."""
+    """Return the hosts in a cluster's submit, valid or as it was written, each with its field."""
     if isinstance(submit, Submit):
         submit = submit.model_dump()
     if not isinstance(submit, Mapping):
@@ -370,40 +377,40 @@ def _submit_hosts(submit: object) -> Iterator[tuple[str, str]]:
 
 def _perhaps(name: str, known: Sequence[str]) -> str:
     close = near(name, known)
-    return f'; there is a group "{close}"' if close else ""
+    return f'; a group "{close}" exists' if close else ""
 
 
 def _stray_groups(groups: Mapping[str, list[str]], known: Sequence[str]) -> Iterator[Problem]:
-    """Groups that are named as a cluster's and belong to none."""
+    """Find groups with the name of a cluster that does not exist."""
     own = {f"cluster_{name}{part}" for name in known for part in ("", "_login", "_compute")}
     for group in sorted(groups):
         name = group.removeprefix("cluster_")
         if group.startswith("cluster_") and group not in own:
-            message = f"names a cluster {show(name)} that hpc_clusters lacks"
+            message = f"is named after a cluster {show(name)}, which is not in hpc_clusters"
             yield Problem(f"group {group}", message, valid=did_you_mean(name, known))
 
 
 def _stray_hosts(drafts: Sequence[Draft], groups: Mapping[str, list[str]], known: Sequence[str]) -> Iterator[Problem]:
-    """Nodes without a cluster or with several that are unlike, and hosts of a cluster that are no nodes."""
+    """Find nodes without a cluster or in clusters with different settings, and hosts of clusters that are not nodes."""
     served = {host: kind for kind in ("login_nodes", "compute_nodes") for host in groups.get(kind, [])}
     clusters: dict[str, list[str]] = {}
     for name in known:
         for host in groups.get(f"cluster_{name}", []):
             clusters.setdefault(host, []).append(name)
-    # Those of a group for which there is no cluster have been told with the group.
-    told = {host for group, hosts in groups.items() if group.startswith("cluster_") for host in hosts}
+    # Hosts of a group without a cluster were already reported with the group.
+    reported = {host for group, hosts in groups.items() if group.startswith("cluster_") for host in hosts}
     for host in sorted({*served, *clusters}):
         of = clusters.get(host, [])
         setups = [(draft.get("software"), draft.get("firewall")) for draft in drafts if draft.get("name") in of]
         if any(setup != setups[0] for setup in setups):
-            message = f"belongs to the clusters {listing(of)}"
-            valid = "a node belongs to one cluster, or to several with the same software and firewall"
+            message = f"belongs to the clusters {listing(of)}, which have different software or firewall settings"
+            valid = "put it in one cluster, or give these clusters the same software and firewall"
         elif of and host not in served:
-            message = f"is in cluster_{of[0]} and in neither login_nodes nor compute_nodes"
-            valid = f"add it to one of them, by cluster_{of[0]}_login or cluster_{of[0]}_compute"
-        elif not of and host not in told:
-            message = f"is in {served[host]} and in no cluster"
-            valid = f"add it to one of {listing(f'cluster_{name}' for name in known)}"
+            message = f"is in cluster_{of[0]}, but in neither login_nodes nor compute_nodes"
+            valid = f"add it to the group cluster_{of[0]}_login or cluster_{of[0]}_compute"
+        elif not of and host not in reported:
+            message = f"is in {served[host]}, but in no cluster"
+            valid = f"add it to one of the groups {listing(f'cluster_{name}' for name in known)}"
         else:
             continue
         yield Problem(f"host {host}", message, valid=valid)

@@ -1,6 +1,6 @@
-"""The site model: what an inventory says of a whole service, its validation and its JSON Schema. No I/O.
+"""The site model: the description of a whole service in an inventory, its validation and its JSON Schema. No I/O.
 
-:meth:`Site.from_vars` takes the inventory's variables and finds everything that is wrong with them at once. It
+:meth:`Site.from_vars` takes the inventory's variables and reports all of their problems at once. It
 validates each entry separately (:mod:`hpchub.model.entries`), then compares the entries with one another
 (:mod:`hpchub.model.rules`), so that one mistake hides no other.
 """
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hpchub.messages import did_you_mean, listing, near, show, suggestion, type_complaint
+from hpchub.messages import did_you_mean, listing, near, show, suggestion, type_in_words
 from hpchub.model import fields as f
 from hpchub.model.entries import (
     KERNEL_KINDS,
@@ -55,41 +55,41 @@ _DEFAULT_KERNEL = PythonKernel(name="python3", display_name="Python 3", kind="py
 
 
 class Site(Entry):
-    """A whole site. Made by :meth:`from_vars`, which also compares the entries with one another."""
+    """A whole site. Create it with :meth:`from_vars`, which also compares the entries with one another."""
 
     model_config = ConfigDict(validate_by_alias=True, validate_by_name=True)
 
     service: Service = Field(alias="hpc_service")
-    """How the service is called and reached."""
+    """The service's name and addresses."""
     sso: Sso = Field(alias="hpc_sso")
-    """The identity provider."""
+    """The identity provider that signs users in."""
     access: Access = Field(default=Access(), alias="hpc_access")
     """Who may use the service."""
     tls: Tls = Field(default=Tls(), alias="hpc_tls")
     """The web server's certificate."""
     state_store: StateStore = Field(default=StateStore(), alias="hpc_state_store")
-    """Where the hub keeps its state."""
+    """The hub's database."""
     clusters: list[Cluster] = Field(min_length=1, alias="hpc_clusters")
     """The clusters."""
     profiles: list[Profile] = Field(min_length=1, alias="hpc_profiles")
-    """The choices of the start form; the first is the default."""
+    """The choices of the start form. The first one is the default."""
     kernels: list[Kernel] = Field(default=[_DEFAULT_KERNEL], alias="hpc_kernels")
-    """The kernels of every notebook server; users' own are found as well."""
+    """The kernels of every notebook server. Users can add their own kernels."""
     install_environment: dict[f.EnvironmentName, f.EnvironmentValue] = Field(
         default={}, alias="hpc_install_environment"
     )
-    """Environment variables for installing software on the hosts, as those of a web proxy."""
+    """Environment variables for software installations on the hosts, for example those of a web proxy."""
 
     @classmethod
     def from_vars(cls, variables: Mapping[str, Any], inventory: Mapping[str, Any] | None = None) -> Site:
-        """The site that an inventory's variables describe.
+        """Return the site that an inventory's variables describe.
 
         Args:
-            variables: any variables; only those named ``hpc_…``, or nearly so, are looked at.
-            inventory: ``{"groups": {GROUP: [HOST, …]}}`` as Ansible's ``groups``, to compare the clusters with.
+            variables: Any variables. Only those with names like ``hpc_…``, or similar to one of ours, are used.
+            inventory: ``{"groups": {GROUP: [HOST, …]}}``, Ansible's ``groups``. The clusters are compared with them.
 
         Raises:
-            SiteError: with everything that is wrong.
+            SiteError: The variables have problems. The error lists all of them.
         """
         problems: list[Problem] = list(_unknown_variables(variables))
         parts = {name: _read_part(name, variables.get(name, _ABSENT), problems) for name in VARIABLES}
@@ -103,31 +103,31 @@ class Site(Entry):
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
-        """The JSON Schema of the variables; what it cannot say, :meth:`from_vars` checks."""
+        """Return the JSON Schema of the variables. :meth:`from_vars` checks more than a schema can express."""
         return cls.model_json_schema(by_alias=True)
 
     def cluster(self, name: str) -> Cluster | None:
-        """The cluster of that name, if there is one."""
+        """Return the cluster with a name, or None."""
         return next((cluster for cluster in self.clusters if cluster.name == name), None)
 
     def profile(self, key: str) -> Profile | None:
-        """The profile of that key, if there is one."""
+        """Return the profile with a key, or None."""
         return next((profile for profile in self.profiles if profile.key == key), None)
 
     def warnings(self) -> list[Problem]:
-        """What is permitted and probably not meant."""
+        """Return what is permitted but probably a mistake."""
         found = []
         access = self.access
         if not (access.allowed_groups or access.allowed_users or access.admin_groups or access.admin_users):
             found.append(
-                Problem("hpc_access", "permits nobody to sign in", valid="name allowed_groups or allowed_users")
+                Problem("hpc_access", "permits nobody to sign in", valid="set allowed_groups or allowed_users")
             )
         if not access.job_groups:
             found.append(
                 Problem(
                     "hpc_access",
-                    "lets the hub submit nobody's jobs",
-                    valid="name Unix groups of the submit host",
+                    "does not permit the hub to submit any jobs",
+                    valid="list Unix groups of the submit host",
                     field="job_groups",
                 )
             )
@@ -135,7 +135,7 @@ class Site(Entry):
         found += [
             Problem(
                 f"hpc_profiles[{i}]{label({'key': profile.key})}",
-                "is what the form shows for another profile too",
+                "is also the name of another profile in the form",
                 field="display_name",
                 value=show(profile.display_name),
             )
@@ -150,7 +150,7 @@ class Site(Entry):
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it with its defaults, for Ansible: JSON-able, secrets in plain text."""
+        """Return all fields with their defaults for Ansible, as JSON types. Secrets are in plain text."""
         data = self.model_dump(mode="python")
         data["sso"]["client_secret"] = self.sso.client_secret.get_secret_value()
         return data
@@ -158,7 +158,7 @@ class Site(Entry):
 
 PREFIX = "hpc_"
 VARIABLES: dict[str, str] = {str(info.alias): name for name, info in Site.model_fields.items()}
-"""The inventory's variables, and the field of :class:`Site` for each."""
+"""The inventory's variables, each with its field of :class:`Site`."""
 
 
 # Reading
@@ -174,7 +174,7 @@ _MAPPINGS: dict[str, type[Entry]] = {
 
 
 class _Environment(Entry):
-    """``hpc_install_environment`` as an entry."""
+    """``hpc_install_environment``, as an entry."""
 
     hidden: ClassVar[bool] = True
 
@@ -183,15 +183,15 @@ class _Environment(Entry):
 
 @dataclass
 class Part:
-    """One variable as far as it could be read: a mapping is one draft, a list as many as it has entries."""
+    """One variable, as far as it is valid. A mapping gives one draft, a list gives one draft per entry."""
 
     value: Any = _ABSENT
     drafts: list[Draft] = field(default_factory=list)
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """The same in plain Python types: a template engine's own kinds of text, list and mapping are left behind."""
-    if depth > 30:  # nothing of ours is that deep; a YAML anchor may lead in a circle
+    """Return a value in plain Python types, without a template engine's subclasses of text, list and mapping."""
+    if depth > 30:  # deeper than any valid value: YAML anchors can form a cycle
         return show(value)
     if isinstance(value, Mapping):
         return {plain(key, depth + 1): plain(item, depth + 1) for key, item in value.items()}
@@ -204,7 +204,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def _read(kind: type[Entry], name: str, raw: Any, problems: list[Problem]) -> Draft:
-    """Read one entry; what is wrong is added to ``problems``."""
+    """Read one entry and append its problems to ``problems``."""
     try:
         return Draft(name, raw, kind, value=kind.model_validate(raw))
     except ValidationError as error:
@@ -220,7 +220,7 @@ def _read_part(name: str, raw: Any, problems: list[Problem]) -> Part:
     info = Site.model_fields[VARIABLES[name]]
     if raw is _ABSENT:
         if info.is_required():
-            problems.append(Problem(name, "is missing", valid="describe it in the inventory's group_vars/all"))
+            problems.append(Problem(name, "is missing", valid="add it to the inventory's group_vars/all"))
             return Part()
         default = info.get_default()
         entries = default if isinstance(default, list) else [default]
@@ -240,17 +240,17 @@ def _read_list(name: str, raw: Any, problems: list[Problem], *, may_be_empty: bo
         problems.append(Problem(name, raw.message, valid=raw.valid))
         return Part()
     if not isinstance(raw, list):
-        message = f"is {type_complaint(raw)}, not a list"
-        problems.append(Problem(name, message, value=show(raw), valid='write one "- " for each entry'))
+        message = f"is {type_in_words(raw)}, not a list"
+        problems.append(Problem(name, message, value=show(raw), valid='write one "- " per entry'))
         return Part()
     if not raw and not may_be_empty:
-        problems.append(Problem(name, "is empty", valid="describe at least one"))
+        problems.append(Problem(name, "is empty", valid="add at least one entry"))
     drafts = [_read_item(name, f"{name}[{i}]{label(item)}", item, problems) for i, item in enumerate(raw)]
     return Part([draft.value for draft in drafts], drafts)
 
 
 def _read_environment(name: str, raw: Any, problems: list[Problem]) -> Part:
-    """Read variables for installations; their values may hold a proxy's password and are not shown."""
+    """Read the variables for installations. Messages do not show their values, which may contain a proxy's password."""
     try:
         return Part(_Environment.model_validate({"variables": raw}).variables)
     except ValidationError as error:
@@ -281,7 +281,7 @@ def _read_item(name: str, entry: str, raw: Any, problems: list[Problem]) -> Draf
 
 
 def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> Problem:
-    """A pydantic error in words."""
+    """Return a pydantic error as a problem."""
     location = detail["loc"]
     error, context = detail["type"], detail.get("ctx", {})
     if error == "extra_forbidden":
@@ -298,10 +298,10 @@ def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> P
     if isinstance(at.value, Unresolved):
         return Problem(at.entry, at.value.message, field=at.field, valid=at.value.valid)
     if error == "missing":
-        return Problem(at.entry, "is missing", field=at.field, valid="write it")
+        return Problem(at.entry, "is missing", field=at.field, valid="add it")
     value = "" if kind.hidden or "environment" in location or not location else show(at.value)
     if error == f.COMPLAINT:
-        # A key of a mapping is a value that was written too.
+        # pydantic reports a mapping's key as the value.
         if location and location[-1] == "[key]":
             value = ""
         if isinstance(at.value, Mapping):
@@ -309,7 +309,7 @@ def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> P
         return Problem(at.entry, context["message"], field=at.field, value=value, valid=context["valid"])
     message, valid = _STANDARD.get(error, (detail["msg"].lower(), ""))
     if error in ("list_type", "dict_type", "model_type", "model_attributes_type"):
-        message = f"is {type_complaint(detail['input'])}, {message}"
+        message = f"is {type_in_words(detail['input'])}, {message}"
     if error == "literal_error":
         valid = f"valid: {context['expected'].replace(chr(39), '')}"
     if error == "too_short":
@@ -320,8 +320,8 @@ def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> P
 _STANDARD: dict[str, tuple[str, str]] = {
     "bool_type": ("is neither true nor false", "write true or false, without quotes"),
     "dict_type": ("not a mapping", "write NAME: value lines"),
-    "invalid_key": ("has a key that is not text", "put it in quotes"),
-    "list_type": ("not a list", 'write one "- " for each item, or [a, b]'),
+    "invalid_key": ("has a key that is not text", "put the key in quotes"),
+    "list_type": ("not a list", 'write one "- " per item, or [a, b]'),
     "literal_error": ("is unknown", ""),
     "model_attributes_type": ("not a mapping", "write key: value lines"),
     "model_type": ("not a mapping", "write key: value lines"),
@@ -330,7 +330,7 @@ _STANDARD: dict[str, tuple[str, str]] = {
 
 
 def _keys_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The valid keys of the entry at a location."""
+    """Return the valid keys of the entry at a location."""
     for step in location:
         if isinstance(step, int):
             continue
@@ -342,22 +342,22 @@ def _keys_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
 
 
 def looks_like_ours(name: str) -> bool:
-    """Whether a variable's name is ours, begins as ours do, or nearly is one of ours."""
+    """Return whether a variable has the prefix of our variables, or a name similar to one of them."""
     return name.startswith(PREFIX) or near(name, VARIABLES, cutoff=0.9) is not None
 
 
 def controller_files(site: Site) -> list[tuple[str, str, str]]:
-    """The files on the controller that a site names: entry, field, path; the path is empty where none is named."""
+    """Return the controller's files that a site uses, as (entry, field, path). A path may be empty."""
     tls = [("hpc_tls", name, getattr(site.tls, name)) for name in ("certificate", "key", "ca")]
     return [*tls, ("hpc_sso", "ca_bundle", site.sso.ca_bundle)]
 
 
 def _unknown_variables(variables: Mapping[str, Any]) -> Iterator[Problem]:
-    """Names that begin as ours do, and names that nearly are ours: Ansible itself would pass over them in silence."""
+    """Find variables with misspelt names. Ansible itself ignores them without a message."""
     for name in sorted(str(name) for name in variables):
         if name in VARIABLES or not looks_like_ours(name):
             continue
-        # The prefix that all have in common says nothing of what was meant.
+        # All names share the prefix, so only the rest shows which one was meant.
         suffixes = {known.removeprefix(PREFIX): known for known in VARIABLES}
         close = near(name.removeprefix(PREFIX), suffixes) or ""
         meant = suffixes.get(close) or near(name, VARIABLES, cutoff=0.9)

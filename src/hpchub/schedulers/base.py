@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from hpchub.names import SESSION
+
 if TYPE_CHECKING:
     from hpchub.schedulers.options import ReservedOptions
     from hpchub.schedulers.request import ClusterSettings, JobRequest
@@ -55,7 +57,7 @@ class Job:
         Name and comment have to agree, and to name the very user who owns the job: what somebody else writes there
         can at most speak of a session of their own.
         """
-        found = re.fullmatch(r"hpchub/([^/]+)/([^/]+)/([0-9a-f]{16})", self.comment)
+        found = re.fullmatch(rf"hpchub/([^/]+)/([^/]+)/({SESSION})", self.comment)
         if found is None or (found[1], found[2]) != (hub, self.user) or self.name != job_name(found[3]):
             return ""
         return found[3]

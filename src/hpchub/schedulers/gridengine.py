@@ -9,16 +9,16 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from hpchub.names import SESSION
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.options import VALUE, ReservedOptions
-from hpchub.schedulers.parsing import unclock, whole
-from hpchub.units import mebibytes, seconds
+from hpchub.units import mebibytes, parse_clock, parse_whole, seconds
 
 if TYPE_CHECKING:
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _RESOURCE_REQUEST = re.compile(r"!?[A-Za-z_][A-Za-z0-9_.]*(?:!?=[A-Za-z0-9_.*|&!()\[\]:+-]+)?")
-_NAME = re.compile(r"hpchub-([0-9a-f]{16})-([A-Za-z0-9.-]+)")
+_NAME = re.compile(rf"hpchub-({SESSION})-([A-Za-z0-9.-]+)")
 # What XML cannot hold, a job's name can.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 # One letter for each thing that is so: qstat(1), under "status".
@@ -191,11 +191,11 @@ class GridEngine(Scheduler):
         queues = []
         for block in re.split(r"\n(?=qname )", text.strip()):
             entry = dict(line.split(None, 1) for line in block.splitlines() if len(line.split(None, 1)) == 2)
-            slots = [whole(value) for value in _values(entry.get("slots", ""))]
+            slots = [parse_whole(value) for value in _values(entry.get("slots", ""))]
             if not {"qname", "slots", "h_rt", "complex_values"} <= entry.keys() or not text.endswith("\n"):
                 raise Unanswered(f"qconf printed something else than was asked for: {text[-200:]!r}")
             names = [name for value in _values(entry.get("pe_list", "")) for name in value.split() if name != "NONE"]
-            name, times = entry["qname"].strip(), [unclock(value) for value in _values(entry["h_rt"])]
+            name, times = entry["qname"].strip(), [parse_clock(value) for value in _values(entry["h_rt"])]
             queues.append(
                 QueueLimits(
                     name,
@@ -241,7 +241,7 @@ def _open(text: str) -> dict[str, bool]:
     """Whether a queue starts jobs; not where an administrator has to see to all its slots, or there are none."""
     found = {}
     for element in _read(text, "job_info").iter("cluster_queue_summary"):
-        slots = {tag: whole(element.findtext(tag, "").strip()) or 0 for tag in ("total", "manual_intervention")}
+        slots = {tag: parse_whole(element.findtext(tag, "").strip()) or 0 for tag in ("total", "manual_intervention")}
         found[element.findtext("name", "").strip()] = slots["manual_intervention"] < slots["total"]
     return found
 

@@ -11,6 +11,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from hpchub.names import SESSION
 from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.units import mebibytes, seconds
@@ -33,7 +34,7 @@ _ATTRIBUTES = ("ClusterId", "ProcId", "JobStatus", "Owner", "HpchubTag", "Remote
 _SIZES = ("TotalSlotCpus", "TotalSlotMemory", "TotalSlotGPUs")
 _WHOLE = 'SlotType =!= "Dynamic"'
 _TOTAL = re.compile(r"^Total for query: (\d+) jobs?;", re.MULTILINE)
-_TAG = re.compile(r"hpchub/[^/]+/[^/]+/([0-9a-f]{16})")
+_TAG = re.compile(rf"hpchub/[^/]+/[^/]+/({SESSION})")
 
 
 # A command of the submit description, as --NAME=VALUE. They know neither small letters from capitals nor beginnings of

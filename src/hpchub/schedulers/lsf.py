@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.options import WORD, ReservedOptions
-from hpchub.schedulers.parsing import Twice, mebibytes, moment, read_json, whole
-from hpchub.units import seconds
+from hpchub.schedulers.parsing import Twice, moment, read_json
+from hpchub.units import parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
     from hpchub.schedulers.request import ClusterSettings, JobRequest
@@ -212,8 +212,8 @@ class LSF(Scheduler):
             found.append(
                 QueueLimits(
                     name=paragraph.split(maxsplit=1)[0],
-                    cores=whole(tasks[-1]) if tasks else None,
-                    memory=mebibytes(most.get("MEMLIMIT", "")),
+                    cores=parse_whole(tasks[-1]) if tasks else None,
+                    memory=parse_size(most.get("MEMLIMIT", "")),
                     runtime=int(float(minutes[0]) * 60) if minutes else None,
                     open=status.groups() == ("Open", "Active"),
                 )

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from hpchub.names import SESSION
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.options import LETTER, ReservedOptions
-from hpchub.schedulers.parsing import clock, mebibytes, moment, read_xml, unclock, whole
+from hpchub.schedulers.parsing import moment, read_xml
 from hpchub.schedulers.pbs import EVERY_JOB, QUEUE_TABLE, host, last_line, qsub_size, queue_table
 from hpchub.schedulers.torque import RESERVED as TORQUE_RESERVED
-from hpchub.units import seconds
+from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -68,7 +69,7 @@ def _job(element: Element) -> Job:
     word = told.get("State", "")
     state = _STATES.get(word, JobState.UNKNOWN)
     user, name, comment = told.get("User", ""), told.get("JobName", ""), ""
-    if found := re.fullmatch(r"(hpchub-([0-9a-f]{16}))\.(.+)", name):
+    if found := re.fullmatch(rf"(hpchub-({SESSION}))\.(.+)", name):
         name, comment = found[1], job_comment(found[3], user, found[2])
     hold, reason = told.get("Hold", ""), told.get("BlockReason", "")
     waits = state is JobState.PENDING
@@ -141,7 +142,7 @@ class Moab(Scheduler):
             f"-q {profile.queue}",
             f"-l nodes=1:ppn={profile.cores}{f':gpus={profile.gpus}' if profile.gpus else ''}",
             f"-l mem={qsub_size(profile.memory)}",
-            f"-l walltime={clock(seconds(profile.runtime))}",
+            f"-l walltime={format_clock(seconds(profile.runtime))}",
             *EVERY_JOB,
             "-E",
         ]
@@ -208,14 +209,14 @@ class Moab(Scheduler):
             most = dict(re.findall(r"\bMAX\.?((?<=\.)[A-Z]+|PROCPER[A-Z]+)(?:\[[^\]]*\])?=(\S+)", text))
             # Of a soft and a hard limit, as 16,32, the hard one.
             most = {limit: value.rpartition(",")[2] for limit, value in most.items()}
-            cores = [whole(most.get(limit, "")) for limit in ("PROC", "PROCPERJOB", "PROCPERNODE")]
+            cores = [parse_whole(most.get(limit, "")) for limit in ("PROC", "PROCPERJOB", "PROCPERNODE")]
             if name != "DEFAULT":
                 found.append(
                     QueueLimits(
                         name=name,
                         cores=min((number for number in cores if number is not None), default=None),
-                        memory=mebibytes(f"{most.get('MEM', '')}m"),
-                        runtime=unclock(most.get("WCLIMIT", "")),
+                        memory=parse_size(f"{most.get('MEM', '')}m"),
+                        runtime=parse_clock(most.get("WCLIMIT", "")),
                         open=is_open.get(name[:15], True),
                     )
                 )

@@ -6,7 +6,6 @@ import datetime as dt
 import functools
 import json
 import re
-from fractions import Fraction
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -75,35 +74,6 @@ def read_xml(text: str, command: str) -> ET.Element:
         except ET.ParseError as error:
             problem = error
     raise Unanswered(f"{command} printed something else than was asked for ({problem}): {text[:200]!r}")
-
-
-def clock(seconds: int) -> str:
-    """``H:MM:SS``; 90000 is ``25:00:00``."""
-    return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-
-
-def unclock(text: str) -> int | None:
-    """Seconds of ``SS``, ``MM:SS``, ``HH:MM:SS`` or ``DD:HH:MM:SS``; None for what is not one."""
-    if not re.fullmatch(r"[0-9]{1,9}(?::[0-9]{1,9}){0,3}", text):
-        return None
-    parts = [int(part) for part in text.split(":")]
-    return sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600, 86400), strict=False))
-
-
-def mebibytes(text: str) -> int | None:
-    """A size in MiB; ``4gb`` is 4096, ``1.5 T`` is 1572864, a number alone is bytes. None for what is not one.
-
-    A word of PBS and Torque, as in ``512mw``, has 8 bytes.
-    """
-    found = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) ?([kmgtpe]?)([bw]?)", text.lower())
-    if found is None:
-        return None
-    return int(Fraction(found[1]) * 1024 ** " kmgtpe".index(found[2] or " ") * (8 if found[3] == "w" else 1) / 1024**2)
-
-
-def whole(text: str) -> int | None:
-    """A whole number, or None."""
-    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 def moment(text: str) -> str:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.options import LETTER, ReservedOptions
-from hpchub.schedulers.parsing import Twice, clock, mebibytes, moment, read_json, unclock, whole
-from hpchub.units import seconds
+from hpchub.schedulers.parsing import Twice, moment, read_json
+from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
     from hpchub.schedulers.request import ClusterSettings, JobRequest
@@ -251,7 +251,7 @@ class PBS(Scheduler):
             f"-v {TAG}={comment}",
             f"-q {profile.reservation or profile.queue}",
             f"-l {chunk}",
-            f"-l walltime={clock(seconds(profile.runtime))}",
+            f"-l walltime={format_clock(seconds(profile.runtime))}",
             *EVERY_JOB,
         ]
         if profile.account:
@@ -295,10 +295,10 @@ class PBS(Scheduler):
             found.append(
                 QueueLimits(
                     name=name,
-                    cores=whole(most.get("ncpus", "")),
-                    memory=mebibytes(most.get("mem", "")),
-                    runtime=unclock(most.get("walltime", "")),
-                    gpus=whole(most.get("ngpus", "")),
+                    cores=parse_whole(most.get("ncpus", "")),
+                    memory=parse_size(most.get("mem", "")),
+                    runtime=parse_clock(most.get("walltime", "")),
+                    gpus=parse_whole(most.get("ngpus", "")),
                     open=(raw.get("enabled"), raw.get("started")) == ("True", "True"),
                 )
             )

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.options import ReservedOptions
-from hpchub.schedulers.parsing import whole
-from hpchub.units import seconds
+from hpchub.units import parse_whole, seconds
 
 if TYPE_CHECKING:
     from hpchub.schedulers.request import ClusterSettings, JobRequest
@@ -329,13 +328,13 @@ def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[tuple
 
 def _number(word: str | None) -> int | None:
     """Of ``UNLIMITED``, 0 and what is not said: None."""
-    return whole(word or "") or None
+    return parse_whole(word or "") or None
 
 
 def _gpus(gres: str) -> int:
     """``gpu:a100:2(S:0-1),gpu:v100:2,nic:1`` are 4."""
     items = (item.split(":") for item in re.sub(r"\([^)]*\)", "", gres).split(","))
-    counts = (whole(words[-1]) for words in items if words[0] == "gpu")
+    counts = (parse_whole(words[-1]) for words in items if words[0] == "gpu")
     return sum(1 if count is None else count for count in counts)
 
 

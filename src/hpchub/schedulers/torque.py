@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.options import LETTER, ReservedOptions
-from hpchub.schedulers.parsing import clock, mebibytes, read_xml, unclock, whole
+from hpchub.schedulers.parsing import read_xml
 from hpchub.schedulers.pbs import (
     ATTRIBUTES_RESERVED,
     EVERY_JOB,
@@ -36,7 +36,7 @@ from hpchub.schedulers.pbs import (
     tag,
     unknown_job,
 )
-from hpchub.units import seconds
+from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -128,7 +128,7 @@ class Torque(Scheduler):
             f"-q {profile.queue}",
             f"-l {nodes}",
             f"-l mem={qsub_size(profile.memory)}",
-            f"-l walltime={clock(seconds(profile.runtime))}",
+            f"-l walltime={format_clock(seconds(profile.runtime))}",
             *EVERY_JOB,
         ]
         if profile.account:
@@ -174,9 +174,9 @@ class Torque(Scheduler):
             found.append(
                 QueueLimits(
                     name=name.strip(),
-                    cores=whole(ppn[1] if ppn else told.get("resources_max.ncpus", "")),
-                    memory=mebibytes(told.get("resources_max.mem", "")),
-                    runtime=unclock(told.get("resources_max.walltime", "")),
+                    cores=parse_whole(ppn[1] if ppn else told.get("resources_max.ncpus", "")),
+                    memory=parse_size(told.get("resources_max.mem", "")),
+                    runtime=parse_clock(told.get("resources_max.walltime", "")),
                     open=(told.get("enabled"), told.get("started")) == ("True", "True"),
                 )
             )
