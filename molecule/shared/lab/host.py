@@ -1,4 +1,4 @@
-"""The machine that runs the lab: how to call podman there, and checks that run before a container starts."""
+"""Functions for the machine that runs the lab: they call podman and check the machine's requirements."""
 
 from __future__ import annotations
 

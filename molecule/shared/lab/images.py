@@ -30,7 +30,7 @@ _MASKED = (
 _BASE_SCRIPT = f"""
 update-ca-certificates
 systemctl mask {" ".join(_MASKED)}
-# All hosts would share the ssh host keys of the image. Each host instead generates its own when it first starts.
+# Remove the ssh host keys of the image, so that each host generates its own keys when it first starts.
 rm -f /etc/ssh/ssh_host_*
 mkdir -p /etc/systemd/system/ssh.service.d
 printf '[Service]\\nExecStartPre=\\nExecStartPre=/usr/bin/ssh-keygen -A\\nExecStartPre=/usr/sbin/sshd -t\\n' \\
@@ -98,7 +98,10 @@ def tag(name: str) -> str:
 
 
 def missing(names: set[str]) -> list[str]:
-    """Return the images to build, parents first: those of `names` and their parents that do not exist yet."""
+    """Return the images that must be built, parents first.
+
+    These are the images in `names` and their parents, except those that already exist.
+    """
     wanted = names | {parent for name in names if (parent := RECIPES[name].parent)}
     return [name for name in RECIPES if name in wanted and not _exists(tag(name))]
 
@@ -149,8 +152,8 @@ def _build_base(name: str) -> None:
         command = [
             *("mmdebstrap", "--variant=minbase", f"--include={','.join(RECIPES[name].packages)}"),
             '--aptopt=Acquire::Languages "none"',
-            # The package files stay in this machine's cache and the package lists stay in the image. So the hosts
-            # do not download them again.
+            # Keep the package files in this machine's cache and the package lists in the image, so that the hosts do
+            # not download them again.
             *("--skip=essential/unlink,download/empty,cleanup/apt/lists,cleanup/apt/cache",),
             '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
             f"--setup-hook=sync-in {archives} /var/cache/apt/archives",
@@ -226,7 +229,7 @@ class AptArchives:
             _link_missing(self.path, self._common)
 
     def remove(self) -> None:
-        """Save the downloaded package files in the common cache, then remove the directory."""
+        """Link the downloaded package files into the common cache, then remove the directory."""
         self.harvest()
         shutil.rmtree(self.path, ignore_errors=True)
 

@@ -173,7 +173,7 @@ class Instance:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def harvest(self) -> None:
-        """Save the packages that the hosts downloaded in the common cache, for the next instance."""
+        """Add the packages that the hosts downloaded to the common cache, so that the next instance can use them."""
         for host in self.hosts:
             self._archives(host.name).harvest()
 

@@ -1,8 +1,8 @@
 """Fixtures for the hosts under test.
 
-Each fixture returns a testinfra host, which is reached over ssh, like Ansible reaches it. The fixtures are named after
-the role of a host, so that every test runs on every topology. If one container has several roles, it has several ssh
-names, for example `login1` on the single node.
+Each fixture returns a testinfra host. testinfra connects over ssh, as Ansible does. The fixtures are named after the
+role of a host, so that every test runs on every topology. If one container has several roles, it also has several ssh
+names: on the single node, `hub`, `login1` and `compute1` are the same container.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def hub() -> Host:
 
 @pytest.fixture(scope="session")
 def login() -> Host:
-    """Return the login node, from which the hub submits jobs."""
+    """Return the login node. The hub submits jobs there."""
     return _host("login1")
 
 

@@ -167,7 +167,7 @@ def test_kernel_ignores_a_foreign_pythonpath(compute: Host) -> None:
 
 @pytest.fixture
 def session(compute: Host) -> Iterator[str]:
-    """Return the name of a session for which alice has no file yet."""
+    """Return the name of a new session, and remove its file from alice's home directory afterwards."""
     name = secrets.token_hex(8)
     yield name
     as_alice(compute, "rm --force .hpchub/%s.json", name)

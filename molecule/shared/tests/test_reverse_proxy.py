@@ -110,6 +110,7 @@ def test_apache_is_running(hub: Host) -> None:
 # -- TLS
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 def test_old_tls_versions_are_refused(
     addresses: dict[str, str], state: dict[str, Any], version: ssl.TLSVersion

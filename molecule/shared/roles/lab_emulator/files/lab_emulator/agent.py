@@ -36,7 +36,7 @@ class Agent:
         self.spool = Path(config["spool"], node)
         self.spool.mkdir(mode=0o711, parents=True, exist_ok=True)
 
-    def turn(self) -> None:
+    def exchange(self) -> None:
         """Report the state of all jobs to the server once, then carry out the server's orders.
 
         Raises:
@@ -51,9 +51,9 @@ class Agent:
         orders = self.ask({"node": self.node, "jobs": jobs})
         for job in orders["start"]:
             self.start(job)
-        for name, (number, note) in orders["signal"].items():
+        for name, (word, note) in orders["signal"].items():
             if name in jobs:
-                self.signal(jobs[name], name, number, note)
+                self.signal(jobs[name], name, word, note)
         for name in orders["forget"]:
             for path in self.spool.glob(f"{name}.*"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -250,7 +250,7 @@ def serve(node: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     while True:
         try:
-            agent.turn()
+            agent.exchange()
         except OSError as error:
             print(f"the server does not answer, the agent tries again: {error}", file=sys.stderr, flush=True)
             time.sleep(2)

@@ -4,8 +4,7 @@ Clients connect to a unix socket, and the kernel reports their user id (SO_PEERC
 authenticate with the lab's key file. Every half second, an agent reports the state of its jobs and receives orders.
 So no job is lost when the server or an agent restarts.
 
-The states of a job are Q (queued), H (held), R (running), S (suspended), E (ending, a signal has been sent) and F
-(finished).
+The states of a job are Q (queued), H (held), R (running), S (suspended), E (ending after a signal) and F (finished).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ DEFAULT_RUNTIME = 3600  # assumed run time of a job without a limit, in seconds,
 class Server:
     """The state of all flavours and the operations that change it.
 
-    The caller of a method must hold ``lock``. Only ``handle`` and ``report`` acquire it themselves.
+    ``handle`` and ``report`` acquire ``lock``. The callers of all other methods must hold it.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
