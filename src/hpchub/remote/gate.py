@@ -170,8 +170,10 @@ def run(
             error=f"{command[0]} cannot be run on {os.uname().nodename}: {error.strerror}",
         )
     except subprocess.TimeoutExpired:
-        with contextlib.suppress(OSError):  # sudo is root's, and ends by its own program's limit
+        # sudo runs as root and cannot be killed. It ends at the time limit of the program that it runs.
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             os.killpg(process.pid, signal.SIGKILL)
+            process.communicate(timeout=1)
         return answer(
             command,
             124,
