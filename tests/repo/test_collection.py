@@ -43,7 +43,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> InstalledCollection:
 
 
 def make_site(collection: InstalledCollection, directory: Path) -> InstalledCollection:
-    """Return the collection with a directory, whose inventory contains only this machine."""
+    """Return the collection with a directory of a site. Its inventory contains only this machine."""
     here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "ansible_become": False}
     groups = {"hub": {"hosts": {"node1": here}}, "compute_nodes": {"hosts": {"node1": None}}}
     (directory / "hosts.json").write_text(json.dumps({"all": {"children": groups}}))
@@ -55,7 +55,7 @@ def make_site(collection: InstalledCollection, directory: Path) -> InstalledColl
 
 @pytest.fixture
 def site(collection: InstalledCollection, tmp_path: Path) -> InstalledCollection:
-    """Return the installed collection with an empty directory, whose inventory contains only this machine."""
+    """Return the installed collection with a new directory of a site."""
     return make_site(collection, tmp_path)
 
 
@@ -271,6 +271,28 @@ def test_site_playbook_of_the_collection_validates_an_inventory(site: InstalledC
     options = ("-i", str(inventory), "-e", '{"vault_sso_client_secret": "d41d8cd98f00b204"}')
     done = site.run("ansible-playbook", *options, f"{NAME}.validate")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("installed", [True, False], ids=["collection", "package-alone"])
+def test_command_finds_its_collection(site: InstalledCollection, tmp_path: Path, *, installed: bool) -> None:
+    source = site.path / "src"
+    if not installed:
+        source = tmp_path / "site-packages"
+        shutil.copytree(site.path / "src", source)
+    program = (
+        f"import os, sys; sys.path.insert(0, {str(source)!r}); del os.environ['ANSIBLE_COLLECTIONS_PATH']\n"
+        "from hpchub.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = site.run("python", "-c", program, "check", site.path / "inventories" / "example_slurm")
+    if installed:
+        assert "'vault_sso_client_secret' is undefined" in done.stdout
+        assert done.stderr.endswith("1 problem\n")
+    else:
+        assert "does not find the collection hpchub.hpchub" in done.stderr
+
+
+def test_checkout_is_a_collection() -> None:
+    assert (ROOT / "collections" / "ansible_collections" / "hpchub" / "hpchub").resolve() == ROOT
 
 
 # Plugins

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hpchub.clusters.batch_script import render_batch_script
-from hpchub.clusters.limits import Told, compare
+from hpchub.clusters.limits import LimitsReport, compare
 from hpchub.model.entries import Cluster, Profile
 from hpchub.model.profile_list import ProfileList
 from hpchub.schedulers import SCHEDULERS, JobState, QueueLimits, Unanswered
@@ -430,8 +430,8 @@ def test_several_cores_need_a_parallel_environment(
 ) -> None:
     queues = GE.parse_limits(QUEUES.replace("slots   ", f"pe_list  {environments}\nslots   "))
     site = ProfileList.model_construct(clusters=[cluster()], profiles=[profile(**changes)])
-    problems, _ = compare(site, {"demo": Told(queues)})
-    expected = 'hpc_profiles[0] (key "small"): could never start: queue "interactive" has no parallel environment "smp"'
+    problems, _ = compare(site, {"demo": LimitsReport(queues)})
+    expected = 'hpc_profiles[0] (key "small"): could never start: several cores need the parallel environment "smp"'
     assert [str(problem).split(",")[0] for problem in problems] == [expected] * complains
 
 

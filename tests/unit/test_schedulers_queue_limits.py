@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hpchub.clusters.limits import read
+from hpchub.clusters.limits import parse_report
 from hpchub.schedulers import SCHEDULERS, QueueLimits, Unanswered
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ UNNOTICED_LOSS: dict[int, Callable[[str], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("scheduler", ANSWERS)
 def test_a_whole_answer(scheduler: str) -> None:
-    told = read(scheduler, "".join(ANSWERS[scheduler]))
+    told = parse_report(scheduler, "".join(ANSWERS[scheduler]))
     memory, environments = (None, ("make", "smp")) if scheduler == "gridengine" else (8192, None)
     assert told.queues == [
         QueueLimits("interactive", 16, memory, 43200, None, True, environments=environments),
@@ -177,10 +177,10 @@ def test_the_queues_without_what_follows(scheduler: str) -> None:
 def test_an_answer_that_is_cut_off_anywhere(scheduler: str, which: int) -> None:
     """One of the answers, with whole ones before and behind it: nothing is told, or all of it."""
     answers = ANSWERS[scheduler]
-    whole = read(scheduler, "".join(answers)).queues
+    whole = parse_report(scheduler, "".join(answers)).queues
     for length in range(len(answers[which])):
         cut = [answer[:length] if i == which else answer for i, answer in enumerate(answers)]
-        told = read(scheduler, "".join(cut))
+        told = parse_report(scheduler, "".join(cut))
         if which and not length:
             continue  # as if it had failed
         assert told.unanswered or [limits.name for limits in told.queues] == ["interactive", "batch"]
@@ -195,7 +195,7 @@ def test_an_answer_that_is_cut_off_anywhere(scheduler: str, which: int) -> None:
 @pytest.mark.parametrize("parts", [2, 3, 4])
 def test_all_answers_cut_off(scheduler: str, parts: int) -> None:
     """As by one limit of a wrapper's for all of them."""
-    told = read(scheduler, "".join(answer[: len(answer) // parts] for answer in ANSWERS[scheduler]))
+    told = parse_report(scheduler, "".join(answer[: len(answer) // parts] for answer in ANSWERS[scheduler]))
     assert told.unanswered
     assert told.hidden is None
 
