@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jupyterhub import orm, roles
 from jupyterhub.app import JupyterHub
 from jupyterhub.crypto import CryptKeeper
+from jupyterhub.httpclient import JupyterHubHTTPClient
 from jupyterhub.objects import Server
 from jupyterhub.proxy import Proxy
 from traitlets.config import Config
@@ -228,6 +229,18 @@ class Hub:
         self.app.db.commit()
         spawner: HPCProfilesSpawner = user.spawners[""]
         return spawner
+
+    async def close(self) -> None:
+        """Stop all tasks of the hub, and close its connections. No job is cancelled, as when the hub stops."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await JupyterHubHTTPClient.instance().close()
+        CryptKeeper.clear_instance()
+        engine = self.app.db.get_bind()
+        self.app.db.close()
+        engine.dispose()
 
 
 def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +54,6 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
 async def hub(tmp_path: Path) -> AsyncIterator[hub_app.Hub]:
     """A real JupyterHub with fakes for the proxy, the gate and the poller."""
     pages = Path(__file__).parents[2] / "templates" / "pages"
-    yield await hub_app.make_hub(tmp_path, [str(pages)])
-    for task in asyncio.all_tasks() - {asyncio.current_task()}:
-        task.cancel()
+    started = await hub_app.make_hub(tmp_path, [str(pages)])
+    yield started
+    await started.close()

@@ -267,7 +267,9 @@ class Api:
             headers={"Authorization": f"token {token}", "Content-Type": "application/json"} if token else {},
             body=body if isinstance(body, str) else json.dumps(body),
         )
-        response = await AsyncHTTPClient(force_instance=True).fetch(request, raise_error=False)
+        client = AsyncHTTPClient(force_instance=True)
+        response = await client.fetch(request, raise_error=False)
+        client.close()
         return response.code, json.loads(response.body or "null")
 
     async def report(self, token: str, body: object) -> tuple[int, Any]:
@@ -283,6 +285,7 @@ async def api(hub: Hub) -> AsyncIterator[Api]:
     server.add_socket(listener)
     yield Api(port)
     server.stop()
+    await server.close_all_connections()
 
 
 @pytest.fixture
