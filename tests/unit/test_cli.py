@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from hpchub.cli import inventory
 from hpchub.cli import main as cli
 from hpchub.model.profile_list import profile_list, to_json
 from hpchub.model.site import Site
@@ -84,7 +85,7 @@ def test_plan_prints_each_batch_script(profiles: Path, capsys: pytest.CaptureFix
         "## profile large, cluster demo, queue short",
     ]
     assert "#SBATCH --cpus-per-task=4" in printed.out
-    assert "SESSION and USER stand for" in printed.err
+    assert "SESSION and USER are placeholders" in printed.err
 
 
 def test_plan_prints_only_the_named_profiles(profiles: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,11 +113,11 @@ def test_plan_uses_the_templates_of_the_site(
 def test_list_of_the_node_is_the_default(
     profiles: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "SLICE", profiles)
+    monkeypatch.setattr(inventory, "NODE_PROFILES", profiles)
     assert cli.main(["check"]) == 0
     assert cli.main(["plan", "small"]) == 0
     assert capsys.readouterr().out.count("## profile") == 1
-    monkeypatch.setattr(cli, "SLICE", profiles.with_name("none.json"))
+    monkeypatch.setattr(inventory, "NODE_PROFILES", profiles.with_name("none.json"))
     assert cli.main(["check"]) == 2
     assert "name an inventory or a profile list" in capsys.readouterr().err
 
@@ -181,11 +182,9 @@ def test_check_prints_warnings_of_a_valid_inventory(
 ) -> None:
     warned = [{"entry": "hpc_access", "text": "hpc_access: permits nobody"}]
     text = answer(problems=[], warned=warned, profile_list=profile_list(SITE))
-    inventory = ansible(tmp_path, monkeypatch, text)
-    assert cli.main(["check", inventory]) == 0
-    assert capsys.readouterr().out == (
-        f"warning: hpc_access: permits nobody\n{inventory}: valid, 1 cluster, 2 profiles\n"
-    )
+    site = ansible(tmp_path, monkeypatch, text)
+    assert cli.main(["check", site]) == 0
+    assert capsys.readouterr().out == (f"warning: hpc_access: permits nobody\n{site}: valid, 1 cluster, 2 profiles\n")
 
 
 def test_vault_password_file_is_passed_to_ansible(
@@ -215,6 +214,14 @@ def test_check_reports_an_inventory_that_ansible_cannot_read(
     assert expected in capsys.readouterr().err
 
 
+def test_check_reports_a_missing_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "echo \"[ERROR]: Cannot resolve 'hpchub.hpchub.validate_site' to an action or module.\" >&2; exit 2"
+    assert cli.main(["check", ansible(tmp_path, monkeypatch, text)]) == 2
+    assert "does not find the collection hpchub.hpchub" in capsys.readouterr().err
+
+
 def test_check_reports_a_missing_ansible(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,7 +229,7 @@ def test_check_reports_a_missing_ansible(
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
     (tmp_path / "site").mkdir()
     assert cli.main(["check", str(tmp_path / "site")]) == 2
-    assert "an inventory is read with Ansible, which is not installed" in capsys.readouterr().err
+    assert "reading an inventory requires Ansible, which is not installed" in capsys.readouterr().err
 
 
 # Checks with --live. These functions replace Ansible's answers and a gate. Slurm's output is in test_limits.py.
@@ -250,24 +257,24 @@ def limits_answer(stdout: str, error: str = "") -> str:
 def test_check_live_accepts_matching_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inventory = live_ansible(tmp_path, monkeypatch, limits=limits_answer(LIMITS.replace("00:20:00", "2-00:00:00")))
-    assert cli.main(["check", "--live", inventory]) == 0
-    assert capsys.readouterr().out == "demo: the scheduler answers, and has 1 queue\n"
+    site = live_ansible(tmp_path, monkeypatch, limits=limits_answer(LIMITS.replace("00:20:00", "2-00:00:00")))
+    assert cli.main(["check", "--live", site]) == 0
+    assert capsys.readouterr().out == "demo: the scheduler answers and has 1 queue\n"
     assert "hub[0]" in (tmp_path / "asked").read_text()  # the hub submits jobs itself
 
 
 def test_check_live_reports_differences(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inventory = live_ansible(tmp_path, monkeypatch, limits=limits_answer(LIMITS))
-    assert cli.main(["check", "--live", inventory]) == 1
+    site = live_ansible(tmp_path, monkeypatch, limits=limits_answer(LIMITS))
+    assert cli.main(["check", "--live", site]) == 1
     printed = capsys.readouterr()
     assert printed.out.splitlines()[:2] == [
-        'hpc_clusters[0] (name "demo") queues[0] (name "short"): max_runtime "1:00:00" is more than the scheduler gives ("0:20:00"); lower it, or have the scheduler\'s limit raised',
-        'hpc_profiles[0] (key "small"): runtime "0:30:00" is more than queue "short" gives ("0:20:00"): it could never start; ask for at most 0:20:00',
+        'hpc_clusters[0] (name "demo") queues[0] (name "short"): max_runtime "1:00:00" is above the scheduler\'s limit ("0:20:00"); lower it, or raise the scheduler\'s limit',
+        'hpc_profiles[0] (key "small"): runtime "0:30:00" is above the limit of queue "short" ("0:20:00"), so the profile could never start; request at most 0:20:00',
     ]
     assert "3 problems" in printed.err
-    assert cli.main(["check", "--live", "--json", inventory]) == 1
+    assert cli.main(["check", "--live", "--json", site]) == 1
     found = json.loads(capsys.readouterr().out)
     assert (found["valid"], len(found["problems"]), found["unanswered"]) == (False, 3, {})
     assert found["queues"]["demo"][0]["runtime"] == 1200
@@ -277,18 +284,18 @@ def test_check_live_reports_differences(
     ("text", "words"),
     [
         (limits_answer("", "scontrol is not installed on login1"), "scontrol is not installed on login1"),
-        ('hub | UNREACHABLE! => {"msg": "Connection refused"}', "Ansible could not ask on hub[0]: Connection refused"),
-        ("", "Ansible could not ask on hub[0]: nothing"),
-        (limits_answer("PrivateData = none\n"), "scontrol shows no partitions"),
+        ('hub | UNREACHABLE! => {"msg": "Connection refused"}', "Ansible could not query hub[0]: Connection refused"),
+        ("", "Ansible could not query hub[0]: no output"),
+        (limits_answer("PrivateData = none\n"), "scontrol printed no partitions"),
     ],
 )
 def test_check_live_reports_a_missing_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, words: Any
 ) -> None:
-    inventory = live_ansible(tmp_path, monkeypatch, limits=text)
-    assert cli.main(["check", "--live", inventory]) == 2
+    site = live_ansible(tmp_path, monkeypatch, limits=text)
+    assert cli.main(["check", "--live", site]) == 2
     assert f"hpchub: demo: {words}" in capsys.readouterr().err
-    assert cli.main(["discover", "demo", inventory]) == 2
+    assert cli.main(["discover", "demo", site]) == 2
     assert words in capsys.readouterr().err
 
 
@@ -296,8 +303,8 @@ def test_check_live_of_an_invalid_inventory_queries_no_scheduler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     problem = {"entry": "hpc_sso", "field": "x", "value": "", "message": "m", "valid": "v", "text": "hpc_sso: x m; v"}
-    inventory = live_ansible(tmp_path, monkeypatch, limits="", problems=[problem], profile_list={})
-    assert cli.main(["check", "--live", inventory]) == 1
+    site = live_ansible(tmp_path, monkeypatch, limits="", problems=[problem], profile_list={})
+    assert cli.main(["check", "--live", site]) == 1
     assert capsys.readouterr().out == "hpc_sso: x m; v\n"
     assert "query_scheduler" not in (tmp_path / "asked").read_text()
 
@@ -317,12 +324,12 @@ def test_check_live_on_the_hub_host_uses_its_gates(
             return LIMITS
 
     hub = tmp_path / "hub.json"
-    monkeypatch.setattr(cli, "HUB", hub)
+    monkeypatch.setattr(inventory, "HUB_SETTINGS", hub)
     assert cli.main(["check", "--live"]) == 2
     assert "this is not the hub host" in capsys.readouterr().err
     hub.write_text(json.dumps({"gates": {"demo": {}}, "profiles_file": str(profiles), "state_dir": str(tmp_path)}))
     monkeypatch.setattr(os, "geteuid", lambda: 990)
-    monkeypatch.setattr(cli, "make_gate", lambda name, settings: Gate())
+    monkeypatch.setattr(inventory, "make_gate", lambda name, settings: Gate())
     assert cli.main(["check", "--live"]) == 1
     assert "max_runtime" in capsys.readouterr().out
     assert cli.main(["discover", "demo"]) == 0
@@ -334,31 +341,31 @@ def test_discover_needs_only_scheduler_and_submit_host(
 ) -> None:
     written = [{"name": "demo", "scheduler": "slurm", "submit": {"method": "ssh", "host": "login1"}}]
     problem = {"entry": "hpc_clusters[0]", "field": "queues", "value": "", "message": "m", "valid": "v", "text": "t"}
-    inventory = live_ansible(
+    site = live_ansible(
         tmp_path, monkeypatch, limits=limits_answer(LIMITS), clusters=written, problems=[problem], profile_list={}
     )
-    assert cli.main(["discover", "demo", inventory]) == 0
+    assert cli.main(["discover", "demo", site]) == 0
     found = yaml.safe_load(capsys.readouterr().out)
     assert found["hpc_clusters"] == [
         {**written[0], "queues": [{"name": "short", "max_cores": 4, "max_memory": "8G", "max_runtime": "0:20:00"}]}
     ]
     assert found["hpc_profiles"][0]["queue"] == "short"
-    assert cli.main(["discover", "demo", inventory, "--json"]) == 0
+    assert cli.main(["discover", "demo", site, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["hpc_profiles"] == found["hpc_profiles"]
 
 
 @pytest.mark.parametrize(
     ("clusters", "words"),
     [
-        (None, "describe its name, scheduler and submit first"),
+        (None, "add an entry with its name, scheduler and submit first"),
         ([{"name": "dmeo"}], 'has no cluster "demo"; did you mean "dmeo"?'),
-        ([{"name": "demo", "scheduler": "slrum"}], 'scheduler "slrum" is not one; did you mean "slurm"?'),
-        ([{"name": "demo", "scheduler": "slurm", "submit": {"method": "ssh"}}], "does not say how to submit"),
+        ([{"name": "demo", "scheduler": "slrum"}], 'scheduler "slrum" is unknown; did you mean "slurm"?'),
+        ([{"name": "demo", "scheduler": "slurm", "submit": {"method": "ssh"}}], "is not valid; write {method: ssh"),
     ],
 )
 def test_discover_reports_missing_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], clusters: Any, words: Any
 ) -> None:
-    inventory = live_ansible(tmp_path, monkeypatch, limits="", clusters=clusters)
-    assert cli.main(["discover", "demo", inventory]) == 2
+    site = live_ansible(tmp_path, monkeypatch, limits="", clusters=clusters)
+    assert cli.main(["discover", "demo", site]) == 2
     assert words in capsys.readouterr().err

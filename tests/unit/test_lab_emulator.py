@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from hpchub.clusters.limits import read
+from hpchub.clusters.limits import parse_report
 from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
@@ -632,7 +632,7 @@ def test_product_reads_queues_and_rejects_truncated_output(lab: Lab, flavour: st
 
     def answer() -> Any:
         text = "".join(lab.out(flavour, *command) for command in commands)
-        return read(flavour, text + "account = hpchub\n" * (flavour in ("pbs", "torque")))
+        return parse_report(flavour, text + "account = hpchub\n" * (flavour in ("pbs", "torque")))
 
     lab.order(flavour, "queue", "interactive", "close")
     found = answer()

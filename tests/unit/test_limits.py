@@ -13,8 +13,9 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.hpchub.hpchub.plugins.modules import query_scheduler
 
-from hpchub.cli import check_clusters as ask
-from hpchub.clusters.limits import Told, compare, draft, read, to_yaml
+from hpchub.cli import check_clusters
+from hpchub.clusters.drafts import draft, to_yaml
+from hpchub.clusters.limits import LimitsReport, compare, parse_report
 from hpchub.deploy.role_arguments import gate_config
 from hpchub.model.profile_list import ProfileList, profile_list
 from hpchub.model.site import Site
@@ -81,12 +82,12 @@ def test_slurm_limits_are_the_lowest_of_queue_cluster_and_nodes() -> None:
         ("", "no partitions"),
         ("No partitions in the system\n", "no partitions"),
         (SLURM_24[: SLURM_24.index("MaxTime")], "no partitions, or not all"),
-        (SLURM_24[:-10], "not complete"),
-        (SLURM_24.replace("|64|", "|64+|"), "not complete"),
+        (SLURM_24[:-10], "sinfo printed an incomplete line"),
+        (SLURM_24.replace("|64|", "|64+|"), "sinfo printed an incomplete line"),
         (SLURM_24[: SLURM_24.index("node|")], "no nodes"),
-        (SLURM_24.replace("MaxTime=12:00:00", "MaxTime=soon"), "MaxTime that is none: 'soon'"),
-        (SLURM_24.replace("MaxTime=12:00:00", f"MaxTime={'9' * 5000}:00:00"), "MaxTime that is none"),
-        (SLURM_24.replace("|131072|", f"|{'9' * 5000}|"), "not complete"),
+        (SLURM_24.replace("MaxTime=12:00:00", "MaxTime=soon"), "invalid MaxTime: 'soon'"),
+        (SLURM_24.replace("MaxTime=12:00:00", f"MaxTime={'9' * 5000}:00:00"), "invalid MaxTime"),
+        (SLURM_24.replace("|131072|", f"|{'9' * 5000}|"), "sinfo printed an incomplete line"),
     ],
     ids=["nothing", "no partition", "cut off", "half a line", "mixed", "no nodes", "time", "long time", "long number"],
 )
@@ -101,7 +102,7 @@ def test_truncated_slurm_limits_never_hide_a_partition() -> None:
     outputs = [config, line + line.replace("interactive", "batch"), node + node.replace("interactive", "batch")]
     for which, output in enumerate(outputs):
         for length in range(len(output)):
-            found = read("slurm", "".join(output[:length] if each is output else each for each in outputs))
+            found = parse_report("slurm", "".join(output[:length] if each is output else each for each in outputs))
             shown = [limits.name for limits in found.queues]
             assert found.unanswered or shown == ["interactive", "batch"], (which, output[:length])
 
@@ -117,11 +118,11 @@ def test_slurm_numbers_with_too_many_digits_are_ignored() -> None:
     [
         ("none", "", ""),
         ("accounts,usage", "", ""),
-        ("jobs,usage", "", "hides the jobs of others"),
-        ("jobs,usage", "hpchub|None\n", "hides the jobs of others"),
+        ("jobs,usage", "", "hides the jobs of other users from"),
+        ("jobs,usage", "hpchub|None\n", "hides the jobs of other users from"),
         ("jobs,usage", "hpchub|Operator\n", ""),
         ("jobs,usage", "hpchub|Administrator\n", ""),
-        ("jobs,nodes,partitions", "", "hides the jobs and nodes and partitions of others"),
+        ("jobs,nodes,partitions", "", "hides the jobs of other users and the nodes and the partitions from"),
     ],
 )
 def test_slurm_privacy_settings_are_recognised(private: str, more: str, hidden: str) -> None:
@@ -135,14 +136,14 @@ def test_slurm_privacy_settings_are_recognised(private: str, more: str, hidden: 
 
 
 def test_privacy_problem_is_reported_with_missing_partitions() -> None:
-    found = read("slurm", "PrivateData             = jobs,partitions\n")
+    found = parse_report("slurm", "PrivateData             = jobs,partitions\n")
     assert "no partitions" in found.unanswered
     problems, _ = compare(site(), {"demo": found})
     assert [str(problem) for problem in problems] == [
         (
-            'hpc_clusters[0] (name "demo"): hides the jobs and partitions of others from the hub\'s account '
-            "(PrivateData=jobs,partitions); make it an operator (sacctmgr modify user where name=hpchub set "
-            "adminlevel=Operator), or take jobs and partitions out of PrivateData in slurm.conf"
+            'hpc_clusters[0] (name "demo"): hides the jobs of other users and the partitions from the hub\'s account '
+            "(PrivateData=jobs,partitions); make the account an operator (sacctmgr modify user where name=hpchub set "
+            "adminlevel=Operator), or remove jobs and partitions from PrivateData in slurm.conf"
         )
     ]
 
@@ -180,7 +181,7 @@ SHORT = QueueLimits("short", 64, 131072, 43200, 0)
 BATCH = QueueLimits("batch", 64, 1048576, None, 4)
 ENTRY = 'hpc_clusters[0] (name "demo") queues[1] (name "batch")'
 LARGE = 'hpc_profiles[1] (key "large")'
-LOWER = "lower it, or have the scheduler's limit raised"
+LOWER = "lower it, or raise the scheduler's limit"
 
 
 def site() -> ProfileList:
@@ -193,30 +194,30 @@ def changed(**values: Any) -> QueueLimits:
 
 
 def test_matching_limits_have_no_problems() -> None:
-    assert compare(site(), {"demo": Told([SHORT, BATCH])}) == ([], [])
+    assert compare(site(), {"demo": LimitsReport([SHORT, BATCH])}) == ([], [])
     # A limit that the scheduler does not report cannot differ.
-    assert compare(site(), {"demo": Told([QueueLimits("short"), QueueLimits("batch")])}) == ([], [])
+    assert compare(site(), {"demo": LimitsReport([QueueLimits("short"), QueueLimits("batch")])}) == ([], [])
 
 
 @pytest.mark.parametrize(
     ("limits", "expected"),
     [
-        (changed(runtime=172799), [f'{ENTRY}: max_runtime "48:00:00" is more than the scheduler gives ("1-23:59:59"); {LOWER}']),
-        (changed(cores=32), [f"{ENTRY}: max_cores 64 is more than the scheduler gives (32); {LOWER}"]),
-        (changed(memory=524288), [f'{ENTRY}: max_memory "1T" is more than the scheduler gives ("512G"); {LOWER}']),
-        (changed(gpus=3), [f"{ENTRY}: max_gpus 4 is more than the scheduler gives (3); {LOWER}"]),
+        (changed(runtime=172799), [f'{ENTRY}: max_runtime "48:00:00" is above the scheduler\'s limit ("1-23:59:59"); {LOWER}']),
+        (changed(cores=32), [f"{ENTRY}: max_cores 64 is above the scheduler\'s limit (32); {LOWER}"]),
+        (changed(memory=524288), [f'{ENTRY}: max_memory "1T" is above the scheduler\'s limit ("512G"); {LOWER}']),
+        (changed(gpus=3), [f"{ENTRY}: max_gpus 4 is above the scheduler\'s limit (3); {LOWER}"]),
         (
             changed(cores=16),
             [
-                f"{ENTRY}: max_cores 64 is more than the scheduler gives (16); {LOWER}",
-                f'{LARGE}: cores 32 is more than a node of queue "batch" gives (16): it could never start; ask for at most 16',
+                f"{ENTRY}: max_cores 64 is above the scheduler\'s limit (16); {LOWER}",
+                f'{LARGE}: cores 32 is above the size of any node of queue "batch" (16), so the profile could never start; request at most 16',
             ],
         ),
         (
             changed(runtime=86400),
             [
-                f'{ENTRY}: max_runtime "48:00:00" is more than the scheduler gives ("1-00:00:00"); {LOWER}',
-                f'{LARGE}: runtime "30:00:00" is more than queue "batch" gives ("1-00:00:00"): it could never start; ask for at most 1-00:00:00',
+                f'{ENTRY}: max_runtime "48:00:00" is above the scheduler\'s limit ("1-00:00:00"); {LOWER}',
+                f'{LARGE}: runtime "30:00:00" is above the limit of queue "batch" ("1-00:00:00"), so the profile could never start; request at most 1-00:00:00',
             ],
         ),
         (
@@ -228,17 +229,17 @@ def test_matching_limits_have_no_problems() -> None:
     ids=["runtime", "cores", "memory", "gpus", "profile's cores", "profile's runtime", "no node is large enough", "one node is large enough"],
 )  # fmt: skip
 def test_lower_limit_of_the_scheduler_is_reported(limits: QueueLimits, expected: list[str]) -> None:
-    problems, warnings = compare(site(), {"demo": Told([SHORT, limits])})
+    problems, warnings = compare(site(), {"demo": LimitsReport([SHORT, limits])})
     assert [str(problem) for problem in problems] == expected
     assert warnings == []
 
 
 def test_missing_queue_is_reported_with_a_suggestion() -> None:
-    problems, _ = compare(site(), {"demo": Told([SHORT, QueueLimits("batch2")])})
+    problems, _ = compare(site(), {"demo": LimitsReport([SHORT, QueueLimits("batch2")])})
     assert [str(problem) for problem in problems] == [
-        f'{ENTRY}: name "batch" is not a queue of the cluster\'s slurm; did you mean "batch2"? valid: short, batch2',
+        f'{ENTRY}: name "batch" is not a queue of the cluster\'s scheduler, slurm; did you mean "batch2"? valid: short, batch2',
         (
-            f'{LARGE}: queue "batch" is not a queue of the cluster\'s scheduler: it could never start; '
+            f'{LARGE}: queue "batch" is not a queue of the cluster\'s scheduler, so the profile could never start; '
             'did you mean "batch2"? valid: short, batch2'
         ),
     ]
@@ -246,20 +247,20 @@ def test_missing_queue_is_reported_with_a_suggestion() -> None:
 
 def test_scheduler_without_queues_accepts_any_queue_name() -> None:
     """The limits of its machines apply to each queue of the inventory."""
-    found = {"demo": Told([QueueLimits(ANY_QUEUE, 64, 1048576, None, 4)])}
+    found = {"demo": LimitsReport([QueueLimits(ANY_QUEUE, 64, 1048576, None, 4)])}
     assert compare(site(), found) == ([], [])
-    found = {"demo": Told([QueueLimits(ANY_QUEUE, 1, 1048576, None, 4)])}
-    assert "is more than the scheduler gives (1)" in str(compare(site(), found)[0][0])
+    found = {"demo": LimitsReport([QueueLimits(ANY_QUEUE, 1, 1048576, None, 4)])}
+    assert "is above the scheduler's limit (1)" in str(compare(site(), found)[0][0])
 
 
 def test_closed_queue_is_a_warning() -> None:
-    problems, warnings = compare(site(), {"demo": Told([SHORT, changed(open=False)])})
+    problems, warnings = compare(site(), {"demo": LimitsReport([SHORT, changed(open=False)])})
     assert problems == []
-    assert [str(warning) for warning in warnings] == [f"{ENTRY}: takes or starts no jobs at present"]
+    assert [str(warning) for warning in warnings] == [f"{ENTRY}: does not accept or start jobs at present"]
 
 
 def test_scheduler_without_an_answer_is_not_compared() -> None:
-    assert compare(site(), {"demo": Told(unanswered="away")}) == ([], [])
+    assert compare(site(), {"demo": LimitsReport(unanswered="away")}) == ([], [])
     assert compare(site(), {}) == ([], [])
 
 
@@ -277,8 +278,8 @@ class Gate:
 
 
 def test_deployment_check_counts_jobs_and_prints_warnings() -> None:
-    answers, warnings = asyncio.run(ask.ask_all([Gate()], site()))  # type: ignore[list-item]
-    assert answers == [(True, "demo: the scheduler answers, and knows of 2 jobs")]
+    answers, warnings = asyncio.run(check_clusters.query_all([Gate()], site()))  # type: ignore[list-item]
+    assert answers == [(True, "demo: the scheduler answers and lists 2 jobs")]
     assert [warning.split(":")[0] for warning in warnings] == ["warning"] * 4
     assert "short" in warnings[0]
 
@@ -300,11 +301,11 @@ def test_draft_is_a_valid_inventory() -> None:
         "demo-gpu-small",
         "demo-gpu-gpu",
     ]
-    assert compare(ProfileList.model_validate(profile_list(found)), {"demo": Told(queues)}) == ([], [])
+    assert compare(ProfileList.model_validate(profile_list(found)), {"demo": LimitsReport(queues)}) == ([], [])
     assert remarks == [
-        'queue "gpu": the scheduler has no limit of runtime; what stands here is a guess',
-        'queue "closed" is left out: it takes or starts no jobs at present',
-        'queue "empty" is left out: it takes or starts no jobs at present',
+        'queue "gpu": the scheduler has no limit for runtime; the values here are guesses',
+        'queue "closed" is omitted, because it does not accept or start jobs at present',
+        'queue "empty" is omitted, because it does not accept or start jobs at present',
     ]
 
 
@@ -323,17 +324,17 @@ def test_draft_of_any_queue_is_valid(limits: QueueLimits) -> None:
     entries, remarks = draft(DESCRIBED["hpc_clusters"][0], queues)
     found = Site.from_vars(DESCRIBED | entries)
     assert [queue.name for queue in found.clusters[0].queues] == ["a", "A"]
-    assert compare(ProfileList.model_validate(profile_list(found)), {"demo": Told(queues)}) == ([], [])
-    assert 'queue "odd name" is left out: its name is not one that the inventory takes' in remarks
+    assert compare(ProfileList.model_validate(profile_list(found)), {"demo": LimitsReport(queues)}) == ([], [])
+    assert 'queue "odd name" is omitted, because the inventory does not support its name' in remarks
 
 
 def test_draft_of_a_queue_without_the_parallel_environment_has_one_core() -> None:
     queues = [QueueLimits("a", 64, 131072, 86400, environments=("mpi",)), QueueLimits("b", 64, environments=("smp",))]
     entries, remarks = draft({**DESCRIBED["hpc_clusters"][0], "scheduler": "gridengine"}, queues)
     found = Site.from_vars(DESCRIBED | entries)
-    assert compare(ProfileList.model_validate(profile_list(found)), {"demo": Told(queues)}) == ([], [])
+    assert compare(ProfileList.model_validate(profile_list(found)), {"demo": LimitsReport(queues)}) == ([], [])
     assert [queue.max_cores for queue in found.clusters[0].queues] == [1, 64]
-    assert remarks[0] == 'queue "a" has no parallel environment "smp", so jobs of one core; it has mpi'
+    assert remarks[0] == 'queue "a" has no parallel environment "smp", so its jobs get one core; it has mpi'
 
 
 def test_draft_of_queues_with_long_names_has_unique_keys() -> None:
@@ -394,5 +395,5 @@ def test_draft_for_a_scheduler_without_queues_has_one_default_queue() -> None:
     entries, remarks = draft(DESCRIBED["hpc_clusters"][0], queues)
     found = Site.from_vars(DESCRIBED | entries)
     assert [queue.name for queue in found.clusters[0].queues] == ["default"]
-    assert compare(ProfileList.model_validate(profile_list(found)), {"demo": Told(queues)}) == ([], [])
+    assert compare(ProfileList.model_validate(profile_list(found)), {"demo": LimitsReport(queues)}) == ([], [])
     assert "has no queues" in remarks[0]

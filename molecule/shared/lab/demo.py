@@ -36,7 +36,7 @@ The demo consists of five containers: a hub, a login node, two compute nodes and
 
 _PREPARE_INPUTS = ("molecule/shared/prepare.yml", "molecule/shared/group_vars", "molecule/shared/roles")
 _SITE_INPUTS = (
-    *("ansible.cfg", "playbooks", "roles", "group_vars", "inventories/demo", "src", "templates"),
+    *("ansible.cfg", "playbooks", "roles", "plugins", "group_vars", "inventories/demo", "src", "templates"),
     "molecule/shared/roles",
 )
 

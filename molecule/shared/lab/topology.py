@@ -53,6 +53,8 @@ def _demo(node: str, hub: str = "base", inventory: str = "") -> Topology:
 
 
 TOPOLOGIES = {
+    # A host that has nothing yet, for the roles of the installed collection.
+    "collection": Topology((Host("node", "base"),)),
     "demo": _demo("node"),
     "debian12": _demo("node_debian12", "base_debian12", inventory="demo"),
     "emulated": _demo("node"),

@@ -195,7 +195,7 @@ def test_launcher_refuses_and_removes_a_file_that_others_can_read(compute: Host,
     write_session(compute, session, "{}", "0644")
     done = launch(compute, session)
     assert done.rc == 1
-    assert "could be read by others" in done.stderr
+    assert "other users could read it" in done.stderr
     assert as_alice(compute, "test -e .hpchub/%s.json", session).rc == 1
 
 

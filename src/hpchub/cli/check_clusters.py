@@ -1,9 +1,7 @@
-"""Ask every gate of the hub's settings, and say what answered: one line for each cluster.
+"""Check every gate in the hub's settings: print one line per cluster, then the differences from the inventory.
 
-Below them stands what the schedulers do not give as the inventory says it: warnings, see ``hpchub.clusters.limits``.
-
-Run ``python -m hpchub.cli.check_clusters [SETTINGS]`` on the hub host as the hub's account. The exit code is 1 if a
-cluster did not answer.
+Run ``python -m hpchub.cli.check_clusters [SETTINGS]`` on the hub host with the hub's account. The exit code is 1 if a
+cluster did not answer. Differences are only warnings; see ``hpchub.clusters.limits``.
 """
 
 from __future__ import annotations
@@ -14,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpchub.clusters import limits as live
 from hpchub.clusters.gate_client import Gate, make_gate
+from hpchub.clusters.limits import LimitsReport, compare, parse_report
 from hpchub.deploy.profile_file import load_profile_list
 from hpchub.hub.runtime import DEFAULT_SETTINGS
 from hpchub.schedulers import SCHEDULERS, Unanswered
@@ -23,48 +21,52 @@ from hpchub.schedulers import SCHEDULERS, Unanswered
 if TYPE_CHECKING:
     from hpchub.model.profile_list import ProfileList
 
+_NOT_LISTED = "the profile list has no such cluster; deploy the profiles again"
 
-async def ask(gate: Gate, site: ProfileList) -> tuple[bool, str]:
-    """Whether one cluster's scheduler answers, and the line that says so."""
+
+async def query_jobs(gate: Gate, site: ProfileList) -> tuple[bool, str]:
+    """Query the jobs of one cluster. Return whether its scheduler answers, and a line that describes the result."""
     cluster = site.cluster(gate.cluster)
     if cluster is None:
-        return False, f"{gate.cluster}: the profile list has no such cluster"
+        return False, f"{gate.cluster}: {_NOT_LISTED}"
     try:
         jobs = SCHEDULERS[cluster.scheduler].parse_query(await gate.query())
     except Unanswered as error:
         return False, f"{gate.cluster}: {error}"
-    return True, f"{gate.cluster}: the scheduler answers, and knows of {len(jobs)} jobs"
+    return True, f"{gate.cluster}: the scheduler answers and lists {len(jobs)} jobs"
 
 
-async def ask_limits(gates: list[Gate], site: ProfileList) -> dict[str, live.Told]:
-    """What each cluster's scheduler says of its queues, by the cluster's name."""
+async def query_limits(gates: list[Gate], site: ProfileList) -> dict[str, LimitsReport]:
+    """Query the limits of every cluster. Return the reports by the clusters' names."""
 
-    async def one(gate: Gate) -> live.Told:
+    async def query(gate: Gate) -> LimitsReport:
         cluster = site.cluster(gate.cluster)
         if cluster is None:
-            return live.Told(unanswered="the profile list has no such cluster")
+            return LimitsReport(unanswered=_NOT_LISTED)
         try:
-            return live.read(cluster.scheduler, await gate.limits())
+            return parse_report(cluster.scheduler, await gate.limits())
         except Unanswered as error:
-            return live.Told(unanswered=str(error))
+            return LimitsReport(unanswered=str(error))
 
-    return dict(zip([gate.cluster for gate in gates], await asyncio.gather(*map(one, gates)), strict=True))
+    return dict(zip([gate.cluster for gate in gates], await asyncio.gather(*map(query, gates)), strict=True))
 
 
-async def ask_all(gates: list[Gate], site: ProfileList) -> tuple[list[tuple[bool, str]], list[str]]:
-    """All of them at once, in their order; and the warnings."""
-    answers, told = await asyncio.gather(asyncio.gather(*(ask(gate, site) for gate in gates)), ask_limits(gates, site))
-    problems, warnings = live.compare(site, told)
-    unknown = [f"{name}: {answer.unanswered}" for name, answer in told.items() if answer.unanswered]
+async def query_all(gates: list[Gate], site: ProfileList) -> tuple[list[tuple[bool, str]], list[str]]:
+    """Query all clusters at the same time. Return the results in the order of the gates, and the warnings."""
+    answers, reports = await asyncio.gather(
+        asyncio.gather(*(query_jobs(gate, site) for gate in gates)), query_limits(gates, site)
+    )
+    problems, warnings = compare(site, reports)
+    unknown = [f"{name}: {report.unanswered}" for name, report in reports.items() if report.unanswered]
     return answers, [f"warning: {line}" for line in [*problems, *warnings, *unknown]]
 
 
 def main(argv: list[str]) -> int:
-    """Entry point; returns the exit code."""
+    """Run the program and return its exit code."""
     path = Path(argv[0] if argv else DEFAULT_SETTINGS)
     settings = json.loads(path.read_text())
     gates = [make_gate(name, gate) for name, gate in settings["gates"].items()]
-    answers, warnings = asyncio.run(ask_all(gates, load_profile_list(settings["profiles_file"])))
+    answers, warnings = asyncio.run(query_all(gates, load_profile_list(settings["profiles_file"])))
     for line in [*(line for _, line in answers), *warnings]:
         print(line)
     return 0 if all(ok for ok, _ in answers) else 1

@@ -1,7 +1,7 @@
-"""The hub's side of the gate: one JSON request to a submit host, one JSON answer back.
+"""The hub's side of the gate: it sends one JSON request to a submit host and receives one JSON answer.
 
-A gate is reached over a local unix socket or over ssh with a forced command. See ``hpchub.remote.gate`` for the
-requests that it accepts.
+The hub reaches a gate over a local unix socket, or over ssh with a forced command. See ``hpchub.remote.gate`` for the
+requests that a gate accepts.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOT_RUN = (124, 126, 127)
-"""The gate's exit codes for a command that took too long, cannot be run, or is not there."""
+"""The gate's exit codes for a command that timed out, cannot be run, or does not exist."""
 AT_ONCE = 4
-"""Submissions and cancellations that a gate is asked for at the same time. An ssh server takes 10 in one connection."""
-ANSWER_LIMIT = 256 * 1024 * 1024  # bytes: a bulk answer for a million jobs
+"""How many submissions and cancellations the hub sends to a gate at a time. An ssh server permits 10 per connection."""
+ANSWER_LIMIT = 256 * 1024 * 1024  # bytes: enough for the bulk answer of a million jobs
 NOT_REACHED = re.compile(
     r"^ssh: |^kex_exchange_identification: |timed out during banner exchange|^Host key verification failed"
     r"|Permission denied \(|^Connection closed by \S+ port ",
     re.MULTILINE,
 )
-"""What ssh says before it has a connection: no such name, no route, refused, timed out, not the host, not let in, in
-maintenance. Of a connection that is lost later it says that it was closed by the remote host."""
+"""ssh's messages when no connection was established: unknown name, no route, refused, timed out, wrong host key, access
+denied, or maintenance. A connection that is lost later has another message, "closed by remote host"."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the gate said; see ``hpchub.remote.gate`` for the fields."""
+    """The answer of a gate. See ``hpchub.remote.gate`` for the fields."""
 
     ok: bool
     exit: int
@@ -55,45 +55,45 @@ class Answer:
 
     @property
     def timed_out(self) -> bool:
-        """Whether the command was given up: what it did, nobody knows."""
+        """Whether the command timed out, so that its effect is unknown."""
         return self.exit == 124
 
 
 class Gate(ABC):
-    """One cluster's submit host.
+    """A client for the gate of one cluster.
 
     Args:
-        cluster: the cluster's name.
-        timeout: how long a request may take, in seconds; longer than the gate's own limit for a command.
+        cluster: The cluster's name.
+        timeout: How long a request may take, in seconds. It must exceed the gate's own timeout for a command.
     """
 
     def __init__(self, cluster: str, timeout: float = 90.0) -> None:
         self.cluster = cluster
         self.timeout = timeout
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._answered = -math.inf
 
     async def request(self, action: str, **fields: Any) -> Answer:
-        """Send one request. Of those that are about one session only a few go at a time; the others wait here.
+        """Send one request. Only a few requests about sessions run at a time; the others wait here.
 
         Raises:
-            Unanswered: the submit host was not reached or its answer was not one. What happened there is not known.
+            Unanswered: The submit host was not reached, or its answer is not valid. What happened there is unknown.
         """
         if "session" not in fields:
             return await self._request(action, fields)
-        while not await self._place():
+        while not await self._acquire_slot():
             if time.monotonic() - self._answered > self.timeout:
-                raise Unanswered(f"the submit host of {self.cluster} has answered nobody for {self.timeout:g} seconds")
+                raise Unanswered(f"the submit host of {self.cluster} has not answered for {self.timeout:g} seconds")
         try:
             return await self._request(action, fields)
         finally:
-            self._places.release()
+            self._slots.release()
 
-    async def _place(self) -> bool:
-        """Wait for one of the few places, for a while."""
+    async def _acquire_slot(self) -> bool:
+        """Wait for a slot, at most for the timeout. Return whether there was one."""
         try:
             async with asyncio.timeout(self.timeout):
-                return await self._places.acquire()
+                return await self._slots.acquire()
         except TimeoutError:
             return False
 
@@ -104,58 +104,58 @@ class Gate(ABC):
         except TimeoutError:
             raise Unanswered(f"the submit host of {self.cluster} took more than {self.timeout:g} seconds") from None
         except OSError as error:
-            raise Unanswered(f"the submit host of {self.cluster} is not reached: {error}") from None
+            raise Unanswered(f"the submit host of {self.cluster} cannot be reached: {error}") from None
         self._answered = time.monotonic()
         return answer
 
     def _read(self, output: bytes) -> Answer:
-        """The answer in what a gate wrote.
+        """Parse a gate's output.
 
         Raises:
-            Unanswered: there is none.
+            Unanswered: The output is not an answer.
         """
         try:
             return Answer(**json.loads(output))
         except (ValueError, TypeError):
-            raise Unanswered(f"the gate of {self.cluster} gave no answer but {output[:200]!r}") from None
+            raise Unanswered(f"the gate of {self.cluster} did not send a valid answer: {output[:200]!r}") from None
 
     @abstractmethod
     async def _exchange(self, request: bytes) -> Answer:
-        """Carry the request there and the answer back.
+        """Send a request and return the answer.
 
         Raises:
-            OSError: there is no way.
-            Unanswered: what came back is no answer.
+            OSError: The gate cannot be reached.
+            Unanswered: The answer is not valid.
         """
 
     async def query(self) -> str:
-        """The bulk query's output.
+        """Return the output of the bulk query.
 
         Raises:
-            Unanswered: there is none.
+            Unanswered: There is no output.
         """
-        return await self._question("query")
+        return await self._output_of("query")
 
     async def limits(self) -> str:
-        """The limits commands' output.
+        """Return the output of the limits commands.
 
         Raises:
-            Unanswered: there is none.
+            Unanswered: There is no output.
         """
-        return await self._question("limits")
+        return await self._output_of("limits")
 
-    async def _question(self, action: str) -> str:
+    async def _output_of(self, action: str) -> str:
         answer = await self.request(action)
-        # Some clients have no exit code for "I could not ask".
+        # Some clients exit with 0 although they could not reach the scheduler.
         if not answer.ok or (answer.stderr.strip() and not answer.stdout.strip()):
             raise Unanswered(str(answer))
         return answer.stdout
 
     async def find(self, job_id: str) -> Answer:
-        """What the scheduler says of one job.
+        """Query one job.
 
         Raises:
-            Unanswered: it was not asked, or did not answer in time.
+            Unanswered: The query did not run, or timed out.
         """
         answer = await self.request("find", job_id=job_id)
         if not answer.command or answer.exit in NOT_RUN:
@@ -164,7 +164,7 @@ class Gate(ABC):
 
 
 class LocalGate(Gate):
-    """The hub host submits itself: systemd starts a gate for each connection to its socket."""
+    """The gate on the hub host, which submits jobs itself. systemd starts a gate for each connection to its socket."""
 
     def __init__(self, cluster: str, *, socket: str) -> None:
         super().__init__(cluster)
@@ -181,15 +181,15 @@ class LocalGate(Gate):
 
 
 class SSHGate(Gate):
-    """Login nodes submit, over one multiplexed connection that outlives a request.
+    """The gates on login nodes, reached over one multiplexed ssh connection per node.
 
     Args:
-        cluster: the cluster's name.
-        hosts: its login nodes. Who answers is asked again; who does not, or cannot ask the scheduler, last of all.
-        user: the account there.
-        key: the file with the hub's private key.
-        known_hosts: the file with the login nodes' host keys.
-        control_dir: where the connections' sockets are.
+        cluster: The cluster's name.
+        hosts: The login nodes. A node that fails, or cannot query the scheduler, moves to the end of the list.
+        user: The account on the login nodes.
+        key: The file with the hub's private key.
+        known_hosts: The file with the login nodes' host keys.
+        control_dir: The directory for the sockets of the connections.
     """
 
     def __init__(
@@ -219,34 +219,34 @@ class SSHGate(Gate):
         errors = []
         for host in list(self._hosts):
             try:
-                answer = self._read(await self._ask(host, request))
+                answer = self._read(await self._run_ssh(host, request))
                 if answer.exit in NOT_RUN:
-                    self._leave(host, answer)
+                    self._demote(host, answer)
                 return answer
             except ConnectionRefusedError as error:
-                # Nothing was asked there, so another may be asked: never may one request be served twice.
+                # This node did not receive the request, so the next node may get it. A request must never run twice.
                 errors.append(f"{host}: {error}")
-                self._leave(host, error)
+                self._demote(host, error)
             except asyncio.CancelledError:
-                self._leave(host, "it takes too long")
+                self._demote(host, "it timed out")
                 raise
             except (OSError, Unanswered) as error:
-                self._leave(host, error)
+                self._demote(host, error)
                 raise
         raise ConnectionError("; ".join(errors))
 
-    def _leave(self, host: str, why: object) -> None:
-        """From now on another login node is asked first, where there is one."""
+    def _demote(self, host: str, reason: object) -> None:
+        """Prefer another login node from now on, if there is one."""
         if self._hosts[0] == host and len(self._hosts) > 1:
             self._hosts.append(self._hosts.pop(0))
-            log.warning("%s: %s does not serve (%s); next is %s", self.cluster, host, why, self._hosts[0])
+            log.warning("%s: %s failed (%s); the next login node is %s", self.cluster, host, reason, self._hosts[0])
 
-    async def _ask(self, host: str, request: bytes) -> bytes:
-        """Ask one login node.
+    async def _run_ssh(self, host: str, request: bytes) -> bytes:
+        """Send a request to one login node.
 
         Raises:
-            ConnectionRefusedError: it was not reached, and has seen nothing of the request.
-            ConnectionError: what has happened there is not known.
+            ConnectionRefusedError: The node was not reached and has not received the request.
+            ConnectionError: The connection failed later. What happened on the node is unknown.
         """
         process = await asyncio.create_subprocess_exec(
             *self._command,
@@ -272,10 +272,10 @@ class SSHGate(Gate):
 
 
 def make_gate(cluster: str, settings: dict[str, Any]) -> Gate:
-    """Make a cluster's gate from its entry in the hub's settings.
+    """Create a cluster's gate client from its entry in the hub's settings.
 
     Raises:
-        ValueError: the entry names no known method.
+        ValueError: The entry has an unknown method.
     """
     arguments = {name: value for name, value in settings.items() if name != "method"}
     match settings.get("method"):
@@ -284,4 +284,4 @@ def make_gate(cluster: str, settings: dict[str, Any]) -> Gate:
         case "ssh":
             return SSHGate(cluster, **arguments)
         case method:
-            raise ValueError(f"gates.{cluster}.method: {method!r} is neither local nor ssh")
+            raise ValueError(f"gates.{cluster}.method: {method!r} is unknown; valid: local, ssh")

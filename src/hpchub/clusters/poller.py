@@ -1,7 +1,7 @@
-"""Asks each cluster's scheduler about all sessions at once.
+"""The poller of a cluster: one bulk query of the scheduler serves all sessions.
 
-However many sessions there are, and whatever they wait for, one answer serves them all. It is asked for when
-somebody wants an answer newer than the last one, so a quiet hub asks as often as JupyterHub polls one server.
+The load on the scheduler does not grow with the number of sessions. A query runs only when a session needs a newer
+answer than the last one. So an idle hub queries as often as JupyterHub polls a single server.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PRIVACY_INTERVAL = 300.0
-"""Seconds for which it is taken as known whether the scheduler hides jobs."""
+"""How long the poller caches whether the scheduler hides jobs, in seconds."""
 PRIVACY_ATTEMPTS = 3
-"""How often a scheduler is asked whether it hides jobs, until it is believed without a word on it."""
+"""How often the poller asks whether the scheduler hides jobs. Without an answer it then assumes that it does not."""
 FIND_PAUSE = 5.0
-"""Seconds for which no single job is asked for after a question that was not answered: all sessions may have one."""
+"""How long lookups of single jobs pause after one that failed, in seconds. All sessions may need one."""
 
 
-class Questions(Protocol):
-    """What a poller needs of a gate."""
+class GateQueries(Protocol):
+    """The requests of a gate that a poller uses."""
 
     async def query(self) -> str:
         """See Gate.query."""
@@ -46,11 +46,11 @@ class Questions(Protocol):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One complete answer of the scheduler's.
+    """One complete answer of the scheduler.
 
     Attributes:
-        taken: when it was asked for, in seconds of the monotonic clock.
-        jobs: every job by id.
+        taken: When the query started, in seconds of the monotonic clock.
+        jobs: Every job by id.
     """
 
     taken: float
@@ -58,35 +58,35 @@ class Snapshot:
 
 
 @contextlib.contextmanager
-def _mistakes_are_silence() -> Iterator[None]:
-    """Whatever is not understood of an answer is none.
+def _errors_mean_unanswered() -> Iterator[None]:
+    """Treat an answer that cannot be parsed as no answer.
 
     Raises:
-        Unanswered: in place of any other exception, which goes to the log.
+        Unanswered: Replaces every other exception. The log contains the original one.
     """
     try:
         yield
     except Unanswered:
         raise
     except Exception as error:
-        log.exception("an answer of the scheduler's is not understood")
-        raise Unanswered(f"its answer is not understood: {error!r}") from error
+        log.exception("the scheduler's answer cannot be parsed")
+        raise Unanswered(f"its answer cannot be parsed: {error!r}") from error
 
 
 class Poller:
-    """One cluster's bulk query, shared by every session.
+    """One cluster's bulk query, shared by all sessions.
 
     Args:
-        scheduler: which parses the answer.
-        gate: runs the questions and returns their output; raises Unanswered when there is none.
-        interval: least time between the begins of two queries, in seconds.
-        longest_backoff: longest time between two attempts while the scheduler does not answer, or slowly, in seconds.
+        scheduler: The scheduler, which parses the answers.
+        gate: Runs the queries and returns their output. Raises Unanswered if there is no output.
+        interval: The minimum time from the start of a query to the start of the next one, in seconds.
+        longest_backoff: The maximum time between attempts while the scheduler is slow or silent, in seconds.
     """
 
     def __init__(
         self,
         scheduler: Scheduler,
-        gate: Questions,
+        gate: GateQueries,
         *,
         interval: float = 1.0,
         longest_backoff: float = 60.0,
@@ -102,15 +102,15 @@ class Poller:
         self._running: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
         self._hidden: tuple[str, str] | None = None
-        self._looked = -PRIVACY_INTERVAL
-        self._unsaid = 0  # questions after hidden jobs that were not answered, one after the other
-        self._no_find: tuple[float, str] = (0.0, "")  # until when, and why
+        self._privacy_checked = -PRIVACY_INTERVAL
+        self._privacy_failures = 0  # in a row
+        self._lookup_pause: tuple[float, str] = (0.0, "")  # end of the pause, and its reason
 
     async def snapshot(self, max_age: float) -> Snapshot:
-        """An answer that is at most ``max_age`` seconds old.
+        """Return an answer that is at most ``max_age`` seconds old.
 
         Raises:
-            Unanswered: the scheduler does not answer now; nothing is known.
+            Unanswered: The scheduler does not answer now, so nothing is known.
         """
         wanted = time.monotonic() - max_age
         if self._snapshot is not None and self._snapshot.taken >= wanted:
@@ -118,31 +118,31 @@ class Poller:
         if self._running is None:
             if self._failures and time.monotonic() < self._next:
                 raise Unanswered("the scheduler does not answer")
-            self._running = asyncio.create_task(self._ask())
-        # Shielded: one session that is stopped while it waits must not take the answer from the others.
+            self._running = asyncio.create_task(self._query())
+        # Shield the query: when a session stops while it waits, the other sessions still need the answer.
         await asyncio.shield(self._running)
         if self._failures or self._snapshot is None:
             raise Unanswered("the scheduler does not answer")
         return self._snapshot
 
     async def find(self, job_id: str, snapshot: Snapshot) -> Job | None:
-        """What the scheduler says of a job that its bulk answer does not show; None for its word that there is none.
+        """Look up a job that is missing from the bulk answer. Return None if the scheduler denies that it exists.
 
-        One question at a time. A job that is there makes the answer one that was cut off, and worth nothing.
+        Only one lookup runs at a time. If the job exists, the bulk answer was incomplete and is discarded.
 
         Raises:
-            Unanswered: it says neither, or hides jobs, or there is a newer bulk answer by now.
+            Unanswered: The answer is unclear, or the scheduler hides jobs, or there is a newer bulk answer now.
         """
         async with self._one_at_a_time:
             if self._snapshot is not snapshot:
-                raise Unanswered("there is a newer answer, or none")
-            if time.monotonic() < self._no_find[0]:
-                raise Unanswered(self._no_find[1])
+                raise Unanswered("there is a newer bulk answer, or no valid one")
+            if time.monotonic() < self._lookup_pause[0]:
+                raise Unanswered(self._lookup_pause[1])
             try:
-                with _mistakes_are_silence():
+                with _errors_mean_unanswered():
                     return await self._find(job_id, snapshot)
             except Unanswered as error:
-                self._no_find = time.monotonic() + FIND_PAUSE, str(error)
+                self._lookup_pause = time.monotonic() + FIND_PAUSE, str(error)
                 raise
 
     async def _find(self, job_id: str, snapshot: Snapshot) -> Job | None:
@@ -150,56 +150,56 @@ class Poller:
         job = self.scheduler.parse_find(job_id, answer.exit, answer.stdout, answer.stderr)
         if job is not None and job.state is not JobState.ENDED and self._snapshot is snapshot:
             self._snapshot = None
-            self._failed(f"its answer does not show job {job_id}, which is there ({job.detail})")
+            self._failed(f"its bulk answer does not show job {job_id}, which exists ({job.detail})")
         if job is None and (hidden := await self._privacy()):
             raise Unanswered(f"{self.scheduler.name} shows no job {job_id}, and {hidden[0]}; {hidden[1]}")
         return job
 
     async def _privacy(self) -> tuple[str, str] | None:
-        """What hides jobs from the hub's account, and the right that it needs: a hidden job looks like none.
+        """Return what hides jobs from the hub's account and the right that it needs. A hidden job seems not to exist.
 
         Raises:
-            Unanswered: it does not say. Who never does, since this cannot be asked there, hides none.
+            Unanswered: The scheduler did not answer. After some attempts, the poller assumes that no jobs are hidden.
         """
-        if time.monotonic() - self._looked >= PRIVACY_INTERVAL:
+        if time.monotonic() - self._privacy_checked >= PRIVACY_INTERVAL:
             try:
-                with _mistakes_are_silence():
+                with _errors_mean_unanswered():
                     self._hidden = self.scheduler.parse_privacy(await self._gate.limits())
-                self._unsaid = 0
+                self._privacy_failures = 0
             except Unanswered as error:
-                log.warning("%s does not say whether it hides jobs: %s", self.scheduler.name, error)
-                self._unsaid += 1
-                if self._unsaid < PRIVACY_ATTEMPTS:
+                log.warning("%s does not report whether it hides jobs: %s", self.scheduler.name, error)
+                self._privacy_failures += 1
+                if self._privacy_failures < PRIVACY_ATTEMPTS:
                     raise
-            self._looked = time.monotonic()
+            self._privacy_checked = time.monotonic()
             if self._hidden:
                 log.warning("%s %s; %s", self.scheduler.name, *self._hidden)
         return self._hidden
 
-    def _failed(self, why: object) -> None:
+    def _failed(self, reason: object) -> None:
         self._failures += 1
         wait = min(self._longest_backoff, self._interval * 2 ** min(self._failures, 16))
         self._next = time.monotonic() + wait * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret
-        log.warning("%s does not answer (%d times): %s", self.scheduler.name, self._failures, why)
+        log.warning("%s does not answer (%d times): %s", self.scheduler.name, self._failures, reason)
 
-    async def _ask(self) -> None:
+    async def _query(self) -> None:
         try:
             await asyncio.sleep(max(0.0, self._next - time.monotonic()))
-            began = time.monotonic()
+            started = time.monotonic()
             self.queries += 1
-            self._next = began + self._interval
+            self._next = started + self._interval
             try:
-                with _mistakes_are_silence():
+                with _errors_mean_unanswered():
                     jobs = self.scheduler.parse_query(await self._gate.query())
             except Unanswered as error:
                 self._failed(error)
             else:
-                # A scheduler that is slow to answer is asked less often: at most a fifth of its time is ours.
-                pause = min(5 * (time.monotonic() - began), self._longest_backoff)
-                self._next = max(self._next, began + pause * random.uniform(1.0, 1.2))  # noqa: S311 jitter
+                # Query a slow scheduler less often, so that our queries take at most a fifth of its time.
+                pause = min(5 * (time.monotonic() - started), self._longest_backoff)
+                self._next = max(self._next, started + pause * random.uniform(1.0, 1.2))  # noqa: S311 jitter
                 if self._failures:
                     log.warning("%s answers again", self.scheduler.name)
                 self._failures = 0
-                self._snapshot = Snapshot(taken=began, jobs=jobs)
+                self._snapshot = Snapshot(taken=started, jobs=jobs)
         finally:
             self._running = None

@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -I
-"""The only door from the hub to a scheduler: two small programs on a submit host, in one file.
+"""The gate: the hub's only access to a scheduler. This file contains two programs for a submit host.
 
-``gate`` runs as the hub's account on the submit host, behind a forced ssh command or a local unix socket.
+``gate`` runs with the hub's account on the submit host, behind a forced ssh command or a local unix socket.
 It reads one JSON request from standard input and writes one JSON answer to standard output::
 
     {"action": "submit", "user": NAME, "session": HEX, "script": TEXT, "secrets": {NAME: VALUE}}
@@ -12,13 +12,13 @@ It reads one JSON request from standard input and writes one JSON answer to stan
 
     {"ok": BOOL, "exit": INT, "stdout": TEXT, "stderr": TEXT, "command": [ARGV], "error": TEXT}
 
-Questions run as the account itself. Submitting and cancelling run as the user: ``gate`` passes the request on to
-``job`` through sudo, which permits exactly that program, without arguments, for the permitted groups.
+``gate`` runs the queries with its own account. To submit or cancel a job, it passes the request to ``job``, which runs
+as the user through sudo. sudo permits exactly this program, without arguments, for the permitted groups.
 
-The commands come from ``/etc/hpchub/gate.d/CLUSTER.json``, which belongs to root; a request cannot name one.
-Everything travels on standard input: no secret and no script is ever in an argument list or an environment.
+The scheduler's commands are in ``/etc/hpchub/gate.d/CLUSTER.json``, which belongs to root. A request cannot contain a
+command. All data travels on standard input, so no secret and no script is ever in an argument list or an environment.
 
-Standard library only, Python 3.9 and later: a submit host has nothing else.
+This file uses the standard library only (Python 3.9 and later), because a submit host may have nothing else.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from typing import Any, TextIO
 
 CONFIG_DIRECTORY = Path("/etc/hpchub/gate.d")
 JOB_PROGRAM = "/usr/local/libexec/hpchub/job"
-REQUEST_LIMIT = 1024 * 1024  # bytes; a batch script and its secrets take a few thousand
+REQUEST_LIMIT = 1024 * 1024  # bytes; a batch script and its secrets need a few thousand
 KEEP_LOGS = 20
 
 CLUSTER_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 SESSION = re.compile(r"[0-9a-f]{16}")
-NOBODY = 65534  # Linux's uid for who has none here: a system account above all others
+NOBODY = 65534  # Linux's uid for users without an account: a system account with a high uid
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 FIELDS = {
@@ -55,18 +55,18 @@ FIELDS = {
     "find": {"action", "job_id"},
     "limits": {"action"},
 }
-QUESTIONS = ("query", "find", "limits")
+QUERIES = ("query", "find", "limits")
 
 
 class Refused(Exception):
-    """A request that is not permitted, or not well formed. The text is for the hub's log and its user."""
+    """A request is not permitted or not valid. The message is for the hub's log and for the user."""
 
 
 def read_request(stream: TextIO) -> dict[str, Any]:
     """Read one request.
 
     Raises:
-        Refused: it is not JSON, too long, or has other fields than its action takes.
+        Refused: The request is not JSON, too long, or does not have exactly the fields of its action.
     """
     text = stream.read(REQUEST_LIMIT + 1)
     if len(text) > REQUEST_LIMIT:
@@ -79,9 +79,9 @@ def read_request(stream: TextIO) -> dict[str, Any]:
         raise Refused("the request is not an object")
     fields = FIELDS.get(str(request.get("action")))
     if fields is None:
-        raise Refused("the action is none of " + ", ".join(sorted(FIELDS)))
+        raise Refused("the action is unknown; valid: " + ", ".join(sorted(FIELDS)))
     if set(request) - {"cluster"} != fields:
-        raise Refused(f"{request['action']} takes exactly {', '.join(sorted(fields))}")
+        raise Refused(f"{request['action']} requires exactly these fields: {', '.join(sorted(fields))}")
     for field in fields - {"secrets"}:
         if not isinstance(request[field], str) or "\0" in request[field]:
             raise Refused(f"{field} is not a string")
@@ -94,31 +94,31 @@ def read_request(stream: TextIO) -> dict[str, Any]:
 
 
 def read_config(cluster: str | None) -> dict[str, Any]:
-    """Read what the administrator permits for a cluster.
+    """Read the configuration of a cluster, which defines what the gate may do.
 
     Raises:
-        Refused: the cluster is not configured on this host.
+        Refused: The cluster is not configured on this host.
     """
     if cluster is None or not CLUSTER_NAME.fullmatch(cluster):
-        raise Refused("the cluster's name is not well formed")
+        raise Refused("the name of the cluster is not valid")
     path = CONFIG_DIRECTORY / (cluster + ".json")
     try:
         config: dict[str, Any] = json.loads(path.read_text())
         return config
     except FileNotFoundError:
-        raise Refused(f"this host does not submit for the cluster {cluster}") from None
+        raise Refused(f"this host is not a submit host of the cluster {cluster}") from None
     except (OSError, ValueError) as error:
         raise Refused(f"{path} cannot be read: {error}") from None
 
 
 def permitted_user(name: str, config: dict[str, Any]) -> pwd.struct_passwd:
-    """The account of a user for whom the hub may submit.
+    """Return the account of a user, if the hub may submit jobs for this user.
 
     Raises:
-        Refused: the name is not a local account's, is a system account's, or is in none of the permitted groups.
+        Refused: The account does not exist, is a system account, or is not in a permitted group.
     """
     if not USER_NAME.fullmatch(name):
-        raise Refused("the user name is not well formed")
+        raise Refused("the user name is not valid")
     try:
         account = pwd.getpwnam(name)
     except KeyError:
@@ -133,7 +133,7 @@ def permitted_user(name: str, config: dict[str, Any]) -> pwd.struct_passwd:
             continue
     if not groups & set(config["permitted_groups"]):
         raise Refused(
-            f"{name} is in none of the groups that may run jobs here: {', '.join(config['permitted_groups'])}"
+            f"{name} is not in a group that may run jobs here; permitted: {', '.join(config['permitted_groups'])}"
         )
     return account
 
@@ -145,12 +145,12 @@ def run(
     home: str = "/",
     extra: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Run one command without a shell, in a small environment of its own; returns an answer."""
+    """Run one command without a shell and with a minimal environment. Return an answer."""
     environment = {"PATH": PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "HOME": home}
     environment.update(extra or {})
     environment.update(config.get("environment", {}))
     try:
-        # A session of its own: what a site's wrapper has started goes with it.
+        # A new session, so that a timeout also kills the processes that a site's wrapper has started.
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -170,8 +170,10 @@ def run(
             error=f"{command[0]} cannot be run on {os.uname().nodename}: {error.strerror}",
         )
     except subprocess.TimeoutExpired:
-        with contextlib.suppress(OSError):  # sudo is root's, and ends by its own program's limit
+        # sudo belongs to root and cannot be killed. It ends when the time limit of the program that it runs is over.
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             os.killpg(process.pid, signal.SIGKILL)
+            process.communicate(timeout=1)
         return answer(
             command,
             124,
@@ -187,7 +189,7 @@ def run(
 
 
 def answer(command: list[str], code: int, stdout: str = "", stderr: str = "", error: str = "") -> dict[str, Any]:
-    """One answer, as the module's text describes it."""
+    """Return an answer in the format of the module's docstring."""
     return {
         "ok": code == 0,
         "exit": code,
@@ -199,34 +201,34 @@ def answer(command: list[str], code: int, stdout: str = "", stderr: str = "", er
 
 
 def checked_job_id(request: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    """The job id of a request as an argument; none where the action takes none.
+    """Return the job id of a request as a list of arguments, which is empty for actions without a job id.
 
     Raises:
-        Refused: it is not one of this scheduler.
+        Refused: The id is not a job id of this scheduler.
     """
     if "job_id" not in request:
         return []
     if not re.fullmatch(config["job_id_pattern"], request["job_id"]):
-        raise Refused(f"the job id is not one of {config['scheduler']}")
+        raise Refused(f"the job id is not a valid id for {config['scheduler']}")
     return [request["job_id"]]
 
 
-def says_none(result: dict[str, Any], config: dict[str, Any]) -> bool:
-    """Whether a query that lists nothing says that there are no jobs; some schedulers take it for a failure."""
-    words = config.get("no_jobs", "")
-    return bool(words and re.search(words, result["stdout"] + "\n" + result["stderr"], re.MULTILINE))
+def means_no_jobs(result: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Return whether a failed query only means that there are no jobs. Some schedulers report this as an error."""
+    pattern = config.get("no_jobs", "")
+    return bool(pattern and re.search(pattern, result["stdout"] + "\n" + result["stderr"], re.MULTILINE))
 
 
 def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
-    """Answer one request of the hub's."""
+    """Answer one request of the hub."""
     request = read_request(stream)
     config = read_config(cluster)
-    if request["action"] in QUESTIONS:
-        # Jobs' names hold whatever their users like, line breaks too. What begins a record, nobody can know before.
+    if request["action"] in QUERIES:
+        # Users can put any text into job names, even line breaks. They cannot predict this mark, which begins a record.
         mark = os.urandom(8).hex()
         command = [word.replace("{mark}", mark) for word in config.get(request["action"], [])]
         if not command:
-            raise Refused(f"{request['action']} is not set up for {config['scheduler']} on this host")
+            raise Refused(f"{request['action']} is not configured for {config['scheduler']} on this host")
         result = run([*command, *checked_job_id(request, config)], config)
         if request["action"] == "limits" and result["ok"]:
             me = pwd.getpwuid(os.geteuid()).pw_name
@@ -234,24 +236,24 @@ def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
                 more = run([word.replace("{account}", me) for word in further], config)
                 result["stdout"] += more["stdout"] if more["ok"] else ""
         nothing = not result["ok"] or not result["stdout"].strip()
-        if request["action"] == "query" and nothing and says_none(result, config):
+        if request["action"] == "query" and nothing and means_no_jobs(result, config):
             return answer(command, 0)
         return result
     account = permitted_user(request["user"], config)
     request["cluster"] = cluster
     command = ["sudo", "-n", "-u", account.pw_name, "--", JOB_PROGRAM]
-    # sudo's own limit is the job program's, so that one clock decides.
+    # The job program has the shorter timeout, so it decides.
     patient = dict(config, timeout=float(config.get("timeout", 60)) + 10)
     result = run(command, patient, json.dumps(request))
     if not result["ok"]:
         detail = (result["stderr"].strip().splitlines() or [""])[-1]
-        result["error"] = f"submitting as {account.pw_name} is not possible here: {detail or result['error']}"
+        result["error"] = f"cannot run jobs as {account.pw_name} on this host: {detail or result['error']}"
         return result
     try:
         answered: dict[str, Any] = json.loads(result["stdout"])
         return answered
     except ValueError:
-        return answer(command, 1, result["stdout"], result["stderr"], "the job program gave no answer")
+        return answer(command, 1, result["stdout"], result["stderr"], "the job program did not send a valid answer")
 
 
 def serve_job(stream: TextIO) -> dict[str, Any]:
@@ -277,17 +279,18 @@ def serve_job(stream: TextIO) -> dict[str, Any]:
     except OSError as error:
         secrets.unlink(missing_ok=True)
         raise Refused(
-            f"the home directory of {account.pw_name} cannot be written ({error.strerror}); is it full?"
+            f"the home directory of {account.pw_name} cannot be written ({error.strerror}); check its quota and its"
+            " permissions"
         ) from None
     result = run(config["submit"], config, request["script"], home=home, extra=who)
-    # After a time-out nobody knows whether the job exists: it may still come and look for its secrets.
+    # After a timeout, the job may still start later and need its secrets.
     if not result["ok"] and result["exit"] != 124:
         secrets.unlink(missing_ok=True)
     return result
 
 
 def write_secrets(directory: Path, path: Path, secrets: dict[str, str]) -> None:
-    """Write a session's secrets where only its owner can read them, and make room for its log."""
+    """Write a session's secrets to a file that only the owner can read, and delete old logs."""
     logs = directory / "logs"
     directory.mkdir(mode=0o700, exist_ok=True)
     directory.chmod(0o700)
@@ -299,15 +302,15 @@ def write_secrets(directory: Path, path: Path, secrets: dict[str, str]) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         json.dump(secrets, stream)
         stream.flush()
-        os.fsync(stream.fileno())  # a full or over-quota network file system says so only here
+        os.fsync(stream.fileno())  # a network file system reports a full disk or an exceeded quota only here
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of both programs; which one is told by the name it was called by."""
+    """Run one of the two programs, depending on the name of the executable."""
     program = Path(sys.argv[0]).name
     parser = argparse.ArgumentParser(prog=program, description=__doc__.splitlines()[0])
     if program != "job":
-        parser.add_argument("--cluster", required=True, help=f"whose configuration in {CONFIG_DIRECTORY} applies")
+        parser.add_argument("--cluster", required=True, help=f"the name of a configuration in {CONFIG_DIRECTORY}")
     arguments = parser.parse_args(argv)
     syslog.openlog(f"hpchub-{program}", syslog.LOG_PID, syslog.LOG_AUTH)
     os.umask(0o077)

@@ -1,13 +1,14 @@
-"""``hpchub-launch SESSION``: what a session's batch job runs on its compute node.
+"""``hpchub-launch SESSION``: the program that a session's batch job runs on its compute node.
 
-It takes the session's secrets from the owner-only file that the hub's gate wrote, and removes the file; holds a free
-port; and becomes the single-user server, in this very process, so that the scheduler's signals reach it. As soon as the
-server listens, the port is reported to the hub. No secret is ever in an argument list.
+The launcher reads the session's secrets from a file that only its owner can read, and deletes the file. It reserves a
+free port and becomes the single-user server in the same process, so that the scheduler's signals reach the server. When
+the server listens, the launcher reports the port to the hub. No secret is ever in an argument list.
 
-The role ``notebook_environment`` copies this file into the environment of the server, as ``bin/hpchub-launch`` with the
-environment's own interpreter in isolated mode: neither ``PYTHONPATH`` nor packages in the user's home reach the server.
+The role ``notebook_environment`` installs this file as ``bin/hpchub-launch`` in the environment of the server. It runs
+with the interpreter of this environment in isolated mode, so neither ``PYTHONPATH`` nor packages in the user's home
+affect the server.
 
-Standard library only until the server starts; Python 3.9 and later.
+This file uses the standard library only until the server starts (Python 3.9 and later).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from urllib.parse import urlsplit
 SESSION = re.compile(r"[0-9a-f]{16}")
 KERNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OURS = ("JUPYTERHUB_", "HPCHUB_")
-# What a module in the user's login files may have set for another Python; the kernels' would not start with it.
+# A module in the user's login files may set these for another Python. Kernels would not start with them.
 HARMFUL = ("PYTHONHOME", "PYTHONPLATLIBDIR", "__PYVENV_LAUNCHER__")
 NEEDED = (
     "HPCHUB_PORT_FIRST",
@@ -49,22 +50,22 @@ NEEDED = (
     "JUPYTERHUB_API_URL",
     "JUPYTERHUB_SERVICE_PREFIX",
 )
-# The launcher's alone; the authority is public, but large.
+# Only for the launcher. The CA certificate is public, but large.
 NOT_FOR_KERNELS = ("HPCHUB_API_CA", "HPCHUB_TLS_CERTIFICATE", "HPCHUB_TLS_CLIENTS", "HPCHUB_TLS_KEY")
-# The path below the hub's address of each interface; both are served, this one is opened.
+# The path of each interface below the session's address. The server offers all of them and opens the chosen one.
 INTERFACES = {"lab": "/lab", "notebook": "/tree"}
 
 SETTINGS = Path(sys.prefix, "etc", "hpchub-launch.json")
-FILE_PATIENCE = 15.0  # seconds; a network file system may show a new file late
-LISTEN_PATIENCE = 300.0  # seconds; a first start from a cold network file system takes its time
-REPORT_PATIENCE = 900.0  # seconds; the hub may be away for an upgrade, and finds this session when it is back
+FILE_PATIENCE = 15.0  # seconds; a new file may appear late on a network file system
+LISTEN_PATIENCE = 300.0  # seconds; the first start from a cold network file system is slow
+REPORT_PATIENCE = 900.0  # seconds; the hub may be down for an upgrade, and resumes this session afterwards
 REQUEST_TIMEOUT = 10.0  # seconds
 
 STOPPED_EXIT = 1
 
 
 class LaunchError(Exception):
-    """Why there is no server. The text is for the user, who finds it in the session's log."""
+    """The server cannot start. The message is for the user, who finds it in the session's log."""
 
 
 def say(text: str) -> None:
@@ -73,7 +74,7 @@ def say(text: str) -> None:
 
 
 def home_directory() -> Path:
-    """The user's home as the account has it: where the gate wrote, whatever the job's ``HOME`` says."""
+    """Return the home directory of the account, where the gate wrote its file. The job's ``HOME`` may differ."""
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
@@ -84,13 +85,13 @@ def home_directory() -> Path:
 
 
 def read_session(path: Path, patience: float = FILE_PATIENCE) -> dict[str, str]:
-    """Read and remove a session's file.
+    """Read and delete a session's file.
 
     Returns:
-        environment variables, all of them ``JUPYTERHUB_*`` or ``HPCHUB_*``.
+        Environment variables with the prefix ``JUPYTERHUB_`` or ``HPCHUB_``.
 
     Raises:
-        LaunchError: there is no such file, or it is not what the gate writes.
+        LaunchError: The file does not exist, or the gate cannot have written it.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -100,8 +101,8 @@ def read_session(path: Path, patience: float = FILE_PATIENCE) -> dict[str, str]:
         except FileNotFoundError:
             if time.monotonic() >= deadline:
                 raise LaunchError(
-                    f"{path} is not there. It is removed when the session starts, so a job that the scheduler started"
-                    " a second time cannot go on; start a new session."
+                    f"{path} does not exist. It is deleted when a session starts. If the scheduler has started this job"
+                    " a second time, start a new session."
                 ) from None
             time.sleep(0.5)
         except OSError as error:
@@ -109,19 +110,21 @@ def read_session(path: Path, patience: float = FILE_PATIENCE) -> dict[str, str]:
     with os.fdopen(descriptor, encoding="utf-8") as stream:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
-            raise LaunchError(f"{path} is not a file of yours and is not trusted")
+            raise LaunchError(
+                f"{path} is not trusted, because it is not a regular file that you own; start a new session"
+            )
         path.unlink()
         if status.st_mode & 0o077:
-            raise LaunchError(f"{path} could be read by others and is not trusted; it is removed. Start a new session.")
+            raise LaunchError(f"{path} was deleted, because other users could read it; start a new session")
         text = stream.read()
     return checked(text, path)
 
 
 def checked(text: str, path: Path) -> dict[str, str]:
-    """The variables in a session's file.
+    """Return the variables in a session's file.
 
     Raises:
-        LaunchError: it is not an object of strings, names a variable that is not ours, or lacks one.
+        LaunchError: The text is not an object of strings, sets a foreign variable, or lacks a required one.
     """
     try:
         session = json.loads(text)
@@ -131,71 +134,70 @@ def checked(text: str, path: Path) -> dict[str, str]:
         raise LaunchError(f"{path} is not an object of strings")
     foreign = sorted(name for name in session if not name.startswith(OURS))
     if foreign:
-        raise LaunchError(f"{path} sets {foreign[0]}, which is none of JUPYTERHUB_* and HPCHUB_*")
-    lacking = [name for name in NEEDED if not session.get(name)]
-    if lacking:
-        raise LaunchError(f"{path} lacks {', '.join(lacking)}")
+        raise LaunchError(f"{path} sets {foreign[0]}; only JUPYTERHUB_* and HPCHUB_* are permitted")
+    missing = [name for name in NEEDED if not session.get(name)]
+    if missing:
+        raise LaunchError(f"{path} lacks {', '.join(missing)}")
     return session
 
 
-# -- what the server needs of the node
+# -- requirements on the node
 
 
 def check_space(directory: Path) -> None:
-    """See that a server can write its files.
+    """Check that the server can write its files.
 
     Raises:
-        LaunchError: the directory is full, over quota, or cannot be written.
+        LaunchError: The directory is full, over quota, or not writable.
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=directory, prefix=".space-") as file:
             file.write(bytes(64 * 1024))
             file.flush()
-            os.fsync(file.fileno())  # a network file system says so only here
+            os.fsync(file.fileno())  # a network file system reports errors only here
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LaunchError(
-                f"your home directory is full: {directory} cannot be written. Remove files that you do not need, by ssh"
-                " on a login node, and start again."
+                f"your home directory is full, so {directory} cannot be written. Log in to a login node with ssh,"
+                " delete files that you do not need, and start a new session."
             ) from None
-        raise LaunchError(f"{directory} cannot be written: {error.strerror}") from None
+        raise LaunchError(f"{directory} cannot be written: {error.strerror}; check its permissions") from None
 
 
 def hold_port(first: int, last: int) -> socket.socket:
-    """Hold a free port of the range until the server listens on it.
+    """Reserve a free port of the range until the server listens on it.
 
-    The socket is bound and does not listen. Whoever looks for a free port finds this one taken; the server may take it
-    all the same, because Linux lets a second socket bind when both have SO_REUSEADDR, set here only after the bind, and
-    neither listens.
+    The socket is bound but does not listen, so other programs find the port in use. The server can still bind it: Linux
+    permits a second socket if both have SO_REUSEADDR and neither listens. The option is set only after the bind.
 
     Raises:
-        LaunchError: no port of the range is free.
+        LaunchError: No port of the range is free.
     """
     ports = list(range(first, last + 1))
     random.shuffle(ports)
     for port in ports:
         held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            held.bind(("0.0.0.0", port))  # noqa: S104 - the hub connects to whatever address the node has for it
+            held.bind(("0.0.0.0", port))  # noqa: S104 - the hub may connect to any address of the node
         except OSError:
             held.close()
             continue
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return held
-    raise LaunchError(f"no port from {first} to {last} is free on {socket.gethostname()}")
+    raise LaunchError(f"no port from {first} to {last} is free on {socket.gethostname()}; start a new session")
 
 
 def server_environment(
     job: dict[str, str], session: dict[str, str], port: int, jupyter_path: list[str]
 ) -> dict[str, str]:
-    """The single-user server's environment: the job's, with the session's and nothing else of our names.
+    """Return the environment of the single-user server: the job's variables and those of the session's file.
 
     Args:
-        job: the environment that the batch job has.
-        session: the variables of the session's file.
-        port: where the server is to listen.
-        jupyter_path: directories whose ``kernels/`` the site provides.
+        job: The environment of the batch job. Its own JUPYTERHUB_* and HPCHUB_* variables are dropped.
+        session: The variables of the session's file.
+        port: The port for the server.
+        jupyter_path: Directories with the site's ``kernels/``.
     """
     env = {name: value for name, value in job.items() if not name.startswith(OURS) and name not in HARMFUL}
     env.update(session)
@@ -203,7 +205,7 @@ def server_environment(
         env.pop(name, None)
     host = urlsplit(session.get("JUPYTERHUB_SERVICE_URL", "")).hostname or "0.0.0.0"  # noqa: S104
     env["JUPYTERHUB_SERVICE_URL"] = f"https://{host}:{port}{session['JUPYTERHUB_SERVICE_PREFIX']}"
-    # The site's kernels come before the user's of the same name: an old python3 in a home cannot break the site's.
+    # The site's kernels override the user's kernels of the same name, so an old python3 in a home breaks nothing.
     env["JUPYTER_PATH"] = os.pathsep.join([*jupyter_path, *filter(None, [job.get("JUPYTER_PATH")])])
     if not env.get("JUPYTERHUB_DEFAULT_URL"):
         env["JUPYTERHUB_DEFAULT_URL"] = INTERFACES.get(session.get("HPCHUB_INTERFACE", ""), INTERFACES["lab"])
@@ -211,21 +213,21 @@ def server_environment(
 
 
 def server_arguments(session: dict[str, str]) -> list[str]:
-    """The single-user server's argument list.
+    """Return the argument list of the single-user server.
 
     Raises:
-        LaunchError: the default kernel's name is not one.
+        LaunchError: The name of the default kernel is not valid.
     """
     kernel = session.get("HPCHUB_DEFAULT_KERNEL", "")
     if not kernel:
         return ["jupyterhub-singleuser"]
     if not KERNEL.fullmatch(kernel):
-        raise LaunchError(f"the default kernel {kernel!r} is not a kernel's name")
+        raise LaunchError(f"the default kernel {kernel!r} is not a valid kernel name")
     return ["jupyterhub-singleuser", f"--MultiKernelManager.default_kernel_name={kernel}"]
 
 
 def tls_arguments(session: dict[str, str]) -> list[str]:
-    """The server's identity, and that it answers the hub and its proxy, and no neighbour."""
+    """Return the arguments for TLS. The server then accepts only connections from the hub and its proxy."""
     key, certificate, clients = (
         held_in_memory(name.lower(), session[name])
         for name in ("HPCHUB_TLS_KEY", "HPCHUB_TLS_CERTIFICATE", "HPCHUB_TLS_CLIENTS")
@@ -234,9 +236,9 @@ def tls_arguments(session: dict[str, str]) -> list[str]:
 
 
 def held_in_memory(name: str, text: str) -> str:
-    """A path at which this process, and no other, reads a text for as long as it lives.
+    """Return a path under which only this process can read a text, for as long as it runs.
 
-    The server reads its key again for each connection. In a file it could be found by others, or be missing one day.
+    The server reads its key again for each connection. Others could read a file, or a cleanup could delete it.
     """
     descriptor = os.memfd_create(name)
     with open(descriptor, "w", encoding="ascii", closefd=False) as stream:
@@ -244,24 +246,24 @@ def held_in_memory(name: str, text: str) -> str:
     return f"/proc/self/fd/{descriptor}"
 
 
-# -- telling the hub
+# -- the report to the hub
 
 
 def trust(authority: str) -> ssl.SSLContext:
-    """What the system trusts, and the hub's own authority.
+    """Return a TLS context that trusts the system's CA certificates and the hub's.
 
     Args:
-        authority: certificates as PEM text, or empty.
+        authority: CA certificates as PEM text, or empty.
 
     Raises:
-        LaunchError: the text holds no certificate.
+        LaunchError: The text does not contain a certificate.
     """
     context = ssl.create_default_context()
     if authority.strip():
         try:
             context.load_verify_locations(cadata=authority)
         except (ssl.SSLError, ValueError) as error:
-            raise LaunchError(f"the hub's certificate authority cannot be read: {error}") from None
+            raise LaunchError(f"the hub's CA certificate cannot be read: {error}") from None
     return context
 
 
@@ -269,7 +271,7 @@ def wait_for_server(port: int, patience: float = LISTEN_PATIENCE) -> None:
     """Wait until the server listens on its port.
 
     Raises:
-        LaunchError: it does not within ``patience`` seconds.
+        LaunchError: The server does not listen within ``patience`` seconds.
     """
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
@@ -280,10 +282,10 @@ def wait_for_server(port: int, patience: float = LISTEN_PATIENCE) -> None:
 
 
 def report(session: dict[str, str], port: int, context: ssl.SSLContext, patience: float = REPORT_PATIENCE) -> None:
-    """Tell the hub the port: ``POST JUPYTERHUB_API_URL/batchspawner`` with ``{"port": N}``; the hub answers 201.
+    """Report the port to the hub: ``POST JUPYTERHUB_API_URL/batchspawner`` with ``{"port": N}``. The hub answers 201.
 
     Raises:
-        LaunchError: the hub refused, or did not answer within ``patience`` seconds.
+        LaunchError: The hub rejected the report, or did not answer within ``patience`` seconds.
     """
     url = session["JUPYTERHUB_API_URL"].rstrip("/") + "/batchspawner"
     request = urllib.request.Request(  # noqa: S310 - the hub's own address
@@ -295,7 +297,7 @@ def report(session: dict[str, str], port: int, context: ssl.SSLContext, patience
             "Content-Type": "application/json",
         },
     )
-    # Straight to the hub, as the server itself goes: a web proxy in the job's environment is not for this.
+    # Connect to the hub directly, as the server does, even if the job's environment sets a web proxy.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     deadline = time.monotonic() + patience
     pause = 0.5
@@ -309,22 +311,22 @@ def report(session: dict[str, str], port: int, context: ssl.SSLContext, patience
                 return
             problem = f"{error.code} {answer_text(error)}"
             if error.code < 500 and error.code != 429:
-                raise LaunchError(f"the hub does not take this session's port: {problem}") from None
-            # Somebody on the way says that there is no answer; the hub may have heard the question.
+                raise LaunchError(f"the hub rejected this session's port: {problem}") from None
+            # A proxy may have sent this error although the hub has received the report.
             maybe_taken = maybe_taken or error.code >= 500
         except (OSError, ValueError) as error:
-            # Sent perhaps, and its answer lost: the hub takes one report only, and refuses the second.
+            # The hub may have received the report. It accepts only one and rejects the second with 409.
             maybe_taken = True
             problem = str(getattr(error, "reason", error))
         if time.monotonic() + pause > deadline:
             raise LaunchError(f"the hub does not answer at {url}: {problem}")
-        say(f"the hub does not answer at {url} ({problem}); trying again in {pause:g} s")
+        say(f"the hub does not answer at {url} ({problem}); retrying in {pause:g} s")
         time.sleep(pause)
         pause = min(pause * 2, 8.0)
 
 
 def answer_text(error: urllib.error.HTTPError) -> str:
-    """The hub's own words in an answer that is an error."""
+    """Return the hub's message in an error response."""
     try:
         return str(json.loads(error.read(4096))["message"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -332,11 +334,11 @@ def answer_text(error: urllib.error.HTTPError) -> str:
 
 
 def report_when_ready(session: dict[str, str], port: int, context: ssl.SSLContext) -> None:
-    """Report the port once the server listens; end the job, with a line that says why, when that is not possible."""
+    """Report the port when the server listens. If this fails, log the reason and end the job."""
     try:
         wait_for_server(port)
         report(session, port, context)
-        say(f"the server listens on {socket.gethostname()}:{port}, and the hub knows")
+        say(f"the server listens on {socket.gethostname()}:{port}, and the hub has accepted the report")
     except LaunchError as error:
         say(str(error))
         os.kill(os.getpid(), signal.SIGTERM)
@@ -346,12 +348,12 @@ def report_when_ready(session: dict[str, str], port: int, context: ssl.SSLContex
 
 
 def serve(arguments: list[str], context: ssl.SSLContext) -> None:
-    """Become the single-user server, whose requests to the hub trust ``context``; its kernels hear nothing of that."""
+    """Become the single-user server. Its requests to the hub use the TLS context; its kernels do not."""
     from jupyterhub.httpclient import JupyterHubHTTPClient  # noqa: PLC0415
     from jupyterhub.singleuser import main as singleuser  # noqa: PLC0415
 
     async def configure() -> None:
-        # The process's one instance, whose options those of every event loop follow.
+        # The options of this instance apply to every event loop of the process.
         JupyterHubHTTPClient.instance(connector_options={"ssl": context})
 
     asyncio.run(configure())
@@ -360,7 +362,7 @@ def serve(arguments: list[str], context: ssl.SSLContext) -> None:
 
 
 def settings(path: Path = SETTINGS) -> dict[str, Any]:
-    """What the role wrote for this environment: ``{"jupyter_path": [DIRECTORY, …]}``."""
+    """Return the settings that the role wrote for this environment: ``{"jupyter_path": [DIRECTORY, …]}``."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -369,13 +371,13 @@ def settings(path: Path = SETTINGS) -> dict[str, Any]:
 
 
 def launch(name: str) -> None:
-    """Run a session; returns when its server has ended.
+    """Run a session until its server ends.
 
     Raises:
-        LaunchError: there is no server.
+        LaunchError: The server cannot start.
     """
     if not SESSION.fullmatch(name):
-        raise LaunchError("usage: hpchub-launch SESSION, which is 16 hexadecimal digits")
+        raise LaunchError("usage: hpchub-launch SESSION, where SESSION is 16 hexadecimal digits")
     home = home_directory()
     session = read_session(home / ".hpchub" / f"{name}.json")
     context = trust(session.get("HPCHUB_API_CA", ""))
@@ -393,7 +395,7 @@ def launch(name: str) -> None:
 
 
 def main() -> int:
-    """Entry point; returns the exit code."""
+    """Run the launcher and return its exit code."""
     try:
         launch(sys.argv[1] if len(sys.argv) == 2 else "")
     except LaunchError as error:

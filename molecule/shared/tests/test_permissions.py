@@ -1,0 +1,91 @@
+"""The owner, group and mode of every file and directory that holds a secret, a socket or a rule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from testinfra.host import Host
+
+HUB = {
+    "/etc/hpchub/conf.d": "root:jupyterhub 750",
+    "/etc/hpchub/conf.d/10-inventory.py": "root:jupyterhub 640",
+    "/etc/hpchub/hub.json": "root:jupyterhub 640",
+    "/etc/hpchub/jupyterhub_config.py": "root:jupyterhub 640",
+    "/etc/hpchub/notebook-tls/current.pem": "jupyterhub:root 400",
+    "/etc/hpchub/notebook-tls/hub.pem": "jupyterhub:root 400",
+    "/etc/hpchub/notebook-tls/next.pem": "root:root 400",
+    "/etc/hpchub/notebook-tls/proxy.pem": "root:hpchub-proxy 440",
+    "/etc/hpchub/secrets": "root:root 700",
+    "/etc/hpchub/secrets/hub.env": "root:root 600",
+    "/etc/hpchub/secrets/proxy.env": "root:root 600",
+    "/etc/hpchub/secrets/sso-client.conf": "root:root 600",
+    "/etc/hpchub/secrets/sso-sessions.conf": "root:root 600",
+    "/etc/hpchub/tls/server.key": "root:root 600",
+    "/run/hpchub-hub": "jupyterhub:hpchub-proxy 2750",
+    "/run/hpchub-hub/hub.sock": "jupyterhub:hpchub-proxy 660",
+    "/run/hpchub-proxy/api": "hpchub-proxy:jupyterhub 2750",
+    "/run/hpchub-proxy/api/api.sock": "hpchub-proxy:jupyterhub 660",
+    "/run/hpchub-proxy/public": "hpchub-proxy:www-data 2750",
+    "/run/hpchub-proxy/public/proxy.sock": "hpchub-proxy:www-data 660",
+    "/run/jupyterhub": "jupyterhub:jupyterhub 700",
+    "/var/cache/apache2/hpchub-sso": "www-data:www-data 700",
+    "/var/lib/hpchub": "jupyterhub:jupyterhub 700",
+    "/var/lib/hpchub/cookie_secret": "jupyterhub:jupyterhub 600",
+    "/var/lib/hpchub/jupyterhub.sqlite": "jupyterhub:jupyterhub 600",
+}
+# Only if the hub submits with ssh.
+KEYS = {
+    "/etc/hpchub/ssh": "root:jupyterhub 750",
+    "/etc/hpchub/ssh/known_hosts": "root:jupyterhub 640",
+}
+SUBMIT_HOST = {"/etc/sudoers.d/hpchub": "root:root 440"}
+# Only if the hub submits with ssh to this host.
+SUBMIT_HOST_KEYS = {"/var/lib/hpchub-gate/.ssh/authorized_keys": "root:hpchub 640"}
+
+
+def permissions(host: Host, path: str) -> str:
+    """Return the owner, group and mode of a file."""
+    return str(host.check_output("stat --format='%%U:%%G %%a' %s", path).strip())
+
+
+@pytest.mark.parametrize("path", HUB)
+def test_hub_host_keeps_others_out(hub: Host, path: str) -> None:
+    assert permissions(hub, path) == HUB[path]
+
+
+@pytest.mark.parametrize("path", KEYS)
+def test_hub_host_keeps_others_out_of_ssh_files(hub: Host, path: str) -> None:
+    if not hub.run("ls /etc/hpchub/ssh/*.pub").stdout:
+        pytest.skip("the hub submits locally")
+    assert permissions(hub, path) == KEYS[path]
+
+
+def test_hub_host_keeps_others_out_of_ssh_keys(hub: Host) -> None:
+    keys = hub.run("ls /etc/hpchub/ssh/*.pub").stdout.split()
+    if not keys:
+        pytest.skip("the hub submits locally")
+    for key in keys:
+        assert permissions(hub, key.removesuffix(".pub")) == "jupyterhub:jupyterhub 600"
+
+
+@pytest.mark.parametrize("path", SUBMIT_HOST)
+def test_submit_host_keeps_others_out(login: Host, path: str) -> None:
+    assert permissions(login, path) == SUBMIT_HOST[path]
+
+
+@pytest.mark.parametrize("path", SUBMIT_HOST_KEYS)
+def test_submit_host_keeps_others_out_of_the_list_of_keys(login: Host, path: str) -> None:
+    if "ssh-" not in login.file(path).content_string:
+        pytest.skip("the hub submits locally")
+    assert permissions(login, path) == SUBMIT_HOST_KEYS[path]
+
+
+@pytest.mark.parametrize("path", ["/run/hpchub-hub", "/run/hpchub-proxy/api", "/run/hpchub-proxy/public"])
+def test_boot_creates_socket_directories_with_their_permissions(hub: Host, path: str) -> None:
+    """The directories are in memory, so systemd-tmpfiles creates them again at each boot."""
+    hub.check_output("chmod 0777 %s", path)
+    hub.check_output("systemd-tmpfiles --create /etc/tmpfiles.d/hpchub-hub.conf /etc/tmpfiles.d/hpchub-proxy.conf")
+    assert permissions(hub, path) == HUB[path]

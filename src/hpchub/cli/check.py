@@ -1,0 +1,95 @@
+"""``hpchub check``: report the problems of an inventory, and with ``--live`` its differences from the schedulers."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from hpchub.cli import inventory
+from hpchub.cli.failure import UNUSABLE, VALID, WRONG, Failure
+from hpchub.cli.output import count, print_json
+from hpchub.clusters.limits import LimitsReport, compare
+
+if TYPE_CHECKING:
+    import argparse
+
+    from hpchub.model.problems import Problem
+
+
+def check(options: argparse.Namespace) -> int:
+    """Run ``hpchub check``."""
+    if options.live:
+        return _check_live(options)
+    path = options.path or inventory.default_path()
+    return _report(str(path), inventory.read(path, options.vault_password_file), as_json=options.json)
+
+
+def _report(path: str, checked: inventory.Checked, *, as_json: bool) -> int:
+    if as_json:
+        print_json({"valid": not checked.problems, "problems": checked.problems, "warnings": checked.warnings})
+        return WRONG if checked.problems else VALID
+    for problem in checked.problems:
+        print(problem["text"])
+    for warning in checked.warnings:
+        print(f"warning: {warning['text']}")
+    if checked.profiles is None:
+        print(f"hpchub: {path}: {count(len(checked.problems), 'problem')}", file=sys.stderr)
+        return WRONG
+    found = checked.profiles
+    print(f"{path}: valid, {count(len(found.clusters), 'cluster')}, {count(len(found.profiles), 'profile')}")
+    return VALID
+
+
+def _check_live(options: argparse.Namespace) -> int:
+    """Compare an inventory with the schedulers. An invalid inventory is only reported."""
+    if options.path is None:
+        found, reports = inventory.query_gates()
+    else:
+        checked = inventory.read(options.path, options.vault_password_file)
+        if checked.profiles is None:
+            return _report(str(options.path), checked, as_json=options.json)
+        if options.path.suffix == ".json" and options.path.is_file():
+            raise Failure(
+                f"{options.path}: a profile list does not contain the way to a scheduler; name an inventory instead"
+            )
+        found = checked.profiles
+        reports = {
+            cluster.name: inventory.query_submit_host(
+                options.path, cluster.scheduler, cluster.submit, options.vault_password_file
+            )
+            for cluster in found.clusters
+        }
+    problems, warnings = compare(found, reports)
+    _print_live(problems, warnings, reports, as_json=options.json)
+    if any(report.unanswered for report in reports.values()):
+        return UNUSABLE
+    return WRONG if problems else VALID
+
+
+def _print_live(
+    problems: list[Problem], warnings: list[Problem], reports: dict[str, LimitsReport], *, as_json: bool
+) -> None:
+    unanswered = {name: report.unanswered for name, report in reports.items() if report.unanswered}
+    if as_json:
+        print_json(
+            {
+                "valid": not problems,
+                "problems": [problem.as_dict() for problem in problems],
+                "warnings": [warning.as_dict() for warning in warnings],
+                "unanswered": unanswered,
+                "queues": {name: [asdict(queue) for queue in report.queues] for name, report in reports.items()},
+            }
+        )
+        return
+    for problem in problems:
+        print(problem)
+    for warning in warnings:
+        print(f"warning: {warning}")
+    for name, report in reports.items():
+        if not report.unanswered:
+            print(f"{name}: the scheduler answers and has {count(len(report.queues), 'queue')}")
+    for name, reason in unanswered.items():
+        print(f"hpchub: {name}: {reason}", file=sys.stderr)
+    if problems:
+        print(f"hpchub: {count(len(problems), 'problem')}", file=sys.stderr)
