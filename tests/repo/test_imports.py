@@ -143,4 +143,4 @@ def test_copied_patterns_are_equal() -> None:
     assert gate.USER_NAME.pattern == names.ACCOUNT_NAME
     assert gate.CLUSTER_NAME.pattern == names.CLUSTER_NAME
     assert gate.SESSION.pattern == launcher.SESSION.pattern == names.SESSION
-    assert gate.NOBODY == names.NOBODY_UID
+    assert gate.NOBODY == names.NOBODY
