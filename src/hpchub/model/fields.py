@@ -450,8 +450,8 @@ ServiceUrl = Annotated[
     Text(
         "a service's address",
         rf"https://{_HOST}{_PORT}",
-        "write https:// and the host in lower-case letters, with a port if needed, without a path or a / at the end, as in "
-        "https://jupyter.example.org",
+        "write https:// and the host in lower-case letters, with a port if needed, without a path or a / at the end, "
+        "as in https://jupyter.example.org",
         check=_port,
     ),
 ]

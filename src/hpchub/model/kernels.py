@@ -97,7 +97,7 @@ def cluster_kernels(site: Site, cluster: str) -> list[dict[str, Any]]:
     """Return the kernels of a cluster in the form that the role ``jupyter_kernels`` takes.
 
     Returns:
-        ``[{"name", "spec", "files": [{"path", "content", "mode"}, …]}, …]``. ``files`` does not include ``kernel.json``.
+        ``[{"name", "spec", "files": [{"path", "content", "mode"}, …]}, …]``. ``kernel.json`` is not among ``files``.
     """
     return [
         {

@@ -85,7 +85,7 @@ class Site(Entry):
         """Return the site that an inventory's variables describe.
 
         Args:
-            variables: Any variables. Variables with names that do not begin with ``hpc_`` are ignored, unless a name is similar to one of ours.
+            variables: Any variables. Those without the prefix ``hpc_`` are ignored, unless a name is similar to ours.
             inventory: ``{"groups": {GROUP: [HOST, …]}}``, Ansible's ``groups``. The clusters are compared with them.
 
         Raises:
