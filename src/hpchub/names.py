@@ -1,4 +1,4 @@
-"""Patterns of names that several parts of the package check. No I/O.
+"""Patterns of names that several parts of the package check: accounts, clusters, queues, sessions. No I/O.
 
 The programs in ``hpchub.remote`` are copied to other hosts as single files, and the role ``reverse_proxy`` works
 without the package. They repeat the patterns that they need. A test compares the copies with these.

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "hpchub"
 
-LAYERS = ({"cli"}, {"hub"}, {"clusters", "deploy"}, {"model"}, {"schedulers"}, {"messages", "names", "units"})
+LAYERS = (
+    {"cli"},
+    {"hub"},
+    {"clusters", "deploy", "profile_file"},
+    {"model"},
+    {"schedulers"},
+    {"messages", "names", "units"},
+)
 """The sub-packages from the top to the bottom. A module may import from its own layer and from lower ones."""
 
 PURE = (

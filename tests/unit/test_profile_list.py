@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hpchub.deploy.profile_file import load_profile_list
 from hpchub.model.profile_list import (
     ProfileListError,
     UnknownProfileError,
@@ -17,6 +16,7 @@ from hpchub.model.profile_list import (
     to_json,
 )
 from hpchub.model.site import Site
+from hpchub.profile_file import load_profile_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable

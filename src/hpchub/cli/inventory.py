@@ -1,4 +1,4 @@
-"""Functions that read inventories and profile lists, and query schedulers, with Ansible or through the hub's gates."""
+"""Read inventories and profile lists, and query schedulers, with Ansible or through the hub's gates."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from hpchub.cli.failure import WRONG, Failure
 from hpchub.clusters.gate_client import make_gate
 from hpchub.clusters.limits import LimitsReport, parse_report
 from hpchub.deploy.inventory_files import yaml_errors
-from hpchub.deploy.profile_file import load_profile_list
 from hpchub.deploy.role_arguments import ACCOUNT
 from hpchub.model.profile_list import ProfileList, ProfileListError
+from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
