@@ -121,10 +121,10 @@ def _compare_profile(
         if most is not None and requested > most:
             found = True
             limit = show(words(most)) if words is not str else most
-            where = f"the limit of {queue}" if name == "runtime" else f"the size of any node of {queue}"
+            excess = f"above the limit of {queue}" if name == "runtime" else f"more than any node of {queue} has"
             yield Problem(
                 entry,
-                f"is above {where} ({limit}), so the profile could never start",
+                f"is {excess} ({limit}), so the profile could never start",
                 field=name,
                 value=show(getattr(profile, name)),
                 valid=f"request at most {words(most)}",
