@@ -108,6 +108,11 @@ def _scenario(name: str, about: str, *more: Step, extra: bool = False) -> Stage:
     )
 
 
+def _lab_host(action: str, name: str) -> Step:
+    """Return a step that creates or destroys an instance of the lab without Molecule."""
+    return Step(action, _python("lab", action, name), needed=True)
+
+
 def _lab(scenario: str) -> dict[str, str]:
     return {"HPCHUB_LAB_DIR": str(CACHE / "lab" / scenario)}
 
@@ -140,6 +145,16 @@ def _stages() -> list[Stage]:
             _pytest("security", "tests/security", environment=_lab("default")),
         ),
         _scenario("single_node", "Molecule with everything on one host"),
+        Stage(
+            "collection",
+            "roles of the installed collection, alone on a host",
+            [
+                _lab_host("destroy", "collection"),
+                _lab_host("create", "collection"),
+                _pytest("pytest", "tests/collection", environment=_lab("collection")),
+            ],
+            cleanup=[_lab_host("destroy", "collection")],
+        ),
         _scenario(
             "slurm_debian12",
             "the same on Debian 12, with its older Slurm, Apache module and Python",
