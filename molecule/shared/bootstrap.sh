@@ -1,14 +1,16 @@
-# Sourced by bin/demo and bin/test, after they have set `repository` and `program`: what must be there before Python
-# can take over. Works on a fresh Debian 12 or 13 with nothing but git.
+# Functions that bin/test, bin/demo, bin/bench and bin/hpchub share. Each program sets `repository` and `program`, and
+# then sources this file. It installs what Python needs, so that Python can do the rest. It works on a fresh Debian 12
+# or 13 that has nothing but git.
 
+# The Debian packages that the lab needs. netavark needs iptables on Debian 12 and nftables on Debian 13.
 packages="ca-certificates openssh-client python3 python3-venv mmdebstrap podman crun netavark aardvark-dns"
-# netavark calls the one on Debian 12 and the other on Debian 13.
 packages="$packages iptables nftables"
+system_python=/usr/bin/python3
 cache="$HOME/.cache/hpchub"
 
 export PYTHONPATH="$repository/molecule/shared:$repository/src"
-# The checkout may belong to somebody else: nothing is written there. But it is written: without its compiled modules
-# Ansible takes twice as long for a task.
+# Python writes its bytecode to the cache, because the checkout may belong to another user. The bytecode is worth
+# having: without it, each Ansible task takes twice as long.
 export PYTHONPYCACHEPREFIX="$cache/pycache"
 unset PYTHONDONTWRITEBYTECODE
 
@@ -17,70 +19,89 @@ fail() {
   exit 1
 }
 
-say() {
+log() {
   echo "[$program] $*" >&2
 }
 
-# Start again as root if need be: containers that run systemd need it.
+# Run the program again as root, unless it runs as root already. Containers that run systemd need root.
 become_root() {
   [ "$(id -u)" -eq 0 ] && return
-  command -v sudo >/dev/null || fail "this is not root, and there is no sudo; mend: run it as root"
-  sudo -n true 2>/dev/null || [ -t 0 ] || fail "this is not root, and sudo asks for a password; mend: run it with sudo"
-  say "containers that run systemd need root: going on with sudo"
+  command -v sudo >/dev/null ||
+    fail "the lab's containers need root, and sudo is not installed. To fix this, run the same command as root"
+  sudo -n true 2>/dev/null || [ -t 0 ] ||
+    fail "the lab's containers need root, and sudo asks for a password. To fix this, run the same command with sudo"
+  log "the lab's containers need root; continuing with sudo"
   kept=HPCHUB_DEBIAN_MIRROR,http_proxy,https_proxy,no_proxy,SSL_CERT_FILE,PIP_INDEX_URL,UV_INDEX_URL
   exec sudo -H --preserve-env="$kept" "$repository/$program" "$@"
 }
 
-# Print those of the Debian packages named that are not installed.
+# Print the given Debian packages that are not installed.
 missing_packages() {
-  command -v dpkg-query >/dev/null || fail "this is not Debian; mend: use Debian 12 or 13, or a virtual machine with it"
+  command -v dpkg-query >/dev/null ||
+    fail "this machine does not run Debian. To fix this, use Debian 12 or 13, for example in a virtual machine"
   for package in "$@"; do
     dpkg-query --show --showformat='${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || printf ' %s' "$package"
   done
 }
 
-# Install those of the Debian packages named that are missing.
+# Install the given Debian packages that are not installed. This function needs root.
 need_packages() {
   missing=$(missing_packages "$@")
   [ -n "$missing" ] || return 0
-  say "installing$missing"
+  log "installing$missing"
   mkdir -p "$cache"
   {
-    # An earlier run may have been interrupted at a bad moment.
+    # An interrupted run can leave a package half configured.
     dpkg --configure -a
     apt-get update -q
-    # shellcheck disable=SC2086 # a list of words
+    # shellcheck disable=SC2086 # $missing is a list of words
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
   } >"$cache/apt.log" 2>&1 ||
-    fail "apt-get cannot install$missing ($(grep -m1 '^E:' "$cache/apt.log" || echo "see $cache/apt.log")); mend: check the network and /etc/apt/sources.list, then run the same command again"
+    fail "apt-get cannot install$missing ($(grep -m1 '^E:' "$cache/apt.log" || echo "see $cache/apt.log")). To fix this, check the network and /etc/apt/sources.list, and run the same command again"
 }
 
-# Make the Python environment of the hashed lock, and leave its interpreter in $python.
+# Ensure that the system's Python can create a virtual environment. Only root installs packages for this.
+need_python() {
+  "$system_python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && return
+  [ "$(id -u)" -ne 0 ] || need_packages ca-certificates python3 python3-venv
+  "$system_python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+    fail "$system_python is missing, is older than Python 3.11, or lacks the module venv. To fix this on Debian 12 or 13, run: sudo apt-get install python3 python3-venv"
+}
+
+# Create the Python environment of the hashed lock file, unless it exists. Set `python` to its interpreter.
 need_environment() {
+  [ -x "$system_python" ] || need_python
   lock="$repository/requirements-dev.lock"
-  venv="$cache/venv-$(cat "$lock" /usr/bin/python3 | sha256sum | cut -c1-12)"
+  venv="$cache/venv-$(cat "$lock" "$system_python" | sha256sum | cut -c1-12)"
   python="$venv/bin/python"
-  # Ansible, uv and pip each look elsewhere for whom to trust; a site's own authority is in Debian's bundle.
+  # Ansible, uv and pip have their own lists of certificate authorities. Debian's list also has the site's authority.
   bundle=/etc/ssl/certs/ca-certificates.crt
   if [ -e "$bundle" ]; then
     export SSL_CERT_FILE="${SSL_CERT_FILE:-$bundle}" PIP_CERT="${PIP_CERT:-$bundle}"
   fi
   export PATH="$venv/bin:$PATH"
-  if [ -e "$venv/.complete" ]; then
-    return
-  fi
-  say "making the Python environment in $venv (about half a minute)"
+  [ ! -e "$venv/.complete" ] || return 0
+  need_python
   mkdir -p "$cache"
+  # Two programs that start at the same time must not create the environment twice.
+  (
+    flock 9
+    [ -e "$venv/.complete" ] || create_environment
+  ) 9>"$cache/environment.lock"
+}
+
+create_environment() {
+  log "creating the Python environment in $venv (about half a minute)"
   rm -rf "$venv"
   {
-    /usr/bin/python3 -m venv "$venv" &&
-      # uv comes from the same lock, and installs the rest of it.
+    "$system_python" -m venv "$venv" &&
+      # uv comes from the same lock file, and installs the other packages.
       awk '/^uv==/ {on = 1} on {print} on && !/\\$/ {exit}' "$lock" >"$venv/uv.lock" &&
       "$python" -m pip install -q --require-hashes -r "$venv/uv.lock" &&
       "$venv/bin/uv" pip install -q --python "$python" --require-hashes -r "$lock"
   } >"$cache/environment.log" 2>&1 ||
-    fail "the Python packages cannot be installed ($(tail -n 1 "$cache/environment.log")); mend: check the network or the proxy settings (log: $cache/environment.log), then run the same command again"
+    fail "the Python packages cannot be installed ($(tail -n 1 "$cache/environment.log")). To fix this, check the network and the proxy settings, and run the same command again. The log is $cache/environment.log"
   touch "$venv/.complete"
-  # For people who want it in their shell.
+  # `. ~/.cache/hpchub/venv/bin/activate` gives you the newest environment in your shell.
   ln -sfn "$venv" "$cache/venv"
 }

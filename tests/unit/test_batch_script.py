@@ -1,4 +1,4 @@
-"""Batch scripts, run by bash as a scheduler would: the launcher's arguments and environment, and the log file."""
+"""Batch scripts that bash runs as a scheduler would: the launcher's arguments and environment, and the log file."""
 
 from __future__ import annotations
 

@@ -286,7 +286,7 @@ def test_check_live_reports_differences(
         (limits_answer("", "scontrol is not installed on login1"), "scontrol is not installed on login1"),
         ('hub | UNREACHABLE! => {"msg": "Connection refused"}', "Ansible could not query hub[0]: Connection refused"),
         ("", "Ansible could not query hub[0]: no output"),
-        (limits_answer("PrivateData = none\n"), "scontrol shows no partitions"),
+        (limits_answer("PrivateData = none\n"), "scontrol printed no partitions"),
     ],
 )
 def test_check_live_reports_a_missing_answer(

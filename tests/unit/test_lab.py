@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from lab import demo, host, images, suite
+from lab import demo, host, images
 from lab.certificates import make_certificates
 from lab.console import LabError
 from lab.instance import Instance
@@ -151,19 +151,6 @@ def test_stamp_is_valid_until_an_input_or_a_host_changes(tmp_path: Path, monkeyp
     stamp.set()
     identity[0] = "b"
     assert not stamp.matches()
-
-
-@pytest.mark.parametrize(
-    ("output", "fails"),
-    [
-        ("hub : ok=3    changed=0    unreachable=0    failed=0\n", False),
-        ("hub                        : ok=3    changed=12   unreachable=0    failed=0\n", True),
-        ("TASK [Print changed=3]\n", False),
-    ],
-    ids=["no change", "changes", "the word in a task name"],
-)
-def test_check_mode_run_that_would_change_something_fails(output: str, fails: bool) -> None:
-    assert bool(suite.no_change(output)) is fails
 
 
 def test_status_without_a_demo_explains_how_to_create_it(monkeypatch: pytest.MonkeyPatch) -> None:

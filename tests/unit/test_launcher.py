@@ -394,6 +394,11 @@ def test_launch_reports_a_port_and_starts_the_server(
         report(*arguments)
         reported.set()
 
+    hold_port = launcher.hold_port
+    held = contextlib.ExitStack()
+
+    # The launcher keeps the port until its process ends. This process goes on, so the test frees the port.
+    monkeypatch.setattr(launcher, "hold_port", lambda *ports: held.enter_context(hold_port(*ports)))
     monkeypatch.setattr(launcher, "report", report_and_notify)
     monkeypatch.setattr(launcher, "serve", serve)
     monkeypatch.setattr(launcher, "home_directory", lambda: tmp_path)
@@ -404,7 +409,8 @@ def test_launch_reports_a_port_and_starts_the_server(
     monkeypatch.chdir(tmp_path)
     fake_hub.answers = [201]
 
-    assert launcher.main() == 0
+    with held:
+        assert launcher.main() == 0
     assert served.directory == tmp_path
     assert served.environment["JUPYTER_PATH"].startswith("/opt/hpchub/jupyter")
     assert "t0k3n" not in " ".join(served.arguments)

@@ -82,12 +82,12 @@ def test_slurm_limits_are_the_lowest_of_queue_cluster_and_nodes() -> None:
         ("", "no partitions"),
         ("No partitions in the system\n", "no partitions"),
         (SLURM_24[: SLURM_24.index("MaxTime")], "no partitions, or not all"),
-        (SLURM_24[:-10], "not complete"),
-        (SLURM_24.replace("|64|", "|64+|"), "not complete"),
+        (SLURM_24[:-10], "sinfo printed an incomplete line"),
+        (SLURM_24.replace("|64|", "|64+|"), "sinfo printed an incomplete line"),
         (SLURM_24[: SLURM_24.index("node|")], "no nodes"),
-        (SLURM_24.replace("MaxTime=12:00:00", "MaxTime=soon"), "MaxTime that is none: 'soon'"),
-        (SLURM_24.replace("MaxTime=12:00:00", f"MaxTime={'9' * 5000}:00:00"), "MaxTime that is none"),
-        (SLURM_24.replace("|131072|", f"|{'9' * 5000}|"), "not complete"),
+        (SLURM_24.replace("MaxTime=12:00:00", "MaxTime=soon"), "invalid MaxTime: 'soon'"),
+        (SLURM_24.replace("MaxTime=12:00:00", f"MaxTime={'9' * 5000}:00:00"), "invalid MaxTime"),
+        (SLURM_24.replace("|131072|", f"|{'9' * 5000}|"), "sinfo printed an incomplete line"),
     ],
     ids=["nothing", "no partition", "cut off", "half a line", "mixed", "no nodes", "time", "long time", "long number"],
 )
@@ -118,11 +118,11 @@ def test_slurm_numbers_with_too_many_digits_are_ignored() -> None:
     [
         ("none", "", ""),
         ("accounts,usage", "", ""),
-        ("jobs,usage", "", "hides the jobs of others"),
-        ("jobs,usage", "hpchub|None\n", "hides the jobs of others"),
+        ("jobs,usage", "", "hides the jobs of other users from"),
+        ("jobs,usage", "hpchub|None\n", "hides the jobs of other users from"),
         ("jobs,usage", "hpchub|Operator\n", ""),
         ("jobs,usage", "hpchub|Administrator\n", ""),
-        ("jobs,nodes,partitions", "", "hides the jobs and nodes and partitions of others"),
+        ("jobs,nodes,partitions", "", "hides the jobs of other users and the nodes and the partitions from"),
     ],
 )
 def test_slurm_privacy_settings_are_recognised(private: str, more: str, hidden: str) -> None:
@@ -141,9 +141,9 @@ def test_privacy_problem_is_reported_with_missing_partitions() -> None:
     problems, _ = compare(site(), {"demo": found})
     assert [str(problem) for problem in problems] == [
         (
-            'hpc_clusters[0] (name "demo"): hides the jobs and partitions of others from the hub\'s account '
-            "(PrivateData=jobs,partitions); make it an operator (sacctmgr modify user where name=hpchub set "
-            "adminlevel=Operator), or take jobs and partitions out of PrivateData in slurm.conf"
+            'hpc_clusters[0] (name "demo"): hides the jobs of other users and the partitions from the hub\'s account '
+            "(PrivateData=jobs,partitions); make the account an operator (sacctmgr modify user where name=hpchub set "
+            "adminlevel=Operator), or remove jobs and partitions from PrivateData in slurm.conf"
         )
     ]
 

@@ -119,7 +119,7 @@ async def test_job_that_may_be_hidden_is_not_reported_as_ended() -> None:
     snapshot = await poller.snapshot(0.0)
     scheduler.found = dataclasses.replace(scheduler.found, ok=False, exit=1, stdout="", stderr=NONE)
     for _ in range(2):
-        with pytest.raises(Unanswered, match=r"hides the jobs of others from the hub's account .* operator"):
+        with pytest.raises(Unanswered, match=r"hides the jobs of other users from the hub's account .* operator"):
             await poller.find("8", snapshot)
         scheduler.private_data = "none"  # the poller caches the earlier answer for a while
 

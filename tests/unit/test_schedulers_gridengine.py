@@ -1,4 +1,4 @@
-"""Grid Engine's words: directives, job ids, and answers of 8.1.9's own programs."""
+"""Grid Engine: directives, job ids and the output of version 8.1.9's programs."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ UNKNOWN = """\
 </unknown_jobs>
 """
 
-# The same of other Grid Engines (OSC/ood_core, spec/job/adapters/sge/output_examples/qstat_jr_missing.xml).
+# The same command of other Grid Engines (OSC/ood_core, spec/job/adapters/sge/output_examples/qstat_jr_missing.xml).
 UNKNOWN_NAMELESS = """\
 <?xml version='1.0'?>
 <unknown_jobs  xmlns:xsd="http://gridengine.sunsource.net/source/browse/*checkout*/gridengine/source/dist/util/resources/schemas/qstat/qstat.xsd?revision=1.11">
@@ -179,7 +179,7 @@ UNKNOWN_NAMELESS = """\
 </unknown_jobs>
 """
 
-# The same with the queue master stopped; the exit code is 0.
+# The same command while the queue master is stopped. The exit code is 0.
 DOWN = """\
 <?xml version='1.0'?>
 <comunication_error >
@@ -189,7 +189,7 @@ DOWN = """\
 </comunication_error>
 """
 
-# qconf -sq '*', of two queues, without the lines that say INFINITY or NONE
+# qconf -sq '*' for two queues, without most lines
 QUEUES = """\
 qname                 batch
 hostlist              @lab
@@ -239,7 +239,7 @@ def directives(site: Cluster, **changes: Any) -> list[str]:
     return [line.removeprefix("#$ ") for line in script.splitlines() if line.startswith("#$ ")]
 
 
-def test_directives() -> None:
+def test_directives_contain_every_resource() -> None:
     found = directives(
         cluster(), gpus=1, account="a", reservation="3", node_constraint="arch=lx-amd64", options=["-P physics"]
     )
@@ -270,30 +270,30 @@ def test_directives() -> None:
         ("gridengine", {"gpu_resource": "ngpus"}, {"gpus": 2}, "-l h_rt=28800,h_vmem=2048M,ngpus=2"),
     ],
 )
-def test_a_site_has_its_own_names(scheduler: str, site: Any, changes: Any, line: str) -> None:
+def test_directives_use_the_resource_names_of_the_site(scheduler: str, site: Any, changes: Any, line: str) -> None:
     assert line in directives(cluster(scheduler, **({"grid_engine": site} if site else {})), **changes)
 
 
-def test_one_core_needs_no_parallel_environment() -> None:
+def test_one_core_requests_no_parallel_environment() -> None:
     assert not [line for line in directives(cluster(), cores=1) if line.startswith("-pe")]
 
 
-def test_others_have_no_grid_engine() -> None:
+def test_settings_of_grid_engine_are_rejected_for_other_schedulers() -> None:
     with pytest.raises(ValueError, match="has grid_engine but the scheduler slurm"):
         cluster("slurm", grid_engine={"parallel_environment": "shm"})
 
 
-def test_job_id() -> None:
+def test_job_id_is_in_the_last_line() -> None:
     assert GE.parse_submit("welcome\n42\n") == "42"
 
 
 @pytest.mark.parametrize("output", ["", "3.1-5:1\n", 'Your job 7 ("x") has been submitted', "-1", "Exiting.", "0"])
-def test_job_id_that_is_none(output: str) -> None:
+def test_submit_output_without_job_id_raises(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         GE.parse_submit(output)
 
 
-def test_answer() -> None:
+def test_query_is_parsed() -> None:
     jobs = GE.parse_query(ANSWER)
     assert {job.id: (job.detail, job.state, job.host) for job in jobs.values()} == {
         "1": ("r", JobState.RUNNING, "compute1"),
@@ -309,7 +309,9 @@ def test_answer() -> None:
     assert not jobs["1"].session("hub")
     assert not jobs["9"].session("hub.localhost")
     assert (jobs["8"].reason, jobs["4"].reason) == ("error", "hold")
-    assert "administrator" in GE.explain("error")
+    assert GE.explain("error") == (
+        "your job could not be started; an administrator can find the reason and release the job"
+    )
 
 
 @pytest.mark.parametrize(
@@ -330,42 +332,42 @@ def test_answer() -> None:
         ("h", JobState.UNKNOWN),
     ],
 )
-def test_states(word: str, state: JobState) -> None:
+def test_states_map_to_session_states(word: str, state: JobState) -> None:
     assert GE.parse_query(ANSWER.replace("<state>Rr<", f"<state>{word}<"))["13"].state is state
 
 
-def test_no_jobs_is_an_answer() -> None:
+def test_query_without_jobs_is_empty() -> None:
     assert GE.parse_query(NO_JOBS) == {}
 
 
-def test_a_forged_name_is_its_owners() -> None:
+def test_forged_name_refers_to_its_owner() -> None:
     forged = ANSWER.replace("<JB_name>susp<", f"<JB_name>hpchub-{'b' * 16}-hub.localhost<")
     assert GE.parse_query(forged)["12"].comment == f"hpchub/hub.localhost/bob/{'b' * 16}"
 
 
-def test_a_control_character_in_a_name_spoils_nothing() -> None:
+def test_control_characters_in_a_name_are_accepted() -> None:
     assert len(GE.parse_query(ANSWER.replace("susp", "su\x01\x1b\ufffesp"))) == 8
 
 
 @pytest.mark.parametrize(
     "output",
     [
-        pytest.param("", id="nothing"),
-        pytest.param(ANSWER[:700], id="cut-off"),
+        pytest.param("", id="empty"),
+        pytest.param(ANSWER[:700], id="truncated"),
         pytest.param(ANSWER.removesuffix("</job_info>\n"), id="last-line-missing"),
         pytest.param(DOWN, id="communication-error"),
-        pytest.param("error: commlib error: got select error (Connection refused)\n", id="text"),
+        pytest.param("error: commlib error: got select error (Connection refused)\n", id="error-message"),
         pytest.param(ANSWER.replace("<JB_owner>alice</JB_owner>", ""), id="no-owner"),
         pytest.param(ANSWER.replace("<JB_job_number>13<", "<JB_job_number><"), id="no-number"),
-        pytest.param('<!DOCTYPE x [<!ENTITY a "b">]>' + NO_JOBS, id="entities"),
+        pytest.param('<!DOCTYPE x [<!ENTITY a "b">]>' + NO_JOBS, id="entity-declaration"),
     ],
 )
-def test_an_answer_that_is_none(output: str) -> None:
+def test_invalid_query_raises(output: str) -> None:
     with pytest.raises(Unanswered):
         GE.parse_query(output)
 
 
-def test_find() -> None:
+def test_find_returns_none_for_an_unknown_job_and_unknown_state_for_a_known_one() -> None:
     assert GE.parse_find("9999", 0, UNKNOWN, "") is None
     assert GE.parse_find("9999", 1, UNKNOWN_NAMELESS, "") is None
     found = GE.parse_find("1", 0, DETAIL, "")
@@ -377,12 +379,12 @@ def test_find() -> None:
     ("code", "stdout"),
     [(0, DOWN), (1, ""), (0, ""), (0, UNKNOWN.replace("9999", "8888")), (0, DETAIL), (0, UNKNOWN[:60])],
 )
-def test_find_that_says_neither(code: int, stdout: str) -> None:
+def test_inconclusive_find_raises(code: int, stdout: str) -> None:
     with pytest.raises(Unanswered):
         GE.parse_find("9999", code, stdout, "error: unable to send message to qmaster")
 
 
-def test_limits() -> None:
+def test_limits_of_queues_are_parsed() -> None:
     assert GE.parse_limits(QUEUES) == [
         QueueLimits("batch", cores=64, runtime=48 * 3600),
         QueueLimits("interactive", cores=64),
@@ -406,12 +408,12 @@ def test_limits() -> None:
         ("9" * 5000, None),
     ],
 )
-def test_the_longest_time_of_any_host(time: str, seconds: int | None) -> None:
-    """A job may run on any of them."""
+def test_runtime_is_the_longest_of_all_hosts(time: str, seconds: int | None) -> None:
+    """A job can run on any host of the queue."""
     assert GE.parse_limits(QUEUES.replace("48:00:00", time))[0].runtime == seconds
 
 
-def test_slots_that_are_no_number() -> None:
+def test_slots_with_too_many_digits_are_ignored() -> None:
     assert GE.parse_limits(QUEUES.replace("[compute2=64]", f"[compute2={'9' * 5000}]"))[0].cores == 8
 
 
@@ -425,7 +427,7 @@ def test_slots_that_are_no_number() -> None:
         ("NONE", {"cores": 1}, False),
     ],
 )
-def test_several_cores_need_a_parallel_environment(
+def test_profile_with_several_cores_needs_a_parallel_environment(
     environments: str, changes: dict[str, Any], *, complains: bool
 ) -> None:
     queues = GE.parse_limits(QUEUES.replace("slots   ", f"pe_list  {environments}\nslots   "))
@@ -455,7 +457,7 @@ def test_several_cores_need_a_parallel_environment(
         ("--exclusive", "is not a single option"),
     ],
 )
-def test_options(option: str, complaint: str | None) -> None:
+def test_reserved_options_are_rejected(option: str, complaint: str | None) -> None:
     found = SCHEDULERS["gridengine"].option_problem(option)
     assert (found[0] if found else None) == complaint
 
@@ -472,13 +474,13 @@ def test_options(option: str, complaint: str | None) -> None:
         ("a,,b", "is not a list of resources"),
     ],
 )
-def test_constraints(constraint: str, complaint: str | None) -> None:
+def test_constraints_must_be_resource_requests(constraint: str, complaint: str | None) -> None:
     site = cluster(grid_engine={"memory_resource": "h_vmem", "gpu_resource": "ngpus"})
     found = SCHEDULERS["gridengine"].constraint_problem(constraint, site)
     assert (found[0] if found else None) == complaint
 
 
-def test_a_node_that_is_no_host() -> None:
+def test_node_hosts_map_nodes_to_hosts() -> None:
     site = cluster("multislurm", node_hosts=[{"node": "n1-a", "host": "n1.example"}])
     assert (site.host_of("n1-a"), site.host_of("n2")) == ("n1.example", "n2")
     with pytest.raises(ValueError, match="n1 twice"):

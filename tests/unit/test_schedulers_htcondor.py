@@ -1,4 +1,4 @@
-"""HTCondor's words: the submit description, job ids, and answers of 23.9's own programs."""
+"""HTCondor: the submit description, job ids and the output of version 23.9's programs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ DOWN = "\n-- Failed to fetch ads from: <10.88.0.17:26803?alias=login1> : login1\
 
 
 @pytest.mark.parametrize("cluster", ["htcondor"], indirect=True)
-def test_a_submit_description(profile: Callable[..., Profile], cluster: Cluster) -> None:
+def test_submit_description_contains_every_resource(profile: Callable[..., Profile], cluster: Cluster) -> None:
     asked = profile(
         gpus=1, account="physics.alice", reservation="r", node_constraint="HasIB&&!Old", options=["--rank=Memory"]
     )
@@ -104,19 +104,19 @@ def test_a_submit_description(profile: Callable[..., Profile], cluster: Cluster)
 
 
 @pytest.mark.parametrize(("output", "job"), [("7.0 - 7.0\n", "7"), ("WARNING: x\n12.0 - 12.0\n", "12")])
-def test_job_id(output: str, job: str) -> None:
+def test_job_id_is_in_the_last_line(output: str, job: str) -> None:
     assert CONDOR.parse_submit(output) == job
 
 
 @pytest.mark.parametrize(
     "output", ["", "7.0 - 7.1\n", "7.0 - 8.0", "1 job(s) submitted to cluster 7.\n", "-1.0 - -1.0"]
 )
-def test_job_id_that_is_none(output: str) -> None:
+def test_submit_output_without_job_id_raises(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         CONDOR.parse_submit(output)
 
 
-def test_answer() -> None:
+def test_query_is_parsed() -> None:
     jobs = CONDOR.parse_query(ANSWER)
     assert {job.id: (job.detail, job.state, job.host) for job in jobs.values()} == {
         "1": ("RUNNING", JobState.RUNNING, "login1"),
@@ -143,39 +143,39 @@ def test_answer() -> None:
         (8, JobState.UNKNOWN),
     ],
 )
-def test_states(status: int, state: JobState) -> None:
+def test_states_map_to_session_states(status: int, state: JobState) -> None:
     answer = json.dumps([{"ClusterId": 7, "ProcId": 0, "JobStatus": status, "Owner": "alice"}])
     assert CONDOR.parse_query(answer)["7"].state is state
 
 
-def test_a_forged_tag_is_worth_nothing() -> None:
-    """Bob's job that says it is Alice's session."""
+def test_forged_tag_has_no_session() -> None:
+    """The job of Bob has the tag of Alice's session."""
     forged = ANSWER.replace(r"a\\nb/hpchub/{ç\"", f"hpchub/hub.localhost/alice/{'a' * 16}")
     assert not CONDOR.parse_query(forged)["2"].session("hub.localhost")
 
 
-def test_no_jobs_is_an_answer() -> None:
+def test_empty_query_means_no_jobs() -> None:
     assert CONDOR.parse_query("") == {}
 
 
 @pytest.mark.parametrize(
     "output",
     [
-        pytest.param(ANSWER[:300], id="cut-off"),
-        pytest.param(ANSWER.rstrip("]\n"), id="end-missing"),
-        pytest.param(DOWN, id="error"),
-        pytest.param("{}", id="no-list"),
-        pytest.param("[1]", id="no-job"),
-        pytest.param(ANSWER.replace('"Owner": "alice"', '"Owner": 7'), id="no-owner"),
-        pytest.param(ANSWER.replace('"JobStatus": 1', '"JobStatus": "1"'), id="no-state"),
+        pytest.param(ANSWER[:300], id="truncated"),
+        pytest.param(ANSWER.rstrip("]\n"), id="last-bracket-missing"),
+        pytest.param(DOWN, id="error-message"),
+        pytest.param("{}", id="object-instead-of-list"),
+        pytest.param("[1]", id="number-instead-of-job"),
+        pytest.param(ANSWER.replace('"Owner": "alice"', '"Owner": 7'), id="owner-is-a-number"),
+        pytest.param(ANSWER.replace('"JobStatus": 1', '"JobStatus": "1"'), id="state-is-a-text"),
     ],
 )
-def test_an_answer_that_is_none(output: str) -> None:
+def test_invalid_query_raises(output: str) -> None:
     with pytest.raises(Unanswered):
         CONDOR.parse_query(output)
 
 
-def test_find() -> None:
+def test_find_returns_none_for_an_unknown_job_and_unknown_state_for_a_known_one() -> None:
     assert CONDOR.parse_find("9999", 0, NONE, "") is None
     found = CONDOR.parse_find("1", 0, ONE, "")
     assert found is not None
@@ -186,7 +186,7 @@ def test_find() -> None:
     ("code", "stdout", "stderr"),
     [(0, "", ""), (1, "", DOWN), (1, NONE, ""), (0, NONE, "WARNING"), (0, NONE[:60], "")],
 )
-def test_find_that_says_neither(code: int, stdout: str, stderr: str) -> None:
+def test_inconclusive_find_raises(code: int, stdout: str, stderr: str) -> None:
     with pytest.raises(Unanswered):
         CONDOR.parse_find("9999", code, stdout, stderr)
 
@@ -208,7 +208,7 @@ def test_find_that_says_neither(code: int, stdout: str, stderr: str) -> None:
         ("-q x", "is not a single option"),
     ],
 )
-def test_options(option: str, complaint: str | None) -> None:
+def test_reserved_commands_are_rejected(option: str, complaint: str | None) -> None:
     found = SCHEDULERS["htcondor"].option_problem(option)
     assert (found[0] if found else None) == complaint
 
@@ -226,12 +226,12 @@ def test_options(option: str, complaint: str | None) -> None:
         ("((a)", False),
     ],
 )
-def test_constraints(cluster: Cluster, constraint: str, valid: bool) -> None:
+def test_constraints_must_be_expressions(cluster: Cluster, constraint: str, valid: bool) -> None:
     assert (SCHEDULERS["htcondor"].constraint_problem(constraint, cluster) is None) is valid
 
 
-def test_what_the_machines_give() -> None:
-    """As condor_status 23.9 prints it; a machine without GPUs may lack their attribute."""
+def test_limits_are_the_sizes_of_the_machines() -> None:
+    """The format is from condor_status 23.9. A machine without GPUs may lack the attribute for GPUs."""
     slots: list[dict[str, Any]] = [
         {"TotalSlotCpus": 64, "TotalSlotGPUs": 0, "TotalSlotMemory": 131072},
         {"TotalSlotCpus": 64, "TotalSlotMemory": 131072},
@@ -251,6 +251,6 @@ def test_what_the_machines_give() -> None:
         f'[{{"TotalSlotCpus": {"9" * 5000}}}]',
     ],
 )
-def test_no_machines(stdout: str) -> None:
+def test_limits_without_machines_raise(stdout: str) -> None:
     with pytest.raises(Unanswered, match="printed no machines"):
         CONDOR.parse_limits(stdout)

@@ -1,7 +1,7 @@
-"""LSF: directives, job ids, answers.
+"""LSF: directives, job ids and the output of its programs.
 
-The answers are those of LSF 10.1 as balsam, buildtest and eilslabs/Roddy (LSFJobManagerSpec.groovy) quote them, and as
-IBM's command reference shows ``bqueues -l``, with other names in them; forms of ``EXEC_HOST`` those of OSC/ood_core,
+The output is from LSF 10.1, as quoted by balsam, buildtest, eilslabs/Roddy (LSFJobManagerSpec.groovy) and IBM's command
+reference (``bqueues -l``), with other names. The forms of ``EXEC_HOST`` are from OSC/ood_core,
 spec/job/adapters/lsf/helper_spec.rb.
 """
 
@@ -46,7 +46,7 @@ def one(**changes: Any) -> Job:
     return job
 
 
-def test_directives(profile: Callable[..., Profile], cluster: Cluster) -> None:
+def test_directives_contain_every_resource(profile: Callable[..., Profile], cluster: Cluster) -> None:
     found = LSF.directives(
         profile(
             runtime="1:00:01", gpus=1, account="phys", reservation="user1", node_constraint="ib&&big", options=["-x"]
@@ -81,7 +81,7 @@ def test_directives(profile: Callable[..., Profile], cluster: Cluster) -> None:
         "Cannot connect to LSF. Please wait ...\nJob <806290> is submitted to queue <normal>.\n",
     ],
 )
-def test_job_id(output: str) -> None:
+def test_job_id_is_in_the_last_line(output: str) -> None:
     assert LSF.parse_submit(output) == "806290"
 
 
@@ -90,7 +90,7 @@ def test_job_id(output: str) -> None:
     ["", "806290", "Request aborted by esub. Job not submitted.", "Job <8> is submitted to queue <a>.\nbye",
      "Job <$(id)> is submitted to queue <a>."],
 )  # fmt: skip
-def test_job_id_that_is_none(output: str) -> None:
+def test_submit_output_without_job_id_raises(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         LSF.parse_submit(output)
 
@@ -108,7 +108,7 @@ def test_job_id_that_is_none(output: str) -> None:
         ("", ""),
     ],
 )
-def test_a_running_job(exec_host: str, host: str) -> None:
+def test_running_job_has_host_and_session(exec_host: str, host: str) -> None:
     job = one(EXEC_HOST=exec_host)
     assert (job.id, job.state, job.detail, job.host) == ("806290", JobState.RUNNING, "RUN", host)
     assert job.session("hub.example") == "a" * 16
@@ -117,9 +117,9 @@ def test_a_running_job(exec_host: str, host: str) -> None:
 @pytest.mark.parametrize(
     "other",
     [{"USER": "bob"}, {"JOB_NAME": "mine"}, {"JOB_DESCRIPTION": ""}, {"JOB_DESCRIPTION": f"{TAG}\n{TAG}"}],
-    ids=["of-another", "another-name", "no-description", "two-lines"],
+    ids=["another-owner", "another-name", "no-description", "description-with-two-lines"],
 )
-def test_a_job_that_is_not_the_sessions(other: Any) -> None:
+def test_forged_or_foreign_job_has_no_session(other: Any) -> None:
     assert one(**other).session("hub.example") == ""
 
 
@@ -132,71 +132,74 @@ def test_a_job_that_is_not_the_sessions(other: Any) -> None:
         *((word, JobState.UNKNOWN) for word in ("UNKWN", "ZOMBI", "NEWWORD")),
     ],
 )
-def test_states(word: str, state: Any) -> None:
+def test_states_map_to_session_states(word: str, state: Any) -> None:
     assert one(STAT=word).state is state
 
 
 @pytest.mark.parametrize(
-    ("reason", "words"),
+    ("reason", "explanation"),
     [
-        ("New job is waiting for scheduling;", "the scheduler has not looked at it yet"),
+        ("New job is waiting for scheduling;", "the scheduler has not considered your job yet"),
         (
             "User has reached the per-user job slot limit of the queue;",
-            "you, your group or the queue use as many cores",
+            "the limit of cores is reached, for you, your group or the queue",
         ),
-        ("Job's requirements for resource reservation (mem) not satisfied;", "no node has enough"),
-        ("Job was suspended by LSF admin or root while pending;", "it is held"),
+        (
+            "Job's requirements for resource reservation (mem) not satisfied;",
+            "no node has enough free resources for your job at the moment",
+        ),
+        ("Job was suspended by LSF admin or root while pending;", "your job is on hold until somebody releases it"),
         ("Something new", "Something new"),
     ],
 )
-def test_a_waiting_job(reason: str, words: str) -> None:
+def test_reason_of_a_waiting_job_is_explained(reason: str, explanation: str) -> None:
     job = one(STAT="PEND", PEND_REASON=reason, EXEC_HOST="")
     assert job.reason == reason.rstrip(";")
-    assert LSF.explain(job.reason).startswith(words)
+    assert LSF.explain(job.reason) == explanation
 
 
-def test_an_estimated_start_has_no_year() -> None:
+def test_estimated_start_gets_a_year() -> None:
     soon = dt.datetime.now().replace(second=0, microsecond=0) + dt.timedelta(days=2)  # noqa: DTZ005 as LSF prints it
     text = soon.strftime("%b %e %H:%M")
     assert one(STAT="PEND", ESTIMATED_START_TIME=f"{text} E").start == soon.isoformat()
     assert one(STAT="PEND", ESTIMATED_START_TIME="-").start == ""
 
 
-def test_arrays_and_odd_names() -> None:
+def test_arrays_and_unusual_names_are_parsed() -> None:
     jobs = LSF.parse_query(answer({"JOBINDEX": "1"}, {"JOBINDEX": "2"}, {"JOBID": "7", "JOB_NAME": '"},{"\n\u2028'}))
     assert list(jobs) == ["806290[1]", "806290[2]", "7"]
 
 
-def test_what_the_library_says_first() -> None:
+def test_messages_before_the_json_are_ignored() -> None:
     assert LSF.parse_query("Cannot connect to LSF. Please wait ...\n" * 2 + answer({}))["806290"]
 
 
-def test_no_jobs() -> None:
+def test_query_without_jobs_is_recognised() -> None:
     none = '{\n  "COMMAND":"bjobs",\n  "JOBS":0,\n  "RECORDS":[\n  ]\n}\n'
     assert LSF.parse_query(none) == {} == LSF.parse_query("")
-    for said in ("No job found\n", "No unfinished job found\n", none):
-        assert re.search(LSF.no_jobs, said, re.MULTILINE)
+    for message in ("No job found\n", "No unfinished job found\n", none):
+        assert re.search(LSF.no_jobs, message, re.MULTILINE)
     assert not re.search(LSF.no_jobs, answer({"JOB_NAME": "No job found\nNo job found"}), re.MULTILINE)
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("No job found\n", id="words"),
-        pytest.param(answer({})[:-9], id="cut-off"),
-        pytest.param(answer({}).replace('"JOBS": 1', '"JOBS": 2'), id="not-all"),
-        pytest.param(answer({}, {}), id="one-twice"),
+        pytest.param("No job found\n", id="text"),
+        pytest.param(answer({})[:-9], id="truncated"),
+        pytest.param(answer({}).replace('"JOBS": 1', '"JOBS": 2'), id="fewer-records-than-announced"),
+        pytest.param(answer({}, {}), id="job-twice"),
         pytest.param(answer({"JOBID": ""}), id="no-id"),
-        pytest.param('{"COMMAND":"bjobs","JOBS":1,"RECORDS":[7]}', id="no-record"),
-        pytest.param("LSF is down. Please wait ...\n", id="down"),
+        pytest.param('{"COMMAND":"bjobs","JOBS":1,"RECORDS":[7]}', id="number-instead-of-record"),
+        pytest.param("LSF is down. Please wait ...\n", id="server-is-down"),
     ],
 )
-def test_an_answer_that_is_none(text: str) -> None:
+def test_invalid_query_raises(text: str) -> None:
     with pytest.raises(Unanswered):
         LSF.parse_query(text)
 
 
-def test_a_record_that_says_something_twice_is_no_ones() -> None:
+def test_record_with_a_duplicate_key_has_no_user() -> None:
     job = LSF.parse_query(answer({}).replace('"USER": "alice"', '"USER": "alice", "USER": "bob"'))["806290"]
     assert (job.state, job.user) == (JobState.UNKNOWN, "")
 
@@ -213,7 +216,7 @@ NOT_FOUND = '{"COMMAND":"bjobs","JOBS":1,"RECORDS":[{"JOBID":"806290","ERROR":"J
         (0, NOT_FOUND, ""),
     ],
 )
-def test_a_job_that_is_not_known(code: int, stdout: str, stderr: str) -> None:
+def test_find_returns_none_for_an_unknown_job(code: int, stdout: str, stderr: str) -> None:
     assert LSF.parse_find("806290", code, stdout, stderr) is None
 
 
@@ -223,7 +226,7 @@ def state_of(job: Job | None) -> JobState:
     return job.state
 
 
-def test_finding_a_job() -> None:
+def test_find_returns_the_state_of_a_known_job() -> None:
     assert state_of(LSF.parse_find("806290", 0, answer({"STAT": "EXIT"}), "")) is JobState.ENDED
 
 
@@ -239,18 +242,17 @@ def test_finding_a_job() -> None:
         (0, NOT_FOUND.replace('{"JOBID":"806290"', '{"JOBID":"7"'), ""),
     ],
 )
-def test_finding_says_nothing(code: int, stdout: str, stderr: str) -> None:
+def test_inconclusive_find_raises(code: int, stdout: str, stderr: str) -> None:
     with pytest.raises(Unanswered):
         LSF.parse_find("806290", code, stdout, stderr)
 
 
-def test_hosts_of_a_condensed_group_are_named() -> None:
+def test_commands_show_the_hosts_of_a_condensed_group() -> None:
     assert "-X" in LSF.query_command
     assert "-X" in LSF.find_command
 
 
-# bparams -a, in the form in which jokergoo/bsub and others read it; that these parameters are in it, IBM's command
-# reference says.
+# bparams -a, in the format that jokergoo/bsub and others parse. IBM's command reference lists these parameters.
 PARAMETERS = """
     MBD_SLEEP_TIME = 20
     JOB_SPOOL_DIR = /spool/%U
@@ -268,13 +270,13 @@ PARAMETERS = """
         ("    SECURE_JOB_INFO_LEVEL = 2\n    ENABLE_JOB_INFO_BY_ADMIN_ROLE = usergroup cluster\n", False),
     ],
 )
-def test_whether_jobs_are_hidden(more: str, hides: Any) -> None:
+def test_hidden_jobs_are_recognised(more: str, hides: Any) -> None:
     found = LSF.parse_privacy(f"QUEUE: normal\n{PARAMETERS}{more}")
     assert (found is not None) is hides
     assert found is None or "SECURE_JOB_INFO_LEVEL=" in found[0]
 
 
-def test_limits() -> None:
+def test_limits_of_queues_are_parsed() -> None:
     queues = LSF.parse_limits(
         """
 QUEUE: normal

@@ -1,8 +1,8 @@
-"""Moab: directives, job ids, answers.
+"""Moab: directives, job ids and the output of its programs.
 
-The answers are shaped as those of ``mdiag``, ``checkjob`` and ``mjobctl`` in the administrator's guides of Moab 7.2 and
-9.1, and as the tests of vsc-jobs and of MatterMiners/tardis (tests/adapters_t/sites_t/test_moab.py) quote real ones,
-with other names in them; ``MAX.MEM`` of a class is not in the guides' list.
+The output follows the administrator's guides of Moab 7.2 and 9.1, and the output of real servers that the tests of
+vsc-jobs and MatterMiners/tardis (tests/adapters_t/sites_t/test_moab.py) quote, with other names. The guides do not list
+``MAX.MEM`` of a class.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def answer(*jobs: Any) -> str:
     return f"<Data>{''.join(jobs)}</Data>\n"
 
 
-def test_directives(profile: Callable[..., Profile], cluster: Cluster) -> None:
+def test_directives_contain_every_resource(profile: Callable[..., Profile], cluster: Cluster) -> None:
     found = MOAB.directives(
         profile(gpus=1, account="phys", reservation="school.1", node_constraint="ib|opa", options=["-l qos=high"]),
         cluster,
@@ -72,24 +72,24 @@ def test_directives(profile: Callable[..., Profile], cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(("output", "job_id"), [("\n4761849\n", "4761849"), ("\n\nMoab.7\n", "Moab.7")])
-def test_job_id(output: str, job_id: str) -> None:
+def test_job_id_is_in_the_last_line(output: str, job_id: str) -> None:
     assert MOAB.parse_submit(output) == job_id
 
 
 @pytest.mark.parametrize("output", ["", "\nERROR:    invalid account\n", "Moab.7; id", "-c", "ALL", "Moab.7\nbye"])
-def test_job_id_that_is_none(output: str) -> None:
+def test_submit_output_without_job_id_raises(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         MOAB.parse_submit(output)
 
 
-def test_a_running_job() -> None:
+def test_running_job_has_host_user_and_session() -> None:
     (found,) = MOAB.parse_query(answer(job())).values()
     assert (found.id, found.state, found.detail) == ("2513269", JobState.RUNNING, "Running")
     assert (found.host, found.user, found.reason) == ("node832.golett.gent.vsc", "alice", "")
     assert found.session("hub.example") == "a" * 16
 
 
-def test_the_first_of_several_nodes() -> None:
+def test_host_is_the_first_of_several_nodes() -> None:
     (found,) = MOAB.parse_query(answer(job(node="node2535.golett.gent.vsc:24,node2536.golett.gent.vsc:24"))).values()
     assert found.host == "node2535.golett.gent.vsc"
 
@@ -97,31 +97,33 @@ def test_the_first_of_several_nodes() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        pytest.param({"name": f"hpchub-{'a' * 16}"}, id="no-hub"),
+        pytest.param({"name": f"hpchub-{'a' * 16}"}, id="name-without-hub"),
         pytest.param({"name": f"hpchub-{'a' * 16}.other.example"}, id="another-hub"),
-        pytest.param({"name": f"hpchub-{'a' * 15}.hub.example"}, id="no-session"),
-        pytest.param({"name": f"hpchub-{'a' * 16}.x/bob/hub.example"}, id="odd-hub"),
+        pytest.param({"name": f"hpchub-{'a' * 15}.hub.example"}, id="invalid-session"),
+        pytest.param({"name": f"hpchub-{'a' * 16}.x/bob/hub.example"}, id="slash-in-the-hub"),
     ],
 )
-def test_a_job_that_is_not_the_sessions(other: Any) -> None:
+def test_job_with_another_name_has_no_session(other: Any) -> None:
     (found,) = MOAB.parse_query(answer(job(**other))).values()
     assert found.session("hub.example") == ""
 
 
-def test_a_waiting_job() -> None:
+def test_reason_of_a_waiting_job_is_explained() -> None:
     reason = "IdlePolicy:job 1109247 violates idle HARD MAXIPROC limit of 3528 for user alice  partition ALL"
     (found,) = MOAB.parse_query(
         answer(job(state="Idle", node="", more=f'BlockReason="{reason}" EstRsvStartTime="1510331373"'))
     ).values()
     assert (found.state, found.host, found.reason) == (JobState.PENDING, "", reason)
     assert found.start.startswith("2017-11-1")
-    assert MOAB.explain(found.reason) == "you or your group have as many jobs in the queue as may be considered"
+    assert (
+        MOAB.explain(found.reason) == "you or your group already have as many waiting jobs as the scheduler considers"
+    )
 
 
-def test_a_held_job() -> None:
+def test_reason_of_a_held_job_is_explained() -> None:
     (found,) = MOAB.parse_query(answer(job(state="Idle", more='Hold="Batch"'))).values()
     assert found.reason == "BatchHold"
-    assert MOAB.explain(found.reason) == "the scheduler holds it: it could not be started"
+    assert MOAB.explain(found.reason) == "the scheduler has put your job on hold, because it could not be started"
 
 
 @pytest.mark.parametrize(
@@ -139,36 +141,36 @@ def test_a_held_job() -> None:
         ("", JobState.UNKNOWN),
     ],
 )
-def test_states(word: str, state: Any) -> None:
+def test_states_map_to_session_states(word: str, state: Any) -> None:
     (found,) = MOAB.parse_query(answer(job(state=word))).values()
     assert found.state is state
 
 
-def test_a_job_keeps_the_id_that_moab_gave_it() -> None:
+def test_job_keeps_its_id_in_moab() -> None:
     text = answer(job("Moab.7").replace('JobID="Moab.7"', 'JobID="2513269"'))
     assert list(MOAB.parse_query(text)) == ["Moab.7"]
 
 
-def test_an_array() -> None:
+def test_members_of_an_array_are_separate_jobs() -> None:
     assert list(MOAB.parse_query(answer(job("7[1]"), job("7[2]")))) == ["7[1]", "7[2]"]
 
 
-def test_no_jobs() -> None:
+def test_empty_query_means_no_jobs() -> None:
     assert MOAB.parse_query("<Data></Data>\n") == {} == MOAB.parse_query("\n")
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param(answer(job())[:-20], id="cut-off"),
-        pytest.param(answer(job(), job()), id="one-twice"),
+        pytest.param(answer(job())[:-20], id="truncated"),
+        pytest.param(answer(job(), job()), id="job-twice"),
         pytest.param(answer(job("")), id="no-id"),
         pytest.param("ERROR:  client timed out after 30 seconds (hostname:port=mg1.nemo.privat:42559)\n", id="timeout"),
         pytest.param("ERROR:    user 'hpchub' is not authorized to run command 'mdiag'\n", id="not-permitted"),
-        pytest.param("<html/>", id="something-else"),
+        pytest.param("<html/>", id="other-root-element"),
     ],
 )
-def test_an_answer_that_is_none(text: str) -> None:
+def test_invalid_query_raises(text: str) -> None:
     with pytest.raises(Unanswered):
         MOAB.parse_query(text)
 
@@ -195,7 +197,7 @@ Allocated Nodes:
 """
 
 
-# What checkjob printed at the University of Michigan, of a job that came from qsub.
+# Output of checkjob at the University of Michigan for a job that was submitted with qsub.
 CACHED = """
 --------------------------------------------------------------------
 NOTE: The following information has been cached by the remote server
@@ -211,13 +213,13 @@ def state_of(job: Job | None) -> JobState:
     return job.state
 
 
-def test_finding_a_job() -> None:
+def test_find_returns_the_state_of_a_known_job() -> None:
     found = MOAB.parse_find("Moab.7", 0, CHECKJOB, "")
     assert found is not None
     assert (found.state, found.host) == (JobState.RUNNING, "node1")
     cached = CACHED + CHECKJOB.replace("job Moab.7", "job 15913928 (RM job '15913928.nyx.engin.umich.edu')")
     assert state_of(MOAB.parse_find("15913928", 0, cached, "")) is JobState.RUNNING
-    assert MOAB.propagation > 30  # seconds for which such an answer may be too old
+    assert MOAB.propagation > 30  # seconds until Moab refreshes its cache
     assert state_of(MOAB.parse_find("Moab.7", 0, CHECKJOB.replace("Running", "Completed"), "")) is JobState.ENDED
 
 
@@ -230,7 +232,7 @@ def test_finding_a_job() -> None:
         (CACHED, "ERROR:  invalid job specified: Moab.7\n"),
     ],
 )
-def test_a_job_that_is_not_known(stdout: str, stderr: str) -> None:
+def test_find_returns_none_for_an_unknown_job(stdout: str, stderr: str) -> None:
     assert MOAB.parse_find("Moab.7", 1, stdout, stderr) is None
 
 
@@ -246,12 +248,12 @@ def test_a_job_that_is_not_known(stdout: str, stderr: str) -> None:
         (0, "job Moab.7\n\nAName: ERROR:  invalid job specified (Moab.7)\n", ""),
     ],
 )
-def test_finding_says_nothing(code: int, stdout: str, stderr: str) -> None:
+def test_inconclusive_find_raises(code: int, stdout: str, stderr: str) -> None:
     with pytest.raises(Unanswered):
         MOAB.parse_find("Moab.7", code, stdout, stderr)
 
 
-def test_limits() -> None:
+def test_limits_of_classes_are_parsed() -> None:
     queues = MOAB.parse_limits(
         """Class/Queue Status
 

@@ -1,8 +1,8 @@
-"""PBS: directives, job ids, answers.
+"""PBS: directives, job ids and the output of its programs.
 
-The answers are those of OpenPBS 19.0 and 20.0 and of PBS 2022.1, as the documents of OpenPBS's issues 1255 and 2677, of
-buildtest, of psi/j and of it4i's tools quote them, with other names in them; the messages and exit codes those of
-openpbs/openpbs, src/cmds/qstat.c, and of Parsl/parsl, issues 3906 and 4016.
+The output is from OpenPBS 19.0 and 20.0 and from PBS 2022.1, as quoted by OpenPBS's issues 1255 and 2677, buildtest,
+psi/j and the tools of it4i, with other names. The messages and exit codes are from openpbs/openpbs, src/cmds/qstat.c,
+and from Parsl/parsl, issues 3906 and 4016.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ RUNNING = """{
 
 
 def answer(**jobs: Any) -> str:
-    """What ``qstat -f -F json`` prints of jobs that differ from the one above."""
+    """Return the output of ``qstat -f -F json`` for jobs that differ from the job in ``RUNNING``."""
     document = json.loads(RUNNING)
     (job,) = document["Jobs"].values()
     document["Jobs"] = {name.replace("_", "."): {**job, **changes} for name, changes in jobs.items()}
     return json.dumps(document)
 
 
-def test_directives(profile: Callable[..., Profile], cluster: Cluster) -> None:
+def test_directives_contain_every_resource(profile: Callable[..., Profile], cluster: Cluster) -> None:
     found = PBS.directives(
         profile(runtime="1-00:30:00", gpus=1, account="phys", node_constraint="ib=True", options=["-l place=excl"]),
         cluster,
@@ -88,7 +88,7 @@ def test_directives(profile: Callable[..., Profile], cluster: Cluster) -> None:
     ]
 
 
-def test_a_reservation_is_a_queue(profile: Callable[..., Profile], cluster: Cluster) -> None:
+def test_reservation_is_requested_as_a_queue(profile: Callable[..., Profile], cluster: Cluster) -> None:
     found = PBS.directives(profile(reservation="R123"), cluster, session="a" * 16, comment=TAG)
     assert [line for line in found if line.startswith("-q")] == ["-q R123"]
 
@@ -97,19 +97,19 @@ def test_a_reservation_is_a_queue(profile: Callable[..., Profile], cluster: Clus
     ("output", "job"),
     [("123.pbs\n", "123.pbs"), ("qsub: note\n7.head-1.example.org\n", "7.head-1.example.org"), ("9", "9")],
 )
-def test_job_id(output: str, job: Any) -> None:
+def test_job_id_is_in_the_last_line(output: str, job: Any) -> None:
     assert PBS.parse_submit(output) == job
 
 
 @pytest.mark.parametrize(
     "output", ["", "qsub: waiting", "123[].pbs", "123.pbs; id", "$(id)", "123.", "12.a\nhello", "-1.a"]
 )
-def test_job_id_that_is_none(output: str) -> None:
+def test_submit_output_without_job_id_raises(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         PBS.parse_submit(output)
 
 
-def test_a_running_job() -> None:
+def test_running_job_has_host_user_and_session() -> None:
     job = PBS.parse_query(RUNNING)["157.pbs"]
     assert (job.state, job.detail, job.host, job.user) == (JobState.RUNNING, "running", "charon24", "alice")
     assert (job.reason, job.start) == ("", "")
@@ -117,7 +117,7 @@ def test_a_running_job() -> None:
     assert job.session("other.example") == ""
 
 
-def test_a_waiting_job() -> None:
+def test_waiting_job_has_reason_and_start() -> None:
     job = PBS.parse_query(
         answer(
             j7_pbs={
@@ -130,22 +130,31 @@ def test_a_waiting_job() -> None:
     )["7.pbs"]
     assert (job.state, job.detail, job.host, job.start) == (JobState.PENDING, "queued", "", "2022-10-04T22:00:00")
     assert job.reason == "Insufficient amount of resource: ncpus (R: 2 A: 0 T: 8)"
-    assert PBS.explain(job.reason) == "no node has enough of what it needs free right now"
+    assert PBS.explain(job.reason) == "no node has enough free resources for your job at the moment"
 
 
 @pytest.mark.parametrize(
-    ("comment", "words"),
+    ("comment", "explanation"),
     [
-        ("User has reached server running job limit.", "you, your group or the queue run as many jobs as they may"),
-        ("Job would conflict with reservation or top job", "other jobs come first"),
+        (
+            "User has reached server running job limit.",
+            "the limit of running jobs is reached, for you, your group or the queue",
+        ),
+        (
+            "Job would conflict with reservation or top job",
+            "jobs with a higher priority start first, or your job would not end before a reservation begins",
+        ),
         ("Queue not started.", "the queue is closed"),
-        ("Job held by alice on Tue Oct 4 2022", "it is held"),
-        ("Can Never Run: Insufficient amount of queue resource: ncpus (R: 99 A: 8 T: 8)", "no node"),
+        ("Job held by alice on Tue Oct 4 2022", "your job is on hold until somebody releases it"),
+        (
+            "Can Never Run: Insufficient amount of queue resource: ncpus (R: 99 A: 8 T: 8)",
+            "no node has enough free resources for your job at the moment",
+        ),
         ("Something new", "Something new"),
     ],
 )
-def test_reasons(comment: str, words: str) -> None:
-    assert PBS.explain(comment).startswith(words)
+def test_reasons_are_explained(comment: str, explanation: str) -> None:
+    assert PBS.explain(comment) == explanation
 
 
 @pytest.mark.parametrize(
@@ -158,34 +167,34 @@ def test_reasons(comment: str, words: str) -> None:
         ("Z", JobState.UNKNOWN),
     ],
 )
-def test_states(letter: str, state: Any) -> None:
+def test_states_map_to_session_states(letter: str, state: Any) -> None:
     (job,) = PBS.parse_query(answer(x={"job_state": letter})).values()
     assert job.state is state
 
 
-def test_an_array_is_a_job_like_others() -> None:
+def test_array_is_parsed_like_other_jobs() -> None:
     text = answer(x={"job_state": "B"}).replace('"x"', '"12[].pbs"')
     assert PBS.parse_query(text)["12[].pbs"].state is JobState.RUNNING
 
 
-def test_no_jobs_is_an_answer() -> None:
+def test_query_without_jobs_is_empty() -> None:
     assert PBS.parse_query('{"timestamp":1750053827,"pbs_version":"22.05.11","pbs_server":"pbs"}\n') == {}
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("", id="nothing"),
-        pytest.param(RUNNING[:-5], id="cut-off"),
-        pytest.param(RUNNING[: len(RUNNING) // 2], id="half"),
-        pytest.param("qstat: cannot connect to server pbs (errno=15010)\n", id="error"),
-        pytest.param("{}", id="nobody-says-it"),
-        pytest.param('{"pbs_server":"pbs","Jobs":[]}', id="a-list"),
-        pytest.param(RUNNING.replace('"pbs_version"', '"Jobs":{},"pbs_version"'), id="twice"),
-        pytest.param("[" * 100_000, id="deep"),
+        pytest.param("", id="empty"),
+        pytest.param(RUNNING[:-5], id="end-missing"),
+        pytest.param(RUNNING[: len(RUNNING) // 2], id="truncated"),
+        pytest.param("qstat: cannot connect to server pbs (errno=15010)\n", id="error-message"),
+        pytest.param("{}", id="no-server"),
+        pytest.param('{"pbs_server":"pbs","Jobs":[]}', id="jobs-are-a-list"),
+        pytest.param(RUNNING.replace('"pbs_version"', '"Jobs":{},"pbs_version"'), id="duplicate-key"),
+        pytest.param("[" * 100_000, id="deeply-nested"),
     ],
 )
-def test_an_answer_that_is_none(text: str) -> None:
+def test_invalid_query_raises(text: str) -> None:
     with pytest.raises(Unanswered):
         PBS.parse_query(text)
 
@@ -203,29 +212,29 @@ def test_an_answer_that_is_none(text: str) -> None:
         '"FOO":"a\nb\tc"',
     ],
 )
-def test_what_a_user_exports_spoils_nobodys_answer(variable: Any) -> None:
+def test_unusual_variable_of_a_user_does_not_spoil_the_query(variable: Any) -> None:
     text = RUNNING.replace('"PBS_O_LANG":"C.UTF-8"', variable)
     assert PBS.parse_query(text)["157.pbs"].session("hub.example") == "a" * 16
 
 
 def with_name(name: str) -> str:
-    """The answer with another job of that name, as PBS before 19 printed it: without escaping a quote."""
+    """Return the output with another job of this name, with unescaped quotes as PBS before version 19 prints them."""
     other = '},"8.pbs":{"Job_Name":"NAME","job_state":"R","Job_Owner":"bob@x"}}}'
     return RUNNING.replace("}\n    }\n}", other.replace("NAME", name))
 
 
-def test_a_name_that_changes_its_own_job_makes_it_no_ones() -> None:
+def test_job_with_a_name_that_forges_its_state_has_no_user() -> None:
     jobs = PBS.parse_query(with_name('x","job_state":"F","a":"'))
     assert jobs["157.pbs"].state is JobState.RUNNING
     assert (jobs["8.pbs"].state, jobs["8.pbs"].user) == (JobState.UNKNOWN, "")
 
 
-def test_a_name_that_speaks_of_another_job_is_no_answer() -> None:
+def test_name_that_forges_another_job_raises() -> None:
     with pytest.raises(Unanswered):
         PBS.parse_query(with_name('x"},"157.pbs":{"job_state":"F"},"9.pbs":{"a":"'))
 
 
-def test_variables_in_one_text() -> None:
+def test_tag_is_read_from_a_list_of_variables() -> None:
     (job,) = PBS.parse_query(answer(x={"Variable_List": rf"PBS_O_HOME=/h,A=b\,HPCHUB_TAG=z,HPCHUB_TAG={TAG}"})).values()
     assert job.session("hub.example") == "a" * 16
 
@@ -234,7 +243,7 @@ def test_variables_in_one_text() -> None:
     ("job", "code", "stderr"),
     [("99.pbs", 153, "qstat: Unknown Job Id 99.pbs\n"), ("99.pbs", 153, "qstat: Unknown Job Id 99.pbs.example.org\n")],
 )
-def test_a_job_that_is_not_known(job: Any, code: int, stderr: str) -> None:
+def test_find_returns_none_for_an_unknown_job(job: Any, code: int, stderr: str) -> None:
     assert PBS.parse_find(job, code, '{"timestamp":1,"pbs_version":"1","pbs_server":"pbs"}', stderr) is None
 
 
@@ -245,13 +254,13 @@ def state_of(job: Job | None) -> JobState:
 
 
 @pytest.mark.parametrize("name", ["157.pbs", "157.pbs.example.org", "157"])
-def test_a_job_that_has_finished(name: str) -> None:
+def test_find_returns_ended_for_a_finished_job(name: str) -> None:
     stdout = '{\n    "timestamp":1752246824,\n    "pbs_version":"2024.1.2",\n    "pbs_server":"pbs.example.org"\n}\n'
     stderr = f"qstat: {name} Job has finished, use -x or -H to obtain historical job information\n"
     assert state_of(PBS.parse_find("157.pbs", 35, stdout, stderr)) is JobState.ENDED
 
 
-def test_a_job_that_is_found() -> None:
+def test_find_returns_the_state_of_a_known_job() -> None:
     assert state_of(PBS.parse_find("157.pbs", 0, RUNNING, "")) is JobState.RUNNING
 
 
@@ -275,12 +284,12 @@ def test_a_job_that_is_found() -> None:
         (1, RUNNING, ""),
     ],
 )
-def test_a_job_of_which_nothing_is_said(code: int, stdout: str, stderr: str) -> None:
+def test_inconclusive_find_raises(code: int, stdout: str, stderr: str) -> None:
     with pytest.raises(Unanswered):
         PBS.parse_find("157.pbs", code, stdout, stderr)
 
 
-# qstat -B -f of PBS 14.1 by an ordinary user, as a course quotes it, with a long list as qstat wraps it.
+# Output of qstat -B -f of PBS 14.1 for an ordinary user, from a course, with a long list that qstat wraps.
 SERVER = """\
 Server: pbs
     server_state = Active
@@ -312,16 +321,24 @@ HIDING = SERVER.replace("    query_other_jobs = True\n", "")
         (HIDING.replace("operator1@", "nothpchub@"), True),
         ("account = hpchub\n", False),
     ],
-    ids=["shows", "not-set", "false", "a-manager", "an-operator", "another-s-right", "no-answer"],
+    ids=[
+        "jobs-are-shown",
+        "attribute-not-set",
+        "attribute-is-false",
+        "account-is-a-manager",
+        "account-is-an-operator",
+        "similar-account-is-a-manager",
+        "no-server-in-the-output",
+    ],
 )
-def test_whether_jobs_are_hidden(scheduler: Any, answer: Any, hides: Any) -> None:
+def test_hidden_jobs_are_recognised(scheduler: Any, answer: Any, hides: Any) -> None:
     found = SCHEDULERS[scheduler].parse_privacy('{"pbs_server":"pbs"}\n' + answer)
     assert (found is not None) is hides
     assert found is None or ("query_other_jobs" in found[0] and "operators += hpchub@" in found[1])
     assert [command[0] for command in SCHEDULERS[scheduler].limits_more[-2:]] == ["qstat", "echo"]
 
 
-def test_limits() -> None:
+def test_limits_of_queues_are_parsed() -> None:
     queues = PBS.parse_limits(
         """{
     "timestamp":1646895019,

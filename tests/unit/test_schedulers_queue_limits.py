@@ -1,4 +1,4 @@
-"""Answers on queues that are cut off, wherever: what is left of one must not pass for a whole one."""
+"""Limits of queues from truncated output: the remainder must not pass for a complete answer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Server: server.example.org
     pbs_version = 6.1.1
 
 """
-# A queue of another kind is no class of Moab's.
+# A queue of another type is not a class of Moab.
 MOAB_TABLE = TORQUE_TABLE + "route                0      0   yes   yes     0     0     0     0     0     0 R     0\n"
 MOAB = """\
 Class/Queue Status
@@ -84,7 +84,7 @@ QUEUE_NAME      PRIO STATUS          MAX JL/U JL/P JL/H NJOBS  PEND   RUN  SUSP
 interactive      30  Open:Active       -    -    -    -     0     0     0     0
 batch            30  Open:Inact        -    -    -    -     0     0     0     0
 """
-# qconf -sq '*' and qstat -g c -xml; not all of their lines.
+# Output of qconf -sq '*' and of qstat -g c -xml, without some lines.
 GRID_ENGINE = """\
 qname                 {0}
 hostlist              @lab
@@ -122,7 +122,7 @@ GRID_ENGINE_XML = """\
 </job_info>
 """
 
-ANSWERS = {
+OUTPUTS = {
     "torque": (
         TORQUE.format("interactive", "True") + TORQUE.format("batch", "False"),
         TORQUE_TABLE,
@@ -139,73 +139,73 @@ ANSWERS = {
 }
 
 
-# Moab marks neither the end of its classes nor the end of its table, so nobody can notice a cut at these positions:
-# behind the first line of the last class, and between the lines of the table. All other cuts are noticed.
+# Moab marks neither the end of its classes nor the end of its table. Therefore truncation is not noticeable after the
+# first line of the last class, and between the lines of the table. It is noticed at all other positions.
 UNNOTICED = {
     ("moab", 0): {MOAB.rindex("  MAX.WCLIMIT")},
     ("moab", 1): {MOAB_TABLE.index("----"), MOAB_TABLE.index("interactive"), MOAB_TABLE.index("batch")},
 }
-# What such a cut loses of a queue: the limits of the last class; that a queue is closed.
+# What is lost then: the limits of the last class, or the information that a queue is closed.
 UNNOTICED_LOSS: dict[int, Callable[[str], dict[str, Any]]] = {
     0: lambda name: dict.fromkeys(("cores", "memory", "runtime")) if name == "batch" else {},
     1: lambda name: {"open": True},
 }
 
 
-@pytest.mark.parametrize("scheduler", ANSWERS)
-def test_a_whole_answer(scheduler: str) -> None:
-    told = parse_report(scheduler, "".join(ANSWERS[scheduler]))
+@pytest.mark.parametrize("scheduler", OUTPUTS)
+def test_complete_output_is_parsed(scheduler: str) -> None:
+    report = parse_report(scheduler, "".join(OUTPUTS[scheduler]))
     memory, environments = (None, ("make", "smp")) if scheduler == "gridengine" else (8192, None)
-    assert told.queues == [
+    assert report.queues == [
         QueueLimits("interactive", 16, memory, 43200, None, True, environments=environments),
         QueueLimits("batch", 16, memory, 43200, None, False, environments=environments),
     ]
-    assert told.hidden is None
+    assert report.hidden is None
 
 
-@pytest.mark.parametrize("scheduler", ANSWERS)
-def test_the_queues_without_what_follows(scheduler: str) -> None:
-    """Of a command that fails there is no answer, and nothing to compare with."""
-    assert [limits.name for limits in SCHEDULERS[scheduler].parse_limits(ANSWERS[scheduler][0])] == [
+@pytest.mark.parametrize("scheduler", OUTPUTS)
+def test_output_of_the_first_command_alone_is_parsed(scheduler: str) -> None:
+    """The output of a command that fails is omitted, so there is nothing to compare the queues with."""
+    assert [limits.name for limits in SCHEDULERS[scheduler].parse_limits(OUTPUTS[scheduler][0])] == [
         "interactive",
         "batch",
     ]
 
 
-@pytest.mark.parametrize("scheduler", ANSWERS)
+@pytest.mark.parametrize("scheduler", OUTPUTS)
 @pytest.mark.parametrize("which", [0, 1])
-def test_an_answer_that_is_cut_off_anywhere(scheduler: str, which: int) -> None:
-    """One of the answers, with whole ones before and behind it: nothing is told, or all of it."""
-    answers = ANSWERS[scheduler]
+def test_truncated_output_of_one_command_is_noticed(scheduler: str, which: int) -> None:
+    """Truncate the output of one command at each position. Either all queues are read, or the answer is rejected."""
+    answers = OUTPUTS[scheduler]
     whole = parse_report(scheduler, "".join(answers)).queues
     for length in range(len(answers[which])):
         cut = [answer[:length] if i == which else answer for i, answer in enumerate(answers)]
-        told = parse_report(scheduler, "".join(cut))
+        report = parse_report(scheduler, "".join(cut))
         if which and not length:
-            continue  # as if it had failed
-        assert told.unanswered or [limits.name for limits in told.queues] == ["interactive", "batch"]
+            continue  # the gate omits the output of a command that fails
+        assert report.unanswered or [limits.name for limits in report.queues] == ["interactive", "batch"]
         if length in UNNOTICED.get((scheduler, which), ()):
-            assert told.queues == [replace(queue, **UNNOTICED_LOSS[which](queue.name)) for queue in whole]
+            assert report.queues == [replace(queue, **UNNOTICED_LOSS[which](queue.name)) for queue in whole]
         else:
-            assert told.unanswered or told.queues == whole, answers[which][:length]
-        assert told.hidden is None
+            assert report.unanswered or report.queues == whole, answers[which][:length]
+        assert report.hidden is None
 
 
-@pytest.mark.parametrize("scheduler", ANSWERS)
+@pytest.mark.parametrize("scheduler", OUTPUTS)
 @pytest.mark.parametrize("parts", [2, 3, 4])
-def test_all_answers_cut_off(scheduler: str, parts: int) -> None:
-    """As by one limit of a wrapper's for all of them."""
-    told = parse_report(scheduler, "".join(answer[: len(answer) // parts] for answer in ANSWERS[scheduler]))
-    assert told.unanswered
-    assert told.hidden is None
+def test_truncated_output_of_every_command_is_noticed(scheduler: str, parts: int) -> None:
+    """A wrapper may limit the output of every command."""
+    report = parse_report(scheduler, "".join(answer[: len(answer) // parts] for answer in OUTPUTS[scheduler]))
+    assert report.unanswered
+    assert report.hidden is None
 
 
-def test_a_server_that_is_cut_off_hides_nothing() -> None:
+def test_truncated_output_does_not_decide_about_hidden_jobs() -> None:
     for length in range(TORQUE_SERVER.index("Active"), len(TORQUE_SERVER) - 2):
         if TORQUE_SERVER[length - 1] != "\n":
-            with pytest.raises(Unanswered, match="cut off"):
+            with pytest.raises(Unanswered, match="printed incomplete output"):
                 SCHEDULERS["torque"].parse_privacy(TORQUE_SERVER[:length] + "account = hpchub\n")
-    with pytest.raises(Unanswered, match="cut off"):
+    with pytest.raises(Unanswered, match="printed incomplete output"):
         SCHEDULERS["lsf"].parse_privacy("    SECURE_JOB_INFO_LEVEL = 3\n    ENABLE_JOB_INFO_BY_AD")
 
 
@@ -232,8 +232,8 @@ def test_a_server_that_is_cut_off_hides_nothing() -> None:
         ("torque", "mem = 8192mb", f"mem = {'9' * 5000}mb", "memory", None),
     ],
 )
-def test_a_limit(scheduler: str, old: str, new: str, field: str, value: int | None) -> None:
-    first, *more = ANSWERS[scheduler]
+def test_notations_of_limits_are_parsed(scheduler: str, old: str, new: str, field: str, value: int | None) -> None:
+    first, *more = OUTPUTS[scheduler]
     assert old in first
-    told = SCHEDULERS[scheduler].parse_limits("".join([first.replace(old, new), *more]))
-    assert [getattr(limits, field) for limits in told] == [value, value]
+    report = SCHEDULERS[scheduler].parse_limits("".join([first.replace(old, new), *more]))
+    assert [getattr(limits, field) for limits in report] == [value, value]

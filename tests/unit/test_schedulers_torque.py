@@ -1,7 +1,7 @@
-"""Torque: directives, job ids, answers.
+"""Torque: directives, job ids and the output of its programs.
 
-The answers are shaped as ``qstat -x`` and ``qstat -Q -f`` print them in the administrator's guide of Torque 6.1 and in
-adaptivecomputing/torque, src/cmds/qstat.c. Names of NUMA nodes are not seen from a real server.
+The output follows the administrator's guide of Torque 6.1 and adaptivecomputing/torque, src/cmds/qstat.c. The names of
+NUMA nodes have not been checked with a real server.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def answer(*jobs: Any) -> str:
     return f"<Data>{''.join(jobs)}</Data>\n"
 
 
-def test_directives(profile: Callable[..., Profile], cluster: Cluster) -> None:
+def test_directives_contain_every_resource(profile: Callable[..., Profile], cluster: Cluster) -> None:
     found = TORQUE.directives(
         profile(gpus=1, account="phys", reservation="school.1", node_constraint="ib", options=["-m n"]),
         cluster,
@@ -69,12 +69,12 @@ def test_directives(profile: Callable[..., Profile], cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize(("output", "job_id"), [("7.server.example.org\n", "7.server.example.org"), ("7\n", "7")])
-def test_job_id(output: str, job_id: str) -> None:
+def test_job_id_is_in_the_last_line(output: str, job_id: str) -> None:
     assert TORQUE.parse_submit(output) == job_id
 
 
 @pytest.mark.parametrize("output", ["", "qsub: submit error (Unknown queue MSG=cannot locate queue)", "7[].server"])
-def test_job_id_that_is_none(output: str) -> None:
+def test_submit_output_without_job_id_raises(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         TORQUE.parse_submit(output)
 
@@ -89,7 +89,7 @@ def test_job_id_that_is_none(output: str) -> None:
         ("", ""),
     ],
 )
-def test_a_running_job(exec_host: str, host: str) -> None:
+def test_running_job_has_host_user_and_session(exec_host: str, host: str) -> None:
     (found,) = TORQUE.parse_query(answer(job(more=f"<exec_host>{exec_host}</exec_host>"))).values()
     assert (found.id, found.state, found.host) == ("7.server.example.org", JobState.RUNNING, host)
     assert (found.user, found.session("hub.example")) == ("alice", "a" * 16)
@@ -98,16 +98,16 @@ def test_a_running_job(exec_host: str, host: str) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        pytest.param({"owner": "bob@x"}, id="of-another"),
+        pytest.param({"owner": "bob@x"}, id="another-owner"),
         pytest.param({"name": "mine"}, id="another-name"),
         pytest.param({"name": "hpchub-bbbbbbbb"}, id="another-session"),
         pytest.param({"tag": TAG.replace("hub.", "other.")}, id="another-hub"),
-        pytest.param({"tag": f"{TAG},HPCHUB_TAG={TAG}"}, id="twice"),
-        pytest.param({"tag": "", "more": f"<Variable_List>HPCHUB_TAG={TAG}</Variable_List>"}, id="two-lists"),
-        pytest.param({"tag": f"x\\,HPCHUB_TAG={TAG}"}, id="in-a-value"),
+        pytest.param({"tag": f"{TAG},HPCHUB_TAG={TAG}"}, id="tag-twice"),
+        pytest.param({"tag": "", "more": f"<Variable_List>HPCHUB_TAG={TAG}</Variable_List>"}, id="two-variable-lists"),
+        pytest.param({"tag": f"x\\,HPCHUB_TAG={TAG}"}, id="tag-within-a-value"),
     ],
 )
-def test_a_job_that_is_not_the_sessions(other: Any) -> None:
+def test_forged_or_foreign_job_has_no_session(other: Any) -> None:
     (found,) = TORQUE.parse_query(answer(job(**other))).values()
     assert found.session("hub.example") == ""
 
@@ -121,40 +121,40 @@ def test_a_job_that_is_not_the_sessions(other: Any) -> None:
         ("Z", JobState.UNKNOWN),
     ],
 )
-def test_states(letter: str, state: Any) -> None:
+def test_states_map_to_session_states(letter: str, state: Any) -> None:
     (found,) = TORQUE.parse_query(answer(job(state=letter))).values()
     assert found.state is state
 
 
-def test_a_waiting_job_s_reason() -> None:
+def test_reason_of_a_waiting_job_is_explained() -> None:
     comment = "<comment>Not Running: Not enough of the right type of nodes available</comment>"
     (found,) = TORQUE.parse_query(answer(job(state="Q", more=comment))).values()
     assert found.reason == "Not enough of the right type of nodes available"
-    assert TORQUE.explain(found.reason) == "no node has enough of what it needs free right now"
+    assert TORQUE.explain(found.reason) == "no node has enough free resources for your job at the moment"
 
 
-def test_arrays_and_odd_names() -> None:
+def test_arrays_and_unusual_names_are_parsed() -> None:
     jobs = TORQUE.parse_query(answer(job("8[1]"), job("9", name="a &lt;b&gt; \x01 \u2028"), job("7")))
     assert [found.partition(".")[0] for found in jobs] == ["8[1]", "9", "7"]
 
 
-def test_nothing_is_no_jobs() -> None:
+def test_empty_query_means_no_jobs() -> None:
     assert TORQUE.parse_query("") == {} == TORQUE.parse_query('<?xml version="1.0"?>\n<Data></Data>\n')
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param(answer(job())[:-9], id="cut-off"),
-        pytest.param(answer(job(), job()), id="one-twice"),
-        pytest.param(answer(job(name="</Job_Name></Job><Job>")), id="broken-name"),
+        pytest.param(answer(job())[:-9], id="truncated"),
+        pytest.param(answer(job(), job()), id="job-twice"),
+        pytest.param(answer(job(name="</Job_Name></Job><Job>")), id="markup-in-a-name"),
         pytest.param(answer("<Job></Job>"), id="no-id"),
-        pytest.param("<Jobs/>", id="something-else"),
-        pytest.param("<!DOCTYPE x [<!ENTITY a 'a'>]><Data/>", id="entities"),
-        pytest.param("qstat: cannot connect to server server (errno=111) Connection refused", id="error"),
+        pytest.param("<Jobs/>", id="other-root-element"),
+        pytest.param("<!DOCTYPE x [<!ENTITY a 'a'>]><Data/>", id="entity-declaration"),
+        pytest.param("qstat: cannot connect to server server (errno=111) Connection refused", id="error-message"),
     ],
 )
-def test_an_answer_that_is_none(text: str) -> None:
+def test_invalid_query_raises(text: str) -> None:
     with pytest.raises(Unanswered):
         TORQUE.parse_query(text)
 
@@ -165,7 +165,7 @@ def state_of(job: Job | None) -> JobState:
     return job.state
 
 
-def test_finding_a_job() -> None:
+def test_find_returns_none_for_an_unknown_job_and_the_state_of_a_known_one() -> None:
     known = "7.server.example.org"
     assert TORQUE.parse_find(known, 153, "", f"qstat: Unknown Job Id Error {known}\n") is None
     assert TORQUE.parse_find(known, 153, "", f"qstat: Unknown Job Id {known}\n") is None  # before 4.0
@@ -183,12 +183,12 @@ def test_finding_a_job() -> None:
         (0, answer(job())[:-9], ""),
     ],
 )
-def test_finding_says_nothing(code: int, stdout: str, stderr: str) -> None:
+def test_inconclusive_find_raises(code: int, stdout: str, stderr: str) -> None:
     with pytest.raises(Unanswered):
         TORQUE.parse_find("7.server.example.org", code, stdout, stderr)
 
 
-def test_limits() -> None:
+def test_limits_of_queues_are_parsed() -> None:
     queues = TORQUE.parse_limits(
         """Queue: batch
     queue_type = Execution

@@ -1,4 +1,4 @@
-"""The tests, in stages: what needs nothing first, then whole services on instances of the lab of their own."""
+"""The program behind bin/test: it runs the checks, the tests, and the Molecule scenarios, in stages."""
 
 from __future__ import annotations
 
@@ -10,40 +10,60 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from lab import changes
+from lab.console import LabError
 from lab.host import CACHE, REPOSITORY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _DESCRIPTION = """\
-bin/test: all tests of the repository.
+Run the tests of this repository.
+
+Without options, bin/test runs every stage that is not marked with --all below. The stages lint, unit and repo run as an
+ordinary user and install nothing but a Python environment in ~/.cache/hpchub. The other stages deploy the service on
+containers. They need root, and bin/test uses sudo for them.
 
 stages:
 """
+_EPILOG = """\
+examples:
+  bin/test --only lint,unit,repo      the checks that need no root
+  bin/test --only lint:mypy           one step of a stage
+  bin/test --changed                  what the current branch changes, compared with origin/main or main
+  bin/test --changed v1.0 --list      only show what --changed would run, and why
+  bin/test --coverage                 unit and repo, with a report of the branch coverage
+  bin/test --only default --keep      keep the hosts of the scenario afterwards
+  bin/test --only default:verify      run one step again on the hosts that --keep has left
+"""
 
-# How long an outage of the scheduler lasts and how often the hub is killed, when there is time.
+# With --all there is time for a longer outage of the scheduler (in seconds) and for more restarts of the hub.
 _LONG = {"HPCHUB_OUTAGE": "300", "HPCHUB_KILLS": "20"}
+_CPUS = os.cpu_count() or 1
+_COVERAGE = CACHE / "coverage" / "data"
 
 Judge = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command.
+    """One command of a stage.
 
     Attributes:
-        name: Shown in the summary.
-        command: Argument vector, run in the repository.
-        environment: Added to this process's.
-        judge: Finds fault with the output of a command that succeeded.
-        needed: Whether the steps after it in the same stage make no sense without it.
+        name: The name in the summary and on the command line (`--only STAGE:STEP`).
+        command: The argument vector. The working directory is the repository.
+        environment: Variables that are added to the environment.
+        judge: Finds a fault in the output of a command that exits with 0. It returns a message or None.
+        needed: Whether the stage skips its remaining steps when this step fails.
     """
 
     name: str
@@ -55,10 +75,16 @@ class Step:
 
 @dataclass(frozen=True)
 class Stage:
-    """Steps that belong together, and what to do when they are over however they ended.
+    """A group of steps that can run alone.
 
     Attributes:
-        extra: Whether it runs with ``--all`` only, or when it is named.
+        name: The name in the summary and on the command line (`--only STAGE`).
+        about: One line for `bin/test --help`.
+        steps: The steps, in the order in which they run.
+        cleanup: Steps that run at the end, whether the others pass or fail.
+        extra: Whether the stage runs only with `--all`, or when `--only` or `--changed` selects it.
+        lab: Whether the stage needs the lab, and with it root and Debian packages.
+        parallel: Whether the steps are independent and run at the same time.
     """
 
     name: str
@@ -66,26 +92,64 @@ class Stage:
     steps: list[Step]
     cleanup: list[Step] = field(default_factory=list)
     extra: bool = False
+    lab: bool = False
+    parallel: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """The verdict (PASS, FAIL or SKIP) and the duration of one step."""
+
+    stage: str
+    step: str
+    verdict: str
+    seconds: float
 
 
 def no_change(output: str) -> str | None:
-    """Return what a run of ansible-playbook in check mode would have changed, or None."""
+    """Return the hosts that ansible-playbook would change, or None if it would change no host.
+
+    Args:
+        output: The output of ansible-playbook in check mode.
+    """
     changed = re.findall(r"^\S+ +: ok=\d+ +changed=[1-9]\d*.*$", output, re.MULTILINE)
-    return "would change a host that has just converged:\n" + "\n".join(changed) if changed else None
+    return "check mode would change hosts that have just converged:\n" + "\n".join(changed) if changed else None
 
 
-def _pytest(name: str, *paths: str, environment: dict[str, str] | None = None) -> Step:
-    return Step(name, [sys.executable, "-m", "pytest", *paths], environment or {})
+# The stages
 
 
-def _sessions(scenario: str, *more: str) -> Step:
-    """What has to be so with every scheduler: a session's whole way, a new queue, limits, an outage, a dying hub."""
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _pytest(name: str, *arguments: str, environment: dict[str, str] | None = None) -> Step:
+    # The checkout may be read-only, so pytest keeps its cache elsewhere.
+    return Step(name, _python("pytest", "-o", f"cache_dir={CACHE / 'pytest'}", *arguments), environment or {})
+
+
+def _parallel_pytest(path: str, workers: int) -> Step:
+    # With loadgroup, tests that share an expensive fixture can ask for the same worker (pytest.mark.xdist_group).
+    return _pytest("pytest", "--numprocesses", str(workers), "--dist", "loadgroup", path)
+
+
+def _session_tests(scenario: str, *more: str) -> Step:
+    """Return the browser tests that every scheduler must pass, and further ones."""
     names = ("session", "change", "limits", "class", *more)
     return _pytest("e2e", *(f"tests/e2e/test_{name}.py" for name in names), environment=_lab(scenario))
 
 
+def _lab(scenario: str) -> dict[str, str]:
+    return {"HPCHUB_LAB_DIR": str(CACHE / "lab" / scenario)}
+
+
+def _lab_host(action: str, name: str) -> Step:
+    """Return a step that creates or destroys an instance of the lab without Molecule."""
+    return Step(action, _python("lab", action, name), needed=True)
+
+
 def _molecule(action: str, scenario: str, *, needed: bool = False, judge: Judge | None = None) -> Step:
-    # One command for each action, so that each has its time and verdict.
+    # Each action is a command of its own, so that the summary shows its duration and verdict.
     command = ["molecule", action, "--no-command-borders", "--scenario-name", scenario]
     return Step(action, command, judge=judge, needed=needed)
 
@@ -95,7 +159,7 @@ def _scenario(name: str, about: str, *more: Step, extra: bool = False) -> Stage:
         name,
         about,
         [
-            # What an earlier run left behind is not what is to be tested.
+            # Remove the hosts of an earlier run, because the test starts with new hosts.
             _molecule("destroy", name, needed=True),
             _molecule("converge", name, needed=True),
             _molecule("idempotence", name),
@@ -105,42 +169,38 @@ def _scenario(name: str, about: str, *more: Step, extra: bool = False) -> Stage:
         ],
         cleanup=[_molecule("destroy", name)],
         extra=extra,
+        lab=True,
     )
 
 
-def _lab_host(action: str, name: str) -> Step:
-    """Return a step that creates or destroys an instance of the lab without Molecule."""
-    return Step(action, _python("lab", action, name), needed=True)
-
-
-def _lab(scenario: str) -> dict[str, str]:
-    return {"HPCHUB_LAB_DIR": str(CACHE / "lab" / scenario)}
-
-
-def _python(module: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", module, *arguments]
-
-
-def _stages() -> list[Stage]:
+def all_stages() -> list[Stage]:
+    """Return every stage, in the order in which they run."""
     return [
         Stage(
             "lint",
-            "ruff, mypy, yamllint, ansible-lint, mkdocs",
+            "ruff, mypy, codespell, yamllint, ansible-lint, and the build of the documentation",
             [
-                Step("ruff", _python("ruff", "check", ".")),
-                Step("ruff format", _python("ruff", "format", "--check", ".")),
-                Step("mypy", _python("mypy")),
-                Step("yamllint", _python("yamllint", "--strict", ".")),
+                # The slowest steps start first. The fast ones run beside them.
                 Step("ansible-lint", _python("ansiblelint", "--offline", "--strict")),
-                # The cache receives the site, because the checkout may be read-only.
                 Step("mkdocs", _python("mkdocs", "build", "--strict", "--quiet", "--site-dir", str(CACHE / "site"))),
+                Step("mypy", _python("mypy", "--cache-dir", str(CACHE / "mypy"))),
+                Step("yamllint", _python("yamllint", "--strict", ".")),
+                Step("codespell", _python("codespell_lib")),
+                Step("ruff", _python("ruff", "check", "--cache-dir", str(CACHE / "ruff"), ".")),
+                Step("ruff-format", _python("ruff", "format", "--check", "--cache-dir", str(CACHE / "ruff"), ".")),
             ],
+            parallel=True,
         ),
-        Stage("unit", "the package", [_pytest("pytest", "tests/unit")]),
-        Stage("repo", "specs, inventories, templates, documents", [_pytest("pytest", "tests/repo")]),
+        # Most unit tests wait for programs that they start, so more workers than processors finish earlier.
+        Stage("unit", "unit tests of the package and the lab", [_parallel_pytest("tests/unit", 2 * _CPUS)]),
+        Stage(
+            "repo",
+            "tests of roles, inventories, templates and documents",
+            [_parallel_pytest("tests/repo", max(2, _CPUS))],
+        ),
         _scenario(
             "default",
-            "Molecule on the demo's topology, then a browser and hostile insiders on the service that it has deployed",
+            "Molecule with the demo's hosts, then browser tests and attacks on the deployed service",
             _pytest("e2e", "tests/e2e", environment=_lab("default")),
             _pytest("security", "tests/security", environment=_lab("default")),
         ),
@@ -154,114 +214,295 @@ def _stages() -> list[Stage]:
                 _pytest("pytest", "tests/collection", environment=_lab("collection")),
             ],
             cleanup=[_lab_host("destroy", "collection")],
+            lab=True,
         ),
         _scenario(
             "slurm_debian12",
-            "the same on Debian 12, with its older Slurm, Apache module and Python",
-            _sessions("slurm_debian12"),
+            "Molecule on Debian 12 with its older Slurm, Apache module and Python, then browser tests",
+            _session_tests("slurm_debian12"),
             extra=True,
         ),
         _scenario(
             "emulated",
-            "Molecule on PBS, Torque, Moab and LSF, which are emulated, then a browser's sessions by each",
-            _sessions("emulated", "emulated"),
+            "Molecule with emulated PBS, Torque, Moab and LSF, then browser tests with each of them",
+            _session_tests("emulated", "emulated"),
             extra=True,
         ),
         _scenario(
             "multi_cluster",
-            "Molecule with Slurm and Grid Engine behind one hub, and a browser's sessions on both",
-            _sessions("multi_cluster", "clusters"),
+            "Molecule with a Slurm and a Grid Engine cluster behind one hub, then browser tests on both",
+            _session_tests("multi_cluster", "clusters"),
             extra=True,
         ),
-        *(
-            _scenario(
-                name,
-                f"Molecule with {what} in place of Slurm, and sessions in a browser",
-                _sessions(name),
-                extra=True,
-            )
-            for name, what in (("gridengine", "Grid Engine"), ("htcondor", "HTCondor"))
+        _scenario(
+            "gridengine",
+            "Molecule with Grid Engine instead of Slurm, then browser tests",
+            _session_tests("gridengine"),
+            extra=True,
+        ),
+        _scenario(
+            "htcondor",
+            "Molecule with HTCondor instead of Slurm, then browser tests",
+            _session_tests("htcondor"),
+            extra=True,
         ),
     ]
 
 
+# What to run
+
+
 @dataclass(frozen=True)
-class Result:
-    """How a step ended."""
+class Selection:
+    """The stages to run.
 
-    stage: str
-    step: str
-    verdict: str
-    seconds: float
+    Attributes:
+        stages: The stages, in the order in which they run.
+        reasons: For `--changed`: the changed files that require each stage. Otherwise None.
+        base: For `--changed`: the base of the comparison.
+        files: For `--changed`: the number of changed files.
+    """
 
-
-def _run_step(step: Step) -> str:
-    """Run a step, showing its output; return PASS or FAIL."""
-    print(f"$ {shlex.join(step.command)}", flush=True)
-    output = []
-    with subprocess.Popen(
-        step.command,
-        cwd=REPOSITORY,
-        env={**os.environ, **step.environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        assert process.stdout  # noqa: S101 - a pipe was asked for
-        for line in process.stdout:
-            print(line, end="", flush=True)
-            output.append(line)
-    fault = step.judge("".join(output)) if step.judge and process.returncode == 0 else None
-    if fault:
-        print(f"{step.name}: {fault}", flush=True)
-    return "FAIL" if fault or process.returncode != 0 else "PASS"
+    stages: list[Stage]
+    reasons: dict[str, list[str]] | None = None
+    base: str = ""
+    files: int = 0
 
 
-def _run_stage(stage: Stage, results: list[Result], *, keep: bool) -> None:
-    def run(step: Step) -> str:
-        print(f"\n=== {stage.name}: {step.name} ===", flush=True)
-        begin = time.monotonic()
-        # Should the run be interrupted here, the summary says where.
-        verdict = "FAIL"
+class OnlyError(Exception):
+    """A value of `--only` that names no stage or step. The message lists the valid names."""
+
+
+def choose(stages: Sequence[Stage], only: Sequence[str]) -> list[Stage]:
+    """Return the stages and steps that `--only` names.
+
+    Args:
+        stages: Every stage.
+        only: Names, each `STAGE` or `STAGE:STEP`. A value may hold several names, separated by commas.
+
+    Raises:
+        OnlyError: There is no stage or step with one of these names.
+    """
+    known = {stage.name: stage for stage in stages}
+    wanted: dict[str, set[str] | None] = {}
+    for name in (part.strip() for value in only for part in value.split(",")):
+        stage_name, separator, step_name = name.partition(":")
+        if stage_name not in known:
+            raise OnlyError(f"unknown stage {stage_name!r}; the stages are {', '.join(known)}")
+        steps = [step.name for step in known[stage_name].steps]
+        if separator and step_name not in steps:
+            raise OnlyError(f"stage {stage_name} has no step {step_name!r}; its steps are {', '.join(steps)}")
+        if not separator:
+            wanted[stage_name] = None
+        elif (chosen := wanted.setdefault(stage_name, set())) is not None:
+            chosen.add(step_name)
+    found = []
+    for stage in stages:
+        if stage.name in wanted:
+            part = wanted[stage.name]
+            # Single steps run on hosts that exist already, and leave them as they are.
+            found.append(
+                stage
+                if part is None
+                else replace(stage, steps=[step for step in stage.steps if step.name in part], cleanup=[])
+            )
+    return found
+
+
+def with_coverage(stage: Stage) -> Stage:
+    """Return a stage whose pytest steps record which branches they execute, if it has any outside the lab."""
+    if stage.lab:
+        return stage
+    steps = [
+        replace(
+            step,
+            command=[*step.command, "--cov", "--cov-append", "--cov-report="],
+            environment={**step.environment, "COVERAGE_FILE": str(_COVERAGE)},
+        )
+        if step.name == "pytest"
+        else step
+        for step in stage.steps
+    ]
+    return replace(stage, steps=steps)
+
+
+def _coverage_report() -> Stage:
+    command = _python("coverage", "report")
+    return Stage(
+        "coverage", "branch coverage", [Step("report", command, environment={"COVERAGE_FILE": str(_COVERAGE)})]
+    )
+
+
+def select(options: argparse.Namespace, stages: Sequence[Stage]) -> Selection:
+    """Return what the command line asks for.
+
+    Raises:
+        OnlyError: `--only` names an unknown stage or step.
+        LabError: `--changed` cannot compare with its base.
+    """
+    only = options.only or (["unit,repo"] if options.coverage else [])
+    chosen = choose(stages, only) if only else list(stages)
+    selection = Selection([stage for stage in chosen if only or options.all or not stage.extra])
+    if options.changed is not None:
+        base = options.changed or changes.default_base()
+        files = changes.changed_files(base)
+        reasons = changes.reasons(files, [stage.name for stage in stages])
+        selection = Selection([stage for stage in chosen if stage.name in reasons], reasons, base, len(files))
+    if options.coverage:
+        selection = replace(selection, stages=[*map(with_coverage, selection.stages), _coverage_report()])
+    return selection
+
+
+def listing(selection: Selection) -> str:
+    """Return the text of `bin/test --list`."""
+    lines = []
+    if selection.reasons is not None:
+        files = "1 file differs" if selection.files == 1 else f"{selection.files} files differ"
+        lines.append(f"{files} from {selection.base}")
+    for stage in selection.stages:
+        lines.append(f"{stage.name}: {', '.join(step.name for step in stage.steps)}")
+        if selection.reasons and (because := selection.reasons.get(stage.name)):
+            more = f" and {len(because) - 3} more" if len(because) > 3 else ""
+            lines.append(f"  because of {', '.join(because[:3])}{more}")
+    if not selection.stages:
+        lines.append("there is nothing to test")
+    return "\n".join(lines)
+
+
+# Running
+
+
+class _Runner:
+    """Runs stages and collects the results."""
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+        self._processes: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+
+    def run_stage(self, stage: Stage, *, keep: bool) -> None:
         try:
-            verdict = _run_step(step)
+            if stage.parallel:
+                self._run_parallel(stage)
+            else:
+                self._run_in_order(stage)
         finally:
-            results.append(Result(stage.name, step.name, verdict, time.monotonic() - begin))
-        return verdict
+            if not keep:
+                for step in stage.cleanup:
+                    self._run(stage, step, show=True)
 
-    try:
-        missing = False
+    def stop(self) -> None:
+        """Terminate the commands that are still running."""
+        with self._lock:
+            for process in self._processes:
+                process.terminate()
+
+    def _run_in_order(self, stage: Stage) -> None:
+        skip = False
         for step in stage.steps:
-            if missing:
-                results.append(Result(stage.name, step.name, "SKIP", 0))
-            elif run(step) == "FAIL" and step.needed:
-                missing = True
-    finally:
-        if not keep:
-            for step in stage.cleanup:
-                run(step)
+            if skip:
+                self.results.append(Result(stage.name, step.name, "SKIP", 0))
+            else:
+                print(f"\n=== {stage.name}: {step.name} ===", flush=True)
+                skip = self._run(stage, step, show=True)[0] == "FAIL" and step.needed
+
+    def _run_parallel(self, stage: Stage) -> None:
+        with ThreadPoolExecutor(max_workers=max(2, _CPUS)) as executor:
+            steps = {executor.submit(self._run, stage, step, show=False): step for step in stage.steps}
+            try:
+                for future in as_completed(steps):
+                    verdict, output = future.result()
+                    print(f"\n=== {stage.name}: {steps[future].name}: {verdict} ===\n{output}", end="", flush=True)
+            except BaseException:
+                self.stop()
+                executor.shutdown(cancel_futures=True)
+                raise
+
+    def _run(self, stage: Stage, step: Step, *, show: bool) -> tuple[str, str]:
+        begin = time.monotonic()
+        # If the run is interrupted here, the summary counts the step as failed.
+        verdict, output = "FAIL", ""
+        try:
+            verdict, output = self._execute(step, show=show)
+        finally:
+            self.results.append(Result(stage.name, step.name, verdict, time.monotonic() - begin))
+        return verdict, output
+
+    def _execute(self, step: Step, *, show: bool) -> tuple[str, str]:
+        lines: list[str] = []
+
+        def add(line: str) -> None:
+            lines.append(line)
+            if show:
+                print(line, end="", flush=True)
+
+        add(f"$ {shlex.join(step.command)}\n")
+        with subprocess.Popen(
+            step.command,
+            cwd=REPOSITORY,
+            env={**os.environ, **step.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            with self._lock:
+                self._processes.add(process)
+            try:
+                assert process.stdout  # noqa: S101 - stdout is a pipe
+                for line in process.stdout:
+                    add(line)
+            except KeyboardInterrupt:
+                process.terminate()
+                raise
+            finally:
+                with self._lock:
+                    self._processes.discard(process)
+        fault = step.judge("".join(lines)) if step.judge and process.returncode == 0 else None
+        if fault:
+            add(f"{step.name}: {fault}\n")
+        return "FAIL" if fault or process.returncode != 0 else "PASS", "".join(lines)
 
 
-def _summary(results: list[Result]) -> int:
+def rerun_commands(results: Sequence[Result], stages: Sequence[Stage]) -> list[str]:
+    """Return the commands that run each failed stage again alone.
+
+    For a stage whose steps are independent, the command runs only the failed steps.
+    """
+    independent = {stage.name for stage in stages if stage.parallel}
+    commands = []
+    for name in dict.fromkeys(result.stage for result in results if result.verdict == "FAIL"):
+        failed = [result.step for result in results if result.stage == name and result.verdict == "FAIL"]
+        words = [f"{name}:{step}" for step in failed] if name in independent else [name]
+        commands.append(f"bin/test --only {','.join(words)}")
+    return commands
+
+
+def _summary(results: list[Result], stages: Sequence[Stage]) -> int:
     print("\n=== summary ===")
     for result in results:
         print(f"{result.verdict}  {result.seconds:6.0f} s  {result.stage}: {result.step}")
     count = {verdict: sum(result.verdict == verdict for result in results) for verdict in ("PASS", "FAIL", "SKIP")}
     skipped = f", {count['SKIP']} skipped" if count["SKIP"] else ""
     print(f"{count['PASS']} passed, {count['FAIL']} failed{skipped}", flush=True)
+    if commands := rerun_commands(results, stages):
+        print("To run what failed again alone:")
+        for command in commands:
+            print(f"  {command}", flush=True)
     return 0 if results and not count["FAIL"] and not count["SKIP"] else 1
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _lab_lock() -> Iterator[None]:
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "test.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.exit("bin/test: another bin/test is at work on this machine; mend: wait until it has finished")
+            sys.exit(
+                "bin/test: another bin/test is using the lab on this machine. To fix this, wait until it has finished"
+            )
         yield
 
 
@@ -269,48 +510,98 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def main() -> int:
-    """Run the stages asked for; return the exit code."""
-    stages = _stages()
+# The command line
+
+
+def parser(stages: Sequence[Stage]) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     width = max(len(stage.name) for stage in stages) + 2
-    listing = "".join(f"  {s.name:<{width}}{s.about}{' (--all)' if s.extra else ''}\n" for s in stages)
-    parser = argparse.ArgumentParser(
+    table = "".join(f"  {s.name:<{width}}{s.about}{' (--all)' if s.extra else ''}\n" for s in stages)
+    made = argparse.ArgumentParser(
         prog="bin/test",
-        description=_DESCRIPTION + listing,
+        description=_DESCRIPTION + table,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = [stage.name for stage in stages]
-    parser.add_argument("--all", action="store_true", help="every stage, and the long tests in them")
-    parser.add_argument("--only", metavar="STAGE", action="append", choices=names, help="this stage; may be repeated")
-    parser.add_argument("--list", action="store_true", help="print the stages and their steps, and stop")
-    parser.add_argument("--keep", action="store_true", help="leave the instances of the lab running for a closer look")
-    options = parser.parse_args()
-    chosen = [s for s in stages if (s.name in options.only if options.only else options.all or not s.extra)]
-    if options.list:
-        print("\n".join(f"{stage.name}: {', '.join(step.name for step in stage.steps)}" for stage in stages))
+    made.add_argument(
+        "--only",
+        metavar="STAGE[:STEP],...",
+        action="append",
+        help="run only these stages, or only these steps of them; may be repeated",
+    )
+    made.add_argument(
+        "--changed",
+        metavar="BASE",
+        nargs="?",
+        const="",
+        help="run the stages that cover the files that differ from BASE, including files that are not committed; "
+        "BASE is a branch, tag or commit (default: origin/main, or main). With --only, run only those of them",
+    )
+    made.add_argument("--all", action="store_true", help="run every stage, with its long tests")
+    made.add_argument("--coverage", action="store_true", help="report the branch coverage of the stages unit and repo")
+    made.add_argument("--list", action="store_true", help="print the selected stages and their steps, and run nothing")
+    made.add_argument("--keep", action="store_true", help="keep the hosts of the scenarios, to examine them")
+    # For the shell script, which must know whether it needs root: print "lab" or "plain".
+    made.add_argument("--needs", action="store_true", help=argparse.SUPPRESS)
+    return made
+
+
+def main() -> int:
+    """Run what the command line asks for.
+
+    Returns:
+        The exit code: 0 if everything passed, 1 if something failed, 2 for a wrong command line, 130 if interrupted.
+    """
+    stages = all_stages()
+    arguments = parser(stages)
+    options = arguments.parse_args()
+    try:
+        selection = select(options, stages)
+    except OnlyError as error:
+        arguments.error(f"argument --only: {error}")
+    except LabError as error:
+        arguments.exit(2, f"bin/test: {error}\n")
+    needs_lab = any(stage.lab for stage in selection.stages)
+    if options.needs:
+        print("lab" if needs_lab else "plain")
+        return 0
+    if options.list or options.changed is not None:
+        print(listing(selection), flush=True)
+    if options.list or not selection.stages:
         return 0
 
-    # The end of a session must not leave containers behind either.
+    _prepare_process(long=options.all)
+    if options.coverage:
+        _COVERAGE.parent.mkdir(parents=True, exist_ok=True)
+        _COVERAGE.unlink(missing_ok=True)
+    with _lab_lock() if needs_lab else nullcontext():
+        return _run(selection.stages, stages, keep=options.keep)
+
+
+def _prepare_process(*, long: bool) -> None:
+    # The run also cleans up when its terminal or its session ends.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # What nohup has switched off stays off.
+        # nohup ignores SIGHUP, and that stays so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
-    if options.all:
+    if long:
         os.environ.update(_LONG)
-    # What judges an output, and who reads it in a log, wants words only.
+    # Escape sequences would disturb the judges and the readers of a log.
     os.environ["NO_COLOR"] = "1"
-    # Steps find the programs of this Python environment, whoever started it.
+    # The steps must find the programs of this Python environment.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    results: list[Result] = []
-    with _alone():
-        try:
-            for stage in chosen:
-                _run_stage(stage, results, keep=options.keep)
-        except KeyboardInterrupt:
-            print("\nbin/test: interrupted", file=sys.stderr)
-            _summary(results)
-            return 130
-    return _summary(results)
+
+
+def _run(selected: Sequence[Stage], stages: Sequence[Stage], *, keep: bool) -> int:
+    runner = _Runner()
+    try:
+        for stage in selected:
+            runner.run_stage(stage, keep=keep)
+    except KeyboardInterrupt:
+        print("\nbin/test: interrupted", file=sys.stderr)
+        _summary(runner.results, stages)
+        return 130
+    return _summary(runner.results, stages)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def build(want: dict[str, Any]) -> None:
     if not want["uv"]:
         run(want["python"], "-m", "venv", bootstrap)
         (bootstrap / "uv.lock").write_text(want["uv_lock"] + "\n")
-        pip = [bootstrap / "bin" / "python", "-m", "pip", "install", "--quiet", "--require-hashes"]
+        pip: list[str | Path] = [bootstrap / "bin" / "python", "-m", "pip", "install", "--quiet", "--require-hashes"]
         run(*pip, "--only-binary", ":all:", *want["index"], "-r", bootstrap / "uv.lock")
 
     interpreter = directory / "bin" / "python"
@@ -81,7 +81,7 @@ def build(want: dict[str, Any]) -> None:
     lock = directory / "requirements.lock"
     lock.write_text(want["lock"] + "\n")
     # Compile now, because users cannot write to this directory, and their servers would compile at every start.
-    options = ["--quiet", "--python", interpreter, "--compile-bytecode"]
+    options: list[str | Path] = ["--quiet", "--python", interpreter, "--compile-bytecode"]
     run(uv, "pip", "sync", *options, "--require-hashes", *want["index"], lock)
     if want["archive"]:
         source = directory / "src"

@@ -170,8 +170,10 @@ def run(
             error=f"{command[0]} cannot be run on {os.uname().nodename}: {error.strerror}",
         )
     except subprocess.TimeoutExpired:
-        with contextlib.suppress(OSError):  # sudo belongs to root, and ends when the job program times out
+        # sudo belongs to root and cannot be killed. It ends when the time limit of the program that it runs is over.
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             os.killpg(process.pid, signal.SIGKILL)
+            process.communicate(timeout=1)
         return answer(
             command,
             124,

@@ -1,7 +1,7 @@
-"""What hpchub knows of each scheduler: pure functions, no commands are run here.
+"""The supported schedulers, one class each. No I/O: the gate on the submit host runs the commands.
 
-``SCHEDULERS`` maps the inventory's word for a scheduler to its description. Adding one is a module beside this file,
-an entry in the table, a batch script in ``templates/batch``, and a spawner class in ``hpchub.hub.job_spawner``.
+``SCHEDULERS`` maps each value of ``scheduler`` in an inventory to its scheduler. To support another scheduler, write a
+subclass of ``Scheduler`` in a new module of this package, and add an instance of it to ``SCHEDULERS``.
 """
 
 from __future__ import annotations

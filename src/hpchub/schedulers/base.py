@@ -1,4 +1,4 @@
-"""What every scheduler's module says."""
+"""The base class of all schedulers, and the types that its methods return. No I/O."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ if TYPE_CHECKING:
 
 
 class JobState(Enum):
-    """What a job is to a session."""
+    """The state of a job, reduced to what matters to a session."""
 
     PENDING = "pending"
+    """The job has no running process yet. It waits, is held, or was requeued."""
     RUNNING = "running"
+    """The job has processes, perhaps suspended ones. Its notebook server can answer, or will answer again."""
     ENDED = "ended"
+    """The job has ended, or is about to end. Its notebook server no longer answers. The session ends."""
     UNKNOWN = "unknown"
-    """The scheduler says something that no table here knows: never a reason to forget a job."""
+    """The scheduler reports a state that the class does not know. This never ends a session."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job, as the scheduler's bulk answer shows it.
+    """One job, as the scheduler reports it.
 
     Attributes:
-        id: the scheduler's own name for it.
-        state: what it is to a session.
-        detail: the scheduler's own word for the state, as ``RUNNING`` or ``NODE_FAIL``.
-        reason: why it waits, in the scheduler's word, or empty.
-        host: where it runs, or empty.
-        start: when it is expected to start, ISO 8601 in the scheduler's time zone, or empty.
-        name: the job's name; anybody may give theirs any text.
-        user: whose job it is.
-        comment: the job's comment, likewise.
+        id: The job's id, as ``Scheduler.parse_submit`` returns it.
+        state: What the job's state means for a session.
+        detail: The state in the scheduler's terms, for example ``RUNNING`` or ``NODE_FAIL``.
+        reason: Why a pending job waits, in the scheduler's terms, or empty.
+        host: The first node that runs the job, as the scheduler names it, or empty.
+        start: The expected start of a pending job, in ISO 8601 and the scheduler's time zone, or empty.
+        name: The job's name. Users can give their jobs any name, so do not trust it; see ``session``.
+        user: The user who owns the job.
+        comment: The job's comment. Users can choose it too; see ``session``.
     """
 
     id: str
@@ -52,10 +55,13 @@ class Job:
     comment: str = ""
 
     def session(self, hub: str) -> str:
-        """The session whose job this is, if it is one of that hub's; else empty.
+        """Return the session that the job belongs to, or an empty text if it is no session of this hub.
 
-        Name and comment have to agree, and to name the very user who owns the job: what somebody else writes there
-        can at most speak of a session of their own.
+        The name and the comment must agree, and the comment must name the owner of the job. Therefore a user who
+        forges them can only refer to a session of the same user.
+
+        Args:
+            hub: The name of the hub.
         """
         found = re.fullmatch(rf"hpchub/([^/]+)/([^/]+)/({SESSION})", self.comment)
         if found is None or (found[1], found[2]) != (hub, self.user) or self.name != job_name(found[3]):
@@ -64,32 +70,32 @@ class Job:
 
 
 def job_name(session: str) -> str:
-    """The name of a session's job."""
+    """Return the name of a session's job: ``hpchub-SESSION``."""
     return f"hpchub-{session}"
 
 
 def job_comment(hub: str, username: str, session: str) -> str:
-    """The comment of a session's job; see ``Job.session``."""
+    """Return the comment of a session's job: ``hpchub/HUB/USER/SESSION``. ``Job.session`` checks it."""
     return f"hpchub/{hub}/{username}/{session}"
 
 
 ANY_QUEUE = "*"
-"""What a scheduler without queues gives, whatever the inventory calls its queues."""
+"""The queue name for limits that apply to every queue, because the scheduler has no queues."""
 
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """What a scheduler gives a job of one queue; None where it says nothing.
+    """The largest job that a queue accepts. None means that the scheduler reports no limit.
 
     Attributes:
-        name: the queue's, or ``ANY_QUEUE``.
-        cores: most cores on one node.
-        memory: most memory on one node, in MiB.
-        runtime: most time, in seconds; None is also no limit.
-        gpus: most GPUs on one node.
-        open: whether it takes jobs and starts them.
-        nodes: cores, memory in MiB and GPUs of each kind of node it has; empty where only the most is known.
-        environments: Grid Engine's parallel environments of the queue.
+        name: The name of the queue, or ``ANY_QUEUE``.
+        cores: The largest number of cores on one node.
+        memory: The largest memory on one node, in MiB.
+        runtime: The longest time, in seconds.
+        gpus: The largest number of GPUs on one node.
+        open: Whether the queue accepts jobs and starts them.
+        nodes: The cores, the memory in MiB and the GPUs of each kind of node. Empty if only the maxima are known.
+        environments: The parallel environments of the queue. Only Grid Engine has them.
     """
 
     name: str
@@ -103,120 +109,230 @@ class QueueLimits:
 
 
 class Unanswered(Exception):
-    """The scheduler did not answer, or not completely: nothing is known of any job."""
+    """The scheduler gave no answer, or an incomplete or unexpected one.
+
+    Nothing is known about any job then, so no session ends. The hub queries again later. The text states which program
+    printed what. It appears in the hub's log and in the output of ``hpchub check --live``.
+    """
 
 
 class Scheduler(ABC):
-    """One scheduler. Commands are argument vectors, run by the gate without a shell."""
+    """A scheduler: its commands, how it requests resources, and the parsers of its output.
+
+    This class is the extension point for schedulers. A subclass contains everything that hpchub knows about one
+    scheduler. An instance of it in ``hpchub.schedulers.SCHEDULERS`` makes the scheduler available in inventories.
+
+    A subclass has no state and does no I/O. The gate, a program on the cluster's submit host, runs the commands without
+    a shell and returns their output. In the environment, ``PATH`` has the system's directories and the locale is
+    ``C.UTF-8``. The inventory can change both.
+
+    The hub uses the commands as follows:
+
+    1. It runs ``submit_command`` as the user, with the batch script on standard input. ``directives`` returns the part
+       of the script that requests resources, and ``parse_submit`` reads the job's id.
+    2. While there are sessions, it runs ``query_command`` every few seconds. One query returns all jobs of all users,
+       and ``parse_query`` reads them.
+    3. If the answers do not show a session's job for longer than ``propagation``, it runs ``find_command`` for this
+       job. ``parse_find`` decides whether the job has ended.
+    4. If the user stops the session, it runs ``cancel_command`` as the user.
+    5. ``hpchub check --live`` and ``hpchub discover`` run ``limits_command`` and the commands of ``limits_more``.
+       ``parse_limits`` and ``parse_privacy`` read their combined output.
+
+    A session must not end because a scheduler is slow, restarts, or prints something unexpected. Therefore each parser
+    either returns a complete answer or raises ``Unanswered``, which means that nothing is known. A session ends only if
+    a parser states that its job has ended (``JobState.ENDED``) or does not exist (``parse_find`` returns None).
+
+    The attributes without a default value are required.
+    """
 
     name: str
+    """The value of ``scheduler`` in an inventory: lower-case letters and digits."""
     submit_command: tuple[str, ...]
-    """Takes the batch script on standard input and prints the job's id."""
+    """The command that reads a batch script from standard input, submits it, and prints the job's id."""
     cancel_command: tuple[str, ...]
-    """Takes the job's id as its last argument."""
+    """The command that cancels a job. The gate appends the job's id as the last argument."""
     query_command: tuple[str, ...]
-    """Lists all jobs at once, in a fixed format. ``{mark}`` is another 16 hexadecimal digits each time."""
-    no_jobs = ""
-    """A pattern of what the query command says where it takes it for a failure that there are no jobs."""
-    find_command: tuple[str, ...]
-    """Says of the job whose id is its last argument what it is, or that there is none."""
-    limits_command: tuple[str, ...]
-    """Lists the queues and what they give."""
-    limits_more: tuple[tuple[str, ...], ...] = ()
-    """Further commands whose outputs follow, where one does not say it all; of one that fails there is none.
+    """The command that lists all jobs of all users in a machine-readable format.
 
-    ``{account}`` is the gate's account, from whom others' jobs may be hidden.
+    The gate replaces ``{mark}`` with 16 random hexadecimal digits. If a user's text, such as a job's name, can contain
+    line breaks, start each record with the mark. Nobody can guess it, so nobody can forge a record.
+    """
+    no_jobs = ""
+    """A regular expression for schedulers that treat an empty list of jobs as an error, or empty.
+
+    If ``query_command`` fails or prints nothing on standard output, and a line of its output or of its error messages
+    matches, ``parse_query`` receives an empty text.
+    """
+    find_command: tuple[str, ...]
+    """The command that looks up one job. The gate appends the job's id as the last argument, and replaces ``{mark}``.
+
+    It must print different things for a job that exists, for a job that does not exist, and for a failure.
+    """
+    limits_command: tuple[str, ...]
+    """The command that lists the queues and their limits."""
+    limits_more: tuple[tuple[str, ...], ...] = ()
+    """Further commands that ``parse_limits`` and ``parse_privacy`` need.
+
+    The gate appends their output to the output of ``limits_command``. It omits the output of a command that fails. It
+    replaces ``{account}`` with the account that runs the commands.
     """
     job_id_pattern: str
+    """A regular expression that matches a whole job id of a session, and no text with another meaning to a command.
+
+    The gate checks each job id with it. For example, an id must not start with a dash.
+    """
     directive_prefix = "#"
-    """The beginning of a directive's line, if the scheduler uses the default batch script template."""
+    """The text before each directive in the default batch script, for example ``#SBATCH``.
+
+    A scheduler needs it only if there is no batch script template with the scheduler's name.
+    """
     batchspawner_class = "BatchSpawnerBase"
-    """The name of batchspawner's class for this scheduler."""
+    """The name of batchspawner's class for this scheduler. The default suits schedulers that batchspawner lacks."""
     reserved_options: ReservedOptions
-    """The scheduler's options that a profile must not add, because hpchub sets them itself."""
+    """The options of the scheduler that profiles must not add, because hpchub sets them or they would break the job."""
     settings_field = ""
-    """The field of a cluster's entry with settings of this scheduler, or empty if there are none."""
+    """The field of a cluster in the inventory that has settings of this scheduler, or empty if there is none."""
     propagation = 30.0
-    """Seconds for which a live job may be missing from the answer: after its submission, or while it changes state."""
+    """How long the output of ``query_command`` may lack a job that exists, in seconds.
+
+    Right after the submission, or while a job changes its state, a scheduler may not list it.
+    """
 
     @property
     def template_names(self) -> list[str]:
-        """The names of batch script templates, the preferred one first: its own, its base classes', the default."""
+        """The names of suitable batch script templates, the preferred one first.
+
+        They are the name of the scheduler, the names of its base classes, and ``default``.
+        """
         return [cls.__dict__["name"] for cls in type(self).__mro__ if "name" in cls.__dict__] + ["default"]
 
     @abstractmethod
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
-        """The profile's resources in the scheduler's own words, one option a line, without the prefix.
+        """Return the options that request a job for a profile, in the scheduler's syntax.
+
+        The options must place all cores on one node, must prevent a second start of the job, and must not pass on the
+        submitter's environment. The job's name and other visible fields must contain ``session`` and ``comment``, or
+        enough of them for ``parse_query`` to restore ``Job.name`` and ``Job.comment``. They are visible to all users of
+        the cluster, so they contain no secrets. The options of the profile come last.
 
         Args:
-            profile: what the job gets.
-            cluster: where it runs.
-            session: the session's name.
-            comment: what makes the job the session's; see ``job_comment``.
+            profile: The resources that the job requests.
+            cluster: The settings of the cluster that runs the job.
+            session: The session's name, 16 hexadecimal digits.
+            comment: The text that assigns the job to the session; see ``job_comment``.
+
+        Returns:
+            One option per item, without ``directive_prefix``. An item is a single printable line.
         """
 
     def option_problem(self, option: str) -> tuple[str, str] | None:
-        """Return what is wrong with an option that a profile adds and what to do, or None if it is permitted."""
+        """Check an option that a profile adds to the directives.
+
+        Args:
+            option: The option with its value, for example ``--exclusive`` or ``-q debug``.
+
+        Returns:
+            The problem with the option and what to do, or None if the option is permitted.
+        """
         return self.reserved_options.problem(option)
 
     def constraint_problem(self, constraint: str, cluster: ClusterSettings) -> tuple[str, str] | None:
-        """Return what is wrong with a profile's ``node_constraint`` and what to do, or None if it is permitted.
+        """Check the ``node_constraint`` of a profile.
 
         Args:
-            constraint: The constraint in the scheduler's own syntax, not empty.
-            cluster: The cluster's settings.
+            constraint: The constraint in the scheduler's syntax, not empty.
+            cluster: The settings of the cluster that runs the job.
+
+        Returns:
+            The problem with the constraint and what to do, or None if it is permitted. The default permits all.
         """
         return None
 
     @abstractmethod
     def parse_submit(self, stdout: str) -> str:
-        """The job's id from the submit command's output.
+        """Return the job's id from the output of the submit command.
+
+        Args:
+            stdout: The output. Sites' own programs may have printed lines before the scheduler's last line.
 
         Raises:
-            Unanswered: the last line is not a job id.
+            Unanswered: The output does not end with a job id.
         """
 
     @abstractmethod
     def parse_query(self, stdout: str) -> dict[str, Job]:
-        """All jobs by id, from the query command's output.
+        """Return all jobs by their ids from the output of the query command.
+
+        Users choose the names and the comments of their jobs. Expect any text in them, including line breaks,
+        separators and incomplete records. Such a text may spoil the record of its own job, but not of other jobs.
+
+        Args:
+            stdout: The output. If ``no_jobs`` matched, it is empty.
+
+        Returns:
+            Each job by its id. Empty if the scheduler reports that there are no jobs.
 
         Raises:
-            Unanswered: the output is not in the format that was asked for, or is cut off.
+            Unanswered: The output has an unexpected format or is truncated.
         """
 
     @abstractmethod
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
-        """What the find command said of a job: the job, or None for the scheduler's word that it knows of none.
+        """Return a job from the output of the find command, or None if the job does not exist.
+
+        None ends the session. Return it only if the scheduler states that it does not know the job. An empty output, or
+        an exit code alone, is not such a statement: programs also fail when the scheduler cannot be reached.
 
         Args:
-            job_id: whom it was asked for.
-            code: its exit code.
-            stdout: its output.
-            stderr: its messages.
+            job_id: The id that was looked up.
+            code: The exit code.
+            stdout: The output.
+            stderr: The error messages.
+
+        Returns:
+            The job, or None. If the command reports only that the job exists, its state is ``JobState.UNKNOWN``.
 
         Raises:
-            Unanswered: it says neither.
+            Unanswered: The output shows neither that the job exists nor that it is unknown.
         """
 
     @abstractmethod
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """The queues, from the limits command's output.
+        """Return the queues and their limits.
+
+        Args:
+            stdout: The output of ``limits_command`` and of the commands of ``limits_more``, one after the other.
 
         Raises:
-            Unanswered: the output is not in the format that was asked for, or is cut off.
+            Unanswered: The output has an unexpected format or is truncated.
         """
 
     def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
-        """What hides other people's jobs from the gate's account, by the limits commands' output.
+        """Return how the scheduler hides jobs of other users from the gate's account, or None if it shows them.
+
+        A hidden job looks like a job that does not exist. If jobs are hidden, the hub does not trust such an answer.
+
+        Args:
+            stdout: The output of ``limits_command`` and of the commands of ``limits_more``, one after the other.
 
         Returns:
-            What hides them and the right that the account needs, each as a part of a sentence; None where it sees all.
+            Two parts of a sentence: what the scheduler hides, starting with a verb, and which right to grant. For
+            example: ``hides the jobs of other users from the hub's account``, ``make the account an operator``. The
+            default is None, for schedulers that always show all jobs or do not report it.
 
         Raises:
-            Unanswered: the output is cut off.
+            Unanswered: The output is truncated.
         """
         return None
 
     def explain(self, reason: str) -> str:
-        """Why a job waits, in plain words; the scheduler's own word where none is known."""
+        """Return why a job waits, in plain words for the user.
+
+        Args:
+            reason: The reason in the scheduler's terms; see ``Job.reason``.
+
+        Returns:
+            A clause without a full stop, for example ``jobs with a higher priority start first``. The page shows it
+            after a colon. If the reason is unknown, the reason itself.
+        """
         return reason

@@ -1,6 +1,6 @@
-r"""Grid Engine. Source: the manual pages of qsub, qstat, qdel and qconf of 8.1.9, and its programs.
+r"""Grid Engine. Sources: the manual pages of qsub, qstat, qdel and qconf of version 8.1.9, and its programs.
 
-``qstat`` shows no comment: the job's name says the hub as well, which may hold neither of ``/ : @ \ * ?``.
+qstat shows no comment. Therefore the job's name contains the hub too. It must not contain ``/ : @ \ * ?``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,15 @@ from xml.etree import ElementTree as ET
 from hpchub.names import SESSION
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.options import VALUE, ReservedOptions
+from hpchub.schedulers.parsing import (
+    HOLD,
+    SHOWN,
+    incomplete_output,
+    inconclusive,
+    last_line,
+    no_job_id,
+    unexpected_output,
+)
 from hpchub.units import mebibytes, parse_clock, parse_whole, seconds
 
 if TYPE_CHECKING:
@@ -19,18 +28,17 @@ if TYPE_CHECKING:
 
 _RESOURCE_REQUEST = re.compile(r"!?[A-Za-z_][A-Za-z0-9_.]*(?:!?=[A-Za-z0-9_.*|&!()\[\]:+-]+)?")
 _NAME = re.compile(rf"hpchub-({SESSION})-([A-Za-z0-9.-]+)")
-# What XML cannot hold, a job's name can.
+# Job names can contain characters that XML forbids.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
-# One letter for each thing that is so: qstat(1), under "status".
+# Each letter stands for one property of the job; see "status" in qstat(1).
 _STATE = re.compile(r"[dEhNPqrRsStTw]+")
 
-_REASONS = {
-    "error": "its start has failed; an administrator can say why, and clear it",
-    "hold": "it is held",
+_EXPLANATIONS = {
+    "error": "your job could not be started; an administrator can find the reason and release the job",
+    "hold": HOLD,
 }
 
-
-# One dash begins a whole word, which takes no value, one or two.
+# An option is a word after one dash, and has up to two values.
 _RESERVED = ReservedOptions(
     long={},
     short={
@@ -80,7 +88,7 @@ _RESERVED = ReservedOptions(
 
 
 class GridEngine(Scheduler):
-    """Grid Engine's words."""
+    """Grid Engine."""
 
     name = "gridengine"
     submit_command = ("qsub", "-terse")
@@ -88,19 +96,19 @@ class GridEngine(Scheduler):
     query_command = ("qstat", "-u", "*", "-xml")
     find_command = ("qstat", "-xml", "-j")
     limits_command = ("qconf", "-sq", "*")
-    # Which queues there are, lest an answer that is cut off between two of them pass for a whole one, and which of them
-    # start no jobs.
+    # qstat lists the queues again. It shows whether the output of qconf ends between two queues, and which queues start
+    # no jobs.
     limits_more = (("qstat", "-g", "c", "-xml"),)
     job_id_pattern = r"[1-9][0-9]{0,9}"
     directive_prefix = "#$"
     batchspawner_class = "GridengineSpawner"
     settings_field = "grid_engine"
     reserved_options = _RESERVED
-    # The queue master knows a job before qsub prints its id, and forgets it when it has ended.
+    # The queue master lists a job before qsub prints its id, until the job has ended.
     propagation = 5.0
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
-        """See Scheduler.directives. What a resource is called, each site decides: see ``grid_engine`` of a cluster."""
+        """Return the options of qsub. Each site chooses the names of resources; see ``grid_engine`` of a cluster."""
         hub = comment.split("/")[1]
         site = cluster.grid_engine
         resources = {"h_rt": str(seconds(profile.runtime))}
@@ -128,7 +136,7 @@ class GridEngine(Scheduler):
         return found + list(profile.options)
 
     def constraint_problem(self, constraint: str, cluster: ClusterSettings) -> tuple[str, str] | None:
-        """See Scheduler.constraint_problem. A constraint is a list of resource requests, as ``qsub -l`` takes it."""
+        """Check a constraint, which is a list of resource requests in the syntax of ``qsub -l``."""
         names = cluster.grid_engine
         taken = {
             "h_rt": "runtime",
@@ -144,23 +152,23 @@ class GridEngine(Scheduler):
             taken[names.memory_resource] = "memory"
         for request in constraint.split(","):
             if not _RESOURCE_REQUEST.fullmatch(request):
-                return "is not a list of resources", "write them as qsub -l takes them, as in arch=lx-amd64,infiniband"
+                return "is not a list of resources", "use the syntax of qsub -l, as in arch=lx-amd64,infiniband"
             if name := taken.get(re.split("[=!]", request)[0]):
                 return f"repeats the field {name}", f"set {name} of the profile instead"
         return None
 
     def parse_submit(self, stdout: str) -> str:
-        """``-terse`` prints the id alone, in its last line."""
-        last = (stdout.strip().splitlines() or [""])[-1]
+        """Return the job's id. ``-terse`` prints only the id in the last line."""
+        last = last_line(stdout)
         if not re.fullmatch(self.job_id_pattern, last):
-            raise Unanswered(f"qsub printed no job id but {stdout.strip()[:200]!r}")
+            raise no_job_id("qsub", stdout)
         return last
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
-        """One ``job_list`` a job; what is cut off is not XML."""
-        root = _read(stdout, "job_info")
+        """Return all jobs, one per ``job_list``. Truncated output is not valid XML."""
+        root = _read_xml(stdout, "job_info")
         if [part.tag for part in root] != ["queue_info", "job_info"]:
-            raise Unanswered(f"qstat printed something else than was asked for: {stdout[:200]!r}")
+            raise unexpected_output("qstat", stdout)
         jobs = {}
         for element in root.iter("job_list"):
             job = _job(element)
@@ -168,79 +176,88 @@ class GridEngine(Scheduler):
         return jobs
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
-        """``qstat -j`` knows a job until it has ended, and says in so many words that it knows none."""
+        """Return a job, or None for the answer that it is unknown.
+
+        Grid Engine knows a job until its end. ``qstat -j`` does not show its state.
+        """
         if code in (0, 1) and "<unknown_jobs" in stdout:
-            # Sun's and Univa's programs give this answer elements without a name, 8.1.9 does not.
-            root = _read(re.sub("<(/?)>", r"<\1element>", stdout), "unknown_jobs")
+            # The programs of Sun and Univa print elements without a name in this answer. Version 8.1.9 does not.
+            root = _read_xml(re.sub("<(/?)>", r"<\1element>", stdout), "unknown_jobs")
             if {element.text for element in root.iter("ST_name")} == {job_id}:
                 return None
         elif code == 0:
-            root = _read(stdout, "detailed_job_info")
+            root = _read_xml(stdout, "detailed_job_info")
             if job_id in {element.text for element in root.iter("JB_job_number")}:
                 return Job(id=job_id, state=JobState.UNKNOWN, detail="known to qstat -j")
-        raise Unanswered(f"qstat says neither yes nor no (exit code {code}): {(stderr or stdout).strip()[:200]!r}")
+        raise inconclusive("qstat", code, stdout, stderr)
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """``qconf -sq`` says slots and the longest time; memory and GPUs are a host's or a quota's, not a queue's.
+        """Return the queues. ``qconf -sq`` shows slots and the longest time.
 
-        A job may run on any of a queue's hosts: what it gets at most is the most that any of them gives.
+        Memory and GPUs are limits of hosts or quotas, not of queues. A job can run on any host of a queue, so the
+        limit is the highest limit of any host.
         """
-        text, begin, rest = stdout.partition("<?xml")
-        is_open = _open(begin + rest) if begin else {}
+        text, declaration, rest = stdout.partition("<?xml")
+        open_queues = _open_queues(declaration + rest) if declaration else {}
         text = text.replace("\\\n", " ")
         queues = []
         for block in re.split(r"\n(?=qname )", text.strip()):
             entry = dict(line.split(None, 1) for line in block.splitlines() if len(line.split(None, 1)) == 2)
             slots = [parse_whole(value) for value in _values(entry.get("slots", ""))]
             if not {"qname", "slots", "h_rt", "complex_values"} <= entry.keys() or not text.endswith("\n"):
-                raise Unanswered(f"qconf printed something else than was asked for: {text[-200:]!r}")
+                raise incomplete_output("qconf", text)
             names = [name for value in _values(entry.get("pe_list", "")) for name in value.split() if name != "NONE"]
             name, times = entry["qname"].strip(), [parse_clock(value) for value in _values(entry["h_rt"])]
             queues.append(
                 QueueLimits(
                     name,
-                    cores=_most(slots),
-                    runtime=_most(times) if None not in times else None,  # INFINITY is no time
-                    open=is_open.get(name, True),
+                    cores=max((number for number in slots if number is not None), default=None),
+                    runtime=_longest(times),
+                    open=open_queues.get(name, True),
                     environments=tuple(names) if "pe_list" in entry else None,
                 )
             )
-        if lacking := is_open.keys() - {limits.name for limits in queues}:
-            raise Unanswered(f"qconf does not show the queue {min(lacking)}, which qstat shows: {text[-200:]!r}")
+        if missing := open_queues.keys() - {queue.name for queue in queues}:
+            raise Unanswered(f"qconf does not list the queue {min(missing)}, but qstat does: {text[-SHOWN:]!r}")
         return queues
 
     def explain(self, reason: str) -> str:
-        """The bulk answer says no more than that a job waits, is held, or could not be started."""
-        return _REASONS.get(reason, reason)
+        """Explain a reason. qstat shows only that a job waits, is on hold, or could not be started."""
+        return _EXPLANATIONS.get(reason, reason)
 
 
-def _read(text: str, root: str) -> ET.Element:
-    """An answer's XML; nobody's text in it can define anything."""
+def _read_xml(text: str, root: str) -> ET.Element:
+    """Return the root of the XML that qstat prints. Declarations, which could define entities, are not permitted."""
     if "<!" in text:
-        raise Unanswered(f"Grid Engine printed a document type: {text[:200]!r}")
+        raise Unanswered(f"qstat printed XML with a declaration: {text[:SHOWN]!r}")
     try:
-        found = ET.fromstring(_CONTROL.sub("?", text))  # noqa: S314 without a document type there is nothing to expand
+        found = ET.fromstring(_CONTROL.sub("?", text))  # noqa: S314 no declarations, so no entities
     except ET.ParseError as error:
-        raise Unanswered(f"Grid Engine's answer is not complete ({error}): {text[:200]!r}") from None
+        raise Unanswered(f"qstat printed truncated or invalid XML ({error}): {text[:SHOWN]!r}") from None
     if found.tag != root:
-        raise Unanswered(f"Grid Engine printed something else than was asked for: {text[:200]!r}")
+        raise unexpected_output("qstat", text)
     return found
 
 
 def _values(text: str) -> list[str]:
-    """The values of all hosts, of ``1,[node1=8],[@big=64]``."""
+    """Return the values of all hosts: 1, 8 and 64 of ``1,[node1=8],[@big=64]``."""
     values = re.sub(r"\[[^\[\]=]*=", ",", text).replace("]", "").split(",")
     return [value.strip() for value in values if value.strip()]
 
 
-def _most(numbers: list[int | None]) -> int | None:
-    return max((number for number in numbers if number is not None), default=None)
+def _longest(times: list[int | None]) -> int | None:
+    """Return the longest time, or None if a host has no limit (INFINITY)."""
+    known = [time for time in times if time is not None]
+    return max(known) if known and len(known) == len(times) else None
 
 
-def _open(text: str) -> dict[str, bool]:
-    """Whether a queue starts jobs; not where an administrator has to see to all its slots, or there are none."""
+def _open_queues(text: str) -> dict[str, bool]:
+    """Return whether each queue starts jobs.
+
+    A queue starts no jobs if it has no slots, or if all its slots need an administrator's intervention.
+    """
     found = {}
-    for element in _read(text, "job_info").iter("cluster_queue_summary"):
+    for element in _read_xml(text, "job_info").iter("cluster_queue_summary"):
         slots = {tag: parse_whole(element.findtext(tag, "").strip()) or 0 for tag in ("total", "manual_intervention")}
         found[element.findtext("name", "").strip()] = slots["manual_intervention"] < slots["total"]
     return found
@@ -252,12 +269,12 @@ def _job(element: ET.Element) -> Job:
 
     number, user, word, tasks = text("JB_job_number"), text("JB_owner"), text("state"), text("tasks")
     if not number.isdigit() or not user or not word:
-        raise Unanswered(f"qstat printed a job that is not complete: {ET.tostring(element)[:200]!r}")
+        raise Unanswered(f"qstat printed an incomplete job: {ET.tostring(element)[:SHOWN]!r}")
     name, comment = text("JB_name"), ""
     if ours := _NAME.fullmatch(name):
         name, comment = job_name(ours[1]), job_comment(ours[2], user, ours[1])
     return Job(
-        # The tasks of an array are jobs of their own; hpchub has none.
+        # The tasks of an array are separate jobs. No session is an array.
         id=f"{number}.{tasks}" if tasks else number,
         state=_state(word),
         detail=word,
@@ -270,10 +287,11 @@ def _job(element: ET.Element) -> Job:
 
 
 def _state(word: str) -> JobState:
-    """What the letters mean for a session.
+    """Return what the letters of a job's state mean for a session.
 
-    A job that is being deleted no longer serves. One in error waits for an administrator. One that is transferred to
-    its node is running: its server may report before the node says that it has begun.
+    A job that is being deleted no longer serves notebooks. A job in an error state waits for an administrator. A job
+    that is being transferred to its node counts as running, because its server may report its port before the node
+    reports the start.
     """
     if not _STATE.fullmatch(word):
         return JobState.UNKNOWN

@@ -1,8 +1,9 @@
-"""HTCondor. Source: the manual of 23.0: condor_submit, condor_q, condor_rm, and the job ClassAd attributes.
+"""HTCondor. Sources: condor_submit, condor_q, condor_rm and the job ClassAd attributes in the manual of version 23.0.
 
-A job's text is a submit description. Its ClassAd carries ``HpchubTag``, the comment of other schedulers, and
-``HpchubQueue``: a pool has no queues, and what this word means there is its administrator's to say, as in
-``START = TARGET.HpchubQueue =?= "interactive"`` on the machines of that queue.
+The batch script is a submit description. The job's ClassAd has the attribute ``HpchubTag``, which corresponds to the
+comment in other schedulers, and the attribute ``HpchubQueue``. A pool has no queues, so the administrator of the pool
+decides what a queue means. For example, the machines of a queue can have
+``START = TARGET.HpchubQueue =?= "interactive"``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from hpchub.names import SESSION
 from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.options import VALUE, ReservedOptions
+from hpchub.schedulers.parsing import SHOWN, inconclusive, last_line, no_job_id, unexpected_output
 from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
@@ -24,21 +26,21 @@ _STATES = {
     2: ("RUNNING", JobState.RUNNING),
     3: ("REMOVED", JobState.ENDED),
     4: ("COMPLETED", JobState.ENDED),
-    # A held job has no process. It was submitted to be removed in this state, once it had begun.
+    # A held job has no process. If it had already started, its submit description makes HTCondor remove it.
     5: ("HELD", JobState.PENDING),
-    # Its output is on the way back: its process has ended.
+    # HTCondor transfers the job's output back. Its process has ended.
     6: ("TRANSFERRING_OUTPUT", JobState.ENDED),
     7: ("SUSPENDED", JobState.RUNNING),
 }
 _ATTRIBUTES = ("ClusterId", "ProcId", "JobStatus", "Owner", "HpchubTag", "RemoteHost", "HoldReason", "NumJobStarts")
 _SIZES = ("TotalSlotCpus", "TotalSlotMemory", "TotalSlotGPUs")
+# Dynamic slots are parts of other slots.
 _WHOLE = 'SlotType =!= "Dynamic"'
 _TOTAL = re.compile(r"^Total for query: (\d+) jobs?;", re.MULTILINE)
 _TAG = re.compile(rf"hpchub/[^/]+/[^/]+/({SESSION})")
 
-
-# A command of the submit description, as --NAME=VALUE. They know neither small letters from capitals nor beginnings of
-# names; small letters it is.
+# An option is a command of the submit description, written as --NAME=VALUE. HTCondor ignores case and does not accept
+# abbreviations of names. hpchub accepts only lower case.
 _RESERVED = ReservedOptions(
     long=dict.fromkeys(
         (
@@ -65,7 +67,7 @@ _RESERVED = ReservedOptions(
 
 
 class HTCondor(Scheduler):
-    """HTCondor's words."""
+    """HTCondor."""
 
     name = "htcondor"
     submit_command = ("condor_submit", "-terse", "-")
@@ -76,18 +78,19 @@ class HTCondor(Scheduler):
     job_id_pattern = r"[1-9][0-9]{0,9}"
     batchspawner_class = "CondorSpawner"
     reserved_options = _RESERVED
-    # The queue knows a job before condor_submit prints its id, and forgets it when it has ended.
+    # The queue lists a job before condor_submit prints its id, until the job has ended.
     propagation = 5.0
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
-        """See Scheduler.directives.
+        """Return the commands of the submit description.
 
-        ``allowed_job_duration`` would hold a job whose time is over; ``periodic_remove`` ends it. A job that is held
-        or waits again after it had begun ends too: its server is gone, and must not come back elsewhere.
+        At the end of the job's time, ``allowed_job_duration`` would only put it on hold. ``periodic_remove`` ends it.
+        It also ends a job that is on hold or waits again after it had started, because its server is gone and must not
+        start again elsewhere.
         """
-        # The queue hears of it at once; its counts of starts come minutes later.
-        begun = "JobCurrentStartExecutingDate =!= undefined"
-        over = f"JobStatus == 2 && time() - JobCurrentStartDate > {seconds(profile.runtime)}"
+        # The queue learns this date immediately. The number of starts arrives minutes later.
+        started = "JobCurrentStartExecutingDate =!= undefined"
+        overdue = f"JobStatus == 2 && time() - JobCurrentStartDate > {seconds(profile.runtime)}"
         node = f" && ({profile.node_constraint})" if profile.node_constraint else ""
         found = [
             f"batch_name = {job_name(session)}",
@@ -96,59 +99,61 @@ class HTCondor(Scheduler):
             f"request_cpus = {profile.cores}",
             f"request_memory = {mebibytes(profile.memory)}",
             *([f"request_gpus = {profile.gpus}"] if profile.gpus else []),
-            f"periodic_remove = ({over}) || ((JobStatus == 1 || JobStatus == 5) && {begun})",
+            f"periodic_remove = ({overdue}) || ((JobStatus == 1 || JobStatus == 5) && {started})",
             *([f"accounting_group = {profile.account}"] if profile.account else []),
             *([f'+HpchubReservation = "{profile.reservation}"'] if profile.reservation else []),
-            f"requirements = !({begun}){node}",
+            f"requirements = !({started}){node}",
         ]
         return found + [" = ".join(option.removeprefix("--").split("=", 1)) for option in profile.options]
 
     def constraint_problem(self, constraint: str, cluster: ClusterSettings) -> tuple[str, str] | None:
-        """See Scheduler.constraint_problem. A constraint is a ClassAd expression."""
+        """Check a constraint, which is a ClassAd expression."""
         if _is_expression(constraint):
             return None
         return "is not an expression", "write attributes joined by && and ||, as in HasIB&&(Model==7||!Old)"
 
     def parse_submit(self, stdout: str) -> str:
-        """``-terse`` prints the first and the last job, as ``7.0 - 7.0``: one job, and no more."""
-        last = (stdout.strip().splitlines() or [""])[-1]
-        found = re.fullmatch(rf"({self.job_id_pattern})\.0 - \1\.0", last.strip())
+        """Return the job's id. ``-terse`` prints the first and the last job, which must be the same: ``7.0 - 7.0``."""
+        found = re.fullmatch(rf"({self.job_id_pattern})\.0 - \1\.0", last_line(stdout).strip())
         if found is None:
-            raise Unanswered(f"condor_submit printed no job id but {stdout.strip()[:200]!r}")
+            raise no_job_id("condor_submit", stdout)
         return found[1]
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
-        """A JSON list of ClassAds; nothing at all where there is no job."""
+        """Return all jobs from a JSON list of ClassAds. If there are none, condor_q prints nothing."""
         if not stdout.strip():
             return {}
         try:
             ads = json.loads(stdout)
         except ValueError:
-            raise Unanswered(f"condor_q printed something else than was asked for: {stdout[:200]!r}") from None
+            raise unexpected_output("condor_q", stdout) from None
         if not isinstance(ads, list):
-            raise Unanswered(f"condor_q printed something else than was asked for: {stdout[:200]!r}")
+            raise unexpected_output("condor_q", stdout)
         jobs = [_job(ad) for ad in ads]
         return {job.id: job for job in jobs}
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
-        """The queue's own count of jobs of this id; a list without any would be an empty text."""
+        """Return a job, or None if the queue counts no jobs with this id.
+
+        The count is a statement of the queue. A list without jobs would be an empty output, which proves nothing.
+        """
         found = _TOTAL.search(stdout)
         if code == 0 and found and not stderr.strip():
             if not int(found[1]):
                 return None
             return Job(id=job_id, state=JobState.UNKNOWN, detail="known to condor_q")
-        raise Unanswered(f"condor_q says neither yes nor no (exit code {code}): {(stderr or stdout).strip()[:200]!r}")
+        raise inconclusive("condor_q", code, stdout, stderr)
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """A JSON list of slots. A pool has no queues: what its machines give holds for whatever a queue is called."""
+        """Return the limits of all machines from a JSON list of slots. They apply to every queue of the inventory."""
         try:
             nodes = {tuple(int(slot.get(name, 0)) for name in _SIZES) for slot in json.loads(stdout)}
         except (ValueError, TypeError, AttributeError, OverflowError):
             nodes = set()
         if not nodes:
-            raise Unanswered(f"condor_status printed no machines: {stdout[:200]!r}")
-        most = (max(sizes) for sizes in zip(*nodes, strict=True))
-        limits = dict(zip(("cores", "memory", "gpus"), most, strict=True))
+            raise Unanswered(f"condor_status printed no machines: {stdout[:SHOWN]!r}")
+        largest = (max(sizes) for sizes in zip(*nodes, strict=True))
+        limits = dict(zip(("cores", "memory", "gpus"), largest, strict=True))
         return [QueueLimits(ANY_QUEUE, **limits, nodes=tuple((c, m, g) for c, m, g in sorted(nodes)))]
 
 
@@ -168,15 +173,15 @@ def _is_flat(text: str) -> bool:
 
 def _job(ad: object) -> Job:
     if not isinstance(ad, dict):
-        raise Unanswered(f"condor_q printed a job that is not complete: {ad!r:.200}")
+        raise Unanswered(f"condor_q printed an incomplete job: {ad!r:.200}")
     cluster, proc, status, user = (ad.get(name) for name in ("ClusterId", "ProcId", "JobStatus", "Owner"))
     if type(cluster) is not int or type(proc) is not int or type(status) is not int or not isinstance(user, str):
-        raise Unanswered(f"condor_q printed a job that is not complete: {ad!r:.200}")
+        raise Unanswered(f"condor_q printed an incomplete job: {ad!r:.200}")
     word, state = _STATES.get(status, (f"JobStatus {status}", JobState.UNKNOWN))
     tag, slot, hold = (str(ad.get(name, "")) for name in ("HpchubTag", "RemoteHost", "HoldReason"))
     ours = _TAG.fullmatch(tag)
     return Job(
-        # hpchub's jobs are the first of their cluster; the others of somebody's have two numbers.
+        # A session's job is the only job of its cluster. The id of a further job has two numbers.
         id=str(cluster) if proc == 0 else f"{cluster}.{proc}",
         state=state,
         detail=word,

@@ -1,10 +1,10 @@
-"""IBM Spectrum LSF. Source: the command and configuration references of LSF 10.1.
+"""IBM Spectrum LSF. Sources: the command and configuration references of LSF 10.1.
 
-What LSF says where it has no such job is on standard error, with exit code 0 (equinor/ert's tests of its LSF driver,
-galaxyproject/galaxy pull request 7007) or 255, or a record of the JSON.
+If a job does not exist, bjobs prints a message on standard error, with exit code 0 (tests of the LSF driver in
+equinor/ert; galaxyproject/galaxy, pull request 7007) or 255, or a record with an error in its JSON.
 
-The hub's account has to see all of everybody's jobs: ``SECURE_JOB_INFO_LEVEL`` is 0. Levels 2 to 4 hide the jobs of
-others, 1 and 5 no more of them than their description and the reason why they wait.
+The hub's account must see the jobs of all users: ``SECURE_JOB_INFO_LEVEL`` is 0. Levels 2 to 4 hide the jobs of other
+users. Levels 1 and 5 hide only their descriptions and the reasons why they wait.
 """
 
 from __future__ import annotations
@@ -15,13 +15,33 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.options import WORD, ReservedOptions
-from hpchub.schedulers.parsing import Twice, moment, read_json
+from hpchub.schedulers.parsing import (
+    DEPENDENCY,
+    HOLD,
+    NO_FREE_NODE,
+    NOT_CONSIDERED,
+    PRIORITY,
+    QUEUE_CLOSED,
+    SHOWN,
+    START_TIME,
+    DuplicateKeys,
+    explain_by_part,
+    incomplete_output,
+    inconclusive,
+    last_line,
+    no_job_id,
+    parse_time,
+    read_json,
+    unexpected_output,
+)
+from hpchub.schedulers.pbs import UNREADABLE
 from hpchub.units import parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
-# A suspended job keeps its processes. UNKWN and ZOMBI say that LSF has lost sight of the job's host: nothing is known.
+# A suspended job keeps its processes. UNKWN and ZOMBI mean that LSF cannot reach the job's host, so the job's state is
+# unknown.
 _STATES = (
     dict.fromkeys(("PEND", "PSUSP", "FWD_PEND", "WAIT", "PROV"), JobState.PENDING)
     | dict.fromkeys(("RUN", "USUSP", "SSUSP"), JobState.RUNNING)
@@ -31,54 +51,54 @@ _STATES = (
 _FIELDS = "jobid jobindex stat user exec_host estimated_start_time job_name job_description pend_reason"
 _NOT_FOUND = r"Job <{}> is not found"
 
-_REASONS = (
-    ("new job is waiting", "the scheduler has not looked at it yet"),
-    ("job slot limit", "you, your group or the queue use as many cores as they may"),
-    ("slot limit", "you, your group or the queue use as many cores as they may"),
-    ("job limit", "you, your group or the queue run as many jobs as they may"),
-    ("limit", "you, your group or the queue use as much as they may"),
-    ("resource requirements not satisfied", "no node has what it needs"),
-    ("resource reservation", "no node has enough of what it needs free right now"),
-    ("resource (", "no node has enough of what it needs free right now"),
-    ("not enough", "no node has enough of what it needs free right now"),
-    ("load threshold", "the nodes are too busy right now"),
-    ("fairshare", "other jobs come first"),
-    ("lower priority", "other jobs come first"),
-    ("suspended by", "it is held"),
-    ("dependency", "it waits for another job"),
-    ("start time", "its start time has not come"),
-    ("queue is inactivated", "the queue is closed"),
-    ("queue is closed", "the queue is closed"),
-    ("closed by", "nodes are closed, perhaps because of a maintenance"),
-    ("reservation", "its reservation has not begun, or another keeps the nodes that it needs"),
+_EXPLANATIONS = (
+    ("new job is waiting", NOT_CONSIDERED),
+    ("job slot limit", "the limit of cores is reached, for you, your group or the queue"),
+    ("slot limit", "the limit of cores is reached, for you, your group or the queue"),
+    ("job limit", "the limit of running jobs is reached, for you, your group or the queue"),
+    ("limit", "a limit of resources is reached, for you, your group or the queue"),
+    ("resource requirements not satisfied", "no node has what your job needs"),
+    ("resource reservation", NO_FREE_NODE),
+    ("resource (", NO_FREE_NODE),
+    ("not enough", NO_FREE_NODE),
+    ("load threshold", "the nodes are too busy at the moment"),
+    ("fairshare", PRIORITY),
+    ("lower priority", PRIORITY),
+    ("suspended by", HOLD),
+    ("dependency", DEPENDENCY),
+    ("start time", START_TIME),
+    ("queue is inactivated", QUEUE_CLOSED),
+    ("queue is closed", QUEUE_CLOSED),
+    ("closed by", "nodes are closed, perhaps because of maintenance"),
+    ("reservation", "the reservation of your job has not begun, or the nodes that it needs are reserved for others"),
 )
 
 
 def _job(raw: Any) -> Job:
-    told = {key: str(value).strip() for key, value in raw.items()} if isinstance(raw, dict) else {}
-    job_id, index, word = told.get("JOBID", ""), told.get("JOBINDEX", ""), told.get("STAT", "")
+    values = {key: str(value).strip() for key, value in raw.items()} if isinstance(raw, dict) else {}
+    job_id, index, word = values.get("JOBID", ""), values.get("JOBINDEX", ""), values.get("STAT", "")
     if index not in ("", "-", "0") and "[" not in job_id:
         job_id += f"[{index}]"
-    if isinstance(raw, Twice):
-        return Job(id=job_id, state=JobState.UNKNOWN, detail="not to be made out")
+    if isinstance(raw, DuplicateKeys):
+        return Job(id=job_id, state=JobState.UNKNOWN, detail=UNREADABLE)
     state = _STATES.get(word, JobState.UNKNOWN)
     waits = state is JobState.PENDING
     return Job(
         id=job_id,
         state=state,
         detail=word,
-        reason=told.get("PEND_REASON", "").strip("-; ") if waits else "",
-        host="" if waits else _host(told.get("EXEC_HOST", "")),
-        # A letter behind it says whether it is certain.
-        start=moment(re.sub(r" [A-Z]$", "", told.get("ESTIMATED_START_TIME", ""))) if waits else "",
-        name=told.get("JOB_NAME", ""),
-        user=told.get("USER", ""),
-        comment=told.get("JOB_DESCRIPTION", ""),
+        reason=values.get("PEND_REASON", "").strip("-; ") if waits else "",
+        host="" if waits else _first_host(values.get("EXEC_HOST", "")),
+        # A letter after the time shows whether it is certain.
+        start=parse_time(re.sub(r" [A-Z]$", "", values.get("ESTIMATED_START_TIME", ""))) if waits else "",
+        name=values.get("JOB_NAME", ""),
+        user=values.get("USER", ""),
+        comment=values.get("JOB_DESCRIPTION", ""),
     )
 
 
-def _host(exec_host: str) -> str:
-    """The first of ``4*node1:2*node2``; ``node1@cluster2`` is another cluster's, ``lost_and_found`` no host at all."""
+def _first_host(exec_host: str) -> str:
+    """Return the first node of ``4*node1:2*node2`` or ``node1@cluster2``, or an empty text for ``lost_and_found``."""
     found = exec_host.partition(":")[0].rpartition("*")[2].partition("@")[0].strip("-")
     return "" if found == "lost_and_found" else found
 
@@ -121,28 +141,29 @@ _RESERVED = ReservedOptions(
 
 
 class LSF(Scheduler):
-    """LSF's words."""
+    """IBM Spectrum LSF."""
 
     name = "lsf"
     submit_command = ("bsub",)
     cancel_command = ("bkill",)
-    # -X: hosts of a condensed group have the group's name without it.
+    # Without -X, hosts of a condensed group have the name of the group.
     query_command = ("bjobs", "-json", "-X", "-a", "-u", "all", "-o", _FIELDS)
     no_jobs = r'^No (?:unfinished )?job found|^ *"JOBS": *"?0"?,'
     find_command = ("bjobs", "-json", "-X", "-o", _FIELDS)
     limits_command = ("bqueues", "-l")
-    # The names once more: an answer that is cut off between two queues cannot be told from a whole one otherwise.
+    # bqueues -w lists the names of the queues again. It shows whether the output of bqueues -l ends between two queues.
     limits_more = (("bqueues", "-w"), ("bparams", "-a"))
     job_id_pattern = r"[0-9]+"
     batchspawner_class = "LsfSpawner"
     reserved_options = _RESERVED
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
-        """See Scheduler.directives.
+        """Return the options of bsub.
 
-        Memory has its unit with it, whatever ``LSF_UNIT_FOR_LIMITS`` is, and is the host's, whatever
-        ``RESOURCE_RESERVE_PER_TASK``. The account is ``-P``, LSF's project. ``node_constraint`` is what stands in
-        ``select[…]``, as ``ib&&bigmem``. ``-env none``: the job starts from nothing but what its script sets.
+        Memory has a unit, so ``LSF_UNIT_FOR_LIMITS`` does not change it. It is per host, so
+        ``RESOURCE_RESERVE_PER_TASK`` does not change it either. The account is ``-P``, LSF's project.
+        ``node_constraint`` is the content of ``select[…]``, for example ``ib&&bigmem``. ``-env none`` starts the job
+        without the submitter's environment.
         """
         minutes = -(-seconds(profile.runtime) // 60)
         select = f"select[{profile.node_constraint}] " if profile.node_constraint else ""
@@ -168,83 +189,92 @@ class LSF(Scheduler):
         return found + list(profile.options)
 
     def parse_submit(self, stdout: str) -> str:
-        """``Job <123> is submitted to queue <normal>.`` in the last line; perhaps ``to default queue``."""
-        last = (stdout.strip().splitlines() or [""])[-1].strip()
+        """Return the job's id. The last line is ``Job <123> is submitted to queue <normal>.``, or ``default queue``."""
+        last = last_line(stdout).strip()
         found = re.fullmatch(r"Job <([0-9]+)> is submitted to (?:default )?queue <[^<>]+>\.", last)
         if found is None:
-            raise Unanswered(f"bsub printed no job id but {stdout.strip()[:200]!r}")
+            raise no_job_id("bsub", stdout)
         return found[1]
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
-        """The records, and how many they are. What LSF's library says while it waits for its server stands before."""
+        """Return all jobs. The output must contain as many records as it announces.
+
+        LSF's library may print messages before the JSON, while it waits for its server.
+        """
         if not stdout.strip():
             return {}
         found = read_json(re.sub(r"\A[^{]*^(?=\{)", "", stdout, flags=re.MULTILINE), "bjobs")
         records = found.get("RECORDS")
         if not isinstance(records, list) or str(found.get("JOBS")) != str(len(records)):
-            raise Unanswered(f"bjobs printed something else than was asked for: {stdout[:200]!r}")
+            raise unexpected_output("bjobs", stdout)
         jobs = [_job(raw) for raw in records if not (isinstance(raw, dict) and "ERROR" in raw)]
         by_id = {job.id: job for job in jobs}
         if "" in by_id or len(by_id) < len(jobs):
-            raise Unanswered(f"bjobs printed a record that is not complete, or one twice: {stdout[:200]!r}")
+            raise Unanswered(f"bjobs printed an incomplete record, or a record twice: {stdout[:SHOWN]!r}")
         return by_id
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
-        """A job that has ended is known for ``CLEAN_PERIOD``; then bjobs says in so many words that it finds none."""
+        """Return a job, or None for the message that it is not found.
+
+        LSF knows a job until ``CLEAN_PERIOD`` after its end.
+        """
         not_found = _NOT_FOUND.format(job_id)
         if not_found in stderr.splitlines() or stdout.strip() == not_found or _error(stdout, job_id) == not_found:
             return None
         if not code and (job := self.parse_query(stdout).get(job_id)):
             return job
-        raise Unanswered(f"bjobs says neither yes nor no (exit code {code}): {(stderr or stdout).strip()[:200]!r}")
+        raise inconclusive("bjobs", code, stdout, stderr)
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """A paragraph a queue: names of limits in one line, and their values in the next."""
-        text, names = _names(stdout)
+        """Return the queues. Each is a paragraph, with names of limits in one line and their values in the next."""
+        text, names = _split_queue_table(stdout)
         found = []
         for paragraph in re.split(r"^QUEUE: ", text, flags=re.MULTILINE)[1:]:
             status = re.search(r"\b(Open|Closed)(?:_\w+)?:(Active|Inact)", paragraph)
             if status is None or not re.search(r"^HOSTS:.*\n", paragraph, re.MULTILINE):
-                raise Unanswered(f"bqueues printed a queue that is not complete: {paragraph[-200:]!r}")
-            most = _maximums(paragraph)
-            tasks = most.get("TASKLIMIT", most.get("PROCLIMIT", "")).split()
-            minutes = re.match(r"[0-9]{1,9}(?:\.[0-9]+)?(?![0-9.])", most.get("RUNLIMIT", ""))
+                raise Unanswered(f"bqueues printed an incomplete queue: {paragraph[-SHOWN:]!r}")
+            limits = _maximum_limits(paragraph)
+            tasks = limits.get("TASKLIMIT", limits.get("PROCLIMIT", "")).split()
+            minutes = re.match(r"[0-9]{1,9}(?:\.[0-9]+)?(?![0-9.])", limits.get("RUNLIMIT", ""))
             found.append(
                 QueueLimits(
                     name=paragraph.split(maxsplit=1)[0],
                     cores=parse_whole(tasks[-1]) if tasks else None,
-                    memory=parse_size(most.get("MEMLIMIT", "")),
+                    memory=parse_size(limits.get("MEMLIMIT", "")),
                     runtime=int(float(minutes[0]) * 60) if minutes else None,
                     open=status.groups() == ("Open", "Active"),
                 )
             )
         if not found:
-            raise Unanswered(f"bqueues printed no queues: {stdout[:200]!r}")
-        if names is not None and names != {limits.name for limits in found}:
-            raise Unanswered(f"bqueues -l and bqueues -w show other queues: {stdout[-200:]!r}")
+            raise Unanswered(f"bqueues printed no queues: {stdout[:SHOWN]!r}")
+        if names is not None and names != {queue.name for queue in found}:
+            raise Unanswered(f"bqueues -l and bqueues -w list different queues: {stdout[-SHOWN:]!r}")
         return found
 
     def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
-        """By the parameters. Where administrators of the cluster see all jobs, the account is taken for one."""
-        told = dict(re.findall(r"^\s*(\w+JOB_INFO_\w+) = (.*)$", stdout, re.MULTILINE))
-        level = told.get("SECURE_JOB_INFO_LEVEL", "").strip()
-        if level not in ("2", "3", "4") or "cluster" in told.get("ENABLE_JOB_INFO_BY_ADMIN_ROLE", "").split():
+        """Return how LSF hides jobs, from the output of ``bparams -a``.
+
+        If administrators of the cluster see all jobs, assume that the account is one of them.
+        """
+        parameters = dict(re.findall(r"^\s*(\w+JOB_INFO_\w+) = (.*)$", stdout, re.MULTILINE))
+        level = parameters.get("SECURE_JOB_INFO_LEVEL", "").strip()
+        if level not in ("2", "3", "4") or "cluster" in parameters.get("ENABLE_JOB_INFO_BY_ADMIN_ROLE", "").split():
             return None
         if not stdout.endswith("\n"):
-            raise Unanswered(f"what bparams printed is cut off: {stdout[-200:]!r}")
+            raise incomplete_output("bparams", stdout)
         role = "ENABLE_JOB_INFO_BY_ADMIN_ROLE=cluster"
         return (
-            f"hides the jobs of others from the hub's account (SECURE_JOB_INFO_LEVEL={level})",
+            f"hides the jobs of other users from the hub's account (SECURE_JOB_INFO_LEVEL={level})",
             f"set it to 0 in lsb.params, or set {role} there and make the account an administrator of the cluster",
         )
 
     def explain(self, reason: str) -> str:
-        """A reason is a sentence of LSF's, or several with a semicolon between them: the first that is known counts."""
-        return next((words for part, words in _REASONS if part in reason.lower()), reason)
+        """Explain a reason, which is one or several sentences of LSF with semicolons between them."""
+        return explain_by_part(reason, _EXPLANATIONS)
 
 
 def _error(stdout: str, job_id: str) -> str:
-    """What the answer's record says instead of the job."""
+    """Return the error that the only record of the output contains instead of the job, or an empty text."""
     try:
         records = read_json(stdout, "bjobs").get("RECORDS")
     except Unanswered:
@@ -253,23 +283,23 @@ def _error(stdout: str, job_id: str) -> str:
     return str(found[0].get("ERROR", "")) if len(found) == 1 and str(found[0].get("JOBID")) == job_id else ""
 
 
-def _names(stdout: str) -> tuple[str, set[str] | None]:
-    """What stands before the table of ``bqueues -w``, and its queues; None where there is no table.
+def _split_queue_table(stdout: str) -> tuple[str, set[str] | None]:
+    """Return the output before the table of ``bqueues -w``, and the queues of the table, or None without a table.
 
     Raises:
-        Unanswered: what stands before the table is cut off.
+        Unanswered: The output before the table is truncated.
     """
     heading = re.search(r"QUEUE_NAME +PRIO +STATUS .*", stdout)
     if heading is None:
         return stdout, None
     before = stdout[: heading.start()]
     if not before.endswith("\n"):
-        raise Unanswered(f"bqueues printed a queue that is not complete: {before[-200:]!r}")
+        raise Unanswered(f"bqueues printed an incomplete queue: {before[-SHOWN:]!r}")
     return before, set(re.findall(r"^(\S+) +[0-9]+ +\w+:\w+(?: +[0-9-]+){8,} *\n", stdout, re.MULTILINE))
 
 
-def _maximums(paragraph: str) -> dict[str, str]:
-    """The limits of a queue that are no defaults."""
+def _maximum_limits(paragraph: str) -> dict[str, str]:
+    """Return the limits of a queue by name, without the default limits."""
     lines = re.sub(r"DEFAULT LIMITS:.*?(?=MAXIMUM LIMITS:|\n\n|\Z)", "", paragraph, flags=re.DOTALL).splitlines()
     found = {}
     for heading, values in pairwise(lines):

@@ -1,8 +1,8 @@
-"""Moab Workload Manager. Source: the administrator's guides of Moab 7.2 and 9.1: msub, mdiag, checkjob, mjobctl.
+"""Moab Workload Manager. Sources: msub, mdiag, checkjob and mjobctl in the administrator's guides of Moab 7.2 and 9.1.
 
-Real answers: MatterMiners/tardis, tests/adapters_t/sites_t/test_moab.py; nextflow-io/nextflow issue 1224.
+Output of real servers: MatterMiners/tardis, tests/adapters_t/sites_t/test_moab.py; nextflow-io/nextflow, issue 1224.
 
-The hub's account has to see everybody's jobs: ``ADMINCFG[5] SERVICES=mdiag,checkjob USERS=...`` is enough.
+The hub's account must see the jobs of all users. ``ADMINCFG[5] SERVICES=mdiag,checkjob USERS=...`` is sufficient.
 """
 
 from __future__ import annotations
@@ -13,8 +13,27 @@ from typing import TYPE_CHECKING
 from hpchub.names import SESSION
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.options import LETTER, ReservedOptions
-from hpchub.schedulers.parsing import moment, read_xml
-from hpchub.schedulers.pbs import EVERY_JOB, QUEUE_TABLE, host, last_line, qsub_size, queue_table
+from hpchub.schedulers.parsing import (
+    DEPENDENCY,
+    HOLD,
+    NO_FREE_NODE,
+    QUEUE_CLOSED,
+    SHOWN,
+    START_TIME,
+    explain_by_part,
+    inconclusive,
+    parse_time,
+    read_xml,
+    unexpected_output,
+)
+from hpchub.schedulers.pbs import (
+    COMMON_OPTIONS,
+    QUEUE_TABLE,
+    first_host,
+    qsub_size,
+    read_job_id,
+    split_queue_table,
+)
 from hpchub.schedulers.torque import RESERVED as TORQUE_RESERVED
 from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
@@ -37,7 +56,7 @@ _PENDING = {
     "UserHold",
 }
 _RUNNING = {"Running", "Suspended"}
-# A job that is cancelled has been told to end, a vacated one has been, to be requeued or not.
+# A job that is being cancelled has received the signal to end. A vacated job has ended, although Moab may requeue it.
 _ENDED = {"Canceling", "Cancelling", "Completed", "Removed", "Vacated"}
 _STATES = (
     dict.fromkeys(_PENDING, JobState.PENDING)
@@ -45,44 +64,44 @@ _STATES = (
     | dict.fromkeys(_ENDED, JobState.ENDED)
 )
 
-_REASONS = (
-    ("idlepolicy", "you or your group have as many jobs in the queue as may be considered"),
-    ("activepolicy", "you or your group use as much as you may"),
-    ("maxjob", "you or your group run as many jobs as you may"),
-    ("maxproc", "you or your group use as many cores as you may"),
-    ("batchhold", "the scheduler holds it: it could not be started"),
-    ("systemhold", "an administrator holds it"),
-    ("userhold", "it is held"),
-    ("depend", "it waits for another job"),
-    ("starttime", "its start time has not come"),
-    ("startdate", "its start time has not come"),
-    ("noresources", "no node has enough of what it needs free right now"),
-    ("reservation", "a reservation keeps the nodes that it needs"),
-    ("queue", "the queue is closed"),
+_EXPLANATIONS = (
+    ("idlepolicy", "you or your group already have as many waiting jobs as the scheduler considers"),
+    ("activepolicy", "you or your group already use as much as you may use"),
+    ("maxjob", "you or your group already have as many running jobs as you may have"),
+    ("maxproc", "you or your group already use as many cores as you may use"),
+    ("batchhold", "the scheduler has put your job on hold, because it could not be started"),
+    ("systemhold", "an administrator has put your job on hold"),
+    ("userhold", HOLD),
+    ("depend", DEPENDENCY),
+    ("starttime", START_TIME),
+    ("startdate", START_TIME),
+    ("noresources", NO_FREE_NODE),
+    ("reservation", "the nodes that your job needs are reserved"),
+    ("queue", QUEUE_CLOSED),
 )
 
 
 def _job(element: Element) -> Job:
-    told = {name: value.strip() for name, value in element.attrib.items()}
+    values = {name: value.strip() for name, value in element.attrib.items()}
     for request in element.findall("req")[:1]:
-        told.setdefault("AllocNodeList", request.get("AllocNodeList", ""))
-    word = told.get("State", "")
+        values.setdefault("AllocNodeList", request.get("AllocNodeList", ""))
+    word = values.get("State", "")
     state = _STATES.get(word, JobState.UNKNOWN)
-    user, name, comment = told.get("User", ""), told.get("JobName", ""), ""
+    user, name, comment = values.get("User", ""), values.get("JobName", ""), ""
     if found := re.fullmatch(rf"(hpchub-({SESSION}))\.(.+)", name):
         name, comment = found[1], job_comment(found[3], user, found[2])
-    hold, reason = told.get("Hold", ""), told.get("BlockReason", "")
+    hold, reason = values.get("Hold", ""), values.get("BlockReason", "")
     waits = state is JobState.PENDING
-    nodes = told.get("AllocNodeList") or told.get("MasterHost", "")
-    global_id = told.get("GJID", "")
+    nodes = values.get("AllocNodeList") or values.get("MasterHost", "")
+    global_id = values.get("GJID", "")
     return Job(
-        # Once its resource manager has it, a job called Moab.7 may go by the resource manager's number.
-        id=global_id if "." in global_id else told.get("JobID", ""),
+        # When the resource manager has accepted the job Moab.7, JobID may be the resource manager's number.
+        id=global_id if "." in global_id else values.get("JobID", ""),
         state=state,
         detail=word,
         reason=(reason or (f"{hold}Hold" if hold else "")) if waits else "",
-        host="" if waits else host(nodes.split(",")[0]),
-        start=moment(told.get("EstRsvStartTime") or told.get("RsvStartTime", "")) if waits else "",
+        host="" if waits else first_host(nodes.split(",")[0]),
+        start=parse_time(values.get("EstRsvStartTime") or values.get("RsvStartTime", "")) if waits else "",
         name=name,
         user=user,
         comment=comment,
@@ -112,30 +131,31 @@ _RESERVED = ReservedOptions(
 
 
 class Moab(Scheduler):
-    """Moab's words, over Torque or PBS."""
+    """Moab Workload Manager, on top of Torque or PBS."""
 
     name = "moab"
     submit_command = ("msub",)
     cancel_command = ("mjobctl", "-c")
     query_command = ("mdiag", "-j", "--xml")
-    # mdiag does not show completed jobs, and checkjob does, for JOBCPURGETIME.
+    # mdiag does not show completed jobs. checkjob shows them until JOBCPURGETIME after their end.
     find_command = ("checkjob",)
     limits_command = ("mdiag", "-c")
-    # Moab does not say which classes are closed. The queues of the Torque or PBS below it are its classes.
+    # mdiag does not show which classes are closed. The classes are the queues of Torque or PBS.
     limits_more = (QUEUE_TABLE,)
-    # Its programs may answer of a memory that is renewed every 30 seconds ("has been cached by the remote server"), and
-    # say until then that there is no such job.
+    # Moab's programs may answer from a cache, which Moab refreshes every 30 seconds ("has been cached by the remote
+    # server"). Until then, they report that a new job does not exist.
     propagation = 90.0
     job_id_pattern = r"(?:[A-Za-z][A-Za-z0-9_-]{0,63}\.)?[0-9]+"
     batchspawner_class = "MoabSpawner"
     reserved_options = _RESERVED
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
-        """See Scheduler.directives.
+        """Return the options of msub.
 
-        What mdiag shows of a job to somebody else is its name: it says the hub and the session, its owner the rest.
-        ``-E`` tells the script the id that Moab gave the job, which is not the resource manager's. ``node_constraint``
-        are features, as ``ib:bigmem`` for all of them or ``ib|opa`` for any.
+        mdiag shows the job's name and owner to other accounts, but no comment. Therefore the name contains the session
+        and the hub. ``-E`` passes the job's id in Moab to the script, because it differs from the id in the resource
+        manager. ``node_constraint`` is a list of features, for example ``ib:bigmem`` for all of them, or ``ib|opa`` for
+        any of them.
         """
         found = [
             f"-N {job_name(session)}.{comment.split('/')[1]}",
@@ -143,7 +163,7 @@ class Moab(Scheduler):
             f"-l nodes=1:ppn={profile.cores}{f':gpus={profile.gpus}' if profile.gpus else ''}",
             f"-l mem={qsub_size(profile.memory)}",
             f"-l walltime={format_clock(seconds(profile.runtime))}",
-            *EVERY_JOB,
+            *COMMON_OPTIONS,
             "-E",
         ]
         if profile.account:
@@ -155,29 +175,29 @@ class Moab(Scheduler):
         return found + list(profile.options)
 
     def parse_submit(self, stdout: str) -> str:
-        """``msub`` prints an empty line and the id, as ``123`` or ``Moab.123``."""
-        return last_line(self.job_id_pattern, stdout, "msub")
+        """Return the job's id. msub prints an empty line and the id, for example ``123`` or ``Moab.123``."""
+        return read_job_id(self.job_id_pattern, stdout, "msub")
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
-        """One element a job, in ``Data``; perhaps nothing at all where there are no jobs."""
+        """Return all jobs, one element each in ``Data``. If there are none, mdiag may print nothing."""
         if not stdout.strip():
             return {}
         data = read_xml(stdout, "mdiag")
         jobs = [_job(element) for element in data.iter("job")]
         found = {job.id: job for job in jobs}
         if data.tag != "Data" or data.find(".//Error") is not None or "" in found or len(found) < len(jobs):
-            raise Unanswered(f"mdiag printed something else than was asked for: {stdout[:200]!r}")
+            raise unexpected_output("mdiag", stdout)
         return found
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
-        """``checkjob`` prints a paragraph of ``Name: value`` lines, or says that the job is none."""
-        said = f"{stdout}\n{stderr}"
-        if re.search(rf"^ERROR: +invalid job specified(?:[ :(']+{re.escape(job_id)}[)']*)?\s*$", said, re.MULTILINE):
+        """Return a job from the lines ``Name: value`` of checkjob, or None for the message that the job is invalid."""
+        output = f"{stdout}\n{stderr}"
+        if re.search(rf"^ERROR: +invalid job specified(?:[ :(']+{re.escape(job_id)}[)']*)?\s*$", output, re.MULTILINE):
             return None
         named = re.search(r"^(?:checking )?job (\S+)", stdout, re.MULTILINE)
         word = re.search(r"^State: (\S+)", stdout, re.MULTILINE)
         if code or named is None or named[1] != job_id or word is None:
-            raise Unanswered(f"checkjob says neither yes nor no (exit code {code}): {said.strip()[:200]!r}")
+            raise inconclusive("checkjob", code, output, "")
         nodes = re.search(r"^Allocated Nodes:\s*\[([^\]:]+)", stdout, re.MULTILINE)
         return Job(
             id=job_id,
@@ -187,8 +207,8 @@ class Moab(Scheduler):
         )
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """A line a class that begins with its name, and lines behind it with what it limits, as ``MAX.WCLIMIT=…``."""
-        text, table = queue_table(stdout)
+        """Return the classes. Each is a line that starts with its name, and lines of limits like ``MAX.WCLIMIT=…``."""
+        text, table = split_queue_table(stdout)
         _, heading, rest = text.partition("ClassID")
         classes: dict[str, str] = {}
         name = ""
@@ -199,29 +219,30 @@ class Moab(Scheduler):
             elif name:
                 classes[name] += line
         if not heading:
-            raise Unanswered(f"mdiag printed no classes: {stdout[:200]!r}")
-        is_open = {name: each for name, (kind, each) in (table or {}).items() if kind == "E"}
-        if lacking := is_open.keys() - {name[:15] for name in classes}:
-            raise Unanswered(f"mdiag shows no class {min(lacking)}, which is a queue: {stdout[:200]!r}")
+            raise Unanswered(f"mdiag printed no classes: {stdout[:SHOWN]!r}")
+        # E is an execution queue. Other queues pass jobs on, and are not classes.
+        open_queues = {name: is_open for name, (kind, is_open) in (table or {}).items() if kind == "E"}
+        if missing := open_queues.keys() - {name[:15] for name in classes}:
+            raise Unanswered(f"mdiag printed no class for the queue {min(missing)}: {stdout[:SHOWN]!r}")
         found = []
         for name, text in classes.items():
-            # With a dot or PER it is a job's; what all jobs of a class may have at once goes by MAXPROC and the like.
-            most = dict(re.findall(r"\bMAX\.?((?<=\.)[A-Z]+|PROCPER[A-Z]+)(?:\[[^\]]*\])?=(\S+)", text))
-            # Of a soft and a hard limit, as 16,32, the hard one.
-            most = {limit: value.rpartition(",")[2] for limit, value in most.items()}
-            cores = [parse_whole(most.get(limit, "")) for limit in ("PROC", "PROCPERJOB", "PROCPERNODE")]
+            # Names with a dot or PER limit one job. Other names, such as MAXPROC, limit all jobs of the class together.
+            limits = dict(re.findall(r"\bMAX\.?((?<=\.)[A-Z]+|PROCPER[A-Z]+)(?:\[[^\]]*\])?=(\S+)", text))
+            # 16,32 is a soft and a hard limit. The hard limit applies.
+            limits = {limit: value.rpartition(",")[2] for limit, value in limits.items()}
+            cores = [parse_whole(limits.get(limit, "")) for limit in ("PROC", "PROCPERJOB", "PROCPERNODE")]
             if name != "DEFAULT":
                 found.append(
                     QueueLimits(
                         name=name,
                         cores=min((number for number in cores if number is not None), default=None),
-                        memory=parse_size(f"{most.get('MEM', '')}m"),
-                        runtime=parse_clock(most.get("WCLIMIT", "")),
-                        open=is_open.get(name[:15], True),
+                        memory=parse_size(f"{limits.get('MEM', '')}m"),
+                        runtime=parse_clock(limits.get("WCLIMIT", "")),
+                        open=open_queues.get(name[:15], True),
                     )
                 )
         return found
 
     def explain(self, reason: str) -> str:
-        """A reason is Moab's block reason, as ``IdlePolicy:job 7 violates idle HARD MAXIPROC limit of 16 …``."""
-        return next((words for part, words in _REASONS if part in reason.lower()), reason)
+        """Explain a block reason, for example ``IdlePolicy:job 7 violates idle HARD MAXIPROC limit of 16 …``."""
+        return explain_by_part(reason, _EXPLANATIONS)

@@ -1,7 +1,8 @@
-"""Slurm with several daemons on one host, as test systems have: what Slurm calls a node is no host's name.
+"""Slurm with several node daemons on one host, as test systems have.
 
-Where each node is, ``node_hosts`` of the cluster says. ``squeue`` is never asked for several clusters: without
-``--clusters`` it prints no lines ``CLUSTER: NAME`` (SchedMD/slurm, src/squeue/squeue.c).
+The names of such nodes are not host names. ``node_hosts`` of the cluster maps them to hosts. hpchub never queries
+several clusters at once: without ``--clusters``, ``squeue`` prints no lines ``CLUSTER: NAME`` (SchedMD/slurm,
+src/squeue/squeue.c).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from hpchub.schedulers.slurm import Slurm
 
 
 class MultiSlurm(Slurm):
-    """Slurm's words."""
+    """Slurm with several node daemons on one host."""
 
     name = "multislurm"
     batchspawner_class = "MultiSlurmSpawner"

@@ -1,6 +1,6 @@
-"""Which of a scheduler's own options a profile may add. hpchub reserves the options that it sets itself. No I/O.
+"""The check of the scheduler options that a profile adds. No I/O.
 
-Each scheduler lists its reserved options in its own module.
+hpchub reserves the options that it sets itself. Each scheduler lists its reserved options in its own module.
 """
 
 from __future__ import annotations
@@ -11,25 +11,32 @@ from dataclasses import dataclass, field
 from hpchub.messages import listing
 
 VALUE = r"[A-Za-z0-9_.,:=@/+*&|()\[\]-]*"
-"""Characters of an option's value: no quotes, no shell characters."""
+"""The pattern of an option's value. It excludes quotes and characters with a meaning to a shell."""
 GETOPT = re.compile(rf"--[a-z][a-z0-9-]*(?:={VALUE})?|-[A-Za-z](?: ?(?!-){VALUE})?")
-"""A long option, or a letter whose value may follow directly. It cannot hold a second option after a space."""
+"""The pattern of a long option, or of a letter with its value directly after it or after a space.
+
+The value after a space cannot be a second option.
+"""
 LETTER = re.compile(rf"-[A-Za-z](?: (?!-){VALUE})?")
-"""A letter and its value after a space. Letters joined to a letter could be further options."""
+"""The pattern of a letter with its value after a space. Letters directly after it could be further options."""
 WORD = re.compile(rf"-[A-Za-z][A-Za-z_]*(?: (?!-){VALUE})?")
-"""A word after one dash, and its value after a space."""
+"""The pattern of a word after one dash, with its value after a space."""
 
 
 @dataclass(frozen=True)
 class ReservedOptions:
-    """The options of one scheduler that hpchub sets itself, or that would change what a job is.
+    """The options of one scheduler that a profile must not add.
+
+    hpchub sets these options itself, or they would change the nature of the job: an array, an interactive job, other
+    files or another shell.
 
     Attributes:
-        long: Names of long options without dashes, each with the profile's field that replaces it, or an empty text.
-            getopt_long accepts a unique beginning of a name, so every beginning of these names is reserved too.
-        short: Names after one dash, in the same form.
-        values: For a long option that is not reserved: a pattern of its values that are, and the profile's field.
-        words: For an option with one dash: words in its value, in lower case, that are reserved, and the field.
+        long: Names of reserved long options without dashes. The value is the field of a profile that replaces the
+            option, or empty. getopt_long accepts an unambiguous prefix of a name, so every prefix is reserved too.
+        short: Names of reserved options after one dash, in the same form.
+        values: Long options with some reserved values: the pattern of these values, and the field of a profile.
+        words: Options with one dash with some reserved words in their values: the words in lower case, each with the
+            field of a profile.
         permitted: All other options with one dash that exist. If empty, every option that is not reserved is permitted.
         form: The pattern of one option.
         example: A list of two valid options, for error messages.

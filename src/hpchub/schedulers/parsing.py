@@ -1,4 +1,4 @@
-"""How the answers of several schedulers are read: JSON and XML that hold what their users wrote, times and sizes."""
+"""Functions that the parsers of several schedulers share. No I/O."""
 
 from __future__ import annotations
 
@@ -6,10 +6,25 @@ import datetime as dt
 import functools
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from hpchub.schedulers.base import Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+SHOWN = 200
+"""The largest number of characters of an output that an error shows."""
+
+# Reasons for waiting that several schedulers report, in plain words
+DEPENDENCY = "your job starts only after another job has ended"
+HOLD = "your job is on hold until somebody releases it"
+NO_FREE_NODE = "no node has enough free resources for your job at the moment"
+NOT_CONSIDERED = "the scheduler has not considered your job yet"
+PRIORITY = "jobs with a higher priority start first"
+QUEUE_CLOSED = "the queue is closed"
+START_TIME = "the start time of your job has not come yet"
 
 _STRING = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
@@ -18,80 +33,148 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
-class Twice(dict[str, Any]):
-    """A JSON object that says one of its names twice: what it says is not to be trusted."""
+# Errors
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unexpected_output(program: str, stdout: str) -> Unanswered:
+    """Return the error for output in an unexpected format."""
+    return Unanswered(f"{program} printed output in an unexpected format: {stdout[:SHOWN]!r}")
+
+
+def incomplete_output(program: str, stdout: str) -> Unanswered:
+    """Return the error for output that ends too early."""
+    return Unanswered(f"{program} printed incomplete output, which ends with {stdout[-SHOWN:]!r}")
+
+
+def no_job_id(program: str, stdout: str) -> Unanswered:
+    """Return the error for output of a submit command that does not end with a job id."""
+    return Unanswered(f"{program} printed no job id; it printed {stdout.strip()[:SHOWN]!r}")
+
+
+def inconclusive(program: str, code: int, stdout: str, stderr: str) -> Unanswered:
+    """Return the error for output of a find command that permits no conclusion."""
+    return Unanswered(
+        f"{program} reported neither that the job exists nor that it is unknown (exit code {code}):"
+        f" {(stderr or stdout).strip()[:SHOWN]!r}"
+    )
+
+
+# Formats
+
+
+class DuplicateKeys(dict[str, Any]):
+    """A JSON object that contains a key more than once.
+
+    Old schedulers do not escape the texts of users. A duplicate key can be such a text, so do not trust the object.
+    """
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    return found if len(found) == len(pairs) else Twice(found)
+    return found if len(found) == len(pairs) else DuplicateKeys(found)
 
 
-def _escape(found: re.Match[str]) -> str:
-    return found[0] if found[1][0] in '"\\/bfnrt' or found[1][1:] else found[1]
+def read_json(text: str, program: str) -> dict[str, Any]:
+    r"""Return a scheduler's JSON object, even if it is invalid because of a user's variable.
 
+    Some schedulers print ``A=005`` as a number with leading zeros, and ``B=it\'s`` with a needless backslash. This
+    function reads such a bare word as a string and removes such a backslash. An object with a duplicate key becomes a
+    ``DuplicateKeys``.
 
-@functools.lru_cache(maxsize=10_000)
-def _words(between: str) -> str:
-    return _WORD.sub(lambda word: word[0] if _NUMBER.fullmatch(word[0]) else json.dumps(word[0]), between)
-
-
-def _repair(text: str) -> str:
-    pieces = _STRING.split(text)  # strings, and what is before, between and behind them
-    pieces[::2] = map(_words, pieces[::2])
-    pieces[1::2] = [_ESCAPE.sub(_escape, string) if "\\" in string else string for string in pieces[1::2]]
-    return "".join(pieces)
-
-
-def read_json(text: str, command: str) -> dict[str, Any]:
-    r"""A scheduler's JSON object, also where a user's variable ``A=005`` or ``B=it\'s`` makes it invalid.
-
-    Bare words and needless backslashes are taken for what was meant. What is said twice is a ``Twice``.
+    Args:
+        text: The output of the scheduler's program.
+        program: The name of the program, for the error.
 
     Raises:
-        Unanswered: it is not an object, or is cut off.
+        Unanswered: The text is not a JSON object, is truncated, or has a duplicate key at the top level.
     """
     for repair in (str, _repair):
         try:
-            found = json.loads(repair(text), strict=False, object_pairs_hook=_pairs)
+            found = json.loads(repair(text), strict=False, object_pairs_hook=_object)
         except (ValueError, RecursionError):
             continue
-        if isinstance(found, dict) and not isinstance(found, Twice):
+        if isinstance(found, dict) and not isinstance(found, DuplicateKeys):
             return found
-    raise Unanswered(f"{command} printed something else than was asked for: {text[:200]!r}")
+    raise unexpected_output(program, text)
 
 
-def read_xml(text: str, command: str) -> ET.Element:
-    """A scheduler's XML document. It declares nothing: no document type, no entities.
+def _repair(text: str) -> str:
+    pieces = _STRING.split(text)  # the odd pieces are strings, the even pieces are the text between them
+    pieces[::2] = map(_quote_words, pieces[::2])
+    pieces[1::2] = [_ESCAPE.sub(_unescape, string) if "\\" in string else string for string in pieces[1::2]]
+    return "".join(pieces)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _quote_words(between: str) -> str:
+    return _WORD.sub(lambda word: word[0] if _NUMBER.fullmatch(word[0]) else json.dumps(word[0]), between)
+
+
+def _unescape(found: re.Match[str]) -> str:
+    return found[0] if found[1][0] in '"\\/bfnrt' or found[1][1:] else found[1]
+
+
+def read_xml(text: str, program: str) -> ET.Element:
+    """Return the root of a scheduler's XML document. Control characters, which XML forbids, are replaced.
+
+    Args:
+        text: The output of the scheduler's program.
+        program: The name of the program, for the error.
 
     Raises:
-        Unanswered: it is not one, or is cut off.
+        Unanswered: The text is not an XML document, is truncated, or contains a declaration such as a document type.
     """
-    problem: object = "it declares something"
+    problem: object = "it contains a declaration"
     if "<!" not in text:
         try:
-            return ET.fromstring(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text.strip()))  # noqa: S314 see above
+            return ET.fromstring(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text.strip()))  # noqa: S314 no declarations
         except ET.ParseError as error:
             problem = error
-    raise Unanswered(f"{command} printed something else than was asked for ({problem}): {text[:200]!r}")
+    raise Unanswered(f"{program} printed invalid XML ({problem}): {text[:SHOWN]!r}")
 
 
-def moment(text: str) -> str:
-    """A time as ISO 8601 without its zone, of ``Tue Oct  4 21:23:20 2022``, ``Oct  4 21:23`` or seconds since 1970.
+def parse_time(text: str, now: Callable[[], dt.datetime] = dt.datetime.now) -> str:
+    """Return a time in ISO 8601 without a time zone, or an empty text if the text is not a time.
 
-    Where there is no year, it is the next time to come that is so called, or one of the last days. Empty for what is
-    not a time.
+    The accepted formats are ``Tue Oct  4 21:23:20 2022``, ``Oct  4 21:23`` and seconds since 1970. A time without a
+    year is at most 30 days ago; otherwise it is in the next year.
+
+    Args:
+        text: The time as a scheduler prints it, in the scheduler's time zone.
+        now: The clock. It is only read for a time without a year.
     """
     text = re.sub(r"^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) ", "", " ".join(text.split()))
     if re.fullmatch(r"[1-9][0-9]{8,10}", text):
-        return dt.datetime.fromtimestamp(int(text)).isoformat()  # noqa: DTZ006 people read it where they are
+        return dt.datetime.fromtimestamp(int(text)).isoformat()  # noqa: DTZ006 users expect the local time
     for form in ("%b %d %H:%M:%S %Y", "%b %d %H:%M %Y"):
-        now = dt.datetime.now()  # noqa: DTZ005 likewise
-        for candidate, past in ((text, True), (f"{text} {now.year}", False), (f"{text} {now.year + 1}", True)):
-            try:
-                found = dt.datetime.strptime(candidate, form)  # noqa: DTZ007 likewise
-            except ValueError:
-                continue
-            if past or now - found < dt.timedelta(days=30):
-                return found.isoformat()
+        if found := _strptime(text, form):
+            return found.isoformat()
+        today = now()
+        this_year = _strptime(f"{text} {today.year}", form)
+        if this_year and today - this_year < dt.timedelta(days=30):
+            return this_year.isoformat()
+        if next_year := _strptime(f"{text} {today.year + 1}", form):
+            return next_year.isoformat()
     return ""
+
+
+def _strptime(text: str, form: str) -> dt.datetime | None:
+    try:
+        return dt.datetime.strptime(text, form)  # noqa: DTZ007 schedulers print local times
+    except ValueError:
+        return None
+
+
+def last_line(stdout: str) -> str:
+    """Return the last line of an output that is not blank, or an empty text."""
+    return (stdout.strip().splitlines() or [""])[-1]
+
+
+def explain_by_part(reason: str, explanations: Iterable[tuple[str, str]]) -> str:
+    """Return the explanation of the first part that a reason contains, or the reason itself.
+
+    Args:
+        reason: The reason in the scheduler's terms.
+        explanations: Parts of reasons in lower case, the most specific ones first, each with its explanation.
+    """
+    return next((explanation for part, explanation in explanations if part in reason.lower()), reason)

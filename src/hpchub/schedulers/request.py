@@ -1,6 +1,6 @@
-"""What a scheduler needs to know of a job and its cluster. The model's ``Profile`` and ``Cluster`` provide it.
+"""What a scheduler must know about a job and its cluster. The model's ``Profile`` and ``Cluster`` provide it. No I/O.
 
-These protocols keep the schedulers independent of the model, which in turn knows the schedulers by name.
+The model imports the schedulers. These protocols avoid an import in the other direction.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class JobRequest(Protocol):
-    """The resources of a job, in terms that mean the same for every scheduler."""
+    """The resources of a job. Their meaning is the same for every scheduler."""
 
     @property
     def queue(self) -> str:
@@ -24,11 +24,11 @@ class JobRequest(Protocol):
 
     @property
     def memory(self) -> str:
-        """The memory of the whole job, as in ``4G``."""
+        """The memory of the whole job, for example ``4G``. See ``hpchub.units`` for the notation."""
 
     @property
     def runtime(self) -> str:
-        """The time limit, as in ``8:00:00`` or ``1-00:00:00``."""
+        """The time limit, for example ``8:00:00`` or ``1-00:00:00``. See ``hpchub.units`` for the notation."""
 
     @property
     def gpus(self) -> int:
@@ -40,7 +40,7 @@ class JobRequest(Protocol):
 
     @property
     def reservation(self) -> str:
-        """The reservation to run in, or empty."""
+        """The reservation to use, or empty."""
 
     @property
     def node_constraint(self) -> str:
@@ -48,15 +48,15 @@ class JobRequest(Protocol):
 
     @property
     def options(self) -> Sequence[str]:
-        """Further options of the scheduler, one per item."""
+        """Further options of the scheduler, one per item. ``Scheduler.option_problem`` has permitted them."""
 
 
 class GridEngineNames(Protocol):
-    """The names and counting rules of a Grid Engine site's resources."""
+    """The names of the resources of a site with Grid Engine, and how they are counted."""
 
     @property
     def parallel_environment(self) -> str:
-        """The parallel environment that gives a job all its cores on one node."""
+        """The parallel environment that places all cores of a job on one node."""
 
     @property
     def memory_resource(self) -> str:
@@ -68,7 +68,7 @@ class GridEngineNames(Protocol):
 
     @property
     def gpu_resource(self) -> str:
-        """The resource for GPUs, counted per job."""
+        """The resource for GPUs. It is requested for the whole job."""
 
 
 class ClusterSettings(Protocol):
@@ -76,4 +76,4 @@ class ClusterSettings(Protocol):
 
     @property
     def grid_engine(self) -> GridEngineNames:
-        """The names of a Grid Engine site's resources."""
+        """The names of the resources, for Grid Engine."""

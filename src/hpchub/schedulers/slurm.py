@@ -1,4 +1,4 @@
-"""Slurm. Source: the manual pages of sbatch, squeue, scancel, scontrol and sinfo of Slurm 22.05 and 24.11."""
+"""Slurm. Sources: the manual pages of sbatch, squeue, scancel, scontrol, sinfo and sacctmgr (22.05 and 24.11)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from typing import TYPE_CHECKING
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.options import ReservedOptions
+from hpchub.schedulers.parsing import (
+    DEPENDENCY,
+    HOLD,
+    NOT_CONSIDERED,
+    PRIORITY,
+    QUEUE_CLOSED,
+    SHOWN,
+    START_TIME,
+    inconclusive,
+    last_line,
+    no_job_id,
+    unexpected_output,
+)
 from hpchub.units import parse_whole, seconds
 
 if TYPE_CHECKING:
@@ -22,9 +35,9 @@ _PENDING = {
     "RESV_DEL_HOLD",
     "SPECIAL_EXIT",
 }
-# A suspended job keeps its processes and its port; it answers again when it is resumed.
+# A suspended job keeps its processes and its port. Its server answers again when the job is resumed.
 _RUNNING = {"RUNNING", "SUSPENDED", "STOPPED", "SIGNALING", "RESIZING"}
-# A completing job has been told to end: whatever runs there no longer serves a notebook.
+# A completing job has received the signal to end, so its notebook server no longer answers.
 _ENDED = {
     "BOOT_FAIL",
     "CANCELLED",
@@ -38,11 +51,11 @@ _ENDED = {
     "STAGE_OUT",
     "TIMEOUT",
 }
-# REVOKED is in none of them: so a cluster of a federation calls its own copy of a job that waits, runs or has run on
-# another (src/slurmctld/fed_mgr.c). It must not end what lives there, and it will never start. Where squeue shows the
-# other copy too, under the same id, that is the job; else nothing is known of it until this copy is forgotten, as any
-# job is some minutes after its end.
-_TRACE = "REVOKED"
+# A cluster of a federation uses this state for its own copy of a job that waits, runs or has run on another cluster
+# (src/slurmctld/fed_mgr.c). The copy never starts, but it must not end the session on the other cluster. If squeue also
+# lists the other copy, under the same id, that one is the job. Otherwise the state of the job is unknown until Slurm
+# forgets the copy, some minutes after its end.
+_REVOKED = "REVOKED"
 _MARK = re.compile(r"[0-9a-f]{16}")
 _STATES = (
     dict.fromkeys(_PENDING, JobState.PENDING)
@@ -51,26 +64,28 @@ _STATES = (
 )
 
 _REASONS = {
-    "Priority": "other jobs come first",
-    "Resources": "no node has enough free cores and memory right now",
-    "None": "the scheduler has not looked at it yet",
-    "Dependency": "it waits for another job",
-    "BeginTime": "its start time has not come",
-    "ReqNodeNotAvail": "the nodes it needs are not available, perhaps because of a maintenance",
-    "Reservation": "its reservation has not begun",
-    "PartitionDown": "the queue is down",
-    "PartitionInactive": "the queue is closed",
-    "PartitionTimeLimit": "it asks for more time than the queue gives",
-    "PartitionNodeLimit": "it asks for more than the queue has",
-    "AssocGrpCpuLimit": "your group uses all the cores it may",
-    "QOSMaxJobsPerUserLimit": "you run as many jobs as you may",
-    "QOSMaxCpuPerUserLimit": "you use all the cores you may",
-    "AssocMaxJobsLimit": "you run as many jobs as you may",
-    "JobHeldAdmin": "an administrator holds it",
-    "JobHeldUser": "it is held",
-    "Licenses": "it waits for a licence",
+    "Priority": PRIORITY,
+    "Resources": "no node has enough free cores and memory at the moment",
+    "None": NOT_CONSIDERED,
+    "Dependency": DEPENDENCY,
+    "BeginTime": START_TIME,
+    "ReqNodeNotAvail": "the nodes that your job needs are not available, perhaps because of maintenance",
+    "Reservation": "the reservation of your job has not begun",
+    "PartitionDown": "the queue does not start jobs at the moment",
+    "PartitionInactive": QUEUE_CLOSED,
+    "PartitionTimeLimit": "your job requests more time than the queue permits",
+    "PartitionNodeLimit": "your job requests more than the queue has",
+    "AssocGrpCpuLimit": "your group already uses all the cores that it may use",
+    "QOSMaxJobsPerUserLimit": "you already have as many running jobs as you may have",
+    "QOSMaxCpuPerUserLimit": "you already use all the cores that you may use",
+    "AssocMaxJobsLimit": "you already have as many running jobs as you may have",
+    "JobHeldAdmin": "an administrator has put your job on hold",
+    "JobHeldUser": HOLD,
+    "Licenses": "all licences for the software that your job needs are in use",
 }
 
+_PRIVATE = {"jobs": "the jobs of other users", "nodes": "the nodes", "partitions": "the partitions"}
+"""Values of ``PrivateData`` that matter to hpchub, each with what it hides."""
 
 _RESERVED = ReservedOptions(
     long={
@@ -161,13 +176,13 @@ _RESERVED = ReservedOptions(
 
 
 class Slurm(Scheduler):
-    """Slurm's words."""
+    """Slurm."""
 
     name = "slurm"
     submit_command = ("sbatch", "--parsable")
     cancel_command = ("scancel",)
-    # A name may hold anything, line breaks too, and so may a comment. They come last, and a record begins with what the
-    # gate makes up for each query: nobody's job can put words of its own between those of others.
+    # Names and comments can contain any text, including line breaks. They come last, and each record begins with the
+    # random mark of the query. Therefore no job can forge the record of another job.
     query_command = (
         "squeue",
         "--noheader",
@@ -176,9 +191,9 @@ class Slurm(Scheduler):
         "--format={mark}|%i|%T|%r|%B|%S|%u|%j|%k",
     )
     find_command = (*query_command, "--jobs")
-    # Whether jobs are hidden is the configuration's word, which everybody may read. What a queue gives is said in two
-    # places: the partition has its limits, and sinfo the sizes of its nodes, one line for each size. Who sees hidden
-    # jobs all the same is in the database, where there is one.
+    # Every user may read the configuration, which shows whether jobs are hidden. The limits of a queue come from two
+    # commands: scontrol shows the limits of the partition, and sinfo shows the sizes of its nodes, one line per size.
+    # If there is an accounting database, it shows which users may see hidden jobs.
     limits_command = ("scontrol", "show", "config")
     limits_more = (
         ("scontrol", "--all", "--oneliner", "show", "partition"),
@@ -193,7 +208,7 @@ class Slurm(Scheduler):
     reserved_options = _RESERVED
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
-        """See Scheduler.directives. ``--export=NIL``: the job starts from nothing but what its script sets."""
+        """Return the options of sbatch. ``--export=NIL`` starts the job with Slurm's variables only."""
         found = [
             f"--job-name={job_name(session)}",
             f"--comment={comment}",
@@ -218,27 +233,26 @@ class Slurm(Scheduler):
         return found + list(profile.options)
 
     def parse_submit(self, stdout: str) -> str:
-        """``--parsable`` prints ``ID`` or ``ID;CLUSTER`` in its last line."""
-        last = (stdout.strip().splitlines() or [""])[-1]
-        found = re.fullmatch(rf"({self.job_id_pattern})(;[\w-]+)?", last)
+        """Return the job's id. ``--parsable`` prints ``ID`` or ``ID;CLUSTER`` in the last line."""
+        found = re.fullmatch(rf"({self.job_id_pattern})(;[\w-]+)?", last_line(stdout))
         if found is None:
-            raise Unanswered(f"sbatch printed no job id but {stdout.strip()[:200]!r}")
+            raise no_job_id("sbatch", stdout)
         return found[1]
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
-        """One record a job; one with too few fields means that the answer was cut off."""
+        """Return all jobs, one per record. An incomplete record means that the output is truncated."""
         if not stdout.strip():
             return {}
         mark = stdout.partition("|")[0]
         if not _MARK.fullmatch(mark) or not stdout.endswith("\n"):
-            raise Unanswered(f"squeue printed something else than was asked for: {stdout[:200]!r}")
+            raise unexpected_output("squeue", stdout)
         jobs = {}
         for record in stdout.removeprefix(f"{mark}|").split(f"\n{mark}|"):
             fields = record.split("|", 7)
             if len(fields) != 8:
-                raise Unanswered(f"squeue printed a record that is not complete: {record[:200]!r}")
+                raise Unanswered(f"squeue printed an incomplete record: {record[:SHOWN]!r}")
             number, word, reason, host, start, user, name, comment = (field.strip() for field in fields)
-            if word == _TRACE and number in jobs:
+            if word == _REVOKED and number in jobs:
                 continue
             jobs[number] = Job(
                 id=number,
@@ -254,94 +268,99 @@ class Slurm(Scheduler):
         return jobs
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
-        """An ended job is known for ``MinJobAge`` seconds; then squeue says in so many words that it knows none."""
+        """Return a job, or None for the message that its id is invalid.
+
+        Slurm knows a job until ``MinJobAge`` seconds after its end.
+        """
         if code and "Invalid job id specified" in stderr:
             return None
         job = self.parse_query(stdout).get(job_id)
         if code or job is None:
-            raise Unanswered(f"squeue says neither yes nor no (exit code {code}): {(stderr or stdout).strip()[:200]!r}")
+            raise inconclusive("squeue", code, stdout, stderr)
         return job
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """One partition a line, ``KEY=VALUE`` by ``KEY=VALUE``, and one for each size of its nodes."""
+        """Return the partitions. scontrol prints one line per partition, sinfo one line per size of its nodes."""
         sizes: dict[str, list[tuple[int, int, int]]] = {}
         for line in stdout.splitlines():
             if line.startswith("node|"):
                 found = re.fullmatch(r"node\|([^|]+)\|([0-9]{1,9})\|([0-9]{1,18})\|([^|]*)", line.rstrip())
                 if found is None:
-                    raise Unanswered(f"sinfo printed a line that is not complete: {line[:200]!r}")
-                if int(found[2]):  # a partition without nodes has a line of zeros
+                    raise Unanswered(f"sinfo printed an incomplete line: {line[:SHOWN]!r}")
+                if int(found[2]):  # sinfo prints a line of zeros for a partition without nodes
                     sizes.setdefault(found[1], []).append((int(found[2]), int(found[3]), _gpus(found[4])))
         config = dict(re.findall(r"^(\w+) *= (.*)$", stdout, flags=re.MULTILINE))
         lines = [line for line in stdout.splitlines() if line.startswith("PartitionName=")]
         partitions = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines]
         names = {partition["PartitionName"] for partition in partitions}
-        # A line of sinfo's may stand in what is left of one of scontrol's, and be of a partition that is cut off.
+        # If scontrol's output is truncated within a line, the rest of this line is sinfo's. If it is truncated between
+        # two lines, sinfo shows partitions that scontrol does not show.
         is_whole = stdout.endswith("\n") and all("MaxTime" in partition for partition in partitions)
         if not names or not is_whole or sizes.keys() - names or any("|" in line for line in lines):
-            raise Unanswered("scontrol shows no partitions, or not all of them")
+            raise Unanswered("scontrol printed no partitions, or not all of them")
         if not sizes and any(partition.get("TotalNodes") != "0" for partition in partitions):
-            raise Unanswered("sinfo shows no nodes")
+            raise Unanswered("sinfo printed no nodes")
         return [_limits(partition, config, sizes.get(partition["PartitionName"], [])) for partition in partitions]
 
     def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
-        """``PrivateData`` hides; who is an operator in Slurm's database sees it all the same."""
+        """Return what ``PrivateData`` hides. Operators and administrators in Slurm's database see everything."""
         found = re.search(r"^PrivateData *= (.*)$", stdout, flags=re.MULTILINE)
-        hidden = [word for word in found[1].split(",") if word in ("jobs", "nodes", "partitions")] if found else []
+        hidden = [word for word in found[1].split(",") if word in _PRIVATE] if found else []
         if not hidden or re.search(r"^[^|\n]+\|(Operator|Administrator)$", stdout, flags=re.MULTILINE):
             return None
         right = "sacctmgr modify user where name=hpchub set adminlevel=Operator"
+        what = " and ".join(_PRIVATE[word] for word in hidden)
         return (
-            f"hides the {' and '.join(hidden)} of others from the hub's account (PrivateData={','.join(hidden)})",
-            f"make it an operator ({right}), or take {' and '.join(hidden)} out of PrivateData in slurm.conf",
+            f"hides {what} from the hub's account (PrivateData={','.join(hidden)})",
+            f"make the account an operator ({right}), or remove {' and '.join(hidden)} from PrivateData in slurm.conf",
         )
 
     def explain(self, reason: str) -> str:
-        """A reason may carry a list after a comma, as in ``ReqNodeNotAvail, UnavailableNodes:n1``."""
+        """Explain a reason. A list can follow it after a comma, as in ``ReqNodeNotAvail, UnavailableNodes:n1``."""
         return _REASONS.get(reason.split(",", maxsplit=1)[0].strip(), reason)
 
 
 def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[tuple[int, int, int]]) -> QueueLimits:
-    """What a partition gives, of its own limits, the cluster's and its nodes' sizes the least."""
-    cores = _number(partition.get("MaxCPUsPerNode"))
-    # A partition's own limit of memory stands in place of the cluster's.
-    own = "MaxMemPerNode" in partition and _number(partition["MaxMemPerNode"]) is None
-    memory = config if own else partition
-    most, each = _number(memory.get("MaxMemPerNode")), _number(memory.get("MaxMemPerCPU"))
-    given = []
-    for has_cores, has_memory, gpus in dict.fromkeys(nodes):
-        node_cores = min(has_cores, cores or has_cores)
-        limits = (has_memory, most or has_memory, node_cores * each if each else has_memory)
-        given.append((node_cores, min(limits), gpus))
+    """Return the limits of a partition: the lowest of its own limits, the cluster's limits and the nodes' sizes."""
+    max_cores = _number(partition.get("MaxCPUsPerNode"))
+    # The memory limit of a partition replaces the limit of the cluster.
+    is_unlimited = "MaxMemPerNode" in partition and _number(partition["MaxMemPerNode"]) is None
+    source = config if is_unlimited else partition
+    per_node, per_core = _number(source.get("MaxMemPerNode")), _number(source.get("MaxMemPerCPU"))
+    usable = []
+    for cores, memory, gpus in dict.fromkeys(nodes):
+        usable_cores = min(cores, max_cores or cores)
+        limits = (memory, per_node or memory, usable_cores * per_core if per_core else memory)
+        usable.append((usable_cores, min(limits), gpus))
     return QueueLimits(
         name=partition["PartitionName"],
-        cores=max((size[0] for size in given), default=None),
-        memory=max((size[1] for size in given), default=None),
+        cores=max((size[0] for size in usable), default=None),
+        memory=max((size[1] for size in usable), default=None),
         runtime=_seconds(partition["MaxTime"]),
-        gpus=max((size[2] for size in given), default=None),
+        gpus=max((size[2] for size in usable), default=None),
         open=partition.get("State") == "UP"
         and partition.get("RootOnly") != "YES"
         and partition.get("TotalNodes") != "0",
-        nodes=tuple(given),
+        nodes=tuple(usable),
     )
 
 
 def _number(word: str | None) -> int | None:
-    """Of ``UNLIMITED``, 0 and what is not said: None."""
+    """Return a limit, or None for ``UNLIMITED``, 0 and a missing value."""
     return parse_whole(word or "") or None
 
 
 def _gpus(gres: str) -> int:
-    """``gpu:a100:2(S:0-1),gpu:v100:2,nic:1`` are 4."""
+    """Return the number of GPUs of a node: 4 for ``gpu:a100:2(S:0-1),gpu:v100:2,nic:1``."""
     items = (item.split(":") for item in re.sub(r"\([^)]*\)", "", gres).split(","))
     counts = (parse_whole(words[-1]) for words in items if words[0] == "gpu")
     return sum(1 if count is None else count for count in counts)
 
 
 def _seconds(time: str) -> int | None:
-    """``1-12:00:00`` or ``12:00:00``; None for ``UNLIMITED``."""
+    """Return the seconds of ``1-12:00:00`` or ``12:00:00``, or None for ``UNLIMITED``."""
     if not re.fullmatch(r"(?:[0-9]{1,9}-)?[0-9]{1,9}:[0-9]{2}:[0-9]{2}", time):
         if time in ("UNLIMITED", "INFINITE"):
             return None
-        raise Unanswered(f"scontrol printed a MaxTime that is none: {time[:40]!r}")
+        raise Unanswered(f"scontrol printed an invalid MaxTime: {time[:40]!r}")
     return seconds(time)

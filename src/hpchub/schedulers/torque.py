@@ -1,10 +1,12 @@
-"""Torque. Source: the administrator's guides of Torque 4.2 and 6.1, and adaptivecomputing/torque itself.
+"""Torque. Sources: the administrator's guides of Torque 4.2 and 6.1, and adaptivecomputing/torque.
 
-There: src/cmds/qstat.c (XML; the exit code is the error's last byte), src/include/pbs_error_db.h (15001, so 153:
-unknown), src/server/stat_job.c (who sees a job), issue 357 (nothing at all where there are no jobs, until 6.0).
+In adaptivecomputing/torque: src/cmds/qstat.c (XML; the exit code is the last byte of the error number),
+src/include/pbs_error_db.h (error 15001, exit code 153: unknown job), src/server/stat_job.c (who may see a job), issue
+357 (until version 6.0, qstat prints nothing if there are no jobs).
 
-The hub's account has to see everybody's jobs: it is an operator, or the server has ``query_other_jobs = True``. Built
-for NUMA, Torque calls the parts of one host ``HOST-0``, ``HOST-1``: where they are, ``node_hosts`` of the cluster says.
+The hub's account must see the jobs of all users. Either it is an operator, or the server has
+``query_other_jobs = True``. If Torque is built for NUMA, it divides a host into the nodes ``HOST-0`` and ``HOST-1``.
+``node_hosts`` of the cluster maps them to the host.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.options import LETTER, ReservedOptions
-from hpchub.schedulers.parsing import read_xml
+from hpchub.schedulers.parsing import SHOWN, explain_by_part, inconclusive, read_xml, unexpected_output
 from hpchub.schedulers.pbs import (
     ATTRIBUTES_RESERVED,
-    EVERY_JOB,
+    COMMON_OPTIONS,
+    EXPLANATIONS,
     JOB_ID,
     PENDING,
     QSUB_RESERVED,
@@ -25,16 +28,15 @@ from hpchub.schedulers.pbs import (
     RESOURCES_RESERVED,
     RUNNING,
     SERVER_COMMANDS,
-    TAG,
-    hidden,
-    host,
-    last_line,
-    plain,
+    TAG_VARIABLE,
+    first_host,
+    is_unknown_job,
     qsub_size,
-    queue_table,
-    queues_only,
-    tag,
-    unknown_job,
+    read_job_id,
+    read_tag,
+    server_privacy,
+    split_queue_table,
+    without_server,
 )
 from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
@@ -56,32 +58,35 @@ _DETAILS = {
 }
 
 
-def _short(session: str) -> str:
-    """15 characters, as many as a name had in Torque's old versions; the session is in the job's variables."""
+def _short_name(session: str) -> str:
+    """Return the name of a session's job, with 15 characters.
+
+    Old versions of Torque permit no more. The job's variables contain the whole name of the session.
+    """
     return job_name(session)[:15]
 
 
 def _job(element: Element) -> Job:
     fields = [child.tag for child in element]
-    told = {child.tag: (child.text or "").strip() for child in element if fields.count(child.tag) == 1}
-    letter = told.get("job_state", "")
+    values = {child.tag: (child.text or "").strip() for child in element if fields.count(child.tag) == 1}
+    letter = values.get("job_state", "")
     state = _STATES.get(letter, JobState.UNKNOWN)
-    name, comment = told.get("Job_Name", ""), tag(told.get("Variable_List", ""))
+    name, comment = values.get("Job_Name", ""), read_tag(values.get("Variable_List", ""))
     session = comment.rpartition("/")[2]
     return Job(
-        id=told.get("Job_Id", ""),
+        id=values.get("Job_Id", ""),
         state=state,
         detail=_DETAILS.get(letter, letter),
-        reason=told.get("comment", "").removeprefix("Not Running: ") if state is JobState.PENDING else "",
-        host=host(told.get("exec_host", "")),
-        name=job_name(session) if name == _short(session) else name,
-        user=told.get("Job_Owner", "").partition("@")[0],
+        reason=values.get("comment", "").removeprefix("Not Running: ") if state is JobState.PENDING else "",
+        host=first_host(values.get("exec_host", "")),
+        name=job_name(session) if name == _short_name(session) else name,
+        user=values.get("Job_Owner", "").partition("@")[0],
         comment=comment,
     )
 
 
-# Of Moab, to which Torque hands them on: a session is never started a second time.
-_AGAIN = {"resfailpolicy": "", "restartable": ""}
+# Torque passes these attributes to Moab, which would start the job a second time.
+_RESTART = {"resfailpolicy": "", "restartable": ""}
 
 RESERVED = ReservedOptions(
     long={},
@@ -89,8 +94,8 @@ RESERVED = ReservedOptions(
     words={
         "l": RESOURCES_RESERVED
         | {"epilogue": "", "feature": "node_constraint", "gpus": "gpus", "procct": "cores", "prologue": ""}
-        | _AGAIN,
-        "W": ATTRIBUTES_RESERVED | _AGAIN,
+        | _RESTART,
+        "W": ATTRIBUTES_RESERVED | _RESTART,
     },
     form=LETTER,
     example="[-l qos=high, -m n]",
@@ -98,7 +103,7 @@ RESERVED = ReservedOptions(
 
 
 class Torque(Scheduler):
-    """Torque's words."""
+    """Torque."""
 
     name = "torque"
     submit_command = ("qsub",)
@@ -112,10 +117,10 @@ class Torque(Scheduler):
     reserved_options = RESERVED
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
-        """See Scheduler.directives.
+        """Return the options of qsub.
 
-        A reservation is one of Maui's or Moab's. ``node_constraint`` are properties of the node, as ``ib:bigmem``. The
-        script itself writes the log: Torque's comes only when the job has ended.
+        A reservation is one of Maui or Moab. ``node_constraint`` is a list of node properties, for example
+        ``ib:bigmem``. The script writes the log itself, because Torque writes its log only after the job's end.
         """
         nodes = f"nodes=1:ppn={profile.cores}"
         if profile.gpus:
@@ -123,13 +128,13 @@ class Torque(Scheduler):
         if profile.node_constraint:
             nodes += f":{profile.node_constraint}"
         found = [
-            f"-N {_short(session)}",
-            f"-v {TAG}={comment}",
+            f"-N {_short_name(session)}",
+            f"-v {TAG_VARIABLE}={comment}",
             f"-q {profile.queue}",
             f"-l {nodes}",
             f"-l mem={qsub_size(profile.memory)}",
             f"-l walltime={format_clock(seconds(profile.runtime))}",
-            *EVERY_JOB,
+            *COMMON_OPTIONS,
         ]
         if profile.account:
             found.append(f"-A {profile.account}")
@@ -138,58 +143,64 @@ class Torque(Scheduler):
         return found + list(profile.options)
 
     def parse_submit(self, stdout: str) -> str:
-        """``qsub`` prints the id, as ``123.server``, in its last line."""
-        return last_line(self.job_id_pattern, stdout, "qsub")
+        """Return the job's id. qsub prints it in the last line, for example ``123.server``."""
+        return read_job_id(self.job_id_pattern, stdout, "qsub")
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
-        """``qstat -x`` prints nothing at all where there are no jobs."""
+        """Return all jobs. Some versions of ``qstat -x`` print nothing if there are none."""
         if not stdout.strip():
             return {}
         data = read_xml(stdout, "qstat")
         jobs = [_job(element) for element in data]
         found = {job.id: job for job in jobs}
         if data.tag != "Data" or {element.tag for element in data} - {"Job"} or "" in found or len(found) < len(jobs):
-            raise Unanswered(f"qstat printed something else than was asked for: {stdout[:200]!r}")
+            raise unexpected_output("qstat", stdout)
         return found
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
-        """A completed job is known for ``keep_completed`` seconds."""
-        if unknown_job(job_id, code, stderr):
+        """Return a job, or None if the server does not know it.
+
+        The server knows a job until ``keep_completed`` seconds after its end.
+        """
+        if is_unknown_job(job_id, code, stderr):
             return None
         if not code and (job := self.parse_query(stdout).get(job_id)):
             return job
-        raise Unanswered(f"qstat says neither yes nor no (exit code {code}): {(stderr or stdout).strip()[:200]!r}")
+        raise inconclusive("qstat", code, stdout, stderr)
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """A paragraph a queue, ``Queue: NAME`` and then ``    NAME = VALUE``; a job's most is in ``resources_max``."""
-        text, table = queue_table(queues_only(stdout))
+        """Return the queues. Each is a paragraph of ``Queue: NAME`` and lines ``    ATTRIBUTE = VALUE``.
+
+        ``resources_max`` limits a job.
+        """
+        text, table = split_queue_table(without_server(stdout))
         found = []
         for paragraph in re.split(r"^Queue: ", text, flags=re.MULTILINE)[1:]:
             name, _, rest = paragraph.partition("\n")
-            told = dict(re.findall(r"^ +([\w.]+) = (.*?) *$", rest, flags=re.MULTILINE))
+            values = dict(re.findall(r"^ +([\w.]+) = (.*?) *$", rest, flags=re.MULTILINE))
             is_whole = all(re.fullmatch(r" +[\w.]+ = .*|\t.*|", line) for line in rest.splitlines())
-            if not is_whole or not {told.get("enabled"), told.get("started")} <= {"True", "False"}:
-                raise Unanswered(f"qstat printed a queue that is not complete: {paragraph[-200:]!r}")
-            ppn = re.search(r"ppn=([0-9]+)", told.get("resources_max.nodes", ""))
+            if not is_whole or not {values.get("enabled"), values.get("started")} <= {"True", "False"}:
+                raise Unanswered(f"qstat printed an incomplete queue: {paragraph[-SHOWN:]!r}")
+            ppn = re.search(r"ppn=([0-9]+)", values.get("resources_max.nodes", ""))
             found.append(
                 QueueLimits(
                     name=name.strip(),
-                    cores=parse_whole(ppn[1] if ppn else told.get("resources_max.ncpus", "")),
-                    memory=parse_size(told.get("resources_max.mem", "")),
-                    runtime=parse_clock(told.get("resources_max.walltime", "")),
-                    open=(told.get("enabled"), told.get("started")) == ("True", "True"),
+                    cores=parse_whole(ppn[1] if ppn else values.get("resources_max.ncpus", "")),
+                    memory=parse_size(values.get("resources_max.mem", "")),
+                    runtime=parse_clock(values.get("resources_max.walltime", "")),
+                    open=(values.get("enabled"), values.get("started")) == ("True", "True"),
                 )
             )
         if not found:
-            raise Unanswered(f"qstat printed no queues: {stdout[:200]!r}")
+            raise Unanswered(f"qstat printed no queues: {stdout[:SHOWN]!r}")
         if table is not None and table.keys() != {limits.name[:15] for limits in found}:
-            raise Unanswered(f"qstat -Q -f and qstat -Q show other queues: {stdout[-200:]!r}")
+            raise Unanswered(f"qstat -Q -f and qstat -Q list different queues: {stdout[-SHOWN:]!r}")
         return found
 
     def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
-        """By what ``qstat -B -f`` says of the server."""
-        return hidden(stdout)
+        """Return how the server hides jobs, from the output of ``qstat -B -f``."""
+        return server_privacy(stdout)
 
     def explain(self, reason: str) -> str:
-        """A reason is the comment that the scheduler gives the job."""
-        return plain(reason)
+        """Explain a reason, which is the comment that the scheduler gives the job."""
+        return explain_by_part(reason, EXPLANATIONS)

@@ -1,4 +1,4 @@
-"""Univa Grid Engine, now Altair's: Grid Engine's words. Not seen from a real server."""
+"""Univa Grid Engine, now Altair Grid Engine. Its output has not been tested with a real server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from hpchub.schedulers.gridengine import GridEngine
 
 
 class UGE(GridEngine):
-    """Grid Engine's words."""
+    """Univa Grid Engine, with the commands and formats of Grid Engine."""
 
     name = "uge"

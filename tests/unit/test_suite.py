@@ -1,0 +1,355 @@
+"""bin/test: which stages it selects for which files, how it runs steps, and what it prints about failures."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from lab import changes, suite
+from lab.console import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = suite.all_stages()
+NAMES = [stage.name for stage in STAGES]
+WITHOUT_LAB = {"lint", "unit", "repo"}
+
+
+def selected(*words: str) -> suite.Selection:
+    return suite.select(suite.parser(STAGES).parse_args(words), STAGES)
+
+
+def names(stages: Iterable[suite.Stage]) -> list[str]:
+    return [stage.name for stage in stages]
+
+
+# Which stages cover a file
+
+
+def test_rules_name_existing_stages_only() -> None:
+    assert {stage for _, stages in changes.RULES for stage in stages} <= set(NAMES)
+
+
+def test_scenarios_are_the_stages_that_need_the_lab() -> None:
+    assert set(changes.SCENARIOS) == {stage.name for stage in STAGES if stage.lab}
+
+
+@pytest.mark.parametrize(
+    ("path", "stages"),
+    [
+        ("README.md", {"lint", "repo"}),
+        ("roles/jupyterhub/README.md", {"lint", "repo"}),
+        ("docs/topics/architecture.md", {"lint", "repo"}),
+        (".yamllint", {"lint"}),
+        ("tests/unit/test_model.py", {"lint", "unit"}),
+        ("tests/e2e/test_session.py", {"lint", "default"}),
+        ("tests/security/test_loss.py", {"lint", "repo", "default"}),
+        ("src/hpchub/model/site.py", {"lint", "unit", "repo", "default", "single_node"}),
+        ("src/hpchub/remote/gate.py", {"lint", "unit", "repo", "default", "single_node"}),
+        ("src/hpchub/schedulers/htcondor.py", {"lint", "unit", "repo", "htcondor"}),
+        ("src/hpchub/schedulers/lsf.py", {"lint", "unit", "repo", "emulated"}),
+        ("src/hpchub/schedulers/base.py", set(NAMES) - {"collection"}),
+        ("src/hpchub/schedulers/a_new_one.py", set(NAMES) - {"collection"}),
+        ("templates/batch/gridengine.sh.j2", {"lint", "unit", "repo", "gridengine", "multi_cluster"}),
+        ("plugins/modules/write_files.py", {"lint", "unit", "repo", "default", "single_node", "collection"}),
+        ("roles/reverse_proxy/templates/site.conf.j2", {"lint", "unit", "repo", "default", "single_node", "collection"}),
+        ("roles/reverse_proxy/README.md", {"lint", "repo", "collection"}),
+        ("roles/state_store/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node"}),
+        ("inventories/example_slurm/hosts.yml", {"lint", "repo"}),
+        ("inventories/single_node/hosts.yml", {"lint", "repo", "single_node"}),
+        ("molecule/emulated/tests/test_emulated.py", {"lint", "emulated"}),
+        ("molecule/shared/roles/lab_htcondor/tasks/main.yml", {"lint", "htcondor"}),
+        ("molecule/shared/create.yml", {"lint", *changes.SCENARIOS}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_changed_file_selects_the_stages_that_cover_it(path: str, stages: set[str]) -> None:
+    assert set(changes.reasons([path], NAMES)) == stages
+
+
+@pytest.mark.parametrize("path", ["requirements-dev.lock", "pyproject.toml", "ansible.cfg", "a/new/directory/file"])
+def test_file_without_a_rule_selects_every_stage(path: str) -> None:
+    assert changes.stages_for(path) is None
+    assert list(changes.reasons([path, "README.md"], NAMES)) == NAMES
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml") if not path.parent.is_symlink()),
+)
+def test_scenario_directory_selects_its_scenario(scenario: str) -> None:
+    assert list(changes.reasons([f"molecule/{scenario}/molecule.yml"], NAMES)) == ["lint", scenario]
+
+
+# Which files a branch changes
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a git repository with one commit on `main` and a branch `work` with another."""
+    monkeypatch.setattr(changes, "REPOSITORY", tmp_path)
+    for variable in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(variable)
+    git(tmp_path, "init", "--quiet", "--initial-branch=main")
+    (tmp_path / ".gitignore").write_text("ignored\n")
+    (tmp_path / "edited").write_text("1")
+    (tmp_path / "renamed").write_text("a text that git recognises")
+    commit(tmp_path)
+    git(tmp_path, "checkout", "--quiet", "-b", "work")
+    return tmp_path
+
+
+def git(repository: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", *identity, *arguments], cwd=repository, check=True, capture_output=True)
+
+
+def commit(repository: Path) -> None:
+    git(repository, "add", "--all")
+    git(repository, "commit", "--quiet", "--message=test")
+
+
+def test_committed_staged_edited_and_new_files_count_as_changed(repository: Path) -> None:
+    (repository / "committed").write_text("")
+    commit(repository)
+    (repository / "staged").write_text("")
+    git(repository, "add", "staged")
+    (repository / "edited").write_text("2")
+    (repository / "new, with ä").write_text("")
+    (repository / "ignored").write_text("")
+    assert changes.changed_files("main") == ["committed", "edited", "new, with ä", "staged"]
+
+
+def test_renamed_file_counts_under_both_names(repository: Path) -> None:
+    git(repository, "mv", "renamed", "moved")
+    assert changes.changed_files("main") == ["moved", "renamed"]
+
+
+def test_commits_of_the_base_do_not_count_as_changed(repository: Path) -> None:
+    git(repository, "checkout", "--quiet", "main")
+    (repository / "theirs").write_text("")
+    commit(repository)
+    git(repository, "checkout", "--quiet", "work")
+    assert changes.changed_files("main") == []
+
+
+def test_default_base_is_origin_main_if_it_exists(repository: Path) -> None:
+    assert changes.default_base() == "main"
+    git(repository, "update-ref", "refs/remotes/origin/main", "HEAD")
+    assert changes.default_base() == "origin/main"
+
+
+def test_error_without_a_default_base_asks_for_one(repository: Path) -> None:
+    git(repository, "branch", "--quiet", "--delete", "main")
+    with pytest.raises(LabError, match=r"no branch origin/main or main .* bin/test --changed BASE"):
+        changes.default_base()
+
+
+def test_error_names_an_unknown_base(repository: Path) -> None:
+    with pytest.raises(LabError, match=r"no merge base of 'v9' and HEAD .*name an existing branch, tag or commit"):
+        changes.changed_files("v9")
+
+
+# What the command line selects
+
+
+def test_default_run_leaves_out_the_extra_scenarios() -> None:
+    assert names(selected().stages) == ["lint", "unit", "repo", "default", "single_node", "collection"]
+    assert names(selected("--all").stages) == NAMES
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--only", "repo,lint,unit"),
+        ("--only", "unit", "--only", "repo", "--only", "lint"),
+        ("--only", "unit, repo,lint"),
+    ],
+    ids=" ".join,
+)
+def test_only_takes_several_stages_in_any_form(words: tuple[str, ...]) -> None:
+    stages = selected(*words).stages
+    assert names(stages) == ["lint", "unit", "repo"]
+    assert not any(stage.lab for stage in stages)
+
+
+def test_only_takes_single_steps() -> None:
+    (stage,) = selected("--only", "lint:mypy,lint:ruff").stages
+    assert {step.name for step in stage.steps} == {"mypy", "ruff"}
+
+
+def test_single_step_of_a_scenario_keeps_the_hosts() -> None:
+    (stage,) = selected("--only", "default:verify").stages
+    assert [step.name for step in stage.steps] == ["verify"]
+    assert stage.cleanup == []
+
+
+def test_whole_stage_wins_over_one_of_its_steps() -> None:
+    (stage,) = selected("--only", "lint,lint:mypy").stages
+    assert len(stage.steps) > 1
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ("units", "unknown stage 'units'; the stages are lint, unit, "),
+        ("lint:pylint", "stage lint has no step 'pylint'; its steps are ansible-lint, "),
+        ("lint,,unit", "unknown stage ''"),
+    ],
+)
+def test_error_lists_the_valid_names(only: str, message: str) -> None:
+    with pytest.raises(suite.OnlyError) as caught:
+        selected("--only", only)
+    assert str(caught.value).startswith(message)
+
+
+def test_changed_selects_what_covers_the_changed_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "changed_files", lambda base: {"v1": ["src/hpchub/schedulers/pbs.py"]}[base])
+    assert names(selected("--changed", "v1").stages) == ["lint", "unit", "repo", "emulated"]
+    assert names(selected("--changed", "v1", "--only", "lint,unit,default").stages) == ["lint", "unit"]
+
+
+def test_listing_gives_the_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        changes, "changed_files", lambda _: ["tests/unit/a", "tests/unit/b", "tests/unit/c", ".yamllint"]
+    )
+    assert suite.listing(selected("--changed", "v1", "--only", "unit,lint:ruff")).splitlines() == [
+        "4 files differ from v1",
+        "lint: ruff",
+        "  because of tests/unit/a, tests/unit/b, tests/unit/c and 1 more",
+        "unit: pytest",
+        "  because of tests/unit/a, tests/unit/b, tests/unit/c",
+    ]
+
+
+def test_listing_of_no_change_names_no_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "changed_files", lambda _: [])
+    assert suite.listing(selected("--changed", "v1")).splitlines() == [
+        "0 files differ from v1",
+        "there is nothing to test",
+    ]
+
+
+def test_coverage_runs_unit_and_repo_and_then_the_report() -> None:
+    stages = selected("--coverage").stages
+    assert names(stages) == ["unit", "repo", "coverage"]
+    assert all("--cov-append" in stage.steps[0].command for stage in stages[:2])
+
+
+# Who needs root
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_only_scenarios_need_the_lab(stage: suite.Stage) -> None:
+    assert stage.lab is (stage.name not in WITHOUT_LAB)
+
+
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        (["--only", "lint,unit,repo"], "plain"),
+        (["--only", "unit", "--only", "lint:mypy"], "plain"),
+        (["--coverage"], "plain"),
+        (["--only", "unit,single_node"], "lab"),
+        ([], "lab"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
+)
+def test_script_asks_for_root_only_for_the_lab(words: list[str], needs: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "molecule" / "shared")}
+    command = [sys.executable, "-m", "lab.suite", "--needs", *words]
+    assert subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout == f"{needs}\n"
+
+
+# Running
+
+
+def step(name: str, program: str, **more: bool) -> suite.Step:
+    return suite.Step(name, [sys.executable, "-c", program], **more)  # type: ignore[arg-type]
+
+
+PASS = "print('fine')"
+FAIL = "import sys; print('broken'); sys.exit(3)"
+
+
+def run(*stages: suite.Stage) -> list[tuple[str, str]]:
+    runner = suite._Runner()
+    for stage in stages:
+        runner.run_stage(stage, keep=False)
+    return [(result.step, result.verdict) for result in runner.results]
+
+
+def test_steps_after_a_needed_one_that_fails_are_skipped_and_the_cleanup_runs() -> None:
+    stage = suite.Stage(
+        "s", "", [step("a", PASS), step("b", FAIL, needed=True), step("c", PASS)], cleanup=[step("d", PASS)]
+    )
+    assert run(stage) == [("a", "PASS"), ("b", "FAIL"), ("c", "SKIP"), ("d", "PASS")]
+
+
+def test_steps_after_another_one_that_fails_run() -> None:
+    assert run(suite.Stage("s", "", [step("a", FAIL), step("b", PASS)])) == [("a", "FAIL"), ("b", "PASS")]
+
+
+def test_parallel_steps_all_run_and_show_their_output(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = suite.Stage("s", "", [step("a", FAIL), step("b", PASS), step("c", PASS)], parallel=True)
+    assert sorted(run(stage)) == [("a", "FAIL"), ("b", "PASS"), ("c", "PASS")]
+    output = capsys.readouterr().out
+    assert "=== s: a: FAIL ===" in output
+    assert output.count("\nbroken\n") == 1
+    assert output.count("\nfine\n") == 2
+
+
+def test_judge_can_fail_a_command_that_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    judged = suite.Step("check", [sys.executable, "-c", PASS], judge=lambda output: f"{output.split()[-1]}!")
+    assert run(suite.Stage("s", "", [judged])) == [("check", "FAIL")]
+    assert "check: fine!" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("output", "fails"),
+    [
+        ("hub : ok=3    changed=0    unreachable=0    failed=0\n", False),
+        ("hub                        : ok=3    changed=12   unreachable=0    failed=0\n", True),
+        ("TASK [Print changed=3]\n", False),
+    ],
+    ids=["no change", "changes", "the word in a task name"],
+)
+def test_check_mode_run_that_would_change_something_fails(output: str, fails: bool) -> None:
+    assert bool(suite.no_change(output)) is fails
+
+
+def test_failures_come_with_the_command_that_runs_them_again() -> None:
+    results = [
+        suite.Result("lint", "mypy", "FAIL", 1),
+        suite.Result("lint", "ruff", "PASS", 1),
+        suite.Result("lint", "mkdocs", "FAIL", 1),
+        suite.Result("unit", "pytest", "PASS", 1),
+        suite.Result("repo", "pytest", "FAIL", 1),
+        suite.Result("default", "converge", "FAIL", 1),
+        suite.Result("default", "verify", "SKIP", 0),
+    ]
+    assert suite.rerun_commands(results, STAGES) == [
+        "bin/test --only lint:mypy,lint:mkdocs",
+        "bin/test --only repo",
+        "bin/test --only default",
+    ]
+
+
+# Other callers of the same checks
+
+
+def test_pre_commit_hooks_are_the_steps_of_lint() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    (lint,) = suite.choose(STAGES, ["lint"])
+    expected = {f"bin/test --only lint:{step.name}" for step in lint.steps}
+    assert {hook["entry"] for hook in repository["hooks"]} == expected
+    assert all(hook["language"] == "system" for hook in repository["hooks"])
