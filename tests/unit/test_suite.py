@@ -39,7 +39,7 @@ def test_rules_name_existing_stages_only() -> None:
 
 
 def test_scenarios_are_the_stages_that_need_the_lab() -> None:
-    assert set(changes.SCENARIOS) == {stage.name for stage in STAGES if stage.lab}
+    assert {*changes.SCENARIOS, "collection"} == {stage.name for stage in STAGES if stage.lab}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,10 @@ def test_scenarios_are_the_stages_that_need_the_lab() -> None:
         ("src/hpchub/schedulers/a_new_one.py", set(NAMES) - {"collection"}),
         ("templates/batch/gridengine.sh.j2", {"lint", "unit", "repo", "gridengine", "multi_cluster"}),
         ("plugins/modules/write_files.py", {"lint", "unit", "repo", "default", "single_node", "collection"}),
-        ("roles/reverse_proxy/templates/site.conf.j2", {"lint", "unit", "repo", "default", "single_node", "collection"}),
+        (
+            "roles/reverse_proxy/templates/site.conf.j2",
+            {"lint", "unit", "repo", "default", "single_node", "collection"},
+        ),
         ("roles/reverse_proxy/README.md", {"lint", "repo", "collection"}),
         ("roles/state_store/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node"}),
         ("inventories/example_slurm/hosts.yml", {"lint", "repo"}),
