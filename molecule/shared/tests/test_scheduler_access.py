@@ -97,7 +97,7 @@ def job_id(answer: dict[str, Any]) -> str:
 
 @pytest.fixture
 def ssh(gate: dict[str, Any]) -> str:
-    """Return an ssh command with the hub's key. The host is missing."""
+    """Return an ssh command with the hub's key, to which a test adds the host."""
     if gate["method"] != "ssh":
         pytest.skip("the hub submits jobs locally, without ssh")
     return (
