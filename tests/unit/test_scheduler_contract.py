@@ -1,38 +1,104 @@
-"""The rules that every scheduler must follow. A new entry of the registry is tested here without further work."""
+"""The rules that every scheduler must follow.
+
+The tests run for each entry of the registry, so a new scheduler is tested without further work. They need no output of
+the scheduler's programs. The formats of a scheduler are tested in its own file, ``test_schedulers_NAME.py``.
+"""
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import itertools
 import json
+import math
+import pkgutil
 import re
-from typing import TYPE_CHECKING
+import subprocess
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import pytest
 
+import hpchub.schedulers
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.deploy.role_arguments import gate_config
-from hpchub.hub.job_spawner import SPAWNERS
+from hpchub.hub.job_spawner import spawner_class
 from hpchub.model.entries import Access, Cluster, Profile
-from hpchub.schedulers import SCHEDULERS, Job, QueueLimits, Scheduler, Unanswered, job_comment
+from hpchub.schedulers import SCHEDULERS, Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment
+from hpchub.schedulers.options import ReservedOptions
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+MakeProfile: TypeAlias = Callable[..., Profile]
+Directives: TypeAlias = Callable[..., list[str]]
 
 SESSION = "0123456789abcdef"
-COMMENT = job_comment("hub.example.org", "alice", SESSION)
+HUB = "hub.example.org"
+COMMENT = job_comment(HUB, "alice", SESSION)
 
-NOT_AN_ANSWER = [
+EVERY_RESOURCE: dict[str, Any] = {
+    "cores": 3,
+    "memory": "5G",
+    "runtime": "9:00:00",
+    "gpus": 1,
+    "account": "physics",
+    "reservation": "course",
+    "node_constraint": "ib",
+    "queue": "long",
+}
+"""A profile's fields with other values than those of ``make_profile``."""
+
+FAILURES = [
     pytest.param("Unable to contact the server\n", id="error-message"),
+    pytest.param("connection to 10.0.0.1:8443 failed (errno 111)\n", id="error-message-with-numbers"),
+    pytest.param("flux: ERROR: No such file or directory\n", id="error-message-no-such-file"),
+    pytest.param("qstat: command not found\n", id="error-message-command-not-found"),
+    pytest.param("sudo: job not found, permission denied\n", id="error-message-of-another-program"),
+    pytest.param("Permission denied (publickey).\n", id="error-message-of-ssh"),
+    pytest.param("<html><body>502 Bad Gateway</body></html>\n", id="web-page"),
     pytest.param("{", id="truncated-json"),
+    pytest.param('{"jobs": [{"id": 7, "state"', id="truncated-json-record"),
     pytest.param("<Data><Job>", id="truncated-xml"),
     pytest.param("7|RUNN", id="truncated-table"),
+    pytest.param("7 RUNNING alice\n", id="other-table"),
     pytest.param("\x00\x1b[2J\n", id="control-characters"),
     pytest.param("[1, 2", id="truncated-list"),
+    pytest.param("[" * 100_000, id="deeply-nested-json"),
+    pytest.param('{"a":' * 100_000, id="deeply-nested-json-objects"),
 ]
-JOB_IDS_THAT_ARE_SHELL_CODE = ["", "$(id)", "1; reboot", "1 2", "`id`", "1\n-x", "--all", "../1", "1'"]
+"""Output that no scheduler's programs print on success."""
+
+OTHER_SHAPES = [
+    *("null", "7", '"x"', "[]", "[7]", "[null]", "[{}]", "{}", "[[]]", "NaN", "1e999", "9" * 5000, '["\\ud800"]'),
+    *(json.dumps({key: value}) for key in ("jobs", "Jobs", "RECORDS") for value in (None, 7, [], [7], {}, {"7": None})),
+    *("<jobs/>", "<Data/>", "<Data><Job/></Data>", "<job_info><job_info/></job_info>", "<a>" * 1000 + "</a>" * 1000),
+]
+"""Valid JSON and XML with another content than a scheduler's programs print."""
+
+JOB_IDS_THAT_ARE_SHELL_CODE = [
+    *("", "$(id)", "1; reboot", "1 2", "`id`", "1\n-x", "--all", "-1", "../1", "1'", '1"', "1|2", "1&", "1>f", "1<f"),
+    *(
+        "*",
+        "1*",
+        "?",
+        "~",
+        "{1,2}",
+        "1\\",
+        "1\t2",
+        "1\r",
+        "1\n",
+        "\n1",
+        "1\x00",
+        "#1",
+        "!1",
+        "ALL x",
+        "\u0661",
+        "1\u00b2",
+    ),
+]
 
 
 @pytest.fixture(params=SCHEDULERS.values(), ids=list(SCHEDULERS))
 def scheduler(request: pytest.FixtureRequest) -> Scheduler:
+    """Return each scheduler of the registry in turn."""
     found = request.param
     assert isinstance(found, Scheduler)
     return found
@@ -40,6 +106,7 @@ def scheduler(request: pytest.FixtureRequest) -> Scheduler:
 
 @pytest.fixture
 def site(scheduler: Scheduler) -> Cluster:
+    """Return a cluster with the scheduler, and with default settings."""
     return Cluster.model_validate(
         {
             "name": "demo",
@@ -52,7 +119,9 @@ def site(scheduler: Scheduler) -> Cluster:
 
 
 @pytest.fixture
-def make_profile() -> Callable[..., Profile]:
+def make_profile() -> MakeProfile:
+    """Return a function that creates a profile, with changes."""
+
     def make(**changes: object) -> Profile:
         entry = {
             "key": "small",
@@ -68,17 +137,87 @@ def make_profile() -> Callable[..., Profile]:
     return make
 
 
+@pytest.fixture
+def directives(scheduler: Scheduler, site: Cluster, make_profile: MakeProfile) -> Directives:
+    """Return a function that returns the directives of a profile, with changes."""
+
+    def make(**changes: object) -> list[str]:
+        return scheduler.directives(make_profile(**changes), site, session=SESSION, comment=COMMENT)
+
+    return make
+
+
+def is_unanswered(parse: Callable[..., object], *arguments: object) -> bool:
+    """Return whether a parser raises ``Unanswered``."""
+    try:
+        parse(*arguments)
+    except Unanswered:
+        return True
+    return False
+
+
+def examples(scheduler: Scheduler) -> list[str]:
+    """Return the two valid options that the scheduler's error messages show."""
+    return scheduler.reserved_options.example.strip("[]").split(", ")
+
+
+# The registry and the attributes
+
+
+def test_every_scheduler_class_is_registered_with_its_own_name() -> None:
+    """Without an own name, a subclass would replace its base class in the registry."""
+    package = hpchub.schedulers
+    modules = [
+        importlib.import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)
+    ]
+    classes = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Scheduler) and not inspect.isabstract(value)
+    }
+    assert classes == {type(scheduler) for scheduler in SCHEDULERS.values()}
+    assert [cls.__name__ for cls in classes if "name" not in vars(cls)] == []
+
+
 def test_the_registry_key_is_the_name(scheduler: Scheduler) -> None:
     assert SCHEDULERS[scheduler.name] is scheduler
     assert re.fullmatch(r"[a-z][a-z0-9]*", scheduler.name)
 
 
+def test_the_instance_has_no_state(scheduler: Scheduler) -> None:
+    assert vars(scheduler) == {}
+
+
+def test_the_class_has_a_description(scheduler: Scheduler) -> None:
+    assert type(scheduler).__doc__
+
+
 @pytest.mark.parametrize("command", ["submit", "cancel", "query", "find", "limits"])
 def test_commands_are_argument_vectors(scheduler: Scheduler, command: str) -> None:
-    vector = getattr(scheduler, f"{command}_command")
-    assert isinstance(vector, tuple)
-    assert vector
-    assert all(isinstance(word, str) and word.isprintable() and word for word in vector)
+    assert_is_argument_vector(getattr(scheduler, f"{command}_command"))
+
+
+def test_further_commands_are_argument_vectors(scheduler: Scheduler) -> None:
+    assert isinstance(scheduler.limits_more, tuple)
+    for command in scheduler.limits_more:
+        assert_is_argument_vector(command)
+
+
+def assert_is_argument_vector(command: object) -> None:
+    assert isinstance(command, tuple)
+    assert command
+    assert all(isinstance(word, str) and word.isprintable() and word for word in command)
+    assert re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", command[0]), "a program in PATH, not a path or a shell command"
+    assert command[0] not in {"sh", "bash", "dash", "env", "sudo", "ssh"}
+
+
+def test_the_gate_replaces_each_placeholder(scheduler: Scheduler) -> None:
+    """The gate replaces ``{mark}`` in questions about jobs and ``{account}`` in the further commands for limits."""
+    for command in (scheduler.submit_command, scheduler.cancel_command, *scheduler.limits_more):
+        assert "{mark}" not in " ".join(command)
+    for name in ("submit", "cancel", "query", "find", "limits"):
+        assert "{account}" not in " ".join(getattr(scheduler, f"{name}_command"))
 
 
 def test_the_gate_gets_a_complete_configuration(scheduler: Scheduler, site: Cluster) -> None:
@@ -86,108 +225,260 @@ def test_the_gate_gets_a_complete_configuration(scheduler: Scheduler, site: Clus
     assert config["scheduler"] == scheduler.name
     for name in ("submit", "cancel", "query", "find", "limits"):
         assert config[name] == list(getattr(scheduler, f"{name}_command"))
+    assert config["limits_more"] == [list(command) for command in scheduler.limits_more]
+    assert (config["no_jobs"], config["job_id_pattern"]) == (scheduler.no_jobs, scheduler.job_id_pattern)
 
 
-@pytest.mark.parametrize("job_id", JOB_IDS_THAT_ARE_SHELL_CODE)
-def test_the_job_id_pattern_rejects_shell_code(scheduler: Scheduler, job_id: str) -> None:
-    assert not re.fullmatch(scheduler.job_id_pattern, job_id)
-    with pytest.raises(Unanswered):
-        scheduler.parse_submit(f"{job_id}\n")
+@pytest.mark.parametrize("message", FAILURES)
+def test_a_failure_does_not_mean_that_there_are_no_jobs(scheduler: Scheduler, message: str) -> None:
+    assert not scheduler.no_jobs or not re.search(scheduler.no_jobs, message, re.MULTILINE)
 
 
-def test_each_resource_changes_the_directives(
-    scheduler: Scheduler, site: Cluster, make_profile: Callable[..., Profile]
+def test_the_message_for_no_jobs_leads_to_an_empty_answer(scheduler: Scheduler) -> None:
+    if scheduler.no_jobs:
+        assert not re.search(scheduler.no_jobs, "\n", re.MULTILINE)
+        assert scheduler.parse_query("") == {}
+
+
+def test_the_propagation_is_a_short_time(scheduler: Scheduler) -> None:
+    assert math.isfinite(scheduler.propagation)
+    assert 0 < scheduler.propagation <= 600
+
+
+def test_settings_are_a_field_of_the_cluster(scheduler: Scheduler) -> None:
+    assert not scheduler.settings_field or scheduler.settings_field in Cluster.model_fields
+
+
+def test_a_session_has_a_spawner_of_batchspawner(scheduler: Scheduler) -> None:
+    found = spawner_class(scheduler.name)
+    assert scheduler.batchspawner_class in {cls.__name__ for cls in found.__mro__ if "batchspawner" in cls.__module__}
+
+
+# Job ids
+
+
+def test_the_job_id_pattern_rejects_shell_code(scheduler: Scheduler) -> None:
+    found = [job_id for job_id in JOB_IDS_THAT_ARE_SHELL_CODE if re.fullmatch(scheduler.job_id_pattern, job_id)]
+    assert found == []
+
+
+def test_a_submit_output_with_shell_code_raises(scheduler: Scheduler) -> None:
+    for output in JOB_IDS_THAT_ARE_SHELL_CODE:
+        if output.strip() != "1":  # white space around a job id is harmless
+            assert is_unanswered(scheduler.parse_submit, f"{output}\n"), output
+
+
+def test_a_submit_output_returns_a_valid_job_id_or_raises(scheduler: Scheduler) -> None:
+    for output in (*JOB_IDS_THAT_ARE_SHELL_CODE, "7", "7.0", "7[1]", "7 8", "Your job 7", "x7", "7.", "\u01927A"):
+        for text in (f"{output}\n", f"welcome\n{output}\n", f"{output}\nbye\n"):
+            try:
+                job_id = scheduler.parse_submit(text)
+            except Unanswered:
+                continue
+            assert re.fullmatch(scheduler.job_id_pattern, job_id), text
+
+
+# Directives
+
+
+def test_directives_are_single_lines(directives: Directives) -> None:
+    for lines in (directives(), directives(**EVERY_RESOURCE)):
+        assert lines
+        assert all(isinstance(line, str) and line.isprintable() and line == line.strip() != "" for line in lines)
+
+
+def test_directives_are_the_same_for_the_same_profile(directives: Directives) -> None:
+    assert directives(**EVERY_RESOURCE) == directives(**EVERY_RESOURCE)
+
+
+@pytest.mark.parametrize("field", EVERY_RESOURCE)
+def test_each_resource_changes_the_directives(directives: Directives, field: str) -> None:
+    assert directives(**{field: EVERY_RESOURCE[field]}) != directives()
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("cores", (1, 2, 64)),
+        ("memory", ("4M", "4G", "4T", "5G")),
+        ("runtime", ("0:30:00", "2:00:00", "1-02:00:00", "26:30:00")),
+        ("gpus", (0, 1, 4)),
+    ],
+)
+def test_different_amounts_have_different_directives(
+    directives: Directives, field: str, values: tuple[object, ...]
 ) -> None:
-    def directives(**changes: object) -> list[str]:
-        return scheduler.directives(make_profile(**changes), site, session=SESSION, comment=COMMENT)
+    """For example, the directives must not ignore a unit or the days of a run time."""
+    for one, other in itertools.combinations(values, 2):
+        assert directives(**{field: one}) != directives(**{field: other}), (one, other)
 
-    plain = directives()
-    assert all(isinstance(line, str) and line.isprintable() for line in plain)
-    for changes in (
-        {"cores": 3},
-        {"memory": "5G"},
-        {"runtime": "9:00:00"},
-        {"gpus": 1},
-        {"account": "physics"},
-        {"reservation": "course"},
-        {"node_constraint": "ib"},
-        {"queue": "long"},
-    ):
-        assert directives(**changes) != plain, changes
+
+def test_directives_contain_the_session_and_the_hub(directives: Directives) -> None:
+    """``parse_query`` must be able to assign the job to its session."""
+    text = "\n".join(directives())
+    assert SESSION in text
+    assert HUB in text
+
+
+def test_options_of_the_profile_follow_all_directives(scheduler: Scheduler, directives: Directives) -> None:
+    plain, options = directives(), examples(scheduler)
+    found = directives(options=options)
+    assert found[: len(plain)] == plain
+    assert len(found) == len(plain) + len(options)
+    assert len(set(found)) == len(found)
 
 
 def test_the_batch_script_runs_the_launcher_with_the_session(
-    scheduler: Scheduler, site: Cluster, make_profile: Callable[..., Profile]
+    scheduler: Scheduler, site: Cluster, make_profile: MakeProfile
 ) -> None:
-    profile = make_profile()
-    script = render_batch_script(site, profile, session=SESSION, hub="hub.example.org", username="alice")
-    assert f"/opt/hpchub/notebook/current/bin/hpchub-launch {SESSION}" in script
+    profile = make_profile(**EVERY_RESOURCE, options=examples(scheduler))
+    script = render_batch_script(site, profile, session=SESSION, hub=HUB, username="alice")
+    launcher = script.index(f"/opt/hpchub/notebook/current/bin/hpchub-launch {SESSION}")
+    lines = script.splitlines()
     for directive in scheduler.directives(profile, site, session=SESSION, comment=COMMENT):
-        assert directive in script
+        (line,) = (line for line in lines if line.endswith(directive))
+        prefix = line.removesuffix(directive)
+        assert prefix == "" or (prefix.startswith("#") and prefix.endswith(" "))
+        assert not prefix or script.index(line) < launcher, "a scheduler ignores directives after the first command"
 
 
-@pytest.mark.parametrize("output", NOT_AN_ANSWER)
-def test_output_in_another_format_is_not_an_answer(scheduler: Scheduler, output: str) -> None:
-    for parse in (scheduler.parse_query, scheduler.parse_limits, scheduler.parse_submit):
-        with pytest.raises(Unanswered):
-            parse(output)
-    for code in (0, 1, 255):
-        with pytest.raises(Unanswered):
-            scheduler.parse_find("7", code, output, "")
-        with pytest.raises(Unanswered):
-            scheduler.parse_find("7", code, "", output)
+def test_the_batch_script_is_valid_for_bash(scheduler: Scheduler, site: Cluster, make_profile: MakeProfile) -> None:
+    script = render_batch_script(site, make_profile(**EVERY_RESOURCE), session=SESSION, hub=HUB, username="alice")
+    if script.startswith("#!/bin/bash\n"):
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_an_empty_lookup_does_not_end_a_job(scheduler: Scheduler) -> None:
-    for code in (0, 1, 126, 127, 255):
-        with pytest.raises(Unanswered):
-            scheduler.parse_find("7", code, "", "")
-
-
-def test_empty_limits_are_not_an_answer(scheduler: Scheduler) -> None:
-    with pytest.raises(Unanswered):
-        scheduler.parse_limits("")
+# Options and constraints
 
 
 @pytest.mark.parametrize("option", ["", "exclusive", "-", "--a --b", "--a\n--b", "--a=$(id)", '--a="b"', "--a=b;c"])
 def test_an_option_is_one_word_without_shell_characters(scheduler: Scheduler, option: str) -> None:
-    problem = scheduler.option_problem(option)
+    assert_is_problem(scheduler.option_problem(option))
+
+
+def test_the_example_of_valid_options_is_valid(scheduler: Scheduler) -> None:
+    assert len(examples(scheduler)) == 2
+    assert [scheduler.option_problem(option) for option in examples(scheduler)] == [None, None]
+
+
+def test_every_reserved_option_is_rejected(scheduler: Scheduler) -> None:
+    reserved = scheduler.reserved_options
+    assert isinstance(reserved, ReservedOptions)
+    assert reserved.long or reserved.short
+    for name in reserved.long:
+        assert_is_problem(scheduler.option_problem(f"--{name}=1"))
+    for name in reserved.short:
+        assert_is_problem(scheduler.option_problem(f"-{name}"))
+        assert_is_problem(scheduler.option_problem(f"-{name} 1"))
+
+
+def test_reserved_options_name_fields_of_the_profile(scheduler: Scheduler) -> None:
+    reserved = scheduler.reserved_options
+    fields = {*reserved.long.values(), *reserved.short.values(), *(field for _, field in reserved.values.values())}
+    fields.update(*(words.values() for words in reserved.words.values()))
+    assert fields - {""} <= Profile.model_fields.keys()
+
+
+def test_a_profile_cannot_add_an_option_that_hpchub_sets(scheduler: Scheduler, directives: Directives) -> None:
+    for directive in directives(**EVERY_RESOURCE):
+        name, _, value = directive.replace('"', "").partition(" ")
+        option = f"--{name}=1" if value.startswith("= ") else f"{name} {value.split(' ')[0]}".strip()
+        assert_is_problem(scheduler.option_problem(option))
+
+
+def test_a_simple_word_is_a_valid_constraint(scheduler: Scheduler, site: Cluster) -> None:
+    assert scheduler.constraint_problem("ib", site) is None
+
+
+def assert_is_problem(problem: tuple[str, str] | None) -> None:
+    """Check that there is a problem, and that it states what is wrong and what to do."""
     assert problem is not None
     what_is_wrong, what_to_do = problem
     assert what_is_wrong
     assert what_to_do
 
 
-def test_the_example_of_valid_options_is_valid(scheduler: Scheduler) -> None:
-    examples = scheduler.reserved_options.example.strip("[]").split(", ")
-    assert len(examples) == 2
-    assert [scheduler.option_problem(option) for option in examples] == [None, None]
+# Parsers
 
 
-def test_every_reserved_option_is_rejected(scheduler: Scheduler) -> None:
-    reserved = scheduler.reserved_options
-    for name in reserved.long:
-        assert scheduler.option_problem(f"--{name}=1"), name
-    for name in reserved.short:
-        assert scheduler.option_problem(f"-{name}"), name
-        assert scheduler.option_problem(f"-{name} 1"), name
+@pytest.mark.parametrize("output", FAILURES)
+def test_the_output_of_a_failure_is_not_an_answer(scheduler: Scheduler, output: str) -> None:
+    assert is_unanswered(scheduler.parse_query, output)
+    assert is_unanswered(scheduler.parse_limits, output)
+    assert is_unanswered(scheduler.parse_submit, output)
+
+
+@pytest.mark.parametrize("output", FAILURES)
+def test_a_failed_lookup_does_not_end_a_job(scheduler: Scheduler, output: str) -> None:
+    for code in (0, 1, 2, 124, 255):
+        assert is_unanswered(scheduler.parse_find, "7", code, output, ""), f"exit code {code}, standard output"
+        assert is_unanswered(scheduler.parse_find, "7", code, "", output), f"exit code {code}, standard error"
+        assert is_unanswered(scheduler.parse_find, "7", code, output, output), f"exit code {code}, both"
+
+
+def test_an_empty_lookup_does_not_end_a_job(scheduler: Scheduler) -> None:
+    for code in (0, 1, 124, 126, 127, 255):
+        assert is_unanswered(scheduler.parse_find, "7", code, "", ""), code
+        assert is_unanswered(scheduler.parse_find, "7", code, "\n", "\n"), code
+
+
+def test_a_lookup_with_an_unexpected_shape_does_not_end_a_job(scheduler: Scheduler) -> None:
+    for output in OTHER_SHAPES:
+        assert is_unanswered(scheduler.parse_find, "7", 1, output, ""), output[:80]
+        if not output.endswith(("[]", "[]}")):  # a scheduler may print an empty list to state that there is no such job
+            assert is_unanswered(scheduler.parse_find, "7", 0, output, ""), output[:80]
+
+
+def test_empty_limits_are_not_an_answer(scheduler: Scheduler) -> None:
+    assert is_unanswered(scheduler.parse_limits, "")
+    assert is_unanswered(scheduler.parse_limits, "\n")
+
+
+def test_a_query_with_an_unexpected_shape_never_ends_a_job(scheduler: Scheduler) -> None:
+    """The parser returns no jobs, jobs with an unknown state, or raises ``Unanswered``, but no other exception."""
+    for output in ("", "\n", *OTHER_SHAPES):
+        try:
+            jobs = scheduler.parse_query(output)
+        except Unanswered:
+            continue
+        assert isinstance(jobs, dict), output[:80]
+        for job_id, job in jobs.items():
+            assert isinstance(job, Job), output[:80]
+            assert job.id == job_id != "", output[:80]
+            assert job.state is JobState.UNKNOWN, output[:80]
+
+
+def test_limits_with_an_unexpected_shape_are_queues_or_raise(scheduler: Scheduler) -> None:
+    for output in OTHER_SHAPES:
+        try:
+            limits = scheduler.parse_limits(output)
+        except Unanswered:
+            continue
+        assert isinstance(limits, list), output[:80]
+        assert all(isinstance(queue, QueueLimits) and queue.name for queue in limits), output[:80]
+
+
+def test_privacy_is_two_parts_of_a_sentence_or_raises(scheduler: Scheduler) -> None:
+    for output in ("", "\n", "\x00\n", "Unable to contact the server\n", *OTHER_SHAPES):
+        try:
+            hidden = scheduler.parse_privacy(output)
+        except Unanswered:
+            continue
+        assert hidden is None or (len(hidden) == 2 and all(hidden)), output[:80]
+
+
+def test_errors_of_the_parsers_show_the_output_briefly(scheduler: Scheduler) -> None:
+    output = "unable to contact the server " * 1000
+    for parse in (scheduler.parse_query, scheduler.parse_submit):
+        with pytest.raises(Unanswered, match=r"unable to contact the server") as caught:
+            parse(output)
+        assert len(str(caught.value)) < 500
+    with pytest.raises(Unanswered, match=r"unable to contact the server") as caught:
+        scheduler.parse_find("7", 255, "", output)
+    assert len(str(caught.value)) < 500
 
 
 def test_an_unknown_reason_is_shown_as_it_is(scheduler: Scheduler) -> None:
     assert scheduler.explain("A-new-reason-42") == "A-new-reason-42"
-
-
-def test_a_session_has_a_spawner_of_batchspawner(scheduler: Scheduler) -> None:
-    found = SPAWNERS[scheduler.name]
-    assert scheduler.batchspawner_class in {cls.__name__ for cls in found.__mro__ if "batchspawner" in cls.__module__}
-
-
-def test_results_have_the_declared_types(scheduler: Scheduler) -> None:
-    """An implementation that returns anything else for no jobs would end running sessions."""
-    try:
-        jobs = scheduler.parse_query("")
-    except Unanswered:
-        return
-    assert jobs == {}
-    assert all(isinstance(job, Job) for job in jobs.values())
-    assert QueueLimits("batch").open
+    assert scheduler.explain("") == ""

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from truncated_output import check_truncated_query
 
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
@@ -212,6 +213,17 @@ def test_job_name_cannot_forge_another_slurm_job(name: str) -> None:
 def test_invalid_slurm_query_raises(output: str) -> None:
     with pytest.raises(Unanswered, match=r"squeue printed (output in an unexpected format|an incomplete record)"):
         SLURM.parse_query(output)
+
+
+def test_truncated_query_contains_no_incomplete_job() -> None:
+    check_truncated_query(
+        SLURM,
+        answer(
+            "7|PENDING|Priority|n/a|2026-01-02T03:04:05|alice|hpchub-x|c",
+            "8|RUNNING|None|compute1|N/A|bob|a|b|c",
+            "9|RUNNING|None|compute12|N/A|carol|z|(null)",
+        ),
+    )
 
 
 @pytest.mark.parametrize(

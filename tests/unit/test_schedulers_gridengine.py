@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from truncated_output import check_truncated_query
 
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.clusters.limits import LimitsReport, compare
@@ -365,6 +366,10 @@ def test_control_characters_in_a_name_are_accepted() -> None:
 def test_invalid_query_raises(output: str) -> None:
     with pytest.raises(Unanswered):
         GE.parse_query(output)
+
+
+def test_truncated_query_contains_no_incomplete_job() -> None:
+    check_truncated_query(GE, ANSWER)
 
 
 def test_find_returns_none_for_an_unknown_job_and_unknown_state_for_a_known_one() -> None:

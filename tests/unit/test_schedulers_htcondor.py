@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from truncated_output import check_truncated_query
 
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, JobState, QueueLimits, Unanswered
@@ -173,6 +174,10 @@ def test_empty_query_means_no_jobs() -> None:
 def test_invalid_query_raises(output: str) -> None:
     with pytest.raises(Unanswered):
         CONDOR.parse_query(output)
+
+
+def test_truncated_query_contains_no_incomplete_job() -> None:
+    check_truncated_query(CONDOR, ANSWER)
 
 
 def test_find_returns_none_for_an_unknown_job_and_unknown_state_for_a_known_one() -> None:

@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from truncated_output import check_truncated_query
 
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
@@ -197,6 +198,10 @@ def test_query_without_jobs_is_recognised() -> None:
 def test_invalid_query_raises(text: str) -> None:
     with pytest.raises(Unanswered):
         LSF.parse_query(text)
+
+
+def test_truncated_query_contains_no_incomplete_job() -> None:
+    check_truncated_query(LSF, answer({}, {"JOBID": "7", "STAT": "PEND"}))
 
 
 def test_record_with_a_duplicate_key_has_no_user() -> None:

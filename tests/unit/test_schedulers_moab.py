@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from truncated_output import check_truncated_query
 
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
@@ -173,6 +174,10 @@ def test_empty_query_means_no_jobs() -> None:
 def test_invalid_query_raises(text: str) -> None:
     with pytest.raises(Unanswered):
         MOAB.parse_query(text)
+
+
+def test_truncated_query_contains_no_incomplete_job() -> None:
+    check_truncated_query(MOAB, answer(job("7"), job("8", "Idle")))
 
 
 CHECKJOB = """

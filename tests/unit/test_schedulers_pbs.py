@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from truncated_output import check_truncated_query
 
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
@@ -197,6 +198,10 @@ def test_query_without_jobs_is_empty() -> None:
 def test_invalid_query_raises(text: str) -> None:
     with pytest.raises(Unanswered):
         PBS.parse_query(text)
+
+
+def test_truncated_query_contains_no_incomplete_job() -> None:
+    check_truncated_query(PBS, answer(a_pbs={}, b_pbs={"job_state": "Q", "comment": "Not Running: x"}) + "\n")
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ class HTCondor(Scheduler):
             return {}
         try:
             ads = json.loads(stdout)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise unexpected_output("condor_q", stdout) from None
         if not isinstance(ads, list):
             raise unexpected_output("condor_q", stdout)
@@ -148,7 +148,7 @@ class HTCondor(Scheduler):
         """Return the limits of all machines from a JSON list of slots. They apply to every queue of the inventory."""
         try:
             nodes = {tuple(int(slot.get(name, 0)) for name in _SIZES) for slot in json.loads(stdout)}
-        except (ValueError, TypeError, AttributeError, OverflowError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             nodes = set()
         if not nodes:
             raise Unanswered(f"condor_status printed no machines: {stdout[:SHOWN]!r}")
