@@ -1,6 +1,6 @@
-"""OpenPBS and PBS Professional. Sources: their reference guides of 2021.1 and 2022.1, and openpbs/openpbs.
+"""OpenPBS and PBS Professional.
 
-In openpbs/openpbs: src/cmds/qstat.c (JSON; the exit code is the last byte of the error number),
+Sources: the reference guides of 2021.1 and 2022.1, and openpbs/openpbs. In openpbs/openpbs: src/cmds/qstat.c (JSON; the exit code is the last byte of the error number),
 src/include/pbs_error.h (error 15001, exit code 153: unknown job; error 15139, exit code 35: finished job),
 src/server/stat_job.c (who may see a job).
 

@@ -1,6 +1,6 @@
-"""Torque. Sources: the administrator's guides of Torque 4.2 and 6.1, and adaptivecomputing/torque.
+"""Torque.
 
-In adaptivecomputing/torque: src/cmds/qstat.c (XML; the exit code is the last byte of the error number),
+Sources: the administrator's guides of Torque 4.2 and 6.1, and adaptivecomputing/torque. In adaptivecomputing/torque: src/cmds/qstat.c (XML; the exit code is the last byte of the error number),
 src/include/pbs_error_db.h (error 15001, exit code 153: unknown job), src/server/stat_job.c (who may see a job), issue
 357 (until version 6.0, qstat prints nothing if there are no jobs).
 
