@@ -104,7 +104,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def complaint(scheduler: str, option: str) -> tuple[str, str]:
-    """Return the complaint about an option, which must have one."""
+    """Return what is wrong with an option, and what is valid. Fail if the option is valid."""
     found = SCHEDULERS[scheduler].option_problem(option)
     assert found is not None
     return found
@@ -277,7 +277,7 @@ def wrong_groups() -> list[tuple[str, dict[str, list[str]], str]]:
         ("no-host", GROUPS | {"cluster_demo": ["compute1"], "login_nodes": [], "all": [], "cluster_demo_login": []}, f'{CLUSTER}: submit.host "login1" is not a host of the inventory'),
         ("not-login", GROUPS | {"login_nodes": []}, f'{CLUSTER}: submit.host "login1" is not in both cluster_demo and login_nodes'),
         ("no-node", GROUPS | {"cluster_demo": ["login1", "compute1", "disk"]}, "host disk: is in cluster_demo, but in neither login_nodes nor compute_nodes; add it to the group cluster_demo_login or cluster_demo_compute"),
-        ("homeless", GROUPS | {"compute_nodes": ["compute1", "hub"]}, "host hub: is in compute_nodes, but in no cluster"),
+        ("host-without-cluster", GROUPS | {"compute_nodes": ["compute1", "hub"]}, "host hub: is in compute_nodes, but in no cluster"),
     ]  # fmt: skip
 
 

@@ -124,7 +124,7 @@ def parse_session(text: str, path: Path) -> dict[str, str]:
     """Return the variables in a session's file.
 
     Raises:
-        LaunchError: The text is not an object of strings, sets a variable that is not permitted, or lacks a required one.
+        LaunchError: The text is not an object of strings, or a variable is missing or not permitted.
     """
     try:
         session = json.loads(text)
