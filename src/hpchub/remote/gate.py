@@ -45,7 +45,7 @@ KEEP_LOGS = 20
 CLUSTER_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 SESSION = re.compile(r"[0-9a-f]{16}")
-NOBODY = 65534  # Linux's uid for users without an account: a system account with a high uid
+NOBODY = 65534  # the uid of Linux's account nobody: a system account, although its uid is high
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 FIELDS = {
