@@ -10,9 +10,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter
 
-from hpchub.model.kernels import cluster_kernels, cluster_packages, kernel_files, kernel_spec
+from hpchub.model.entries import AnyKernel, Kernel
+from hpchub.model.kernels import cluster_kernels, cluster_packages, kernel_spec, role_argument
 from hpchub.model.site import Site
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 IPYKERNEL = ["-m", "ipykernel_launcher", "-f", "{connection_file}"]
 FOREIGN = {"PYTHONPATH": "/foreign", "PYTHONHOME": "/foreign", "VIRTUAL_ENV": "/foreign", "PYTHONSTARTUP": "/foreign"}
+
+
+def parsed(entry: dict[str, Any]) -> AnyKernel:
+    """Return an entry of ``hpc_kernels`` as the model reads it."""
+    kernel: AnyKernel = TypeAdapter(Kernel).validate_python(entry)
+    return kernel
 
 
 def tail(spec: dict[str, Any]) -> list[str]:
@@ -50,30 +57,24 @@ def test_each_kernel_kind_has_the_expected_spec_and_files(
     entry: dict[str, Any], argv: list[str], beside: list[str]
 ) -> None:
     kernel = {"name": "k", "display_name": "A kernel"} | entry
-    spec = kernel_spec(kernel)
+    argument = role_argument(parsed(kernel))
+    spec = argument["spec"]
     assert tail(spec) == argv
     assert spec["display_name"] == "A kernel"
     assert spec["language"]
-    files = kernel_files(kernel)
-    assert sorted(files) == sorted(["kernel.json", *beside])
-    assert json.loads(files["kernel.json"][0]) == spec
-    assert all(mode == ("0755" if name == "launch" else "0644") for name, (_, mode) in files.items())
+    assert json.loads(json.dumps(spec)) == spec
+    assert [(file["path"], file["mode"]) for file in argument["files"]] == [(name, "0755") for name in beside]
 
 
 def test_python_command_is_not_replaced_by_jupyter() -> None:
     """jupyter_client replaces a first word "python" by ``sys.executable``, so the command starts with env."""
     kernel = {"name": "k", "kind": "command", "command": ["python", "{connection_file}"], "language": "python"}
-    assert kernel_spec(kernel)["argv"][0] == "/usr/bin/env"
+    assert kernel_spec(parsed(kernel))["argv"][0] == "/usr/bin/env"
 
 
 def test_spec_contains_the_environment_of_its_kernel() -> None:
     kernel = {"name": "k", "kind": "venv", "path": "/v", "environment": {"OMP_NUM_THREADS": "4"}}
-    assert kernel_spec(kernel)["env"] == {"PATH": "/v/bin:${PATH}", "OMP_NUM_THREADS": "4"}
-
-
-def test_unknown_kernel_kind_is_refused() -> None:
-    with pytest.raises(ValidationError):
-        kernel_spec({"name": "k", "kind": "fortran"})
+    assert kernel_spec(parsed(kernel))["env"] == {"PATH": "/v/bin:${PATH}", "OMP_NUM_THREADS": "4"}
 
 
 def run(
@@ -82,10 +83,11 @@ def run(
     """Start a kernel as Jupyter does, and return the completed process."""
     directory = tmp_path / "kernels" / kernel["name"]
     directory.mkdir(parents=True, exist_ok=True)
-    for name, (content, mode) in kernel_files(kernel).items():
-        (directory / name).write_text(content)
-        (directory / name).chmod(int(mode, 8))
-    spec = kernel_spec(kernel)
+    argument = role_argument(parsed(kernel))
+    for file in argument["files"]:
+        (directory / file["path"]).write_text(file["content"])
+        (directory / file["path"]).chmod(int(file["mode"], 8))
+    spec = argument["spec"]
     argv = [
         word.replace("{resource_dir}", str(directory)).replace("{connection_file}", connection) for word in spec["argv"]
     ]

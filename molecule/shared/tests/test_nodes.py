@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import TypeAdapter
 
-from hpchub.model.kernels import kernel_files
+from hpchub.model.entries import Kernel
+from hpchub.model.kernels import role_argument
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,9 +145,12 @@ def test_kernel_of_each_kind_in_the_users_home_runs_a_cell(compute: Host, kernel
     name = f"test-{secrets.token_hex(4)}"
     directory = f".local/share/jupyter/kernels/{name}"
     try:
-        for path, (content, mode) in kernel_files({"name": name, **kernel}).items():
+        argument = role_argument(TypeAdapter(Kernel).validate_python({"name": name, **kernel}))
+        spec = {"path": "kernel.json", "content": json.dumps(argument["spec"]), "mode": "0644"}
+        for file in (spec, *argument["files"]):
+            path, mode = file["path"], file["mode"]
             write = "mkdir --parents %s && printf %%s %s > %s/%s && chmod %s %s/%s"
-            done = as_alice(compute, write, directory, content, directory, path, mode, directory, path)
+            done = as_alice(compute, write, directory, file["content"], directory, path, mode, directory, path)
             assert done.rc == 0, done.stderr
         done = calculate(compute, name)
         assert "42" in done.stdout.splitlines(), done.stderr

@@ -10,18 +10,14 @@ Jupyter also finds the users' own kernels in ``~/.local/share/jupyter/kernels``.
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import TYPE_CHECKING, Any
-
-from pydantic import TypeAdapter
 
 from hpchub.model.entries import (
     AnyKernel,
     CommandKernel,
     CondaKernel,
     ContainerKernel,
-    Kernel,
     ModuleKernel,
     PythonKernel,
     RKernel,
@@ -29,11 +25,10 @@ from hpchub.model.entries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from hpchub.model.site import Site
 
-_KERNEL: TypeAdapter[AnyKernel] = TypeAdapter(Kernel)
 _IPYKERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}")
 _PYTHON_COMMAND = ("python", *_IPYKERNEL)
 _LAUNCH = "{resource_dir}/launch"
@@ -44,74 +39,49 @@ _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "PY
 """Variables of the notebook server's environment, or of a module, that would break another Python."""
 
 
-def kernel_spec(kernel: Mapping[str, Any] | AnyKernel) -> dict[str, Any]:
+def kernel_spec(kernel: AnyKernel) -> dict[str, Any]:
     """Return the content of ``kernel.json`` for an entry of ``hpc_kernels``.
 
     Returns:
         ``{"argv": [TEXT, …], "display_name": TEXT, "language": TEXT, "env": {NAME: VALUE}, "metadata": {…}}``.
-
-    Raises:
-        pydantic.ValidationError: The entry is not a kernel.
     """
-    parsed = _parse(kernel)
-    argv = [*_command(parsed)]
-    if not isinstance(parsed, PythonKernel):
+    argv = [*_command(kernel)]
+    if not isinstance(kernel, PythonKernel):
         # Keep the variables that the site sets for this kernel.
-        foreign = [name for name in _FOREIGN if name not in parsed.environment]
+        foreign = [name for name in _FOREIGN if name not in kernel.environment]
         argv = ["/usr/bin/env", *(word for name in foreign for word in ("-u", name)), *argv]
-    environment = {"PATH": f"{parsed.path}/bin:${{PATH}}"} if isinstance(parsed, VenvKernel) else {}
+    environment = {"PATH": f"{kernel.path}/bin:${{PATH}}"} if isinstance(kernel, VenvKernel) else {}
     spec: dict[str, Any] = {
         "argv": argv,
-        "display_name": parsed.display_name,
-        "language": parsed.language,
-        "env": environment | parsed.environment,
+        "display_name": kernel.display_name,
+        "language": kernel.language,
+        "env": environment | kernel.environment,
         # An administrator who finds the file can see that hpchub wrote it.
-        "metadata": {"hpchub": {"kind": parsed.kind}},
+        "metadata": {"hpchub": {"kind": kernel.kind}},
     }
-    if parsed.language == "python" and "ipykernel_launcher" in argv:
+    if kernel.language == "python" and "ipykernel_launcher" in argv:
         spec["metadata"]["debugger"] = True
-    if isinstance(parsed, PythonKernel):
+    if isinstance(kernel, PythonKernel):
         # The locked ipykernel supports encryption. An old ipykernel in a site's environment would not start with it.
         spec["metadata"]["supported_encryption"] = ["curve"]
     return spec
 
 
-def kernel_files(kernel: Mapping[str, Any] | AnyKernel) -> dict[str, tuple[str, str]]:
-    """Return all files of a kernel's directory.
+def role_argument(kernel: AnyKernel) -> dict[str, Any]:
+    """Return a kernel in the form that the role ``jupyter_kernels`` takes.
 
     Returns:
-        The content and the octal mode of each file by its relative path: ``{"kernel.json": (TEXT, "0644"), "launch":
-        (TEXT, "0755")}``.
-
-    Raises:
-        pydantic.ValidationError: The entry is not a kernel.
+        ``{"name": TEXT, "spec": {…}, "files": [{"path", "content", "mode"}, …]}``. ``spec`` is the content of
+        ``kernel.json``, and ``files`` are the other files of the kernel's directory.
     """
-    parsed = _parse(kernel)
-    files = {"kernel.json": (to_json(kernel_spec(parsed)), "0644")}
-    if script := _script(parsed):
-        files["launch"] = (script, "0755")
-    return files
+    script = _script(kernel)
+    files = [{"path": "launch", "content": script, "mode": "0755"}] if script else []
+    return {"name": kernel.name, "spec": kernel_spec(kernel), "files": files}
 
 
 def cluster_kernels(site: Site, cluster: str) -> list[dict[str, Any]]:
-    """Return the kernels of a cluster in the form that the role ``jupyter_kernels`` takes.
-
-    Returns:
-        ``[{"name", "spec", "files": [{"path", "content", "mode"}, …]}, …]``. ``kernel.json`` is not among ``files``.
-    """
-    return [
-        {
-            "name": kernel.name,
-            "spec": kernel_spec(kernel),
-            "files": [
-                {"path": name, "content": content, "mode": mode}
-                for name, (content, mode) in kernel_files(kernel).items()
-                if name != "kernel.json"
-            ],
-        }
-        for kernel in site.kernels
-        if kernel.on(cluster)
-    ]
+    """Return the kernels of a cluster, each as :func:`role_argument` returns it."""
+    return [role_argument(kernel) for kernel in site.kernels if kernel.on(cluster)]
 
 
 def cluster_packages(site: Site, cluster: str) -> list[str]:
@@ -124,15 +94,6 @@ def cluster_packages(site: Site, cluster: str) -> list[str]:
             for package in kernel.packages
         }
     )
-
-
-def to_json(spec: Mapping[str, Any]) -> str:
-    """Return the text of a ``kernel.json``. Equal specs give the same text, byte for byte."""
-    return json.dumps(spec, sort_keys=True, indent=4, ensure_ascii=False) + "\n"
-
-
-def _parse(kernel: Mapping[str, Any] | AnyKernel) -> AnyKernel:
-    return _KERNEL.validate_python(kernel)
 
 
 def _command(kernel: AnyKernel) -> Sequence[str]:
