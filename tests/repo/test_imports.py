@@ -23,7 +23,16 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "hpchub"
 LAYERS = ({"cli"}, {"hub"}, {"clusters", "deploy"}, {"model"}, {"schedulers"}, {"messages", "names", "units"})
 """The sub-packages from the top to the bottom. A module may import from its own layer and from lower ones."""
 
-PURE = ("model", "schedulers", "messages.py", "names.py", "units.py", "hub/job_session.py")
+PURE = (
+    "model",
+    "schedulers",
+    "messages.py",
+    "names.py",
+    "units.py",
+    "hub/job_actions.py",
+    "hub/job_events.py",
+    "hub/job_session.py",
+)
 
 IO_MODULES = {
     *("aiohttp", "asyncio", "batchspawner", "http", "jupyterhub", "logging", "multiprocessing", "os"),

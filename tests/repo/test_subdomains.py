@@ -109,6 +109,11 @@ def test_switch_reaches_web_server_proxy_and_hub(written: dict[bool, dict[str, s
     assert json.loads(on["hub.json"])["user_subdomains"] is True
 
 
+def test_cookies_do_not_go_along_with_a_token_to_user_hosts(written: dict[bool, dict[str, str]]) -> None:
+    line = 'RequestHeader unset Cookie "expr=%{HTTP:Authorization} =~ /^(token|bearer) /i"'
+    assert line in users_host(written[True]["site.conf"])
+
+
 def test_user_hosts_have_no_sign_on(written: dict[bool, dict[str, str]]) -> None:
     host = users_host(written[True]["site.conf"])
     assert "AuthType" not in host

@@ -1,15 +1,17 @@
-"""Fixtures that the tests of several schedulers share."""
+"""Fixtures that several test modules share."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hub_app
 import pytest
 
 from hpchub.model.entries import Cluster, Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 
 @pytest.fixture
@@ -46,3 +48,12 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
             "queues": [queue],
         }
     )
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[hub_app.Hub]:
+    """A real JupyterHub with fakes for the proxy, the gate and the poller."""
+    pages = Path(__file__).parents[2] / "templates" / "pages"
+    started = await hub_app.make_hub(tmp_path, [str(pages)])
+    yield started
+    await started.close()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
+from cryptography import x509
 
 from hpchub.hub.certificates import Authority, server_name
 
@@ -141,6 +142,13 @@ def test_proxy_certificate_is_refused_as_a_server_certificate(make: Module) -> N
     thief = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     thief.load_cert_chain(make.directory / "proxy.pem")
     assert not shake_hands(make.authority.client_context(), thief, "compute1")
+
+
+def test_certificate_of_a_server_signs_no_other_certificate(make: Module) -> None:
+    make()
+    certificate = x509.load_pem_x509_certificate(make.authority.issue("alice").certificate.encode())
+    constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert (constraints.critical, constraints.value.ca) == (True, False)
 
 
 def test_each_session_has_a_different_key(make: Module) -> None:

@@ -1,247 +1,153 @@
-"""Whatever is lost on the way, no job is without a session and no session without its job."""
+"""Sessions in a real JupyterHub. Whatever fails, each session keeps its job and each job has a session."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import time
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from batchspawner import JobStatus
-from traitlets.config import Config
+from hub_app import CLUSTER, GRANT, HUB, PORTS, SESSION, Hub, answer, job
+from jupyterhub import orm
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
 
-from hpchub.clusters.gate_client import Answer
 from hpchub.clusters.poller import Snapshot
-from hpchub.hub.job_spawner import StartError
 from hpchub.hub.orphans import OrphanCollector
-from hpchub.hub.profiles_spawner import HPCProfilesSpawner
-from hpchub.hub.runtime import Runtime
-from hpchub.model.site import Site
-from hpchub.schedulers import Job, JobState, Unanswered
+from hpchub.hub.start_error import StartError
+from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
-HUB = "hub.example.org"
-SESSION = "a" * 16
-CLUSTER = {
-    "name": "demo",
-    "scheduler": "slurm",
-    "submit": {"method": "local"},
-    "networks": ["192.0.2.0/24"],
-    "queues": [{"name": "q", "max_cores": 4, "max_memory": "8G", "max_runtime": "12:00:00"}],
-}
-SITE = Site.from_vars(
-    {
-        "hpc_service": {"url": f"https://{HUB}"},
-        "hpc_sso": {
-            "metadata_url": "https://sso.example.org/.well-known/openid-configuration",
-            "client_secret": "a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6",
-        },
-        "hpc_access": {"allowed_groups": ["hpc"], "job_groups": ["hpc"]},
-        "hpc_clusters": [CLUSTER],
-        "hpc_profiles": [
-            {
-                "key": "small",
-                "display_name": "small",
-                "cluster": "demo",
-                "queue": "q",
-                "cores": 1,
-                "memory": "1G",
-                "runtime": "1:00:00",
-            }
-        ],
-    }
-)
-GRANT = {
-    "profile": SITE.profiles[0].model_dump(mode="json"),
-    "cluster": SITE.clusters[0].model_dump(mode="json"),
-}
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from hpchub.clusters.gate_client import Answer
+    from hpchub.hub.profiles_spawner import HPCProfilesSpawner
+
+OTHER = "b" * 16
 
 
-def job(state: JobState = JobState.RUNNING, *, job_id: str = "7", session: str = SESSION, user: str = "alice") -> Job:
-    host = "127.0.0.1" if state is JobState.RUNNING else ""
-    comment = f"hpchub/{HUB}/{user}/{session}"
-    return Job(job_id, state, state.name, host=host, name=f"hpchub-{session}", user=user, comment=comment)
+async def eventually(condition: Callable[[], object]) -> Any:
+    """Wait until a condition is true, and return its value."""
+    async with asyncio.timeout(30):
+        while not (found := condition()):  # noqa: ASYNC110 the condition has no event
+            await asyncio.sleep(0.005)
+    return found
 
 
-def answer(stdout: str = "", code: int = 0) -> Answer:
-    return Answer(ok=code == 0, exit=code, stdout=stdout, stderr="", command=[], error="error" if code else "")
+def saved(spawner: HPCProfilesSpawner) -> dict[str, Any]:
+    """Return the job's part of the state in the database."""
+    state: dict[str, Any] = spawner.orm_spawner.state["job"]
+    return state
 
 
-class Cluster:
-    """Scheduler and gate: it has the jobs that it is given and does with a request what it is told to."""
-
-    timeout = 90.0
-
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
-        self.away = False
-        self.hidden = False
-        self.submit: Any = lambda session: answer("7\n")
-        self.cancel: Any = lambda job_id: answer()
-        self.cancelled: list[str] = []
-        self.asked = 0
-        self.delay = 0.0
-
-    async def snapshot(self, max_age: float) -> Snapshot:
-        await asyncio.sleep(0)
-        if self.away:
-            raise Unanswered("away")
-        return Snapshot(time.monotonic(), {job.id: job for job in self.jobs if not self.hidden})
-
-    async def find(self, job_id: str, snapshot: Snapshot) -> Job | None:
-        self.asked += 1
-        return next((job for job in self.jobs if job.id == job_id), None)
-
-    async def request(self, action: str, **fields: Any) -> Answer:
-        await asyncio.sleep(self.delay)
-        if action == "submit":
-            return self._said(self.submit(fields["session"]))
-        said = self._said(self.cancel(fields["job_id"]))
-        if said.ok:
-            self.cancelled.append(fields["job_id"])
-            self.jobs = [job for job in self.jobs if job.id != fields["job_id"]]
-        return said
-
-    @staticmethod
-    def _said(said: Answer | Exception) -> Answer:
-        if isinstance(said, Exception):
-            raise said
-        return said
-
-
-@pytest.fixture
-def cluster() -> Cluster:
-    return Cluster()
-
-
-@pytest.fixture
-def shared(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Runtime:
-    settings = {"public_url": f"https://{HUB}", "gates": {}, "notebook_tls_directory": "/nowhere"}
-    shared = Runtime(settings)
-    shared.gates["demo"] = cluster  # type: ignore[assignment]
-    shared._pollers["demo"] = cluster  # type: ignore[assignment]
-    for module in ("hub.job_spawner", "hub.profiles_spawner"):
-        monkeypatch.setattr(f"hpchub.{module}.runtime", lambda path: shared)
-    monkeypatch.setattr("hpchub.hub.job_spawner.render_batch_script", lambda *args, **kwargs: "")
-    monkeypatch.setattr("hpchub.hub.job_spawner.JobSpawner.get_env", lambda self: {})
-    return shared
-
-
-class Server(SimpleNamespace):
-    """JupyterHub's record of the server."""
-
-    @property
-    def url(self) -> str:
-        return f"{self.proto}://{self.ip}:{self.port}/user/alice/"
-
-
-def make(job_state: dict[str, Any] | None = None, url: str = "https://:0") -> Any:
-    """A spawner: new, or with what was saved of a session."""
-
-    class Spawner(HPCProfilesSpawner):
-        server = Server(proto="https", ip=url.rsplit(":", 1)[0][8:], port=int(url.rsplit(":", 1)[1]))
-        db = SimpleNamespace(commit=lambda: None)
-
-    spawner: Any = Spawner(
-        config=Config(),
-        user=SimpleNamespace(name="alice", url="/user/alice/", settings={"proxy": Proxy()}),
-        orm_spawner=SimpleNamespace(name="", server=None, user_options={}, state=None),
-    )
-    if job_state is not None:
-        saved = {"session": SESSION, "job_id": "7", "host": "", "port": 0, **job_state}
-        spawner.load_state({"grant": GRANT, "job": saved, "token": "hash"})
-    else:
-        spawner._take(SITE.profiles[0], SITE.clusters[0])
-        spawner.construct_child()
-    child = spawner.child_spawner
-    child.startup_poll_interval = 0.01
-    child.stop_timeout = 0.1
-    return spawner
-
-
-class Proxy:
-    """Counts the routes."""
-
-    def __init__(self) -> None:
-        self.added = 0
-
-    async def add_user(self, user: Any, name: str) -> None:
-        self.added += 1
-
-
-# -- submission
-
-
-async def test_the_session_is_saved_before_its_job_is_submitted(shared: Runtime, cluster: Cluster) -> None:
-    spawner = make()
-    saved: list[Any] = []
+def accept(hub: Hub, state: JobState = JobState.RUNNING) -> None:
+    """Make the scheduler accept submissions and show their jobs."""
 
     def submit(session: str) -> Answer:
-        saved.append(spawner.orm_spawner.state)
-        cluster.jobs = [job(session=session)]
+        hub.show(job(state, session=session))
         return answer("7\n")
 
-    cluster.submit = submit
+    hub.gate.on_submit = submit
+
+
+# -- The submission
+
+
+async def test_session_is_saved_before_its_job_is_submitted(hub: Hub) -> None:
+    spawner = hub.new_spawner()
+    states: list[Any] = []
+    accept(hub)
+    submit = hub.gate.on_submit
+
+    def record(session: str) -> Answer | Exception:
+        states.append(spawner.orm_spawner.state)
+        return submit(session)
+
+    hub.gate.on_submit = record
     start = asyncio.ensure_future(spawner.start())
-    await asyncio.sleep(0.05)
-    assert saved[0]["job"] == {"session": spawner.session, "job_id": "", "submitted": 0.0, "host": "", "port": 0}
-    assert spawner.orm_spawner.state["job"]["job_id"] == "7"
+    await eventually(lambda: spawner.child_spawner.job_id)
+    assert states[0]["job"] == {"session": spawner.session, "job_id": "", "submitted": 0.0, "host": "", "port": 0}
+    assert saved(spawner)["job_id"] == "7"
     spawner._spawn_pending = True
     assert spawner.report(20001)
     assert await start == "https://127.0.0.1:20001"
-    assert spawner.orm_spawner.state["job"]["host"] == "127.0.0.1"
+    assert saved(spawner)["host"] == "127.0.0.1"
 
 
-async def test_a_node_that_is_no_host_is_reached_where_it_is(shared: Runtime, cluster: Cluster) -> None:
-    child = make({}).child_spawner
-    child.cluster = {**child.cluster, "node_hosts": [{"node": "127.0.0.1", "host": "n1.example"}]}
-    cluster.jobs = [job()]
-    assert child.report(20001)
-    assert await child._follow() == "https://n1.example:20001"
+async def test_job_gets_its_secrets_through_the_gate_and_not_in_its_script(hub: Hub) -> None:
+    spawner = hub.new_spawner()
+    spawner.api_token = token = spawner.user.new_api_token()
+    await spawner.child_spawner.submit_batch_script()
+    (submission,) = hub.gate.submissions
+    assert submission["user"] == "alice"
+    assert submission["secrets"]["JUPYTERHUB_API_TOKEN"] == token
+    assert submission["secrets"]["HPCHUB_TLS_KEY"] == "KEY"
+    assert submission["secrets"]["HPCHUB_TLS_CERTIFICATE"] == "CERTIFICATE OF alice"
+    assert (submission["secrets"]["HPCHUB_PORT_FIRST"], submission["secrets"]["HPCHUB_PORT_LAST"]) == ("20000", "29999")
+    assert all(name.startswith(("JUPYTERHUB_", "HPCHUB_")) for name in submission["secrets"])
+    assert token not in submission["script"]
+
+
+async def test_start_without_a_certificate_authority_is_explained(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def issue(user: str) -> None:
+        raise FileNotFoundError("current.pem")
+
+    monkeypatch.setattr(hub.runtime.authority, "issue", issue)
+    spawner = hub.new_spawner()
+    with pytest.raises(StartError, match="cannot create the certificates") as caught:
+        await spawner.start()
+    assert caught.value.status_code == 503
+    assert hub.gate.submissions == []
+    assert await spawner.poll() == 1
+
+
+async def test_node_with_another_host_name_is_reached_at_its_host(hub: Hub) -> None:
+    child = hub.restored_spawner().child_spawner
+    hub.show(dataclasses.replace(job(), host="n1"))
+    assert child.driver.report(20001)
+    assert await child.driver.follow() == "https://n1.example:20001"
     assert child.get_state()["host"] == "n1.example"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "result",
     [Unanswered("connection reset"), answer(code=124), answer("noise\n"), answer("1")],
-    ids=["reset", "slow", "noise", "cut-off"],
+    ids=["connection-reset", "timeout", "output-without-a-job-id", "output-is-cut-off"],
 )
-async def test_a_job_whose_submission_was_not_answered_is_found(shared: Runtime, cluster: Cluster, said: Any) -> None:
-    spawner = make()
+async def test_job_of_an_unanswered_submission_is_found_by_its_name(hub: Hub, result: Answer | Exception) -> None:
+    spawner = hub.new_spawner()
 
-    def submit(session: str) -> Any:
-        cluster.jobs = [job(job_id="1", session="b" * 16), job(job_id="8", session=session)]
-        return said
+    def submit(session: str) -> Answer | Exception:
+        hub.show(job(job_id="1", session=OTHER), job(job_id="8", session=session))
+        return result
 
-    cluster.submit = submit
-    spawner.child_spawner.session = SESSION
+    hub.gate.on_submit = submit
+    spawner.child_spawner.driver.begin()
     assert await spawner.child_spawner.submit_batch_script() == "8"
 
 
-@pytest.mark.parametrize("away", [True, False], ids=["scheduler-away", "no-such-job"])
-async def test_a_submission_that_was_not_answered_and_made_no_job(
-    shared: Runtime, cluster: Cluster, away: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("silent", [True, False], ids=["scheduler-is-silent", "job-does-not-exist"])
+async def test_unanswered_submission_without_a_job_fails_and_cancels_nothing(
+    hub: Hub, silent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawner = make()
-    monkeypatch.setattr(type(spawner.child_spawner.scheduler), "propagation", 0.05)
-    cluster.submit = lambda session: Unanswered("away")
-    cluster.away = away
+    spawner = hub.new_spawner()
+    monkeypatch.setattr(SCHEDULERS["slurm"], "propagation", 0.05)
+    hub.gate.on_submit = lambda session: Unanswered("the submit host is unreachable")
+    hub.poller.silent = silent
     with pytest.raises(StartError, match="does not answer"):
         await spawner.start()
     await spawner.stop()  # as JupyterHub does
-    assert cluster.cancelled == []
+    assert hub.gate.cancelled == []
 
 
-async def test_a_start_that_is_stopped_while_it_submits_leaves_no_job(shared: Runtime, cluster: Cluster) -> None:
-    spawner = make()
-    cluster.delay = 0.05
-
-    def submit(session: str) -> Answer:
-        cluster.jobs = [job(session=session)]
-        return answer("7\n")
-
-    cluster.submit = submit
+async def test_start_that_is_stopped_during_its_submission_leaves_no_job(hub: Hub) -> None:
+    spawner = hub.new_spawner()
+    hub.gate.delay = 0.05
+    accept(hub)
     start = asyncio.ensure_future(spawner.start())
     await asyncio.sleep(0.01)
     start.cancel()
@@ -249,64 +155,239 @@ async def test_a_start_that_is_stopped_while_it_submits_leaves_no_job(shared: Ru
         await start
     assert await spawner.poll() is None  # so JupyterHub calls stop
     await spawner.stop()
-    assert cluster.cancelled == ["7"]
-    assert cluster.asked == 1  # and its end is not waited for
+    assert hub.gate.cancelled == ["7"]
+    assert hub.poller.lookups == 1  # the scheduler reports the end at once
 
 
-async def test_a_submission_that_says_something_else(
-    shared: Runtime, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+async def test_message_of_a_submit_command_that_prints_no_job_id_is_shown(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exit code 0 and an error's text: its user reads it."""
-    spawner = make()
-    monkeypatch.setattr(type(spawner.child_spawner.scheduler), "propagation", 0.05)
-    cluster.submit = lambda session: dataclasses.replace(answer(), stderr="sbatch: error: You are over quota\n")
+    """Some submit commands print an error and exit with 0. The user sees the error."""
+    spawner = hub.new_spawner()
+    monkeypatch.setattr(SCHEDULERS["slurm"], "propagation", 0.05)
+    hub.gate.on_submit = lambda session: answer(stderr="sbatch: error: You are over quota\n")
     with pytest.raises(StartError, match="did not confirm your job: sbatch: error: You are over quota"):
         await spawner.start()
 
 
-# -- the port
+async def test_refused_submission_fails_with_the_reason(hub: Hub) -> None:
+    spawner = hub.new_spawner()
+    hub.gate.on_submit = lambda session: answer(code=1, stderr="sbatch: error: Invalid account\n")
+    with pytest.raises(StartError, match="did not accept your job: sbatch: error: Invalid account") as caught:
+        await spawner.start()
+    assert caught.value.jupyterhub_message == str(caught.value)
+    assert await spawner.poll() == 1
 
 
-async def test_a_job_that_waits_again_before_its_report(shared: Runtime, cluster: Cluster) -> None:
-    """Its node did not start it: the time for a report counts from its next start, on another node."""
-    child = make({"submitted": time.time()}).child_spawner
-    child.launch_timeout = 0.2
-    cluster.jobs = [job()]
-    follow = asyncio.ensure_future(child._follow())
-    await asyncio.sleep(0.05)
-    cluster.jobs = [job(JobState.PENDING)]
-    await asyncio.sleep(0.3)
-    assert "waits in the queue" in child._message
-    cluster.jobs = [dataclasses.replace(job(), host="127.0.0.2")]
-    await asyncio.sleep(0.05)
-    assert child.report(20001)
+# -- The launch
+
+
+async def test_job_that_is_pending_again_before_its_report_gets_a_new_launch_timeout(hub: Hub) -> None:
+    """The scheduler requeued the job because its node did not start it."""
+    hub.app.config.JobSpawner.launch_timeout = 1.0
+    child = hub.restored_spawner(submitted=time.time()).child_spawner
+    hub.show(job())
+    follow = asyncio.ensure_future(child.driver.follow())
+    await eventually(lambda: "runs on 127.0.0.1" in child.driver.state.message)
+    hub.show(job(JobState.PENDING))
+    await asyncio.sleep(1.2)
+    assert "waits in the queue" in child.driver.state.message
+    hub.show(dataclasses.replace(job(), host="127.0.0.2"))
+    await eventually(lambda: "runs on 127.0.0.2" in child.driver.state.message)
+    assert child.driver.report(20001)
     assert await follow == "https://127.0.0.2:20001"
 
 
-async def test_a_job_of_which_only_its_being_is_known(shared: Runtime, cluster: Cluster) -> None:
-    """Grid Engine and HTCondor say no node of a single job: the one from before is kept."""
-    child = make({"submitted": time.time()}).child_spawner
-    cluster.jobs = [job()]
+async def test_job_without_a_report_fails_after_the_launch_timeout(hub: Hub) -> None:
+    hub.app.config.JobSpawner.launch_timeout = 0.05
+    spawner = hub.new_spawner()
+    accept(hub)
+    with pytest.raises(StartError, match=r"did not start within 0.05 seconds.* ~/\.hpchub/logs/7\.log$"):
+        await spawner.start()
+
+
+async def test_node_is_kept_if_the_scheduler_shows_only_that_the_job_exists(hub: Hub) -> None:
+    """Grid Engine and HTCondor show no node for a single job."""
+    child = hub.restored_spawner(submitted=time.time()).child_spawner
+    hub.show(job())
     assert await child.query_job_status() == JobStatus.RUNNING
-    child._patience, cluster.hidden = 0.0, True
-    cluster.jobs = [Job("7", JobState.UNKNOWN)]
+    hub.poller.hides_jobs = True
+    hub.poller.clock = lambda: time.monotonic() + 60
+    hub.poller.lookup = Job("7", JobState.UNKNOWN)
     assert await child.query_job_status() == JobStatus.UNKNOWN
-    assert child._job.host == "127.0.0.1"
+    assert child.driver.state.job.host == "127.0.0.1"
 
 
-async def test_a_port_is_reported_once(shared: Runtime, cluster: Cluster) -> None:
-    spawner = make({"job_id": ""})
-    assert not spawner.report(20001)  # nothing is pending
+async def test_progress_page_shows_each_message_once(hub: Hub) -> None:
+    child = hub.restored_spawner(submitted=time.time()).child_spawner
+    hub.show(job(JobState.PENDING))
+    follow = asyncio.ensure_future(child.driver.follow())
+    await eventually(lambda: "waits in the queue" in child.driver.state.message)
+    messages = []
+    async with asyncio.timeout(30):
+        async for shown in child.progress():
+            messages.append(shown)
+            if len(messages) == 1:
+                hub.show(job())
+            else:
+                break
+    follow.cancel()
+    assert messages == [
+        {"progress": 30, "message": "Your job 7 waits in the queue q of demo."},
+        {"progress": 60, "message": "Your job 7 runs on 127.0.0.1. The notebook server is starting."},
+    ]
+
+
+# -- The port report
+
+
+async def test_port_is_accepted_once_while_a_start_is_pending(hub: Hub) -> None:
+    spawner = hub.restored_spawner(job_id="")
+    assert not spawner.report(20001)  # no start is pending
     spawner._check_pending = True
     assert spawner.report(20001)
-    assert spawner.orm_spawner.state["job"]["port"] == 20001  # before the job has its answer
+    assert saved(spawner)["port"] == 20001  # before the job gets its answer
     assert not spawner.report(20002)
     assert not spawner.report(20001)
     spawner.clear_state()
     assert not spawner.report(20001)
 
 
-# -- what is an end
+@dataclasses.dataclass
+class Api:
+    """The hub's REST API over HTTP."""
+
+    port: int
+
+    async def post(self, path: str, token: str, body: object) -> tuple[int, Any]:
+        """Send a request. Return the status and the JSON of the answer."""
+        request = HTTPRequest(
+            f"http://127.0.0.1:{self.port}/hub/api/{path}",
+            method="POST",
+            headers={"Authorization": f"token {token}", "Content-Type": "application/json"} if token else {},
+            body=body if isinstance(body, str) else json.dumps(body),
+        )
+        client = AsyncHTTPClient(force_instance=True)
+        response = await client.fetch(request, raise_error=False)
+        client.close()
+        return response.code, json.loads(response.body or "null")
+
+    async def report(self, token: str, body: object) -> tuple[int, Any]:
+        """Send a port report, as a job does."""
+        return await self.post("batchspawner", token, body)
+
+
+@pytest.fixture
+async def api(hub: Hub) -> AsyncIterator[Api]:
+    """The hub's application behind a real HTTP server."""
+    listener, port = bind_unused_port()
+    server = HTTPServer(hub.app.tornado_application)
+    server.add_socket(listener)
+    yield Api(port)
+    server.stop()
+    await server.close_all_connections()
+
+
+@pytest.fixture
+async def starting(hub: Hub, api: Api) -> str:
+    """The server token of alice's session, which she started by the REST API. It waits for its port."""
+    accept(hub)
+    status, _ = await api.post("users/alice/server", hub.user().new_api_token(), {"profile": "small"})
+    assert status == 202
+    spawner = hub.user().spawners[""]
+    await eventually(lambda: spawner.child_spawner and "runs on" in spawner.child_spawner.driver.state.message)
+    token: str = hub.gate.submissions[0]["secrets"]["JUPYTERHUB_API_TOKEN"]
+    return token
+
+
+def reported(hub: Hub) -> int:
+    """Return the port that alice's session has."""
+    port: int = hub.user().spawners[""].child_spawner.driver.state.port
+    return port
+
+
+async def test_reported_port_becomes_the_address_of_the_server(hub: Hub, api: Api, starting: str) -> None:
+    spawner = hub.user().spawners[""]
+    assert await api.report(starting, {"port": 20001}) == (201, {"message": "taken"})
+    assert saved(spawner)["port"] == 20001
+    await eventually(lambda: spawner.server.port == 20001)
+    assert (spawner.server.proto, spawner.server.ip) == ("https", "127.0.0.1")
+
+
+async def test_second_report_is_refused_and_changes_nothing(hub: Hub, api: Api, starting: str) -> None:
+    assert (await api.report(starting, {"port": 20001}))[0] == 201
+    for port in (20001, 20002):
+        status, body = await api.report(starting, {"port": port})
+        assert (status, body["message"]) == (409, "This session is not waiting for a port.")
+    assert reported(hub) == 20001
+
+
+INVALID_REPORTS: tuple[object, ...] = (
+    {},
+    [],
+    20001,
+    None,
+    {"port": "20001"},
+    {"port": 20001.0},
+    {"port": True},
+    {"port": None},
+    {"port": PORTS["first"] - 1},
+    {"port": PORTS["last"] + 1},
+    {"port": -20001},
+    {"port": 20001, "cmd": ["id"]},
+    {"port": 20001, "ip": "192.0.2.1"},
+    {"cmd": ["id"]},
+)
+
+
+async def test_report_with_an_invalid_body_is_refused_and_changes_nothing(hub: Hub, api: Api, starting: str) -> None:
+    before = saved(hub.user().spawners[""])
+    for body in INVALID_REPORTS:
+        status, answered = await api.report(starting, body)
+        assert status == 400, body
+        assert 'send {"port": N}, where N is an integer from 20000 to 29999.' in answered["message"], body
+        assert (reported(hub), saved(hub.user().spawners[""])) == (0, before), body
+
+
+async def test_report_that_is_not_json_is_refused(hub: Hub, api: Api, starting: str) -> None:
+    assert (await api.report(starting, "port=20001"))[0] == 400
+    assert reported(hub) == 0
+
+
+@pytest.mark.parametrize("name", ["alice", "mallory"], ids=["another-token-of-the-user", "token-of-another-user"])
+async def test_report_with_a_token_of_no_starting_session_is_refused(
+    hub: Hub, api: Api, starting: str, name: str
+) -> None:
+    status, body = await api.report(hub.user(name).new_api_token(), {"port": 20001})
+    assert (status, body["message"]) == (403, "This token does not belong to a session that is starting.")
+    assert reported(hub) == 0
+
+
+@pytest.mark.parametrize("token", ["", "f" * 32], ids=["no-token", "unknown-token"])
+async def test_report_without_a_valid_token_is_refused(hub: Hub, api: Api, starting: str, token: str) -> None:
+    assert (await api.report(token, {"port": 20001}))[0] == 403
+    assert reported(hub) == 0
+
+
+async def test_report_to_a_session_that_is_ready_is_refused(hub: Hub, api: Api) -> None:
+    token = hub.user().new_api_token()
+    spawner = hub.restored_spawner(host="127.0.0.1", port=20001)
+    spawner.token = orm.APIToken.find(hub.app.db, token).hashed
+    assert (await api.report(token, {"port": 20002}))[0] == 409
+    assert reported(hub) == 20001
+
+
+async def test_report_to_a_restored_start_is_accepted(hub: Hub, api: Api) -> None:
+    """The restarted hub has only the hash of the token."""
+    token = hub.user().new_api_token()
+    spawner = hub.restored_spawner()
+    spawner.token = orm.APIToken.find(hub.app.db, token).hashed
+    spawner._check_pending = True
+    assert (await api.report(token, {"port": 20002}))[0] == 201
+    assert saved(spawner)["port"] == 20002
+
+
+# -- The end of a session
 
 
 @pytest.mark.parametrize(
@@ -317,63 +398,70 @@ async def test_a_port_is_reported_once(shared: Runtime, cluster: Cluster) -> Non
         ([], 100, JobStatus.UNKNOWN),
         ([], 200, JobStatus.NOTFOUND),
     ],
-    ids=["there", "somebody-elses", "not-yet", "never-submitted"],
+    ids=["job-is-found", "job-of-another-user", "job-is-not-visible-yet", "job-was-never-submitted"],
 )
-async def test_a_restart_during_a_submission(
-    shared: Runtime, cluster: Cluster, found: list[Job], age: float, status: JobStatus
-) -> None:
-    spawner = make({"job_id": ""})
-    cluster.jobs = found
-    spawner.child_spawner._seen -= age
-    assert await spawner.child_spawner.query_job_status() == status
-    assert spawner.child_spawner.job_id == ("7" if status is JobStatus.RUNNING else "")
+async def test_restart_during_a_submission(hub: Hub, found: list[Job], age: float, status: JobStatus) -> None:
+    child = hub.restored_spawner(job_id="").child_spawner
+    hub.show(*found)
+    hub.poller.clock = lambda: time.monotonic() + age
+    assert await child.query_job_status() == status
+    assert child.job_id == ("7" if status is JobStatus.RUNNING else "")
 
 
-async def test_an_id_that_is_anothers_by_now(shared: Runtime, cluster: Cluster) -> None:
-    """Ids begin again, and the session's job is long over. A job that its user has renamed is still the session's."""
-    child = make({"submitted": time.time()}).child_spawner
-    cluster.jobs = [dataclasses.replace(job(), name="mine")]
+async def test_reused_job_id_ends_the_session_unless_its_job_is_found_by_name(hub: Hub) -> None:
+    """Schedulers reuse job ids. A job that its user has renamed still belongs to its session."""
+    child = hub.restored_spawner(submitted=time.time()).child_spawner
+    hub.show(dataclasses.replace(job(), name="mine"))
     assert await child.query_job_status() == JobStatus.RUNNING
-    child._patience = 0.0
-    cluster.jobs = [job(user="bob", session="b" * 16)]
+    hub.poller.clock = lambda: time.monotonic() + 60
+    hub.show(job(user="bob", session=OTHER))
     assert await child.query_job_status() == JobStatus.NOTFOUND
-    cluster.jobs.append(job(job_id="8"))
+    hub.jobs.append(job(job_id="8"))
     assert await child.query_job_status() == JobStatus.RUNNING
     assert child.job_id == "8"
 
 
-async def test_a_job_that_was_found_waits_from_then_on(shared: Runtime, cluster: Cluster) -> None:
-    child = make({"job_id": ""}).child_spawner
-    cluster.jobs = [job(JobState.PENDING)]
+async def test_wait_of_a_job_that_was_found_by_name_counts_from_then_on(hub: Hub) -> None:
+    child = hub.restored_spawner(job_id="").child_spawner
+    hub.show(job(JobState.PENDING))
     assert await child.query_job_status() == JobStatus.PENDING
     assert time.time() - child.get_state()["submitted"] < 10
 
 
-async def test_a_requeued_job_is_an_end(shared: Runtime, cluster: Cluster) -> None:
-    cluster.jobs = [job(JobState.PENDING)]
-    starting, ready = make({}), make({"port": 20001, "host": "n1"})
-    assert await starting.poll() is None
-    assert await ready.poll() == 1
+@pytest.mark.parametrize(
+    ("job_state", "polled"),
+    [({}, None), ({"port": 20001, "host": "n1"}, 1)],
+    ids=["before-its-server-was-ready", "after-its-server-was-ready"],
+)
+async def test_requeued_job_ends_a_session_that_was_ready(
+    hub: Hub, job_state: dict[str, Any], polled: int | None
+) -> None:
+    hub.show(job(JobState.PENDING))
+    assert await hub.restored_spawner(**job_state).poll() == polled
 
 
-async def test_poll_never_raises(shared: Runtime, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    spawner = make({})
+async def test_poll_does_not_raise_and_keeps_the_session(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    spawner = hub.restored_spawner()
 
     async def broken(max_age: float) -> Snapshot:
-        raise RuntimeError("a mistake")
+        raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cluster, "snapshot", broken)
+    monkeypatch.setattr(hub.poller, "snapshot", broken)
     assert await spawner.poll() is None
     assert spawner.session == SESSION
 
 
-@pytest.mark.parametrize("said", [Unanswered("away"), answer(code=1)], ids=["gate-away", "scancel-fails"])
-async def test_a_cancel_that_fails_does_not_raise(shared: Runtime, cluster: Cluster, said: Any) -> None:
-    spawner = make({})
-    cluster.jobs, cluster.away, cluster.cancel = [job()], True, lambda job_id: said
-    spawner.child_spawner.stop_timeout = 0.0
+@pytest.mark.parametrize(
+    "result", [Unanswered("the gate is unreachable"), answer(code=1)], ids=["gate-is-unreachable", "scancel-fails"]
+)
+async def test_stop_does_not_raise_if_the_cancellation_fails(hub: Hub, result: Answer | Exception) -> None:
+    hub.app.config.JobSpawner.stop_timeout = 0.0
+    spawner = hub.restored_spawner()
+    hub.show(job())
+    hub.poller.silent = True
+    hub.gate.on_cancel = lambda job_id: result
     await spawner.stop()
-    assert cluster.cancelled == []
+    assert hub.gate.cancelled == []
 
 
 @pytest.mark.parametrize(
@@ -384,54 +472,58 @@ async def test_a_cancel_that_fails_does_not_raise(shared: Runtime, cluster: Clus
         {"grant": GRANT},
         {"grant": GRANT, "job": []},
     ],
-    ids=["empty", "no-grant", "no-job", "job-is-a-list"],
+    ids=["grant-is-empty", "grant-is-invalid", "job-is-missing", "job-is-a-list"],
 )
-def test_what_was_saved_and_is_not_well_formed_stops_no_hub(shared: Runtime, state: dict[str, Any]) -> None:
-    spawner = make()
+async def test_invalid_saved_state_is_no_session_and_does_not_raise(hub: Hub, state: dict[str, Any]) -> None:
+    spawner = hub.new_spawner()
     spawner.clear_state()
     spawner.load_state(state)
     assert spawner.session == ""
 
 
-@pytest.mark.parametrize("state", [JobState.PENDING, JobState.UNKNOWN])
-async def test_a_wait_in_the_queue_has_its_profiles_limit(shared: Runtime, cluster: Cluster, state: JobState) -> None:
-    """Counted from the submission, whichever process of the hub looks on; in silence nothing is given up."""
-    spawner = make({"submitted": time.time() - 7 * 24 * 3600 - 1})
-    cluster.away = True
-    waiting = asyncio.ensure_future(spawner.child_spawner._wait_until_running())
+@pytest.mark.parametrize("state", [JobState.PENDING, JobState.UNKNOWN], ids=lambda state: state.name)
+async def test_wait_longer_than_the_profile_allows_fails_unless_the_scheduler_is_silent(
+    hub: Hub, state: JobState
+) -> None:
+    """The wait counts from the submission, even if the hub was restarted in between."""
+    child = hub.restored_spawner(submitted=time.time() - 7 * 24 * 3600 - 1).child_spawner
+    hub.poller.silent = True
+    waiting = asyncio.ensure_future(child.driver.follow())
     await asyncio.sleep(0.05)
     assert not waiting.done()
-    assert "does not answer at the moment" in spawner.child_spawner._message
-    cluster.away, cluster.jobs = False, [job(state)]
-    with pytest.raises(StartError, match=r"longer than its profile allows \(7-00:00:00\), so the start was cancelled"):
+    assert "does not answer at the moment" in child.driver.state.message
+    hub.poller.silent = False
+    hub.show(job(state))
+    explanation = r"longer than its profile allows \(7-00:00:00\), so the start was cancelled"
+    with pytest.raises(StartError, match=explanation):
         await waiting
 
 
-async def test_no_page_waits_for_a_scheduler_that_hangs(
-    shared: Runtime, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+async def test_poll_does_not_wait_for_a_slow_scheduler_and_uses_the_late_answer(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it said in the end, the next poll knows."""
-    child = make({"notebook_port": 8888}).child_spawner
-    child.poll_patience, child._patience = 0.05, 0.0
+    hub.app.config.JobSpawner.poll_patience = 0.05
+    child = hub.restored_spawner(port=20001).child_spawner
     hanging = asyncio.Event()
-    at_once = cluster.snapshot
+    at_once = hub.poller.snapshot
+    hub.poller.clock = lambda: time.monotonic() + 60
 
     async def snapshot(max_age: float) -> Snapshot:
         await hanging.wait()
         return await at_once(max_age)
 
-    monkeypatch.setattr(cluster, "snapshot", snapshot)
+    monkeypatch.setattr(hub.poller, "snapshot", snapshot)
     assert [await child.poll() for _ in range(2)] == [None, None]
     hanging.set()
     await asyncio.sleep(0.05)
     assert await child.poll() == 1
 
 
-# -- after a restart
+# -- A restart of the hub
 
 
-async def settle(spawner: Any) -> str:
-    """What JupyterHub's check does with get_url."""
+async def settle(spawner: HPCProfilesSpawner) -> str:
+    """Call ``get_url`` as JupyterHub's check of a restored session does."""
     spawner._check_pending = True
     url = await spawner.get_url()
     spawner._check_pending = False
@@ -441,169 +533,175 @@ async def settle(spawner: Any) -> str:
 
 
 @pytest.fixture
-async def notebook() -> Any:
-    """Something that listens."""
+async def notebook() -> AsyncIterator[int]:
+    """The port of a process that accepts connections."""
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
 
 
-async def test_a_pending_start_goes_on(shared: Runtime, cluster: Cluster, notebook: int) -> None:
-    spawner = make({})
-    cluster.jobs = [job(JobState.PENDING)]
+async def test_pending_start_continues_after_a_restart(hub: Hub, notebook: int) -> None:
+    spawner = hub.restored_spawner()
+    hub.show(job(JobState.PENDING))
     check = asyncio.ensure_future(settle(spawner))
-    await asyncio.sleep(0.05)
+    await eventually(lambda: "waits in the queue" in spawner.child_spawner.driver.state.message)
     assert spawner.pending == "spawn"
-    assert "waits in the queue" in spawner.child_spawner._message
-    cluster.jobs = [job()]
-    await asyncio.sleep(0.05)
+    hub.show(job())
+    await eventually(lambda: "runs on" in spawner.child_spawner.driver.state.message)
     assert spawner.report(notebook)
     assert await check == f"https://127.0.0.1:{notebook}/user/alice/"
     assert spawner.pending is None
     assert spawner._spawn_future is None
-    assert spawner.user.settings["proxy"].added == 1
+    assert hub.routes == {"/user/alice/": f"https://127.0.0.1:{notebook}"}
 
 
-async def test_a_ready_server_is_waited_for(shared: Runtime, cluster: Cluster, notebook: int) -> None:
-    """Scheduler away, node away: neither ends it."""
-    spawner = make({"host": "127.0.0.1", "port": notebook}, f"https://127.0.0.1:{notebook}")
-    cluster.away = True
+async def test_ready_server_is_awaited_although_scheduler_and_node_are_silent(
+    hub: Hub, notebook: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawner = hub.restored_spawner(f"https://127.0.0.1:{notebook}", host="127.0.0.1", port=notebook)
+    hub.poller.silent = True
     reachable = [False, False, True]
 
-    async def probe() -> bool:
+    async def probe(host: str, port: int) -> bool:
         return reachable.pop(0)
 
-    spawner.child_spawner._reachable = probe
+    monkeypatch.setattr(spawner.child_spawner.driver, "_reachable", probe)
     spawner._check_pending = True
     assert await spawner.get_url() == f"https://127.0.0.1:{notebook}/user/alice/"
-    await asyncio.sleep(0)  # JupyterHub asks the server now, and then compares the proxy's routes with those ready
+    await asyncio.sleep(0)  # JupyterHub contacts the server now, and then compares the proxy's routes
     assert spawner.pending == "check"
     spawner._check_pending = False
     assert spawner.ready
     assert spawner.http_timeout > 600
-    assert cluster.cancelled == []
+    assert hub.gate.cancelled == []
+    assert reachable == []
 
 
-async def test_a_job_that_ends_meanwhile(shared: Runtime, cluster: Cluster) -> None:
-    spawner = make({})
-    cluster.jobs = [job(JobState.ENDED)]
+async def test_job_that_ended_during_the_restart_ends_the_session_with_an_explanation(hub: Hub) -> None:
+    spawner = hub.restored_spawner()
+    hub.show(job(JobState.ENDED))
     known = spawner.server.url
     assert await settle(spawner) == known
     assert spawner.http_timeout == 0
-    assert spawner.server.connect_url == "http://127.0.0.1:1"
+    assert spawner.server.connect_url == "http://127.0.0.1:1/user/alice/"
+    assert spawner._spawn_future is not None
     assert "ended before" in str(spawner._spawn_future.exception())
 
 
-async def test_a_start_that_was_taken_up_can_be_stopped(shared: Runtime, cluster: Cluster) -> None:
-    spawner = make({})
-    cluster.jobs = [job(JobState.PENDING)]
+async def test_resumed_start_can_be_stopped(hub: Hub) -> None:
+    spawner = hub.restored_spawner()
+    hub.show(job(JobState.PENDING))
     check = asyncio.ensure_future(settle(spawner))
     await asyncio.sleep(0.05)
+    assert spawner._spawn_future is not None
     spawner._spawn_future.cancel()
     await check
     assert spawner.http_timeout == 0
     assert await spawner.poll() == 1
-    await asyncio.sleep(0.05)
-    assert cluster.cancelled == ["7"]
+    await eventually(lambda: hub.gate.cancelled)
+    assert hub.gate.cancelled == ["7"]
 
 
-async def test_the_hubs_end_cancels_nothing(shared: Runtime, cluster: Cluster) -> None:
-    for spawner, work in ((make({}), "get_url"), (make(), "start")):
-        cluster.jobs, cluster.delay = [job(JobState.PENDING)], 0.05
-        task = asyncio.ensure_future(getattr(spawner, work)())
-        await asyncio.sleep(0.02)
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for each in others:
-            each.cancel()
-        await asyncio.wait(others)
-        assert task.cancelled()
-        assert spawner.session
-        assert cluster.cancelled == []
+@pytest.mark.parametrize("work", ["get_url", "start"])
+async def test_stopping_the_hub_cancels_no_job(hub: Hub, work: str) -> None:
+    spawner = hub.restored_spawner() if work == "get_url" else hub.new_spawner()
+    hub.show(job(JobState.PENDING))
+    hub.gate.delay = 0.05
+    task = asyncio.ensure_future(getattr(spawner, work)())
+    await asyncio.sleep(0.02)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in others:
+        each.cancel()
+    await asyncio.wait(others)
+    assert task.cancelled()
+    assert spawner.session
+    assert hub.gate.cancelled == []
 
 
-async def test_a_mistake_while_a_session_is_taken_up_is_not_its_end(
-    shared: Runtime, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+async def test_unexpected_error_while_a_session_is_restored_is_retried(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawner = make({})
-    outcomes: list[Any] = [RuntimeError("a mistake"), "https://127.0.0.1:20001"]
+    spawner = hub.restored_spawner()
+    outcomes: list[Exception | str] = [RuntimeError("a bug"), "https://127.0.0.1:20001"]
 
     async def adopt() -> str:
         if isinstance(outcome := outcomes.pop(0), Exception):
             raise outcome
-        return str(outcome)
+        return outcome
 
     spawner.child_spawner.adopt = adopt
     monkeypatch.setattr("hpchub.hub.profiles_spawner.RETRY", 0.01)
     assert await settle(spawner) == "https://127.0.0.1:20001/user/alice/"
 
 
-# -- orphaned jobs
+# -- Orphaned jobs
 
 
 @pytest.fixture
-def collector(shared: Runtime) -> OrphanCollector:
-    return OrphanCollector(shared, lambda: {SESSION}, grace=0.0)
+def collector(hub: Hub) -> OrphanCollector:
+    """A collector that knows one session, and needs no time between two answers."""
+    return OrphanCollector(hub.runtime, lambda: {SESSION}, grace=0.0)
 
 
-async def test_a_job_without_a_session_is_cancelled(collector: OrphanCollector, cluster: Cluster) -> None:
+async def test_orphan_in_two_answers_is_cancelled(hub: Hub, collector: OrphanCollector) -> None:
     collector._grace = 0.01
-    orphan = job(job_id="8", session="b" * 16)
-    cluster.jobs = [job(), orphan, job(JobState.ENDED, job_id="9", session="c" * 16)]
-    await collector.sweep(SITE.clusters[0])
-    assert cluster.cancelled == []
+    orphan = job(job_id="8", session=OTHER)
+    hub.show(job(), orphan, job(JobState.ENDED, job_id="9", session="c" * 16))
+    await collector.sweep(CLUSTER)
+    assert hub.gate.cancelled == []
     await asyncio.sleep(0.02)
-    cluster.away = True
+    hub.poller.silent = True
     with pytest.raises(Unanswered):
-        await collector.sweep(SITE.clusters[0])
-    cluster.away = False
-    cluster.cancel = lambda job_id: Unanswered("away")
-    await collector.sweep(SITE.clusters[0])
-    assert cluster.cancelled == []
-    cluster.cancel = lambda job_id: answer()
-    await collector.sweep(SITE.clusters[0])
-    assert cluster.cancelled == ["8"]
+        await collector.sweep(CLUSTER)
+    hub.poller.silent = False
+    hub.gate.on_cancel = lambda job_id: Unanswered("the gate is unreachable")
+    await collector.sweep(CLUSTER)
+    assert hub.gate.cancelled == []
+    hub.gate.on_cancel = lambda job_id: answer()
+    await collector.sweep(CLUSTER)
+    assert hub.gate.cancelled == ["8"]
 
 
-async def test_one_answer_is_not_two(
-    collector: OrphanCollector, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+async def test_orphan_in_the_same_answer_twice_is_not_cancelled(
+    hub: Hub, collector: OrphanCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    same = Snapshot(1.0, {"8": job(job_id="8", session="b" * 16)})
+    same = Snapshot(1.0, {"8": job(job_id="8", session=OTHER)})
 
     async def snapshot(max_age: float) -> Snapshot:
         return same
 
-    monkeypatch.setattr(cluster, "snapshot", snapshot)
+    monkeypatch.setattr(hub.poller, "snapshot", snapshot)
     collector._grace = 45.0
     for _ in range(3):
-        await collector.sweep(SITE.clusters[0])
-    assert cluster.cancelled == []
+        await collector.sweep(CLUSTER)
+    assert hub.gate.cancelled == []
 
 
 @pytest.mark.parametrize(
     "foreign",
     [
-        Job("8", JobState.RUNNING, name=f"hpchub-{'b' * 16}", user="alice"),
-        Job("8", JobState.RUNNING, name="mine", user="alice", comment=f"hpchub/{HUB}/alice/{'b' * 16}"),
-        Job("8", JobState.RUNNING, name=f"hpchub-{'b' * 16}", user="alice", comment=f"hpchub/x/alice/{'b' * 16}"),
-        Job("8", JobState.RUNNING, name=f"hpchub-{'b' * 16}", user="bob", comment=f"hpchub/{HUB}/alice/{'b' * 16}"),
+        Job("8", JobState.RUNNING, name=f"hpchub-{OTHER}", user="alice"),
+        Job("8", JobState.RUNNING, name="mine", user="alice", comment=f"hpchub/{HUB}/alice/{OTHER}"),
+        Job("8", JobState.RUNNING, name=f"hpchub-{OTHER}", user="alice", comment=f"hpchub/x/alice/{OTHER}"),
+        Job("8", JobState.RUNNING, name=f"hpchub-{OTHER}", user="bob", comment=f"hpchub/{HUB}/alice/{OTHER}"),
     ],
-    ids=["no-comment", "no-name", "another-hubs", "of-another-user"],
+    ids=["no-comment", "another-name", "another-hub", "another-user"],
 )
-async def test_whose_job_is_not_an_orphan(collector: OrphanCollector, cluster: Cluster, foreign: Job) -> None:
-    cluster.jobs = [foreign]
+async def test_job_that_is_not_of_this_hub_is_not_an_orphan(hub: Hub, collector: OrphanCollector, foreign: Job) -> None:
+    hub.show(foreign)
     for _ in range(3):
-        await collector.sweep(SITE.clusters[0])
-    assert cluster.cancelled == []
+        await collector.sweep(CLUSTER)
+    assert hub.gate.cancelled == []
 
 
-async def test_a_session_that_was_known_meanwhile(shared: Runtime, cluster: Cluster) -> None:
+async def test_job_whose_session_was_known_in_between_is_not_cancelled(hub: Hub) -> None:
     known: set[str] = set()
-    collector = OrphanCollector(shared, lambda: known, grace=0.01)
-    cluster.jobs = [job()]
-    await collector.sweep(SITE.clusters[0])
+    collector = OrphanCollector(hub.runtime, lambda: known, grace=0.01)
+    hub.show(job())
+    await collector.sweep(CLUSTER)
     known.add(SESSION)
     await asyncio.sleep(0.02)
-    await collector.sweep(SITE.clusters[0])
+    await collector.sweep(CLUSTER)
     known.clear()
-    await collector.sweep(SITE.clusters[0])
-    assert cluster.cancelled == []
+    await collector.sweep(CLUSTER)
+    assert hub.gate.cancelled == []

@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import os
+import ssl
 import stat
 import sys
 import threading
@@ -21,7 +22,8 @@ from jupyterhub.spawner import Spawner
 from traitlets.config import Config
 
 from hpchub.hub import config as hub_config
-from hpchub.hub.authenticator import SSOAuthenticator
+from hpchub.hub.authenticator import SSOAuthenticator, SSOLoginHandler, SSOLogoutHandler
+from hpchub.hub.handlers import PortReportHandler
 from hpchub.remote import gate, launcher
 
 if TYPE_CHECKING:
@@ -118,6 +120,11 @@ def test_launcher_neither_reads_nor_removes_a_pipe(tmp_path: Path) -> None:
         assert timer.is_alive()
     finally:
         timer.cancel()
+
+
+def test_launcher_verifies_the_hubs_certificate_and_name() -> None:
+    context = launcher.trust("")
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 
 # Modules that write secrets: no moment at which others could read them
@@ -217,6 +224,19 @@ def test_hub_permits_exactly_the_users_of_the_inventory(configured: Config) -> N
     assert authenticator.permitted_groups == {"hpc"}
     assert authenticator.admin_groups == {"hpc-admins"}
     assert (authenticator.minimum_uid, authenticator.check_accounts) == (1234, False)
+
+
+def test_hubs_own_handlers_replace_those_of_the_packages() -> None:
+    """JupyterHub uses the first handler of a path, and an authenticator's handlers come first."""
+    handlers = dict(SSOAuthenticator().get_handlers(None))
+    assert handlers["/login"] is SSOLoginHandler
+    assert handlers["/logout"] is SSOLogoutHandler
+    assert handlers["/api/batchspawner"] is PortReportHandler
+
+
+def test_hub_never_permits_root_whatever_the_minimum_uid_is() -> None:
+    authenticator = SSOAuthenticator(minimum_uid=0, allowed_users={"root"})
+    assert authenticator.check_allowed("root") is False
 
 
 @pytest.mark.usefixtures("no_umask")

@@ -22,7 +22,7 @@ import pytest
 import hpchub.schedulers
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.deploy.role_arguments import gate_config
-from hpchub.hub.job_spawner import SPAWNERS
+from hpchub.hub.job_spawner import spawner_class
 from hpchub.model.entries import Access, Cluster, Profile
 from hpchub.schedulers import SCHEDULERS, Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment
 from hpchub.schedulers.options import ReservedOptions
@@ -250,7 +250,7 @@ def test_settings_are_a_field_of_the_cluster(scheduler: Scheduler) -> None:
 
 
 def test_a_session_has_a_spawner_of_batchspawner(scheduler: Scheduler) -> None:
-    found = SPAWNERS[scheduler.name]
+    found = spawner_class(scheduler.name)
     assert scheduler.batchspawner_class in {cls.__name__ for cls in found.__mro__ if "batchspawner" in cls.__module__}
 
 

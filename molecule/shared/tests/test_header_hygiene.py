@@ -21,6 +21,8 @@ PORT = 18998
 TARGET = "/services/hygiene/"
 # As if it were a page of alice's notebook server.
 USER_TARGET = "/user/alice/hygiene/"
+# As if it were a part of the hub's API, which compute nodes reach at a port of its own.
+API_TARGET = "/hub/api/hygiene/"
 ROUTE = """
 import socket, sys
 token = open("/etc/hpchub/secrets/proxy.env").read().split("=", 1)[1].strip()
@@ -49,6 +51,16 @@ class Echo(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(text)
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Echo).serve_forever()
+"""
+
+ASK_API = """
+import http.client, json, ssl, sys
+from urllib.parse import urlsplit
+where = urlsplit(sys.argv[1])
+context = ssl._create_unverified_context()
+server = http.client.HTTPSConnection(where.hostname, where.port, context=context, timeout=20)
+server.request("GET", sys.argv[2], headers=json.loads(sys.argv[3]))
+print(server.getresponse().read().decode())
 """
 
 # Names that some program takes for the identity of the user. Programs in the tradition of CGI do not tell _ from -.
@@ -113,14 +125,14 @@ def echo(hub: Host) -> Iterator[None]:
     """Run a service behind the proxy that answers with the headers that it receives."""
     hub.run("systemctl stop hpchub-test-hygiene")
     hub.check_output("systemd-run --quiet --collect --unit=hpchub-test-hygiene python3 -c %s %s", ECHO, str(PORT))
-    for target in (TARGET, USER_TARGET):
+    for target in (TARGET, USER_TARGET, API_TARGET):
         hub.check_output("python3 -c %s POST %s", ROUTE, target.rstrip("/"))
     for _ in range(50):
         if hub.socket(f"tcp://127.0.0.1:{PORT}").is_listening:
             break
         time.sleep(0.1)
     yield
-    for target in (TARGET, USER_TARGET):
+    for target in (TARGET, USER_TARGET, API_TARGET):
         hub.check_output("python3 -c %s DELETE %s", ROUTE, target.rstrip("/"))
     hub.run("systemctl stop hpchub-test-hygiene")
 
@@ -154,23 +166,38 @@ def test_web_server_states_the_origin_of_a_client_header_itself(alice: Visitor, 
     assert arrived["x-forwarded-host"] == url.netloc
 
 
-def test_cookie_header_without_other_cookies_is_removed(alice: Visitor) -> None:
-    """The service receives no empty Cookie header after the sign-on's cookies are gone."""
+@pytest.mark.parametrize("others", [{}, {"theirs": "kept"}, {"theirs": "kept", "more": "too"}], ids=len)
+def test_service_receives_exactly_the_cookies_that_are_not_of_the_sign_on(
+    alice: Visitor, others: dict[str, str]
+) -> None:
+    """Without other cookies, the service receives no Cookie header at all."""
     jar = alice.cookies[urlsplit(alice.url).netloc]
     kept = dict(jar)
-    for name in list(jar):
-        if not name.startswith("__Host-hpchub-sso"):
-            del jar[name]
+    jar.clear()
+    jar.update({name: value for name, value in kept.items() if name.startswith("__Host-hpchub-sso")} | others)
     try:
-        assert "cookie" not in dict(received(alice, []))
+        cookies = dict(received(alice, [])).get("cookie")
     finally:
+        jar.clear()
         jar.update(kept)
+    assert cookies == ("; ".join(f"{name}={value}" for name, value in others.items()) or None)
 
 
 @pytest.mark.parametrize("target", [TARGET, USER_TARGET])
 def test_cookies_do_not_go_along_with_a_token(alice: Visitor, target: str) -> None:
     assert "cookie" in dict(received(alice, [], target))
     assert "cookie" not in dict(received(alice, [("Authorization", "token of-nobody")], target))
+
+
+def test_compute_node_sends_the_hub_neither_cookies_nor_an_identity(hub: Host, compute: Host) -> None:
+    url = json.loads(hub.file("/etc/hpchub/hub.json").content_string)["api_url"]
+    sent = {"X-Harmless": FORGED, "Authorization": "token of-nobody", "Cookie": "jupyterhub-session-id=x"}
+    sent |= dict.fromkeys(IDENTITY, "carol")
+    answer = compute.check_output("python3 -c %s %s %s %s", ASK_API, url, API_TARGET, json.dumps(sent))
+    arrived = {name.lower(): value for name, value in json.loads(answer)}
+    assert (arrived["x-harmless"], arrived["authorization"]) == (FORGED, "token of-nobody")
+    assert "cookie" not in arrived
+    assert "carol" not in arrived.values()
 
 
 def test_response_headers_of_a_service_are_replaced(alice: Visitor) -> None:

@@ -110,45 +110,6 @@ def test_apache_is_running(hub: Host) -> None:
 # -- TLS
 
 
-@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
-def test_old_tls_versions_are_refused(
-    addresses: dict[str, str], state: dict[str, Any], version: ssl.TLSVersion
-) -> None:
-    with pytest.raises(ssl.SSLError):
-        handshake(addresses, state["url"], "ALL:@SECLEVEL=0", version)
-
-
-@pytest.mark.parametrize(
-    "cipher", ["AES128-SHA", "ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES256-SHA384", "AES128-GCM-SHA256"]
-)
-def test_weak_ciphers_are_refused(addresses: dict[str, str], state: dict[str, Any], cipher: str) -> None:
-    with pytest.raises(ssl.SSLError):
-        handshake(addresses, state["url"], f"{cipher}:@SECLEVEL=0", ssl.TLSVersion.TLSv1_2)
-
-
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_modern_tls_versions_are_accepted(
-    addresses: dict[str, str], state: dict[str, Any], version: ssl.TLSVersion
-) -> None:
-    assert "GCM" in handshake(addresses, state["url"], "ECDHE+AESGCM", version)
-
-
-def handshake(addresses: dict[str, str], url: str, ciphers: str, version: ssl.TLSVersion) -> str:
-    """Connect with the given TLS version and ciphers, and return the name of the negotiated cipher."""
-    name = hostname_of(url)
-    context = unverified()
-    context.minimum_version = context.maximum_version = version
-    context.set_ciphers(ciphers)
-    with (
-        socket.create_connection((addresses[name], port_of(url)), timeout=20) as plain,
-        context.wrap_socket(plain, server_hostname=name) as connection,
-    ):
-        cipher = connection.cipher()
-        assert cipher is not None
-        return cipher[0]
-
-
 def test_certificates_of_both_virtual_hosts_match_the_authority_that_jobs_trust(
     hub: Host, addresses: dict[str, str], state: dict[str, Any], settings: dict[str, Any]
 ) -> None:

@@ -240,6 +240,29 @@ def test_sudo_refuses_all_other_users_and_commands(login: Host, user: str, comma
     assert not done.stdout
 
 
+def test_sudo_resets_the_environment_even_if_the_site_does_not(login: Host) -> None:
+    site, unit = "/etc/sudoers.d/00-hpchub-test", "hpchub-test-environment"
+    login.check_output("umask 0337; echo 'Defaults !env_reset' > %s && visudo --check", site)
+    try:
+        command = f"sleep 30 | sudo -n -u alice {JOB}"
+        options = "--quiet --collect --uid=hpchub --setenv=HPCHUB_CANARY=1 --working-directory=/"
+        login.check_output(f"systemd-run {options} --unit=%s sh -c %s", unit, command)
+
+        def environment(user: str, pattern: str) -> str:
+            found = login.run("cat /proc/$(pgrep --oldest --uid %s --full %s)/environ", user, pattern)
+            return found.stdout if found.rc == 0 else ""
+
+        assert "HPCHUB_CANARY" in wait_until(
+            "the caller runs", lambda: environment("hpchub", f"sudo -n -u alice {JOB}")
+        )
+        job = wait_until("the job program runs", lambda: environment("alice", f"^/usr/bin/python3 .*{JOB}"))
+        assert "LOGNAME=alice" in job
+        assert "HPCHUB_CANARY" not in job
+    finally:
+        login.run("systemctl stop %s", unit)
+        login.check_output("rm %s", site)
+
+
 @pytest.mark.parametrize("group", ["hpc", "hpc-admins"])
 def test_sudo_refuses_uid_0_with_another_name(login: Host, group: str) -> None:
     """A permitted group could contain a second account with uid 0, so the sudo rule excludes the number 0."""

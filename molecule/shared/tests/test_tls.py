@@ -133,3 +133,8 @@ def test_weak_cipher_is_refused(site: Address, lenient: Address, key_kind: str, 
     assert handshake(lenient, cipher, ssl.TLSVersion.TLSv1_2) == cipher
     with pytest.raises(ssl.SSLError):
         handshake(site, cipher, ssl.TLSVersion.TLSv1_2)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
+def test_modern_tls_version_is_accepted(site: Address, version: ssl.TLSVersion) -> None:
+    assert "GCM" in handshake(site, "ECDHE+AESGCM", version)

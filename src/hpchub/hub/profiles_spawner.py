@@ -12,8 +12,9 @@ from jupyterhub.spawner import Spawner
 from traitlets import TraitError, Unicode, default
 from wrapspawner import ProfilesSpawner, WrapSpawner
 
-from hpchub.hub.job_spawner import SPAWNERS, JobSpawner, StartError
+from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
+from hpchub.hub.start_error import StartError
 from hpchub.model.entries import Cluster, Profile
 
 if TYPE_CHECKING:
@@ -146,9 +147,13 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     def _take(self, profile: Profile, cluster: Cluster) -> None:
         self._grant = {"profile": profile.model_dump(mode="json"), "cluster": cluster.model_dump(mode="json")}
         self.child_profile = profile.key
-        self.child_class = SPAWNERS[cluster.scheduler]
-        # Create a new dictionary for each session. wrapspawner would share one between all users of a profile.
-        self.child_config = {"settings_file": self.settings_file, **self._grant}
+        self.child_class = spawner_class(cluster.scheduler)
+        # Each session gets its own copies. wrapspawner would share one dictionary between all users of a profile.
+        self.child_config = {
+            "settings_file": self.settings_file,
+            "profile": profile.model_copy(deep=True),
+            "cluster": cluster.model_copy(deep=True),
+        }
 
     def construct_child(self) -> JobSpawner:
         """Return the session's job spawner. Create it from the granted profile if necessary."""
@@ -158,7 +163,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             # ProfilesSpawner.construct_child would select the profile again, from the user options only.
             WrapSpawner.construct_child(self)
         child: JobSpawner = self.child_spawner
-        child.save = self._save
+        child.driver.save = self._save
         return child
 
     def _save(self) -> None:
@@ -174,9 +179,9 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         return self.child_spawner.session if isinstance(self.child_spawner, JobSpawner) else ""
 
     def report(self, port: int) -> bool:
-        """Accept the job's port report if a start is pending; see ``JobSpawner.report``."""
+        """Accept the job's port report if a start is pending; see ``JobDriver.report``."""
         child = self.child_spawner
-        return isinstance(child, JobSpawner) and self.pending in ("spawn", "check") and child.report(port)
+        return isinstance(child, JobSpawner) and self.pending in ("spawn", "check") and child.driver.report(port)
 
     # -- after a restart of the hub
 
@@ -211,7 +216,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         Args:
             reached: Receives the server's URL, or an empty string if the session has ended.
         """
-        starting = not self.child_spawner.notebook_host
+        starting = not self.child_spawner.driver.state.host
         try:
             url = await self._adopt()
         except asyncio.CancelledError:

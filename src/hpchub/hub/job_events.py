@@ -1,0 +1,149 @@
+"""The events that change the state of a session; see ``JobSession.step``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hpchub.schedulers import Job
+
+
+class SubmitAnswer(Protocol):
+    """The result of the submit command. The gate's ``Answer`` implements it."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command succeeded."""
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the gate stopped the command because it took too long."""
+
+    @property
+    def stdout(self) -> str:
+        """The command's output."""
+
+    @property
+    def stderr(self) -> str:
+        """The command's error output."""
+
+    @property
+    def error(self) -> str:
+        """The gate's own explanation of a failure, or empty."""
+
+
+@dataclass(frozen=True)
+class StartRequested:
+    """The user starts a session. Its job has not been submitted yet."""
+
+    session: str
+
+
+@dataclass(frozen=True)
+class SubmissionAnswered:
+    """The submit host answered the submission."""
+
+    answer: SubmitAnswer
+
+
+@dataclass(frozen=True)
+class SubmissionUnanswered:
+    """The submit host did not answer the submission, so the job may exist or not."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class SubmissionEnded:
+    """The task that submits the job has ended, by success, failure or cancellation."""
+
+
+@dataclass(frozen=True)
+class FollowRequested:
+    """From now on, the spawner follows the job until its server is ready."""
+
+    after_restart: bool = False
+
+
+@dataclass(frozen=True)
+class SnapshotTaken:
+    """The scheduler answered the query for all jobs."""
+
+    taken: float
+    """When the query began, on the monotonic clock."""
+    jobs: Mapping[str, Job]
+    """All jobs of the cluster by id."""
+
+
+@dataclass(frozen=True)
+class SnapshotUnanswered:
+    """The scheduler did not answer the query for all jobs."""
+
+
+@dataclass(frozen=True)
+class JobLookedUp:
+    """The scheduler answered the query for one job. ``None`` means that it does not know the job."""
+
+    job: Job | None
+
+
+@dataclass(frozen=True)
+class LookUpUnanswered:
+    """The scheduler did not answer the query for one job."""
+
+
+@dataclass(frozen=True)
+class PortReported:
+    """The job reported the port of its notebook server."""
+
+    port: int
+
+
+@dataclass(frozen=True)
+class CancelConfirmed:
+    """The scheduler confirmed the cancellation of the job."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The action ``Observe`` is complete."""
+
+
+@dataclass(frozen=True)
+class Waited:
+    """The action ``Wait`` is complete."""
+
+
+@dataclass(frozen=True)
+class TurnTaken:
+    """The action ``TakeTurn`` is complete."""
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The action ``Probe`` is complete."""
+
+    reachable: bool
+
+
+Completion = Observed | Waited | TurnTaken | Probed
+"""The events that complete an action."""
+
+Event = (
+    StartRequested
+    | SubmissionAnswered
+    | SubmissionUnanswered
+    | SubmissionEnded
+    | FollowRequested
+    | SnapshotTaken
+    | SnapshotUnanswered
+    | JobLookedUp
+    | LookUpUnanswered
+    | PortReported
+    | CancelConfirmed
+    | Completion
+)
+"""Everything that changes the state of a session."""

@@ -1,0 +1,502 @@
+"""The life of a session's job as a pure state machine. It makes every decision, and the spawner does the I/O.
+
+The spawner reports an event to ``JobSession.step``: an answer of the scheduler, the job's port report, or the end of a
+wait. The step returns the new state and the action that the spawner carries out next. The state machine also contains
+every message that a user reads while a session starts.
+"""
+
+# ruff: noqa: SLF001 - the transitions call each other on new states, which are instances of the same class
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hpchub.hub import job_actions as actions
+from hpchub.hub import job_events as events
+from hpchub.schedulers import Job, JobState, Scheduler, Unanswered, job_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hpchub.model.entries import Cluster, Profile
+
+
+NO_CERTIFICATE = actions.Fail(
+    "Sessions cannot start at the moment, because the service cannot create the certificates of notebook servers."
+    " Please tell the administrators of the service.",
+    reason="no_certificate",
+    status_code=503,
+)
+
+
+class Now(NamedTuple):
+    """A reading of the two clocks, in seconds."""
+
+    monotonic: float
+    """The monotonic clock, which does not jump. The times of snapshots use it too."""
+    wall: float
+    """The time since 1970, which stays comparable after a restart of the hub."""
+
+
+class Phase(Enum):
+    """The stage of a start."""
+
+    IDLE = auto()
+    """No start is in progress."""
+    SUBMITTING = auto()
+    """The submit host is submitting the job."""
+    SEARCHING = auto()
+    """The submission was not answered. The hub searches for the job by its name."""
+    QUEUED = auto()
+    """The job is submitted and does not run yet."""
+    LAUNCHING = auto()
+    """The job runs. Its notebook server has not started yet."""
+    RECONNECTING = auto()
+    """The hub was restarted and waits until it can reach the notebook server."""
+    READY = auto()
+    """The notebook server is ready."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """The facts that do not change during a session.
+
+    Attributes:
+        hub: The hub's name in the comments of its jobs.
+        user: The session's user.
+        cluster: The session's cluster.
+        profile: The profile that the session was granted.
+        scheduler: The cluster's scheduler.
+        poll_interval: The time between two observations during a start, in seconds.
+        launch_timeout: How long a notebook server may take to start after its job has started, in seconds.
+    """
+
+    hub: str
+    user: str
+    cluster: Cluster
+    profile: Profile
+    scheduler: Scheduler
+    poll_interval: float
+    launch_timeout: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """The result of an event.
+
+    Attributes:
+        state: The new state.
+        action: The next action, or None if the event needs no reaction.
+        note: A message for the log, or empty.
+    """
+
+    state: JobSession
+    action: actions.Action | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class JobSession:
+    """The state of a session and its job. All times are on the monotonic clock, except ``submitted``.
+
+    Attributes:
+        context: The facts that do not change.
+        session: The session's name, 16 hexadecimal digits, or empty if there is no session.
+        job_id: The job's id, or empty until it is known.
+        submitted: When the job was submitted, in seconds since 1970, or 0.
+        host: The host of the notebook server, or empty until the server is ready.
+        port: The port of the notebook server, or 0 until the job has reported it.
+        phase: The stage of the start.
+        message: The message on the progress page.
+        status: The result of the last observation. ``ENDED`` means that the session is over.
+        job: The job as the scheduler last showed it.
+        silent: Whether the scheduler did not answer the last query for all jobs.
+        last_seen: When a snapshot last contained the job.
+        patience: How long a live job may be missing from snapshots, in seconds.
+        cancelled: Whether the scheduler confirmed the job's cancellation.
+        reported_at: When the job reported its port.
+        node: The node on which the job started.
+        deadline: When the current phase times out.
+        submit_error: The last line of the submit command's error output.
+        restarted: Whether the hub was restarted during this session.
+    """
+
+    context: Context
+    session: str = ""
+    job_id: str = ""
+    submitted: float = 0.0
+    host: str = ""
+    port: int = 0
+    phase: Phase = Phase.IDLE
+    message: str = "Your job is being submitted."
+    status: JobState = JobState.UNKNOWN
+    job: Job | None = None
+    silent: bool = False
+    last_seen: float = 0.0
+    patience: float = 0.0
+    cancelled: bool = False
+    reported_at: float = -math.inf
+    node: str = ""
+    deadline: float = math.inf
+    submit_error: str = ""
+    restarted: bool = False
+
+    # -- The saved part
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """The part of the state that survives a restart of the hub, or an empty dictionary if there is no session."""
+        if not self.session:
+            return {}
+        return {
+            "session": self.session,
+            "job_id": self.job_id,
+            "submitted": self.submitted,
+            "host": self.host,
+            "port": self.port,
+        }
+
+    @classmethod
+    def restore(cls, context: Context, saved: Mapping[str, Any], now: Now) -> JobSession:
+        """Return the session of an earlier hub process. Invalid values are ignored."""
+        session, job_id = str(saved.get("session")), str(saved.get("job_id"))
+        port, submitted = saved.get("port"), saved.get("submitted")
+        return cls(
+            context,
+            session=session if re.fullmatch(r"[0-9a-f]{16}", session) else "",
+            job_id=job_id if re.fullmatch(context.scheduler.job_id_pattern, job_id) else "",
+            submitted=submitted if isinstance(submitted, float) else 0.0,
+            host=str(saved.get("host", "")),
+            port=port if type(port) is int else 0,
+            last_seen=now.monotonic,
+            patience=context.scheduler.propagation,
+        )
+
+    def extend_patience(self, seconds: float) -> JobSession:
+        """Return the session with more time for its job to appear, because the gate may still be submitting it."""
+        return replace(self, patience=self.patience + seconds)
+
+    # -- The progress page
+
+    @property
+    def percent(self) -> int:
+        """The progress of the start."""
+        if self.port:
+            return 90
+        if self.job and self.job.state is JobState.RUNNING:
+            return 60
+        return 30 if self.job_id else 10
+
+    # -- Steps
+
+    def step(self, event: events.Event, now: Now) -> Step:  # noqa: C901, PLR0911, PLR0912 one case for each event
+        """Return the new state and the next action after an event."""
+        match event:
+            case events.StartRequested(session):
+                fresh = JobSession(self.context, session=session, phase=Phase.SUBMITTING, last_seen=now.monotonic)
+                return Step(fresh)
+            case events.SubmissionAnswered(answer):
+                return self._submission_answered(answer, now)
+            case events.SubmissionUnanswered(error):
+                return self._search(error, "", now)
+            case events.SubmissionEnded():
+                return Step(replace(self, phase=Phase.IDLE) if self._submitting else self)
+            case events.FollowRequested(after_restart):
+                return self._follow(after_restart, now)
+            case events.SnapshotTaken(taken, jobs):
+                return self._snapshot_taken(taken, jobs, now)
+            case events.SnapshotUnanswered():
+                return Step(replace(self, silent=True, status=JobState.UNKNOWN))
+            case events.JobLookedUp(job):
+                return self._job_looked_up(job)
+            case events.LookUpUnanswered():
+                return Step(replace(self, status=JobState.UNKNOWN))
+            case events.PortReported(port):
+                if not self.session or self.port:
+                    return Step(self)
+                return Step(replace(self, port=port, reported_at=now.monotonic))
+            case events.CancelConfirmed():
+                return Step(replace(self, cancelled=True))
+            case events.Observed() | events.Waited() | events.TurnTaken() | events.Probed():
+                return self._proceed(event, now)
+
+    def _proceed(self, event: events.Completion, now: Now) -> Step:  # noqa: C901, PLR0911 one case for each completion
+        """Continue the start after an action."""
+        match self.phase, event:
+            case Phase.SEARCHING, events.Observed():
+                return self._submitted(now) if self.job_id else Step(self, actions.Wait(self.context.poll_interval))
+            case Phase.SEARCHING, events.Waited():
+                return self._search_again(now)
+            case Phase.QUEUED, events.Observed():
+                return self._check_queue(now)
+            case Phase.QUEUED, events.Waited():
+                return Step(self, self._observe_queue(now))
+            case Phase.LAUNCHING, events.Observed():
+                return self._check_launch(now)
+            case Phase.LAUNCHING, events.Waited():
+                return self._wait_for_report(now)
+            case Phase.LAUNCHING, events.TurnTaken():
+                return self._ready()
+            case Phase.RECONNECTING, events.Probed(reachable=True):
+                return Step(replace(self, phase=Phase.READY), actions.Done(self._url))
+            case Phase.RECONNECTING, events.Probed():
+                return Step(self, actions.Observe(max_age=5.0))
+            case Phase.RECONNECTING, events.Observed():
+                over = self.status is JobState.ENDED
+                return Step(self, self._ended() if over else actions.Wait(self.context.poll_interval))
+            case Phase.RECONNECTING, events.Waited():
+                return Step(self, actions.Probe(self.host, self.port))
+        # The session was cleared while the spawner was busy.
+        return Step(self, self._ended())
+
+    # -- The submission
+
+    @property
+    def _submitting(self) -> bool:
+        return self.phase in (Phase.SUBMITTING, Phase.SEARCHING)
+
+    def _submission_answered(self, answer: events.SubmitAnswer, now: Now) -> Step:
+        """Take the job's id from the answer, or search for the job if the answer does not contain it."""
+        submit_error = (answer.stderr.strip().splitlines() or [""])[-1]
+        if answer.timed_out:
+            # The command was stopped at an unknown point.
+            return self._search(str(answer), submit_error, now)
+        if not answer.ok:
+            name = self.context.cluster.name
+            fail = actions.Fail(
+                f"The cluster {name} did not accept your job: {submit_error or answer.error}", reason="refused"
+            )
+            return Step(self, fail, note=f"the submission to {name} failed: {answer}")
+        # Without its line end, the output may be cut off, and a part of an id is the id of another job.
+        if not answer.stdout.endswith("\n"):
+            return self._search(f"the submit command's output is cut off: {answer}", submit_error, now)
+        try:
+            job_id = self.context.scheduler.parse_submit(answer.stdout)
+        except Unanswered as error:
+            return self._search(f"{error}: {answer}", submit_error, now)
+        return replace(self, job_id=job_id)._submitted(now)
+
+    def _submitted(self, now: Now) -> Step:
+        state = replace(
+            self,
+            phase=Phase.QUEUED,
+            submitted=now.wall,
+            last_seen=now.monotonic,
+            patience=self.context.scheduler.propagation,
+        )
+        return Step(state, actions.Done())
+
+    def _search(self, error: str, submit_error: str, now: Now) -> Step:
+        """Search for the job for as long as a new job may take to appear in the scheduler's answers."""
+        state = replace(
+            self,
+            phase=Phase.SEARCHING,
+            submit_error=submit_error,
+            deadline=now.monotonic + self.context.scheduler.propagation,
+        )
+        step = state._search_again(now)
+        return replace(step, note=f"the submission to {self.context.cluster.name} is in doubt: {error}")
+
+    def _search_again(self, now: Now) -> Step:
+        if now.monotonic < self.deadline:
+            return Step(self, actions.Observe(max_age=self.context.poll_interval))
+        name = self.context.cluster.name
+        problem = "does not answer at the moment"
+        if self.submit_error:
+            problem = f"did not confirm your job: {self.submit_error}"
+        fail = actions.Fail(f"The cluster {name} {problem}. Please try again in a few minutes.", reason="unanswered")
+        return Step(self, fail, note=f"the job of session {self.session} was not found on {name}")
+
+    # -- Observations of the job
+
+    def _snapshot_taken(self, taken: float, jobs: Mapping[str, Job], now: Now) -> Step:
+        """Find the session's job in a snapshot.
+
+        The session is over only if the scheduler reports it: the job has ended, or the scheduler does not know the job
+        although it has been missing for longer than a live job may be. Anything else is unknown.
+        """
+        state = replace(self, silent=False)
+        found = state._find(jobs)
+        if found is None:
+            return state._missing(taken, jobs)
+        note = ""
+        if found.id != self.job_id:
+            state = replace(state, job_id=found.id, submitted=self.submitted or now.wall)
+            note = f"session {self.session} was found by its name: it is job {found.id}"
+        # A job that is pending after its server had started was requeued. Its server and its secrets are lost.
+        requeued = found.state is JobState.PENDING and bool(self.port) and taken > self.reported_at
+        if requeued:
+            note = f"job {found.id} was requeued after its server had started, so its session is over"
+        state = replace(
+            state,
+            job=found,
+            status=JobState.ENDED if requeued else found.state,
+            last_seen=max(self.last_seen, taken),
+            patience=self.context.scheduler.propagation,
+        )
+        return Step(state, note=note)
+
+    def _find(self, jobs: Mapping[str, Job]) -> Job | None:
+        """Return the job with the session's job id. If there is no id, or it belongs to another job, search by name."""
+        job = jobs.get(self.job_id)
+        if self.job_id and (job is None or not self._is_foreign(job)):
+            return job
+        for job in jobs.values():
+            if job.user == self.context.user and job.session(self.context.hub) == self.session:
+                return job
+        return None
+
+    def _is_foreign(self, job: Job) -> bool:
+        """Return whether a job with this session's job id belongs to somebody else. Schedulers reuse ids.
+
+        The name alone does not decide, because users can rename their jobs. The user alone does not decide either,
+        because some schedulers use other user names than the hub.
+        """
+        if job.name == job_name(self.session):
+            return False
+        return job.user not in ("", self.context.user) or bool(job.session(self.context.hub))
+
+    def _missing(self, taken: float, jobs: Mapping[str, Job]) -> Step:
+        """Decide what it means that a snapshot does not contain the session's job."""
+        # A cancelled job is expected to be missing, so the scheduler is asked for it at once.
+        patience = 0.0 if self.cancelled else self.patience
+        unknown = replace(self, status=JobState.UNKNOWN)
+        if self._submitting or taken - self.last_seen <= patience:
+            return Step(unknown)
+        if not self.job_id or self.job_id in jobs:
+            return Step(replace(self, status=JobState.ENDED))
+        return Step(unknown, actions.LookUpJob(self.job_id))
+
+    def _job_looked_up(self, job: Job | None) -> Step:
+        if job is None:
+            return Step(replace(self, status=JobState.ENDED))
+        # Some schedulers report no host for a single job.
+        known = replace(job, host=job.host or (self.job.host if self.job else ""))
+        return Step(replace(self, job=known, status=job.state))
+
+    # -- The wait in the queue
+
+    def _follow(self, after_restart: bool, now: Now) -> Step:
+        state = replace(self, restarted=after_restart, phase=Phase.QUEUED)
+        if after_restart and self.host:
+            return state._reconnect()
+        if after_restart:
+            state = replace(state, message="The service was restarted. Your session continues to start.")
+        return Step(state, state._observe_queue(now))
+
+    def _observe_queue(self, now: Now) -> actions.Observe:
+        """Return the next observation. A snapshot from before the job's report is too old, because the job runs now."""
+        # Waits are up to 10% shorter than the interval. Each observation needs a newer snapshot than the last one.
+        max_age = 0.85 * self.context.poll_interval
+        return actions.Observe(min(max_age, now.monotonic - self.reported_at))
+
+    def _check_queue(self, now: Now) -> Step:
+        if self.status is JobState.RUNNING and self.job and self.job.host:
+            state = replace(
+                self,
+                phase=Phase.LAUNCHING,
+                node=self.job.host,
+                deadline=now.monotonic + self.context.launch_timeout,
+                message=f"Your job {self.job_id} runs on {self.job.host}. The notebook server is starting.",
+            )
+            return state._wait_for_report(now)
+        if self.status is JobState.ENDED:
+            return Step(self, self._ended())
+        # While the scheduler is silent, the job may have started.
+        if self.job and not self.silent and self.submitted:
+            profile = self.context.profile
+            if now.wall - self.submitted > profile.max_wait_seconds:
+                return Step(self, self._waited_too_long(profile))
+        return Step(replace(self, message=self._queue_message()), self._wait())
+
+    def _wait(self) -> actions.Wait:
+        """Wait for the next observation. It comes sooner if the job has reported its port."""
+        interval = self.context.poll_interval
+        return actions.Wait(interval / 4 if self.port else interval)
+
+    def _waited_too_long(self, profile: Profile) -> actions.Fail:
+        return actions.Fail(
+            f"Your job {self.job_id} waited in the queue {profile.queue} of {self.context.cluster.name} for longer than"
+            f" its profile allows ({profile.max_wait}), so the start was cancelled."
+            " Choose another profile, or try again when the cluster is less busy.",
+            reason="waited",
+        )
+
+    def _queue_message(self) -> str:
+        cluster = self.context.cluster.name
+        if not self.job_id:
+            return f"The service was restarted while it submitted your job to {cluster}. It is searching for the job."
+        where = f"Your job {self.job_id} waits in the queue {self.context.profile.queue} of {cluster}"
+        if self.silent:
+            return f"{where}. The scheduler does not answer at the moment. Your job keeps its place in the queue."
+        if self.status is JobState.UNKNOWN:
+            return f"{where}. The scheduler has not reported its state yet."
+        if self.job and self.job.reason:
+            where += f": {self.context.scheduler.explain(self.job.reason)} ({self.job.reason})"
+        if self.job and self.job.start:
+            where += f". Expected to start: {self.job.start.replace('T', ' ')}"
+        return f"{where}."
+
+    # -- The launch of the notebook server
+
+    def _wait_for_report(self, now: Now) -> Step:
+        if self.port:
+            # JupyterHub's work for a ready server blocks its event loop, and many jobs may start at once.
+            return Step(self, actions.TakeTurn())
+        if now.monotonic > self.deadline:
+            fail = actions.Fail(
+                f"Your job {self.job_id} runs on {self.node}, but its notebook server did not start within"
+                f" {self.context.launch_timeout:g} seconds. To find the reason, read its log on the cluster:"
+                f" {self._log}",
+                reason="no_report",
+            )
+            return Step(self, fail)
+        return Step(self, actions.Observe(max_age=5.0))
+
+    def _check_launch(self, now: Now) -> Step:
+        if self.status is JobState.ENDED:
+            return Step(self, self._ended())
+        if self.status is JobState.PENDING:
+            state = replace(self, phase=Phase.QUEUED)
+            note = f"job {self.job_id} is pending again, because its node did not start it"
+            return Step(state, self._observe_queue(now), note)
+        return Step(self, self._wait())
+
+    def _ready(self) -> Step:
+        node = (self.job and self.job.host) or self.node
+        host = self.context.cluster.host_of(node)
+        state = replace(self, host=host)
+        if self.restarted:
+            return state._reconnect()
+        message = f"Your notebook server is ready on {host}. Opening it."
+        return Step(replace(state, phase=Phase.READY, message=message), actions.Done(state._url))
+
+    def _reconnect(self) -> Step:
+        message = f"The service was restarted. It is waiting for your session on {self.host} to answer."
+        return Step(replace(self, phase=Phase.RECONNECTING, message=message), actions.Probe(self.host, self.port))
+
+    @property
+    def _url(self) -> str:
+        return f"https://{self.host}:{self.port}"
+
+    @property
+    def _log(self) -> str:
+        return f"~/.hpchub/logs/{self.job_id}.log"
+
+    def _ended(self) -> actions.Fail:
+        if not self.job_id:
+            return actions.Fail(
+                "The service was restarted before your job was submitted. Please start your session again.",
+                reason="not_submitted",
+            )
+        # The job's last state explains its end only if it is an end state.
+        detail = f" ({self.job.detail})" if self.job and self.job.state is JobState.ENDED else ""
+        return actions.Fail(
+            f"Your job {self.job_id} ended before its notebook server was ready{detail}."
+            f" If it ran, you find the reason in its log on the cluster: {self._log}",
+            reason="ended",
+        )

@@ -1,0 +1,301 @@
+"""A real JupyterHub for tests: its application, database and users. The proxy, the gate and the poller are fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub import orm, roles
+from jupyterhub.app import JupyterHub
+from jupyterhub.crypto import CryptKeeper
+from jupyterhub.httpclient import JupyterHubHTTPClient
+from jupyterhub.objects import Server
+from jupyterhub.proxy import Proxy
+from traitlets.config import Config
+
+from hpchub.clusters.gate_client import Answer, Gate
+from hpchub.clusters.poller import Poller, Snapshot
+from hpchub.hub import config as hub_config
+from hpchub.hub.certificates import ServerIdentity
+from hpchub.hub.runtime import Runtime, runtime
+from hpchub.model.profile_list import profile_list
+from hpchub.model.site import Site
+from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from hpchub.hub.profiles_spawner import HPCProfilesSpawner
+
+HUB = "hub.example.org"
+SESSION = "a" * 16
+PORTS = {"first": 20000, "last": 29999}
+
+VARIABLES: dict[str, Any] = {
+    "hpc_service": {"url": f"https://{HUB}"},
+    "hpc_sso": {
+        "metadata_url": "https://sso.example.org/.well-known/openid-configuration",
+        "client_secret": "a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6",
+    },
+    "hpc_access": {"allowed_groups": ["hpc"], "job_groups": ["hpc"]},
+    "hpc_clusters": [
+        {
+            "name": "demo",
+            "scheduler": "slurm",
+            "submit": {"method": "local"},
+            "networks": ["192.0.2.0/24"],
+            "node_hosts": [{"node": "n1", "host": "n1.example"}],
+            "queues": [{"name": "q", "max_cores": 4, "max_memory": "8G", "max_runtime": "12:00:00"}],
+        }
+    ],
+}
+
+
+def profile(key: str, **changes: Any) -> dict[str, Any]:
+    """Return a profile as an inventory contains it."""
+    return {
+        "key": key,
+        "display_name": key,
+        "cluster": "demo",
+        "queue": "q",
+        "cores": 1,
+        "memory": "1G",
+        "runtime": "1:00:00",
+        **changes,
+    }
+
+
+def site(*profiles: dict[str, Any]) -> Site:
+    """Return the site with these profiles."""
+    return Site.from_vars({**VARIABLES, "hpc_profiles": list(profiles)})
+
+
+def write_profiles(directory: Path, *profiles: dict[str, Any]) -> None:
+    """Write the profile list that the hub reads."""
+    (directory / "profiles.json").write_text(json.dumps(profile_list(site(*profiles))))
+
+
+SITE = site(profile("small"))
+CLUSTER = SITE.clusters[0]
+GRANT = {"profile": SITE.profiles[0].model_dump(mode="json"), "cluster": CLUSTER.model_dump(mode="json")}
+
+
+def job(state: JobState = JobState.RUNNING, *, job_id: str = "7", session: str = SESSION, user: str = "alice") -> Job:
+    """Return a session's job as the scheduler shows it."""
+    host = "127.0.0.1" if state is JobState.RUNNING else ""
+    comment = f"hpchub/{HUB}/{user}/{session}"
+    return Job(job_id, state, state.name, host=host, name=f"hpchub-{session}", user=user, comment=comment)
+
+
+def answer(stdout: str = "", code: int = 0, stderr: str = "") -> Answer:
+    """Return an answer of the gate."""
+    return Answer(ok=code == 0, exit=code, stdout=stdout, stderr=stderr, command=[], error="error" if code else "")
+
+
+class FakeGate(Gate):
+    """A gate with scripted answers to submissions and cancellations."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        super().__init__("demo")
+        self.jobs = jobs
+        self.delay = 0.0
+        self.on_submit: Callable[[str], Answer | Exception] = lambda session: answer("7\n")
+        self.on_cancel: Callable[[str], Answer | Exception] = lambda job_id: answer()
+        self.submissions: list[dict[str, Any]] = []
+        self.cancelled: list[str] = []
+
+    async def _exchange(self, request: bytes) -> Answer:
+        await asyncio.sleep(self.delay)
+        fields = json.loads(request)
+        if fields["action"] == "submit":
+            self.submissions.append(fields)
+            return self._result(self.on_submit(fields["session"]))
+        assert fields["action"] == "cancel"
+        result = self._result(self.on_cancel(fields["job_id"]))
+        if result.ok:
+            self.cancelled.append(fields["job_id"])
+            self.jobs[:] = [each for each in self.jobs if each.id != fields["job_id"]]
+        return result
+
+    @staticmethod
+    def _result(result: Answer | Exception) -> Answer:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+class FakePoller(Poller):
+    """A poller that shows the given jobs at once."""
+
+    def __init__(self, jobs: list[Job], gate: Gate) -> None:
+        super().__init__(SCHEDULERS["slurm"], gate)
+        self.jobs = jobs
+        self.silent = False
+        self.hides_jobs = False
+        self.clock: Callable[[], float] = time.monotonic
+        self.lookups = 0
+        self.lookup: Job | Exception | None = None
+
+    async def snapshot(self, max_age: float) -> Snapshot:
+        await asyncio.sleep(0)
+        if self.silent:
+            raise Unanswered("the scheduler does not answer")
+        return Snapshot(self.clock(), {job.id: job for job in self.jobs if not self.hides_jobs})
+
+    async def find(self, job_id: str, snapshot: Snapshot) -> Job | None:
+        self.lookups += 1
+        if isinstance(self.lookup, Exception):
+            raise self.lookup
+        return self.lookup or next((job for job in self.jobs if job.id == job_id), None)
+
+
+class FakeAuthority:
+    """A certificate authority that creates no keys."""
+
+    def issue(self, user: str) -> ServerIdentity:
+        return ServerIdentity(key="KEY", certificate=f"CERTIFICATE OF {user}", clients="CLIENTS")
+
+
+class MemoryProxy(Proxy):  # type: ignore[misc]
+    """A proxy that only remembers its routes."""
+
+    should_start = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.routes: dict[str, str] = {}
+
+    async def add_route(self, routespec: str, target: str, data: dict[str, Any]) -> None:
+        self.routes[routespec] = target
+
+    async def delete_route(self, routespec: str) -> None:
+        self.routes.pop(routespec, None)
+
+
+@dataclass
+class Hub:
+    """A JupyterHub application with its fakes."""
+
+    app: JupyterHub
+    runtime: Runtime
+    gate: FakeGate
+    poller: FakePoller
+    jobs: list[Job] = field(default_factory=list)
+
+    def show(self, *jobs: Job) -> None:
+        """Replace the jobs that the scheduler shows."""
+        self.jobs[:] = jobs
+
+    @property
+    def routes(self) -> dict[str, str]:
+        """The proxy's routes."""
+        return self.app.proxy.routes  # type: ignore[no-any-return]
+
+    def user(self, name: str = "alice") -> Any:
+        """Return JupyterHub's user, and create it if necessary."""
+        found = orm.User.find(self.app.db, name)
+        if found is None:
+            found = orm.User(name=name)
+            self.app.db.add(found)
+            self.app.db.commit()
+            roles.assign_default_roles(self.app.db, entity=found)
+        return self.app.users[found]
+
+    def new_spawner(self) -> HPCProfilesSpawner:
+        """Return a spawner that is about to start a session, prepared as JupyterHub does."""
+        user = self.user()
+        spawner: HPCProfilesSpawner = user.spawners[""]
+        server = orm.Server(base_url="/user/alice/")
+        self.app.db.add(server)
+        self.app.db.commit()
+        spawner.server = Server(orm_server=server)
+        spawner.user_options = {"profile": "small"}
+        spawner.construct_child()
+        return spawner
+
+    def restored_spawner(self, url: str = "https://:0", **job_state: Any) -> HPCProfilesSpawner:
+        """Return the spawner of a session that an earlier hub process saved."""
+        user = self.user()
+        saved = {"session": SESSION, "job_id": "7", "submitted": 0.0, "host": "", "port": 0, **job_state}
+        host, _, port = url.removeprefix("https://").rpartition(":")
+        server = orm.Server(proto="https", ip=host, port=int(port), base_url="/user/alice/")
+        known = orm.Spawner(name="", user=user.orm_user, server=server)
+        known.state = {"grant": GRANT, "job": saved, "token": "hash"}
+        self.app.db.add(known)
+        self.app.db.commit()
+        spawner: HPCProfilesSpawner = user.spawners[""]
+        return spawner
+
+    async def close(self) -> None:
+        """Stop all tasks of the hub, and close its connections. No job is cancelled, as when the hub stops."""
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await JupyterHubHTTPClient.instance().close()
+        CryptKeeper.clear_instance()
+        engine = self.app.db.get_bind()
+        self.app.db.close()
+        engine.dispose()
+
+
+def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
+    """Return the content of the hub's settings file."""
+    return {
+        "public_url": f"https://{HUB}",
+        "api_url": f"https://{HUB}:8445/hub/api",
+        "gates": {"demo": {"method": "local", "socket": str(directory / "gate.sock")}},
+        "profiles_file": str(directory / "profiles.json"),
+        "template_paths": list(templates),
+        "notebook_ports": PORTS,
+        "notebook_tls_directory": str(directory / "tls"),
+        "logout_url": "/logout",
+        "cookie_secret_file": str(directory / "cookie_secret"),
+        "access": {
+            "allowed_users": [],
+            "blocked_users": [],
+            "admin_users": [],
+            "allowed_groups": ["hpc"],
+            "admin_groups": [],
+            "minimum_uid": 1000,
+            "hub_accounts": False,
+        },
+    }
+
+
+async def make_hub(directory: Path, templates: Sequence[str]) -> Hub:
+    """Create and initialise a hub with hpchub's own configuration, a database in memory, and fakes."""
+    path = directory / "hub.json"
+    path.write_text(json.dumps(settings(directory, templates)))
+    (directory / "cookie_secret").write_text("ab" * 32)
+    (directory / "cookie_secret").chmod(0o600)
+    write_profiles(directory, profile("small"))
+    runtime.cache_clear()
+    shared = runtime(str(path))
+    jobs: list[Job] = []
+    gate = FakeGate(jobs)
+    poller = FakePoller(jobs, gate)
+    shared.gates["demo"] = gate
+    shared._pollers["demo"] = poller
+    shared.authority = FakeAuthority()  # type: ignore[assignment]
+
+    c = Config()
+    hub_config._identity(c, shared.settings, str(path))
+    hub_config._sessions(c, shared.settings, str(path))
+    c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once
+    c.JupyterHub.db_url = "sqlite:///:memory:"
+    c.JupyterHub.proxy_class = MemoryProxy
+    c.JupyterHub.pid_file = ""
+    c.JupyterHub.log_level = "WARN"
+    c.JobSpawner.startup_poll_interval = 0.01
+    c.JobSpawner.stop_timeout = 0.1
+    CryptKeeper.clear_instance()
+    CryptKeeper.instance(keys=[b"k" * 32])
+    app = JupyterHub(config=c)
+    await app.initialize([])
+    app.log.propagate = True
+    return Hub(app, shared, gate, poller, jobs)
