@@ -49,9 +49,12 @@ def test_check_live_reports_differences_from_the_scheduler(ansible: Ansible, sit
     assert done.returncode == 1, done.stdout + done.stderr
     problems = [problem["text"] for problem in json.loads(done.stdout)["problems"]]
     assert len(problems) == 4
-    assert 'queues[0] (name "interactive"): max_runtime "12:00:00" is more than the scheduler gives' in problems[0]
+    assert (
+        'queues[0] (name "interactive"): max_runtime "12:00:00" is above the scheduler\'s limit ("6:00:00")'
+        in problems[0]
+    )
     assert 'name "batch" is not a queue of the cluster\'s scheduler, slurm' in problems[1]
-    assert problems[2].startswith('hpc_profiles[1] (key "medium"): runtime "8:00:00" is more than queue')
+    assert problems[2].startswith('hpc_profiles[1] (key "medium"): runtime "8:00:00" is above the limit of queue')
     assert problems[3].startswith('hpc_profiles[2] (key "long"): queue "batch" is not')
 
 
@@ -65,4 +68,4 @@ def test_discovered_draft_passes_the_live_check(ansible: Ansible, site: Path) ->
         (site / "group_vars" / "all" / f"{name}.yml").write_text(yaml.safe_dump({f"hpc_{name}": found[f"hpc_{name}"]}))
     done = ansible("python", "-m", "hpchub.cli", "check", "--live", site)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout == "demo: the scheduler answers, and has 1 queue\n"
+    assert done.stdout == "demo: the scheduler answers and has 1 queue\n"

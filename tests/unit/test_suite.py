@@ -39,7 +39,7 @@ def test_rules_name_existing_stages_only() -> None:
 
 
 def test_scenarios_are_the_stages_that_need_the_lab() -> None:
-    assert set(changes.SCENARIOS) == {stage.name for stage in STAGES if stage.lab}
+    assert {*changes.SCENARIOS, "collection"} == {stage.name for stage in STAGES if stage.lab}
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,16 @@ def test_scenarios_are_the_stages_that_need_the_lab() -> None:
         ("src/hpchub/remote/gate.py", {"lint", "unit", "repo", "default", "single_node"}),
         ("src/hpchub/schedulers/htcondor.py", {"lint", "unit", "repo", "htcondor"}),
         ("src/hpchub/schedulers/lsf.py", {"lint", "unit", "repo", "emulated"}),
-        ("src/hpchub/schedulers/base.py", set(NAMES)),
-        ("src/hpchub/schedulers/a_new_one.py", set(NAMES)),
+        ("src/hpchub/schedulers/base.py", set(NAMES) - {"collection"}),
+        ("src/hpchub/schedulers/a_new_one.py", set(NAMES) - {"collection"}),
         ("templates/batch/gridengine.sh.j2", {"lint", "unit", "repo", "gridengine", "multi_cluster"}),
-        ("plugins/modules/hpchub_files.py", {"lint", "unit", "repo", "default", "single_node"}),
-        ("roles/reverse_proxy/templates/site.conf.j2", {"lint", "unit", "repo", "default", "single_node"}),
+        ("plugins/modules/write_files.py", {"lint", "unit", "repo", "default", "single_node", "collection"}),
+        (
+            "roles/reverse_proxy/templates/site.conf.j2",
+            {"lint", "unit", "repo", "default", "single_node", "collection"},
+        ),
+        ("roles/reverse_proxy/README.md", {"lint", "repo", "collection"}),
+        ("roles/state_store/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node"}),
         ("inventories/example_slurm/hosts.yml", {"lint", "repo"}),
         ("inventories/single_node/hosts.yml", {"lint", "repo", "single_node"}),
         ("molecule/emulated/tests/test_emulated.py", {"lint", "emulated"}),
@@ -160,7 +165,7 @@ def test_error_names_an_unknown_base(repository: Path) -> None:
 
 
 def test_default_run_leaves_out_the_extra_scenarios() -> None:
-    assert names(selected().stages) == ["lint", "unit", "repo", "default", "single_node"]
+    assert names(selected().stages) == ["lint", "unit", "repo", "default", "single_node", "collection"]
     assert names(selected("--all").stages) == NAMES
 
 

@@ -17,6 +17,8 @@ DOCUMENTS = ("lint", "repo")
 PLAIN = ("lint", "unit", "repo")
 SERVICE = (*PLAIN, "default", "single_node")
 """Stages for code that every deployment runs."""
+COLLECTION = (*SERVICE, "collection")
+"""Stages for code that the roles need when they run alone."""
 SLURM = (*SERVICE, "slurm_debian12", "multi_cluster")
 GRID_ENGINE = (*PLAIN, "gridengine", "multi_cluster")
 HTCONDOR = (*PLAIN, "htcondor")
@@ -31,10 +33,14 @@ SCENARIOS = (
     "htcondor",
 )
 
+ROLES_ALONE = ("jupyter_kernels", "reverse_proxy")
+"""The roles that the stage `collection` runs, from the example playbooks in their READMEs."""
+
 # The first rule that matches a path decides. In a pattern, `*` also matches slashes. A path that no rule matches runs
 # every stage.
 RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     # Documents and the files of code hosting sites
+    *((f"roles/{role}/README.md", (*DOCUMENTS, "collection")) for role in ROLES_ALONE),
     ("*.md", DOCUMENTS),
     ("docs/*", DOCUMENTS),
     ("mkdocs.yml", DOCUMENTS),
@@ -52,6 +58,8 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (".yamllint", LINT),
     # Tests
     ("tests/bench/*", LINT),
+    ("tests/collection/*", ("lint", "collection")),
+    ("tests/installed_collection.py", (*DOCUMENTS, "collection")),
     ("tests/e2e/test_emulated.py", ("lint", "emulated")),
     ("tests/e2e/test_clusters.py", ("lint", "multi_cluster")),
     ("tests/e2e/*", ("lint", "default")),
@@ -82,13 +90,14 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("src/hpchub/schedulers/*", (*PLAIN, *SCENARIOS)),
     ("src/hpchub/clusters/*", (*SERVICE, "multi_cluster")),
     ("src/*", SERVICE),
-    ("plugins/*", SERVICE),
-    ("collections/*", SERVICE),
-    ("galaxy.yml", PLAIN),
-    ("meta/runtime.yml", PLAIN),
+    ("plugins/*", COLLECTION),
+    ("collections/*", COLLECTION),
+    ("galaxy.yml", (*PLAIN, "collection")),
+    ("meta/runtime.yml", (*PLAIN, "collection")),
     ("requirements.yml", PLAIN),
     ("templates/pages/*", (*PLAIN, "default")),
     ("roles/*/vars/Debian-12.yml", (*DOCUMENTS, "slurm_debian12")),
+    *((f"roles/{role}/*", COLLECTION) for role in ROLES_ALONE),
     ("roles/*", SERVICE),
     ("playbooks/*", (*DOCUMENTS, "default", "single_node")),
     ("group_vars/*", (*DOCUMENTS, "default", "single_node")),

@@ -143,6 +143,11 @@ def _lab(scenario: str) -> dict[str, str]:
     return {"HPCHUB_LAB_DIR": str(CACHE / "lab" / scenario)}
 
 
+def _lab_host(action: str, name: str) -> Step:
+    """Return a step that creates or destroys an instance of the lab without Molecule."""
+    return Step(action, _python("lab", action, name), needed=True)
+
+
 def _molecule(action: str, scenario: str, *, needed: bool = False, judge: Judge | None = None) -> Step:
     # Each action is a command of its own, so that the summary shows its duration and verdict.
     command = ["molecule", action, "--no-command-borders", "--scenario-name", scenario]
@@ -200,6 +205,17 @@ def all_stages() -> list[Stage]:
             _pytest("security", "tests/security", environment=_lab("default")),
         ),
         _scenario("single_node", "Molecule with everything on one host"),
+        Stage(
+            "collection",
+            "roles of the installed collection, alone on a host",
+            [
+                _lab_host("destroy", "collection"),
+                _lab_host("create", "collection"),
+                _pytest("pytest", "tests/collection", environment=_lab("collection")),
+            ],
+            cleanup=[_lab_host("destroy", "collection")],
+            lab=True,
+        ),
         _scenario(
             "slurm_debian12",
             "Molecule on Debian 12 with its older Slurm, Apache module and Python, then browser tests",
