@@ -15,6 +15,7 @@ import pkgutil
 import re
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
@@ -54,6 +55,9 @@ FAILURES = [
     pytest.param("sudo: job not found, permission denied\n", id="error-message-of-another-program"),
     pytest.param("Permission denied (publickey).\n", id="error-message-of-ssh"),
     pytest.param("<html><body>502 Bad Gateway</body></html>\n", id="web-page"),
+    pytest.param('{"error": "Unable to contact the server"}\n', id="error-as-json"),
+    pytest.param('{"errors": [{"error": "Unable to contact the server", "error_number": 7}]}\n', id="errors-as-json"),
+    pytest.param('<?xml version="1.0"?>\n<error code="7">Unable to contact the server</error>\n', id="error-as-xml"),
     pytest.param("{", id="truncated-json"),
     pytest.param('{"jobs": [{"id": 7, "state"', id="truncated-json-record"),
     pytest.param("<Data><Job>", id="truncated-xml"),
@@ -354,7 +358,7 @@ def test_the_batch_script_is_valid_for_bash(scheduler: Scheduler, site: Cluster,
 
 @pytest.mark.parametrize("option", ["", "exclusive", "-", "--a --b", "--a\n--b", "--a=$(id)", '--a="b"', "--a=b;c"])
 def test_an_option_is_one_word_without_shell_characters(scheduler: Scheduler, option: str) -> None:
-    assert_is_problem(scheduler.option_problem(option))
+    assert_is_problem(scheduler.option_problem(option), option)
 
 
 def test_the_example_of_valid_options_is_valid(scheduler: Scheduler) -> None:
@@ -367,10 +371,10 @@ def test_every_reserved_option_is_rejected(scheduler: Scheduler) -> None:
     assert isinstance(reserved, ReservedOptions)
     assert reserved.long or reserved.short
     for name in reserved.long:
-        assert_is_problem(scheduler.option_problem(f"--{name}=1"))
+        assert_is_problem(scheduler.option_problem(f"--{name}=1"), name)
     for name in reserved.short:
-        assert_is_problem(scheduler.option_problem(f"-{name}"))
-        assert_is_problem(scheduler.option_problem(f"-{name} 1"))
+        assert_is_problem(scheduler.option_problem(f"-{name}"), name)
+        assert_is_problem(scheduler.option_problem(f"-{name} 1"), name)
 
 
 def test_reserved_options_name_fields_of_the_profile(scheduler: Scheduler) -> None:
@@ -384,16 +388,16 @@ def test_a_profile_cannot_add_an_option_that_hpchub_sets(scheduler: Scheduler, d
     for directive in directives(**EVERY_RESOURCE):
         name, _, value = directive.replace('"', "").partition(" ")
         option = f"--{name}=1" if value.startswith("= ") else f"{name} {value.split(' ')[0]}".strip()
-        assert_is_problem(scheduler.option_problem(option))
+        assert_is_problem(scheduler.option_problem(option), option)
 
 
 def test_a_simple_word_is_a_valid_constraint(scheduler: Scheduler, site: Cluster) -> None:
     assert scheduler.constraint_problem("ib", site) is None
 
 
-def assert_is_problem(problem: tuple[str, str] | None) -> None:
-    """Check that there is a problem, and that it states what is wrong and what to do."""
-    assert problem is not None
+def assert_is_problem(problem: tuple[str, str] | None, option: str) -> None:
+    """Check that an option is rejected, and that the message states what is wrong and what to do."""
+    assert problem is not None, f"{option} is permitted; add it to reserved_options"
     what_is_wrong, what_to_do = problem
     assert what_is_wrong
     assert what_to_do
@@ -482,3 +486,26 @@ def test_errors_of_the_parsers_show_the_output_briefly(scheduler: Scheduler) -> 
 def test_an_unknown_reason_is_shown_as_it_is(scheduler: Scheduler) -> None:
     assert scheduler.explain("A-new-reason-42") == "A-new-reason-42"
     assert scheduler.explain("") == ""
+
+
+# The documentation
+
+
+def test_the_example_in_the_documentation_follows_the_rules(make_profile: MakeProfile) -> None:
+    """Run those tests of this module that need only a scheduler, and no entry of the registry."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "add-a-scheduler.md").read_text()
+    found = re.search(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    namespace: dict[str, Any] = {"__name__": "example"}
+    exec(found[1], namespace)
+    example = namespace["Acme"]()
+    checks = [value for name, value in globals().items() if name.startswith("test_") and callable(value)]
+    checks = [check for check in checks if list(inspect.signature(check).parameters) == ["scheduler"]]
+    for check in checks:
+        if check not in {test_the_registry_key_is_the_name, test_a_session_has_a_spawner_of_batchspawner}:
+            check(example)
+    cluster: Any = None
+    plain = example.directives(make_profile(), cluster, session=SESSION, comment=COMMENT)
+    for field, value in EVERY_RESOURCE.items():
+        profile = make_profile(**{field: value})
+        assert example.directives(profile, cluster, session=SESSION, comment=COMMENT) != plain, field

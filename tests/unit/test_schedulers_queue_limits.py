@@ -145,7 +145,7 @@ UNNOTICED = {
     ("moab", 0): {MOAB.rindex("  MAX.WCLIMIT")},
     ("moab", 1): {MOAB_TABLE.index("----"), MOAB_TABLE.index("interactive"), MOAB_TABLE.index("batch")},
 }
-# What is lost then: the limits of the last class, or the information that a queue is closed.
+# The lost information: the limits of the last class, or that a queue is closed.
 UNNOTICED_LOSS: dict[int, Callable[[str], dict[str, Any]]] = {
     0: lambda name: dict.fromkeys(("cores", "memory", "runtime")) if name == "batch" else {},
     1: lambda name: {"open": True},

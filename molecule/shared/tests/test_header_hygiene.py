@@ -23,6 +23,8 @@ TARGET = "/services/hygiene/"
 USER_TARGET = "/user/alice/hygiene/"
 # As if it were a part of the hub's API, which compute nodes reach at a port of its own.
 API_TARGET = "/hub/api/hygiene/"
+# Begins like the hub's API, but is not a part of it.
+OTHER_TARGET = "/hub/apis/"
 ROUTE = """
 import socket, sys
 token = open("/etc/hpchub/secrets/proxy.env").read().split("=", 1)[1].strip()
@@ -60,10 +62,11 @@ where = urlsplit(sys.argv[1])
 context = ssl._create_unverified_context()
 server = http.client.HTTPSConnection(where.hostname, where.port, context=context, timeout=20)
 server.request("GET", sys.argv[2], headers=json.loads(sys.argv[3]))
-print(server.getresponse().read().decode())
+answer = server.getresponse()
+print(json.dumps([answer.status, answer.read().decode()]))
 """
 
-# Names that some program takes for the identity of the user. Programs in the tradition of CGI do not tell _ from -.
+# Names that some program takes for the identity of the user. CGI programs treat _ like -.
 IDENTITY = (
     *(
         "X-Hpchub-User",
@@ -125,14 +128,14 @@ def echo(hub: Host) -> Iterator[None]:
     """Run a service behind the proxy that answers with the headers that it receives."""
     hub.run("systemctl stop hpchub-test-hygiene")
     hub.check_output("systemd-run --quiet --collect --unit=hpchub-test-hygiene python3 -c %s %s", ECHO, str(PORT))
-    for target in (TARGET, USER_TARGET, API_TARGET):
+    for target in (TARGET, USER_TARGET, API_TARGET, OTHER_TARGET):
         hub.check_output("python3 -c %s POST %s", ROUTE, target.rstrip("/"))
     for _ in range(50):
         if hub.socket(f"tcp://127.0.0.1:{PORT}").is_listening:
             break
         time.sleep(0.1)
     yield
-    for target in (TARGET, USER_TARGET, API_TARGET):
+    for target in (TARGET, USER_TARGET, API_TARGET, OTHER_TARGET):
         hub.check_output("python3 -c %s DELETE %s", ROUTE, target.rstrip("/"))
     hub.run("systemctl stop hpchub-test-hygiene")
 
@@ -189,12 +192,32 @@ def test_cookies_do_not_go_along_with_a_token(alice: Visitor, target: str) -> No
     assert "cookie" not in dict(received(alice, [("Authorization", "token of-nobody")], target))
 
 
-def test_compute_node_sends_the_hub_neither_cookies_nor_an_identity(hub: Host, compute: Host) -> None:
+def ask_api(hub: Host, compute: Host, target: str, headers: dict[str, str]) -> tuple[int, str]:
+    """Send a request from a compute node to the API's port, and return the status and the text of the answer."""
     url = json.loads(hub.file("/etc/hpchub/hub.json").content_string)["api_url"]
+    answer = compute.check_output("python3 -c %s %s %s %s", ASK_API, url, target, json.dumps(headers))
+    status, text = json.loads(answer)
+    return status, text
+
+
+def test_compute_node_reaches_nothing_whose_path_only_begins_like_the_api(hub: Host, compute: Host) -> None:
+    assert ask_api(hub, compute, API_TARGET, {})[0] == 200
+    assert ask_api(hub, compute, OTHER_TARGET, {})[0] == 404
+
+
+def test_request_with_a_token_has_no_identity(alice: Visitor) -> None:
+    token = [("Authorization", "token of-nobody")]
+    assert dict(received(alice, [], API_TARGET))["x-hpchub-user"] == "alice"
+    anonymous = Visitor(alice.addresses, alice.url)
+    arrived = dict(received(anonymous, token, API_TARGET))
+    assert arrived["authorization"] == "token of-nobody"
+    assert not [name for name in arrived if name.startswith("x-hpchub")]
+
+
+def test_compute_node_sends_the_hub_neither_cookies_nor_an_identity(hub: Host, compute: Host) -> None:
     sent = {"X-Harmless": FORGED, "Authorization": "token of-nobody", "Cookie": "jupyterhub-session-id=x"}
     sent |= dict.fromkeys(IDENTITY, "carol")
-    answer = compute.check_output("python3 -c %s %s %s %s", ASK_API, url, API_TARGET, json.dumps(sent))
-    arrived = {name.lower(): value for name, value in json.loads(answer)}
+    arrived = {name.lower(): value for name, value in json.loads(ask_api(hub, compute, API_TARGET, sent)[1])}
     assert (arrived["x-harmless"], arrived["authorization"]) == (FORGED, "token of-nobody")
     assert "cookie" not in arrived
     assert "carol" not in arrived.values()

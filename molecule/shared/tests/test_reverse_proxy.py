@@ -165,7 +165,7 @@ def test_user_signs_in_at_the_identity_provider(
     assert answer.location.startswith(state["idp_url"])
     assert "code_challenge_method=S256" in answer.location
     cookie = answer.headers["Set-Cookie"]
-    assert all(flag in cookie for flag in ("Secure", "HttpOnly", "SameSite")), cookie
+    assert all(flag in cookie for flag in ("Secure", "HttpOnly", "SameSite=Lax")), cookie
     assert signed_in_as(visitor.sign_in(users["bob"])) == "bob"
 
 

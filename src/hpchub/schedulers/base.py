@@ -215,6 +215,9 @@ class Scheduler(ABC):
         enough of them for ``parse_query`` to restore ``Job.name`` and ``Job.comment``. They are visible to all users of
         the cluster, so they contain no secrets. The options of the profile come last.
 
+        Each field of the profile must have an effect. If the scheduler lacks a concept, such as reservations, add the
+        value as an attribute of the job, so that the site's own policies can use it.
+
         Args:
             profile: The resources that the job requests.
             cluster: The settings of the cluster that runs the job.
