@@ -27,7 +27,7 @@ _OMITTED = object()
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    """Checks the description of the site on the controller."""
+    """Checks the inventory on the controller."""
 
     _supports_check_mode = True
     _supports_async = False
@@ -78,7 +78,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 
 def _headline(count: int) -> str:
-    return f"The site's description has {count} problem{'s' if count > 1 else ''}; nothing was changed on any host."
+    return f"The inventory has {count} problem{'s' if count > 1 else ''}; nothing was changed on any host."
 
 
 def _unreadable_files(site: Site) -> list[Problem]:

@@ -1,4 +1,4 @@
-"""Filters that turn the description of a site into the arguments of the roles.
+"""Filters that turn the inventory's variables into the arguments of the roles.
 
 Each filter takes what the filter ``site`` returns, except for ``site`` itself.
 """
@@ -65,7 +65,7 @@ def site(variables: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return _site_from_variables(json.dumps(plain(variables), default=str)).as_dict()
     except SiteError as error:
-        raise AnsibleFilterError(f"The description of the site is invalid:\n{error}") from error
+        raise AnsibleFilterError(f"The inventory is invalid:\n{error}") from error
 
 
 def cluster(model: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -14,8 +14,8 @@ short_description: Run read-only scheduler commands on a submit host
 version_added: 1.0.0
 author: The hpchub contributors
 description:
-  - Runs commands in the same environment as the gate of hpchub does. Use it for a cluster that has no gate yet, or that
-    has a gate of another version of the inventory.
+  - Runs commands in the environment that the gate of hpchub would use. Use it for a cluster that has no gate yet, or
+    if the gate was deployed from another version of the inventory.
   - The module itself changes nothing. Pass only commands that read.
 options:
   commands:

@@ -2,7 +2,7 @@
 
 DOCUMENTATION = r"""
 module: validate_site
-short_description: Check the description of the site
+short_description: Check the inventory
 version_added: 1.0.0
 author: The hpchub contributors
 description:

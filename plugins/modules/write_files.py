@@ -22,8 +22,8 @@ short_description: Write many files, directories and links in one call
 version_added: 1.0.0
 author: The hpchub contributors
 description:
-  - Does for all files of a role what M(ansible.builtin.file) and M(ansible.builtin.copy) do for one path. Each call of
-    a module takes about a third of a second, so one call for twenty files is much faster than twenty calls.
+  - Writes all files of a role in one call, where M(ansible.builtin.file) and M(ansible.builtin.copy) need one call per
+    path. A call takes about a third of a second, so one call for twenty files is much faster than twenty calls.
   - Writes only what differs, and replaces each file atomically. A reader sees the old file or the new one, and the
     new file has its owner and mode from the start.
   - Can also remove what is not listed. O(prune) removes files by name. O(directory) makes a directory hold exactly
@@ -80,8 +80,8 @@ options:
     default: []
   directory:
     description:
-      - A directory that shall hold exactly O(files). The module creates the directory and its subdirectories with mode
-        V(0755), and removes everything else below it.
+      - A directory that must contain exactly O(files). The module creates the directory and its subdirectories with
+        mode V(0755), and removes everything else below it.
       - A path that has the wrong type, for example a link where a file belongs, is replaced.
     type: path
 attributes:
@@ -168,7 +168,7 @@ class Files:
                 self.written.append(self.name(path))
 
     def set_attributes(self, path: Path, entry: Entry, *, changed: bool = False) -> bool:
-        """Give ``path`` the attributes of an entry; return whether that, or ``changed``, is a change."""
+        """Set the owner, group and mode of a path. Return True if they were different, or if ``changed`` is true."""
         attributes = {**entry, "mode": entry["mode"] or MODES[entry["state"]]}
         arguments = self.module.load_file_common_arguments(attributes, path=entry["path"])
         return bool(self.module.set_fs_attributes_if_different({**arguments, "path": str(path)}, changed))
@@ -190,7 +190,7 @@ class Files:
         """Create a directory; return whether it or its attributes changed."""
         created = not path.is_dir()
         if created:
-            self.refuse(path, "a directory")
+            self.fail_if_present(path, "a directory")
             self.note(path, before="", after="directory\n")
             if not self.module.check_mode:
                 path.mkdir(mode=0o700, parents=path == self.root)
@@ -202,7 +202,7 @@ class Files:
         if before == entry["target"]:
             return False
         if before is None:
-            self.refuse(path, "a symbolic link")
+            self.fail_if_present(path, "a symbolic link")
         self.note(path, before=f"{before or ''}\n", after=f"{entry['target']}\n")
         if not self.module.check_mode:
             fresh = path.with_name(f".{path.name}.{os.getpid()}")
@@ -216,7 +216,7 @@ class Files:
         if kind(path) == "file":
             before = path.read_bytes()
         else:
-            self.refuse(path, "a regular file")
+            self.fail_if_present(path, "a regular file")
         if before == content or (before is not None and not entry["force"]):
             return self.set_attributes(path, entry)
         if not path.parent.is_dir() and not self.module.check_mode:
@@ -268,8 +268,8 @@ class Files:
             if not unexpected.intersection(path.parents):
                 self.remove(root / path)
 
-    def refuse(self, path: Path, wanted: str) -> None:
-        """Fail if something of another type is in the way; :meth:`clear` has removed it already with ``directory``."""
+    def fail_if_present(self, path: Path, wanted: str) -> None:
+        """Fail if the path exists and has another type. With ``directory``, :meth:`clear` has already removed it."""
         if os.path.lexists(path) and not (self.root and path != self.root):
             self.module.fail_json(msg=f"{path} exists and is not {wanted}; remove it, then run this again")
 

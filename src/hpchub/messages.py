@@ -42,7 +42,7 @@ def suggestion(name: object, known: Sequence[str], what: str) -> str:
 
 
 def did_you_mean(name: object, known: Sequence[str]) -> str:
-    """Return the list of the known names, with the most similar one first as a question."""
+    """Return ``did you mean "x"? valid: x, y``. The question is omitted if no known name is similar."""
     close = near(name, known)
     return (f'did you mean "{close}"? ' if close else "") + f"valid: {listing(known)}"
 

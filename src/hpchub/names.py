@@ -1,4 +1,4 @@
-"""Patterns of names that several parts of the package check. No I/O.
+"""Patterns of names that several parts of the package check: accounts, clusters, queues, sessions. No I/O.
 
 The programs in ``hpchub.remote`` are copied to other hosts as single files, and the role ``reverse_proxy`` works
 without the package. They repeat the patterns that they need. A test compares the copies with these.
@@ -14,5 +14,5 @@ QUEUE_NAME = r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}"
 """The name of a scheduler's queue."""
 SESSION = r"[0-9a-f]{16}"
 """The name of a session. It is part of the job's name and of file names."""
-NOBODY_UID = 65534
-"""Linux's uid for users without an account: a system account, although the number is high."""
+NOBODY = 65534
+"""The uid of Linux's account ``nobody``: a system account, although its uid is high."""

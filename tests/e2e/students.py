@@ -70,6 +70,7 @@ class Class:
         first = {profile["cluster"]: profile["key"] for profile in reversed(lab.profiles())}
         self.profiles: list[str] = list(first.values())
         people = [user for user in lab.state["users"] if user["name"].startswith("student")]
+        assert people, "the lab has no accounts for students, so no check of the class could fail"
         self.students = list(pool.map(lambda user: Student(lab, user), people))
 
     def each(self, work: Callable[[Student], T]) -> list[T]:

@@ -72,12 +72,17 @@ def test_session_of_another_user_is_refused(visitor: Callable[[], Visitor], lab:
 
     # Her server does not answer him on the cluster's own network either, although he has access to that network.
     (job,) = lab.jobs("alice")
-    listeners = lab.run(job.node, ["ss", "--listening", "--tcp", "--numeric", "--no-header"]).splitlines()
-    taken = {int(line.split()[3].rsplit(":", 1)[1]) for line in listeners}
-    port = next(port for port in taken if 20000 <= port <= 29999)
+    show = ["ss", "--listening", "--tcp", "--numeric", "--no-header", "--extended"]
+    uid = lab.run(job.node, ["id", "--user", "alice"]).strip()
+    hers = [line for line in lab.run(job.node, show).splitlines() if f" uid:{uid} " in f"{line} "]
+    (port,) = {port for line in hers if 20000 <= (port := int(line.split()[3].rsplit(":", 1)[1])) <= 29999}
+    # curl prints the number of its connections and the status of the HTTP response, or 000 without a response.
+    ask = ["curl", "--silent", "--insecure", "--max-time", "10", "--write-out", "%{num_connects} %{http_code}"]
     for scheme in ("http", "https"):
-        ask = ["curl", "--silent", "--insecure", "--max-time", "10", f"{scheme}://{job.node}:{port}/user/alice/api"]
-        assert lab.run("login1", ["runuser", "-u", "bob", "--", *ask], check=False) == "", scheme
+        argv = ["runuser", "-u", "bob", "--", *ask, f"{scheme}://{job.node}:{port}/user/alice/api"]
+        # The node's firewall admits connections from the node itself, so he reaches the server from there.
+        assert lab.run(job.node, argv, check=False) == "1 000", scheme
+        assert lab.run("login1", argv, check=False) in {"0 000", "1 000"}, scheme
 
 
 def test_admin_pages_are_refused_to_ordinary_users(browser_page: Visitor, lab: Lab) -> None:

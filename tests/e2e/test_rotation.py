@@ -26,7 +26,9 @@ ROLES = "scheduler_access,configurable_http_proxy,jupyterhub,reverse_proxy"
 
 def values(lab: Lab) -> dict[str, list[str]]:
     """Return the current secrets of each file, the newest first."""
-    return {file: re.findall(r"[0-9a-f]{64}", lab.run("hub", ["cat", file])) for file in FILES}
+    found = {file: re.findall(r"[0-9a-f]{64}", lab.run("hub", ["cat", file])) for file in FILES}
+    assert all(found.values()), f"these files have no secret: {[file for file in FILES if not found[file]]}"
+    return found
 
 
 def authority(lab: Lab, which: str = "current") -> str:
@@ -69,9 +71,12 @@ def test_rotation_replaces_every_secret_and_keeps_sessions(
     alice.start(lab.profiles()[0]["key"]).new_notebook("python3").run("kept = 6*7")
     jobs, before, authorities = lab.jobs("alice"), values(lab), authority(lab)
     (session,) = json.loads(alice.fetch("GET", "/user/alice/api/sessions").text)
+    if gate:
+        assert "the action is unknown" in gate_answer(lab, gate, OLD_KEY)
 
     site = Site(lab, tmp_path)
     output = site.apply("--diff", playbook="rotate_secrets.yml")
+    assert re.search(r"changed=[1-9]", output), output
     after = values(lab)
     for file in FILES:
         assert after[file][0] not in before[file], f"{file} has not changed"

@@ -81,7 +81,9 @@ def test_shared_server_admits_the_visitor_but_cannot_act_for_them(
     JupyterLab(bob.page, f"{home}/user/alice")
     assert bob.page.url.startswith(f"{home}/user/alice/lab")
 
-    assert cookies(bob, f"{home}/user/alice/") <= {"jupyterhub-session-id", "__Host-jupyterhub-user-alice", "_xsrf"}
+    sent = cookies(bob, f"{home}/user/alice/")
+    assert sent <= {"jupyterhub-session-id", "__Host-jupyterhub-user-alice", "_xsrf"}
+    assert "__Host-jupyterhub-user-alice" in sent
     shared_by_all = {each["name"] for each in bob.page.context.cookies() if each["domain"] == ".hub.localhost"}
     assert shared_by_all == {"jupyterhub-session-id"}
     act_as_bob(lab, bob, client)
@@ -129,7 +131,10 @@ def act_as_bob(lab: Lab, bob: Visitor, client: Client) -> None:
     assert "_xsrf" in answer.text
 
     bob.page.goto(f"{lab.url}/hub/token")
-    assert "planted" not in bob.fetch("GET", "/hub/api/users/bob/tokens").text
+    listed = bob.fetch("GET", "/hub/api/users/bob/tokens")
+    assert listed.status == 200
+    assert "api_tokens" in json.loads(listed.text)
+    assert "planted" not in listed.text
     assert not lab.jobs("bob")
 
 

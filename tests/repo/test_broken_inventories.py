@@ -41,7 +41,7 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ("runtime-in-words", {"hpc_profiles.0.runtime": "8h"}, SMALL + 'runtime "8h" is not a time; write hours, minutes and seconds, as in "8:00:00", or days too, as in "2-00:00:00"'),
     ("runtime-without-quotes", {"hpc_profiles.0.runtime": 28800}, SMALL + "runtime 28800 is a number, because YAML reads a time without quotes as seconds; write hours"),
     ("key-twice", {"hpc_profiles.1.key": "small"}, 'hpc_profiles[1] (key "small"): key "small" is already used by entry 0; give each entry a different key'),
-    ("key-with-a-capital", {"hpc_profiles.0.key": "Small"}, 'hpc_profiles[0] (key "Small"): key "Small" is not a profile\'s key; write small letters'),
+    ("key-with-a-capital", {"hpc_profiles.0.key": "Small"}, 'hpc_profiles[0] (key "Small"): key "Small" is not a profile\'s key; write lower-case letters'),
     ("scheduler-unknown", {"hpc_clusters.0.scheduler": "slurmm"}, CLUSTER + 'scheduler "slurmm" is unknown; did you mean "slurm"? available: slurm'),
     ("cores-above-the-queue", {"hpc_profiles.1.cores": 400}, MEDIUM + 'cores 400 is above max_cores 16 of queue "interactive" of cluster "demo"; request at most 16, or raise max_cores of the queue'),
     ("memory-above-the-queue", {"hpc_profiles.1.memory": "1T"}, MEDIUM + 'memory "1T" is above max_memory "64G" of queue "interactive" of cluster "demo"'),

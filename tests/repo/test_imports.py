@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "hpchub"
 
-LAYERS = ({"cli"}, {"hub"}, {"clusters", "deploy"}, {"model"}, {"schedulers"}, {"messages", "names", "units"})
+LAYERS = (
+    {"cli"},
+    {"hub"},
+    {"clusters", "deploy", "profile_file"},
+    {"model"},
+    {"schedulers"},
+    {"messages", "names", "units"},
+)
 """The sub-packages from the top to the bottom. A module may import from its own layer and from lower ones."""
 
 PURE = (
@@ -143,4 +150,4 @@ def test_copied_patterns_are_equal() -> None:
     assert gate.USER_NAME.pattern == names.ACCOUNT_NAME
     assert gate.CLUSTER_NAME.pattern == names.CLUSTER_NAME
     assert gate.SESSION.pattern == launcher.SESSION.pattern == names.SESSION
-    assert gate.NOBODY == names.NOBODY_UID
+    assert gate.NOBODY == names.NOBODY

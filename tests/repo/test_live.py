@@ -49,12 +49,11 @@ def test_check_live_reports_differences_from_the_scheduler(ansible: Ansible, sit
     assert done.returncode == 1, done.stdout + done.stderr
     problems = [problem["text"] for problem in json.loads(done.stdout)["problems"]]
     assert len(problems) == 4
-    assert (
-        'queues[0] (name "interactive"): max_runtime "12:00:00" is above the scheduler\'s limit ("6:00:00")'
-        in problems[0]
-    )
+    limit = 'max_runtime "12:00:00" is above the scheduler\'s limit ("6:00:00")'
+    assert f'queues[0] (name "interactive"): {limit}' in problems[0]
     assert 'name "batch" is not a queue of the cluster\'s scheduler, slurm' in problems[1]
-    assert problems[2].startswith('hpc_profiles[1] (key "medium"): runtime "8:00:00" is above the limit of queue')
+    above = 'runtime "8:00:00" is above the limit of queue "interactive" ("6:00:00")'
+    assert problems[2].startswith(f'hpc_profiles[1] (key "medium"): {above}')
     assert problems[3].startswith('hpc_profiles[2] (key "long"): queue "batch" is not')
 
 

@@ -69,13 +69,14 @@ class HPCHub(Target):
         name = session.job.name.removeprefix("hpchub-")
         return render_batch_script(cluster, profile, session=name, hub="hub.localhost", username=session.user)
 
-    def secrets(self) -> dict[str, str]:
+    def _secrets(self) -> dict[str, str]:
         found = {"cookie secret": self.lab.run("hub", ["cat", "/var/lib/hpchub/cookie_secret"]).strip()}
         for name in ("hub", "proxy"):
-            for line in self.lab.run("hub", ["cat", f"/etc/hpchub/secrets/{name}.env"]).splitlines():
-                key, mark, value = line.partition("=")
-                if mark and not key.startswith("#"):
-                    found[key] = value
+            text = self.lab.run("hub", ["cat", f"/etc/hpchub/secrets/{name}.env"])
+            values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+            if not values:
+                raise Unusable(f"/etc/hpchub/secrets/{name}.env has no secret")
+            found |= values
         return found
 
     def proxy_api(self) -> dict[str, Any]:
@@ -85,7 +86,10 @@ class HPCHub(Target):
     def without_profile(self) -> Iterator[None]:
         before = self.lab.run("hub", ["cat", PROFILES])
         after = json.loads(before)
-        after["profiles"] = [entry for entry in after["profiles"] if entry["key"] != self.profile]
+        kept = [entry for entry in after["profiles"] if entry["key"] != self.profile]
+        if len(kept) == len(after["profiles"]):
+            raise Unusable(f"{PROFILES} has no profile {self.profile}")
+        after["profiles"] = kept
         try:
             self.write("hub", "root", PROFILES, json.dumps(after, indent=2), "0644")
             yield
@@ -93,25 +97,48 @@ class HPCHub(Target):
             self.write("hub", "root", PROFILES, before, "0644")
 
     def submits_as_root(self) -> bool:
-        asked = ["sudo", "-n", "-u", "root", "/usr/local/libexec/hpchub/job"]
-        return "the request is not JSON" in self.run("login1", "hpchub", asked)
+        def reaches_the_program(user: str) -> bool:
+            asked = ["sudo", "-n", "-u", user, "/usr/local/libexec/hpchub/job"]
+            return "the request is not JSON" in self.run("login1", "hpchub", asked)
+
+        if not reaches_the_program("alice"):
+            raise Unusable("the gate's account cannot submit as alice either")
+        return reaches_the_program("root")
 
     def proxy_without_token(self) -> bool:
+        if (status := self._second_proxy([])) != 403:
+            raise Unusable(f"a second proxy that has its token must refuse requests without it, but answers {status}")
+        return self._second_proxy(["s#^EnvironmentFile=.*#EnvironmentFile=/dev/null#"]) == 200
+
+    def _second_proxy(self, changes: list[str]) -> int | None:
+        """Start a second proxy with a changed unit, and send a request without a token to its API.
+
+        Args:
+            changes: Commands of sed that change the proxy's unit.
+
+        Returns:
+            The status of the response, or None if there is no response.
+        """
         unit, directory = "hpchub-test-proxy", "/run/systemd/system"
-        changes = ["s#^EnvironmentFile=.*#EnvironmentFile=/dev/null#", "s#proxy[.]sock#test.sock#"]
-        changes += ["s#api[.]sock#t.sock#", "s/^Restart=.*/Restart=no/"]
+        changes = [*changes, "s#proxy[.]sock#test.sock#", "s#api[.]sock#t.sock#", "s/^Restart=.*/Restart=no/"]
         words = [word for change in changes for word in ("-e", change)]
         try:
             text = self.lab.run("hub", ["sed", *words, "/etc/systemd/system/configurable-http-proxy.service"])
             self.write("hub", "root", f"{directory}/{unit}.service", text, "0644")
             self.lab.run("hub", ["systemctl", "daemon-reload"])
             self.run("hub", "root", ["systemctl", "start", unit])
-            time.sleep(2)
             step = {"unix": "/run/hpchub-proxy/api/t.sock", "target": "/api/routes"}
-            answer = self.python("ask.py", "hub", self.account, [step])[0]
-            return bool(answer.get("status") == 200)
+            deadline = time.monotonic() + 10
+            status: int | None = None
+            while status is None and time.monotonic() < deadline:
+                if "failed" in self.run("hub", "root", ["systemctl", "is-active", unit]):
+                    break
+                status = self.python("ask.py", "hub", self.account, [step])[0].get("status")
+                time.sleep(0.5)
+            return status
         finally:
             self.run("hub", "root", ["systemctl", "stop", unit])
-            self.run("hub", "root", ["rm", "-f", f"{directory}/{unit}.service"])
+            sockets = ["/run/hpchub-proxy/public/test.sock", "/run/hpchub-proxy/api/t.sock"]
+            self.run("hub", "root", ["rm", "-f", f"{directory}/{unit}.service", *sockets])
             self.run("hub", "root", ["systemctl", "daemon-reload"])
             self.run("hub", "root", ["systemctl", "reset-failed", unit])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from bench.stock import HOST, PROGRAMS, STATE, UNIT, Stock
 
-from .target import Person, Session, Target, basic
+from .target import Person, Session, Target, Unusable, basic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ class StockService(Target):
     def script(self, session: Session) -> str | None:
         return None
 
-    def secrets(self) -> dict[str, str]:
+    def _secrets(self) -> dict[str, str]:
         return {**self._stock.environment, "token of a service": self._stock.token}
 
     def proxy_api(self) -> dict[str, Any]:
@@ -76,7 +76,10 @@ class StockService(Target):
         path = f"{PROGRAMS}/settings.json"
         before = self.lab.run(HOST, ["cat", path])
         after = json.loads(before)
-        after["profiles"] = [entry for entry in after["profiles"] if entry["key"] != self.profile]
+        kept = [entry for entry in after["profiles"] if entry["key"] != self.profile]
+        if len(kept) == len(after["profiles"]):
+            raise Unusable(f"{path} has no profile {self.profile}")
+        after["profiles"] = kept
         self.write(HOST, "root", path, json.dumps(after))
         try:
             yield
@@ -105,13 +108,25 @@ class StockService(Target):
         return False  # The hub runs as root. The test itself observes whether it submits jobs as root.
 
     def proxy_without_token(self) -> bool:
+        if (status := self._second_proxy(["--setenv=CONFIGPROXY_AUTH_TOKEN=control"])) != 403:
+            raise Unusable(f"a second proxy that has a token must refuse requests without it, but answers {status}")
+        return self._second_proxy([]) == 200
+
+    def _second_proxy(self, options: list[str]) -> int | None:
+        """Start a second proxy with options of systemd-run, and send a request without a token to its API.
+
+        Returns:
+            The status of the response, or None if there is no response.
+        """
         unit = "hpchub-test-proxy"
         program = f"{PROGRAMS}/proxy/node_modules/configurable-http-proxy/bin/configurable-http-proxy"
         ports = ["--port=18000", "--api-port=18001"]
+        start = ["systemd-run", "--quiet", "--collect", f"--unit={unit}", *options, "node", program, *ports]
         try:
-            self.lab.run(HOST, ["systemd-run", "--quiet", "--collect", f"--unit={unit}", "node", program, *ports])
+            self.lab.run(HOST, start)
             ask = {"host": "127.0.0.1", "port": 18001, "target": "/api/routes"}
             self.run(HOST, "root", ["sleep", "2"])
-            return bool(self.python("ask.py", HOST, "nobody", [ask])[0].get("status") == 200)
+            status: int | None = self.python("ask.py", HOST, "nobody", [ask])[0].get("status")
+            return status
         finally:
             self.run(HOST, "root", ["systemctl", "stop", unit])

@@ -42,6 +42,13 @@ IDENTITY = ["X-Hpchub-User", "X-Hpchub-Groups", "Remote-User", "X-Remote-User", 
 """Headers that could carry a user's identity. The attacks try each of them in every spelling."""
 
 
+NOT_RUN = {126, 127, 255}
+"""Exit codes that mean that a command did not run: not executable, not found, or the ssh connection failed."""
+
+SHORTEST_SECRET = 16
+"""How many characters a secret has at least. A shorter one would occur in other text by chance."""
+
+
 class Unusable(RuntimeError):
     """The attack could not be tried. This proves nothing about the service."""
 
@@ -209,17 +216,26 @@ class Target(ABC):
     # -- hosts
 
     def run(self, host: str, user: str, argv: Sequence[str], *, text: str = "", timeout: float = 60) -> str:
-        """Run a command on a host as an account. Return its standard output and error, whatever its exit code."""
+        """Run a command on a host as an account. Return its standard output and error. The command may fail.
+
+        Raises:
+            Unusable: The command did not run, so its output proves nothing.
+        """
         words = argv if user == "root" else ["runuser", "--user", user, "--", *argv]
+        # Only ssh itself exits with code 255. Some commands of Slurm do so on any error.
+        command = f"{shlex.join(words)}; code=$?; test $code -ne 255 || code=1; exit $code"
         done = subprocess.run(
-            ["ssh", "-F", str(self.lab.directory / "ssh_config"), self.lab.host(host), "--", shlex.join(words)],
+            ["ssh", "-F", str(self.lab.directory / "ssh_config"), self.lab.host(host), "--", command],
             input=text,
             capture_output=True,
             text=True,
             timeout=timeout,
             check=False,
         )
-        return done.stdout + done.stderr
+        output = done.stdout + done.stderr
+        if done.returncode in NOT_RUN or output.startswith("runuser: "):
+            raise Unusable(f"{shlex.join(argv)[:200]} did not run as {user} on {host}: {output[-2000:]}")
+        return output
 
     def python(self, program: str, host: str, user: str, value: Any, *, job: bool = False) -> Any:
         """Run one of ``programs`` as an account, optionally in a Slurm job. It reads and writes one JSON value.
@@ -260,6 +276,23 @@ class Target(ABC):
         """Return every TCP port with a listener on the hub host."""
         lines = self.run(self.hub, "root", ["ss", "-ltnH"]).splitlines()
         return sorted({int(line.split()[3].rsplit(":", 1)[1]) for line in lines})
+
+    def sockets(self) -> list[str]:
+        """Return the path of every Unix socket on the hub host that accepts connections at this path.
+
+        Some listeners are not reachable by their path, for example the sockets in another mount namespace.
+
+        Raises:
+            Unusable: The list lacks a socket that the service itself uses.
+        """
+        lines = self.run(self.hub, "root", ["ss", "-lxnH"]).splitlines()
+        listed = sorted({path for line in lines if (path := line.split()[4]).startswith("/")})
+        answers = self.python("ask.py", self.hub, "root", [{"unix": path, "timeout": 2} for path in listed])
+        found = [path for path, answer in zip(listed, answers, strict=True) if answer["connected"]]
+        own = {each["unix"] for each in (self.identity_endpoint(), self.proxy_api()) if "unix" in each}
+        if not found or not own <= set(found):
+            raise Unusable(f"root cannot connect to {own - set(found) or 'any socket'} on {self.hub}: {answers}")
+        return found
 
     # -- people
 
@@ -305,6 +338,20 @@ class Target(ABC):
             steps.append({**self.identity_endpoint(), "target": "/hub/login", "headers": [*sent, *also]})
         found: list[dict[str, Any]] = self.python("ask.py", self.hub, "www-data", steps)
         return found
+
+    def require_that_alice_signs_in(self) -> None:
+        """Check that the hub signs in an ordinary user whom the web server names.
+
+        Only then does a refusal of another name or of another client mean that the hub refuses this name or client.
+
+        Raises:
+            Unusable: The hub does not sign in alice, or its list of accounts does not show it.
+        """
+        (answer,) = self.send_identities(["alice"])
+        if not hub_cookie(answer.get("headers", [])):
+            raise Unusable(f"the hub does not sign in alice: {answer}")
+        if "alice" not in self.accounts():
+            raise Unusable(f"the hub signs in alice, but its accounts are {self.accounts()}")
 
     def permission_headers(self) -> list[list[str]]:
         """Return further headers that the web server sends for a permitted user."""
@@ -371,7 +418,10 @@ class Target(ABC):
         self.run("login1", name, ["sh", "-c", skeleton])
 
     def received(self, name: str) -> list[list[Any]]:
-        """Return the requests to a user's hostile pages, as ``[METHOD, URI, [[NAME, VALUE]], BODY]``."""
+        """Return the requests to a user's hostile pages, as ``[METHOD, URI, [[NAME, VALUE]], BODY]``.
+
+        The list is empty if no request has arrived yet. A test must show that its own requests can arrive.
+        """
         text = self.run("login1", name, ["sh", "-c", f"cat /home/{name}/.hostile/requests 2> /dev/null"])
         return [json.loads(line) for line in text.splitlines()]
 
@@ -381,7 +431,12 @@ class Target(ABC):
         return {"host": where.hostname, "port": where.port, "tls": where.scheme == "https", "name": where.hostname}
 
     def as_job(self, session: Session, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """Send a request from the session's node with the session's own token, and return the hub's response."""
+        """Send a request from the session's node with the session's own token, and return the hub's response.
+
+        Raises:
+            Unusable: The hub did not answer, or it has no such endpoint, or it does not know the token. The last two
+                would be refusals for the wrong reason.
+        """
         step = {
             **self.api_of(session),
             "method": method,
@@ -389,8 +444,14 @@ class Target(ABC):
             "headers": [["Authorization", f"token {session.token}"], ["Content-Type", "application/json"]],
             "body": None if body is None else json.dumps(body),
         }
-        found: dict[str, Any] = self.python("ask.py", session.job.node, session.user, [step])[0]
-        return found
+        known = {**step, "method": "GET", "target": f"{urlsplit(session.api_url).path}/user", "body": None}
+        owner, found = self.python("ask.py", session.job.node, session.user, [known, step])
+        if owner.get("status") != 200 or json.loads(owner["text"])["name"] != session.user:
+            raise Unusable(f"the hub does not accept the token of {session.user}: {owner}")
+        if found.get("status", 404) == 404:
+            raise Unusable(f"the hub has no endpoint {method} {path}: {found}")
+        answer: dict[str, Any] = found
+        return answer
 
     def is_alive(self, session: Session) -> bool:
         """Return whether the session's job still runs and its owner still reaches the notebook server."""
@@ -437,9 +498,20 @@ class Target(ABC):
             self.hub, "root", ["sh", "-c", "tail -qn 200 /var/log/apache2/*access.log"]
         )
 
-    @abstractmethod
     def secrets(self) -> dict[str, str]:
-        """Return the service's own secrets by name. Only the service's accounts may know them."""
+        """Return the service's own secrets by name. Only the service's accounts may know them.
+
+        Raises:
+            Unusable: There is no secret, or one of them is too short to be a secret.
+        """
+        found = self._secrets()
+        if not found or min(map(len, found.values())) < SHORTEST_SECRET:
+            raise Unusable(f"the secrets of the service were not found; there are only {sorted(found)}")
+        return found
+
+    @abstractmethod
+    def _secrets(self) -> dict[str, str]:
+        """Read the service's own secrets."""
 
     @abstractmethod
     def proxy_api(self) -> dict[str, Any]:
@@ -484,9 +556,23 @@ class Target(ABC):
                 self.lab.run("login1", ["cp", "--preserve", f"/usr/bin/{name}", f"{REAL}/{name}"])
                 self.write("login1", "root", f"/usr/bin/.{name}", program, "0755")
                 self.lab.run("login1", ["mv", f"/usr/bin/.{name}", f"/usr/bin/{name}"])
+            self._require_that_calls_are_recorded()
             yield
         finally:
             self.restore_commands()
+
+    def _require_that_calls_are_recorded(self) -> None:
+        """Call each command as alice, check that the call is recorded, and delete the records.
+
+        Raises:
+            Unusable: A call is not recorded, so the tests would not see the calls of the service either.
+        """
+        for name in COMMANDS:
+            mark = f"--{secrets.token_hex(4)}"
+            self.run("login1", "alice", [name, mark])
+            if not self.calls(name) or mark not in self.seen_by_commands():
+                raise Unusable(f"a call of {name} on the login node is not recorded: {self.seen_by_commands()[:2000]}")
+        self.run("login1", "root", ["sh", "-c", f"rm -rf {PROBE}/seen/*"])
 
     def restore_commands(self) -> None:
         """Restore the scheduler's own commands."""
@@ -516,7 +602,10 @@ class Target(ABC):
     @property
     def injected(self) -> bool:
         """Whether a command of the attacker was executed while the service called the scheduler's commands."""
-        return "injected" in self.run("login1", "root", ["sh", "-c", f"ls {PROBE}/seen"]).split()
+        listed = self.run("login1", "root", ["ls", "-a", f"{PROBE}/seen"]).split()
+        if "." not in listed:
+            raise Unusable(f"the directory with the records of the calls cannot be read: {' '.join(listed)}")
+        return "injected" in listed
 
 
 def basic(name: str, password: str) -> tuple[str, str]:

@@ -68,7 +68,7 @@ def test_refuses_invalid_value(kind: str, value: str) -> None:
     ]
 
 
-def test_names_every_problem_at_once() -> None:
+def test_reports_every_problem_at_once() -> None:
     problems = apache_problems({"word": {"one": ["alice", "a b", "c d"], "two": ["bob"]}, "claim": {"three": "a b"}})
     assert [problem.partition(" cannot be")[0] for problem in problems] == ['one: "a b", "c d"', 'three: "a b"']
 

@@ -119,12 +119,17 @@ def test_list_of_the_node_is_the_default(
     assert capsys.readouterr().out.count("## profile") == 1
     monkeypatch.setattr(inventory, "NODE_PROFILES", profiles.with_name("none.json"))
     assert cli.main(["check"]) == 2
-    assert "name an inventory or a profile list" in capsys.readouterr().err
+    assert (
+        "none.json, does not exist on this host; add the path of an inventory or of a profile list"
+        in capsys.readouterr().err
+    )
 
 
 def test_check_refuses_a_missing_path(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "/nowhere"]) == 2
-    assert capsys.readouterr().err == "hpchub: /nowhere: no such file or directory\n"
+    assert capsys.readouterr().err == (
+        "hpchub: /nowhere: no such file or directory; write the path of an inventory or of a profile list\n"
+    )
 
 
 def test_schema_prints_the_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,7 +179,7 @@ def test_check_and_plan_report_problems_of_an_inventory(
     assert printed.out == "hpc_sso: x m; v\n"
     assert "1 problem" in printed.err
     assert cli.main(["plan", ansible(tmp_path, monkeypatch, text)]) == 1
-    assert "hpc_sso: x m; v" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"hpchub: {tmp_path}/site: the inventory has 1 problem\nhpc_sso: x m; v\n"
 
 
 def test_check_prints_warnings_of_a_valid_inventory(
@@ -212,6 +217,18 @@ def test_check_reports_an_inventory_that_ansible_cannot_read(
 ) -> None:
     assert cli.main(["check", ansible(tmp_path, monkeypatch, text)]) == 1
     assert expected in capsys.readouterr().err
+
+
+def test_check_names_the_file_that_is_not_valid_yaml(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = ansible(tmp_path, monkeypatch, "echo '[ERROR]: YAML parsing failed' >&2; exit 4")
+    (tmp_path / "site" / "group_vars").mkdir()
+    (tmp_path / "site" / "group_vars" / "all.yml").write_text("a: 1\nb: [1\nc: 2\n")
+    assert cli.main(["check", site]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"hpchub: {site}: Ansible cannot read this inventory\n{site}/group_vars/all.yml:3: while")
+    assert "expected ',' or ']'" in error
 
 
 def test_check_reports_a_missing_collection(
@@ -311,7 +328,7 @@ def test_check_live_of_an_invalid_inventory_queries_no_scheduler(
 
 def test_check_live_refuses_a_profile_list(profiles: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "--live", str(profiles)]) == 2
-    assert "name an inventory" in capsys.readouterr().err
+    assert "how to reach a scheduler; write the path of an inventory instead" in capsys.readouterr().err
 
 
 def test_check_live_on_the_hub_host_uses_its_gates(
@@ -326,7 +343,7 @@ def test_check_live_on_the_hub_host_uses_its_gates(
     hub = tmp_path / "hub.json"
     monkeypatch.setattr(inventory, "HUB_SETTINGS", hub)
     assert cli.main(["check", "--live"]) == 2
-    assert "this is not the hub host" in capsys.readouterr().err
+    assert f"this is not the hub host, because {hub} does not exist; add the path of an" in capsys.readouterr().err
     hub.write_text(json.dumps({"gates": {"demo": {}}, "profiles_file": str(profiles), "state_dir": str(tmp_path)}))
     monkeypatch.setattr(os, "geteuid", lambda: 990)
     monkeypatch.setattr(inventory, "make_gate", lambda name, settings: Gate())

@@ -93,7 +93,7 @@ def test_named_pipe_is_refused(tmp_path: Path) -> None:
 
 def test_missing_file_error_suggests_a_new_session(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"does not exist.*start a new session"):
-        launcher.read_session(tmp_path / "no.json", patience=0)
+        launcher.read_session(tmp_path / "no.json", timeout=0)
 
 
 def test_file_that_appears_late_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,9 +112,13 @@ def test_file_that_appears_late_is_read(tmp_path: Path, monkeypatch: pytest.Monk
     [
         pytest.param("{", "not JSON", id="not-json"),
         pytest.param("[]", "not an object", id="list"),
-        pytest.param('{"JUPYTERHUB_API_TOKEN": 1}', "not an object of strings", id="number"),
+        pytest.param('{"JUPYTERHUB_API_TOKEN": 1}', "is not an object of strings; start a new session", id="number"),
         pytest.param(json.dumps(SESSION | {"LD_PRELOAD": "x"}), "LD_PRELOAD", id="foreign-variable"),
-        pytest.param(json.dumps(SESSION | {"JUPYTERHUB_API_TOKEN": ""}), "lacks JUPYTERHUB_API_TOKEN", id="no-token"),
+        pytest.param(
+            json.dumps(SESSION | {"JUPYTERHUB_API_TOKEN": ""}),
+            "lacks JUPYTERHUB_API_TOKEN; start a new session",
+            id="no-token",
+        ),
     ],
 )
 def test_file_with_invalid_content_is_refused(file: Path, text: str, complaint: str) -> None:
@@ -127,7 +131,7 @@ def test_file_with_invalid_content_is_refused(file: Path, text: str, complaint: 
 
 
 def test_reserved_port_is_free_only_for_the_server() -> None:
-    held = launcher.hold_port(20000, 29999)
+    held = launcher.reserve_port(20000, 29999)
     port = held.getsockname()[1]
     assert 20000 <= port <= 29999
     other = socket.socket()
@@ -138,23 +142,23 @@ def test_reserved_port_is_free_only_for_the_server() -> None:
     server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     server.bind(("0.0.0.0", port))
     server.listen()
-    launcher.wait_for_server(port, patience=2)
+    launcher.wait_for_server(port, timeout=2)
     for sock in (other, server, held):
         sock.close()
 
 
 def test_two_sessions_never_reserve_the_same_port() -> None:
-    first = launcher.hold_port(20000, 29999)
+    first = launcher.reserve_port(20000, 29999)
     port = first.getsockname()[1]
     with pytest.raises(LaunchError, match=f"no port from {port} to {port} is free"):
-        launcher.hold_port(port, port)
+        launcher.reserve_port(port, port)
     first.close()
 
 
 def test_waiting_for_a_server_times_out() -> None:
-    held = launcher.hold_port(20000, 29999)
+    held = launcher.reserve_port(20000, 29999)
     with pytest.raises(LaunchError, match=r"did not start within 0\.3 s"):
-        launcher.wait_for_server(held.getsockname()[1], patience=0.3)
+        launcher.wait_for_server(held.getsockname()[1], timeout=0.3)
     held.close()
 
 
@@ -275,7 +279,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 def test_report_sends_the_port_with_the_token(fake_hub: FakeHub) -> None:
     fake_hub.answers = [201]
-    launcher.report(fake_hub.session, 23456, launcher.trust(""))
+    launcher.report(fake_hub.session, 23456, launcher.tls_context(""))
     [(path, headers, body)] = fake_hub.seen
     assert path == "/hub/api/batchspawner"
     assert headers["Authorization"] == "token t0k3n"
@@ -285,7 +289,7 @@ def test_report_sends_the_port_with_the_token(fake_hub: FakeHub) -> None:
 def test_report_ignores_web_proxies(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     fake_hub.answers = [201]
-    launcher.report(fake_hub.session, 23456, launcher.trust(""))
+    launcher.report(fake_hub.session, 23456, launcher.tls_context(""))
     assert len(fake_hub.seen) == 1
 
 
@@ -301,7 +305,7 @@ def test_report_ignores_web_proxies(fake_hub: FakeHub, monkeypatch: pytest.Monke
 )
 def test_report_is_retried(fake_hub: FakeHub, answers: list[int | None]) -> None:
     fake_hub.answers = list(answers)
-    launcher.report(fake_hub.session, 23456, launcher.trust(""))
+    launcher.report(fake_hub.session, 23456, launcher.tls_context(""))
     assert len(fake_hub.seen) == len(answers)
 
 
@@ -309,22 +313,22 @@ def test_report_is_retried(fake_hub: FakeHub, answers: list[int | None]) -> None
 def test_refused_report_raises(fake_hub: FakeHub, code: int) -> None:
     fake_hub.answers = [code]
     with pytest.raises(LaunchError, match=f"rejected this session's port: {code} reason {code}"):
-        launcher.report(fake_hub.session, 23456, launcher.trust(""))
+        launcher.report(fake_hub.session, 23456, launcher.tls_context(""))
 
 
 def test_report_times_out(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(LaunchError, match=r"does not answer at http://127.0.0.1:1/hub/api/batchspawner: .*refused"):
-        launcher.report(SESSION, 23456, launcher.trust(""), patience=0)
+        launcher.report(SESSION, 23456, launcher.tls_context(""), timeout=0)
     assert "t0k3n" not in capsys.readouterr().err
 
 
 def test_failed_report_ends_the_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     killed = []
-    held = launcher.hold_port(20000, 29999)
+    held = launcher.reserve_port(20000, 29999)
     wait = launcher.wait_for_server
-    monkeypatch.setattr(launcher, "wait_for_server", lambda port: wait(port, patience=0.1))
+    monkeypatch.setattr(launcher, "wait_for_server", lambda port: wait(port, timeout=0.1))
     monkeypatch.setattr(os, "kill", lambda *arguments: killed.append(arguments))
-    launcher.report_when_ready(SESSION, held.getsockname()[1], launcher.trust(""))
+    launcher.report_when_ready(SESSION, held.getsockname()[1], launcher.tls_context(""))
     held.close()
     assert killed == [(os.getpid(), signal.SIGTERM)]
     assert "did not start" in capsys.readouterr().err
@@ -332,7 +336,7 @@ def test_failed_report_ends_the_job(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def test_invalid_certificate_authority_is_refused() -> None:
     with pytest.raises(LaunchError, match="CA certificate cannot be read"):
-        launcher.trust("-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
+        launcher.tls_context("-----BEGIN CERTIFICATE-----\nno\n-----END CERTIFICATE-----\n")
 
 
 # -- the home directory
@@ -394,11 +398,11 @@ def test_launch_reports_a_port_and_starts_the_server(
         report(*arguments)
         reported.set()
 
-    hold_port = launcher.hold_port
+    reserve_port = launcher.reserve_port
     held = contextlib.ExitStack()
 
     # The launcher keeps the port until its process ends. This process goes on, so the test frees the port.
-    monkeypatch.setattr(launcher, "hold_port", lambda *ports: held.enter_context(hold_port(*ports)))
+    monkeypatch.setattr(launcher, "reserve_port", lambda *ports: held.enter_context(reserve_port(*ports)))
     monkeypatch.setattr(launcher, "report", report_and_notify)
     monkeypatch.setattr(launcher, "serve", serve)
     monkeypatch.setattr(launcher, "home_directory", lambda: tmp_path)

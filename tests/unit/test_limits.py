@@ -210,7 +210,7 @@ def test_matching_limits_have_no_problems() -> None:
             changed(cores=16),
             [
                 f"{ENTRY}: max_cores 64 is above the scheduler\'s limit (16); {LOWER}",
-                f'{LARGE}: cores 32 is above the size of any node of queue "batch" (16), so the profile could never start; request at most 16',
+                f'{LARGE}: cores 32 is more than any node of queue "batch" has (16), so the profile could never start; request at most 16',
             ],
         ),
         (

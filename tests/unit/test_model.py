@@ -104,7 +104,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def complaint(scheduler: str, option: str) -> tuple[str, str]:
-    """Return the complaint about an option, which must have one."""
+    """Return what is wrong with an option, and what is valid. Fail if the option is valid."""
     found = SCHEDULERS[scheduler].option_problem(option)
     assert found is not None
     return found
@@ -177,7 +177,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_clusters.0.queues.0.name", "a b", f'{CLUSTER} queues[0] (name "a b"): name "a b" is not a queue\'s name'),
     # clusters
     ("hpc_clusters.0.name", "Demo-1", 'hpc_clusters[0] (name "Demo-1"): name "Demo-1" is not a cluster\'s name'),
-    ("hpc_clusters.0.name", "demo_login", 'hpc_clusters[0] (name "demo_login"): name "demo_login" ends like an inventory group of its nodes'),
+    ("hpc_clusters.0.name", "demo_login", 'hpc_clusters[0] (name "demo_login"): name "demo_login" ends like the name of the inventory group of a cluster\'s nodes; choose a name that does not end in _login or _compute'),
     ("hpc_clusters.0.submit", {"method": "ssh"}, f'{CLUSTER}: submit has the method "ssh" but no host'),
     ("hpc_clusters.0.submit", {"method": "local", "host": "x"}, f'{CLUSTER}: submit has the method "local" but also a host'),
     ("hpc_clusters.0.submit.method", "telnet", f'{CLUSTER}: submit.method "telnet" is unknown; valid: ssh or local'),
@@ -272,11 +272,12 @@ def wrong_groups() -> list[tuple[str, dict[str, list[str]], str]]:
         ("two-hubs", GROUPS | {"hub": ["hub", "login1"]}, "group hub: has 2 hosts (hub, login1)"),
         ("no-group", without("cluster_demo"), f"{CLUSTER}: has no group cluster_demo in the inventory"),
         ("no-compute", GROUPS | {"compute_nodes": []}, f"{CLUSTER}: has no compute node: no host is in both"),
-        ("stray", GROUPS | {"cluster_demi": ["x"]}, 'group cluster_demi: is named after a cluster "demi", which is not in hpc_clusters; did you mean "demo"?'),
+        ("stray", GROUPS | {"cluster_demi": ["x"]}, 'group cluster_demi: is named after the cluster "demi", which is not in hpc_clusters; did you mean "demo"?'),
+        ("stray-login", GROUPS | {"cluster_demi_login": ["x"]}, 'group cluster_demi_login: is named after the cluster "demi", which is not in hpc_clusters; did you mean "demo"?'),
         ("no-host", GROUPS | {"cluster_demo": ["compute1"], "login_nodes": [], "all": [], "cluster_demo_login": []}, f'{CLUSTER}: submit.host "login1" is not a host of the inventory'),
         ("not-login", GROUPS | {"login_nodes": []}, f'{CLUSTER}: submit.host "login1" is not in both cluster_demo and login_nodes'),
         ("no-node", GROUPS | {"cluster_demo": ["login1", "compute1", "disk"]}, "host disk: is in cluster_demo, but in neither login_nodes nor compute_nodes; add it to the group cluster_demo_login or cluster_demo_compute"),
-        ("homeless", GROUPS | {"compute_nodes": ["compute1", "hub"]}, "host hub: is in compute_nodes, but in no cluster"),
+        ("host-without-cluster", GROUPS | {"compute_nodes": ["compute1", "hub"]}, "host hub: is in compute_nodes, but in no cluster"),
     ]  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from hpchub.deploy.profile_file import load_profile_list
 from hpchub.model.profile_list import (
     ProfileListError,
     UnknownProfileError,
@@ -17,6 +16,7 @@ from hpchub.model.profile_list import (
     to_json,
 )
 from hpchub.model.site import Site
+from hpchub.profile_file import load_profile_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,17 +114,17 @@ def modified(change: Callable[[dict[str, Any]], object]) -> str:
         ("", "f: is not JSON"),
         ("{", "f: is not JSON"),
         ("[" * 100_000, "f: is not JSON"),
-        ("[]", "f: has version null, but this hpchub reads version 1"),
-        ("{}", "f: has version null"),
-        (modified(lambda c: c.update(version=2)), "f: has version 2, but this hpchub reads version 1"),
+        ("[]", "f: is not a profile list, because it has no version"),
+        ("{}", "f: is not a profile list, because it has no version"),
+        (modified(lambda c: c.update(version=2)), "f: has version 2, but this hpchub reads version 1; deploy the profiles again with this version of hpchub"),
         (modified(lambda c: c.update(version="1")), 'f: has version "1"'),
         (modified(lambda c: c.update(extra=1)), "f: extra 1 extra inputs are not permitted"),
         (modified(lambda c: c["profiles"][0].update(account="a\n#SBATCH --uid=0")), 'f profiles[0] (key "zulu"): account "a\\n#SBATCH --uid=0" contains a line break'),
-        (modified(lambda c: c["profiles"][0].update(queue="long")), "f: profile zulu uses a cluster or a queue that is not in the list"),
+        (modified(lambda c: c["profiles"][0].update(queue="long")), 'f: profile zulu: queue "long" of cluster "two" is not in the list'),
         (modified(lambda c: c["profiles"][0].update(options=["--uid=0"])), 'f: profile zulu: option "--uid=0" is set by hpchub'),
-        (modified(lambda c: c["profiles"][0].update(key="mike")), "f: two profiles have the same key"),
-        (modified(lambda c: c.update(default_profile="nope")), "f: default_profile is not the key of a profile"),
-        (modified(lambda c: c["clusters"].clear()), "f: profile zulu uses a cluster or a queue"),
+        (modified(lambda c: c["profiles"][0].update(key="mike")), 'f: two profiles have the key "mike"'),
+        (modified(lambda c: c.update(default_profile="nope")), 'f: default_profile "nope" is not the key of a profile'),
+        (modified(lambda c: c["clusters"].clear()), "f: profile zulu: queue"),
         (modified(lambda c: c.pop("profiles")), "f: profiles field required"),
     ],
 )  # fmt: skip

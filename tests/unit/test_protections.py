@@ -115,7 +115,7 @@ def test_launcher_neither_reads_nor_removes_a_pipe(tmp_path: Path) -> None:
     timer.start()
     try:
         with pytest.raises(launcher.LaunchError):
-            launcher.read_session(path, patience=0)
+            launcher.read_session(path, timeout=0)
         assert path.exists()
         assert timer.is_alive()
     finally:
@@ -123,7 +123,7 @@ def test_launcher_neither_reads_nor_removes_a_pipe(tmp_path: Path) -> None:
 
 
 def test_launcher_verifies_the_hubs_certificate_and_name() -> None:
-    context = launcher.trust("")
+    context = launcher.tls_context("")
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
 
 

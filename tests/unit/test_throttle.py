@@ -11,7 +11,7 @@ import virtual_time
 from virtual_time import VirtualTimeLoop
 
 from hpchub.clusters import gate_client
-from hpchub.clusters.gate_client import AT_ONCE, Answer, Gate
+from hpchub.clusters.gate_client import MAX_CONCURRENT_REQUESTS, Answer, Gate
 from hpchub.hub import handlers, throttle
 from hpchub.hub.throttle import Throttle
 from hpchub.schedulers import Unanswered
@@ -131,7 +131,7 @@ async def test_gate_limits_concurrent_requests() -> None:
     gate = Counting("demo")
     asked: list[Any] = [gate.request("cancel", session="a" * 16, user="u", job_id="1") for _ in range(20)]
     await asyncio.gather(*asked)
-    assert gate.most == AT_ONCE
+    assert gate.most == MAX_CONCURRENT_REQUESTS
 
 
 def test_queued_requests_time_out_together_with_a_silent_gate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ def test_queued_requests_time_out_together_with_a_silent_gate(monkeypatch: pytes
 
     found, asked, seconds = virtual_time.run(main)
     assert all(isinstance(each, Unanswered) for each in found)
-    assert (asked, seconds) == (AT_ONCE, virtual_time.START + 90)
+    assert (asked, seconds) == (MAX_CONCURRENT_REQUESTS, virtual_time.START + 90)
 
 
 def test_queued_requests_wait_for_a_slow_gate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ def test_queued_requests_wait_for_a_slow_gate(monkeypatch: pytest.MonkeyPatch) -
 
     found, seconds = virtual_time.run(main)
     assert all(each.ok for each in found)
-    assert seconds == virtual_time.START + 40 / AT_ONCE * 60
+    assert seconds == virtual_time.START + 40 / MAX_CONCURRENT_REQUESTS * 60
 
 
 async def test_query_does_not_wait_for_submissions() -> None:
@@ -180,5 +180,5 @@ async def test_query_does_not_wait_for_submissions() -> None:
     asked = [asyncio.create_task(gate.request("submit", session="a" * 16)) for _ in range(20)]
     await asyncio.sleep(0)
     await gate.query()
-    assert sum(task.done() for task in asked) <= AT_ONCE
+    assert sum(task.done() for task in asked) <= MAX_CONCURRENT_REQUESTS
     await asyncio.gather(*asked)

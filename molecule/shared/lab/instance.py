@@ -34,6 +34,7 @@ from lab.host import (
     require_ports,
 )
 from lab.topology import IDP_NAME, IDP_PORT, SERVICE_NAME, SERVICE_PORT, TOPOLOGIES, Host
+from lab.users import generate_users
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,16 +42,6 @@ if TYPE_CHECKING:
 
 DEMO = "demo"
 
-# The users of the lab: their groups at the identity provider, and whether they need a one-time password to sign in.
-_USERS: dict[str, tuple[list[str], bool]] = {
-    "alice": (["hpc"], False),
-    "bob": (["hpc"], False),
-    "carol": (["hpc-admins"], True),
-    "dave": ([], False),
-    # A class of students who all start their servers at the same time.
-    **{f"student{number:02}": (["hpc"], False) for number in range(1, 11)},
-}
-_EASY_TO_READ = "abcdefghijkmnpqrstuvwxyz23456789"
 _CACHES = ("npm", "pip", "uv")
 _START_SECONDS = 120
 
@@ -315,7 +306,7 @@ class Instance:
             "inventory": TOPOLOGIES[self._topology].inventory or self._topology,
             "url": f"https://{SERVICE_NAME}:{SERVICE_PORT}",
             "idp_url": f"https://{IDP_NAME}:{IDP_PORT}",
-            "users": old.get("users") or _generate_users(),
+            "users": old.get("users") or generate_users(),
             "sso_client_secret": old.get("sso_client_secret") or secrets.token_urlsafe(32),
             "munge_key": old.get("munge_key") or base64.b64encode(secrets.token_bytes(128)).decode(),
             "ssh_config": str(self.directory / "ssh_config"),
@@ -346,15 +337,3 @@ class Instance:
         partial.touch(0o600)
         partial.write_text(content)
         partial.replace(self.directory / name)
-
-
-def _generate_users() -> list[dict[str, Any]]:
-    return [
-        {
-            "name": name,
-            "password": "-".join("".join(secrets.choice(_EASY_TO_READ) for _ in range(5)) for _ in range(3)),
-            "groups": groups,
-            "totp_secret": base64.b32encode(secrets.token_bytes(20)).decode() if totp else None,
-        }
-        for name, (groups, totp) in _USERS.items()
-    ]

@@ -109,8 +109,11 @@ def test_token_appears_in_no_process_list_unit_or_journal(hub: Host) -> None:
     assert (file.user, oct(file.mode)) == ("root", "0o600")
     token = file.content_string.split("=", 1)[1].strip()
     assert len(token) >= 32
-    assert token not in hub.check_output("ps -eo args")
-    assert token not in hub.check_output("systemctl show %s", UNIT)
+    processes, properties = hub.check_output("ps -eo args"), hub.check_output("systemctl show %s", UNIT)
+    assert "proxy.mjs" in processes
+    assert "proxy.mjs" in properties
+    assert token not in processes
+    assert token not in properties
     messages = hub.check_output("journalctl --unit=%s --no-pager --output=cat", UNIT)
     assert messages
     assert token not in messages
@@ -119,6 +122,8 @@ def test_token_appears_in_no_process_list_unit_or_journal(hub: Host) -> None:
 def test_proxy_opens_no_port(hub: Host) -> None:
     pid = hub.check_output("systemctl show --property=MainPID --value %s", UNIT)
     listening = hub.check_output("ss --listening --tcp --udp --numeric --processes --no-header")
+    assert int(pid)
+    assert '("apache2",pid=' in listening  # ss shows process ids
     assert f"pid={pid}," not in listening
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -51,22 +52,30 @@ def permissions(host: Host, path: str) -> str:
     return str(host.check_output("stat --format='%%U:%%G %%a' %s", path).strip())
 
 
+@pytest.fixture(scope="module")
+def gates(hub: Host) -> list[dict[str, Any]]:
+    """Return the gates of the hub that it reaches with ssh. Skip the test if the hub submits jobs locally."""
+    settings = json.loads(hub.file("/etc/hpchub/hub.json").content_string)
+    gates = [gate for gate in settings["gates"].values() if gate["method"] == "ssh"]
+    if not gates:
+        pytest.skip("the hub submits locally")
+    return gates
+
+
 @pytest.mark.parametrize("path", HUB)
 def test_hub_host_keeps_others_out(hub: Host, path: str) -> None:
     assert permissions(hub, path) == HUB[path]
 
 
 @pytest.mark.parametrize("path", KEYS)
+@pytest.mark.usefixtures("gates")
 def test_hub_host_keeps_others_out_of_ssh_files(hub: Host, path: str) -> None:
-    if not hub.run("ls /etc/hpchub/ssh/*.pub").stdout:
-        pytest.skip("the hub submits locally")
     assert permissions(hub, path) == KEYS[path]
 
 
-def test_hub_host_keeps_others_out_of_ssh_keys(hub: Host) -> None:
-    keys = hub.run("ls /etc/hpchub/ssh/*.pub").stdout.split()
-    if not keys:
-        pytest.skip("the hub submits locally")
+def test_hub_host_keeps_others_out_of_ssh_keys(hub: Host, gates: list[dict[str, Any]]) -> None:
+    keys = hub.check_output("ls /etc/hpchub/ssh/*.pub").split()
+    assert {gate["key"] for gate in gates} <= {key.removesuffix(".pub") for key in keys}
     for key in keys:
         assert permissions(hub, key.removesuffix(".pub")) == "jupyterhub:jupyterhub 600"
 
@@ -77,9 +86,9 @@ def test_submit_host_keeps_others_out(login: Host, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", SUBMIT_HOST_KEYS)
+@pytest.mark.usefixtures("gates")
 def test_submit_host_keeps_others_out_of_the_list_of_keys(login: Host, path: str) -> None:
-    if "ssh-" not in login.file(path).content_string:
-        pytest.skip("the hub submits locally")
+    assert "ssh-" in login.file(path).content_string
     assert permissions(login, path) == SUBMIT_HOST_KEYS[path]
 
 

@@ -15,7 +15,7 @@ import ssl
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -262,6 +262,8 @@ def test_signing_out_ends_the_sessions_at_the_hub_and_at_the_provider(
 
 
 def test_signing_out_does_not_redirect_to_other_sites(visitor: Visitor) -> None:
+    own = visitor.ask(f"/oidc/callback?logout={quote(visitor.url, safe='')}%2Fsso%2Fsigned-out")
+    assert (own.status, "signed-out" in own.location) == (302, True), own
     answer = visitor.ask("/oidc/callback?logout=https%3A%2F%2Felsewhere.example%2F")
     assert "elsewhere" not in answer.location
 
@@ -494,12 +496,14 @@ def test_maintenance_closes_the_public_pages_immediately(
     hub: Host, visitor: Visitor, compute: Host, settings: dict[str, Any]
 ) -> None:
     """Running notebook servers and the cluster's virtual host stay reachable."""
+    before = visitor.ask("/user/alice/api", INVALID_TOKEN).status
+    assert before != 503
     hub.check_output("touch /etc/hpchub/maintenance")
     try:
         page = visitor.ask("/hub/home")
         assert (page.status, page.headers["Retry-After"]) == (503, "30")
         assert "being maintained" in page.text
-        assert visitor.ask("/user/alice/api", INVALID_TOKEN).status != 503
+        assert visitor.ask("/user/alice/api", INVALID_TOKEN).status == before
         assert get_from_node(compute, settings, "/hub/api")[0] == 200
     finally:
         hub.check_output("rm /etc/hpchub/maintenance")
@@ -581,8 +585,8 @@ def test_identity_headers_of_a_node_are_ignored(compute: Host, settings: dict[st
 
 
 def test_only_the_clusters_networks_reach_the_clusters_virtual_host(hub: Host, settings: dict[str, Any]) -> None:
-    configured = hub.check_output("grep --no-filename 'Require ip' /etc/apache2/sites-enabled/hpchub.conf")
-    if "127.0.0.0/8" in configured or "::1" in configured:
+    clusters = json.loads(hub.file("/etc/hpchub/profiles.json").content_string)["clusters"]
+    if any(network in ("127.0.0.0/8", "::1/128") for cluster in clusters for network in cluster["networks"]):
         pytest.skip("the hub host itself belongs to the cluster, so the loopback address is permitted")
     local = {"api_url": f"https://127.0.0.1:{port_of(settings['api_url'])}"}
     assert get_from_node(hub, local, "/hub/api")[0] == 403

@@ -171,6 +171,7 @@ def test_permitted_user_can_submit_and_cancel_a_job(
     "user", ["root", "daemon", "hpchub", "dave", "nobody", "nosuchuser", "../alice", "alice bob", ""]
 )
 def test_other_users_are_refused(send_request: Request, user: str) -> None:
+    assert send_request(action="query")["ok"]  # the gate works
     answer = send_request(**submit(user))
     assert not answer["ok"]
     assert answer["command"] == []
@@ -190,6 +191,7 @@ def test_other_users_are_refused(send_request: Request, user: str) -> None:
     ],
 )
 def test_malformed_and_unknown_requests_are_refused(send_request: Request, fields: dict[str, Any]) -> None:
+    assert send_request(action="query")["ok"]  # the gate works
     assert not send_request(**fields)["ok"]
 
 
@@ -198,7 +200,8 @@ def test_user_cannot_cancel_the_job_of_another_user(
 ) -> None:
     job = job_id(send_request(**submit("alice")))
     try:
-        send_request(action="cancel", user="bob", session="00000000000000bb", job_id=job)
+        answer = send_request(action="cancel", user="bob", session="00000000000000bb", job_id=job)
+        assert answer["command"], answer  # the gate has run the scheduler's command as bob
         assert login.check_output(scheduler.owner.format(job=job)) == "alice"
     finally:
         send_request(action="cancel", user="alice", session=SESSION, job_id=job)
@@ -238,6 +241,9 @@ def test_sudo_refuses_all_other_users_and_commands(login: Host, user: str, comma
     done = sudo(login, user, command)
     assert done.rc != 0
     assert not done.stdout
+    # sudo itself refuses. It does not fail because a program is missing.
+    assert done.stderr.startswith("sudo: "), done.stderr
+    assert "command not found" not in done.stderr
 
 
 def test_sudo_resets_the_environment_even_if_the_site_does_not(login: Host) -> None:
@@ -490,7 +496,10 @@ def server_grants(hub: Host, login: Host, gate: dict[str, Any], ssh: str) -> Cal
         options = f"-o ExitOnForwardFailure=yes {forwarding.options}"
         session = Session(hub, login, f"{client} {options} -- {gate['hosts'][0]}")
         try:
-            return forwarding.granted(session), session.messages()
+            granted = forwarding.granted(session)
+            if not forwarding.refusal:  # then only the gate's environment shows that the client was connected at all
+                assert "SSH_CONNECTION" in session.environment(), session.messages()
+            return granted, session.messages()
         finally:
             session.stop()
 
@@ -519,8 +528,10 @@ def test_hub_refuses_an_unknown_host_key(hub: Host, gate: dict[str, Any], ssh: s
 def test_only_the_hub_can_read_its_key(hub: Host, gate: dict[str, Any]) -> None:
     key = hub.file(gate["key"])
     assert (key.user, oct(key.mode)) == ("jupyterhub", "0o600")
+    read = "runuser --user %s -- cat %s"
+    assert "PRIVATE KEY" in hub.check_output(read, "jupyterhub", gate["key"])
     for account in ("alice", "hpchub-proxy", "www-data"):
-        assert hub.run("runuser --user %s -- cat %s", account, gate["key"]).rc != 0
+        assert "Permission denied" in hub.run(read, account, gate["key"]).stderr
 
 
 @pytest.mark.usefixtures("ssh")
@@ -531,6 +542,8 @@ def test_key_is_accepted_only_from_the_hub(login: Host, compute: Host, hub: Host
     compute.check_output("install -m 0600 /dev/null /root/stolen")
     try:
         compute.check_output("echo %s > /root/stolen", hub.check_output("cat %s", gate["key"]) + "\n")
+        public = compute.check_output("ssh-keygen -y -f /root/stolen").split()[1]
+        assert public in login.file("/var/lib/hpchub-gate/.ssh/authorized_keys").content_string
         done = compute.run(
             "echo '{}' | ssh -F none -T -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
             f"-o IdentitiesOnly=yes -i /root/stolen -l hpchub {gate['hosts'][0]} id {REFUSED}"
@@ -546,8 +559,8 @@ def test_only_root_can_change_the_gates_files(login: Host, cluster: str) -> None
         file = login.file(path)
         assert (file.user, file.group) == ("root", "root")
         assert not file.mode & 0o022
-    assert login.run("runuser --user hpchub -- touch /var/lib/hpchub-gate/x").rc != 0
-    assert login.run("runuser --user hpchub -- touch /var/lib/hpchub-gate/.ssh/x").rc != 0
+    for path in ("/var/lib/hpchub-gate/x", "/var/lib/hpchub-gate/.ssh/x"):
+        assert "Permission denied" in login.run("runuser --user hpchub -- touch %s", path).stderr
     login.check_output("visudo --check")
 
 
@@ -557,7 +570,7 @@ def test_only_the_hub_can_connect_to_the_local_socket(hub: Host, gate: dict[str,
     socket = hub.file(gate["socket"])
     assert (socket.user, socket.group, oct(socket.mode)) == ("root", "jupyterhub", "0o660")
     connect = f"import socket; socket.socket(socket.AF_UNIX).connect('{gate['socket']}')"
-    assert hub.run("runuser --user alice -- python3 -c %s", connect).rc != 0
+    assert "PermissionError" in hub.run("runuser --user alice -- python3 -c %s", connect).stderr
     assert hub.run("runuser --user jupyterhub -- python3 -c %s", connect).rc == 0
 
 
@@ -568,11 +581,14 @@ def test_secret_is_only_in_a_file_that_others_cannot_read(
     answer = send_request(**submit("alice", secrets={"TOKEN": "hpchub-canary-secret"}))
     job = job_id(answer)
     try:
-        shown = login.check_output(scheduler.show.format(job=job) + "; ps -e -o args")
-        assert "hpchub-canary-secret" not in shown
+        shown = login.check_output(scheduler.show.format(job=job))
+        assert job in shown
+        processes = login.check_output("ps -e -o args")
+        assert "sshd" in processes
+        assert "hpchub-canary-secret" not in shown + processes
         read = "runuser --user %s -- cat /home/alice/.hpchub/%s.json"
         assert "hpchub-canary-secret" in login.check_output(read, "alice", SESSION)
-        assert login.run(read, "bob", SESSION).rc != 0
+        assert "Permission denied" in login.run(read, "bob", SESSION).stderr
     finally:
         send_request(action="cancel", user="alice", session=SESSION, job_id=job)
 

@@ -51,7 +51,8 @@ def _check_live(options: argparse.Namespace) -> int:
             return _report(str(options.path), checked, as_json=options.json)
         if options.path.suffix == ".json" and options.path.is_file():
             raise Failure(
-                f"{options.path}: a profile list does not contain the way to a scheduler; name an inventory instead"
+                f"{options.path}: a profile list does not describe how to reach a scheduler; write the path of an"
+                " inventory instead"
             )
         found = checked.profiles
         reports = {

@@ -1,4 +1,4 @@
-"""Check every gate in the hub's settings: print one line per cluster, then the differences from the inventory.
+"""Query all clusters of a deployed hub: print one line per cluster, then the differences from the inventory.
 
 Run ``python -m hpchub.cli.check_clusters [SETTINGS]`` on the hub host with the hub's account. The exit code is 1 if a
 cluster did not answer. Differences are only warnings; see ``hpchub.clusters.limits``.
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.limits import LimitsReport, compare, parse_report
-from hpchub.deploy.profile_file import load_profile_list
 from hpchub.hub.runtime import DEFAULT_SETTINGS
+from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered
 
 if TYPE_CHECKING:
     from hpchub.model.profile_list import ProfileList
 
-_NOT_LISTED = "the profile list has no such cluster; deploy the profiles again"
+_NOT_LISTED = "the profile list does not contain this cluster; run site.yml with --tags spawner_profiles"
 
 
 async def query_jobs(gate: Gate, site: ProfileList) -> tuple[bool, str]:

@@ -1,4 +1,4 @@
-"""Reading of inventories and profile lists, and queries of schedulers, with Ansible or through the hub's gates."""
+"""Read inventories and profile lists, and query schedulers, with Ansible or through the hub's gates."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from hpchub.cli.check_clusters import query_limits
 from hpchub.cli.failure import WRONG, Failure
 from hpchub.clusters.gate_client import make_gate
 from hpchub.clusters.limits import LimitsReport, parse_report
-from hpchub.deploy.profile_file import load_profile_list
+from hpchub.deploy.inventory_files import yaml_errors
 from hpchub.deploy.role_arguments import ACCOUNT
 from hpchub.model.profile_list import ProfileList, ProfileListError
+from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ def default_path() -> Path:
         Failure: This host is not a node of a cluster.
     """
     if not NODE_PROFILES.exists():
-        raise Failure(f"{NODE_PROFILES} does not exist here; name an inventory or a profile list")
+        raise Failure(
+            f"the command names no inventory, and the default, {NODE_PROFILES}, does not exist on this host; add the"
+            " path of an inventory or of a profile list"
+        )
     return NODE_PROFILES
 
 
@@ -69,7 +73,7 @@ def read(path: Path, vault_password_file: str | None) -> Checked:
         Failure: The path does not exist, or Ansible cannot read the inventory.
     """
     if not path.exists():
-        raise Failure(f"{path}: no such file or directory")
+        raise Failure(f"{path}: no such file or directory; write the path of an inventory or of a profile list")
     if path.suffix == ".json" and path.is_file():
         try:
             return Checked(profiles=load_profile_list(path))
@@ -95,7 +99,7 @@ def _read_inventory(path: Path, vault_password_file: str | None) -> Checked:
 
 
 def _raise_unreadable(path: Path, done: subprocess.CompletedProcess[str]) -> NoReturn:
-    """Raise the error of an inventory that Ansible cannot read, with Ansible's own message."""
+    """Raise the error of an inventory that Ansible cannot read: the invalid YAML files, or else Ansible's message."""
     lines = [line for line in (done.stderr + done.stdout).splitlines() if line and not line.startswith("[WARNING]")]
     if "No hosts matched" in done.stderr or "provided hosts list is empty" in done.stderr:
         raise Failure(f"{path}: the inventory has no hosts; add at least the hub", WRONG)
@@ -104,7 +108,8 @@ def _raise_unreadable(path: Path, done: subprocess.CompletedProcess[str]) -> NoR
             "Ansible does not find the collection hpchub.hpchub, which checks inventories; use bin/hpchub of a "
             "checkout, or install the collection as docs/how-to/use-a-role-alone.md describes"
         )
-    raise Failure("\n".join([f"{path}: Ansible cannot read this inventory", *lines[:12]]), WRONG)
+    errors = yaml_errors([path])
+    raise Failure("\n".join([f"{path}: Ansible cannot read this inventory", *(errors or lines[:12])]), WRONG)
 
 
 # Querying schedulers
@@ -135,11 +140,16 @@ def query_gates() -> tuple[ProfileList, dict[str, LimitsReport]]:
         Failure: This is not the hub host, or its settings cannot be read.
     """
     if not HUB_SETTINGS.parent.exists() or not os.access(HUB_SETTINGS.parent, os.X_OK) or not HUB_SETTINGS.exists():
-        raise Failure(f"this is not the hub host, because {HUB_SETTINGS} does not exist; name an inventory")
+        raise Failure(
+            f"the command names no inventory, and this is not the hub host, because {HUB_SETTINGS} does not exist; add"
+            " the path of an inventory"
+        )
     try:
         settings = json.loads(HUB_SETTINGS.read_text(encoding="utf-8"))
     except PermissionError:
-        raise Failure(f"you may not read {HUB_SETTINGS}; run this command as root or with the hub's account") from None
+        raise Failure(
+            f"{HUB_SETTINGS} cannot be read with your account; run this command as root or with the hub's account"
+        ) from None
     if os.geteuid() == 0:
         # Files that root creates in the hub's directories, such as connection sockets, would be unusable for the hub.
         account = pwd.getpwuid(Path(settings["state_dir"]).stat().st_uid)

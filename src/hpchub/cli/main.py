@@ -1,7 +1,4 @@
-"""The command ``hpchub``: checks a site's inventory and shows what it would submit.
-
-``check --live`` and ``discover`` also query the schedulers. No command changes anything.
-"""
+"""The command ``hpchub``: its options, its help texts, and the choice of the subcommand."""
 
 from __future__ import annotations
 
@@ -23,6 +20,17 @@ from hpchub.model.site import Site
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_DESCRIPTION = """\
+Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
+schedulers. No command changes anything.
+"""
+_EXAMPLES = """\
+examples:
+  hpchub check inventories/mysite               list all problems of the inventory
+  hpchub plan inventories/mysite small          print the batch script of the profile "small"
+  hpchub discover mycluster inventories/mysite  draft the queues and profiles of a cluster
+
+"""
 _PATH = f"""\
 PATH is an inventory, as for ansible-playbook -i, or a profile list (a .json file). The default is
 {NODE_PROFILES}, the list on every node of a cluster.
@@ -30,7 +38,7 @@ PATH is an inventory, as for ansible-playbook -i, or a profile list (a .json fil
 """
 _CODES = """\
 exit codes:
-  0  the inventory is valid
+  0  the command succeeded, and the inventory is valid
   1  the inventory is wrong; each line of the output names an entry, the invalid value and what is valid
   2  the command failed: wrong usage, a missing file or profile, no Ansible, or no answer from a scheduler
 """
@@ -69,39 +77,49 @@ def _schema(_options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="hpchub", description=__doc__, epilog=_PATH + _CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="hpchub",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES + _PATH + _CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"hpchub {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, help_text: str, run: Any, more: str = _PATH) -> argparse.ArgumentParser:
+    def command(name: str, help_text: str, run: Any, epilog: str = _PATH + _CODES) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
             help=help_text,
             description=f"{help_text[0].upper()}{help_text[1:]}.",
-            epilog=more + _CODES,
+            epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(run=run)
         return added
 
-    checking = command("check", "report all problems of a site's inventory", check, _LIVE)
-    checking.add_argument("path", metavar="PATH", nargs="?", type=Path)
+    checking = command("check", "report all problems of a site's inventory", check, _LIVE + _CODES)
+    checking.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the inventory, or a profile list")
     checking.add_argument("--live", action="store_true", help="also compare the inventory with the schedulers")
     planning = command("plan", "print the batch script of each profile", plan)
+    planning.usage = "%(prog)s [options] [PATH] [KEY ...]"
     planning.add_argument(
-        "words", metavar="[PATH] [KEY]", nargs="*", help="the inventory, and the keys of profiles; all by default"
+        "words",
+        metavar="[PATH] [KEY ...]",
+        nargs="*",
+        help="the inventory or a profile list, and the keys of the profiles to print; by default all profiles",
     )
     planning.add_argument(
         "--templates", metavar="DIRECTORY", type=Path, help="the directory of batch script templates (SCHEDULER.sh.j2)"
     )
     discovering = command(
-        "discover", "draft the inventory's entries for a cluster from its scheduler's limits", discover, _DISCOVER
+        "discover",
+        "draft the inventory's entries for a cluster from its scheduler's limits",
+        discover,
+        _DISCOVER + _CODES,
     )
     discovering.add_argument("cluster", metavar="CLUSTER", help="the name of the cluster in hpc_clusters")
     discovering.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the inventory")
     for added in (checking, planning, discovering):
         added.add_argument("--json", action="store_true", help="print JSON")
-        added.add_argument("--vault-password-file", metavar="FILE", help="the file with the vault's password")
-    command("schema", "print the JSON Schema of the inventory's variables", _schema)
+        added.add_argument("--vault-password-file", metavar="FILE", help="the file with the password of the vault")
+    command("schema", "print the JSON Schema of the inventory's variables", _schema, epilog="")
     return parser

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from hpchub.cli import inventory
 from hpchub.cli.failure import VALID, WRONG, Failure
-from hpchub.cli.output import print_json
+from hpchub.cli.output import count, print_json
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.model.profile_list import UnknownProfileError
 
@@ -24,7 +24,8 @@ def plan(options: argparse.Namespace) -> int:
     checked = inventory.read(path, options.vault_password_file)
     found = checked.profiles
     if found is None:
-        raise Failure("\n".join(problem["text"] for problem in checked.problems), WRONG)
+        problems = [problem["text"] for problem in checked.problems]
+        raise Failure("\n".join([f"{path}: the inventory has {count(len(problems), 'problem')}", *problems]), WRONG)
     try:
         chosen = [found.require(key) for key in keys] or found.profiles
     except UnknownProfileError as error:

@@ -1,7 +1,7 @@
-"""The hub's side of the gate: it sends one JSON request to a submit host and receives one JSON answer.
+"""The client of the gate: it sends the hub's requests to a submit host, over ssh or a local socket.
 
-The hub reaches a gate over a local unix socket, or over ssh with a forced command. See ``hpchub.remote.gate`` for the
-requests that a gate accepts.
+A request and its answer are one JSON object each.
+On a submit host, a forced command of ssh starts the gate. See ``hpchub.remote.gate`` for the requests that it accepts.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 NOT_RUN = (124, 126, 127)
 """The gate's exit codes for a command that timed out, cannot be run, or does not exist."""
-AT_ONCE = 4
-"""How many submissions and cancellations the hub sends to a gate at a time. An ssh server permits 10 per connection."""
+MAX_CONCURRENT_REQUESTS = 4
+"""The largest number of submissions and cancellations that a gate runs at a time. sshd permits 10 per connection."""
 ANSWER_LIMIT = 256 * 1024 * 1024  # bytes: enough for the bulk answer of a million jobs
 NOT_REACHED = re.compile(
     r"^ssh: |^kex_exchange_identification: |timed out during banner exchange|^Host key verification failed"
@@ -70,11 +70,11 @@ class Gate(ABC):
     def __init__(self, cluster: str, timeout: float = 90.0) -> None:
         self.cluster = cluster
         self.timeout = timeout
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
         self._answered = -math.inf
 
     async def request(self, action: str, **fields: Any) -> Answer:
-        """Send one request. Only a few requests about sessions run at a time; the others wait here.
+        """Send one request. If too many submissions and cancellations are running, wait until one of them ends.
 
         Raises:
             Unanswered: The submit host was not reached, or its answer is not valid. What happened there is unknown.

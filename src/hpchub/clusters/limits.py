@@ -69,17 +69,18 @@ def compare(site: ProfileList, reports: Mapping[str, LimitsReport]) -> tuple[lis
                 message = f"is not a queue of the cluster's scheduler, {cluster.scheduler}"
                 problems.append(Problem(name, message, field="name", value=show(queue.name), valid=valid))
                 continue
-            problems += _queue(name, queue, limits)
+            problems += _compare_queue(name, queue, limits)
             if not limits.open:
                 warnings.append(Problem(name, "does not accept or start jobs at present"))
         for k, profile in enumerate(site.profiles):
             if profile.cluster == cluster.name:
-                problems += _profile(f"hpc_profiles[{k}]{label({'key': profile.key})}", profile, given, environment)
+                entry_of_profile = f"hpc_profiles[{k}]{label({'key': profile.key})}"
+                problems += _compare_profile(entry_of_profile, profile, given, environment)
     return problems, warnings
 
 
-def _queue(entry: str, queue: Queue, limits: QueueLimits) -> Iterator[Problem]:
-    """Compare a queue's entry with the scheduler's limits."""
+def _compare_queue(entry: str, queue: Queue, limits: QueueLimits) -> Iterator[Problem]:
+    """Yield the limits of a queue's entry that are higher than the scheduler's."""
     for name, size, most, words in (
         ("max_cores", queue.max_cores, limits.cores, str),
         ("max_memory", mebibytes(queue.max_memory), limits.memory, format_memory),
@@ -96,8 +97,10 @@ def _queue(entry: str, queue: Queue, limits: QueueLimits) -> Iterator[Problem]:
             )
 
 
-def _profile(entry: str, profile: Profile, given: Mapping[str, QueueLimits], environment: str) -> Iterator[Problem]:
-    """Find the reasons why a profile could never start."""
+def _compare_profile(
+    entry: str, profile: Profile, given: Mapping[str, QueueLimits], environment: str
+) -> Iterator[Problem]:
+    """Yield the reasons why a profile could never start."""
     limits, queue = given.get(profile.queue) or given.get(ANY_QUEUE), f"queue {show(profile.queue)}"
     if limits is None:
         yield Problem(
@@ -118,10 +121,10 @@ def _profile(entry: str, profile: Profile, given: Mapping[str, QueueLimits], env
         if most is not None and requested > most:
             found = True
             limit = show(words(most)) if words is not str else most
-            where = f"the limit of {queue}" if name == "runtime" else f"the size of any node of {queue}"
+            excess = f"above the limit of {queue}" if name == "runtime" else f"more than any node of {queue} has"
             yield Problem(
                 entry,
-                f"is above {where} ({limit}), so the profile could never start",
+                f"is {excess} ({limit}), so the profile could never start",
                 field=name,
                 value=show(getattr(profile, name)),
                 valid=f"request at most {words(most)}",

@@ -1,7 +1,8 @@
 """The poller of a cluster: one bulk query of the scheduler serves all sessions.
 
 The load on the scheduler does not grow with the number of sessions. A query runs only when a session needs a newer
-answer than the last one. So an idle hub queries as often as JupyterHub polls a single server.
+answer than the last one. An idle hub therefore queries as often as JupyterHub polls a single server: see
+``Spawner.poll_interval`` in :mod:`hpchub.hub.config`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ log = logging.getLogger(__name__)
 PRIVACY_INTERVAL = 300.0
 """How long the poller caches whether the scheduler hides jobs, in seconds."""
 PRIVACY_ATTEMPTS = 3
-"""How often the poller asks whether the scheduler hides jobs. Without an answer it then assumes that it does not."""
+"""After this many queries without an answer, the poller assumes that the scheduler hides no jobs."""
 FIND_PAUSE = 5.0
-"""How long lookups of single jobs pause after one that failed, in seconds. All sessions may need one."""
+"""How long the poller does not look up single jobs after a lookup that failed, in seconds."""
 
 
 class GateQueries(Protocol):
@@ -78,7 +79,7 @@ class Poller:
 
     Args:
         scheduler: The scheduler, which parses the answers.
-        gate: Runs the queries and returns their output. Raises Unanswered if there is no output.
+        gate: The gate, which runs the queries and returns their output. It raises Unanswered if there is no output.
         interval: The minimum time from the start of a query to the start of the next one, in seconds.
         longest_backoff: The maximum time between attempts while the scheduler is slow or silent, in seconds.
     """
@@ -92,7 +93,6 @@ class Poller:
         longest_backoff: float = 60.0,
     ) -> None:
         self.scheduler = scheduler
-        self.queries = 0
         self._gate = gate
         self._interval = interval
         self._longest_backoff = longest_backoff
@@ -186,7 +186,6 @@ class Poller:
         try:
             await asyncio.sleep(max(0.0, self._next - time.monotonic()))
             started = time.monotonic()
-            self.queries += 1
             self._next = started + self._interval
             try:
                 with _errors_mean_unanswered():

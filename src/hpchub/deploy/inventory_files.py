@@ -1,4 +1,4 @@
-"""Checks of files outside the model: duplicate keys, misspelt role arguments, and host names in certificates."""
+"""Checks of files outside the model: invalid YAML, duplicate keys, misspelt arguments, certificates' host names."""
 
 from __future__ import annotations
 
@@ -30,6 +30,29 @@ def duplicate_keys(sources: Iterable[str | Path]) -> list[Problem]:
         sources: Inventories, as in ``ansible_inventory_sources``: directories or files.
     """
     return [problem for path in _files(sources) for problem in _duplicates_in(path)]
+
+
+def yaml_errors(sources: Iterable[str | Path]) -> list[str]:
+    """Return ``FILE:LINE: ERROR`` for each file of an inventory that is not valid YAML.
+
+    Ansible rejects such a file too, but its message does not always name the file.
+
+    Args:
+        sources: Inventories, as in ``ansible_inventory_sources``: directories or files.
+    """
+    return [f"{path}:{error}" for path in _files(sources) if (error := _yaml_error(path))]
+
+
+def _yaml_error(path: Path) -> str:
+    """Return the line and the reason, or an empty text if the file is valid or cannot be read."""
+    try:
+        yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        return f"{line}: {error.context + ', ' if error.context else ''}{error.problem}"
+    except (OSError, UnicodeError, yaml.YAMLError):
+        return ""
+    return ""
 
 
 def _files(sources: Iterable[str | Path]) -> list[Path]:

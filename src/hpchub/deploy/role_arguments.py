@@ -1,4 +1,4 @@
-"""The arguments of the role ``scheduler_access`` and the hub's list of gates, derived from the model. No I/O."""
+"""Arguments of the roles that configure gates, derived from the model: commands, ssh keys, sockets, paths. No I/O."""
 
 from __future__ import annotations
 

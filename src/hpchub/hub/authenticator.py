@@ -16,12 +16,10 @@ from tornado import web
 from traitlets import Bool, Integer, Set, Unicode
 
 from hpchub.hub.handlers import PortReportHandler, StartAPIHandler, StartPageHandler
+from hpchub.names import ACCOUNT_NAME as ACCOUNT_NAME_PATTERN
+from hpchub.names import NOBODY
 
-ACCOUNT_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
-"""The valid account names: the default pattern of shadow-utils."""
-
-NOBODY = 65534
-"""The uid of the system account ``nobody`` on Linux. Unlike other system accounts, it is above ``minimum_uid``."""
+ACCOUNT_NAME = re.compile(ACCOUNT_NAME_PATTERN)
 
 
 class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.poller import Poller
-from hpchub.deploy.profile_file import load_profile_list
 from hpchub.hub.certificates import Authority
 from hpchub.hub.throttle import Throttle
+from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ COMPLAINT = "hpchub"
 
 
 def complain(message: str, valid: str = "") -> NoReturn:
-    """Reject a value in a pydantic validator."""
+    """Reject a value in a pydantic validator, with what is wrong and what is valid."""
     raise PydanticCustomError(COMPLAINT, "{message}", {"message": message, "valid": valid})
 
 
@@ -213,7 +213,10 @@ OptionalLine = Annotated[
 
 def _cluster_name(value: str) -> None:
     if value.endswith(("_login", "_compute")):
-        complain("ends like an inventory group of its nodes", "choose a name that does not end in _login or _compute")
+        complain(
+            "ends like the name of the inventory group of a cluster's nodes",
+            "choose a name that does not end in _login or _compute",
+        )
 
 
 ClusterName = Annotated[
@@ -221,7 +224,7 @@ ClusterName = Annotated[
     Text(
         "a cluster's name",
         CLUSTER_NAME,
-        "write small letters, digits and _, a letter first",
+        "write lower-case letters, digits and _, a letter first",
         check=_cluster_name,
     ),
 ]
@@ -239,7 +242,9 @@ QueueReference = Annotated[str, Text("a queue's name", r".{1,200}", "name a queu
 ProfileKey = Annotated[
     str,
     Text(
-        "a profile's key", r"[a-z0-9][a-z0-9_-]{0,63}", "write small letters, digits, _ and -, a letter or digit first"
+        "a profile's key",
+        r"[a-z0-9][a-z0-9_-]{0,63}",
+        "write lower-case letters, digits, _ and -, a letter or digit first",
     ),
 ]
 KernelName = Annotated[
@@ -247,7 +252,7 @@ KernelName = Annotated[
     Text(
         "a kernel's name",
         r"[a-z0-9][a-z0-9._-]{0,63}",
-        "write small letters, digits, . _ and -, a letter or digit first",
+        "write lower-case letters, digits, . _ and -, a letter or digit first",
     ),
 ]
 KernelReference = Annotated[str, Text("a kernel's name", r".{1,200}", "name a kernel of hpc_kernels", empty=True)]
@@ -264,7 +269,7 @@ UnixName = Annotated[
     Text(
         "a local account's or group's name",
         rf"(?!root$){ACCOUNT_NAME}",
-        "write small letters, digits, _ and -; root is not permitted",
+        "write lower-case letters, digits, _ and -; root is not permitted",
     ),
 ]
 SsoGroup = Annotated[
@@ -445,8 +450,8 @@ ServiceUrl = Annotated[
     Text(
         "a service's address",
         rf"https://{_HOST}{_PORT}",
-        "write https:// and the host in small letters, with a port if needed, without a path or a / at the end, as in "
-        "https://jupyter.example.org",
+        "write https:// and the host in lower-case letters, with a port if needed, without a path or a / at the end, "
+        "as in https://jupyter.example.org",
         check=_port,
     ),
 ]

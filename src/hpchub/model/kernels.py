@@ -1,7 +1,7 @@
 """Kernel specs: the files of each kind of kernel on the nodes of a cluster. No I/O.
 
 A kernel is a directory ``SOFTWARE/jupyter/kernels/NAME`` with the file ``kernel.json``. Some kinds must prepare the
-environment first and have a program ``launch`` beside it. Jupyter replaces ``{resource_dir}`` with the kernel's
+environment first. They have a program ``launch`` beside it. Jupyter replaces ``{resource_dir}`` with the kernel's
 directory, ``{prefix}`` with the notebook server's environment, and ``{connection_file}`` with the connection file
 (jupyter_client, ``KernelManager.format_kernel_cmd``).
 
@@ -38,8 +38,8 @@ _IPYKERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}")
 _PYTHON_COMMAND = ("python", *_IPYKERNEL)
 _LAUNCH = "{resource_dir}/launch"
 
-# env(1) removes these variables, because a kernel.json can only set variables. It also prevents Jupyter from replacing
-# the command "python" with the notebook server's Python.
+# A kernel.json can set variables but not remove them, so the kernel's command begins with env(1), which removes these.
+# This also prevents Jupyter from replacing the command "python" with the notebook server's Python.
 _FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "PYTHONPLATLIBDIR", "VIRTUAL_ENV")
 """Variables of the notebook server's environment, or of a module, that would break another Python."""
 
@@ -65,7 +65,7 @@ def kernel_spec(kernel: Mapping[str, Any] | AnyKernel) -> dict[str, Any]:
         "display_name": parsed.display_name,
         "language": parsed.language,
         "env": environment | parsed.environment,
-        # Shows an administrator who finds the file where it comes from.
+        # An administrator who finds the file can see that hpchub wrote it.
         "metadata": {"hpchub": {"kind": parsed.kind}},
     }
     if parsed.language == "python" and "ipykernel_launcher" in argv:
@@ -97,7 +97,7 @@ def cluster_kernels(site: Site, cluster: str) -> list[dict[str, Any]]:
     """Return the kernels of a cluster in the form that the role ``jupyter_kernels`` takes.
 
     Returns:
-        ``[{"name", "spec", "files": [{"path", "content", "mode"}, …]}, …]``. ``files`` lacks ``kernel.json``.
+        ``[{"name", "spec", "files": [{"path", "content", "mode"}, …]}, …]``. ``kernel.json`` is not among ``files``.
     """
     return [
         {

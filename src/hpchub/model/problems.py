@@ -47,7 +47,7 @@ class Problem:
 
 
 class SiteError(ValueError):
-    """The inventory has problems. ``problems`` lists all of them, in the order of the inventory."""
+    """The inventory has problems. The attribute ``problems`` lists all of them, in the order of the inventory."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)
@@ -56,7 +56,7 @@ class SiteError(ValueError):
 
 @dataclass(frozen=True)
 class Unresolved:
-    """Replaces a value with an expression that Ansible cannot evaluate. Every field rejects it with the reason."""
+    """A value that Ansible cannot evaluate, because its expression is wrong. Every field rejects it with the reason."""
 
     reason: str
 
@@ -83,19 +83,25 @@ def label(value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A pydantic location in terms of the inventory: the entry, and the field in it."""
+class Location:
+    """Where a value is in the inventory.
+
+    Attributes:
+        entry: The entry, as in ``hpc_clusters[0] (name "demo") queues[1] (name "batch")``.
+        field: The field of the entry, as in ``max_memory``.
+        value: The value as it was written.
+    """
 
     entry: str
     field: str
     value: Any
 
 
-def place(entry: str, raw: object, location: Sequence[int | str]) -> Place:
+def locate(entry: str, raw: object, location: Sequence[int | str]) -> Location:
     """Translate a pydantic location to the entry and the field that the inventory contains.
 
-    An item of a list of mappings becomes an entry, so that ``("queues", 1, "max_memory")`` of a cluster reads
-    ``hpc_clusters[0] (name "demo") queues[1] (name "batch")`` and ``max_memory``.
+    An item of a list of mappings is an entry too. The location ``("queues", 1, "max_memory")`` of a cluster therefore
+    gives the entry ``hpc_clusters[0] (name "demo") queues[1] (name "batch")`` and the field ``max_memory``.
     """
     field = ""
     value: Any = raw
@@ -111,4 +117,4 @@ def place(entry: str, raw: object, location: Sequence[int | str]) -> Place:
             value = value.get(step) if isinstance(value, Mapping) else None
             name = step if step.isidentifier() else show(step, 40)
             field = f"{field}.{name}" if field else name
-    return Place(entry, field, value)
+    return Location(entry, field, value)

@@ -13,7 +13,7 @@ from pydantic import ValidationError, model_validator
 
 from hpchub.messages import listing, show
 from hpchub.model.entries import Cluster, Entry, Profile
-from hpchub.model.problems import Problem, place
+from hpchub.model.problems import Problem, locate
 from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
@@ -57,16 +57,18 @@ class ProfileList(Entry):
     """The key of the default profile. Empty if there are no profiles."""
 
     @model_validator(mode="after")
-    def _whole(self) -> ProfileList:
+    def _check_references(self) -> ProfileList:
         keys = [profile.key for profile in self.profiles]
         if len(set(keys)) != len(keys):
-            raise ValueError("two profiles have the same key")
+            repeated = next(key for key in keys if keys.count(key) > 1)
+            raise ValueError(f"two profiles have the key {show(repeated)}")
         if self.default_profile not in keys and (keys or self.default_profile):
-            raise ValueError("default_profile is not the key of a profile")
+            raise ValueError(f"default_profile {show(self.default_profile)} is not the key of a profile")
         for profile in self.profiles:
             cluster = self.cluster(profile.cluster)
             if cluster is None or cluster.queue(profile.queue) is None:
-                raise ValueError(f"profile {profile.key} uses a cluster or a queue that is not in the list")
+                where = f"queue {show(profile.queue)} of cluster {show(profile.cluster)}"
+                raise ValueError(f"profile {profile.key}: {where} is not in the list")
             for option in profile.options:
                 if problem := SCHEDULERS[cluster.scheduler].option_problem(option):
                     raise ValueError(f"profile {profile.key}: option {show(option)} {problem[0]}")
@@ -137,15 +139,19 @@ def parse_profile_list(text: str, name: str = "profile list") -> ProfileList:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ProfileListError(f"{name}: is not JSON: {error}") from None
-    version = content.get("version") if isinstance(content, dict) else None
-    if version != VERSION:
-        raise ProfileListError(f"{name}: has version {show(version)}, but this hpchub reads version {VERSION}")
+    if not isinstance(content, dict) or "version" not in content:
+        raise ProfileListError(f"{name}: is not a profile list, because it has no version")
+    if content["version"] != VERSION:
+        raise ProfileListError(
+            f"{name}: has version {show(content['version'])}, but this hpchub reads version {VERSION}; deploy the"
+            " profiles again with this version of hpchub"
+        )
     try:
         return ProfileList.model_validate(content)
     except ValidationError as error:
         details = error.errors(include_url=False)
         first = details[0]
-        at = place(name, content, first["loc"])
+        at = locate(name, content, first["loc"])
         message = first.get("ctx", {}).get("message") or first["msg"].removeprefix("Value error, ")
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
         value = show(at.value) if isinstance(at.value, (str, int)) else ""

@@ -1,7 +1,7 @@
 """Rules that compare entries, or fields of an entry, with one another. No I/O.
 
-The rules work on drafts: entries with those fields that are valid. So a mistake in one field does not hide a mistake in
-another one.
+The rules work on drafts. A draft is an entry, of which only the valid fields are compared. A mistake in one field
+therefore does not hide a mistake in another field.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Draft:
-    """An entry, as far as it is valid.
+    """An entry that may have invalid fields.
 
     Attributes:
         name: The name of the entry in messages.
@@ -197,11 +197,11 @@ def _unknown(draft: Draft, name: str, value: str, what: str, known: Sequence[str
 def _duplicate_kernels(kernels: Sequence[Draft]) -> Iterator[Problem]:
     """Find kernels with the same name on one cluster. Different clusters may use a name for different kernels."""
     for i, kernel in enumerate(kernels):
-        name, mine = kernel.written("name"), kernel.get("clusters")
+        name, clusters = kernel.written("name"), kernel.get("clusters")
         for j, other in enumerate(kernels[:i]):
-            theirs = other.get("clusters")
-            apart = mine and theirs and not set(mine) & set(theirs)
-            if isinstance(name, str) and other.written("name") == name and not apart:
+            other_clusters = other.get("clusters")
+            share_no_cluster = clusters and other_clusters and not set(clusters) & set(other_clusters)
+            if isinstance(name, str) and other.written("name") == name and not share_no_cluster:
                 yield Problem(
                     kernel.name,
                     f"is already used by entry {j}",
@@ -236,7 +236,7 @@ def _compare_kernel(kernel: Draft, clusters: Sequence[Draft]) -> Iterator[Proble
         )
 
 
-def _lower_or_raise(field: str, most: object, limit: str, queue: str) -> str:
+def _advice_above_limit(field: str, most: object, limit: str, queue: str) -> str:
     """Return what to do about a value above its queue's limit."""
     if field == "gpus" and not most:
         return f"queue {queue} has no GPUs; remove gpus, or set max_gpus of the queue"
@@ -259,8 +259,9 @@ def _compare_profile(profile: Draft, clusters: Sequence[Draft], kernels: Sequenc
             yield from _compare_with_scheduler(profile, cluster, SCHEDULERS[scheduler])
     kernel = profile.get("default_kernel")
     if kernel and isinstance(name, str):
-        there = [draft for draft in kernels if not (only := draft.get("clusters")) or name in only]
-        names = list(dict.fromkeys(n for draft in there if isinstance(n := _kernel_name(draft), str)))
+        offered = [draft for draft in kernels if not (limited_to := draft.get("clusters")) or name in limited_to]
+        offered_names = [_kernel_name(draft) for draft in offered]
+        names = list(dict.fromkeys(name for name in offered_names if isinstance(name, str)))
         if kernel not in names:
             yield _unknown(profile, "default_kernel", kernel, f"a kernel of cluster {show(name)}", names)
 
@@ -307,7 +308,7 @@ def _compare_queue(profile: Draft, cluster: Draft) -> Iterator[Problem]:
                 f"is above {limit} {show(most)} of queue {show(name)} of cluster {where}",
                 field=wanted,
                 value=show(asked),
-                valid=_lower_or_raise(wanted, most, limit, name),
+                valid=_advice_above_limit(wanted, most, limit, name),
             )
 
 
@@ -362,7 +363,7 @@ def _compare_cluster_groups(cluster: Draft, groups: Mapping[str, list[str]], hos
 
 
 def _submit_hosts(submit: object) -> Iterator[tuple[str, str]]:
-    """Return the hosts in a cluster's submit, valid or as it was written, each with its field."""
+    """Return the submit hosts of a cluster, each with its field. The entry ``submit`` may be invalid."""
     if isinstance(submit, Submit):
         submit = submit.model_dump()
     if not isinstance(submit, Mapping):
@@ -384,9 +385,9 @@ def _stray_groups(groups: Mapping[str, list[str]], known: Sequence[str]) -> Iter
     """Find groups with the name of a cluster that does not exist."""
     own = {f"cluster_{name}{part}" for name in known for part in ("", "_login", "_compute")}
     for group in sorted(groups):
-        name = group.removeprefix("cluster_")
+        name = group.removeprefix("cluster_").removesuffix("_login").removesuffix("_compute")
         if group.startswith("cluster_") and group not in own:
-            message = f"is named after a cluster {show(name)}, which is not in hpc_clusters"
+            message = f"is named after the cluster {show(name)}, which is not in hpc_clusters"
             yield Problem(f"group {group}", message, valid=did_you_mean(name, known))
 
 
@@ -400,15 +401,19 @@ def _stray_hosts(drafts: Sequence[Draft], groups: Mapping[str, list[str]], known
     # Hosts of a group without a cluster were already reported with the group.
     reported = {host for group, hosts in groups.items() if group.startswith("cluster_") for host in hosts}
     for host in sorted({*served, *clusters}):
-        of = clusters.get(host, [])
-        setups = [(draft.get("software"), draft.get("firewall")) for draft in drafts if draft.get("name") in of]
-        if any(setup != setups[0] for setup in setups):
-            message = f"belongs to the clusters {listing(of)}, which have different software or firewall settings"
+        member_of = clusters.get(host, [])
+        settings = [
+            (draft.get("software"), draft.get("firewall")) for draft in drafts if draft.get("name") in member_of
+        ]
+        if any(each != settings[0] for each in settings):
+            message = (
+                f"belongs to the clusters {listing(member_of)}, which have different software or firewall settings"
+            )
             valid = "put it in one cluster, or give these clusters the same software and firewall"
-        elif of and host not in served:
-            message = f"is in cluster_{of[0]}, but in neither login_nodes nor compute_nodes"
-            valid = f"add it to the group cluster_{of[0]}_login or cluster_{of[0]}_compute"
-        elif not of and host not in reported:
+        elif member_of and host not in served:
+            message = f"is in cluster_{member_of[0]}, but in neither login_nodes nor compute_nodes"
+            valid = f"add it to the group cluster_{member_of[0]}_login or cluster_{member_of[0]}_compute"
+        elif not member_of and host not in reported:
             message = f"is in {served[host]}, but in no cluster"
             valid = f"add it to one of the groups {listing(f'cluster_{name}' for name in known)}"
         else:

@@ -1,8 +1,8 @@
 """The site model: the description of a whole service in an inventory, its validation and its JSON Schema. No I/O.
 
-:meth:`Site.from_vars` takes the inventory's variables and reports all of their problems at once. It
-validates each entry separately (:mod:`hpchub.model.entries`), then compares the entries with one another
-(:mod:`hpchub.model.rules`), so that one mistake hides no other.
+:meth:`Site.from_vars` takes the inventory's variables and reports all of their problems at once. It validates
+each entry separately (:mod:`hpchub.model.entries`), then compares the entries with one another
+(:mod:`hpchub.model.rules`). A mistake therefore does not hide another one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hpchub.model.entries import (
     StateStore,
     Tls,
 )
-from hpchub.model.problems import Problem, SiteError, Unresolved, label, place
+from hpchub.model.problems import Problem, SiteError, Unresolved, label, locate
 from hpchub.model.rules import Draft, compare, compare_groups
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Site(Entry):
         """Return the site that an inventory's variables describe.
 
         Args:
-            variables: Any variables. Only those with names like ``hpc_…``, or similar to one of ours, are used.
+            variables: Any variables. Those without the prefix ``hpc_`` are ignored, unless a name is similar to ours.
             inventory: ``{"groups": {GROUP: [HOST, …]}}``, Ansible's ``groups``. The clusters are compared with them.
 
         Raises:
@@ -115,7 +115,7 @@ class Site(Entry):
         return next((profile for profile in self.profiles if profile.key == key), None)
 
     def warnings(self) -> list[Problem]:
-        """Return what is permitted but probably a mistake."""
+        """Return settings that are permitted, but probably a mistake."""
         found = []
         access = self.access
         if not (access.allowed_groups or access.allowed_users or access.admin_groups or access.admin_users):
@@ -183,7 +183,12 @@ class _Environment(Entry):
 
 @dataclass
 class Part:
-    """One variable, as far as it is valid. A mapping gives one draft, a list gives one draft per entry."""
+    """The result of reading one variable.
+
+    Attributes:
+        value: The value. It is absent if the variable is missing or invalid as a whole.
+        drafts: One draft for a variable that is a mapping, or one draft per entry for a list.
+    """
 
     value: Any = _ABSENT
     drafts: list[Draft] = field(default_factory=list)
@@ -285,7 +290,7 @@ def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> P
     location = detail["loc"]
     error, context = detail["type"], detail.get("ctx", {})
     if error == "extra_forbidden":
-        at = place(entry, raw, location[:-1])
+        at = locate(entry, raw, location[:-1])
         known = _keys_at(kind, location[:-1])
         return Problem(
             at.entry,
@@ -294,7 +299,7 @@ def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> P
             value=show(location[-1], 40),
             valid=suggestion(location[-1], known, "valid keys"),
         )
-    at = place(entry, raw, location)
+    at = locate(entry, raw, location)
     if isinstance(at.value, Unresolved):
         return Problem(at.entry, at.value.message, field=at.field, valid=at.value.valid)
     if error == "missing":

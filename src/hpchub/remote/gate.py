@@ -45,7 +45,7 @@ KEEP_LOGS = 20
 CLUSTER_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 SESSION = re.compile(r"[0-9a-f]{16}")
-NOBODY = 65534  # Linux's uid for users without an account: a system account with a high uid
+NOBODY = 65534  # the uid of Linux's account nobody: a system account, although its uid is high
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 FIELDS = {
@@ -189,7 +189,7 @@ def run(
 
 
 def answer(command: list[str], code: int, stdout: str = "", stderr: str = "", error: str = "") -> dict[str, Any]:
-    """Return an answer in the format of the module's docstring."""
+    """Return an answer in the format that the module's docstring describes."""
     return {
         "ok": code == 0,
         "exit": code,
@@ -224,27 +224,28 @@ def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
     request = read_request(stream)
     config = read_config(cluster)
     if request["action"] in QUERIES:
-        # Users can put any text into job names, even line breaks. They cannot predict this mark, which begins a record.
+        # Each record of the answer begins with this random mark. Users can put any text into the names of their jobs,
+        # even line breaks, but they cannot predict the mark.
         mark = os.urandom(8).hex()
         command = [word.replace("{mark}", mark) for word in config.get(request["action"], [])]
         if not command:
             raise Refused(f"{request['action']} is not configured for {config['scheduler']} on this host")
         result = run([*command, *checked_job_id(request, config)], config)
         if request["action"] == "limits" and result["ok"]:
-            me = pwd.getpwuid(os.geteuid()).pw_name
+            own_name = pwd.getpwuid(os.geteuid()).pw_name
             for further in config.get("limits_more", []):
-                more = run([word.replace("{account}", me) for word in further], config)
+                more = run([word.replace("{account}", own_name) for word in further], config)
                 result["stdout"] += more["stdout"] if more["ok"] else ""
-        nothing = not result["ok"] or not result["stdout"].strip()
-        if request["action"] == "query" and nothing and means_no_jobs(result, config):
+        without_jobs = not result["ok"] or not result["stdout"].strip()
+        if request["action"] == "query" and without_jobs and means_no_jobs(result, config):
             return answer(command, 0)
         return result
     account = permitted_user(request["user"], config)
     request["cluster"] = cluster
     command = ["sudo", "-n", "-u", account.pw_name, "--", JOB_PROGRAM]
-    # The job program has the shorter timeout, so it decides.
-    patient = dict(config, timeout=float(config.get("timeout", 60)) + 10)
-    result = run(command, patient, json.dumps(request))
+    # Wait longer than the job program does, so that its timeout applies and its answer arrives.
+    longer = dict(config, timeout=float(config.get("timeout", 60)) + 10)
+    result = run(command, longer, json.dumps(request))
     if not result["ok"]:
         detail = (result["stderr"].strip().splitlines() or [""])[-1]
         result["error"] = f"cannot run jobs as {account.pw_name} on this host: {detail or result['error']}"
@@ -264,11 +265,11 @@ def serve_job(stream: TextIO) -> dict[str, Any]:
     if request.get("user") != account.pw_name:
         raise Refused(f"the request is not for {account.pw_name}")
     home = account.pw_dir
-    who = {"USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": account.pw_shell or "/bin/sh"}
+    identity = {"USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": account.pw_shell or "/bin/sh"}
     directory = Path(home) / ".hpchub"
     secrets = directory / (request["session"] + ".json")
     if request["action"] == "cancel":
-        result = run([*config["cancel"], *checked_job_id(request, config)], config, home=home, extra=who)
+        result = run([*config["cancel"], *checked_job_id(request, config)], config, home=home, extra=identity)
         if result["ok"]:
             secrets.unlink(missing_ok=True)
         return result
@@ -282,7 +283,7 @@ def serve_job(stream: TextIO) -> dict[str, Any]:
             f"the home directory of {account.pw_name} cannot be written ({error.strerror}); check its quota and its"
             " permissions"
         ) from None
-    result = run(config["submit"], config, request["script"], home=home, extra=who)
+    result = run(config["submit"], config, request["script"], home=home, extra=identity)
     # After a timeout, the job may still start later and need its secrets.
     if not result["ok"] and result["exit"] != 124:
         secrets.unlink(missing_ok=True)

@@ -37,7 +37,7 @@ from urllib.parse import urlsplit
 
 SESSION = re.compile(r"[0-9a-f]{16}")
 KERNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-OURS = ("JUPYTERHUB_", "HPCHUB_")
+OURS = ("JUPYTERHUB_", "HPCHUB_")  # the prefixes of the variables that the hub may set
 # A module in the user's login files may set these for another Python. Kernels would not start with them.
 HARMFUL = ("PYTHONHOME", "PYTHONPLATLIBDIR", "__PYVENV_LAUNCHER__")
 NEEDED = (
@@ -56,9 +56,9 @@ NOT_FOR_KERNELS = ("HPCHUB_API_CA", "HPCHUB_TLS_CERTIFICATE", "HPCHUB_TLS_CLIENT
 INTERFACES = {"lab": "/lab", "notebook": "/tree"}
 
 SETTINGS = Path(sys.prefix, "etc", "hpchub-launch.json")
-FILE_PATIENCE = 15.0  # seconds; a new file may appear late on a network file system
-LISTEN_PATIENCE = 300.0  # seconds; the first start from a cold network file system is slow
-REPORT_PATIENCE = 900.0  # seconds; the hub may be down for an upgrade, and resumes this session afterwards
+FILE_TIMEOUT = 15.0  # seconds; a new file may appear late on a network file system
+LISTEN_TIMEOUT = 300.0  # seconds; the first start from a cold network file system is slow
+REPORT_TIMEOUT = 900.0  # seconds; the hub may be down for an upgrade, and resumes this session afterwards
 REQUEST_TIMEOUT = 10.0  # seconds
 
 STOPPED_EXIT = 1
@@ -68,7 +68,7 @@ class LaunchError(Exception):
     """The server cannot start. The message is for the user, who finds it in the session's log."""
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Write a line to the session's log."""
     print(f"hpchub-launch: {text}", file=sys.stderr, flush=True)
 
@@ -84,7 +84,7 @@ def home_directory() -> Path:
 # -- the session's secrets
 
 
-def read_session(path: Path, patience: float = FILE_PATIENCE) -> dict[str, str]:
+def read_session(path: Path, timeout: float = FILE_TIMEOUT) -> dict[str, str]:
     """Read and delete a session's file.
 
     Returns:
@@ -93,7 +93,7 @@ def read_session(path: Path, patience: float = FILE_PATIENCE) -> dict[str, str]:
     Raises:
         LaunchError: The file does not exist, or the gate cannot have written it.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while True:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -117,27 +117,27 @@ def read_session(path: Path, patience: float = FILE_PATIENCE) -> dict[str, str]:
         if status.st_mode & 0o077:
             raise LaunchError(f"{path} was deleted, because other users could read it; start a new session")
         text = stream.read()
-    return checked(text, path)
+    return parse_session(text, path)
 
 
-def checked(text: str, path: Path) -> dict[str, str]:
+def parse_session(text: str, path: Path) -> dict[str, str]:
     """Return the variables in a session's file.
 
     Raises:
-        LaunchError: The text is not an object of strings, sets a foreign variable, or lacks a required one.
+        LaunchError: The text is not an object of strings, or a variable is missing or not permitted.
     """
     try:
         session = json.loads(text)
     except ValueError:
-        raise LaunchError(f"{path} is not JSON") from None
+        raise LaunchError(f"{path} is not JSON; start a new session") from None
     if not isinstance(session, dict) or not all(isinstance(value, str) for value in session.values()):
-        raise LaunchError(f"{path} is not an object of strings")
+        raise LaunchError(f"{path} is not an object of strings; start a new session")
     foreign = sorted(name for name in session if not name.startswith(OURS))
     if foreign:
         raise LaunchError(f"{path} sets {foreign[0]}; only JUPYTERHUB_* and HPCHUB_* are permitted")
     missing = [name for name in NEEDED if not session.get(name)]
     if missing:
-        raise LaunchError(f"{path} lacks {', '.join(missing)}")
+        raise LaunchError(f"{path} lacks {', '.join(missing)}; start a new session")
     return session
 
 
@@ -165,7 +165,7 @@ def check_space(directory: Path) -> None:
         raise LaunchError(f"{directory} cannot be written: {error.strerror}; check its permissions") from None
 
 
-def hold_port(first: int, last: int) -> socket.socket:
+def reserve_port(first: int, last: int) -> socket.socket:
     """Reserve a free port of the range until the server listens on it.
 
     The socket is bound but does not listen, so other programs find the port in use. The server can still bind it: Linux
@@ -229,14 +229,14 @@ def server_arguments(session: dict[str, str]) -> list[str]:
 def tls_arguments(session: dict[str, str]) -> list[str]:
     """Return the arguments for TLS. The server then accepts only connections from the hub and its proxy."""
     key, certificate, clients = (
-        held_in_memory(name.lower(), session[name])
+        memory_file(name.lower(), session[name])
         for name in ("HPCHUB_TLS_KEY", "HPCHUB_TLS_CERTIFICATE", "HPCHUB_TLS_CLIENTS")
     )
     return [f"--ServerApp.keyfile={key}", f"--ServerApp.certfile={certificate}", f"--ServerApp.client_ca={clients}"]
 
 
-def held_in_memory(name: str, text: str) -> str:
-    """Return a path under which only this process can read a text, for as long as it runs.
+def memory_file(name: str, text: str) -> str:
+    """Return the path of an anonymous file with a text. Only this process can read it, for as long as it runs.
 
     The server reads its key again for each connection. Others could read a file, or a cleanup could delete it.
     """
@@ -249,7 +249,7 @@ def held_in_memory(name: str, text: str) -> str:
 # -- the report to the hub
 
 
-def trust(authority: str) -> ssl.SSLContext:
+def tls_context(authority: str) -> ssl.SSLContext:
     """Return a TLS context that trusts the system's CA certificates and the hub's.
 
     Args:
@@ -267,25 +267,25 @@ def trust(authority: str) -> ssl.SSLContext:
     return context
 
 
-def wait_for_server(port: int, patience: float = LISTEN_PATIENCE) -> None:
+def wait_for_server(port: int, timeout: float = LISTEN_TIMEOUT) -> None:
     """Wait until the server listens on its port.
 
     Raises:
-        LaunchError: The server does not listen within ``patience`` seconds.
+        LaunchError: The server does not listen within ``timeout`` seconds.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
             return
         time.sleep(0.1)
-    raise LaunchError(f"the notebook server did not start within {patience:g} s")
+    raise LaunchError(f"the notebook server did not start within {timeout:g} s")
 
 
-def report(session: dict[str, str], port: int, context: ssl.SSLContext, patience: float = REPORT_PATIENCE) -> None:
+def report(session: dict[str, str], port: int, context: ssl.SSLContext, timeout: float = REPORT_TIMEOUT) -> None:
     """Report the port to the hub: ``POST JUPYTERHUB_API_URL/batchspawner`` with ``{"port": N}``. The hub answers 201.
 
     Raises:
-        LaunchError: The hub rejected the report, or did not answer within ``patience`` seconds.
+        LaunchError: The hub rejected the report, or did not answer within ``timeout`` seconds.
     """
     url = session["JUPYTERHUB_API_URL"].rstrip("/") + "/batchspawner"
     request = urllib.request.Request(  # noqa: S310 - the hub's own address
@@ -299,28 +299,28 @@ def report(session: dict[str, str], port: int, context: ssl.SSLContext, patience
     )
     # Connect to the hub directly, as the server does, even if the job's environment sets a web proxy.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     pause = 0.5
-    maybe_taken = False
+    may_have_arrived = False
     while True:
         try:
             with opener.open(request, timeout=REQUEST_TIMEOUT):
                 return
         except urllib.error.HTTPError as error:
-            if error.code == 409 and maybe_taken:
+            if error.code == 409 and may_have_arrived:
                 return
             problem = f"{error.code} {answer_text(error)}"
             if error.code < 500 and error.code != 429:
                 raise LaunchError(f"the hub rejected this session's port: {problem}") from None
             # A proxy may have sent this error although the hub has received the report.
-            maybe_taken = maybe_taken or error.code >= 500
+            may_have_arrived = may_have_arrived or error.code >= 500
         except (OSError, ValueError) as error:
             # The hub may have received the report. It accepts only one and rejects the second with 409.
-            maybe_taken = True
+            may_have_arrived = True
             problem = str(getattr(error, "reason", error))
         if time.monotonic() + pause > deadline:
             raise LaunchError(f"the hub does not answer at {url}: {problem}")
-        say(f"the hub does not answer at {url} ({problem}); retrying in {pause:g} s")
+        log(f"the hub does not answer at {url} ({problem}); retrying in {pause:g} s")
         time.sleep(pause)
         pause = min(pause * 2, 8.0)
 
@@ -338,9 +338,9 @@ def report_when_ready(session: dict[str, str], port: int, context: ssl.SSLContex
     try:
         wait_for_server(port)
         report(session, port, context)
-        say(f"the server listens on {socket.gethostname()}:{port}, and the hub has accepted the report")
+        log(f"the server listens on {socket.gethostname()}:{port}, and the hub has accepted the report")
     except LaunchError as error:
-        say(str(error))
+        log(str(error))
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -380,12 +380,12 @@ def launch(name: str) -> None:
         raise LaunchError("usage: hpchub-launch SESSION, where SESSION is 16 hexadecimal digits")
     home = home_directory()
     session = read_session(home / ".hpchub" / f"{name}.json")
-    context = trust(session.get("HPCHUB_API_CA", ""))
+    context = tls_context(session.get("HPCHUB_API_CA", ""))
     arguments = server_arguments(session)
     check_space(home / ".hpchub")
     os.chdir(home)
     arguments += tls_arguments(session)
-    held = hold_port(int(session["HPCHUB_PORT_FIRST"]), int(session["HPCHUB_PORT_LAST"]))
+    held = reserve_port(int(session["HPCHUB_PORT_FIRST"]), int(session["HPCHUB_PORT_LAST"]))
     port: int = held.getsockname()[1]
     env = server_environment(dict(os.environ), session, port, settings().get("jupyter_path", []))
     os.environ.clear()
@@ -399,7 +399,7 @@ def main() -> int:
     try:
         launch(sys.argv[1] if len(sys.argv) == 2 else "")
     except LaunchError as error:
-        say(str(error))
+        log(str(error))
         return STOPPED_EXIT
     return 0
 

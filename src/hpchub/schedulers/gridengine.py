@@ -1,4 +1,6 @@
-r"""Grid Engine. Sources: the manual pages of qsub, qstat, qdel and qconf of version 8.1.9, and its programs.
+r"""Grid Engine.
+
+Sources: the manual pages of qsub, qstat, qdel and qconf of version 8.1.9, and its programs.
 
 qstat shows no comment. Therefore the job's name contains the hub too. It must not contain ``/ : @ \ * ?``.
 """

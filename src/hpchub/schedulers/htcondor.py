@@ -1,4 +1,6 @@
-"""HTCondor. Sources: condor_submit, condor_q, condor_rm and the job ClassAd attributes in the manual of version 23.0.
+"""HTCondor.
+
+Sources: condor_submit, condor_q, condor_rm and the job ClassAd attributes in the manual of version 23.0.
 
 The batch script is a submit description. The job's ClassAd has the attribute ``HpchubTag``, which corresponds to the
 comment in other schedulers, and the attribute ``HpchubQueue``. A pool has no queues, so the administrator of the pool

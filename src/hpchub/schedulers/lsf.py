@@ -1,4 +1,6 @@
-"""IBM Spectrum LSF. Sources: the command and configuration references of LSF 10.1.
+"""IBM Spectrum LSF.
+
+Sources: the command and configuration references of LSF 10.1.
 
 If a job does not exist, bjobs prints a message on standard error, with exit code 0 (tests of the LSF driver in
 equinor/ert; galaxyproject/galaxy, pull request 7007) or 255, or a record with an error in its JSON.

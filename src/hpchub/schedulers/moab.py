@@ -1,4 +1,6 @@
-"""Moab Workload Manager. Sources: msub, mdiag, checkjob and mjobctl in the administrator's guides of Moab 7.2 and 9.1.
+"""Moab Workload Manager.
+
+Sources: msub, mdiag, checkjob and mjobctl in the administrator's guides of Moab 7.2 and 9.1.
 
 Output of real servers: MatterMiners/tardis, tests/adapters_t/sites_t/test_moab.py; nextflow-io/nextflow, issue 1224.
 

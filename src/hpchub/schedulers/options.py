@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from hpchub.messages import listing
 
 VALUE = r"[A-Za-z0-9_.,:=@/+*&|()\[\]-]*"
-"""The pattern of an option's value. It excludes quotes and characters with a meaning to a shell."""
+"""The pattern of an option's value. It excludes quotes, spaces, dollar signs, semicolons and backquotes."""
 GETOPT = re.compile(rf"--[a-z][a-z0-9-]*(?:={VALUE})?|-[A-Za-z](?: ?(?!-){VALUE})?")
 """The pattern of a long option, or of a letter with its value directly after it or after a space.
 

@@ -1,8 +1,10 @@
-"""OpenPBS and PBS Professional. Sources: their reference guides of 2021.1 and 2022.1, and openpbs/openpbs.
+"""OpenPBS and PBS Professional.
 
-In openpbs/openpbs: src/cmds/qstat.c (JSON; the exit code is the last byte of the error number),
-src/include/pbs_error.h (error 15001, exit code 153: unknown job; error 15139, exit code 35: finished job),
-src/server/stat_job.c (who may see a job).
+Sources: the reference guides of 2021.1 and 2022.1, and these files of openpbs/openpbs:
+
+- src/cmds/qstat.c: the JSON output. The exit code is the last byte of the error number.
+- src/include/pbs_error.h: error 15001, exit code 153, for an unknown job; 15139, exit code 35, for a finished job.
+- src/server/stat_job.c: the users who may see a job.
 
 The hub's account must see the jobs of all users. Either it is an operator, or the server has
 ``query_other_jobs = True``.

@@ -1,4 +1,7 @@
-"""Slurm. Sources: the manual pages of sbatch, squeue, scancel, scontrol, sinfo and sacctmgr (22.05 and 24.11)."""
+"""Slurm.
+
+Sources: the manual pages of sbatch, squeue, scancel, scontrol, sinfo and sacctmgr, of versions 22.05 and 24.11.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""Torque. Sources: the administrator's guides of Torque 4.2 and 6.1, and adaptivecomputing/torque.
+"""Torque.
 
-In adaptivecomputing/torque: src/cmds/qstat.c (XML; the exit code is the last byte of the error number),
-src/include/pbs_error_db.h (error 15001, exit code 153: unknown job), src/server/stat_job.c (who may see a job), issue
-357 (until version 6.0, qstat prints nothing if there are no jobs).
+Sources: the administrator's guides of Torque 4.2 and 6.1, and these parts of adaptivecomputing/torque:
+
+- src/cmds/qstat.c: the XML output. The exit code is the last byte of the error number.
+- src/include/pbs_error_db.h: error 15001, exit code 153, for an unknown job.
+- src/server/stat_job.c: the users who may see a job.
+- Issue 357: until version 6.0, qstat prints nothing if there are no jobs.
 
 The hub's account must see the jobs of all users. Either it is an operator, or the server has
 ``query_other_jobs = True``. If Torque is built for NUMA, it divides a host into the nodes ``HOST-0`` and ``HOST-1``.

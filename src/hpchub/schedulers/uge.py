@@ -1,4 +1,4 @@
-"""Univa Grid Engine, now Altair Grid Engine. Its output has not been tested with a real server."""
+"""Univa Grid Engine, now Altair Grid Engine. Not tested with a real server."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """Send unmodified HTTP requests in parallel and print the responses. It runs on the hosts: standard library only.
 
 Standard input: ``[{"unix"} or {"host", "port", "tls"}, with "method", "target", "headers": [[NAME, VALUE]], "body"]``.
-Standard output: ``[{"status", "headers": [[NAME, VALUE]], "text"} or {"error"}]``, in the order of the requests.
+Without a target, the program only connects. Standard output, in the order of the requests: ``[{"connected", "status",
+"headers": [[NAME, VALUE]], "text"} or {"connected", "error"}]``. A refusal by a server and a server that does not exist
+are different results, so "connected" states whether the connection was made, before TLS and before the request.
 """
 
 from __future__ import annotations
@@ -15,23 +17,28 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 
-def ask(step: dict[str, Any]) -> dict[str, Any]:
+def connect(step: dict[str, Any]) -> socket.socket:
+    timeout = step.get("timeout", 10)
+    if "unix" not in step:
+        return socket.create_connection((step["host"], step["port"]), timeout=timeout)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(timeout)
+    connection.connect(step["unix"])
+    return connection
+
+
+def ask(step: dict[str, Any], plain: socket.socket) -> dict[str, Any]:
     # Any, because the attacks bypass the checks of the class: paths and headers are sent as they are.
     connection: Any = http.client.HTTPConnection("localhost", timeout=step.get("timeout", 10))
     connection._validate_path = lambda _: None
-    if "unix" in step:
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(step.get("timeout", 10))
-        connection.sock.connect(step["unix"])
-    else:
-        connection.sock = socket.create_connection((step["host"], step["port"]), timeout=step.get("timeout", 10))
-        if step.get("tls"):
-            context = ssl.create_default_context()
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-            if step.get("certificate"):
-                context.load_cert_chain(step["certificate"])
-            connection.sock = context.wrap_socket(connection.sock, server_hostname=step.get("name"))
+    connection.sock = plain
+    if step.get("tls"):
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        if step.get("certificate"):
+            context.load_cert_chain(step["certificate"])
+        connection.sock = context.wrap_socket(plain, server_hostname=step.get("name"))
     body = step.get("body")
     connection.putrequest(step.get("method", "GET"), step["target"], skip_accept_encoding=True, skip_host=True)
     for name, value in [["Host", step.get("name") or "localhost"], *step.get("headers", [])]:
@@ -41,6 +48,7 @@ def ask(step: dict[str, Any]) -> dict[str, Any]:
     connection.endheaders(None if body is None else body.encode())
     answer = connection.getresponse()
     return {
+        "connected": True,
         "status": answer.status,
         "headers": answer.getheaders(),
         "text": answer.read(200000).decode(errors="replace"),
@@ -49,9 +57,16 @@ def ask(step: dict[str, Any]) -> dict[str, Any]:
 
 def tried(step: dict[str, Any]) -> dict[str, Any]:
     try:
-        return ask(step)
-    except (OSError, http.client.HTTPException) as error:
-        return {"error": f"{type(error).__name__}: {error}"}
+        plain = connect(step)
+    except OSError as error:
+        return {"connected": False, "error": f"{type(error).__name__}: {error}"}
+    with plain:
+        if "target" not in step:
+            return {"connected": True}
+        try:
+            return ask(step, plain)
+        except (OSError, http.client.HTTPException) as error:
+            return {"connected": True, "error": f"{type(error).__name__}: {error}"}
 
 
 with ThreadPoolExecutor(16) as pool:

@@ -1,4 +1,4 @@
-"""The file with the profile list, which the role ``spawner_profiles`` writes and the hub and the command read."""
+"""Read the profile list from its file, which the role ``spawner_profiles`` writes on the hub host and on all nodes."""
 
 from __future__ import annotations
 
