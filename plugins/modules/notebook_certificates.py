@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +220,9 @@ class Authority:
         """Replace a file atomically."""
         fresh = self.directory / f".{name}.new"
         fresh.unlink(missing_ok=True)
-        fresh.touch(mode=mode)
-        fresh.write_bytes(content)
+        # The file never has a wider mode than in the end, not even while it is empty.
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
         fresh.replace(self.path(name))
 
 

@@ -74,7 +74,9 @@ def test_resumed_start_can_be_stopped(browser_page: Visitor, lab: Lab, closed_qu
     browser_page.sign_in("alice")
     browser_page.choose_profile(lab.profiles()[0]["key"])
     eventually("the job waits", lambda: lab.jobs("alice"))
-    lab.run("hub", KILL)
+    # The progress page reloads when the hub is back. Another navigation at the same moment would be aborted.
+    with browser_page.page.expect_event("load", timeout=60_000):
+        lab.run("hub", KILL)
     eventually("the hub answers", lambda: hub_answers(browser_page))
     # Leave the progress page, which reloads as soon as the start has ended.
     browser_page.page.goto(f"{lab.url}/hub/home")

@@ -32,9 +32,6 @@ FACTS = {
     "pkg_mgr": "apt",
 }
 
-# All tests that use the installed collection run in one process, so that it is built only once.
-pytestmark = pytest.mark.xdist_group("collection")
-
 
 @pytest.fixture(scope="session")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> InstalledCollection:

@@ -23,9 +23,6 @@ from lab.certificates import make_certificates
 if TYPE_CHECKING:
     from repo.conftest import Ansible
 
-# The tests share files that two runs of Ansible write, so one worker runs all of them.
-pytestmark = pytest.mark.xdist_group("subdomains")
-
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = {
     "site.conf": "reverse_proxy/templates/site.conf.j2",

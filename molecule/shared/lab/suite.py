@@ -128,9 +128,8 @@ def _pytest(name: str, *arguments: str, environment: dict[str, str] | None = Non
     return Step(name, _python("pytest", "-o", f"cache_dir={CACHE / 'pytest'}", *arguments), environment or {})
 
 
-def _parallel_pytest(path: str, workers: int) -> Step:
-    # With loadgroup, tests that share an expensive fixture can ask for the same worker (pytest.mark.xdist_group).
-    return _pytest("pytest", "--numprocesses", str(workers), "--dist", "loadgroup", path)
+def _parallel_pytest(path: str, workers: int, distribution: str) -> Step:
+    return _pytest("pytest", "--numprocesses", str(workers), "--dist", distribution, path)
 
 
 def _session_tests(scenario: str, *more: str) -> Step:
@@ -192,11 +191,16 @@ def all_stages() -> list[Stage]:
             parallel=True,
         ),
         # Most unit tests wait for programs that they start, so more workers than processors finish earlier.
-        Stage("unit", "unit tests of the package and the lab", [_parallel_pytest("tests/unit", 2 * _CPUS)]),
+        Stage(
+            "unit",
+            "unit tests of the package and the lab",
+            [_parallel_pytest("tests/unit", workers=2 * _CPUS, distribution="worksteal")],
+        ),
+        # The tests of a file share expensive fixtures, such as the results of a run of Ansible.
         Stage(
             "repo",
             "tests of roles, inventories, templates and documents",
-            [_parallel_pytest("tests/repo", max(2, _CPUS))],
+            [_parallel_pytest("tests/repo", workers=max(2, _CPUS), distribution="loadfile")],
         ),
         _scenario(
             "default",
@@ -541,7 +545,7 @@ def parser(stages: Sequence[Stage]) -> argparse.ArgumentParser:
     made.add_argument("--coverage", action="store_true", help="report the branch coverage of the stages unit and repo")
     made.add_argument("--list", action="store_true", help="print the selected stages and their steps, and run nothing")
     made.add_argument("--keep", action="store_true", help="keep the hosts of the scenarios, to examine them")
-    # For the shell script, which must know whether it needs root: print "lab" or "plain".
+    # For the shell script, which must know whether it needs root: print "lab", "plain" or "nothing".
     made.add_argument("--needs", action="store_true", help=argparse.SUPPRESS)
     return made
 
@@ -563,7 +567,7 @@ def main() -> int:
         arguments.exit(2, f"bin/test: {error}\n")
     needs_lab = any(stage.lab for stage in selection.stages)
     if options.needs:
-        print("lab" if needs_lab else "plain")
+        print("lab" if needs_lab else "plain" if selection.stages else "nothing")
         return 0
     if options.list or options.changed is not None:
         print(listing(selection), flush=True)
