@@ -13,11 +13,14 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hpchub.remote import gate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SESSION = "0123456789abcdef"
 ACCOUNTS = {
@@ -241,3 +244,189 @@ def test_limits_join_the_output_of_all_successful_commands(config: dict[str, Any
     found = gate.serve_gate("demo", stream({"action": "limits"}))
     assert not found["ok"]
     assert found["stdout"] == ""
+
+
+def write_config(config: dict[str, Any], **changes: Any) -> None:
+    (gate.CONFIG_DIRECTORY / "demo.json").write_text(json.dumps(config | changes))
+
+
+def session_file() -> Path:
+    return Path(ACCOUNTS["alice"].pw_dir) / ".hpchub" / f"{SESSION}.json"
+
+
+def test_broken_configuration_is_refused(config: dict[str, Any]) -> None:
+    (gate.CONFIG_DIRECTORY / "demo.json").write_text('{"scheduler": ')
+    with pytest.raises(gate.Refused, match=r"demo\.json cannot be read"):
+        gate.serve_gate("demo", stream({"action": "query"}))
+
+
+def test_missing_cluster_name_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(gate.Refused, match="name of the cluster is not valid"):
+        gate.serve_job(stream({name: value for name, value in submit().items() if name != "cluster"}))
+
+
+def test_group_without_a_name_neither_permits_nor_disturbs(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [999999, gid])
+    assert gate.permitted_user("alice", config).pw_name == "alice"
+    monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [999999])
+    with pytest.raises(gate.Refused, match="not in a group that may run jobs here; permitted: hpc"):
+        gate.permitted_user("alice", config)
+
+
+@pytest.mark.parametrize("job_id", ["1;id", "--user=bob", "1\n2"])
+def test_look_up_refuses_anything_but_a_job_id(config: dict[str, Any], job_id: str) -> None:
+    write_config(config, find=["echo"])
+    with pytest.raises(gate.Refused, match="the job id is not a valid id for slurm"):
+        gate.serve_gate("demo", stream({"action": "find", "job_id": job_id}))
+    assert gate.serve_gate("demo", stream({"action": "find", "job_id": "17"}))["stdout"] == "17\n"
+
+
+def test_action_that_is_not_configured_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(gate.Refused, match="limits is not configured for slurm on this host"):
+        gate.serve_gate("demo", stream({"action": "limits"}))
+
+
+# From the gate to the job program
+
+
+class Sudo:
+    """Takes the place of `gate.run` and answers like the job program that sudo starts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.command: list[str] = []
+        self.timeout = 0.0
+        self.request: dict[str, Any] = {}
+        self.result = gate.answer(["sudo"], 0, json.dumps(gate.answer(["sbatch"], 0, "42\n")))
+        monkeypatch.setattr(gate, "run", self)
+
+    def __call__(self, command: list[str], config: dict[str, Any], text: str = "") -> dict[str, Any]:
+        self.command, self.timeout, self.request = command, config["timeout"], json.loads(text)
+        return self.result
+
+
+@pytest.fixture
+def sudo(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Sudo:
+    return Sudo(monkeypatch)
+
+
+def request_from_the_hub() -> dict[str, Any]:
+    return {name: value for name, value in submit().items() if name != "cluster"}
+
+
+def test_submission_runs_as_the_user_and_in_the_gate_s_cluster(sudo: Sudo) -> None:
+    assert gate.serve_gate("demo", stream(request_from_the_hub()))["stdout"] == "42\n"
+    assert sudo.command == ["sudo", "-n", "-u", "alice", "--", gate.JOB_PROGRAM]
+    assert sudo.request == submit()
+    assert sudo.timeout == 15  # longer than the job program's own 5 seconds
+
+
+@pytest.mark.parametrize("user", ["root", "dave", "-u"])
+def test_submission_for_a_user_without_permission_never_reaches_sudo(sudo: Sudo, user: str) -> None:
+    with pytest.raises(gate.Refused):
+        gate.serve_gate("demo", stream(request_from_the_hub() | {"user": user}))
+    assert sudo.command == []
+
+
+def test_failure_of_sudo_is_explained_with_its_last_message(sudo: Sudo) -> None:
+    sudo.result = gate.answer(["sudo"], 1, stderr="a warning\nsudo: a password is required\n", error="sudo failed")
+    answer = gate.serve_gate("demo", stream(request_from_the_hub()))
+    assert not answer["ok"]
+    assert answer["error"] == "cannot run jobs as alice on this host: sudo: a password is required"
+    sudo.result = gate.answer(["sudo"], 127, error="sudo is not installed")
+    answer = gate.serve_gate("demo", stream(request_from_the_hub()))
+    assert answer["error"] == "cannot run jobs as alice on this host: sudo is not installed"
+
+
+def test_invalid_answer_of_the_job_program_is_a_failure(sudo: Sudo) -> None:
+    sudo.result = gate.answer(["sudo"], 0, "Last login: yesterday\n")
+    answer = gate.serve_gate("demo", stream(request_from_the_hub()))
+    assert (answer["ok"], answer["error"]) == (False, "the job program did not send a valid answer")
+
+
+# The job program
+
+
+@pytest.mark.parametrize(("code", "exists"), [(0, False), (1, True)], ids=["cancelled", "failed"])
+def test_cancellation_removes_the_session_file_only_if_it_succeeds(
+    config: dict[str, Any], code: int, exists: bool
+) -> None:
+    write_config(config, cancel=[sys.executable, "-c", f"raise SystemExit({code})"])
+    session_file().parent.mkdir()
+    session_file().write_text("{}")
+    request = {"action": "cancel", "user": "alice", "session": SESSION, "job_id": "7", "cluster": "demo"}
+    assert gate.serve_job(stream(request))["exit"] == code
+    assert session_file().exists() is exists
+
+
+def test_session_file_stays_when_the_submission_times_out(config: dict[str, Any]) -> None:
+    """The job may have been submitted, and needs the file when it starts."""
+    write_config(config, submit=[sys.executable, "-c", "import time; time.sleep(9)"], timeout=0.3)
+    assert gate.serve_job(stream(submit()))["exit"] == 124
+    assert session_file().exists()
+
+
+def test_missing_home_directory_is_explained(config: dict[str, Any]) -> None:
+    Path(ACCOUNTS["alice"].pw_dir).rmdir()
+    with pytest.raises(gate.Refused, match=r"the home directory of alice, .*/home, does not exist on this cluster"):
+        gate.serve_job(stream(submit()))
+
+
+def test_only_the_newest_logs_are_kept(config: dict[str, Any]) -> None:
+    logs = session_file().parent / "logs"
+    logs.mkdir(parents=True)
+    for age in range(gate.KEEP_LOGS + 3):
+        (logs / f"{age}.log").write_text("")
+        os.utime(logs / f"{age}.log", (10_000 - age, 10_000 - age))
+    (logs / "notes.txt").write_text("")
+    gate.serve_job(stream(submit()))
+    assert {path.name for path in logs.iterdir()} == {f"{age}.log" for age in range(gate.KEEP_LOGS)} | {"notes.txt"}
+
+
+# The entry point
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Return what the programs write to the system log, and restore the process's file mode mask."""
+    entries: list[str] = []
+    monkeypatch.setattr(gate.syslog, "openlog", lambda ident, *_: entries.append(ident))
+    monkeypatch.setattr(gate.syslog, "syslog", lambda _, text: entries.append(text))
+    mask = os.umask(0o022)
+    yield entries
+    os.umask(mask)
+
+
+def test_refusal_is_a_logged_answer(
+    config: dict[str, Any], log: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/libexec/hpchub/gate"])
+    monkeypatch.setattr(sys, "stdin", stream({"action": "run"}))
+    assert gate.main(["--cluster", "demo"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["ok"], answer["command"]) == (False, [])
+    assert answer["error"].startswith("the action is unknown")
+    assert log == ["hpchub-gate", f"refused: {answer['error']}"]
+
+
+def test_job_program_answers_logs_and_protects_its_files(
+    config: dict[str, Any], log: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/libexec/hpchub/job"])
+    monkeypatch.setattr(sys, "stdin", stream(submit()))
+    assert gate.main([]) == 0
+    assert json.loads(capsys.readouterr().out)["stdout"] == "42\n"
+    assert log[0] == "hpchub-job"
+    assert log[1].endswith("exit 0")
+    assert "t0ken" not in "".join(log)
+    assert os.umask(0o022) == 0o077
+
+
+def test_gate_requires_a_cluster(
+    log: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/usr/libexec/hpchub/gate"])
+    with pytest.raises(SystemExit):
+        gate.main([])
+    assert "--cluster" in capsys.readouterr().err

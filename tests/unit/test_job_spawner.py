@@ -451,6 +451,57 @@ async def test_poll_does_not_raise_and_keeps_the_session(hub: Hub, monkeypatch: 
     assert spawner.session == SESSION
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the waits between two attempts to milliseconds."""
+    sleep = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_failed_cancellation_is_repeated(hub: Hub) -> None:
+    child = hub.restored_spawner().child_spawner
+    child.stop_timeout = 30
+    hub.show(job())
+    results: list[Answer | Exception] = [Unanswered("down"), answer(code=1)]
+    hub.gate.on_cancel = lambda job_id: results.pop(0) if results else answer()
+    await child.cancel_batch_job()
+    assert hub.gate.cancelled == ["7"]
+    assert not results
+
+
+@pytest.mark.usefixtures("quick")
+async def test_cancellation_that_fails_because_the_job_has_ended_is_not_repeated(hub: Hub) -> None:
+    child = hub.restored_spawner().child_spawner
+    child.stop_timeout = 30
+    hub.show(job(JobState.ENDED))
+    attempts: list[str] = []
+
+    def cancel(job_id: str) -> Answer:
+        attempts.append(job_id)
+        return answer(code=1, stderr="scancel: error: Job has already completed")
+
+    hub.gate.on_cancel = cancel
+    await child.cancel_batch_job()
+    assert attempts == ["7"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("now", [False, True], ids=["waits", "at-once"])
+async def test_stop_waits_for_the_end_of_the_job(hub: Hub, now: bool) -> None:
+    child = hub.restored_spawner().child_spawner
+    child.stop_timeout = 30
+    hub.show(job())
+    hub.poller.lookup = job()  # the scheduler shows the cancelled job until its processes have ended
+    stop = asyncio.ensure_future(child.stop(now=now))
+    await eventually(lambda: hub.gate.cancelled)
+    if not now:
+        await eventually(lambda: hub.poller.lookups >= 3)
+        assert not stop.done()
+        hub.poller.lookup = None
+    await stop
+
+
 @pytest.mark.parametrize(
     "result", [Unanswered("the gate is unreachable"), answer(code=1)], ids=["gate-is-unreachable", "scancel-fails"]
 )

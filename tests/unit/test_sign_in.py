@@ -1,0 +1,95 @@
+"""The pages for signing in and out, requested over HTTP from a real JupyterHub."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders
+from tornado.testing import bind_unused_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from hub_app import Hub
+    from tornado.httpclient import HTTPResponse
+
+    Get = Callable[..., Awaitable[HTTPResponse]]
+
+
+@pytest.fixture
+async def get(hub: Hub) -> AsyncIterator[Get]:
+    """Return a function that requests a page as Apache does: with the identity in headers."""
+    listener, port = bind_unused_port()
+    server = HTTPServer(hub.app.tornado_application)
+    server.add_socket(listener)
+    client = AsyncHTTPClient(force_instance=True)
+
+    async def request(path: str, *names: str, groups: str = "", cookie: str = "") -> HTTPResponse:
+        headers = HTTPHeaders()
+        for name in names:
+            headers.add("X-Hpchub-User", name)
+        if groups:
+            headers.add("X-Hpchub-Groups", groups)
+        if cookie:
+            headers.add("Cookie", cookie)
+        return await client.fetch(
+            f"http://127.0.0.1:{port}/hub/{path}", headers=headers, follow_redirects=False, raise_error=False
+        )
+
+    yield request
+    client.close()
+    server.stop()
+    await server.close_all_connections()
+
+
+def cookies(response: HTTPResponse) -> dict[str, str]:
+    """Return the cookies that a response sets."""
+    found = (header.split(";")[0].partition("=") for header in response.headers.get_list("Set-Cookie"))
+    return {name: value for name, _, value in found}
+
+
+async def test_permitted_user_gets_a_login_cookie_and_is_sent_on(hub: Hub, get: Get) -> None:
+    response = await get("login?next=/hub/home", "alice", groups="hpc")
+    assert response.code == 302
+    assert response.headers["Location"] == "/hub/home"
+    assert cookies(response)["jupyterhub-hub-login"]
+    assert [group.name for group in hub.user("alice").orm_user.groups] == ["hpc"]
+
+
+@pytest.mark.parametrize(
+    ("names", "groups", "message"),
+    [
+        ([], "hpc", "does not contain a valid account name"),
+        (["alice", "bob"], "hpc", "does not contain a valid account name"),
+        (["../alice"], "hpc", "does not contain a valid account name"),
+        (["alice"], "students", "You are signed in as alice, and this account may not use the service."),
+        (["root"], "hpc", "You are signed in as root, and this account may not use the service."),
+    ],
+    ids=["no name", "two names", "no account name", "no permitted group", "system account"],
+)
+async def test_other_user_gets_an_explanation_and_no_cookie(
+    get: Get, names: list[str], groups: str, message: str
+) -> None:
+    response = await get("login", *names, groups=groups)
+    assert response.code == 403
+    assert message in response.body.decode()
+    assert "jupyterhub-hub-login" not in cookies(response)
+
+
+async def test_logout_ends_the_login_and_then_the_single_sign_on(get: Get) -> None:
+    login = cookies(await get("login", "alice", groups="hpc"))["jupyterhub-hub-login"]
+    cookie = f"jupyterhub-hub-login={login}"
+    assert (await get("home", "alice", groups="hpc", cookie=cookie)).code == 200
+    response = await get("logout", "alice", groups="hpc", cookie=cookie)
+    assert (response.code, response.headers["Location"]) == (302, "/logout")
+    assert cookies(response)["jupyterhub-hub-login"] in ("", '""')
+
+
+async def test_login_form_data_cannot_name_a_user(hub: Hub, get: Get) -> None:
+    authenticator: Any = hub.app.authenticator
+    request: Any = type("Handler", (), {"request": type("Request", (), {"headers": HTTPHeaders()})})
+    assert await authenticator.authenticate(request, {"username": "alice", "password": "x"}) is None
+    assert (await get("login?username=alice", groups="hpc")).code == 403
