@@ -391,8 +391,8 @@ def test_only_the_newest_logs_are_kept(config: dict[str, Any]) -> None:
 def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Return what the programs write to the system log, and restore the process's file mode mask."""
     entries: list[str] = []
-    monkeypatch.setattr(gate.syslog, "openlog", lambda ident, *_: entries.append(ident))
-    monkeypatch.setattr(gate.syslog, "syslog", lambda _, text: entries.append(text))
+    monkeypatch.setattr("syslog.openlog", lambda ident, *_: entries.append(ident))
+    monkeypatch.setattr("syslog.syslog", lambda _, text: entries.append(text))
     mask = os.umask(0o022)
     yield entries
     os.umask(mask)

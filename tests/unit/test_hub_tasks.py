@@ -99,7 +99,7 @@ async def test_orphan_whose_cancellation_fails_is_cancelled_later(hub: Hub) -> N
 # The watch for a restarted proxy
 
 
-class Watched(HubProxy):  # type: ignore[misc]
+class Watched(HubProxy):
     """A hub proxy that records when it would restore the routes, and can fail to do so."""
 
     def __init__(self, socket: Path) -> None:
@@ -186,4 +186,5 @@ async def test_first_check_of_the_routes_starts_the_tasks_once(hub: Hub, monkeyp
     assert checks == [users, users]
     assert started == ["The search for orphaned jobs has stopped", "The proxy watch has stopped"]
     assert backlogs == [BACKLOG]
+    assert proxy._orphan_collector is not None
     assert proxy._orphan_collector._sessions() == {SESSION}
