@@ -310,6 +310,65 @@ def test_parallel_steps_all_run_and_show_their_output(capsys: pytest.CaptureFixt
     assert output.count("\nfine\n") == 2
 
 
+def test_stages_that_run_together_do_so_and_mark_their_output(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    wait = "import pathlib, sys, time\nme, other = map(pathlib.Path, sys.argv[1:])\nme.touch()\n"
+    wait += "while not other.exists(): time.sleep(0.01)\nprint('both run')"
+    paths = [str(tmp_path / "a"), str(tmp_path / "b")]
+    stages = [
+        suite.Stage(
+            name,
+            "",
+            [suite.Step("meet", [sys.executable, "-c", wait, *order])],
+            cleanup=[step("clean", PASS)],
+            lab=True,
+        )
+        for name, order in (("first", paths), ("second", paths[::-1]))
+    ]
+    assert suite._run(stages, STAGES, keep=False, jobs=2) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("first", "second"):
+        assert f"[{name}] both run" in lines
+        assert f"[{name}] fine" in lines
+
+
+def test_stages_run_one_after_another_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    stages = [suite.Stage(name, "", [step(name, f"print('{name}')")], lab=True) for name in "abc"]
+    assert suite._run(stages, STAGES, keep=False, jobs=1) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line in {"a", "b", "c"}] == ["a", "b", "c"]
+
+
+def test_interrupted_run_ends_its_steps_and_cleans_up(tmp_path: Path) -> None:
+    program = f"""
+import sys
+from lab import suite
+python = sys.executable
+def stage(name):
+    wait = "import time; print('waiting', flush=True); time.sleep(60)"
+    clean = f"open({str(tmp_path)!r} + '/{{name}}', 'w')"
+    return suite.Stage(
+        name, "", [suite.Step("wait", [python, "-c", wait]), suite.Step("next", [python, "-c", wait])],
+        cleanup=[suite.Step("clean", [python, "-c", clean])], lab=True,
+    )
+suite._prepare_process(long=False)
+sys.exit(suite._run([stage("a"), stage("b")], [], keep=False, jobs=int(sys.argv[1])))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "molecule" / "shared")}
+    for jobs, cleaned in ((1, {"a"}), (2, {"a", "b"})):
+        command = [sys.executable, "-c", program, str(jobs)]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            waiting = 0
+            while waiting < jobs:
+                waiting += "waiting\n" in process.stdout.readline().split("] ")
+            process.terminate()
+            output = process.stdout.read()
+        assert process.returncode == 130
+        assert {path.name for path in tmp_path.iterdir()} == cleaned
+        assert "a: next" not in output.replace("SKIP       0 s  a: next", "")
+
+
 def test_judge_can_fail_a_command_that_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     judged = suite.Step("check", [sys.executable, "-c", PASS], judge=lambda output: f"{output.split()[-1]}!")
     assert run(suite.Stage("s", "", [judged])) == [("check", "FAIL")]

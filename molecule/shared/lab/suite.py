@@ -384,36 +384,60 @@ class _Runner:
         self.results: list[Result] = []
         self._processes: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
+        self._stopping = False
 
-    def run_stage(self, stage: Stage, *, keep: bool) -> None:
+    def run_stage(self, stage: Stage, *, keep: bool, prefix: str = "") -> None:
+        """Run the steps of a stage, and then its cleanup unless ``keep`` is true.
+
+        Args:
+            stage: The stage.
+            keep: Whether to skip the cleanup.
+            prefix: The start of each line of output.
+        """
         try:
             if stage.parallel:
                 self._run_parallel(stage)
             else:
-                self._run_in_order(stage)
+                self._run_in_order(stage, prefix)
         finally:
             if not keep:
                 for step in stage.cleanup:
-                    self._run(stage, step, show=True)
+                    self._run(stage, step, prefix)
+
+    def run_together(self, stages: Sequence[Stage], *, keep: bool, jobs: int) -> None:
+        """Run several stages at the same time, each with its own hosts. Each line of output begins with a stage's name.
+
+        If the run is interrupted, the running steps end, the other steps do not start, and every cleanup runs.
+        """
+        with ThreadPoolExecutor(max_workers=jobs) as executor:
+            futures = [executor.submit(self.run_stage, stage, keep=keep, prefix=f"[{stage.name}] ") for stage in stages]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                self.stop()
+                executor.shutdown(cancel_futures=True)
+                raise
 
     def stop(self) -> None:
-        """Terminate the commands that are still running."""
+        """Terminate the commands that are still running, and start no further steps."""
         with self._lock:
+            self._stopping = True
             for process in self._processes:
                 process.terminate()
 
-    def _run_in_order(self, stage: Stage) -> None:
+    def _run_in_order(self, stage: Stage, prefix: str) -> None:
         skip = False
         for step in stage.steps:
-            if skip:
+            if skip or self._stopping:
                 self.results.append(Result(stage.name, step.name, "SKIP", 0))
             else:
-                print(f"\n=== {stage.name}: {step.name} ===", flush=True)
-                skip = self._run(stage, step, show=True)[0] == "FAIL" and step.needed
+                print(f"\n{prefix}=== {stage.name}: {step.name} ===", flush=True)
+                skip = self._run(stage, step, prefix)[0] == "FAIL" and step.needed
 
     def _run_parallel(self, stage: Stage) -> None:
         with ThreadPoolExecutor(max_workers=max(2, _CPUS)) as executor:
-            steps = {executor.submit(self._run, stage, step, show=False): step for step in stage.steps}
+            steps = {executor.submit(self._run, stage, step, None): step for step in stage.steps}
             try:
                 for future in as_completed(steps):
                     verdict, output = future.result()
@@ -423,23 +447,30 @@ class _Runner:
                 executor.shutdown(cancel_futures=True)
                 raise
 
-    def _run(self, stage: Stage, step: Step, *, show: bool) -> tuple[str, str]:
+    def _run(self, stage: Stage, step: Step, prefix: str | None) -> tuple[str, str]:
+        """Run a step. Return its verdict and its output.
+
+        Args:
+            stage: The step's stage.
+            step: The step.
+            prefix: The start of each line of output, or None to print nothing.
+        """
         begin = time.monotonic()
         # If the run is interrupted here, the summary counts the step as failed.
         verdict, output = "FAIL", ""
         try:
-            verdict, output = self._execute(step, show=show)
+            verdict, output = self._execute(step, prefix)
         finally:
             self.results.append(Result(stage.name, step.name, verdict, time.monotonic() - begin))
         return verdict, output
 
-    def _execute(self, step: Step, *, show: bool) -> tuple[str, str]:
+    def _execute(self, step: Step, prefix: str | None) -> tuple[str, str]:
         lines: list[str] = []
 
         def add(line: str) -> None:
             lines.append(line)
-            if show:
-                print(line, end="", flush=True)
+            if prefix is not None:
+                print(f"{prefix}{line}", end="", flush=True)
 
         add(f"$ {shlex.join(step.command)}\n")
         with subprocess.Popen(
@@ -546,6 +577,13 @@ def parser(stages: Sequence[Stage]) -> argparse.ArgumentParser:
     made.add_argument("--coverage", action="store_true", help="report the branch coverage of the stages unit and repo")
     made.add_argument("--list", action="store_true", help="print the selected stages and their steps, and run nothing")
     made.add_argument("--keep", action="store_true", help="keep the hosts of the scenarios, to examine them")
+    made.add_argument(
+        "--jobs",
+        metavar="NUMBER",
+        type=int,
+        default=1,
+        help="run this many scenarios at the same time (default: 1); each needs about 2 processors and 4 GB of memory",
+    )
     # For the shell script, which must know whether it needs root: print "lab", "plain" or "nothing".
     made.add_argument("--needs", action="store_true", help=argparse.SUPPRESS)
     return made
@@ -580,7 +618,7 @@ def main() -> int:
         _COVERAGE.parent.mkdir(parents=True, exist_ok=True)
         _COVERAGE.unlink(missing_ok=True)
     with _lab_lock() if needs_lab else nullcontext():
-        return _run(selection.stages, stages, keep=options.keep)
+        return _run(selection.stages, stages, keep=options.keep, jobs=options.jobs)
 
 
 def _prepare_process(*, long: bool) -> None:
@@ -597,11 +635,16 @@ def _prepare_process(*, long: bool) -> None:
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
-def _run(selected: Sequence[Stage], stages: Sequence[Stage], *, keep: bool) -> int:
+def _run(selected: Sequence[Stage], stages: Sequence[Stage], *, keep: bool, jobs: int) -> int:
     runner = _Runner()
+    scenarios = [stage for stage in selected if stage.lab]
+    together = scenarios if jobs > 1 and len(scenarios) > 1 else []
     try:
         for stage in selected:
-            runner.run_stage(stage, keep=keep)
+            if stage not in together:
+                runner.run_stage(stage, keep=keep)
+        if together:
+            runner.run_together(together, keep=keep, jobs=jobs)
     except KeyboardInterrupt:
         print("\nbin/test: interrupted", file=sys.stderr)
         _summary(runner.results, stages)
