@@ -1,4 +1,4 @@
-"""bin/test: which stages it selects for which files, how it runs steps, and what it prints about failures."""
+"""bin/test: the stages that it selects for changed files, how it runs their steps, and its report of failures."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_coverage_runs_unit_and_repo_and_then_the_report() -> None:
     assert all("--cov-append" in stage.steps[0].command for stage in stages[:2])
 
 
-# Who needs root
+# Stages that need root
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)

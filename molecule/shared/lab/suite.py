@@ -124,8 +124,9 @@ def _python(module: str, *arguments: str) -> list[str]:
 
 
 def _pytest(name: str, *arguments: str, environment: dict[str, str] | None = None) -> Step:
-    # The checkout may be read-only, so pytest keeps its cache elsewhere.
-    return Step(name, _python("pytest", "-o", f"cache_dir={CACHE / 'pytest'}", *arguments), environment or {})
+    # The checkout may be read-only, so pytest keeps its cache elsewhere. The slowest tests appear at the end.
+    options = ["-o", f"cache_dir={CACHE / 'pytest'}", "--durations=15", "--durations-min=2"]
+    return Step(name, _python("pytest", *options, *arguments), environment or {})
 
 
 def _parallel_pytest(path: str, workers: int, distribution: str) -> Step:
@@ -314,7 +315,7 @@ def choose(stages: Sequence[Stage], only: Sequence[str]) -> list[Stage]:
 
 
 def with_coverage(stage: Stage) -> Stage:
-    """Return a stage whose pytest steps record which branches they execute, if it has any outside the lab."""
+    """Return a stage with pytest steps that record the executed branches. A stage of the lab is returned unchanged."""
     if stage.lab:
         return stage
     steps = [
@@ -472,7 +473,7 @@ class _Runner:
 def rerun_commands(results: Sequence[Result], stages: Sequence[Stage]) -> list[str]:
     """Return the commands that run each failed stage again alone.
 
-    For a stage whose steps are independent, the command runs only the failed steps.
+    If the steps of a stage are independent, the command runs only the failed steps.
     """
     independent = {stage.name for stage in stages if stage.parallel}
     commands = []
