@@ -289,7 +289,7 @@ def test_report_sends_the_port_with_the_token(fake_hub: FakeHub) -> None:
 def test_report_ignores_web_proxies(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     fake_hub.answers = [201]
-    launcher.report(fake_hub.session, 23456, launcher.tls_context(""))
+    launcher.report(fake_hub.session, 23456, launcher.tls_context(""), timeout=2)
     assert len(fake_hub.seen) == 1
 
 

@@ -6,6 +6,7 @@ import gc
 import io
 import json
 import os
+import pwd
 import ssl
 import stat
 import sys
@@ -19,6 +20,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates, write_files
 from jupyterhub.app import JupyterHub
 from jupyterhub.spawner import Spawner
+from tornado.httputil import HTTPHeaders
 from traitlets.config import Config
 
 from hpchub.hub import config as hub_config
@@ -51,6 +53,14 @@ def test_gate_creates_files_for_the_owner_only_without_help_from_the_umask(tmp_p
     directory = tmp_path / ".hpchub"
     gate.write_secrets(directory, directory / "s.json", {"TOKEN": "t"})
     assert [mode(path) for path in (directory, directory / "logs", directory / "s.json")] == ["0o700", "0o700", "0o600"]
+
+
+def test_gate_closes_a_directory_that_the_user_has_opened_to_others(tmp_path: Path) -> None:
+    directory = tmp_path / ".hpchub"
+    directory.mkdir()
+    directory.chmod(0o755)
+    gate.write_secrets(directory, directory / "s.json", {"TOKEN": "t"})
+    assert mode(directory) == "0o700"
 
 
 @pytest.mark.parametrize("planted", ["file", "link"])
@@ -102,6 +112,22 @@ def test_gate_checks_the_user_before_it_calls_sudo(tmp_path: Path, monkeypatch: 
     request = {"action": "cancel", "user": user, "session": "0" * 16, "job_id": "1"}
     with pytest.raises(gate.Refused):
         gate.serve_gate("demo", io.StringIO(json.dumps(request)))
+
+
+def test_job_program_checks_its_user_whoever_calls_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {
+        "minimum_uid": 1000,
+        "permitted_groups": ["no-such-group"],
+        "job_id_pattern": "[0-9]+",
+        "cancel": ["true"],
+    }
+    (tmp_path / "demo.json").write_text(json.dumps(config))
+    monkeypatch.setattr(gate, "CONFIG_DIRECTORY", tmp_path)
+    monkeypatch.setattr(gate, "run", lambda *_, **__: pytest.fail("the job program runs a command"))
+    user = pwd.getpwuid(os.getuid()).pw_name
+    request = {"action": "cancel", "user": user, "session": "0" * 16, "job_id": "1", "cluster": "demo"}
+    with pytest.raises(gate.Refused):
+        gate.serve_job(io.StringIO(json.dumps(request)))
 
 
 # The launcher
@@ -237,6 +263,22 @@ def test_hubs_own_handlers_replace_those_of_the_packages() -> None:
 def test_hub_never_permits_root_whatever_the_minimum_uid_is() -> None:
     authenticator = SSOAuthenticator(minimum_uid=0, allowed_users={"root"})
     assert authenticator.check_allowed("root") is False
+
+
+@pytest.mark.parametrize(
+    ("name", "blocked", "lasts"),
+    [("somebody", set(), True), ("", set(), False), ("another", set(), False), ("somebody", {"somebody"}, False)],
+    ids=["same-user", "ended", "other-user", "blocked-since"],
+)
+async def test_session_of_a_user_lasts_only_as_long_as_the_permitted_sign_on(
+    name: str, blocked: set[str], lasts: bool
+) -> None:
+    """The user is permitted by name, so that no missing group ends the session."""
+    authenticator = SSOAuthenticator(check_accounts=False, allowed_users={"somebody"}, blocked_users=blocked)
+    user = SimpleNamespace(name="somebody", groups=[], admin=False)
+    headers = HTTPHeaders({"X-Hpchub-User": name} if name else {})
+    handler = SimpleNamespace(request=SimpleNamespace(headers=headers), _jupyterhub_user=user)
+    assert bool(await authenticator.refresh_user(user, handler)) is lasts
 
 
 @pytest.mark.usefixtures("no_umask")

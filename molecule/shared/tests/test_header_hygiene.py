@@ -169,6 +169,12 @@ def test_web_server_states_the_origin_of_a_client_header_itself(alice: Visitor, 
     assert arrived["x-forwarded-host"] == url.netloc
 
 
+def test_service_learns_no_claims_of_the_sign_on(alice: Visitor) -> None:
+    for target in (TARGET, USER_TARGET, API_TARGET):
+        names = {name.replace("_", "-") for name, _ in received(alice, [], target)}
+        assert not [name for name in names if name.startswith("oidc-")], target
+
+
 @pytest.mark.parametrize("others", [{}, {"theirs": "kept"}, {"theirs": "kept", "more": "too"}], ids=len)
 def test_service_receives_exactly_the_cookies_that_are_not_of_the_sign_on(
     alice: Visitor, others: dict[str, str]

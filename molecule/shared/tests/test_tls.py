@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from lab.web_client import unverified
+from lab.web_client import Visitor, unverified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,3 +138,26 @@ def test_weak_cipher_is_refused(site: Address, lenient: Address, key_kind: str, 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name)
 def test_modern_tls_version_is_accepted(site: Address, version: ssl.TLSVersion) -> None:
     assert "GCM" in handshake(site, "ECDHE+AESGCM", version)
+
+
+def test_provider_with_an_untrusted_certificate_is_refused(hub: Host, state: dict[str, Any], site: Address) -> None:
+    """The web server must not ask a stranger for keys, only because the stranger has the provider's name."""
+    trusted, cache = "/etc/hpchub/tls/sso-ca.pem", "/var/cache/apache2/hpchub-sso"
+    if not hub.file(trusted).exists:
+        pytest.skip("the provider's certificate is from an authority that the system trusts")
+    visitor = Visitor({urlsplit(state["url"]).hostname or "": site[0]}, state["url"])
+    assert visitor.ask("/hub/home").location.startswith(state["idp_url"])
+    # What the web server knows of the provider is in its cache, beside the sessions.
+    away = (
+        f"mv {cache} {cache}.before; install -d -m 0700 -o www-data -g www-data {cache}; mv {trusted} {trusted}.before"
+    )
+    back = f"rm -rf {cache}; mv {cache}.before {cache}; mv -f {trusted}.before {trusted}"
+    stranger = f"openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=stranger -keyout /dev/null -out {trusted}"
+    reload = "systemctl reload apache2; sleep 1"
+    try:
+        hub.check_output(f"{away}; {stranger} 2> /dev/null; chmod 644 {trusted}; {reload}")
+        answer = visitor.ask("/hub/home")
+        assert answer.status >= 500, answer
+    finally:
+        hub.check_output(f"{back}; {reload}")
+    assert visitor.ask("/hub/home").location.startswith(state["idp_url"])

@@ -1,0 +1,1 @@
+"""Mutation tests: remove each security-relevant line, one at a time, and prove that a test fails."""

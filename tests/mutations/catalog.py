@@ -1,0 +1,640 @@
+"""The catalog of mutants: the rules, the hand-written mutants, and the explained ones that no test can notice."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
+
+_SHARED = "molecule/shared/tests"
+_GATE_TESTS = ("tests/unit/test_gate.py", "tests/unit/test_protections.py")
+_LAUNCHER_TESTS = ("tests/unit/test_protections.py", "tests/unit/test_launcher.py")
+_AUTHENTICATOR_TESTS = ("tests/unit/test_authenticator.py", "tests/unit/test_protections.py")
+_HANDLER_TESTS = ("tests/unit/test_job_spawner.py",)
+_SESSION_TESTS = ("tests/unit/test_job_session.py",)
+_CERTIFICATE_TESTS = ("tests/unit/test_certificates.py",)
+_CONFIG_TESTS = ("tests/unit/test_protections.py", "tests/unit/test_hub_config.py")
+_MOMENT_TESTS = ("tests/unit/test_protections.py",)
+_SPAWNER_TESTS = ("tests/unit/test_profiles_spawner.py", "tests/unit/test_job_spawner.py")
+_PERMISSION_TESTS = ("tests/repo/test_permissions.py",)
+
+_PROXY = f"{_SHARED}/test_reverse_proxy.py"
+_ACCESS = f"{_SHARED}/test_scheduler_access.py"
+_HUB = f"{_SHARED}/test_hub.py"
+_CHP = f"{_SHARED}/test_configurable_http_proxy.py"
+_SANDBOX = f"{_SHARED}/test_sandbox.py"
+_MODES = f"{_SHARED}/test_permissions.py"
+_HEADERS = f"{_SHARED}/test_header_hygiene.py"
+_TLS = f"{_SHARED}/test_tls.py"
+
+GATE = "src/hpchub/remote/gate.py"
+LAUNCHER = "src/hpchub/remote/launcher.py"
+HANDLERS = "src/hpchub/hub/handlers.py"
+AUTHENTICATOR = "src/hpchub/hub/authenticator.py"
+CERTIFICATES = "src/hpchub/hub/certificates.py"
+CONFIG = "src/hpchub/hub/config.py"
+SPAWNER = "src/hpchub/hub/profiles_spawner.py"
+JOB_SESSION = "src/hpchub/hub/job_session.py"
+PROXY_PROGRAM = "roles/configurable_http_proxy/files/proxy.mjs"
+
+
+# Rules
+
+
+def weaken(mode: str) -> str | None:
+    """Return a file mode that lets everybody read what only some may read; None if everybody may read it already.
+
+    Args:
+        mode: In octal digits, with or without a leading 0 and a setgid digit.
+    """
+    owner, group, others = (int(digit) for digit in mode[-3:])
+    if others:
+        return None
+    # A directory must be searchable to be read. A socket must be writable to be opened.
+    weak = 5 if owner & 1 else 6 if group == 6 else 4
+    return f"{mode[:-3]}{owner}{group}{weak}"
+
+
+def _weaken(match: re.Match[str]) -> str | None:
+    weak = weaken(match["mode"])
+    return match[0].replace(match["mode"], weak) if weak else None
+
+
+def _path_and_mode(text: str, match: re.Match[str]) -> str:
+    """Name a mode by the path that it belongs to: the last one before it."""
+    paths = re.findall(r"(?:path|dest)'?: *(.+?)(?:, *(?:state|mode)|$)", text[: match.start()], re.MULTILINE)
+    return f"{paths[-1] if paths else ''} {match['mode']}"
+
+
+def _line_of(text: str, match: re.Match[str]) -> str:
+    begin = text.rfind("\n", 0, match.start()) + 1
+    return text[begin : text.find("\n", match.end())]
+
+
+def _line(text: str, match: re.Match[str]) -> str:
+    return f"{match[0]} {_line_of(text, match)}"
+
+
+_MODE = r"""mode['"]?: *['"](?P<mode>[0-7]{4})['"]"""
+_HARDENING = (
+    r"^(?:UMask|RuntimeDirectoryMode|User|Group|NoNewPrivileges|CapabilityBoundingSet|AmbientCapabilities"
+    r"|SystemCallArchitectures|SystemCallFilter|LockPersonality|MemoryDenyWriteExecute|KeyringMode|RemoveIPC"
+    r"|DevicePolicy|ProcSubset|NoExecPaths|SocketBindDeny|Protect\w+|Private\w+|Restrict\w+)=.*\n"
+)
+
+RULES = (
+    # The hub's key on the submit hosts.
+    Rule(
+        "ssh-key-option",
+        ("roles/scheduler_access/templates/authorized_keys.j2",),
+        r"\{\{ from \}\}|restrict,",
+        (_ACCESS,),
+        "key",
+        "scheduler_access",
+    ),
+    Rule(
+        "ssh-key-option",
+        ("roles/scheduler_access/templates/authorized_keys.j2",),
+        r',command="[^"]*"',
+        (_ACCESS,),
+        "key",
+        "scheduler_access",
+    ),
+    # What the gate's account may do with sudo.
+    Rule(
+        "sudoers",
+        ("roles/scheduler_access/templates/sudoers.j2",),
+        r', !root|, !\\#0| NOSETENV:| ""$|\benv_reset, |, !setenv',
+        (_ACCESS,),
+        "sudo or uid_0 or system_account",
+        "scheduler_access",
+        name=_line,
+    ),
+    # Header hygiene of the web server.
+    Rule(
+        "request-header",
+        ("roles/reverse_proxy/templates/*.j2",),
+        r"^ *RequestHeader .*\n",
+        (_HEADERS, _PROXY),
+        "(header or cookie or identity or service or forged or token or origin or sign or permitted) and not websocket",
+        "reverse_proxy",
+    ),
+    Rule(
+        "forged-header",
+        ("roles/reverse_proxy/templates/server.conf.j2",),
+        r"^SetEnvIfNoCase .*\n",
+        (_PROXY,),
+        "single_sign_on",
+        "reverse_proxy",
+    ),
+    Rule(
+        "header-name",
+        ("roles/reverse_proxy/vars/main.yml",),
+        r"(?<=[\[ ])[A-Z][A-Za-z]*(?:-[A-Za-z]+)*(?:,|(?=\]))",
+        (_HEADERS,),
+        "client_header",
+        "reverse_proxy",
+        replace=lambda match: None if _line_of(match.string, match).startswith("#") else "",
+    ),
+    Rule(
+        "response-header",
+        ("roles/reverse_proxy/templates/*.j2",),
+        r"^ *Header (?!always set Retry-After).*\n",
+        (_HEADERS, _PROXY),
+        "careful or frame or cookie or headers or secure or cached",
+        "reverse_proxy",
+    ),
+    # Permissions of files and directories with secrets or sockets.
+    Rule(
+        "mode",
+        (
+            "roles/reverse_proxy/tasks/sso_oidc.yml",
+            "roles/reverse_proxy/tasks/tls.yml",
+            "roles/reverse_proxy/tasks/tls_given.yml",
+        ),
+        _MODE,
+        (_MODES,),
+        "hub_host",
+        "reverse_proxy",
+        replace=_weaken,
+        name=_path_and_mode,
+    ),
+    Rule(
+        "mode",
+        ("roles/jupyterhub/tasks/[!r]*.yml", "roles/jupyterhub/vars/main.yml"),
+        _MODE,
+        (_MODES,),
+        "hub_host or boot",
+        "jupyterhub",
+        replace=_weaken,
+        name=_path_and_mode,
+    ),
+    Rule(
+        "mode",
+        ("roles/state_store/tasks/*.yml",),
+        _MODE,
+        (_MODES,),
+        "hub_host",
+        "state_store",
+        replace=_weaken,
+        name=_path_and_mode,
+    ),
+    Rule(
+        "mode",
+        ("roles/configurable_http_proxy/tasks/[!r]*.yml", "roles/configurable_http_proxy/vars/main.yml"),
+        _MODE,
+        (_MODES,),
+        "hub_host or boot",
+        "configurable_http_proxy",
+        replace=_weaken,
+        name=_path_and_mode,
+    ),
+    Rule(
+        "mode",
+        ("roles/scheduler_access/tasks/*.yml", "roles/scheduler_access/vars/main.yml"),
+        _MODE,
+        (_MODES,),
+        "",
+        "scheduler_access",
+        replace=_weaken,
+        name=_path_and_mode,
+    ),
+    Rule(
+        "mode",
+        ("roles/*/tasks/rotate.yml", "roles/reverse_proxy/tasks/tls_own.yml"),
+        _MODE,
+        _PERMISSION_TESTS,
+        replace=_weaken,
+        name=_path_and_mode,
+    ),
+    Rule(
+        "mode",
+        ("roles/jupyterhub/templates/tmpfiles.conf.j2",),
+        r"^d \{\{[^}]*\}\} (?P<mode>\d{4})",
+        (_MODES,),
+        "boot",
+        "jupyterhub",
+        replace=_weaken,
+    ),
+    Rule(
+        "mode",
+        ("roles/scheduler_access/templates/gate.socket.j2",),
+        r"^SocketMode=(?P<mode>\d{4})",
+        _PERMISSION_TESTS,
+        replace=_weaken,
+    ),
+    Rule(
+        "mode",
+        ("plugins/modules/notebook_certificates.py",),
+        r'"mode": "(?P<mode>0[0-7]{3})"',
+        _CERTIFICATE_TESTS,
+        replace=_weaken,
+        name=_line,
+    ),
+    Rule(
+        "mode",
+        ("plugins/modules/notebook_certificates.py",),
+        r"\b0o(?P<mode>[0-7]{3})\b",
+        _MOMENT_TESTS,
+        replace=_weaken,
+        name=_line,
+    ),
+    Rule(
+        "mode",
+        ("plugins/modules/write_files.py",),
+        r"\b0o(?P<mode>[0-7]{3})\b",
+        _MOMENT_TESTS,
+        replace=_weaken,
+        name=_line,
+    ),
+    Rule(
+        "mode",
+        (GATE,),
+        r"(?<!umask\()0o(?P<mode>[0-7]{3})\b",
+        (*_MOMENT_TESTS, *_GATE_TESTS),
+        replace=_weaken,
+        name=_line,
+    ),
+    Rule("mode", (LAUNCHER,), r"(?<!& )0o(?P<mode>[0-7]{3})\b", _LAUNCHER_TESTS, replace=_weaken, name=_line),
+    Rule("umask", (GATE,), r"^ *os\.umask\(.*\n", _MOMENT_TESTS),
+    Rule("umask", (CONFIG,), r"^ *os\.umask\(.*\n", _MOMENT_TESTS),
+    # The sandboxes of the services.
+    Rule(
+        "sandbox",
+        ("roles/jupyterhub/templates/jupyterhub.service.j2",),
+        _HARDENING,
+        (_SANDBOX,),
+        "",
+        "jupyterhub",
+    ),
+    Rule(
+        "sandbox",
+        ("roles/configurable_http_proxy/templates/configurable-http-proxy.service.j2",),
+        _HARDENING,
+        (_SANDBOX,),
+        "",
+        "configurable_http_proxy",
+    ),
+    Rule(
+        "sandbox",
+        ("roles/reverse_proxy/templates/unit.conf.j2",),
+        _HARDENING,
+        (_SANDBOX,),
+        "",
+        "reverse_proxy",
+    ),
+    Rule("sandbox", ("roles/scheduler_access/templates/gate@.service.j2",), _HARDENING, _PERMISSION_TESTS),
+    # Settings of JupyterHub that protect identities and sessions.
+    Rule(
+        "hub-setting",
+        (CONFIG,),
+        r"^ *c\.(?:Authenticator|SSOAuthenticator)\.(?!enable_auth_state|sso_logout_url)\w+ = .*\n"
+        r"|^ *c\.JupyterHub\.(?:hub_socket_mode|cookie_\w+|oauth_token_expires_in|allow_named_servers"
+        r"|implicit_spawn_seconds|authenticator_class|hub_bind_url|cleanup_\w+) = .*\n"
+        r"|^ *c\.Spawner\.env_keep = .*\n",
+        _CONFIG_TESTS,
+    ),
+    Rule(
+        "cookie-option",
+        (CONFIG,),
+        r'"secure": True,|"samesite": "Lax",| "httponly": True',
+        _CONFIG_TESTS,
+    ),
+)
+
+
+# Hand-written mutants
+
+
+def _gate(name: str, old: str, new: str) -> HandWritten:
+    return HandWritten(name, GATE, old, new, _GATE_TESTS)
+
+
+def _launcher(name: str, old: str, new: str) -> HandWritten:
+    return HandWritten(name, LAUNCHER, old, new, _LAUNCHER_TESTS)
+
+
+def _handler(name: str, old: str, new: str) -> HandWritten:
+    return HandWritten(name, HANDLERS, old, new, _HANDLER_TESTS, "report")
+
+
+def _session(name: str, old: str, new: str) -> HandWritten:
+    return HandWritten(name, JOB_SESSION, old, new, _SESSION_TESTS)
+
+
+def _authenticator(name: str, old: str, new: str) -> HandWritten:
+    return HandWritten(name, AUTHENTICATOR, old, new, _AUTHENTICATOR_TESTS)
+
+
+def _certificate(name: str, old: str, new: str) -> HandWritten:
+    return HandWritten(name, CERTIFICATES, old, new, _CERTIFICATE_TESTS)
+
+
+def _spawner(name: str, old: str, new: str) -> HandWritten:
+    return HandWritten(name, SPAWNER, old, new, _SPAWNER_TESTS)
+
+
+def _web(name: str, path: str, old: str, new: str, keyword: str, *, tests: str = _PROXY) -> HandWritten:
+    return HandWritten(name, f"roles/reverse_proxy/templates/{path}", old, new, (tests,), keyword, "reverse_proxy")
+
+
+_MACROS, _SITE, _SERVER, _OIDC = "macros.conf.j2", "site.conf.j2", "server.conf.j2", "sso_oidc.conf.j2"
+
+HAND_WRITTEN = (
+    _gate("request-length", "if len(text) > REQUEST_LIMIT:", "if False:"),
+    _gate("exact-fields", 'if set(request) - {"cluster"} != fields:', "if False:"),
+    _gate("null-bytes", ' or "\\0" in request[field]', ""),
+    _gate("session-check", 'if "session" in fields and not SESSION.fullmatch(request["session"]):', "if False:"),
+    _gate("session-pattern", 'SESSION = re.compile(r"[0-9a-f]{16}")', 'SESSION = re.compile(r".*")'),
+    _gate("cluster-name", " or not CLUSTER_NAME.fullmatch(cluster)", ""),
+    _gate("user-name-check", "if not USER_NAME.fullmatch(name):", "if False:"),
+    _gate("minimum-uid", 'account.pw_uid < max(1, int(config["minimum_uid"])) or ', ""),
+    _gate("never-root", 'max(1, int(config["minimum_uid"]))', 'int(config["minimum_uid"])'),
+    _gate("never-nobody", " or account.pw_uid == NOBODY", ""),
+    _gate("permitted-groups", 'if not groups & set(config["permitted_groups"]):', "if False:"),
+    _gate("job-id-check", 'if not re.fullmatch(config["job_id_pattern"], request["job_id"]):', "if False:"),
+    _gate("owner-check", 'if request.get("user") != account.pw_name:', "if False:"),
+    _gate("user-check-in-gate", 'permitted_user(request["user"], config)', 'pwd.getpwnam(request["user"])'),
+    _gate(
+        "user-check-in-job",
+        "permitted_user(pwd.getpwuid(os.getuid()).pw_name, config)",
+        "pwd.getpwuid(os.getuid())",
+    ),
+    _gate("empty-environment", "            env=environment,\n", "            env={**os.environ, **environment},\n"),
+    _gate("exclusive-creation", "os.O_EXCL | ", ""),
+    _gate("no-follow", " | os.O_NOFOLLOW", ""),
+    _gate("directory-of-somebody-else", "    directory.chmod(0o700)\n", ""),
+    _launcher("no-follow", "os.O_RDONLY | os.O_NOFOLLOW", "os.O_RDONLY"),
+    _launcher("regular-file", "not stat.S_ISREG(status.st_mode) or ", ""),
+    _launcher("owner-check", " or status.st_uid != os.getuid()", ""),
+    _launcher("file-is-removed", "        path.unlink()\n", ""),
+    _launcher("file-mode-check", "if status.st_mode & 0o077:", "if False:"),
+    _launcher(
+        "foreign-variables", "for name in session if not name.startswith(OURS))", "for name in session if False)"
+    ),
+    _launcher("variables-of-the-job", "if not name.startswith(OURS) and ", "if "),
+    _launcher("harmful-variables", " and name not in HARMFUL", ""),
+    _launcher("secrets-not-for-kernels", "    for name in NOT_FOR_KERNELS:\n", "    for name in ():\n"),
+    _launcher("kernel-name", "if not KERNEL.fullmatch(kernel):", "if False:"),
+    _launcher("session-name", "if not SESSION.fullmatch(name):", "if False:"),
+    _launcher("client-authority", ', f"--ServerApp.client_ca={clients}"', ""),
+    _launcher(
+        "tls-verification",
+        "context = ssl.create_default_context()",
+        "context = ssl._create_unverified_context()",
+    ),
+    _launcher("no-web-proxy", "urllib.request.ProxyHandler({}), ", ""),
+    _handler("one-field", 'if not isinstance(body, dict) or set(body) != {"port"}:', "if False:"),
+    _handler("integer-port", "type(port) is not int or ", ""),
+    _handler("port-range", ' or not ports["first"] <= port <= ports["last"]', ""),
+    _handler(
+        "own-token",
+        "hmac.compare_digest(spawner.token, token.hashed)",
+        "True",
+    ),
+    _handler("token-is-known", "spawner.token and ", ""),
+    _handler("authentication", "    @web.authenticated\n", ""),
+    _session("saved-session-pattern", 're.fullmatch(r"[0-9a-f]{16}", session)', "True"),
+    _session("saved-job-id-pattern", "re.fullmatch(context.scheduler.job_id_pattern, job_id)", "True"),
+    _session("one-report", "if not self.session or self.port:", "if not self.session:"),
+    _session("saved-port", "port if type(port) is int else 0", "port"),
+    _authenticator("one-identity", "len(names) != 1 or ", "not names or "),
+    _authenticator("account-name", " or not ACCOUNT_NAME.fullmatch(names[0])", ""),
+    _authenticator("ordinary-account", "if not self._ordinary_account(username):", "if False:"),
+    _authenticator(
+        "permitted", "return username in self.allowed_users or bool(self.permitted_groups & groups)", "return True"
+    ),
+    _authenticator("existing-account", "if not self.check_accounts:", "if True:"),
+    _authenticator("minimum-uid", "uid < max(1, self.minimum_uid) or ", ""),
+    _authenticator("never-root", "max(1, self.minimum_uid)", "self.minimum_uid"),
+    _authenticator("never-nobody", " or uid == NOBODY", ""),
+    _authenticator("administrators", "self.admin_groups & set(group_names)", "set(group_names)"),
+    _authenticator("sign-on-has-ended", "if identity is None or ", "if identity is not None and "),
+    _authenticator("sign-on-of-another", ' or identity["name"] != user.name', ""),
+    _authenticator("blocked-since", "not self.check_blocked_users(user.name, identity) or ", ""),
+    _authenticator("not-permitted-since", " or not self.check_allowed(user.name, identity)", ""),
+    _authenticator("port-report-handler", '            (r"/api/batchspawner", PortReportHandler),\n', ""),
+    _authenticator("login-handler", '            (r"/login", SSOLoginHandler),\n', ""),
+    _certificate("server-certificates-only", "ExtendedKeyUsageOID.SERVER_AUTH", "ExtendedKeyUsageOID.CLIENT_AUTH"),
+    _certificate(
+        "no-authority", "BasicConstraints(ca=False, path_length=None)", "BasicConstraints(ca=True, path_length=0)"
+    ),
+    _certificate("name-of-the-user", 'f"{user}.{DOMAIN}"', 'f"anybody.{DOMAIN}"'),
+    _certificate(
+        "trusted-servers",
+        "ssl.PROTOCOL_TLS_CLIENT)\n",
+        "ssl.PROTOCOL_TLS_CLIENT)\n"
+        "        context.check_hostname = False\n"
+        "        context.verify_mode = ssl.CERT_NONE\n",
+    ),
+    _spawner("form-fields", "        if unknown:\n", "        if False:\n"),
+    _spawner(
+        "link",
+        'raise StartError("A link',
+        'return {"profile": (query_data.get("profile") or [""])[0]}\n        raise StartError("A link',
+    ),
+    _spawner("one-option", 'if not isinstance(options, dict) or set(options) != {"profile"}:', "if not options:"),
+    _spawner("profile-key", "if not isinstance(key, str) or key not in keys:", "if not isinstance(key, str):"),
+    _spawner("check-at-every-start", "            spawner._checked(options)\n", "            pass\n"),
+    _spawner("check-of-the-grant", '        self._checked({"profile": profile})\n', ""),
+    _spawner("report-while-pending", 'self.pending in ("spawn", "check") and ', ""),
+    _spawner(
+        "saved-profile-through-the-model",
+        'Profile.model_validate(state["grant"]["profile"])',
+        'Profile.model_construct(**state["grant"]["profile"])',
+    ),
+    HandWritten(
+        "token-required",
+        PROXY_PROGRAM,
+        "if (!process.env.CONFIGPROXY_AUTH_TOKEN) {",
+        "if (false) {",
+        (_CHP,),
+        "without_a_token",
+        "proxy_program",
+    ),
+    HandWritten(
+        "certificate-of-the-user",
+        PROXY_PROGRAM,
+        "servername: `${user}.${DOMAIN}` }",
+        "checkServerIdentity: () => undefined }",
+        ("tests/security/test_reading.py",),
+        "dead_session",
+        "proxy_program",
+    ),
+    HandWritten(
+        "tls-verification",
+        PROXY_PROGRAM,
+        "keepAlive: true, ...this.tls,",
+        "keepAlive: true, ...this.tls, rejectUnauthorized: false,",
+        ("tests/security/test_reading.py",),
+        "dead_session",
+        "proxy_program",
+    ),
+    # The web server: who may pass, and which addresses.
+    _web("forged-header-refused", _MACROS, '  RewriteCond "%{ENV:hpchub_forged}" "=1" [OR]\n', "", "single_sign_on"),
+    _web(
+        "whole-addresses",
+        _MACROS,
+        '  RewriteCond "%{THE_REQUEST}" "!^[A-Z]+ /[^#\\s]* HTTP/1\\.[01]$" [OR]\n',
+        "",
+        "ambiguous",
+    ),
+    _web("double-slash", _MACROS, "(//|\\\\|%5c", "(\\\\|%5c", "ambiguous"),
+    _web("backslash", _MACROS, "(//|\\\\|%5c", "(//|%5c", "ambiguous"),
+    _web("encoded-backslash", _MACROS, "|%5c|", "|", "ambiguous"),
+    _web("encoded-dot", _MACROS, "|%2e|", "|", "ambiguous"),
+    _web("dot-segments", _MACROS, "|(/|%2f)\\.{1,2}(/|%2f|[?;\\s])", "", "ambiguous"),
+    _web("account-name", _MACROS, " && %{REMOTE_USER} !~ /^{{ __reverse_proxy_name }}$/", "", "permission or provider"),
+    _web(
+        "permitted-groups",
+        _MACROS,
+        '          Require claim "{{ reverse_proxy_oidc_groups_claim }}:{{ group }}"\n',
+        "          Require all granted\n",
+        "permission",
+    ),
+    _web(
+        "identity-needs-a-sign-on",
+        _MACROS,
+        'X-Hpchub-User "expr=%{REMOTE_USER}" "expr=-n %{REMOTE_USER}"',
+        'X-Hpchub-User "expr=%{REMOTE_USER}"',
+        "token_has_no_identity",
+        tests=_HEADERS,
+    ),
+    _web(
+        "other-host-names",
+        _SITE,
+        '  RewriteCond "%{HTTP_HOST}" "!^{{ reverse_proxy_server_name | regex_escape }}(:[0-9]+)?$" [NC]\n',
+        '  RewriteCond "%{HTTP_HOST}" "^$"\n',
+        "other_host_names",
+    ),
+    _web("user-isolation", _SITE, "{% if reverse_proxy_user_isolation %}", "{% if false %}", "servers_of_others"),
+    _web("user-isolation-by-owner", _SITE, '        Require expr "{{ owner }}"\n', "", "servers_of_others"),
+    _web(
+        "nodes-reach-the-api-only",
+        _SITE,
+        '  RewriteCond "%{REQUEST_URI}" "!^/hub/api(/|$)" [OR]\n',
+        "",
+        "only_begins",
+        tests=_HEADERS,
+    ),
+    _web(
+        "nodes-cannot-authorize",
+        _SITE,
+        '  RewriteCond "%{REQUEST_URI}" "!^/hub/api(/|$)" [OR]\n'
+        '  RewriteCond "%{REQUEST_URI}" "^/hub/api/oauth2/authorize"\n',
+        '  RewriteCond "%{REQUEST_URI}" "!^/hub/api(/|$)"\n',
+        "nodes_reach_only",
+    ),
+    _web(
+        "cluster-networks",
+        _SITE,
+        "    Require ip {{ reverse_proxy_api_allowed_networks | join(' ') }}\n",
+        "    Require all granted\n",
+        "clusters_networks",
+    ),
+    _web("old-tls", _SERVER, "SSLProtocol -all +TLSv1.2 +TLSv1.3", "SSLProtocol all", "old_tls", tests=_TLS),
+    _web("weak-ciphers", _SERVER, "SSLCipherSuite ", "SSLCipherSuite ALL:", "weak_cipher", tests=_TLS),
+    _web("trace", _SERVER, "TraceEnable Off\n", "TraceEnable On\n", "trace", tests=_HEADERS),
+    _web("pkce", _OIDC, "  OIDCPKCEMethod S256\n", "", "identity_provider"),
+    _web(
+        "redirect-targets",
+        _OIDC,
+        '  OIDCRedirectURLsAllowed "^{{ reverse_proxy_public_url | regex_escape }}/"\n',
+        '  OIDCRedirectURLsAllowed ".*"\n',
+        "other_sites",
+    ),
+    _web("sso-cookie-http-only", _OIDC, "  OIDCCookieHTTPOnly On\n", "  OIDCCookieHTTPOnly Off\n", "identity_provider"),
+    _web("sso-cookie-same-site", _OIDC, "  OIDCCookieSameSite On\n", "  OIDCCookieSameSite Off\n", "identity_provider"),
+    _web(
+        "provider-certificate",
+        _OIDC,
+        "  OIDCSSLValidateServer On\n",
+        "  OIDCSSLValidateServer Off\n",
+        "untrusted",
+        tests=_TLS,
+    ),
+    _web(
+        "claims-not-in-headers",
+        _OIDC,
+        "  OIDCPassClaimsAs environment\n",
+        "  OIDCPassClaimsAs both\n",
+        "claims",
+        tests=_HEADERS,
+    ),
+)
+
+EXPLAINED: dict[str, str] = {
+    "gate/no-follow": "`O_CREAT` with `O_EXCL` never follows a link. The flag says so to the reader.",
+    "hub-setting/config.py/c-jupyterhub-allow-named-servers-false": "JupyterHub's default is the same.",
+    "hub-setting/config.py/c-jupyterhub-implicit-spawn-seconds-0": "JupyterHub's default is the same.",
+    "hub-setting/config.py/c-jupyterhub-oauth-token-expires-in-24-3600": (
+        "By default, tokens are valid for as long as cookies, and `cookie_max_age_days` is 1."
+    ),
+    "header-name/main.yml/x-forwarded-port": "`RequestHeader set X-Forwarded-Port` replaces what a client sends.",
+    "header-name/main.yml/x-forwarded-proto": "`RequestHeader set X-Forwarded-Proto` replaces what a client sends.",
+    "handlers/authentication": "Without a user there is no spawner that waits for a report, so the answer is 403 too.",
+    "handlers/token-is-known": "An empty text never equals the hash of a token.",
+    "site/nodes-reach-the-api-only": (
+        "`ProxyPass` passes on whole path segments only, so that other paths get Apache's own 404."
+    ),
+    "macros/whole-addresses": "The rule about `//` refuses whole addresses too, and Apache itself refuses `#`.",
+    "site/user-isolation-by-owner": "The line before it refuses everybody else; this line admits the owner only.",
+    "sso_oidc/pkce": "It is the default of mod_auth_openidc in Debian 13; the version in Debian 12 needs the line.",
+    "server/old-tls": "The cipher suites of the next line exist only in TLS 1.2 and later.",
+    **{
+        f"sandbox/{unit}/{line}": reason
+        for unit in ("unit.conf.j2", "jupyterhub.service.j2", "configurable-http-proxy.service.j2")
+        for line, reason in {
+            "devicepolicy-closed": "`PrivateDevices` implies it.",
+            "keyringmode-private": "It is systemd's default for services.",
+        }.items()
+    },
+    "sandbox/configurable-http-proxy.service.j2/ambientcapabilities": "It is systemd's default.",
+    "sandbox/jupyterhub.service.j2/ambientcapabilities": "It is systemd's default.",
+    "sandbox/unit.conf.j2/privatetmp-true": "Debian's own unit of Apache sets it too.",
+    "sudoers/sudoers.j2/nosetenv-scheduler-access-account-all-scheduler-access-permi": (
+        "`!setenv` forbids the same. Each of the two works if the other is overridden by a site's own rule."
+    ),
+    "sudoers/sudoers.j2/root-scheduler-access-account-all-scheduler-access-permitted": (
+        "`!\\#0` forbids root under every name."
+    ),
+    "sudoers/sudoers.j2/setenv-defaults-scheduler-access-account-env-reset-requirett": (
+        "`NOSETENV` forbids the same. Each of the two works if the other is overridden by a site's own rule."
+    ),
+    "mode/gate.py/0o700-directory-mkdir-mode-0o700-exist-ok-true": "`chmod` in the next line sets the mode again.",
+    "profiles_spawner/check-of-the-grant": (
+        "`ProfileList.require` refuses unknown keys too. This check makes the refusal a 400 that lists the valid keys."
+    ),
+    "request-header/macros.conf.j2/requestheader-set-x-hpchub-mail-expr-reqenv-oidc-claim-rever": (
+        "This line protects nothing. Without it, the hub does not learn mail addresses."
+    ),
+}
+"""Mutants that change nothing, by id, and why."""
+
+
+ELSEWHERE: dict[str, tuple[str, ...]] = {
+    "request-header/server.conf.j2/requestheader-unset-x-forwarded-for": ("tests/repo/test_trusted_proxies.py",),
+    # JupyterHub does not start with a cookie secret that others can read, so the role fails.
+    "mode/configure.yml/jupyterhub-cookie-secret-file-0600": ("tests/repo/test_permissions.py",),
+    # The file is written once, so that only a new host would show its mode.
+    "mode/sso_oidc.yml/reverse-proxy-sso-key-file-0600": ("tests/repo/test_permissions.py",),
+    "request-header/site.conf.j2/requestheader-unset-cookie-expr-http-authorization-token-bea-3": (
+        "tests/repo/test_subdomains.py",
+    ),
+}
+"""Mutants of settings that the demo does not use, by id, and the tests that use these settings without a host."""
+
+
+def mutants() -> list[Mutant]:
+    """Return all mutants of the catalog.
+
+    Raises:
+        CatalogError: See mutants.collect; or an id of ELSEWHERE or EXPLAINED does not exist.
+    """
+    found = {mutant.id: mutant for mutant in collect(RULES, HAND_WRITTEN)}
+    if unknown := (ELSEWHERE.keys() | EXPLAINED.keys()) - found.keys():
+        raise CatalogError(f"there is no mutant {min(unknown)}; correct ELSEWHERE or EXPLAINED in catalog.py")
+    for name, tests in ELSEWHERE.items():
+        found[name] = replace(found[name], tests=tests, keyword="", place="fast")
+    return list(found.values())
