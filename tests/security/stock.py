@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -125,8 +126,11 @@ class StockService(Target):
         try:
             self.lab.run(HOST, start)
             ask = {"host": "127.0.0.1", "port": 18001, "target": "/api/routes"}
-            self.run(HOST, "root", ["sleep", "2"])
-            status: int | None = self.python("ask.py", HOST, "nobody", [ask])[0].get("status")
+            status: int | None = None
+            deadline = time.monotonic() + 20
+            while status is None and time.monotonic() < deadline:
+                time.sleep(0.5)
+                status = self.python("ask.py", HOST, "nobody", [ask])[0].get("status")
             return status
         finally:
             self.run(HOST, "root", ["systemctl", "stop", unit])

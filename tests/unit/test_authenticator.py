@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tornado.httputil import HTTPHeaders
 
-from hpchub.hub.authenticator import SSOAuthenticator
+from hpchub.hub.authenticator import SSOAuthenticator, SSOLoginHandler
 
 UIDS = {"alice": 2001, "bob": 2002, "carol": 2003, "mallory": 2009, "root": 0, "daemon": 2, "nobody": 65534}
 
@@ -31,7 +31,10 @@ def request(*names: str, groups: str = "", token: bool = False) -> Any:
         headers.add("X-Hpchub-User", name)
     if groups:
         headers.add("X-Hpchub-Groups", groups)
-    return SimpleNamespace(request=SimpleNamespace(headers=headers), _token_authenticated=token)
+    handler = SSOLoginHandler.__new__(SSOLoginHandler)
+    handler.request = SimpleNamespace(headers=headers)
+    handler._token_authenticated = token
+    return handler
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,8 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders
 from tornado.testing import bind_unused_port
+
+from hpchub.hub.authenticator import SSOLoginHandler
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,14 +24,16 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def get(hub: Hub) -> AsyncIterator[Get]:
-    """Return a function that requests a page as Apache does: with the identity in headers."""
+    """Return a function that requests a page as Apache does: with the identity in headers. With ``post``, it posts."""
     listener, port = bind_unused_port()
     server = HTTPServer(hub.app.tornado_application)
     server.add_socket(listener)
     client = AsyncHTTPClient(force_instance=True)
 
-    async def request(path: str, *names: str, groups: str = "", cookie: str = "") -> HTTPResponse:
+    async def request(path: str, *names: str, groups: str = "", cookie: str = "", post: str = "") -> HTTPResponse:
         headers = HTTPHeaders()
+        if post:
+            headers.add("Content-Type", post)
         for name in names:
             headers.add("X-Hpchub-User", name)
         if groups:
@@ -36,7 +41,12 @@ async def get(hub: Hub) -> AsyncIterator[Get]:
         if cookie:
             headers.add("Cookie", cookie)
         return await client.fetch(
-            f"http://127.0.0.1:{port}/hub/{path}", headers=headers, follow_redirects=False, raise_error=False
+            f"http://127.0.0.1:{port}/hub/{path}",
+            method="POST" if post else "GET",
+            body="{}" if post else None,
+            headers=headers,
+            follow_redirects=False,
+            raise_error=False,
         )
 
     yield request
@@ -90,6 +100,16 @@ async def test_logout_ends_the_login_and_then_the_single_sign_on(get: Get) -> No
 
 async def test_login_form_data_cannot_name_a_user(hub: Hub, get: Get) -> None:
     authenticator: Any = hub.app.authenticator
-    request: Any = type("Handler", (), {"request": type("Request", (), {"headers": HTTPHeaders()})})
-    assert await authenticator.authenticate(request, {"username": "alice", "password": "x"}) is None
+    handler: Any = SSOLoginHandler.__new__(SSOLoginHandler)
+    handler.request = SimpleNamespace(headers=HTTPHeaders())
+    assert await authenticator.authenticate(handler, {"username": "alice", "password": "x"}) is None
     assert (await get("login?username=alice", groups="hpc")).code == 403
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+async def test_identity_alone_creates_no_api_token(get: Get, content_type: str) -> None:
+    """Hazard H22. Without this rule, a page of another site could create tokens for the user who opens it."""
+    login = cookies(await get("login", "alice", groups="hpc"))["jupyterhub-hub-login"]
+    cookie = f"jupyterhub-hub-login={login}"
+    response = await get("api/users/alice/tokens", "alice", groups="hpc", cookie=cookie, post=content_type)
+    assert response.code == 403

@@ -106,8 +106,12 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
         }
 
     async def authenticate(self, handler: Any, data: Any = None) -> dict[str, Any] | None:
-        """Return the request's identity; see ``Authenticator.authenticate``. The form data is ignored."""
-        return self.identity(handler)
+        """Return the identity of a sign-in; see ``Authenticator.authenticate``. The form data is ignored.
+
+        Only the login handler signs users in. JupyterHub's handler for new API tokens also calls this method if a
+        request has no valid cookie, and then skips the XSRF check.
+        """
+        return self.identity(handler) if isinstance(handler, SSOLoginHandler) else None
 
     def check_allowed(self, username: str, authentication: dict[str, Any] | None = None) -> bool:
         """Return whether a rule permits the user. The default is to deny.
