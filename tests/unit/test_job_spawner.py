@@ -570,6 +570,14 @@ async def test_poll_does_not_wait_for_a_slow_scheduler_and_uses_the_late_answer(
     assert await child.poll() == 1
 
 
+async def test_server_is_reachable_only_while_it_listens(hub: Hub) -> None:
+    driver = hub.restored_spawner().child_spawner.driver
+    listener, port = bind_unused_port()
+    assert await driver._reachable("127.0.0.1", port)
+    listener.close()
+    assert not await driver._reachable("127.0.0.1", port)
+
+
 # -- A restart of the hub
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,15 @@ async def test_form_shows_a_profile_as_soon_as_it_is_added(spawner: HPCProfilesS
     form = await spawner.get_options_form()
     assert 'value="new"' in form
     assert "&lt;b&gt;New" in form
+
+
+@pytest.mark.parametrize(("last", "chosen"), [("big", "big"), ("removed", "small"), (None, "small")])
+async def test_form_offers_the_last_choice_if_it_still_exists(
+    spawner: HPCProfilesSpawner, last: str | None, chosen: str
+) -> None:
+    spawner.orm_spawner.user_options = {"profile": last} if last else None
+    (checked,) = re.findall(r'<input[^>]*value="(\w+)"[^>]*\bchecked\b', await spawner.get_options_form())
+    assert checked == chosen
 
 
 async def test_invalid_profile_list_keeps_the_last_valid_list(spawner: HPCProfilesSpawner, tmp_path: Path) -> None:
