@@ -399,6 +399,13 @@ HAND_WRITTEN = (
     _session("saved-job-id-pattern", "re.fullmatch(context.scheduler.job_id_pattern, job_id)", "True"),
     _session("one-report", "if not self.session or self.port:", "if not self.session:"),
     _session("saved-port", "port if type(port) is int else 0", "port"),
+    HandWritten(
+        "only-the-login-page-signs-in",
+        AUTHENTICATOR,
+        "return self.identity(handler) if isinstance(handler, SSOLoginHandler) else None",
+        "return self.identity(handler)",
+        ("tests/unit/test_sign_in.py",),
+    ),
     _authenticator("one-identity", "len(names) != 1 or ", "not names or "),
     _authenticator("account-name", " or not ACCOUNT_NAME.fullmatch(names[0])", ""),
     _authenticator("ordinary-account", "if not self._ordinary_account(username):", "if False:"),
