@@ -395,7 +395,7 @@ HAND_WRITTEN = (
     ),
     _handler("token-is-known", "spawner.token and ", ""),
     _handler("authentication", "    @web.authenticated\n", ""),
-    _session("saved-session-pattern", 're.fullmatch(r"[0-9a-f]{16}", session)', "True"),
+    _session("saved-session-pattern", "re.fullmatch(SESSION, session)", "True"),
     _session("saved-job-id-pattern", "re.fullmatch(context.scheduler.job_id_pattern, job_id)", "True"),
     _session("one-report", "if not self.session or self.port:", "if not self.session:"),
     _session("saved-port", "port if type(port) is int else 0", "port"),
@@ -572,7 +572,7 @@ HAND_WRITTEN = (
 )
 
 EXPLAINED: dict[str, str] = {
-    "gate/no-follow": "`O_CREAT` with `O_EXCL` never follows a link. The flag says so to the reader.",
+    "gate/no-follow": "`O_CREAT` with `O_EXCL` never follows a link. The flag documents the intent.",
     "hub-setting/config.py/c-jupyterhub-allow-named-servers-false": "JupyterHub's default is the same.",
     "hub-setting/config.py/c-jupyterhub-implicit-spawn-seconds-0": "JupyterHub's default is the same.",
     "hub-setting/config.py/c-jupyterhub-oauth-token-expires-in-24-3600": (

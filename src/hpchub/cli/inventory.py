@@ -22,6 +22,7 @@ from hpchub.clusters.gate_client import make_gate
 from hpchub.clusters.limits import LimitsReport, parse_report
 from hpchub.deploy.inventory_files import yaml_errors
 from hpchub.deploy.role_arguments import ACCOUNT
+from hpchub.hub.runtime import DEFAULT_SETTINGS
 from hpchub.model.profile_list import ProfileList, ProfileListError
 from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 NODE_PROFILES = Path("/etc/hpchub/profiles.json")
 """The profile list on a node of a cluster."""
-HUB_SETTINGS = Path("/etc/hpchub/hub.json")
+HUB_SETTINGS = Path(DEFAULT_SETTINGS)
 """The hub's settings, which contain its gates to the clusters."""
 
 

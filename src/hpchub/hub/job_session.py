@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
+from hpchub.names import SESSION
 from hpchub.schedulers import Job, JobState, Scheduler, Unanswered, job_name
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class JobSession:
         port, submitted = saved.get("port"), saved.get("submitted")
         return cls(
             context,
-            session=session if re.fullmatch(r"[0-9a-f]{16}", session) else "",
+            session=session if re.fullmatch(SESSION, session) else "",
             job_id=job_id if re.fullmatch(context.scheduler.job_id_pattern, job_id) else "",
             submitted=submitted if isinstance(submitted, float) else 0.0,
             host=str(saved.get("host", "")),

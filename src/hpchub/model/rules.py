@@ -1,7 +1,7 @@
 """Rules that compare entries, or fields of an entry, with one another. No I/O.
 
-The rules work on drafts. A draft is an entry, of which only the valid fields are compared. A mistake in one field
-therefore does not hide a mistake in another field.
+The rules work on drafts. A draft is an entry that may have invalid fields, and the rules use only its valid ones. So a
+mistake in one field does not hide a mistake in another field.
 """
 
 from __future__ import annotations
