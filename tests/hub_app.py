@@ -262,6 +262,8 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "gates": {"demo": {"method": "local", "socket": str(directory / "gate.sock")}},
         "profiles_file": str(directory / "profiles.json"),
         "template_paths": list(templates),
+        "service_name": "Example HPC",
+        "support": "help@example.org",
         "notebook_ports": PORTS,
         "notebook_tls_directory": str(directory / "tls"),
         "token_days": 30,
@@ -299,6 +301,7 @@ async def make_hub(directory: Path, templates: Sequence[str], db_url: str = "sql
     c = Config()
     hub_config._identity(c, shared.settings, str(path))
     hub_config._sessions(c, shared.settings, str(path))
+    hub_config._pages(c, shared.settings)
     c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once
     c.JupyterHub.db_url = db_url
     c.JupyterHub.proxy_class = MemoryProxy
