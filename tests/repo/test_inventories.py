@@ -32,7 +32,8 @@ def test_example_inventory_lacks_only_its_secret(ansible: Ansible) -> None:
     done = ansible("python", "-m", "hpchub.cli", "check", "--json", "inventories/example_slurm")
     (problem,) = json.loads(done.stdout)["problems"]
     assert problem["text"] == (
-        "inventories/example_slurm/group_vars/all/access.yml:15:18: hpc_sso: client_secret cannot be evaluated: 'vault_sso_client_secret' is undefined; "
+        "inventories/example_slurm/group_vars/all/access.yml:15:18: hpc_sso: "
+        "client_secret cannot be evaluated: 'vault_sso_client_secret' is undefined; "
         "define it in the inventory; a secret belongs in its vault"
     )
 

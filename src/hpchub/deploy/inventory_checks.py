@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from hpchub.deploy.inventory_files import shown
-from hpchub.deploy.yaml_text import pairs, position, scalars
+from hpchub.deploy.yaml_text import is_plain, pairs, position, scalars
 from hpchub.messages import listing, near
 from hpchub.model.fields import PLACEHOLDER
 from hpchub.model.problems import Problem
@@ -94,7 +94,7 @@ def odd_numbers(inventory: Inventory, reported: set[tuple[str, int, int]]) -> It
         if not setting.name.startswith(PREFIX):
             continue
         for node, _ in scalars(setting.node):
-            if node.tag != "tag:yaml.org,2002:int" or node.style is not None:
+            if node.tag != "tag:yaml.org,2002:int" or not is_plain(node):
                 continue
             if re.fullmatch(r"[-+]?(?:0|[1-9][0-9_]*)", node.value):
                 continue

@@ -23,12 +23,13 @@ from hpchub.deploy.yaml_text import (
     decode,
     duplicates,
     find,
+    is_plain,
     pairs,
     position,
     read,
     strange_text,
 )
-from hpchub.messages import show
+from hpchub.messages import near, show
 from hpchub.model.problems import Problem, way
 
 if TYPE_CHECKING:
@@ -159,7 +160,8 @@ class Inventory:
             file, line, column = self.names.get(found[1], (self._sources(), 0, 0))
             return replace(problem, file=file, line=line, column=column)
         steps = way(problem)
-        setting = self.of_site(str(steps[0])) if steps else None
+        name = str(steps[0]) if steps else ""
+        setting = self.of_site(name) or next((one for one in self.settings if one.name == name), None)
         if setting is None:
             return replace(problem, file=self._directory())
         return _at_value(problem, setting, steps[1:])
@@ -190,30 +192,37 @@ def _at_value(problem: Problem, setting: Setting, steps: Sequence[int | str]) ->
             break
         key, node = found
     else:
-        try:
-            value = json.loads(problem.value) if problem.value else None
-        except ValueError:
-            value = None
-        # An unknown key, or one item of a list of texts.
-        found = child(node, value) if isinstance(value, str) else None
-        item = next(
-            (i for i in node.value if isinstance(i, yaml.ScalarNode) and i.value == value)
-            if isinstance(node, yaml.SequenceNode)
-            else iter(()),
-            None,
-        )
-        key, node = found or ((item, item) if item is not None else (key, node))
+        key, node = _named_in_value(problem, node) or (key, node)
         problem = _as_written(problem, node)
-    at = node if isinstance(node, yaml.ScalarNode) and node.value else key or node
-    line, column = position(at) if at is not None and steps else (setting.line, setting.column)
+    at = node if isinstance(node, yaml.ScalarNode) and node.value and (steps or problem.value) else key
+    if isinstance(node, yaml.MappingNode) and isinstance(key, yaml.MappingNode):
+        at = node  # an entry of a list
+    line, column = position(at) if at is not None else (setting.line, setting.column)
     return replace(problem, file=shown(setting.file.path), line=line, column=column)
+
+
+def _named_in_value(problem: Problem, node: yaml.Node | None) -> tuple[yaml.Node, None] | tuple[None, yaml.Node] | None:
+    """Return the unknown key of a mapping, or the wrong item of a list, if that is what a problem's value names."""
+    try:
+        value = json.loads(problem.value) if problem.value else None
+    except ValueError:
+        return None
+    if isinstance(node, yaml.MappingNode) and isinstance(value, str) and (found := child(node, value)):
+        return found[0], None
+    if isinstance(node, yaml.SequenceNode):
+        items = [item for item in node.value if isinstance(item, yaml.ScalarNode) and item.value == value]
+        return (None, items[0]) if items else None
+    return None
+
+
+_CONVERTED = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "timestamp")}
 
 
 def _as_written(problem: Problem, node: yaml.Node | None) -> Problem:
     """Replace a value that YAML has converted, such as the time 2:00:00 or the word no, by what was written."""
-    if not isinstance(node, yaml.ScalarNode) or node.style is not None or not problem.value:
+    if not isinstance(node, yaml.ScalarNode) or not is_plain(node) or node.tag not in _CONVERTED or not problem.value:
         return problem
-    if problem.value in (node.value, show(node.value)) or problem.value.startswith(('"', "{", "[")) or not node.value:
+    if problem.value == node.value:
         return problem
     return replace(problem, value=node.value, valid=f'put it in quotes: "{node.value}"')
 
@@ -391,7 +400,9 @@ def _sources(inventory: Inventory, source: Path, ignore: Sequence[re.Pattern[str
             continue
         if name.endswith(IGNORED_SUFFIXES) or any(pattern.search(name) for pattern in ignore):
             continue
-        if path.is_dir() and name == FILES:
+        if path.is_dir() and (meant := near(name, ("group_vars", "host_vars"))):
+            _unreadable(inventory, path, Fault(0, 0, "is not read for variables", f'did you mean "{meant}"?'))
+        elif path.is_dir() and name == FILES:
             valid = (
                 "add ignore_patterns = ^files$ to the section [inventory] of your ansible.cfg, or move the directory"
             )

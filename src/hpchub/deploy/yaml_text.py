@@ -82,6 +82,7 @@ def read(data: bytes) -> Document | Fault:
 
 
 def _parse(text: str) -> Document | Fault:
+    node = None
     try:
         # Python values come from a second reading, because PyYAML changes the nodes when it merges mappings ("<<").
         node = yaml.compose(text, Loader=_Loader)
@@ -90,9 +91,23 @@ def _parse(text: str) -> Document | Fault:
         return _explain(error, text)
     except yaml.reader.ReaderError as error:
         return _control_character(text, error)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: for example the date 2024-13-01
+    except ValueError as error:  # for example, the date 2024-13-01
+        return _impossible_value(node, error)
+    except (yaml.YAMLError, RecursionError) as error:
         return Fault(1, 1, f"is not valid YAML: {' '.join(str(error).split())[:200]}")
     return Document(text, node, value)
+
+
+def _impossible_value(top: yaml.Node | None, error: ValueError) -> Fault:
+    """Find the value that looks like a date or a number, but is none."""
+    for node, _ in scalars(top):
+        try:
+            if is_plain(node):
+                yaml.safe_load(node.value)
+        except (ValueError, yaml.YAMLError):
+            line, column = position(node)
+            return Fault(line, column, f"has the value {show(node.value)}: {error}", "put text in quotes")
+    return Fault(1, 1, f"is not valid YAML: {error}")
 
 
 def decode(data: bytes) -> str | Fault:
@@ -167,6 +182,7 @@ _BEGINS_WITH = "has a value that begins with MARK"
 # Each rule: a pattern for libyaml's context and problem, whether the place is where the context begins, the message,
 # and what to do. MARK is the character at the place, LINE the line where the context begins.
 _RULES: Sequence[tuple[str, bool, str, str]] = (
+    ("tab character", False, "is indented with a tab", "use spaces"),
     ("cannot start any token", False, _BEGINS_WITH, _QUOTE_IT),
     (
         "could not find expected ':'",
@@ -209,11 +225,9 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> Fault:
     here = error.problem_mark or error.context_mark
     if here is None:
         return Fault(1, 1, f"is not valid YAML: {words}")
-    if "mapping values are not allowed" in words:
-        return _colon(here, lines)
     begin = error.context_mark or here
-    if "block mapping" in words:
-        return _broken_mapping(here, begin, lines[here.line] if here.line < len(lines) else "")
+    if special := _special(words, here, begin, lines):
+        return special
     for pattern, at_beginning, message, valid in _RULES:
         if re.search(pattern, words):
             at = begin if at_beginning else here
@@ -226,19 +240,37 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> Fault:
     return Fault(here.line + 1, here.column + 1, f"is not valid YAML: {words}")
 
 
+def _special(words: str, here: yaml.Mark, begin: yaml.Mark, lines: list[str]) -> Fault | None:
+    """Return the fault if its explanation needs the text around it."""
+    if "mapping values are not allowed" in words:
+        return _colon(here, lines)
+    if "expected ':'" in words:
+        return _glued_colon(lines, begin.line)
+    if "block mapping" in words:
+        return _broken_mapping(here, begin, lines[here.line] if here.line < len(lines) else "")
+    return None
+
+
+def _glued_colon(lines: list[str], number: int) -> Fault | None:
+    """Return the fault of a line such as ``cores:1``, where a space is missing."""
+    found = re.match(r"\s*(?:- +)?[\w.-]+:(?=[^\s/:])", lines[number]) if number < len(lines) else None
+    return Fault(number + 1, found.end(), "has no space after the colon", 'write "NAME: value"') if found else None
+
+
 def _colon(here: yaml.Mark, lines: list[str]) -> Fault:
     """Explain a colon that YAML does not expect: often the mistake is in a line above it."""
     line = lines[here.line] if here.line < len(lines) else ""
     above = next((number for number in range(here.line - 1, -1, -1) if lines[number].strip()), None)
     first = re.match(r"\s*(?:- )?[\w.-]+:", line)
     if above is not None and first and first.end() == here.column + 1:
-        if glued := re.match(r"\s*(?:- +)?[\w.-]+:(?=[^\s/])", lines[above]):
-            return Fault(above + 1, glued.end(), "has no space after the colon", 'write "NAME: value"')
+        if glued := _glued_colon(lines, above):
+            return glued
         if re.fullmatch(r"\s*[\w.-]+\s*", lines[above]):
             column = len(lines[above]) - len(lines[above].lstrip()) + 1
             return Fault(above + 1, column, "has no colon after the name", 'write "NAME:"')
         message = f"is indented further than line {above + 1}, which already has a value"
-        return Fault(here.line + 1, first.start() + 1, message, f"indent it as line {above + 1}")
+        column = len(line) - len(line.lstrip()) + 1
+        return Fault(here.line + 1, column, message, f"indent it as line {above + 1}")
     return Fault(
         here.line + 1,
         here.column + 1,
@@ -262,6 +294,11 @@ def _broken_mapping(here: yaml.Mark, begin: yaml.Mark, line: str) -> Fault:
 def position(node: yaml.Node) -> tuple[int, int]:
     """Return the line and the column of a node, from 1."""
     return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+def is_plain(node: yaml.Node | None) -> bool:
+    """Return whether a node is a scalar without quotes."""
+    return isinstance(node, yaml.ScalarNode) and not node.style
 
 
 def pairs(node: yaml.Node | None) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
@@ -345,7 +382,7 @@ def strange_text(top: yaml.Node | None) -> Iterator[Problem]:
     """Find values and keys that begin or end with characters that a word processor has put there."""
     for node, _ in walk(top):
         for each in (node, *(key for key, _value in pairs(node))):
-            if not isinstance(each, yaml.ScalarNode) or each.style is not None:
+            if not isinstance(each, yaml.ScalarNode) or not is_plain(each):
                 continue
             for pattern, what, valid in _STRANGE:
                 if pattern.search(each.value):

@@ -265,7 +265,7 @@ HostName = Annotated[
 ]
 DnsName = Annotated[
     str,
-    Text("a host's name", _HOST_NAME, "write a host name or address, as the network knows it: letters, digits and . -"),
+    Text("a host's name", _HOST_NAME, "write a host name or an address: letters, digits, . and -"),
 ]
 OptionalHostName = Annotated[
     str, Text("a host's name", _HOST_NAME, "write the name of a host in the inventory", empty=True)

@@ -105,7 +105,7 @@ def label(value: object) -> str:
 
 
 _QUOTED = r'"(?:[^"\\]|\\.)*(?:"|…$|…(?=\)))'
-_LABEL = re.compile(rf" \((?:key|name) (?:{_QUOTED}|[0-9]+)\)")
+_LABEL = re.compile(rf" \((?:key|name) (?:{_QUOTED}|[0-9]+|true|false)\)")
 _STEP = re.compile(rf"([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]+)\]|({_QUOTED})")
 
 
