@@ -122,9 +122,8 @@ async def test_site_that_permits_longer_tokens_keeps_the_default_of_30_days(hub:
 
 
 async def test_older_tokens_get_an_end_and_those_of_sessions_do_not(hub: Hub, watch: TokenWatch) -> None:
-    old, longer, short, session, browser, new = (
-        token_of(hub, **values) for values in ({}, {"expires_in": 60 * DAY}, {"expires_in": 60}, {}, {}, {})
-    )
+    old, session, browser, new = (token_of(hub) for _ in range(4))
+    longer, short = token_of(hub, expires_in=60 * DAY), token_of(hub, expires_in=60)
     spawner = hub.restored_spawner()
     spawner.orm_spawner.state = {**spawner.orm_spawner.state, "token": session.hashed}
     hub.app.db.add(orm.OAuthClient(identifier="jupyterhub-user-alice"))

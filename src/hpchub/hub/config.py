@@ -25,9 +25,6 @@ With Python's default of 700 new objects, the collector treats the objects of th
 scans all objects. With 1000 users, such a scan blocks the hub for half a second.
 """
 
-COOKIE_DAYS = 1
-"""How long a login cookie is valid, in days. It is valid only as long as the session of the single sign-on."""
-
 START_TIMEOUT = 366 * 24 * 3600
 """How long a start may take according to JupyterHub, in seconds: practically unlimited.
 
@@ -100,13 +97,13 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
     # age, requests from one browser would keep the cookies in another browser valid.
     c.Authenticator.auth_refresh_age = -1
     c.Authenticator.refresh_pre_spawn = True
-    c.JupyterHub.cookie_max_age_days = COOKIE_DAYS
+    c.JupyterHub.cookie_max_age_days = 1
     c.JupyterHub.cookie_secret_file = settings["cookie_secret_file"]
     c.JupyterHub.oauth_token_expires_in = 24 * 3600
     c.JupyterHub.token_expires_in_max_seconds = settings["token_days"] * 24 * 3600
     c.JupyterHub.tornado_settings = {
         # Without expires_days, Tornado tells browsers to keep the login cookie for 30 days.
-        "cookie_options": {"secure": True, "samesite": "Lax", "httponly": True, "expires_days": COOKIE_DAYS},
+        "cookie_options": {"secure": True, "samesite": "Lax", "httponly": True, "expires_days": 1},
         "hpchub_notebook_ports": settings["notebook_ports"],
         "hpchub_settings_file": path,
     }

@@ -11,7 +11,9 @@ from jupyterhub.handlers.pages import HealthCheckHandler, SpawnHandler
 from tornado import web
 
 from hpchub.hub.runtime import runtime
-from hpchub.hub.tokens import DEFAULT_DAYS
+
+DEFAULT_TOKEN_DAYS = 30
+"""The default lifetime of a token, in days. A site can choose a shorter one for all tokens."""
 
 
 class Throttled:
@@ -48,7 +50,7 @@ class TokensAPIHandler(UserTokenListAPIHandler):  # type: ignore[misc]
         longest: int = self.settings["token_expires_in_max_seconds"]
         lifetime = body.get("expires_in")
         if lifetime is None:
-            body["expires_in"] = min(longest, DEFAULT_DAYS * 24 * 3600)
+            body["expires_in"] = min(longest, DEFAULT_TOKEN_DAYS * 24 * 3600)
         elif isinstance(lifetime, int) and lifetime > longest:
             raise web.HTTPError(
                 400,

@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from hpchub.hub.authenticator import SSOAuthenticator
-
 log = logging.getLogger(__name__)
-
-DEFAULT_DAYS = 30
-"""The lifetime of a token whose request names none, in days. A site can choose a shorter one for all tokens."""
 
 INTERVAL = 600.0
 """The time between two checks of all tokens, in seconds."""
@@ -50,6 +45,7 @@ def revoke_tokens(user: Any, why: str) -> None:
     tokens = list(user.api_tokens)
     if tokens:
         db = object_session(tokens[0])
+        assert db is not None  # noqa: S101 the rows come from the database
         for token in tokens:
             db.delete(token)
         db.commit()
@@ -65,11 +61,11 @@ class TokenWatch:
 
     Args:
         db: JupyterHub's database session.
-        authenticator: The authenticator with the access rules.
+        authenticator: The ``SSOAuthenticator``, which has the access rules.
         longest: The longest lifetime of a token, in seconds.
     """
 
-    def __init__(self, db: Session, authenticator: SSOAuthenticator, longest: float) -> None:
+    def __init__(self, db: Session, authenticator: Any, longest: float) -> None:
         self._db = db
         self._authenticator = authenticator
         self._longest = longest
@@ -120,7 +116,7 @@ class TokenWatch:
         self._db.commit()
 
     async def _gone(self, names: list[str]) -> set[str]:
-        """Return the users whose accounts have been missing for long enough."""
+        """Return the users without an account for ``ACCOUNT_PATIENCE``."""
         missing = await asyncio.to_thread(lambda: {name for name in names if not account_exists(name)})
         now = monotonic()
         if len(missing) > max(1, len(names) / 2):
