@@ -105,6 +105,8 @@ class FakeGate(Gate):
         self.delay = 0.0
         self.on_submit: Callable[[str], Answer | Exception] = lambda session: answer("7\n")
         self.on_cancel: Callable[[str], Answer | Exception] = lambda job_id: answer()
+        self.on_history: Callable[[str], Answer | Exception] = lambda job_id: answer(code=1)
+        self.on_log: Callable[[str], Answer | Exception] = lambda job_id: answer(code=1)
         self.submissions: list[dict[str, Any]] = []
         self.cancelled: list[str] = []
 
@@ -114,6 +116,8 @@ class FakeGate(Gate):
         if fields["action"] == "submit":
             self.submissions.append(fields)
             return self._result(self.on_submit(fields["session"]))
+        if fields["action"] in ("history", "log"):
+            return self._result((self.on_history if fields["action"] == "history" else self.on_log)(fields["job_id"]))
         assert fields["action"] == "cancel"
         result = self._result(self.on_cancel(fields["job_id"]))
         if result.ok:
@@ -251,6 +255,8 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "gates": {"demo": {"method": "local", "socket": str(directory / "gate.sock")}},
         "profiles_file": str(directory / "profiles.json"),
         "template_paths": list(templates),
+        "service_name": "Jupyter",
+        "support": "",
         "notebook_ports": PORTS,
         "notebook_tls_directory": str(directory / "tls"),
         "logout_url": "/logout",
@@ -286,6 +292,7 @@ async def make_hub(directory: Path, templates: Sequence[str]) -> Hub:
     c = Config()
     hub_config._identity(c, shared.settings, str(path))
     hub_config._sessions(c, shared.settings, str(path))
+    hub_config._pages(c, shared.settings)
     c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once
     c.JupyterHub.db_url = "sqlite:///:memory:"
     c.JupyterHub.proxy_class = MemoryProxy

@@ -15,7 +15,14 @@ from jupyterhub.handlers import LogoutHandler
 from tornado import web
 from traitlets import Bool, Integer, Set, Unicode
 
-from hpchub.hub.handlers import PortReportHandler, StartAPIHandler, StartPageHandler
+from hpchub.hub.handlers import (
+    PendingPageHandler,
+    PortReportHandler,
+    ProgressHandler,
+    SessionHandler,
+    StartAPIHandler,
+    StartPageHandler,
+)
 from hpchub.names import ACCOUNT_NAME as ACCOUNT_NAME_PATTERN
 from hpchub.names import NOBODY
 
@@ -82,6 +89,9 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/logout", SSOLogoutHandler),
             (r"/api/batchspawner", PortReportHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),
+            (r"/api/users/([^/]+)/server/progress", ProgressHandler),
+            (r"/api/hpchub/sessions/([^/]+)(?:/([^/]*))?", SessionHandler),
+            (r"/spawn-pending/([^/]+)", PendingPageHandler),
             (r"/spawn", StartPageHandler),
             (r"/spawn/([^/]+)", StartPageHandler),
         ]
