@@ -1,22 +1,18 @@
-"""The hub's own request handlers: throttled starts, pages of starts, a job's port report, and a session's state."""
+"""The hub's own request handlers: the health check, the endpoint for a job's port report, and throttled starts."""
 
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jupyterhub.apihandlers import APIHandler
-from jupyterhub.apihandlers.users import SpawnProgressAPIHandler, UserServerAPIHandler
-from jupyterhub.handlers.pages import SpawnHandler, SpawnPendingHandler
+from jupyterhub.apihandlers.users import UserServerAPIHandler
+from jupyterhub.handlers.pages import HealthCheckHandler, SpawnHandler
 from jupyterhub.scopes import needs_scope
 from tornado import web
-from tornado.httputil import url_concat
 
 from hpchub.hub.outcome import UNEXPECTED
 from hpchub.hub.runtime import runtime
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
 
 
 class Throttled:
@@ -49,7 +45,7 @@ class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
 class StartAPIHandler(Throttled, UserServerAPIHandler):  # type: ignore[misc]
     """JupyterHub's REST endpoint that starts and stops a server, throttled."""
 
-    @needs_scope("delete:servers")
+    @needs_scope("delete:servers")  # type: ignore[untyped-decorator]
     async def delete(self, user_name: str, server_name: str = "") -> None:
         """Stop a server, and remember who asked for it."""
         user = self.find_user(user_name)
@@ -58,72 +54,22 @@ class StartAPIHandler(Throttled, UserServerAPIHandler):  # type: ignore[misc]
         await super().delete(user_name, server_name)
 
 
-class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
-    """JupyterHub's page of a start. After a failed start, its link keeps the page that the user wanted to open."""
+class HealthHandler(HealthCheckHandler):  # type: ignore[misc]
+    """The health check: ``GET /hub/health``. It needs no sign-in.
 
-    def render_template(self, name: str, **variables: Any) -> Any:
-        """Render a template; see ``BaseHandler.render_template``."""
-        target = self.get_argument("next", "")
-        if target and "spawn_url" in variables:
-            variables["spawn_url"] = url_concat(variables["spawn_url"], {"next": target})
-        return super().render_template(name, **variables)
-
-
-class ProgressHandler(SpawnProgressAPIHandler):  # type: ignore[misc]
-    """JupyterHub's stream of a start's progress. It never contains the text of an unexpected exception."""
-
-    def send_event(self, event: dict[str, Any]) -> Awaitable[None]:
-        """Send an event. JupyterHub's event for a failed start contains the exception's text."""
-        if event.get("failed"):
-            user = self.find_user(self.path_args[0])
-            outcome = user.spawners[(*self.path_args, "")[1] or ""].outcome
-            event = {"progress": 100, "failed": True, "message": outcome.text if outcome else UNEXPECTED}
-        return super().send_event(event)  # type: ignore[no-any-return]
-
-
-class SessionHandler(APIHandler):  # type: ignore[misc]
-    """The state of a session: ``GET /hub/api/hpchub/sessions/USERNAME`` or ``…/USERNAME/SERVERNAME``.
-
-    The answer is ``{"state": STATE, "ending": ENDING, "ends_at": TIME}``:
-
-    - ``STATE`` is ``running``, ``starting``, ``ended`` or ``none`` (no session, and none is remembered).
-    - ``ENDING`` is ``{"cause": …, "text": …, "at": TIME}`` if the state is ``ended``, else null. The causes are the
-      values of ``hpchub.schedulers.Cause``, ``stopped`` (through the hub) and ``not_started``. The text is for users.
-    - ``ends_at`` is when the session reaches its time limit, or null if this is not known or there is no session.
-
-    Times are in seconds since 1970. The owner may ask, with a cookie or a token, and so may everyone else who may open
-    the server, including the server itself with its own token.
+    It answers 200 if the hub can write to its database and has no alarm. Otherwise it answers 503 with the problems,
+    one on each line.
     """
 
-    def check_xsrf_cookie(self) -> None:
-        """Accept a request without an XSRF token, because the user's server does not have the hub's token.
+    async def get(self) -> None:
+        """Answer 200 or 503."""
+        problems = await runtime(self.settings["hpchub_settings_file"]).health.problems(self.db.get_bind())
+        if problems:
+            self.set_status(503)
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            self.write("\n".join(problems) + "\n")
 
-        The request only reads, and a page of another origin cannot read the answer.
-        """
-
-    async def get(self, user_name: str, server_name: str = "") -> None:
-        """Answer with the state of a session."""
-        server_name = server_name or ""
-        user = self.find_user(user_name)
-        permitted = self.has_scope(f"access:servers!server={user_name}/{server_name}")
-        if not permitted or user is None or (server_name and server_name not in user.orm_spawners):
-            raise web.HTTPError(404, "There is no such session, or you may not see it.")
-        spawner = user.spawners[server_name]
-        outcome = spawner.outcome
-        if spawner.is_serving:
-            state = "running"
-        elif spawner.pending in ("spawn", "check"):
-            state = "starting"
-        else:
-            state = "ended" if outcome else "none"
-        self.set_header("Cache-Control", "no-store")
-        self.finish(
-            {
-                "state": state,
-                "ending": outcome.public if outcome and state == "ended" else None,
-                "ends_at": spawner.ends_at if state == "running" else None,
-            }
-        )
+    head = get
 
 
 class PortReportHandler(Throttled, APIHandler):  # type: ignore[misc]
