@@ -237,10 +237,9 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     @property
     def is_serving(self) -> bool:
         """Whether the notebook server is ready, even if a restarted hub has not checked it yet."""
-        if self.ready:
-            return True
         child = self.child_spawner
-        return self.pending in ("spawn", "check") and isinstance(child, JobSpawner) and bool(child.driver.state.host)
+        was_ready = isinstance(child, JobSpawner) and bool(child.driver.state.host)
+        return self.ready or (was_ready and self.pending in ("spawn", "check"))
 
     @property
     def ends_at(self) -> float | None:
