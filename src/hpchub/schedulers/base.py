@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hpchub.names import SESSION
 
 if TYPE_CHECKING:
+    from hpchub.schedulers.endings import Ending
     from hpchub.schedulers.options import ReservedOptions
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
@@ -144,7 +145,8 @@ class Scheduler(ABC):
     3. If the answers do not show a session's job for longer than ``propagation``, it runs ``find_command`` for this
        job. ``parse_find`` decides whether the job has ended.
     4. If the user stops the session, it runs ``cancel_command`` as the user.
-    5. ``hpchub check --live`` and ``hpchub discover`` run ``limits_command`` and the commands of ``limits_more``.
+    5. After a job's end, it runs ``history_commands``. ``parse_history`` reads from their joined output how it ended.
+    6. ``hpchub check --live`` and ``hpchub discover`` run ``limits_command`` and the commands of ``limits_more``.
        ``parse_limits`` and ``parse_privacy`` read their combined output.
 
     A session must not end because a scheduler is slow, restarts, or prints something unexpected. Therefore each parser
@@ -184,6 +186,11 @@ class Scheduler(ABC):
 
     The gate appends their output to the output of ``limits_command``. It omits the output of a command that fails. It
     replaces ``{account}`` with the account that runs the commands.
+    """
+    history_commands: tuple[tuple[str, ...], ...] = ()
+    """The commands that show how a job ended. The gate appends the job's id to each as the last argument.
+
+    The gate joins the output of the commands that succeed. Therefore a command may be missing or not permitted.
     """
     job_id_pattern: str
     """A regular expression that matches a whole job id of a session, and no text with another meaning to a command.
@@ -351,3 +358,15 @@ class Scheduler(ABC):
             after a colon. If the reason is unknown, the reason itself.
         """
         return reason
+
+    def parse_history(self, job_id: str, stdout: str) -> Ending:
+        """Return how a job ended. The default suits schedulers without ``history_commands``.
+
+        Args:
+            job_id: The job's id.
+            stdout: The joined output of those ``history_commands`` that succeeded.
+
+        Raises:
+            Unanswered: The output does not show the end of this job. A scheduler may record the end some seconds later.
+        """
+        raise Unanswered(f"{self.name} does not report how jobs end")
