@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SESSION = "0123456789abcdef"
-HUB = "hub.example.org"
+HUB = "hub.example.org~0a1b2c3d"
 TAG = f"hpchub/{HUB}/bob/{SESSION}"
 MARK = "7d1f0c3a9b5e2468"
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _RESOURCE_REQUEST = re.compile(r"!?[A-Za-z_][A-Za-z0-9_.]*(?:!?=[A-Za-z0-9_.*|&!()\[\]:+-]+)?")
-_NAME = re.compile(rf"hpchub-({SESSION})-([A-Za-z0-9.-]+)")
+_NAME = re.compile(rf"hpchub-({SESSION})-([A-Za-z0-9.~-]+)")
 # Each letter stands for one property of the job; see "status" in qstat(1).
 _STATE = re.compile(r"[dEhNPqrRsStTw]+")
 
