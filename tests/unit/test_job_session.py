@@ -13,6 +13,7 @@ from hpchub.hub import job_events as events
 from hpchub.hub.job_session import Context, JobSession, Now, Phase, Step
 from hpchub.model.entries import Cluster, Profile
 from hpchub.schedulers import SCHEDULERS, Job, JobState
+from hpchub.schedulers.records import unreadable
 
 HUB = "hub.example.org"
 SESSION, OTHER = "a" * 16, "b" * 16
@@ -195,6 +196,19 @@ def test_job_in_a_snapshot_has_the_state_that_the_scheduler_reports(state: JobSt
     assert (step.state.status, step.state.job, step.state.silent) == (state, job(state), False)
     assert (step.state.last_seen, step.state.patience) == (NOW.monotonic + 5, PROPAGATION)
     assert (step.action, step.note) == (None, "")
+
+
+def test_damaged_record_makes_the_state_unknown_and_keeps_what_is_known() -> None:
+    damaged = unreadable("7", "…")
+    state = dataclasses.replace(QUEUED, job=RUNNING).step(snapshot(damaged, after=9999), later(9999)).state
+    assert (state.status, state.job) == (JobState.UNKNOWN, RUNNING)
+
+
+@pytest.mark.parametrize(("tag", "status"), [(SESSION, JobState.UNKNOWN), (OTHER, JobState.ENDED)])
+def test_session_without_a_job_id_is_unknown_while_a_damaged_record_has_its_tag(tag: str, status: JobState) -> None:
+    damaged = unreadable("7", f'"HPCHUB_TAG":"hpchub/{HUB}/alice/{tag}", "')
+    state = dataclasses.replace(IDLE, job_id="").step(snapshot(damaged, after=9999), later(9999)).state
+    assert state.status is status
 
 
 def test_older_snapshot_does_not_move_the_last_sighting_back() -> None:

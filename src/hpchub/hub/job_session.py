@@ -344,7 +344,7 @@ class JobSession:
             note = f"job {found.id} was requeued after its server had started, so its session is over"
         state = replace(
             state,
-            job=found,
+            job=self.job if found.is_unreadable and self.job else found,
             status=JobState.ENDED if requeued else found.state,
             last_seen=max(self.last_seen, taken),
             patience=self.context.scheduler.propagation,
@@ -377,6 +377,8 @@ class JobSession:
         patience = 0.0 if self.cancelled else self.patience
         unknown = replace(self, status=JobState.UNKNOWN)
         if self._submitting or taken - self.last_seen <= patience:
+            return Step(unknown)
+        if not self.job_id and any(job.is_unreadable and self.session in job.comment for job in jobs.values()):
             return Step(unknown)
         if not self.job_id or self.job_id in jobs:
             return Step(replace(self, status=JobState.ENDED))
