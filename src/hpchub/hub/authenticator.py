@@ -18,6 +18,7 @@ from tornado import web
 from traitlets import Bool, Integer, Set, Unicode
 
 from hpchub.hub.handlers import HealthHandler, PortReportHandler, StartAPIHandler, StartPageHandler, TokensAPIHandler
+from hpchub.hub.session_handlers import PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
 from hpchub.names import ACCOUNT_NAME as ACCOUNT_NAME_PATTERN
 from hpchub.names import NOBODY
@@ -103,6 +104,9 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/api/batchspawner", PortReportHandler),
             (r"/api/users/([^/]+)/tokens", TokensAPIHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),
+            (r"/api/users/([^/]+)/server/progress", ProgressHandler),
+            (r"/api/hpchub/sessions/([^/]+)(?:/([^/]*))?", SessionHandler),
+            (r"/spawn-pending/([^/]+)", PendingPageHandler),
             (r"/spawn", StartPageHandler),
             (r"/spawn/([^/]+)", StartPageHandler),
         ]
