@@ -75,6 +75,12 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             loader=FileSystemLoader(self.runtime.settings["template_paths"]), autoescape=select_autoescape()
         )
         profiles = self.profile_list
+        if not profiles.profiles:
+            raise StartError(
+                "No job profile is available at the moment. Running notebooks go on. Please try again later.",
+                reason="no_profiles",
+                status_code=503,
+            )
         chosen = str((self.orm_spawner.user_options or {}).get("profile"))
         if profiles.get(chosen) is None:
             chosen = profiles.profiles[0].key
