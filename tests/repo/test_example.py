@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,8 @@ from repo.sites import ROOT
 from lab.certificates import make_certificates
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from repo.conftest import Ansible
 
 EXAMPLE = ROOT / "inventories" / "example_slurm"
@@ -48,39 +49,42 @@ def uncommented(text: str, begin: int, end: int) -> str:
 
 COMMENTED = [(name, *place) for name in FILES for place in settings((EXAMPLE / name).read_text())]
 # Advice in sentences: the file, the text, and what the sentence says to write instead.
-ADVICE = [
-    ("group_vars/all/clusters.yml", "{method: ssh, host: login1.mesabi.example.org}", "{method: local}"),
-    ("group_vars/all/clusters.yml", "shared: true", "shared: false"),
-    ("group_vars/all/clusters.yml", "firewall: false", "firewall: true"),
-    ("group_vars/all/kernels.yml", "kind: python}", "kind: python, clusters: [mesabi]}"),
-    ("group_vars/all/kernels.yml", "kind: python}", "kind: python, environment: {NAME: value}}"),
-    ("group_vars/all/kernels.yml", "runtime: apptainer", "runtime: charliecloud"),
-    ("group_vars/all/clusters.yml", "max_gpus: 4}", "max_gpus: 4, enabled: false}"),
-]
+ADVICE = (
+    ("clusters.yml", "shared: true", "shared: false"),
+    ("clusters.yml", "firewall: false", "firewall: true"),
+    ("clusters.yml", "max_gpus: 4}", "max_gpus: 4, enabled: false}"),
+    ("kernels.yml", "kind: python}", "kind: python, clusters: [mesabi], environment: {NAME: value}}"),
+    ("kernels.yml", "runtime: apptainer", "runtime: charliecloud"),
+)
+LOCAL = (("clusters.yml", "{method: ssh, host: login1.mesabi.example.org}", "{method: local}"),)
+
+
+@pytest.fixture(scope="module")
+def prepared(ansible: Ansible, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the example with the files that its comments mention: a vault and certificates."""
+    site = tmp_path_factory.mktemp("example") / "site"
+    shutil.copytree(EXAMPLE, site)
+    (site / "files").mkdir()
+    make_certificates(site / "files", {HOST: [HOST, f"*.{HOST}"]})
+    (site / "files" / "ca.pem").rename(site / "files" / "our-authority.pem")
+    vault = site / "group_vars" / "all" / "vault.yml"
+    vault.write_text("vault_sso_client_secret: d41d8cd98f00b204\n")
+    (site.parent / "password").write_text("open\n")
+    options = ("--vault-password-file", site.parent / "password")
+    encrypted = ansible("ansible-vault", "encrypt", *options, vault, site / "files" / f"{HOST}.key")
+    assert encrypted.returncode == 0, encrypted.stderr
+    return site
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Path:
-    """Return a copy of the example with the files that its comments mention."""
-    copied = tmp_path / "site"
-    shutil.copytree(EXAMPLE, copied)
-    (copied / "files").mkdir()
-    make_certificates(copied / "files", {HOST: [HOST, f"*.{HOST}"]})
-    (copied / "files" / "ca.pem").rename(copied / "files" / "our-authority.pem")
+def site(prepared: Path, tmp_path: Path) -> Path:
+    shutil.copy(prepared.parent / "password", tmp_path)
+    copied: Path = shutil.copytree(prepared, tmp_path / "site")
     return copied
 
 
 def check(ansible: Ansible, site: Path, *options: object) -> list[str]:
-    """Return the problems of a site. Its vault is encrypted, as the example advises."""
-    vault, password = site / "group_vars" / "all" / "vault.yml", site.parent / "password"
-    vault.write_text("vault_sso_client_secret: d41d8cd98f00b204\n")
-    password.write_text("open\n")
-    encrypted = ansible("ansible-vault", "encrypt", "--vault-password-file", password, vault)
-    assert encrypted.returncode == 0, encrypted.stderr
-    key = site / "files" / f"{HOST}.key"
-    encrypted = ansible("ansible-vault", "encrypt", "--vault-password-file", password, key)
-    assert encrypted.returncode == 0, encrypted.stderr
-    command = ("python", "-m", "hpchub.cli", "check", "--json", "--vault-password-file", password)
+    command = ("python", "-m", "hpchub.cli", "check", "--json", "--vault-password-file", site.parent / "password")
     done = ansible(*command, *options, site)
     return [problem["text"] for problem in json.loads(done.stdout)["problems"]]
 
@@ -93,9 +97,7 @@ def test_example_has_commented_settings() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "begin", "end"), COMMENTED, ids=[f"{name}:{begin + 1}" for name, begin, _ in COMMENTED]
-)
+@pytest.mark.parametrize(("name", "begin", "end"), COMMENTED, ids=[f"{name}:{line + 1}" for name, line, _ in COMMENTED])
 def test_commented_setting_is_valid(ansible: Ansible, site: Path, name: str, begin: int, end: int) -> None:
     path = site / name
     path.write_text(uncommented(path.read_text(), begin, end))
@@ -111,14 +113,13 @@ def test_all_commented_settings_together_are_valid(ansible: Ansible, site: Path)
 
 
 @pytest.mark.slow
-def test_advice_in_sentences_is_valid(ansible: Ansible, site: Path) -> None:
-    for name, old, new in ADVICE:
-        path = site / name
-        text = path.read_text()
-        assert old in text, old
-        path.write_text(text.replace(old, new, 1))
-        assert check(ansible, site) == [], new
-        path.write_text(text)
+@pytest.mark.parametrize("advice", [ADVICE, LOCAL], ids=["settings", "local"])
+def test_advice_in_sentences_is_valid(ansible: Ansible, site: Path, advice: tuple[tuple[str, str, str], ...]) -> None:
+    for name, old, new in advice:
+        path = site / "group_vars" / "all" / name
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new, 1))
+    assert check(ansible, site) == []
 
 
 @pytest.mark.slow
