@@ -26,10 +26,14 @@ from hpchub.model.site import Site
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from tornado.httpclient import HTTPResponse
+
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
+
+    Ask = Callable[..., Awaitable[HTTPResponse]]
 
 HUB = "hub.example.org"
 SESSION = "a" * 16
@@ -98,6 +102,11 @@ def job(
     return Job(job_id, state, state.name, host=host, name=f"hpchub-{session}", user=user, comment=comment)
 
 
+def signed_on(user: str, *groups: str) -> dict[str, str]:
+    """Return the headers that the web server adds to the requests of a user after the single sign-on."""
+    return {"X_Hpchub_User": user, "X_Hpchub_Groups": ",".join(groups)}
+
+
 def answer(stdout: str = "", code: int = 0, stderr: str = "") -> Answer:
     """Return an answer of the gate."""
     return Answer(ok=code == 0, exit=code, stdout=stdout, stderr=stderr, command=[], error="error" if code else "")
@@ -112,6 +121,8 @@ class FakeGate(Gate):
         self.delay = 0.0
         self.on_submit: Callable[[str], Answer | Exception] = lambda session: answer("7\n")
         self.on_cancel: Callable[[str], Answer | Exception] = lambda job_id: answer()
+        self.on_history: Callable[[str], Answer | Exception] = lambda job_id: answer(code=1)
+        self.on_log: Callable[[str], Answer | Exception] = lambda job_id: answer(code=1)
         self.submissions: list[dict[str, Any]] = []
         self.cancelled: list[str] = []
 
@@ -121,6 +132,8 @@ class FakeGate(Gate):
         if fields["action"] == "submit":
             self.submissions.append(fields)
             return self._result(self.on_submit(fields["session"]))
+        if fields["action"] in ("history", "log"):
+            return self._result((self.on_history if fields["action"] == "history" else self.on_log)(fields["job_id"]))
         assert fields["action"] == "cancel"
         result = self._result(self.on_cancel(fields["job_id"]))
         if result.ok:

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from hpchub.names import DATABASE, SESSION
+from hpchub.schedulers.reasons import Reason, find_reason
 
 if TYPE_CHECKING:
     from hpchub.schedulers.endings import Ending
@@ -27,6 +28,10 @@ class JobState(Enum):
     """The job has ended, or is about to end. Its notebook server no longer answers. The session ends."""
     UNKNOWN = "unknown"
     """The scheduler reports a state that the class does not know. This never ends a session."""
+
+
+UNREADABLE = "unreadable"
+"""The detail of a job with a damaged record. Its state is unknown."""
 
 
 class Tag(NamedTuple):
@@ -65,6 +70,11 @@ class Job:
     name: str = ""
     user: str = ""
     comment: str = ""
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether the job's record is damaged, so that nothing but its id is known, or not even that."""
+        return self.detail == UNREADABLE
 
     @property
     def tag(self) -> Tag | None:
@@ -224,6 +234,8 @@ class Scheduler(ABC):
     """The name of batchspawner's class for this scheduler. The default suits schedulers that batchspawner lacks."""
     reserved_options: ReservedOptions
     """The options of the scheduler that profiles must not add, because hpchub sets them or they would break the job."""
+    reasons: tuple[tuple[str, Reason], ...] = ()
+    """The reasons why jobs wait: regular expressions for parts of ``Job.reason``, the most specific ones first."""
     settings_field = ""
     """The field of a cluster in the inventory that has settings of this scheduler, or empty if there is none."""
     propagation = 30.0
@@ -290,10 +302,11 @@ class Scheduler(ABC):
         """Return the job's id from the output of the submit command.
 
         Args:
-            stdout: The output. Sites' own programs may have printed lines before the scheduler's last line.
+            stdout: The output. Sites' own programs may have printed lines before and after the scheduler's line.
 
         Raises:
-            Unanswered: The output does not end with a job id.
+            Unanswered: No line has a job id, or several lines have different ones. The hub then searches for the job by
+                its name.
         """
 
     @abstractmethod
@@ -301,7 +314,9 @@ class Scheduler(ABC):
         """Return all jobs by their ids from the output of the query command.
 
         Users choose the names and the comments of their jobs. Expect any text in them, including line breaks,
-        separators and incomplete records. Such a text may spoil the record of its own job, but not of other jobs.
+        separators and incomplete records. Such a text may spoil the record of its own job, but not of other jobs: the
+        damaged job is then ``hpchub.schedulers.records.unreadable``, and the others are complete. A site's wrapper may
+        print lines before and after the answer.
 
         Args:
             stdout: The output. If ``no_jobs`` matched, it is empty.
@@ -372,7 +387,17 @@ class Scheduler(ABC):
             A clause without a full stop, for example ``jobs with a higher priority start first``. The page shows it
             after a colon. If the reason is unknown, the reason itself.
         """
-        return reason
+        return self.understand(reason).words
+
+    def understand(self, reason: str) -> Reason:
+        """Return why a job waits, how the wait can end, and what the user can do.
+
+        If the outlook is ``Outlook.NEVER`` in several observations, the hub ends the start.
+
+        Args:
+            reason: The reason in the scheduler's terms; see ``Job.reason``.
+        """
+        return find_reason(reason, self.reasons)
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended. The default suits schedulers without ``history_commands``.
