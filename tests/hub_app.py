@@ -251,6 +251,8 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "gates": {"demo": {"method": "local", "socket": str(directory / "gate.sock")}},
         "profiles_file": str(directory / "profiles.json"),
         "template_paths": list(templates),
+        "service_name": "Example HPC",
+        "support": "help@example.org",
         "notebook_ports": PORTS,
         "notebook_tls_directory": str(directory / "tls"),
         "logout_url": "/logout",
@@ -286,6 +288,7 @@ async def make_hub(directory: Path, templates: Sequence[str]) -> Hub:
     c = Config()
     hub_config._identity(c, shared.settings, str(path))
     hub_config._sessions(c, shared.settings, str(path))
+    hub_config._pages(c, shared.settings)
     c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once
     c.JupyterHub.db_url = "sqlite:///:memory:"
     c.JupyterHub.proxy_class = MemoryProxy
