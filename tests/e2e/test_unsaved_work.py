@@ -80,9 +80,11 @@ def end_session(lab: Lab) -> None:
 
 def start_in_another_tab(page: Page, lab: Lab) -> Visitor:
     """Use the message's button, which opens the start form in a new tab, and start a session there."""
-    expect(banner(page)).to_contain_text("ended", timeout=START)
+    button = banner(page).get_by_role("button", name="Start a new session")
+    expect(button).to_be_visible(timeout=START)
+    expect(banner(page)).to_contain_text("Your session ended at")
     with page.expect_popup() as opened:
-        banner(page).get_by_role("button", name="Start a new session").click()
+        button.click()
     other = Visitor(lab, opened.value)
     other.user = lab.user("alice")
     other.start(lab.profiles()[0]["key"])
