@@ -32,7 +32,7 @@ MakeProfile: TypeAlias = Callable[..., Profile]
 Directives: TypeAlias = Callable[..., list[str]]
 
 SESSION = "0123456789abcdef"
-HUB = "hub.example.org"
+HUB = "hub.example.org~0a1b2c3d"
 COMMENT = job_comment(HUB, "alice", SESSION)
 
 EVERY_RESOURCE: dict[str, Any] = {

@@ -6,9 +6,9 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from hpchub.names import SESSION
+from hpchub.names import DATABASE, SESSION
 
 if TYPE_CHECKING:
     from hpchub.schedulers.endings import Ending
@@ -29,6 +29,17 @@ class JobState(Enum):
     """The scheduler reports a state that the class does not know. This never ends a session."""
 
 
+class Tag(NamedTuple):
+    """The mark of a session's job; see ``Job.tag``."""
+
+    host: str
+    """The host name of the hub that submitted the job."""
+    database: str
+    """The id of that hub's database, or empty if an older version submitted the job."""
+    session: str
+    """The session's name."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One job, as the scheduler reports it.
@@ -40,9 +51,9 @@ class Job:
         reason: Why a pending job waits, in the scheduler's terms, or empty.
         host: The first node that runs the job, as the scheduler names it, or empty.
         start: The expected start of a pending job, in ISO 8601 and the scheduler's time zone, or empty.
-        name: The job's name. Users can give their jobs any name, so do not trust it; see ``session``.
+        name: The job's name. Users can give their jobs any name, so do not trust it; see ``tag``.
         user: The user who owns the job.
-        comment: The job's comment. Users can choose it too; see ``session``.
+        comment: The job's comment. Users can choose it too; see ``tag``.
     """
 
     id: str
@@ -55,19 +66,29 @@ class Job:
     user: str = ""
     comment: str = ""
 
-    def session(self, hub: str) -> str:
-        """Return the session that the job belongs to, or an empty text if it is no session of this hub.
+    @property
+    def tag(self) -> Tag | None:
+        """The tag that marks the job as a session of a hub, or None if the job has no valid tag.
 
         The name and the comment must agree, and the comment must name the owner of the job. Therefore a user who
         forges them can only refer to a session of the same user.
+        """
+        found = re.fullmatch(rf"hpchub/([^/~]+)(?:~({DATABASE}))?/([^/]+)/({SESSION})", self.comment)
+        if found is None or found[3] != self.user or self.name != job_name(found[4]):
+            return None
+        return Tag(found[1], found[2] or "", found[4])
+
+    def session(self, hub: str) -> str:
+        """Return the session that the job belongs to, or an empty text if it is no session of this hub.
+
+        A tag without a database is accepted too: older versions wrote it.
 
         Args:
-            hub: The name of the hub.
+            hub: The name of the hub, as in its tags: ``HOST~DATABASE``.
         """
-        found = re.fullmatch(rf"hpchub/([^/]+)/([^/]+)/({SESSION})", self.comment)
-        if found is None or (found[1], found[2]) != (hub, self.user) or self.name != job_name(found[3]):
-            return ""
-        return found[3]
+        host, _, database = hub.partition("~")
+        tag = self.tag
+        return tag.session if tag and tag.host == host and tag.database in ("", database) else ""
 
 
 def job_name(session: str) -> str:
@@ -76,7 +97,13 @@ def job_name(session: str) -> str:
 
 
 def job_comment(hub: str, username: str, session: str) -> str:
-    """Return the comment of a session's job: ``hpchub/HUB/USER/SESSION``. ``Job.session`` checks it."""
+    """Return the comment of a session's job: ``hpchub/HUB/USER/SESSION``. ``Job.tag`` reads it.
+
+    Args:
+        hub: The hub's name, ``HOST~DATABASE``.
+        username: The user.
+        session: The session's name.
+    """
     return f"hpchub/{hub}/{username}/{session}"
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _RESOURCE_REQUEST = re.compile(r"!?[A-Za-z_][A-Za-z0-9_.]*(?:!?=[A-Za-z0-9_.*|&!()\[\]:+-]+)?")
-_NAME = re.compile(rf"hpchub-({SESSION})-([A-Za-z0-9.-]+)")
+_NAME = re.compile(rf"hpchub-({SESSION})-([A-Za-z0-9.~-]+)")
 # Job names can contain characters that XML forbids.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 # Each letter stands for one property of the job; see "status" in qstat(1).
