@@ -17,6 +17,7 @@ from tornado import web
 from traitlets import Bool, Integer, Set, Unicode
 
 from hpchub.hub.handlers import HealthHandler, PortReportHandler, StartAPIHandler, StartPageHandler
+from hpchub.hub.session_handlers import PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.names import ACCOUNT_NAME as ACCOUNT_NAME_PATTERN
 from hpchub.names import NOBODY
 
@@ -95,6 +96,9 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/api/health", HealthHandler),
             (r"/api/batchspawner", PortReportHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),
+            (r"/api/users/([^/]+)/server/progress", ProgressHandler),
+            (r"/api/hpchub/sessions/([^/]+)(?:/([^/]*))?", SessionHandler),
+            (r"/spawn-pending/([^/]+)", PendingPageHandler),
             (r"/spawn", StartPageHandler),
             (r"/spawn/([^/]+)", StartPageHandler),
         ]
