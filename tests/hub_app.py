@@ -26,10 +26,14 @@ from hpchub.model.site import Site
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from tornado.httpclient import HTTPResponse
+
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
+
+    Ask = Callable[..., Awaitable[HTTPResponse]]
 
 HUB = "hub.example.org"
 SESSION = "a" * 16
@@ -96,6 +100,11 @@ def job(
     host = "127.0.0.1" if state is JobState.RUNNING else ""
     comment = f"hpchub/{HUB}{database and '~'}{database}/{user}/{session}"
     return Job(job_id, state, state.name, host=host, name=f"hpchub-{session}", user=user, comment=comment)
+
+
+def signed_on(user: str, *groups: str) -> dict[str, str]:
+    """Return the headers that the web server adds to the requests of a user after the single sign-on."""
+    return {"X_Hpchub_User": user, "X_Hpchub_Groups": ",".join(groups)}
 
 
 def answer(stdout: str = "", code: int = 0, stderr: str = "") -> Answer:
