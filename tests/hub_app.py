@@ -26,10 +26,14 @@ from hpchub.model.site import Site
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from tornado.httpclient import HTTPResponse
+
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
+
+    Ask = Callable[..., Awaitable[HTTPResponse]]
 
 HUB = "hub.example.org"
 SESSION = "a" * 16
@@ -84,11 +88,23 @@ CLUSTER = SITE.clusters[0]
 GRANT = {"profile": SITE.profiles[0].model_dump(mode="json"), "cluster": CLUSTER.model_dump(mode="json")}
 
 
-def job(state: JobState = JobState.RUNNING, *, job_id: str = "7", session: str = SESSION, user: str = "alice") -> Job:
-    """Return a session's job as the scheduler shows it."""
+def job(
+    state: JobState = JobState.RUNNING,
+    *,
+    job_id: str = "7",
+    session: str = SESSION,
+    user: str = "alice",
+    database: str = "",
+) -> Job:
+    """Return a session's job as the scheduler shows it. Without a database, its tag is that of older versions."""
     host = "127.0.0.1" if state is JobState.RUNNING else ""
-    comment = f"hpchub/{HUB}/{user}/{session}"
+    comment = f"hpchub/{HUB}{database and '~'}{database}/{user}/{session}"
     return Job(job_id, state, state.name, host=host, name=f"hpchub-{session}", user=user, comment=comment)
+
+
+def signed_on(user: str, *groups: str) -> dict[str, str]:
+    """Return the headers that the web server adds to the requests of a user after the single sign-on."""
+    return {"X_Hpchub_User": user, "X_Hpchub_Groups": ",".join(groups)}
 
 
 def answer(stdout: str = "", code: int = 0, stderr: str = "") -> Answer:
@@ -105,6 +121,8 @@ class FakeGate(Gate):
         self.delay = 0.0
         self.on_submit: Callable[[str], Answer | Exception] = lambda session: answer("7\n")
         self.on_cancel: Callable[[str], Answer | Exception] = lambda job_id: answer()
+        self.on_history: Callable[[str], Answer | Exception] = lambda job_id: answer(code=1)
+        self.on_log: Callable[[str], Answer | Exception] = lambda job_id: answer(code=1)
         self.submissions: list[dict[str, Any]] = []
         self.cancelled: list[str] = []
 
@@ -114,6 +132,8 @@ class FakeGate(Gate):
         if fields["action"] == "submit":
             self.submissions.append(fields)
             return self._result(self.on_submit(fields["session"]))
+        if fields["action"] in ("history", "log"):
+            return self._result((self.on_history if fields["action"] == "history" else self.on_log)(fields["job_id"]))
         assert fields["action"] == "cancel"
         result = self._result(self.on_cancel(fields["job_id"]))
         if result.ok:
@@ -205,6 +225,10 @@ class Hub:
             roles.assign_default_roles(self.app.db, entity=found)
         return self.app.users[found]
 
+    def end_session(self, session: str, user: str = "alice") -> None:
+        """Record in the hub's database that a session is over."""
+        self.runtime.ledger.end(session, user=user, cluster="demo", job_id="")
+
     def new_spawner(self) -> HPCProfilesSpawner:
         """Return a spawner that is about to start a session, prepared as JupyterHub does."""
         user = self.user()
@@ -255,6 +279,8 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "support": "help@example.org",
         "notebook_ports": PORTS,
         "notebook_tls_directory": str(directory / "tls"),
+        "token_days": 30,
+        "unknown_jobs_end_after": 0,
         "logout_url": "/logout",
         "cookie_secret_file": str(directory / "cookie_secret"),
         "access": {
@@ -269,8 +295,8 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
     }
 
 
-async def make_hub(directory: Path, templates: Sequence[str]) -> Hub:
-    """Create and initialise a hub with hpchub's own configuration, a database in memory, and fakes."""
+async def make_hub(directory: Path, templates: Sequence[str], db_url: str = "sqlite:///:memory:") -> Hub:
+    """Create and initialise a hub with hpchub's own configuration, a database, and fakes."""
     path = directory / "hub.json"
     path.write_text(json.dumps(settings(directory, templates)))
     (directory / "cookie_secret").write_text("ab" * 32)
@@ -290,7 +316,7 @@ async def make_hub(directory: Path, templates: Sequence[str]) -> Hub:
     hub_config._sessions(c, shared.settings, str(path))
     hub_config._pages(c, shared.settings)
     c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once
-    c.JupyterHub.db_url = "sqlite:///:memory:"
+    c.JupyterHub.db_url = db_url
     c.JupyterHub.proxy_class = MemoryProxy
     c.JupyterHub.pid_file = ""
     c.JupyterHub.log_level = "WARN"
@@ -301,4 +327,5 @@ async def make_hub(directory: Path, templates: Sequence[str]) -> Hub:
     app = JupyterHub(config=c)
     await app.initialize([])
     app.log.propagate = True
+    shared.open_ledger(app.db)
     return Hub(app, shared, gate, poller, jobs)

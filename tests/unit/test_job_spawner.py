@@ -72,7 +72,8 @@ async def test_session_is_saved_before_its_job_is_submitted(hub: Hub) -> None:
     hub.gate.on_submit = record
     start = asyncio.ensure_future(spawner.start())
     await eventually(lambda: spawner.child_spawner.job_id)
-    assert states[0]["job"] == {"session": spawner.session, "job_id": "", "submitted": 0.0, "host": "", "port": 0}
+    fresh = {"job_id": "", "submitted": 0.0, "started": 0.0, "host": "", "port": 0}
+    assert states[0]["job"] == {"session": spawner.session, **fresh}
     assert saved(spawner)["job_id"] == "7"
     spawner._spawn_pending = True
     assert spawner.report(PortReported(20001))
@@ -758,6 +759,7 @@ def collector(hub: Hub) -> OrphanCollector:
 async def test_orphan_in_two_answers_is_cancelled(hub: Hub, collector: OrphanCollector) -> None:
     collector._grace = 0.01
     orphan = job(job_id="8", session=OTHER)
+    hub.end_session(OTHER)
     hub.show(job(), orphan, job(JobState.ENDED, job_id="9", session="c" * 16))
     await collector.sweep(CLUSTER)
     assert hub.gate.cancelled == []
@@ -783,6 +785,7 @@ async def test_orphan_in_the_same_answer_twice_is_not_cancelled(
         return same
 
     monkeypatch.setattr(hub.poller, "snapshot", snapshot)
+    hub.end_session(OTHER)
     collector._grace = 45.0
     for _ in range(3):
         await collector.sweep(CLUSTER)
@@ -800,6 +803,7 @@ async def test_orphan_in_the_same_answer_twice_is_not_cancelled(
     ids=["no-comment", "another-name", "another-hub", "another-user"],
 )
 async def test_job_that_is_not_of_this_hub_is_not_an_orphan(hub: Hub, collector: OrphanCollector, foreign: Job) -> None:
+    hub.end_session(OTHER)
     hub.show(foreign)
     for _ in range(3):
         await collector.sweep(CLUSTER)
@@ -809,6 +813,7 @@ async def test_job_that_is_not_of_this_hub_is_not_an_orphan(hub: Hub, collector:
 async def test_job_whose_session_was_known_in_between_is_not_cancelled(hub: Hub) -> None:
     known: set[str] = set()
     collector = OrphanCollector(hub.runtime, lambda: known, grace=0.01)
+    hub.end_session(SESSION)
     hub.show(job())
     await collector.sweep(CLUSTER)
     known.add(SESSION)

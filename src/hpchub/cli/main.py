@@ -12,7 +12,8 @@ from hpchub import __version__
 from hpchub.cli.check import check
 from hpchub.cli.discover import discover
 from hpchub.cli.failure import VALID, Failure
-from hpchub.cli.inventory import NODE_PROFILES
+from hpchub.cli.inventory import NODE_PROFILES, Vault
+from hpchub.cli.orphans import orphans
 from hpchub.cli.output import print_json
 from hpchub.cli.plan import plan
 from hpchub.model.site import Site
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
-schedulers. No command changes anything.
+schedulers. No command changes anything, except "orphans --end" on the hub host.
 """
 _EXAMPLES = """\
 examples:
@@ -55,11 +56,20 @@ mistakes in it do not matter. The command uses Ansible to query the submit host,
 on the hub host, it uses the hub's own gates.
 
 """
+_ORPHANS = """\
+The hub never ends a job if its database does not know the job's session. The database may be new, restored from a
+backup that is older than the job, or the database of a second hub with the same host name. This command lists these
+jobs as the hub saw them last. With --end, the hub ends the given jobs within about two minutes, as their owners.
+
+Run it on the hub host, as root or with the hub's account.
+
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
+    options.vault = Vault(getattr(options, "vault_password_file", None), getattr(options, "ask_vault_pass", False))
     try:
         return int(options.run(options))
     except Failure as failure:
@@ -75,15 +85,16 @@ def _schema(_options: argparse.Namespace) -> int:
     return VALID
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(
         prog="hpchub",
         description=_DESCRIPTION,
         epilog=_EXAMPLES + _PATH + _CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"hpchub {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    made.add_argument("--version", action="version", version=f"hpchub {__version__}")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, help_text: str, run: Any, epilog: str = _PATH + _CODES) -> argparse.ArgumentParser:
         added = commands.add_parser(
@@ -99,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     checking = command("check", "report all problems of a site's inventory", check, _LIVE + _CODES)
     checking.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the inventory, or a profile list")
     checking.add_argument("--live", action="store_true", help="also compare the inventory with the schedulers")
+    checking.add_argument("--strict", action="store_true", help="treat warnings as problems")
     planning = command("plan", "print the batch script of each profile", plan)
     planning.usage = "%(prog)s [options] [PATH] [KEY ...]"
     planning.add_argument(
@@ -118,8 +130,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     discovering.add_argument("cluster", metavar="CLUSTER", help="the name of the cluster in hpc_clusters")
     discovering.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the inventory")
+    listing = command(
+        "orphans",
+        "list the live jobs that carry the hub's name and that its database does not know",
+        orphans,
+        _ORPHANS + _CODES,
+    )
+    listing.add_argument("--end", metavar="JOB", nargs="+", default=[], help="end these jobs, or all of them with ALL")
+    listing.add_argument("--json", action="store_true", help="print JSON")
     for added in (checking, planning, discovering):
         added.add_argument("--json", action="store_true", help="print JSON")
-        added.add_argument("--vault-password-file", metavar="FILE", help="the file with the password of the vault")
+        vault = added.add_mutually_exclusive_group()
+        vault.add_argument(
+            "--vault-password-file",
+            metavar="FILE",
+            help="the file with the password of the vault; by default, ANSIBLE_VAULT_PASSWORD_FILE names it",
+        )
+        vault.add_argument("--ask-vault-pass", action="store_true", help="ask for the password of the vault")
     command("schema", "print the JSON Schema of the inventory's variables", _schema, epilog="")
-    return parser
+    return made

@@ -8,28 +8,47 @@ from __future__ import annotations
 
 import pwd
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jhub_remote_user_authenticator.remote_user_auth import RemoteUserAuthenticator, RemoteUserLoginHandler
+from jupyterhub import orm
 from jupyterhub.handlers import LogoutHandler
+from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 from traitlets import Bool, Integer, Set, Unicode
 
-from hpchub.hub.handlers import PortReportHandler, StartAPIHandler, StartPageHandler
+from hpchub.hub.handlers import HealthHandler, PortReportHandler, StartAPIHandler, StartPageHandler, TokensAPIHandler
+from hpchub.hub.session_handlers import PendingPageHandler, ProgressHandler, SessionHandler
+from hpchub.hub.tokens import account_exists, revoke_tokens
 from hpchub.names import ACCOUNT_NAME as ACCOUNT_NAME_PATTERN
 from hpchub.names import NOBODY
 
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 ACCOUNT_NAME = re.compile(ACCOUNT_NAME_PATTERN)
+
+PROBLEM = (
+    "The service has a problem at the moment, so you cannot sign in. Notebooks that are running go on, and nothing in"
+    " them is lost. Please try again in a few minutes."
+)
 
 
 class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]
     """A login page that signs the user in with ``login_user``, which checks access before it sets the cookie."""
 
     async def get(self) -> None:
-        """Sign the SSO user in, or answer 403."""
-        user = await self.login_user({})
+        """Sign the SSO user in, or answer 403. Answer 503 if the database cannot be used."""
+        try:
+            user = await self.login_user({})
+        except SQLAlchemyError as error:
+            self.db.rollback()
+            self.log.error("Nobody can sign in, because the database cannot be used: %s", error)
+            raise web.HTTPError(503, PROBLEM) from None
         if user is None:
             identity = self.authenticator.identity(self)
+            if identity and (known := orm.User.find(self.db, identity["name"])):
+                self.authenticator.end_tokens(known, identity["groups"])
             if identity is None:
                 raise web.HTTPError(403, "Your sign-in does not contain a valid account name for this service.")
             raise web.HTTPError(
@@ -80,8 +99,14 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
         return [
             (r"/login", SSOLoginHandler),
             (r"/logout", SSOLogoutHandler),
+            (r"/health", HealthHandler),
+            (r"/api/health", HealthHandler),
             (r"/api/batchspawner", PortReportHandler),
+            (r"/api/users/([^/]+)/tokens", TokensAPIHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),
+            (r"/api/users/([^/]+)/server/progress", ProgressHandler),
+            (r"/api/hpchub/sessions/([^/]+)(?:/([^/]*))?", SessionHandler),
+            (r"/spawn-pending/([^/]+)", PendingPageHandler),
             (r"/spawn", StartPageHandler),
             (r"/spawn/([^/]+)", StartPageHandler),
         ]
@@ -137,6 +162,22 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             return False
         return True
 
+    def refuses(self, username: str, groups: Collection[str]) -> bool:
+        """Return whether the rules certainly do not permit the user.
+
+        If the account is not found, the directory of accounts may only not answer. Then the answer is false.
+        """
+        if not self.check_blocked_users(username):
+            return True
+        if self.check_accounts and not account_exists(username):
+            return False
+        return not self.check_allowed(username, {"groups": list(groups)})
+
+    def end_tokens(self, user: Any, groups: Collection[str]) -> None:
+        """Delete the tokens of a user who has just been refused. They would work without the single sign-on."""
+        if self.refuses(user.name, groups):
+            revoke_tokens(user, "the service has refused this user")
+
     async def pre_spawn_start(self, user: Any, spawner: Any) -> None:
         """Let other requests run. JupyterHub calls this method in the middle of its own work for a start."""
         await spawner.runtime.throttle.wait_for_turn()
@@ -158,6 +199,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             self.log.info("The SSO session of user %s has ended", user.name)
             return False
         if not self.check_blocked_users(user.name, identity) or not self.check_allowed(user.name, identity):
+            self.end_tokens(user, identity["groups"])
             return False
         known = (sorted(group.name for group in user.groups), user.admin)
         return True if known == (identity["groups"], identity["admin"]) else identity

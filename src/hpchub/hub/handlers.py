@@ -1,4 +1,4 @@
-"""The hub's own request handlers: the endpoint for a job's port report, and throttled starts."""
+"""The hub's own request handlers: the health check, the endpoint for a job's port report, and throttled starts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from ipaddress import ip_address
 from typing import Any
 
 from jupyterhub.apihandlers import APIHandler
-from jupyterhub.apihandlers.users import UserServerAPIHandler
-from jupyterhub.handlers.pages import SpawnHandler
+from jupyterhub.apihandlers.users import UserServerAPIHandler, UserTokenListAPIHandler
+from jupyterhub.handlers.pages import HealthCheckHandler, SpawnHandler
+from jupyterhub.scopes import needs_scope
 from tornado import web
 
 from hpchub.hub.job_events import PortReported, ProblemReported
+from hpchub.hub.outcome import UNEXPECTED
 from hpchub.hub.runtime import runtime
 
+DEFAULT_TOKEN_DAYS = 30
+"""The default lifetime of a token, in days. A site can choose a shorter one for all tokens."""
 MAX_TEXT = 1000
 """The maximum length of a text that a job reports, in characters."""
 MAX_ADDRESSES = 32
@@ -31,11 +35,76 @@ class Throttled:
 
 
 class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
-    """JupyterHub's page that starts a server, throttled."""
+    """JupyterHub's page that starts a server, throttled. A link to the page preselects a profile and starts nothing."""
+
+    def _get_user_options(self, query_options: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Return no options: the form reads the profile of a link, and only the form can start a session."""
+        return {}
+
+    async def _render_form(
+        self, for_user: Any, spawner_options_form: str, message: str = "", html_message: str = ""
+    ) -> Any:
+        """Render the form. JupyterHub's message for an unexpected error is not for users."""
+        is_internal = bool(message) and message.startswith("HTTP 5")
+        return await super()._render_form(
+            for_user, spawner_options_form, UNEXPECTED if is_internal else message, html_message
+        )
 
 
 class StartAPIHandler(Throttled, UserServerAPIHandler):  # type: ignore[misc]
-    """JupyterHub's REST endpoint that starts a server, throttled."""
+    """JupyterHub's REST endpoint that starts and stops a server, throttled."""
+
+    @needs_scope("delete:servers")  # type: ignore[untyped-decorator]
+    async def delete(self, user_name: str, server_name: str = "") -> None:
+        """Stop a server, and remember who asked for it."""
+        user = self.find_user(user_name)
+        if user is not None and server_name in user.spawners:
+            user.spawners[server_name].stopped_by = self.current_user.name
+        await super().delete(user_name, server_name)
+
+
+class TokensAPIHandler(UserTokenListAPIHandler):  # type: ignore[misc]
+    """JupyterHub's REST endpoint that creates tokens: ``POST /hub/api/users/NAME/tokens``. Every token has an end."""
+
+    def get_json_body(self) -> Any:
+        """Return the body of the request, with a lifetime if it names none.
+
+        Raises:
+            web.HTTPError: The lifetime is longer than the site permits (400).
+        """
+        body = super().get_json_body()
+        if body is not None and not isinstance(body, dict):
+            return body
+        body = dict(body or {})
+        longest: int = self.settings["token_expires_in_max_seconds"]
+        lifetime = body.get("expires_in")
+        if lifetime is None:
+            body["expires_in"] = min(longest, DEFAULT_TOKEN_DAYS * 24 * 3600)
+        elif isinstance(lifetime, int) and lifetime > longest:
+            raise web.HTTPError(
+                400,
+                f"A token of this service lasts at most {longest // 86400} days; send an expires_in of at most"
+                f" {longest} seconds.",
+            )
+        return body
+
+
+class HealthHandler(HealthCheckHandler):  # type: ignore[misc]
+    """The health check: ``GET /hub/health``. It needs no sign-in.
+
+    It answers 200 if the hub can write to its database and has no alarm. Otherwise it answers 503 with the problems,
+    one on each line.
+    """
+
+    async def get(self) -> None:
+        """Answer 200 or 503."""
+        problems = await runtime(self.settings["hpchub_settings_file"]).health.problems(self.db.get_bind())
+        if problems:
+            self.set_status(503)
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            self.write("\n".join(problems) + "\n")
+
+    head = get
 
 
 class PortReportHandler(Throttled, APIHandler):  # type: ignore[misc]

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
 from hpchub.names import SESSION
-from hpchub.schedulers import Job, JobState, Scheduler, Unanswered, job_name
+from hpchub.schedulers import Job, JobState, Outlook, Scheduler, Unanswered, job_name
+from hpchub.units import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,8 @@ NO_CERTIFICATE = actions.Fail(
 
 CONNECT_TIMEOUT = 30.0
 """How long to try the addresses of a node whose notebook server has started, in seconds."""
+HOPELESS_AFTER = 10.0
+"""How long snapshots must show that a job can never start, in seconds. Some reasons appear for a moment only."""
 
 
 class Now(NamedTuple):
@@ -108,13 +111,14 @@ class Step:
 
 @dataclass(frozen=True)
 class JobSession:
-    """The state of a session and its job. All times are on the monotonic clock, except ``submitted``.
+    """The state of a session and its job. All times are on the monotonic clock, except ``submitted`` and ``started``.
 
     Attributes:
         context: The facts that do not change.
         session: The session's name, 16 hexadecimal digits, or empty if there is no session.
         job_id: The job's id, or empty until it is known.
         submitted: When the job was submitted, in seconds since 1970, or 0.
+        started: When the job started, in seconds since 1970, or 0 if this is not known.
         host: The host of the notebook server, or empty until the server is ready.
         port: The port of the notebook server, or 0 until the job has reported it.
         phase: The stage of the start.
@@ -123,6 +127,7 @@ class JobSession:
         job: The job as the scheduler last showed it.
         silent: Whether the scheduler did not answer the last query for all jobs.
         last_seen: When a snapshot last contained the job.
+        hopeless_since: When a snapshot first showed that the job can never start, and all later ones showed it too.
         patience: How long a live job may be missing from snapshots, in seconds.
         cancelled: Whether the scheduler confirmed the job's cancellation.
         addresses: The network interfaces that the job reported, each with its address.
@@ -140,6 +145,7 @@ class JobSession:
     session: str = ""
     job_id: str = ""
     submitted: float = 0.0
+    started: float = 0.0
     host: str = ""
     port: int = 0
     phase: Phase = Phase.IDLE
@@ -148,6 +154,7 @@ class JobSession:
     job: Job | None = None
     silent: bool = False
     last_seen: float = 0.0
+    hopeless_since: float = math.inf
     patience: float = 0.0
     cancelled: bool = False
     addresses: tuple[tuple[str, str], ...] = ()
@@ -171,6 +178,7 @@ class JobSession:
             "session": self.session,
             "job_id": self.job_id,
             "submitted": self.submitted,
+            "started": self.started,
             "host": self.host,
             "port": self.port,
             **({"addresses": [list(each) for each in self.addresses]} if self.addresses else {}),
@@ -180,12 +188,13 @@ class JobSession:
     def restore(cls, context: Context, saved: Mapping[str, Any], now: Now) -> JobSession:
         """Return the session of an earlier hub process. Invalid values are ignored."""
         session, job_id = str(saved.get("session")), str(saved.get("job_id"))
-        port, submitted = saved.get("port"), saved.get("submitted")
+        port, submitted, started = saved.get("port"), saved.get("submitted"), saved.get("started")
         return cls(
             context,
             session=session if re.fullmatch(SESSION, session) else "",
             job_id=job_id if re.fullmatch(context.scheduler.job_id_pattern, job_id) else "",
             submitted=submitted if isinstance(submitted, float) else 0.0,
+            started=started if isinstance(started, float) else 0.0,
             host=str(saved.get("host", "")),
             port=port if type(port) is int else 0,
             addresses=_addresses(saved.get("addresses")),
@@ -196,6 +205,11 @@ class JobSession:
     def extend_patience(self, seconds: float) -> JobSession:
         """Return the session with more time for its job to appear, because the gate may still be submitting it."""
         return replace(self, patience=self.patience + seconds)
+
+    @property
+    def ends_at(self) -> float | None:
+        """When the job reaches its time limit, in seconds since 1970, or None if its start is not known."""
+        return self.started + seconds(self.context.profile.runtime) if self.started else None
 
     # -- The progress page
 
@@ -210,7 +224,7 @@ class JobSession:
 
     # -- Steps
 
-    def step(self, event: events.Event, now: Now) -> Step:  # noqa: C901, PLR0911, PLR0912 one case for each event
+    def step(self, event: events.Event, now: Now) -> Step:  # noqa: C901, PLR0911 one case for each event
         """Return the new state and the next action after an event."""
         match event:
             case events.StartRequested(session):
@@ -358,9 +372,10 @@ class JobSession:
             note = f"job {found.id} was requeued after its server had started, so its session is over"
         state = replace(
             state,
-            job=found,
+            job=self.job if found.is_unreadable and self.job else found,
             status=JobState.ENDED if requeued else found.state,
             last_seen=max(self.last_seen, taken),
+            hopeless_since=min(self.hopeless_since, taken) if state._is_hopeless(found) else math.inf,
             patience=self.context.scheduler.propagation,
         )
         return Step(state, note=note)
@@ -374,6 +389,13 @@ class JobSession:
             if job.user == self.context.user and job.session(self.context.hub) == self.session:
                 return job
         return None
+
+    def _is_hopeless(self, job: Job) -> bool:
+        """Return whether a job waits for a reason that never ends by itself."""
+        if job.is_unreadable:
+            return self.hopeless_since < math.inf
+        waits = job.state is JobState.PENDING and job.reason != ""
+        return waits and self.context.scheduler.understand(job.reason).outlook is Outlook.NEVER
 
     def _is_foreign(self, job: Job) -> bool:
         """Return whether a job with this session's job id belongs to somebody else. Schedulers reuse ids.
@@ -391,6 +413,8 @@ class JobSession:
         patience = 0.0 if self.cancelled else self.patience
         unknown = replace(self, status=JobState.UNKNOWN)
         if self._submitting or taken - self.last_seen <= patience:
+            return Step(unknown)
+        if not self.job_id and any(job.is_unreadable and self.session in job.comment for job in jobs.values()):
             return Step(unknown)
         if not self.job_id or self.job_id in jobs:
             return Step(replace(self, status=JobState.ENDED))
@@ -426,11 +450,14 @@ class JobSession:
                 phase=Phase.LAUNCHING,
                 node=self.job.host,
                 deadline=now.monotonic + self.context.launch_timeout,
+                started=self.started or now.wall,
                 message=f"Your job {self.job_id} runs on {self.job.host}. The notebook server is starting.",
             )
             return state._wait_for_report(now)
         if self.status is JobState.ENDED:
             return Step(self, self._ended())
+        if self.job and self.last_seen - self.hopeless_since >= HOPELESS_AFTER:
+            return Step(self, self._never_starts(self.job))
         # While the scheduler is silent, the job may have started.
         if self.job and not self.silent and self.submitted:
             profile = self.context.profile
@@ -442,6 +469,15 @@ class JobSession:
         """Wait for the next observation. It comes sooner if the job has reported its port."""
         interval = self.context.poll_interval
         return actions.Wait(interval / 4 if self.port else interval)
+
+    def _never_starts(self, job: Job) -> actions.Fail:
+        advice = self.context.scheduler.understand(job.reason).advice
+        queue = f"the queue {self.context.profile.queue} of {self.context.cluster.name}"
+        return actions.Fail(
+            f"Your job {self.job_id} can never start in {queue}: {self._reason_in_words(job.reason)}. The start was"
+            f" cancelled. {advice}".rstrip(),
+            reason="never_starts",
+        )
 
     def _waited_too_long(self, profile: Profile) -> actions.Fail:
         return actions.Fail(
@@ -460,11 +496,18 @@ class JobSession:
             return f"{where}. The scheduler does not answer at the moment. Your job keeps its place in the queue."
         if self.status is JobState.UNKNOWN:
             return f"{where}. The scheduler has not reported its state yet."
+        advice = ""
         if self.job and self.job.reason:
-            where += f": {self.context.scheduler.explain(self.job.reason)} ({self.job.reason})"
+            where += f": {self._reason_in_words(self.job.reason)}"
+            advice = self.context.scheduler.understand(self.job.reason).advice
         if self.job and self.job.start:
             where += f". Expected to start: {self.job.start.replace('T', ' ')}"
-        return f"{where}."
+        return f"{where}. {advice}".rstrip()
+
+    def _reason_in_words(self, reason: str) -> str:
+        """Return a reason in plain words, and the scheduler's term in parentheses if it differs."""
+        words = self.context.scheduler.explain(reason).rstrip(".")
+        return words if words == reason.rstrip(".") else f"{words} ({reason})"
 
     # -- The launch of the notebook server
 
@@ -497,7 +540,7 @@ class JobSession:
         if self.status is JobState.ENDED:
             return Step(self, self._ended())
         if self.status is JobState.PENDING:
-            state = replace(self, phase=Phase.QUEUED)
+            state = replace(self, phase=Phase.QUEUED, started=0.0)
             note = f"job {self.job_id} is pending again, because its node did not start it"
             return Step(state, self._observe_queue(now), note)
         return Step(self, self._wait())

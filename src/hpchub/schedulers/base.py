@@ -6,9 +6,10 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from hpchub.names import SESSION
+from hpchub.names import DATABASE, SESSION
+from hpchub.schedulers.reasons import Reason, find_reason
 
 if TYPE_CHECKING:
     from hpchub.schedulers.endings import Ending
@@ -29,6 +30,21 @@ class JobState(Enum):
     """The scheduler reports a state that the class does not know. This never ends a session."""
 
 
+UNREADABLE = "unreadable"
+"""The detail of a job with a damaged record. Its state is unknown."""
+
+
+class Tag(NamedTuple):
+    """The mark of a session's job; see ``Job.tag``."""
+
+    host: str
+    """The host name of the hub that submitted the job."""
+    database: str
+    """The id of that hub's database, or empty if an older version submitted the job."""
+    session: str
+    """The session's name."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One job, as the scheduler reports it.
@@ -40,9 +56,9 @@ class Job:
         reason: Why a pending job waits, in the scheduler's terms, or empty.
         host: The first node that runs the job, as the scheduler names it, or empty.
         start: The expected start of a pending job, in ISO 8601 and the scheduler's time zone, or empty.
-        name: The job's name. Users can give their jobs any name, so do not trust it; see ``session``.
+        name: The job's name. Users can give their jobs any name, so do not trust it; see ``tag``.
         user: The user who owns the job.
-        comment: The job's comment. Users can choose it too; see ``session``.
+        comment: The job's comment. Users can choose it too; see ``tag``.
     """
 
     id: str
@@ -55,19 +71,34 @@ class Job:
     user: str = ""
     comment: str = ""
 
-    def session(self, hub: str) -> str:
-        """Return the session that the job belongs to, or an empty text if it is no session of this hub.
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether the job's record is damaged, so that nothing but its id is known, or not even that."""
+        return self.detail == UNREADABLE
+
+    @property
+    def tag(self) -> Tag | None:
+        """The tag that marks the job as a session of a hub, or None if the job has no valid tag.
 
         The name and the comment must agree, and the comment must name the owner of the job. Therefore a user who
         forges them can only refer to a session of the same user.
+        """
+        found = re.fullmatch(rf"hpchub/([^/~]+)(?:~({DATABASE}))?/([^/]+)/({SESSION})", self.comment)
+        if found is None or found[3] != self.user or self.name != job_name(found[4]):
+            return None
+        return Tag(found[1], found[2] or "", found[4])
+
+    def session(self, hub: str) -> str:
+        """Return the session that the job belongs to, or an empty text if it is no session of this hub.
+
+        A tag without a database is accepted too: older versions wrote it.
 
         Args:
-            hub: The name of the hub.
+            hub: The name of the hub, as in its tags: ``HOST~DATABASE``.
         """
-        found = re.fullmatch(rf"hpchub/([^/]+)/([^/]+)/({SESSION})", self.comment)
-        if found is None or (found[1], found[2]) != (hub, self.user) or self.name != job_name(found[3]):
-            return ""
-        return found[3]
+        host, _, database = hub.partition("~")
+        tag = self.tag
+        return tag.session if tag and tag.host == host and tag.database in ("", database) else ""
 
 
 def job_name(session: str) -> str:
@@ -76,7 +107,13 @@ def job_name(session: str) -> str:
 
 
 def job_comment(hub: str, username: str, session: str) -> str:
-    """Return the comment of a session's job: ``hpchub/HUB/USER/SESSION``. ``Job.session`` checks it."""
+    """Return the comment of a session's job: ``hpchub/HUB/USER/SESSION``. ``Job.tag`` reads it.
+
+    Args:
+        hub: The hub's name, ``HOST~DATABASE``.
+        username: The user.
+        session: The session's name.
+    """
     return f"hpchub/{hub}/{username}/{session}"
 
 
@@ -197,6 +234,8 @@ class Scheduler(ABC):
     """The name of batchspawner's class for this scheduler. The default suits schedulers that batchspawner lacks."""
     reserved_options: ReservedOptions
     """The options of the scheduler that profiles must not add, because hpchub sets them or they would break the job."""
+    reasons: tuple[tuple[str, Reason], ...] = ()
+    """The reasons why jobs wait: regular expressions for parts of ``Job.reason``, the most specific ones first."""
     settings_field = ""
     """The field of a cluster in the inventory that has settings of this scheduler, or empty if there is none."""
     propagation = 30.0
@@ -263,10 +302,11 @@ class Scheduler(ABC):
         """Return the job's id from the output of the submit command.
 
         Args:
-            stdout: The output. Sites' own programs may have printed lines before the scheduler's last line.
+            stdout: The output. Sites' own programs may have printed lines before and after the scheduler's line.
 
         Raises:
-            Unanswered: The output does not end with a job id.
+            Unanswered: No line has a job id, or several lines have different ones. The hub then searches for the job by
+                its name.
         """
 
     @abstractmethod
@@ -274,7 +314,9 @@ class Scheduler(ABC):
         """Return all jobs by their ids from the output of the query command.
 
         Users choose the names and the comments of their jobs. Expect any text in them, including line breaks,
-        separators and incomplete records. Such a text may spoil the record of its own job, but not of other jobs.
+        separators and incomplete records. Such a text may spoil the record of its own job, but not of other jobs: the
+        damaged job is then ``hpchub.schedulers.records.unreadable``, and the others are complete. A site's wrapper may
+        print lines before and after the answer.
 
         Args:
             stdout: The output. If ``no_jobs`` matched, it is empty.
@@ -345,7 +387,17 @@ class Scheduler(ABC):
             A clause without a full stop, for example ``jobs with a higher priority start first``. The page shows it
             after a colon. If the reason is unknown, the reason itself.
         """
-        return reason
+        return self.understand(reason).words
+
+    def understand(self, reason: str) -> Reason:
+        """Return why a job waits, how the wait can end, and what the user can do.
+
+        If the outlook is ``Outlook.NEVER`` in several observations, the hub ends the start.
+
+        Args:
+            reason: The reason in the scheduler's terms; see ``Job.reason``.
+        """
+        return find_reason(reason, self.reasons)
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended. The default suits schedulers without ``history_commands``.

@@ -9,37 +9,78 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree as ET
 
 from hpchub.names import SESSION
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, at_limit, ending_of_status
 from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.schedulers.parsing import (
-    HOLD,
     SHOWN,
+    find_job_id,
     incomplete_output,
     inconclusive,
-    last_line,
-    no_job_id,
     unexpected_output,
 )
+from hpchub.schedulers.reasons import (
+    DEPENDENCY,
+    HOLD,
+    LIMIT_REACHED,
+    NO_ACCESS,
+    NO_FREE_NODE,
+    NOT_CONSIDERED,
+    PREPARING,
+    QUEUE_CLOSED,
+    START_TIME,
+    TELL,
+    TIME_WINDOW,
+    UNSATISFIABLE,
+    Outlook,
+    Reason,
+)
+from hpchub.schedulers.records import jobs_by_id, read_xml, read_xml_records, unreadable
 from hpchub.units import mebibytes, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
+    from xml.etree import ElementTree as ET
+
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _RESOURCE_REQUEST = re.compile(r"!?[A-Za-z_][A-Za-z0-9_.]*(?:!?=[A-Za-z0-9_.*|&!()\[\]:+-]+)?")
-_NAME = re.compile(rf"hpchub-({SESSION})-([A-Za-z0-9.-]+)")
-# Job names can contain characters that XML forbids.
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_NAME = re.compile(rf"hpchub-({SESSION})-([A-Za-z0-9.~-]+)")
 # Each letter stands for one property of the job; see "status" in qstat(1).
 _STATE = re.compile(r"[dEhNPqrRsStTw]+")
 
-_EXPLANATIONS = {
-    "error": "your job could not be started; an administrator can find the reason and release the job",
-    "hold": HOLD,
-}
+# qstat shows only that a job waits, is on hold, or could not be started. The other texts are those of qstat -j
+# (source/libs/sched/msg_schedd.h). Most of them describe one queue or host of many, so they decide nothing.
+_REASONS: tuple[tuple[str, Reason], ...] = (
+    (
+        r"^error$|error state",
+        Reason(
+            "your job could not be started; an administrator can find the reason and release the job",
+            Outlook.NEVER,
+            TELL,
+        ),
+    ),
+    (r"^hold$|hold state", HOLD),
+    (r"^jobs can ?not run because (?:no host can satisfy|queue do not provides|excluded project)", UNSATISFIABLE),
+    (r"^jobs can ?not run .*(?:can ?not be sati\w*fied|do not request 'forced'|0 slots)", UNSATISFIABLE),
+    (r"^jobs can ?not run .*(?:its hard queue|not a parallel queue|not in queue list|not of type)", UNSATISFIABLE),
+    (r"not assigned to a project|no matching pe|ckpt object not found|job is not parallel", UNSATISFIABLE),
+    (r"not in range of job|not interactive", UNSATISFIABLE),
+    (r"suitable access permissions|no access to pe", NO_ACCESS),
+    (r"unknown resource|non requestable|invalid dynamical limit", UNSATISFIABLE),
+    (r"advance reservation", Reason("the reservation of your job has not begun, or does not fit")),
+    (r"execution time not reached", START_TIME),
+    (r"dependenc", DEPENDENCY),
+    (r"calendar|runtime of \S+ sec\. is too long", TIME_WINDOW),
+    (r"exceeds? limit|user limitations|max_aj_instances", LIMIT_REACHED),
+    (r"job filter|no messages|information", NOT_CONSIDERED),
+    (r"not available for parallel|pe (?:\S+ )?dropped", NO_FREE_NODE),
+    (r"disabled|suspended|not available|0 slots", QUEUE_CLOSED),
+    (r"clean ?up", PREPARING),
+    (r"permission|correct project|excluded project", Reason("only queues that you may not use are free")),
+    (r"full|overloaded|alarm|slots|cannot run|offers only|forced", NO_FREE_NODE),
+)
 
 # An option is a word after one dash, and has up to two values.
 _RESERVED = ReservedOptions(
@@ -108,6 +149,7 @@ class GridEngine(Scheduler):
     batchspawner_class = "GridengineSpawner"
     settings_field = "grid_engine"
     reserved_options = _RESERVED
+    reasons = _REASONS
     # The queue master lists a job before qsub prints its id, until the job has ended.
     propagation = 5.0
 
@@ -162,22 +204,15 @@ class GridEngine(Scheduler):
         return None
 
     def parse_submit(self, stdout: str) -> str:
-        """Return the job's id. ``-terse`` prints only the id in the last line."""
-        last = last_line(stdout)
-        if not re.fullmatch(self.job_id_pattern, last):
-            raise no_job_id("qsub", stdout)
-        return last
+        """Return the job's id. ``-terse`` prints a line with the id only."""
+        return find_job_id(stdout, rf"({self.job_id_pattern})", "qsub")
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
         """Return all jobs, one per ``job_list``. Truncated output is not valid XML."""
-        root = _read_xml(stdout, "job_info")
-        if [part.tag for part in root] != ["queue_info", "job_info"]:
+        if not re.search(r"<queue_info[\s/>].*<job_info[\s/>]", stdout, re.DOTALL):
             raise unexpected_output("qstat", stdout)
-        jobs = {}
-        for element in root.iter("job_list"):
-            job = _job(element)
-            jobs[job.id] = job
-        return jobs
+        records = read_xml_records(stdout, "qstat", root="job_info", record="job_list")
+        return jobs_by_id(map(_job, records), "qstat", stdout)
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
         """Return a job, or None for the answer that it is unknown.
@@ -225,10 +260,6 @@ class GridEngine(Scheduler):
             raise Unanswered(f"qconf does not list the queue {min(missing)}, but qstat does: {text[-SHOWN:]!r}")
         return queues
 
-    def explain(self, reason: str) -> str:
-        """Explain a reason. qstat shows only that a job waits, is on hold, or could not be started."""
-        return _EXPLANATIONS.get(reason, reason)
-
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended, from the accounting record of qacct. Job ids recur, so the last record counts.
 
@@ -268,13 +299,8 @@ def _all_slots(size: str, record: dict[str, str]) -> int | None:
 
 
 def _read_xml(text: str, root: str) -> ET.Element:
-    """Return the root of the XML that qstat prints. Declarations, which could define entities, are not permitted."""
-    if "<!" in text:
-        raise Unanswered(f"qstat printed XML with a declaration: {text[:SHOWN]!r}")
-    try:
-        found = ET.fromstring(_CONTROL.sub("?", text))  # noqa: S314 no declarations, so no entities
-    except ET.ParseError as error:
-        raise Unanswered(f"qstat printed truncated or invalid XML ({error}): {text[:SHOWN]!r}") from None
+    """Return the root of the XML that qstat prints."""
+    found = read_xml(text, "qstat")
     if found.tag != root:
         raise unexpected_output("qstat", text)
     return found
@@ -304,13 +330,16 @@ def _open_queues(text: str) -> dict[str, bool]:
     return found
 
 
-def _job(element: ET.Element) -> Job:
+def _job(record: tuple[ET.Element | None, str]) -> Job:
+    element, raw = record
+
     def text(tag: str) -> str:
-        return (element.findtext(tag) or "").strip()
+        return (element.findtext(tag) or "").strip() if element is not None else ""
 
     number, user, word, tasks = text("JB_job_number"), text("JB_owner"), text("state"), text("tasks")
     if not number.isdigit() or not user or not word:
-        raise Unanswered(f"qstat printed an incomplete job: {ET.tostring(element)[:SHOWN]!r}")
+        ids = re.findall(r"<JB_job_number>\s*([0-9]+)\s*</JB_job_number>", raw)
+        return unreadable(ids[0] if len(ids) == 1 else "", raw)
     name, comment = text("JB_name"), ""
     if ours := _NAME.fullmatch(name):
         name, comment = job_name(ours[1]), job_comment(ours[2], user, ours[1])

@@ -17,16 +17,9 @@ from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unansw
 from hpchub.schedulers.endings import Cause, Ending, at_limit, ending_of_status
 from hpchub.schedulers.options import LETTER, ReservedOptions
 from hpchub.schedulers.parsing import (
-    DEPENDENCY,
-    HOLD,
-    NO_FREE_NODE,
-    QUEUE_CLOSED,
     SHOWN,
-    START_TIME,
-    explain_by_part,
     inconclusive,
     parse_time,
-    read_xml,
     unexpected_output,
 )
 from hpchub.schedulers.pbs import (
@@ -37,10 +30,33 @@ from hpchub.schedulers.pbs import (
     read_job_id,
     split_queue_table,
 )
+from hpchub.schedulers.reasons import (
+    ASK_FOR_TIME,
+    DEPENDENCY,
+    HOLD,
+    HOLD_ADMIN,
+    LAUNCH_FAILED,
+    LIMIT_REACHED,
+    NO_ACCESS,
+    NO_FREE_NODE,
+    NOT_CONSIDERED,
+    PREPARING,
+    PRIORITY,
+    QUEUE_CLOSED,
+    RESERVATION,
+    START_TIME,
+    TELL,
+    TOO_LARGE,
+    UNSATISFIABLE,
+    Outlook,
+    Reason,
+)
+from hpchub.schedulers.records import jobs_by_id, read_xml_records, unreadable
 from hpchub.schedulers.torque import RESERVED as TORQUE_RESERVED
 from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from xml.etree.ElementTree import Element
 
     from hpchub.schedulers.request import ClusterSettings, JobRequest
@@ -67,24 +83,44 @@ _STATES = (
     | dict.fromkeys(_ENDED, JobState.ENDED)
 )
 
-_EXPLANATIONS = (
-    ("idlepolicy", "you or your group already have as many waiting jobs as the scheduler considers"),
-    ("activepolicy", "you or your group already use as much as you may use"),
-    ("maxjob", "you or your group already have as many running jobs as you may have"),
-    ("maxproc", "you or your group already use as many cores as you may use"),
-    ("batchhold", "the scheduler has put your job on hold, because it could not be started"),
-    ("systemhold", "an administrator has put your job on hold"),
-    ("userhold", HOLD),
-    ("depend", DEPENDENCY),
-    ("starttime", START_TIME),
-    ("startdate", START_TIME),
-    ("noresources", NO_FREE_NODE),
-    ("reservation", "the nodes that your job needs are reserved"),
-    ("queue", QUEUE_CLOSED),
+_REASONS: tuple[tuple[str, Reason], ...] = (
+    (r"idlepolicy", Reason("you or your group already have as many waiting jobs as the scheduler considers")),
+    (r"activepolicy", Reason("you or your group already use as much as you may use")),
+    (r"hardpolicy|violates .*(?:per ?job|maxwc|max\.)", TOO_LARGE),
+    (r"maxjob", Reason("you or your group already have as many running jobs as you may have")),
+    (r"maxproc", Reason("you or your group already use as many cores as you may use")),
+    (r"system ?limits?|exceeds .*limit", TOO_LARGE),
+    (r"policy ?violation|throttl", LIMIT_REACHED),
+    (
+        r"bank ?failure|no ?funds|allocation|insufficient funds",
+        Reason("your project has used up its computing time", Outlook.WAITS_FOR_PERSON, ASK_FOR_TIME),
+    ),
+    (r"rm ?failure|rm ?reject|node ?failure|run ?failure|launch", LAUNCH_FAILED),
+    (
+        r"batchhold",
+        Reason("the scheduler has put your job on hold, because it could not be started", Outlook.NEVER, TELL),
+    ),
+    (r"systemhold", HOLD_ADMIN),
+    (r"userhold|jobhold|^hold", HOLD),
+    (r"data ?stag|staging", PREPARING),
+    (r"depend", DEPENDENCY),
+    (r"starttime|startdate|releasetime|not reached", START_TIME),
+    (r"qos ?(?:not|access)|credential|no ?access|not authorized", NO_ACCESS),
+    (r"noclass|class .*not|partition ?access|feature|no ?match", UNSATISFIABLE),
+    (r"defer", Reason("your job could not be started, and the scheduler will try again later")),
+    (r"noresources|no ?resource|insufficient|not ?enough|notimefree|no ?time", NO_FREE_NODE),
+    (r"reservation|rsv", RESERVATION),
+    (r"priority|fairshare", PRIORITY),
+    (r"queue|class", QUEUE_CLOSED),
+    (r"state|nonidle|eligib", NOT_CONSIDERED),
 )
 
 
-def _job(element: Element) -> Job:
+def _job(record: tuple[Element | None, str]) -> Job:
+    element, raw = record
+    if element is None:
+        ids = dict(re.findall(r'\s(GJID|JobID)="([A-Za-z0-9_.\[\]-]+)"', raw))
+        return unreadable(_job_id(ids) if raw.count(" JobID=") == 1 else "", raw)
     values = {name: value.strip() for name, value in element.attrib.items()}
     for request in element.findall("req")[:1]:
         values.setdefault("AllocNodeList", request.get("AllocNodeList", ""))
@@ -96,10 +132,8 @@ def _job(element: Element) -> Job:
     hold, reason = values.get("Hold", ""), values.get("BlockReason", "")
     waits = state is JobState.PENDING
     nodes = values.get("AllocNodeList") or values.get("MasterHost", "")
-    global_id = values.get("GJID", "")
     return Job(
-        # When the resource manager has accepted the job Moab.7, JobID may be the resource manager's number.
-        id=global_id if "." in global_id else values.get("JobID", ""),
+        id=_job_id(values),
         state=state,
         detail=word,
         reason=(reason or (f"{hold}Hold" if hold else "")) if waits else "",
@@ -109,6 +143,12 @@ def _job(element: Element) -> Job:
         user=user,
         comment=comment,
     )
+
+
+def _job_id(values: Mapping[str, str]) -> str:
+    """Return a job's id. When the resource manager has accepted the job Moab.7, JobID may be its number there."""
+    global_id = values.get("GJID", "")
+    return global_id if "." in global_id else values.get("JobID", "")
 
 
 _RESERVED = ReservedOptions(
@@ -152,6 +192,7 @@ class Moab(Scheduler):
     job_id_pattern = r"(?:[A-Za-z][A-Za-z0-9_-]{0,63}\.)?[0-9]+"
     batchspawner_class = "MoabSpawner"
     reserved_options = _RESERVED
+    reasons = _REASONS
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of msub.
@@ -186,12 +227,10 @@ class Moab(Scheduler):
         """Return all jobs, one element each in ``Data``. If there are none, mdiag may print nothing."""
         if not stdout.strip():
             return {}
-        data = read_xml(stdout, "mdiag")
-        jobs = [_job(element) for element in data.iter("job")]
-        found = {job.id: job for job in jobs}
-        if data.tag != "Data" or data.find(".//Error") is not None or "" in found or len(found) < len(jobs):
+        records = read_xml_records(stdout, "mdiag", root="Data", record="job")
+        if not records and "<Error" in stdout:
             raise unexpected_output("mdiag", stdout)
-        return found
+        return jobs_by_id(map(_job, records), "mdiag", stdout)
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
         """Return a job from the lines ``Name: value`` of checkjob, or None for the message that the job is invalid."""
@@ -246,10 +285,6 @@ class Moab(Scheduler):
                     )
                 )
         return found
-
-    def explain(self, reason: str) -> str:
-        """Explain a block reason, for example ``IdlePolicy:job 7 violates idle HARD MAXIPROC limit of 16 …``."""
-        return explain_by_part(reason, _EXPLANATIONS)
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended, from the lines of ``checkjob -v``."""
