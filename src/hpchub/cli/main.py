@@ -16,6 +16,7 @@ from hpchub.cli.inventory import NODE_PROFILES, Vault
 from hpchub.cli.orphans import orphans
 from hpchub.cli.output import print_json
 from hpchub.cli.plan import plan
+from hpchub.cli.why import why
 from hpchub.model.site import Site
 
 if TYPE_CHECKING:
@@ -65,10 +66,20 @@ Run it on the hub host, as root or with the hub's account.
 
 """
 
+_WHY = """
+The report contains what the hub's database, the hub's log, the scheduler and the session's log know. You can paste it
+into a ticket: it contains no secrets.
+
+Run it on the hub host, as root. With the hub's account, the report lacks the hub's log.
+
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = parser().parse_args(arguments)
+    made = parser()
+    _complete(made)
+    options = made.parse_args(arguments)
     options.vault = Vault(getattr(options, "vault_password_file", None), getattr(options, "ask_vault_pass", False))
     try:
         return int(options.run(options))
@@ -78,6 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as in "hpchub plan | head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return VALID
+
+
+def _complete(made: argparse.ArgumentParser) -> None:
+    """Answer the shell's request for completions, and end, if this is one."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete  # noqa: PLC0415  (only needed here, and only in the environment of a checkout)
+
+        argcomplete.autocomplete(made)
 
 
 def _schema(_options: argparse.Namespace) -> int:
@@ -138,6 +157,9 @@ def parser() -> argparse.ArgumentParser:
     )
     listing.add_argument("--end", metavar="JOB", nargs="+", default=[], help="end these jobs, or all of them with ALL")
     listing.add_argument("--json", action="store_true", help="print JSON")
+    explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _CODES)
+    explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
+    explaining.add_argument("--json", action="store_true", help="print JSON")
     for added in (checking, planning, discovering):
         added.add_argument("--json", action="store_true", help="print JSON")
         vault = added.add_mutually_exclusive_group()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hpchub.gpus import gpu_type
 from hpchub.messages import did_you_mean, listing, show
 from hpchub.model.problems import Problem, label
-from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, Unanswered
+from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, QueueRules, Unanswered
 from hpchub.units import format_memory, format_runtime, mebibytes, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
@@ -62,8 +62,9 @@ def compare(site: ProfileList, reports: Mapping[str, LimitsReport]) -> tuple[lis
         if cluster.name not in reports or report.unanswered:
             continue
         given = {limits.name: limits for limits in report.queues}
-        environment = cluster.grid_engine.parallel_environment
         for j, queue in enumerate(cluster.queues):
+            if not queue.enabled:
+                continue
             name = f"{entry} queues[{j}]{label({'name': queue.name})}"
             limits = given.get(queue.name) or given.get(ANY_QUEUE)
             if limits is None:
@@ -73,18 +74,12 @@ def compare(site: ProfileList, reports: Mapping[str, LimitsReport]) -> tuple[lis
                 continue
             problems += _compare_queue(name, queue, limits)
             problems += _compare_queue_types(name, queue, limits)
-            if not limits.open:
-                why = f" ({limits.rules.closed})" if limits.rules.closed else ""
-                warnings.append(Problem(name, f"does not accept or start jobs at present{why}"))
             warnings += _restrictions(name, limits)
         for k, profile in enumerate(site.profiles):
             if profile.cluster == cluster.name:
                 entry_of_profile = f"hpc_profiles[{k}]{label({'key': profile.key})}"
-                problems += _compare_profile(entry_of_profile, profile, given, environment)
-                if limits := given.get(profile.queue) or given.get(ANY_QUEUE):
-                    problems += _compare_rules(entry_of_profile, profile, limits)
-                    problems += _compare_resources(entry_of_profile, profile, limits, cluster)
-                    warnings += _uncertain_rules(entry_of_profile, profile, limits)
+                problems += _compare_profile(entry_of_profile, profile, given, cluster)
+                warnings += _uncertain_rules(entry_of_profile, profile, given)
     return problems, warnings
 
 
@@ -121,7 +116,7 @@ def _compare_queue_types(entry: str, queue: Queue, limits: QueueLimits) -> Itera
 
 
 def _compare_profile(
-    entry: str, profile: Profile, given: Mapping[str, QueueLimits], environment: str
+    entry: str, profile: Profile, given: Mapping[str, QueueLimits], cluster: Cluster
 ) -> Iterator[Problem]:
     """Yield the reasons why a profile could never start."""
     limits, queue = given.get(profile.queue) or given.get(ANY_QUEUE), f"queue {show(profile.queue)}"
@@ -134,6 +129,9 @@ def _compare_profile(
             valid=did_you_mean(profile.queue, list(given)) if given else "it has no queues",
         )
         return
+    yield from _compare_rules(entry, profile, limits)
+    yield from _compare_resources(entry, profile, limits, cluster)
+    environment = cluster.grid_engine.parallel_environment
     found = False
     for name, requested, most, words in (
         ("cores", profile.cores, limits.cores, str),
@@ -184,8 +182,11 @@ def _compare_profile(
 
 
 def _restrictions(entry: str, limits: QueueLimits) -> Iterator[Problem]:
-    """Yield who may use a queue, as far as only some users may."""
+    """Yield whether a queue is closed, and who may use it, as far as only some users may."""
     rules = limits.rules
+    if not limits.open:
+        why = f" ({rules.closed})" if rules.closed else ""
+        yield Problem(entry, f"does not accept or start jobs at present{why}")
     for what, names in (("users", rules.users), ("groups", rules.groups)):
         if names is not None:
             yield Problem(entry, f"permits only the {what} {listing(names) or 'none'}, so jobs of others never start")
@@ -230,9 +231,10 @@ def _compare_rules(entry: str, profile: Profile, limits: QueueLimits) -> Iterato
             )
 
 
-def _uncertain_rules(entry: str, profile: Profile, limits: QueueLimits) -> Iterator[Problem]:
+def _uncertain_rules(entry: str, profile: Profile, given: Mapping[str, QueueLimits]) -> Iterator[Problem]:
     """Yield the rules of a queue that depend on what the profile leaves to the scheduler."""
-    rules, queue = limits.rules, f"queue {show(limits.name)}"
+    limits, queue = given.get(profile.queue) or given.get(ANY_QUEUE), f"queue {show(profile.queue)}"
+    rules = limits.rules if limits else QueueRules()
     if rules.accounts is not None and not profile.account:
         valid = "set account, unless the default account of each user is one of them"
         yield Problem(entry, f"{queue} permits only the accounts {listing(rules.accounts)}", valid=valid)
