@@ -133,9 +133,12 @@ def explain(ending: Ending, *, user: str, profile: Profile) -> str:  # noqa: PLR
             detail = f" ({plain(ending.detail)})" if ending.detail else ""
             return f"The program of your session ended with an error{detail}."
         case Cause.KILLED:
+            advice = ""
+            if "SIGKILL" in ending.detail:
+                advice = " If the program needed much memory, choose a profile with more memory."
             return (
                 f"The program of your session was ended by force ({ending.detail or 'by a signal'}). The cluster did"
-                " not report why. If the program needed much memory, choose a profile with more memory."
+                f" not report why.{advice}"
             )
         case Cause.TIME_LIMIT:
             return f"Your session reached its time limit of {profile.runtime}, so the cluster ended it."
