@@ -143,7 +143,7 @@ class Memory:
             return
         text = self._explain(ending, facts)
         if known.not_started:
-            text = known.text if ending.cause is Cause.UNKNOWN else f"{known.text} {text}"
+            text = known.text if ending.cause is Cause.UNKNOWN else f"{known.text.rstrip('.')}. {text}"
         self._log.info("Job %s on %s ended: %s (%s)", facts.job_id, facts.cluster.name, ending.cause.value, ending)
         self._save(known.explained(ending, text))
 

@@ -118,7 +118,7 @@ def plain_lines(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def explain(ending: Ending, *, user: str, profile: Profile) -> str:  # noqa: PLR0911 one text for each cause
+def explain(ending: Ending, *, user: str, profile: Profile) -> str:  # noqa: C901, PLR0911 one text for each cause
     """Return in plain words how a session ended.
 
     Args:
