@@ -103,6 +103,12 @@ def kernel_packages(model: Mapping[str, Any], cluster: str) -> list[str]:
     return site_kernels.cluster_packages(site, _cluster(site, cluster).name)
 
 
+def python_packages(model: Mapping[str, Any], cluster: str) -> list[str]:
+    """Return the Python packages that the kernels of a cluster's notebook environment need."""
+    site = _site(model)
+    return site_kernels.cluster_python_packages(site, _cluster(site, cluster).name)
+
+
 def submit_hosts(model: Mapping[str, Any]) -> list[str]:
     """Return the hosts that the hub reaches over ssh to submit jobs."""
     return role_arguments.submit_hosts(_site(model))
@@ -163,6 +169,7 @@ class FilterModule:
                 profile_list,
                 kernels,
                 kernel_packages,
+                python_packages,
                 submit_hosts,
                 hub_side,
                 submit_side,
