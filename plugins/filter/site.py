@@ -150,6 +150,11 @@ def submit_side(
         raise AnsibleFilterError(str(error)) from error
 
 
+def node_hosts(model: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Return the compute nodes of the inventory, and how the hub reaches them."""
+    return role_arguments.node_hosts(_site(model), plain(groups))
+
+
 def gate_settings(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return how the hub reaches the gate of each cluster, by the cluster's name."""
     return role_arguments.gate_settings(_site(model))
@@ -173,6 +178,7 @@ class FilterModule:
                 submit_hosts,
                 hub_side,
                 submit_side,
+                node_hosts,
                 gate_settings,
             )
         }

@@ -88,7 +88,7 @@ def build(want: dict[str, Any]) -> None:
         # The locks are constraints. uv checks the hashes of every package that they contain.
         constraints = directory / "packages.lock"
         constraints.write_text(want["packages_lock"] + "\n")
-        locks = ["--constraint", lock, "--constraint", constraints]
+        locks: list[str | Path] = ["--constraint", lock, "--constraint", constraints]
         run(uv, "pip", "install", *options, *want["index"], *locks, *want["packages"])
     if want["archive"]:
         source = directory / "src"
