@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .lab import Lab
 
 NOTEBOOK = "e2e unsaved.ipynb"
-CELL = {"cell_type": "code", "source": "1", "metadata": {}, "outputs": [], "execution_count": None}
+CELL: dict[str, Any] = {"cell_type": "code", "source": "1", "metadata": {}, "outputs": [], "execution_count": None}
 CONTENT = {
     "cells": [CELL],
     "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
