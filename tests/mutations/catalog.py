@@ -407,16 +407,18 @@ HAND_WRITTEN = (
         ("tests/unit/test_sign_in.py",),
     ),
     _authenticator("one-identity", "len(names) != 1 or ", "not names or "),
-    _authenticator("account-name", " or not ACCOUNT_NAME.fullmatch(names[0])", ""),
+    _authenticator("account-name", " or not self.validate_username(names[0])", ""),
+    _authenticator("alias", "if account.pw_name != username:", "if False:"),
+    _authenticator("one-header-with-claims", "    if len(values) != 1:\n        return {}\n", ""),
     _authenticator("ordinary-account", "if not self._ordinary_account(username):", "if False:"),
     _authenticator(
-        "permitted", "return username in self.allowed_users or bool(self.permitted_groups & groups)", "return True"
+        "permitted", "return username in self.allowed_users | self.admin_users or bool(", "return bool(True or "
     ),
     _authenticator("existing-account", "if not self.check_accounts:", "if True:"),
     _authenticator("minimum-uid", "uid < max(1, self.minimum_uid) or ", ""),
     _authenticator("never-root", "max(1, self.minimum_uid)", "self.minimum_uid"),
     _authenticator("never-nobody", " or uid == NOBODY", ""),
-    _authenticator("administrators", "self.admin_groups & set(group_names)", "set(group_names)"),
+    _authenticator("administrators", "self.admin_groups & set(groups)", "set(groups)"),
     _authenticator("sign-on-has-ended", "if identity is None or ", "if identity is not None and "),
     _authenticator("sign-on-of-another", ' or identity["name"] != user.name', ""),
     _authenticator("blocked-since", "not self.check_blocked_users(user.name, identity) or ", ""),
@@ -492,11 +494,14 @@ HAND_WRITTEN = (
     _web("encoded-backslash", _MACROS, "|%5c|", "|", "ambiguous"),
     _web("encoded-dot", _MACROS, "|%2e|", "|", "ambiguous"),
     _web("dot-segments", _MACROS, "|(/|%2f)\\.{1,2}(/|%2f|[?;\\s])", "", "ambiguous"),
-    _web("account-name", _MACROS, " && %{REMOTE_USER} !~ /^{{ __reverse_proxy_name }}$/", "", "permission or provider"),
+    _web(
+        "account-name", _MACROS, " && %{REMOTE_USER} !~ m#^{{ __reverse_proxy_name }}$#", "", "permission or provider"
+    ),
     _web(
         "permitted-groups",
         _MACROS,
-        '          Require claim "{{ reverse_proxy_oidc_groups_claim }}:{{ group }}"\n',
+        '          Require claim "{{ reverse_proxy_oidc_groups_claim }}~{{ group | hpchub.hpchub.apache_group('
+        'reverse_proxy_oidc_groups_separator) }}"\n',
         "          Require all granted\n",
         "permission",
     ),

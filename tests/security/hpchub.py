@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from contextlib import contextmanager
@@ -57,7 +58,8 @@ class HPCHub(Target):
         return {"unix": "/run/hpchub-proxy/public/proxy.sock"}
 
     def permission_headers(self) -> list[list[str]]:
-        return [["X-Hpchub-Groups", self.settings["access"]["allowed_groups"][0]]]
+        claims = {self.settings["claims"]["groups"]: self.settings["access"]["allowed_groups"][:1]}
+        return [["X-Hpchub-Userinfo", base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")]]
 
     def accounts(self) -> set[str]:
         return self.lab.hub_users()

@@ -38,7 +38,14 @@ REAL = "/usr/libexec/hpchub-probe"
 START = 120
 """How long a session may take to start, in seconds."""
 
-IDENTITY = ["X-Hpchub-User", "X-Hpchub-Groups", "Remote-User", "X-Remote-User", "X-Forwarded-User"]
+IDENTITY = [
+    "X-Hpchub-User",
+    "X-Hpchub-Userinfo",
+    "X-Hpchub-Id-Token",
+    "Remote-User",
+    "X-Remote-User",
+    "X-Forwarded-User",
+]
 """Headers that could carry a user's identity. The attacks try each of them in every spelling."""
 
 

@@ -13,6 +13,7 @@ from traitlets import Float, Unicode
 
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
+from hpchub.names import dns_label
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,12 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             shared.background("The search for orphaned jobs has stopped", self._orphan_collector.run())
             shared.background("The proxy watch has stopped", self._watch(user_dict, service_dict))
         await super().check_routes(user_dict, service_dict, routes)
+
+    async def add_route(self, routespec: str, target: str, data: dict[str, Any] | None) -> None:
+        """Add a route. The proxy expects the label of the user in the server's certificate, not the name."""
+        if data and "user" in data:
+            data = {**data, "user": dns_label(data["user"])}
+        await super().add_route(routespec, target, data)
 
     async def _watch(self, user_dict: dict[int, Any], service_dict: dict[str, Any]) -> None:
         """Restore the routes when the proxy has restarted. A restarted proxy has a new socket and no routes."""

@@ -36,6 +36,7 @@ from hpchub.schedulers.pbs import (
     is_unknown_job,
     qsub_size,
     read_job_id,
+    read_owner,
     read_tag,
     server_privacy,
     split_queue_table,
@@ -83,7 +84,7 @@ def _job(element: Element) -> Job:
         reason=values.get("comment", "").removeprefix("Not Running: ") if state is JobState.PENDING else "",
         host=first_host(values.get("exec_host", "")),
         name=job_name(session) if name == _short_name(session) else name,
-        user=values.get("Job_Owner", "").partition("@")[0],
+        user=read_owner(values.get("Job_Owner", "")),
         comment=comment,
     )
 
