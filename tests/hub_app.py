@@ -86,10 +86,17 @@ CLUSTER = SITE.clusters[0]
 GRANT = {"profile": SITE.profiles[0].model_dump(mode="json"), "cluster": CLUSTER.model_dump(mode="json")}
 
 
-def job(state: JobState = JobState.RUNNING, *, job_id: str = "7", session: str = SESSION, user: str = "alice") -> Job:
-    """Return a session's job as the scheduler shows it."""
+def job(
+    state: JobState = JobState.RUNNING,
+    *,
+    job_id: str = "7",
+    session: str = SESSION,
+    user: str = "alice",
+    database: str = "",
+) -> Job:
+    """Return a session's job as the scheduler shows it. Without a database, its tag is that of older versions."""
     host = "127.0.0.1" if state is JobState.RUNNING else ""
-    comment = f"hpchub/{HUB}/{user}/{session}"
+    comment = f"hpchub/{HUB}{database and '~'}{database}/{user}/{session}"
     return Job(job_id, state, state.name, host=host, name=f"hpchub-{session}", user=user, comment=comment)
 
 
@@ -207,6 +214,10 @@ class Hub:
             roles.assign_default_roles(self.app.db, entity=found)
         return self.app.users[found]
 
+    def end_session(self, session: str, user: str = "alice") -> None:
+        """Record in the hub's database that a session is over."""
+        self.runtime.ledger.end(session, user=user, cluster="demo", job_id="")
+
     def new_spawner(self) -> HPCProfilesSpawner:
         """Return a spawner that is about to start a session, prepared as JupyterHub does."""
         user = self.user()
@@ -253,8 +264,12 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "gates": {"demo": {"method": "local", "socket": str(directory / "gate.sock")}},
         "profiles_file": str(directory / "profiles.json"),
         "template_paths": list(templates),
+        "service_name": "Example HPC",
+        "support": "help@example.org",
         "notebook_ports": PORTS,
         "notebook_tls_directory": str(directory / "tls"),
+        "token_days": 30,
+        "unknown_jobs_end_after": 0,
         "logout_url": "/logout",
         "cookie_secret_file": str(directory / "cookie_secret"),
         "access": {
@@ -276,8 +291,8 @@ def encode_claims(**claims: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(claims, ensure_ascii=False).encode()).decode().rstrip("=")
 
 
-async def make_hub(directory: Path, templates: Sequence[str]) -> Hub:
-    """Create and initialise a hub with hpchub's own configuration, a database in memory, and fakes."""
+async def make_hub(directory: Path, templates: Sequence[str], db_url: str = "sqlite:///:memory:") -> Hub:
+    """Create and initialise a hub with hpchub's own configuration, a database, and fakes."""
     path = directory / "hub.json"
     path.write_text(json.dumps(settings(directory, templates)))
     (directory / "cookie_secret").write_text("ab" * 32)
@@ -295,8 +310,9 @@ async def make_hub(directory: Path, templates: Sequence[str]) -> Hub:
     c = Config()
     hub_config._identity(c, shared.settings, str(path))
     hub_config._sessions(c, shared.settings, str(path))
+    hub_config._pages(c, shared.settings)
     c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once
-    c.JupyterHub.db_url = "sqlite:///:memory:"
+    c.JupyterHub.db_url = db_url
     c.JupyterHub.proxy_class = MemoryProxy
     c.JupyterHub.pid_file = ""
     c.JupyterHub.log_level = "WARN"
@@ -307,4 +323,5 @@ async def make_hub(directory: Path, templates: Sequence[str]) -> Hub:
     app = JupyterHub(config=c)
     await app.initialize([])
     app.log.propagate = True
+    shared.open_ledger(app.db)
     return Hub(app, shared, gate, poller, jobs)

@@ -25,6 +25,8 @@ QUEUE_NAME = r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}"
 """The name of a scheduler's queue."""
 SESSION = r"[0-9a-f]{16}"
 """The name of a session. It is part of the job's name and of file names."""
+DATABASE = r"[0-9a-f]{8}"
+"""The id of a hub's database. It is part of the tags of the hub's jobs."""
 NOBODY = 65534
 """The uid of Linux's account ``nobody``: a system account, although its uid is high."""
 

@@ -12,6 +12,8 @@ from .lab import totp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from playwright.sync_api import Dialog
+
     from .lab import Lab
     from .pages import Visitor
 
@@ -92,3 +94,23 @@ def test_admin_pages_are_refused_to_ordinary_users(browser_page: Visitor, lab: L
         answer = browser_page.page.goto(f"{lab.url}{path}")
         assert answer is not None
         assert answer.status in {403, 404}, path
+
+
+def test_admin_page_asks_twice_before_it_stops_other_people(browser_page: Visitor) -> None:
+    """Carol answers the first question with yes and the second with no. The page then sends nothing to the hub."""
+    page = browser_page.page
+    questions: list[str] = []
+    sent: list[str] = []
+
+    def decide(dialog: Dialog) -> None:
+        questions.append(dialog.message)
+        (dialog.dismiss if dialog.message.startswith("Are you sure?") else dialog.accept)()
+
+    browser_page.sign_in("carol")
+    page.on("dialog", decide)
+    page.goto(f"{browser_page.lab.url}/hub/admin")
+    page.on("request", lambda request: sent.append(f"{request.method} {request.url}"))
+    for button in (".stop-all", "#shutdown-button"):
+        page.locator(button).click()
+    assert len(questions) == 4
+    assert [request for request in sent if not request.startswith("GET ")] == []

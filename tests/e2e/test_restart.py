@@ -114,24 +114,52 @@ def test_killed_proxy_gets_its_routes_back(browser_page: Visitor, lab: Lab) -> N
     assert notebook.run("kept") == "42"
 
 
-def test_orphaned_job_is_ended_and_other_jobs_are_not(lab: Lab) -> None:
-    """The hub ends its own job of an unknown session. It leaves jobs of other users, other hubs and users' own jobs."""
-    hub = json.loads(lab.run("hub", ["cat", "/etc/hpchub/hub.json"]))["public_url"].split("/")[2].split(":")[0]
-    queue = lab.profiles()[0]["queue"]
+STATE = "/var/lib/hpchub/jupyterhub.sqlite"
+
+
+def state(lab: Lab, statement: str) -> list[list[object]]:
+    """Run a statement on the hub's database, and return its rows."""
+    script = (
+        f"import json, sqlite3; db = sqlite3.connect({STATE!r}, timeout=30);"
+        f" rows = db.execute({statement!r}).fetchall(); db.commit(); print(json.dumps(rows))"
+    )
+    found: list[list[object]] = json.loads(
+        lab.run("hub", ["runuser", "--user", "jupyterhub", "--", "python3", "-c", script])
+    )
+    return found
+
+
+def test_only_the_job_of_a_session_that_is_over_is_ended(lab: Lab) -> None:
+    """The hub leaves jobs of unknown sessions, of other databases, users and hubs, and users' own jobs."""
+    host = json.loads(lab.run("hub", ["cat", "/etc/hpchub/hub.json"]))["public_url"].split("/")[2].split(":")[0]
+    database = state(lab, "SELECT id FROM hpchub_database")[0][0]
+    profile = lab.profiles()[0]
+    over = "0" * 16
+    state(
+        lab,
+        "INSERT OR REPLACE INTO hpchub_sessions (session, user, cluster, job_id, started, ended)"
+        f" VALUES ('{over}', 'bob', '{profile['cluster']}', '', 1, strftime('%s'))",
+    )
 
     def submit(name: str, comment: str) -> str:
-        argv = ["sbatch", "--parsable", f"--partition={queue}", "--output=/dev/null", f"--job-name={name}"]
+        argv = ["sbatch", "--parsable", f"--partition={profile['queue']}", "--output=/dev/null", f"--job-name={name}"]
         argv += [f"--comment={comment}", "--wrap=sleep 600"]
         return lab.run("login1", ["runuser", "--user", "bob", "--", *argv]).strip()
 
-    orphan = submit(f"hpchub-{'0' * 16}", f"hpchub/{hub}/bob/{'0' * 16}")
+    orphan = submit(f"hpchub-{over}", f"hpchub/{host}~{database}/bob/{over}")
+    unknown = {
+        submit(f"hpchub-{'1' * 16}", f"hpchub/{host}~{database}/bob/{'1' * 16}"),
+        submit(f"hpchub-{over}", f"hpchub/{host}~0badcafe/bob/{over}"),
+    }
     others = {
-        submit(f"hpchub-{'1' * 16}", f"hpchub/{hub}/alice/{'1' * 16}"),
-        submit(f"hpchub-{'2' * 16}", f"hpchub/another.example/bob/{'2' * 16}"),
+        submit(f"hpchub-{over}", f"hpchub/{host}~{database}/alice/{over}"),
+        submit(f"hpchub-{over}", f"hpchub/another.example~{database}/bob/{over}"),
         submit("analysis", "bob's own job"),
     }
     try:
         eventually("the orphan is gone", lambda: orphan not in {job.id for job in lab.jobs("bob")}, timeout=180)
-        assert {job.id for job in lab.jobs("bob")} == others
+        assert {job.id for job in lab.jobs("bob")} == unknown | others
+        command = ["/opt/hpchub/hub/current/bin/hpchub", "orphans", "--json"]
+        assert {job["job_id"] for job in json.loads(lab.run("hub", command))} == unknown
     finally:
         lab.run("login1", ["scancel", "--user=bob"])

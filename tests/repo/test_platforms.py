@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +21,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PLATFORMS = sorted((ROOT / "roles").glob("*/tasks/platform.yml"))
 
 
-def run_platform(ansible: Ansible, directory: Path, role: str, **facts: str) -> subprocess.CompletedProcess[str]:
-    """Run the platform check of a role on a host with the given facts, and return the result."""
+def run_platform(
+    ansible: Ansible, directory: Path, role: str, tasks: str = "platform", **facts: str
+) -> subprocess.CompletedProcess[str]:
+    """Run tasks of a role, by default its platform check, on a host with the given facts, and return the result."""
     play = {
         "hosts": "node1",
         "gather_facts": False,
         "vars": {"ansible_facts": facts},
-        "tasks": [{"ansible.builtin.include_role": {"name": f"hpchub.hpchub.{role}", "tasks_from": "platform"}}],
+        "tasks": [{"ansible.builtin.include_role": {"name": role, "tasks_from": tasks}}],
     }
     hosts = {"node1": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
     (directory / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
@@ -64,7 +67,9 @@ def test_metadata_names_supported_platforms_only() -> None:
 @pytest.mark.parametrize("path", PLATFORMS, ids=lambda path: path.parents[1].name)
 def test_unsupported_system_is_refused(ansible: Ansible, tmp_path: Path, path: Path) -> None:
     facts = {"os_family": "RedHat", "distribution": "Rocky", "distribution_version": "9.5"}
-    done = run_platform(ansible, tmp_path, path.parents[1].name, distribution_major_version="9", **facts)
+    done = run_platform(
+        ansible, tmp_path, f"hpchub.hpchub.{path.parents[1].name}", distribution_major_version="9", **facts
+    )
     assert done.returncode == 2
     output = re.sub(r"\s+", " ", done.stdout)
     assert (
@@ -77,5 +82,29 @@ def test_unsupported_system_is_refused(ansible: Ansible, tmp_path: Path, path: P
 @pytest.mark.parametrize("release", ["12", "13"])
 def test_supported_system_is_accepted(ansible: Ansible, tmp_path: Path, release: str) -> None:
     facts = {"os_family": "Debian", "distribution": "Debian", "distribution_version": f"{release}.1"}
-    done = run_platform(ansible, tmp_path, "configurable_http_proxy", distribution_major_version=release, **facts)
+    done = run_platform(
+        ansible, tmp_path, "hpchub.hpchub.configurable_http_proxy", distribution_major_version=release, **facts
+    )
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", ["12", "13"])
+def test_included_role_loads_its_own_variables(ansible: Ansible, tmp_path: Path, release: str) -> None:
+    """Ansible searches the directories of the including role too, which may have a file for the same release."""
+    roles = tmp_path / "roles"
+    for role, variable in (("outer", "__outer"), ("inner", "__inner")):
+        (roles / role / "tasks").mkdir(parents=True)
+        (roles / role / "vars").mkdir()
+        shutil.copy(PLATFORMS[0], roles / role / "tasks")
+        (roles / role / "vars" / "Debian.yml").write_text(json.dumps({variable: "family"}))
+    (roles / "outer" / "vars" / "Debian-12.yml").write_text(json.dumps({"__outer": "release"}))
+    platform: dict[str, object] = {"ansible.builtin.import_tasks": "platform.yml"}
+    show: dict[str, object] = {"ansible.builtin.debug": {"msg": "{{ __outer }} and {{ __inner }}"}}
+    include: dict[str, object] = {"ansible.builtin.include_role": {"name": "inner"}}
+    (roles / "outer" / "tasks" / "main.yml").write_text(json.dumps([platform, include]))
+    (roles / "inner" / "tasks" / "main.yml").write_text(json.dumps([platform, show]))
+    facts = {"os_family": "Debian", "distribution": "Debian", "distribution_version": f"{release}.1"}
+    done = run_platform(ansible, tmp_path, str(roles / "outer"), "main", distribution_major_version=release, **facts)
+    expected = "release and family" if release == "12" else "family and family"
+    assert expected in done.stdout, done.stdout

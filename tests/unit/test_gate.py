@@ -90,7 +90,7 @@ def stream(request: object) -> io.StringIO:
         ("", "not JSON"),
         ("[]", "not an object"),
         ("x" * (gate.REQUEST_LIMIT + 1), "longer than"),
-        ({"action": "run"}, "the action is unknown; valid: cancel, find, limits, query, submit"),
+        ({"action": "run"}, "the action is unknown; valid: cancel, find, history, limits, log, query, submit"),
         ({"action": "query", "command": "id"}, "requires exactly these fields: action"),
         (submit(extra=1), "requires exactly these fields"),
         (submit(session="../../etc"), "16 hexadecimal"),
@@ -437,6 +437,168 @@ def test_only_the_newest_logs_are_kept(config: dict[str, Any]) -> None:
     (logs / "notes.txt").write_text("")
     gate.serve_job(stream(submit()))
     assert {path.name for path in logs.iterdir()} == {f"{age}.log" for age in range(gate.KEEP_LOGS)} | {"notes.txt"}
+
+
+# The end of a job
+
+
+def test_history_joins_the_output_of_all_successful_commands(config: dict[str, Any]) -> None:
+    write_config(
+        config, history=[["nowhere"], ["sh", "-c", "echo half; exit 1"], ["echo", "first"], ["echo", "second"]]
+    )
+    found = gate.serve_gate("demo", stream({"action": "history", "job_id": "17"}))
+    assert (found["ok"], found["stdout"]) == (True, "first 17\nsecond 17\n")
+    write_config(config, history=[["nowhere"], ["false"]])
+    found = gate.serve_gate("demo", stream({"action": "history", "job_id": "17"}))
+    assert (found["ok"], found["stdout"], found["exit"]) == (False, "", 127)
+
+
+def test_history_that_is_not_configured_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(gate.Refused, match="history is not configured for slurm on this host"):
+        gate.serve_gate("demo", stream({"action": "history", "job_id": "17"}))
+
+
+@pytest.mark.parametrize("job_id", ["1;id", "--user=bob", "1\n2", "../17"])
+@pytest.mark.parametrize("action", ["history", "log"])
+def test_requests_about_a_job_refuse_anything_but_a_job_id(config: dict[str, Any], action: str, job_id: str) -> None:
+    write_config(config, history=[["echo"]])
+    request = {"action": action, "job_id": job_id} | ({"user": "alice"} if action == "log" else {})
+    with pytest.raises(gate.Refused, match="the job id is not a valid id for slurm"):
+        gate.serve_job(stream(request | {"cluster": "demo"})) if action == "log" else gate.serve_gate(
+            "demo", stream(request)
+        )
+
+
+# The last lines of a log
+
+
+@pytest.fixture
+def logs(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return alice's directory of logs."""
+    directory = session_file().parent / "logs"
+    directory.mkdir(parents=True)
+    return directory
+
+
+def read_log() -> list[str]:
+    request = {"action": "log", "user": "alice", "job_id": "17", "cluster": "demo"}
+    text: str = gate.serve_job(stream(request))["stdout"]
+    return text.splitlines()
+
+
+def test_log_is_read_as_the_user(sudo: Sudo) -> None:
+    gate.serve_gate("demo", stream({"action": "log", "user": "alice", "job_id": "17"}))
+    assert sudo.command == ["sudo", "-n", "-u", "alice", "--", gate.JOB_PROGRAM]
+    assert sudo.request == {"action": "log", "user": "alice", "job_id": "17", "cluster": "demo"}
+    sudo.command = []
+    with pytest.raises(gate.Refused):
+        gate.serve_gate("demo", stream({"action": "log", "user": "dave", "job_id": "17"}))
+    assert sudo.command == []
+
+
+def test_only_the_last_lines_of_a_log_are_read(logs: Path) -> None:
+    (logs / "17.log").write_text("".join(f"line {number}\n\n" for number in range(10_000)))
+    assert read_log() == [f"line {number}" for number in range(10_000 - gate.LOG_LINES, 10_000)]
+    (logs / "17.log").write_text("x" * (gate.LOG_BYTES * 2))
+    assert read_log() == []
+    (logs / "17.log").write_text("y " * 1000)
+    assert read_log() == ["y " * (gate.LOG_LINE_LENGTH // 2) + "..."]
+
+
+def make_link(path: Path, target: Path) -> None:
+    target.write_text("secret of somebody else")
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: make_link(path, path.parents[2] / "elsewhere"),
+        os.mkfifo,
+        lambda path: path.mkdir(),
+        lambda path: path.symlink_to("/dev/zero"),
+    ],
+    ids=["link", "pipe", "directory", "device"],
+)
+def test_only_an_ordinary_file_is_read(logs: Path, make: Any) -> None:
+    make(logs / "17.log")
+    with pytest.raises(gate.Refused, match=r"cannot be read|is not an ordinary file"):
+        read_log()
+
+
+def test_linked_directory_of_logs_is_not_followed(logs: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "17.log").write_text("secret of somebody else")
+    logs.rmdir()
+    logs.symlink_to(elsewhere)
+    with pytest.raises(gate.Refused, match="cannot be read"):
+        read_log()
+
+
+def test_file_of_another_user_is_not_read(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (logs / "17.log").write_text("secret of somebody else")
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(gate.Refused, match="not an ordinary file of the user"):
+        read_log()
+
+
+def test_missing_log_is_explained(logs: Path) -> None:
+    with pytest.raises(gate.Refused, match=r"there is no log ~/\.hpchub/logs/17\.log"):
+        read_log()
+
+
+HEX = "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("http://127.0.0.1:8888/lab?token=abc&x=1", "http://127.0.0.1:8888/lab?token=[redacted]&x=1"),
+        ("JUPYTERHUB_API_TOKEN=abc def", "JUPYTERHUB_API_TOKEN=[redacted] def"),
+        ('{"api_token": "abc def", "port": 1}', '{"api_token": [redacted], "port": 1}'),
+        ("Authorization: Bearer abc.def", "Authorization: [redacted]"),
+        ("sent token 12345678abcdef", "sent token [redacted]"),
+        ("the token authentication is on", "the token authentication is on"),
+        ("Cookie: a=b; c=d", "Cookie: [redacted]"),
+        ("password: hunter2", "password: [redacted]"),
+        ("aws_secret_access_key = wJalrXUtnFEMI", "aws_secret_access_key = [redacted]"),
+        ("mysql --password hunter2 db", "mysql --password [redacted] db"),
+        ("https://ann:hunter2@git.example.org/x", "https://[redacted]git.example.org/x"),
+        (f"user {HEX} connected", "user [redacted] connected"),
+        ("ghp_abcdefghijklmnop1234", "[redacted]"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIx.abc-_d", "[redacted]"),
+        ("A1" * 40, "[redacted]"),
+        ("to\0ken=abc", "token=[redacted]"),
+        ("\x1b[31mtoken\x1b[0m=abc", "token=[redacted]"),
+        ("session 0123456789abcdef of job 17 on n1:20001", "session 0123456789abcdef of job 17 on n1:20001"),
+        (f"/opt/env/venv-483558c0155b/lib/python3.11/{'site_packages/' * 4}x.py", None),
+        ("\x1b]0;title\x07text\x1b[1;31m red\x07", "text red"),
+        ("10%\r50%\r100% done", "100% done"),
+        ("right\u202eleft\u200b\u2066", "rightleft"),
+        ("<script>alert(1)</script>", None),
+        ("müsli \N{SNOWMAN}", None),
+    ],
+)
+def test_log_lines_are_plain_text_without_secrets(logs: Path, line: str, shown: str | None) -> None:
+    (logs / "17.log").write_text(f"begin\n{line}\nend\n")
+    assert read_log() == ["begin", line if shown is None else shown, "end"]
+
+
+def test_private_keys_are_redacted_even_if_the_log_begins_or_ends_within_one() -> None:
+    begin, key, end = "-----BEGIN RSA PRIVATE KEY-----", "aGVsbG8K", "-----END RSA PRIVATE KEY-----"
+    assert gate.last_lines(f"a\n{begin}\n{key}\n{end}\nb\n") == "a\n[redacted]\nb\n"
+    assert gate.last_lines(f"a\n{begin}\n{key}\n") == "a\n[redacted]\n"
+    assert gate.last_lines(f"{key}\n{end}\nb\n") == "[redacted]\nb\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a.", "token", "token=", "eyJ-", "\x1b]", "\x1b", "-----BEGIN ", "://", "A1+", "\r"]
+)
+def test_long_logs_are_redacted_quickly(text: str) -> None:
+    begin = time.monotonic()
+    gate.last_lines(text * (gate.LOG_BYTES // len(text)))
+    assert time.monotonic() - begin < 5
 
 
 # The entry point

@@ -124,7 +124,22 @@ async def test_look_up_of_an_unknown_job_is_an_answer(server: Server, gate: Loca
     assert server.requests == [{"action": "find", "job_id": "7"}]
 
 
-# Slots for submissions and cancellations
+async def test_history_and_log_return_the_output_or_are_unanswered(server: Server, gate: LocalGate) -> None:
+    server.answer(stdout="one\ntwo\n")
+    assert await gate.history("7") == "one\ntwo\n"
+    assert await gate.log("alice", "7") == ["one", "two"]
+    assert server.requests == [
+        {"action": "history", "job_id": "7"},
+        {"action": "log", "user": "alice", "job_id": "7"},
+    ]
+    server.answer(ok=False, exit=1, error="there is no log")
+    with pytest.raises(Unanswered):
+        await gate.history("7")
+    with pytest.raises(Unanswered, match="there is no log"):
+        await gate.log("alice", "7")
+
+
+# Slots for requests about single sessions
 
 
 async def occupy_all_slots(gate: LocalGate) -> None:

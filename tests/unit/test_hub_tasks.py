@@ -86,6 +86,7 @@ async def test_orphan_whose_cancellation_fails_is_cancelled_later(hub: Hub) -> N
     collector = OrphanCollector(hub.runtime, set, max_age=60, grace=0)
     cancel = hub.gate.on_cancel
     hub.gate.on_cancel = lambda _: Unanswered("down")
+    hub.end_session(SESSION)
     hub.show(job(session=SESSION))
     for _ in range(2):
         try:
@@ -180,7 +181,7 @@ async def test_first_check_of_the_routes_starts_the_tasks_once(hub: Hub, monkeyp
     monkeypatch.setattr(hub.runtime, "background", background)
     proxy = HubProxy(auth_token="x")
     listener = SimpleNamespace(listen=backlogs.append)
-    proxy.app = SimpleNamespace(http_server=SimpleNamespace(_sockets={3: listener}))
+    proxy.app = SimpleNamespace(http_server=SimpleNamespace(_sockets={3: listener}), db=hub.app.db)
     spawner = SimpleNamespace(session=SESSION)
     users = {1: SimpleNamespace(spawners={"": spawner})}
     for _ in range(2):

@@ -705,6 +705,7 @@ def collector(hub: Hub) -> OrphanCollector:
 async def test_orphan_in_two_answers_is_cancelled(hub: Hub, collector: OrphanCollector) -> None:
     collector._grace = 0.01
     orphan = job(job_id="8", session=OTHER)
+    hub.end_session(OTHER)
     hub.show(job(), orphan, job(JobState.ENDED, job_id="9", session="c" * 16))
     await collector.sweep(CLUSTER)
     assert hub.gate.cancelled == []
@@ -730,6 +731,7 @@ async def test_orphan_in_the_same_answer_twice_is_not_cancelled(
         return same
 
     monkeypatch.setattr(hub.poller, "snapshot", snapshot)
+    hub.end_session(OTHER)
     collector._grace = 45.0
     for _ in range(3):
         await collector.sweep(CLUSTER)
@@ -747,6 +749,7 @@ async def test_orphan_in_the_same_answer_twice_is_not_cancelled(
     ids=["no-comment", "another-name", "another-hub", "another-user"],
 )
 async def test_job_that_is_not_of_this_hub_is_not_an_orphan(hub: Hub, collector: OrphanCollector, foreign: Job) -> None:
+    hub.end_session(OTHER)
     hub.show(foreign)
     for _ in range(3):
         await collector.sweep(CLUSTER)
@@ -756,6 +759,7 @@ async def test_job_that_is_not_of_this_hub_is_not_an_orphan(hub: Hub, collector:
 async def test_job_whose_session_was_known_in_between_is_not_cancelled(hub: Hub) -> None:
     known: set[str] = set()
     collector = OrphanCollector(hub.runtime, lambda: known, grace=0.01)
+    hub.end_session(SESSION)
     hub.show(job())
     await collector.sweep(CLUSTER)
     known.add(SESSION)

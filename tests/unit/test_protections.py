@@ -212,6 +212,7 @@ SETTINGS = {
     "service_name": "Hub",
     "support": "help@example.org",
     "template_paths": [],
+    "token_days": 30,
     "user_subdomains": False,
 }
 
@@ -303,6 +304,7 @@ def test_hub_compares_each_request_with_the_sign_on(configured: Config) -> None:
 def test_hub_limits_the_lifetime_of_cookies_and_tokens(configured: Config) -> None:
     app = JupyterHub(config=configured)
     assert (app.cookie_max_age_days, app.oauth_token_expires_in) == (1, 24 * 3600)
+    assert app.token_expires_in_max_seconds == 30 * 24 * 3600
     assert app.cookie_secret_file == "/var/lib/hpchub/cookie_secret"
     assert app.tornado_settings["cookie_options"] == {"secure": True, "samesite": "Lax", "httponly": True}
 

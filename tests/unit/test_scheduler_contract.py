@@ -32,7 +32,7 @@ MakeProfile: TypeAlias = Callable[..., Profile]
 Directives: TypeAlias = Callable[..., list[str]]
 
 SESSION = "0123456789abcdef"
-HUB = "hub.example.org"
+HUB = "hub.example.org~0a1b2c3d"
 COMMENT = job_comment(HUB, "alice", SESSION)
 
 EVERY_RESOURCE: dict[str, Any] = {
@@ -203,9 +203,10 @@ def test_commands_are_argument_vectors(scheduler: Scheduler, command: str) -> No
 
 
 def test_further_commands_are_argument_vectors(scheduler: Scheduler) -> None:
-    assert isinstance(scheduler.limits_more, tuple)
-    for command in scheduler.limits_more:
-        assert_is_argument_vector(command)
+    for commands in (scheduler.limits_more, scheduler.history_commands):
+        assert isinstance(commands, tuple)
+        for command in commands:
+            assert_is_argument_vector(command)
 
 
 def assert_is_argument_vector(command: object) -> None:
@@ -230,6 +231,7 @@ def test_the_gate_gets_a_complete_configuration(scheduler: Scheduler, site: Clus
     for name in ("submit", "cancel", "query", "find", "limits"):
         assert config[name] == list(getattr(scheduler, f"{name}_command"))
     assert config["limits_more"] == [list(command) for command in scheduler.limits_more]
+    assert config["history"] == [list(command) for command in scheduler.history_commands]
     assert (config["no_jobs"], config["job_id_pattern"]) == (scheduler.no_jobs, scheduler.job_id_pattern)
 
 
@@ -461,6 +463,16 @@ def test_limits_with_an_unexpected_shape_are_queues_or_raise(scheduler: Schedule
             continue
         assert isinstance(limits, list), output[:80]
         assert all(isinstance(queue, QueueLimits) and queue.name for queue in limits), output[:80]
+
+
+@pytest.mark.parametrize("output", ["", "\n", *FAILURES])
+def test_a_history_without_the_job_is_not_an_answer(scheduler: Scheduler, output: str) -> None:
+    assert is_unanswered(scheduler.parse_history, "7", output)
+
+
+def test_a_history_with_an_unexpected_shape_is_not_an_answer(scheduler: Scheduler) -> None:
+    for output in OTHER_SHAPES:
+        assert is_unanswered(scheduler.parse_history, "7", output), output[:80]
 
 
 def test_privacy_is_two_parts_of_a_sentence_or_raises(scheduler: Scheduler) -> None:

@@ -134,19 +134,19 @@ def query_submit_host(path: Path, scheduler: str, submit: Submit, vault_password
     return failure
 
 
-def query_gates() -> tuple[ProfileList, dict[str, LimitsReport]]:
-    """Query the limits of all clusters through the hub's own gates.
+def is_hub_host() -> bool:
+    """Return whether this host runs the hub, as far as this account can see."""
+    return HUB_SETTINGS.parent.exists() and os.access(HUB_SETTINGS.parent, os.X_OK) and HUB_SETTINGS.exists()
+
+
+def hub_settings() -> dict[str, Any]:
+    """Read the hub's settings. If root calls this function, the process continues with the hub's account.
 
     Raises:
-        Failure: This is not the hub host, or its settings cannot be read.
+        Failure: This account cannot read the settings.
     """
-    if not HUB_SETTINGS.parent.exists() or not os.access(HUB_SETTINGS.parent, os.X_OK) or not HUB_SETTINGS.exists():
-        raise Failure(
-            f"the command names no inventory, and this is not the hub host, because {HUB_SETTINGS} does not exist; add"
-            " the path of an inventory"
-        )
     try:
-        settings = json.loads(HUB_SETTINGS.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = json.loads(HUB_SETTINGS.read_text(encoding="utf-8"))
     except PermissionError:
         raise Failure(
             f"{HUB_SETTINGS} cannot be read with your account; run this command as root or with the hub's account"
@@ -157,6 +157,21 @@ def query_gates() -> tuple[ProfileList, dict[str, LimitsReport]]:
         os.initgroups(account.pw_name, account.pw_gid)
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
+    return settings
+
+
+def query_gates() -> tuple[ProfileList, dict[str, LimitsReport]]:
+    """Query the limits of all clusters through the hub's own gates.
+
+    Raises:
+        Failure: This is not the hub host, or its settings cannot be read.
+    """
+    if not is_hub_host():
+        raise Failure(
+            f"the command names no inventory, and this is not the hub host, because {HUB_SETTINGS} does not exist; add"
+            " the path of an inventory"
+        )
+    settings = hub_settings()
     try:
         found = load_profile_list(settings["profiles_file"])
     except ProfileListError as error:

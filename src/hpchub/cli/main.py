@@ -13,6 +13,7 @@ from hpchub.cli.check import check
 from hpchub.cli.discover import discover
 from hpchub.cli.failure import VALID, Failure
 from hpchub.cli.inventory import NODE_PROFILES
+from hpchub.cli.orphans import orphans
 from hpchub.cli.output import print_json
 from hpchub.cli.plan import plan
 from hpchub.model.site import Site
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
-schedulers. No command changes anything.
+schedulers. No command changes anything, except "orphans --end" on the hub host.
 """
 _EXAMPLES = """\
 examples:
@@ -53,6 +54,14 @@ The output is YAML: the entry of CLUSTER with the queues of its scheduler, and o
 it into the inventory and edit it. The inventory must contain the cluster's name, scheduler and submit method; other
 mistakes in it do not matter. The command uses Ansible to query the submit host, so no hub is needed yet. Without PATH,
 on the hub host, it uses the hub's own gates.
+
+"""
+_ORPHANS = """\
+The hub never ends a job if its database does not know the job's session. The database may be new, restored from a
+backup that is older than the job, or the database of a second hub with the same host name. This command lists these
+jobs as the hub saw them last. With --end, the hub ends the given jobs within about two minutes, as their owners.
+
+Run it on the hub host, as root or with the hub's account.
 
 """
 
@@ -118,6 +127,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     discovering.add_argument("cluster", metavar="CLUSTER", help="the name of the cluster in hpc_clusters")
     discovering.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the inventory")
+    listing = command(
+        "orphans",
+        "list the live jobs that carry the hub's name and that its database does not know",
+        orphans,
+        _ORPHANS + _CODES,
+    )
+    listing.add_argument("--end", metavar="JOB", nargs="+", default=[], help="end these jobs, or all of them with ALL")
+    listing.add_argument("--json", action="store_true", help="print JSON")
     for added in (checking, planning, discovering):
         added.add_argument("--json", action="store_true", help="print JSON")
         added.add_argument("--vault-password-file", metavar="FILE", help="the file with the password of the vault")

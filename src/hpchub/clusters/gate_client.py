@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 NOT_RUN = (124, 126, 127)
 """The gate's exit codes for a command that timed out, cannot be run, or does not exist."""
 MAX_CONCURRENT_REQUESTS = 4
-"""The largest number of submissions and cancellations that a gate runs at a time. sshd permits 10 per connection."""
+"""How many requests about single sessions a gate runs at a time. sshd permits 10 per connection."""
+POLLS = ("query", "find", "limits")
+"""The requests of the poller, which sends one at a time. They never wait for other requests."""
 ANSWER_LIMIT = 256 * 1024 * 1024  # bytes: enough for the bulk answer of a million jobs
 NOT_REACHED = re.compile(
     r"^ssh: |^kex_exchange_identification: |timed out during banner exchange|^Host key verification failed"
@@ -74,12 +76,12 @@ class Gate(ABC):
         self._answered = -math.inf
 
     async def request(self, action: str, **fields: Any) -> Answer:
-        """Send one request. If too many submissions and cancellations are running, wait until one of them ends.
+        """Send one request. If too many requests about single sessions are running, wait until one of them ends.
 
         Raises:
             Unanswered: The submit host was not reached, or its answer is not valid. What happened there is unknown.
         """
-        if "session" not in fields:
+        if action in POLLS:
             return await self._request(action, fields)
         while not await self._acquire_slot():
             if time.monotonic() - self._answered > self.timeout:
@@ -161,6 +163,28 @@ class Gate(ABC):
         if not answer.command or answer.exit in NOT_RUN:
             raise Unanswered(str(answer))
         return answer
+
+    async def history(self, job_id: str) -> str:
+        """Return the output of the commands that show how a job ended.
+
+        Raises:
+            Unanswered: There is no output.
+        """
+        answer = await self.request("history", job_id=job_id)
+        if not answer.ok:
+            raise Unanswered(str(answer))
+        return answer.stdout
+
+    async def log(self, user: str, job_id: str) -> list[str]:
+        """Return the last lines of a session's log, without secrets.
+
+        Raises:
+            Unanswered: The log does not exist, or cannot be read.
+        """
+        answer = await self.request("log", user=user, job_id=job_id)
+        if not answer.ok:
+            raise Unanswered(str(answer))
+        return answer.stdout.splitlines()
 
 
 class LocalGate(Gate):

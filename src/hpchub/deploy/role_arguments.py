@@ -110,8 +110,8 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
 
     Returns:
         The content of ``/etc/hpchub/gate.d/CLUSTER.json``: the argument vectors ``submit``, ``cancel``, ``query``,
-        ``find`` and ``limits``, further vectors ``limits_more``, the query's message for an empty queue, the patterns
-        of job ids and of users' names, the Unix groups of permitted users, and their lowest uid.
+        ``find`` and ``limits``, lists of vectors ``limits_more`` and ``history``, the query's message for an empty
+        queue, the patterns of job ids and of users' names, the Unix groups of permitted users, and their lowest uid.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     return {
@@ -123,6 +123,7 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "find": list(scheduler.find_command),
         "limits": list(scheduler.limits_command),
         "limits_more": [list(command) for command in scheduler.limits_more],
+        "history": [list(command) for command in scheduler.history_commands],
         "job_id_pattern": scheduler.job_id_pattern,
         "user_pattern": access.user_pattern,
         "permitted_groups": list(access.job_groups),

@@ -13,10 +13,11 @@ from typing import Any
 
 from jhub_remote_user_authenticator.remote_user_auth import RemoteUserAuthenticator, RemoteUserLoginHandler
 from jupyterhub.handlers import LogoutHandler
+from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 from traitlets import Bool, Integer, List, Set, Unicode
 
-from hpchub.hub.handlers import PortReportHandler, StartAPIHandler, StartPageHandler
+from hpchub.hub.handlers import HealthHandler, PortReportHandler, StartAPIHandler, StartPageHandler
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
 
 
@@ -49,12 +50,23 @@ def group_names(claim: object, separator: str) -> list[str]:
     return sorted(name for name in names if name.isprintable() and 0 < len(name) <= GROUP_NAME_LIMIT)
 
 
+PROBLEM = (
+    "The service has a problem at the moment, so you cannot sign in. Notebooks that are running go on, and nothing in"
+    " them is lost. Please try again in a few minutes."
+)
+
+
 class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]
     """A login page that signs the user in with ``login_user``, which checks access before it sets the cookie."""
 
     async def get(self) -> None:
-        """Sign the SSO user in, or answer 403."""
-        user = await self.login_user({})
+        """Sign the SSO user in, or answer 403. Answer 503 if the database cannot be used."""
+        try:
+            user = await self.login_user({})
+        except SQLAlchemyError as error:
+            self.db.rollback()
+            self.log.error("Nobody can sign in, because the database cannot be used: %s", error)
+            raise web.HTTPError(503, PROBLEM) from None
         if user is None:
             identity = self.authenticator.identity(self)
             if identity is None:
@@ -122,6 +134,8 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
         return [
             (r"/login", SSOLoginHandler),
             (r"/logout", SSOLogoutHandler),
+            (r"/health", HealthHandler),
+            (r"/api/health", HealthHandler),
             (r"/api/batchspawner", PortReportHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),
             (r"/spawn", StartPageHandler),

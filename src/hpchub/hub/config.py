@@ -120,6 +120,7 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
     c.JupyterHub.cookie_max_age_days = 1
     c.JupyterHub.cookie_secret_file = settings["cookie_secret_file"]
     c.JupyterHub.oauth_token_expires_in = 24 * 3600
+    c.JupyterHub.token_expires_in_max_seconds = settings["token_days"] * 24 * 3600
     c.JupyterHub.tornado_settings = {
         "cookie_options": {"secure": True, "samesite": "Lax", "httponly": True},
         "hpchub_notebook_ports": settings["notebook_ports"],

@@ -1,4 +1,4 @@
-"""The hub's own request handlers: the endpoint for a job's port report, and throttled starts."""
+"""The hub's own request handlers: the health check, the endpoint for a job's port report, and throttled starts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from jupyterhub.apihandlers import APIHandler
 from jupyterhub.apihandlers.users import UserServerAPIHandler
-from jupyterhub.handlers.pages import SpawnHandler
+from jupyterhub.handlers.pages import HealthCheckHandler, SpawnHandler
 from tornado import web
 
 from hpchub.hub.runtime import runtime
@@ -29,6 +29,24 @@ class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
 
 class StartAPIHandler(Throttled, UserServerAPIHandler):  # type: ignore[misc]
     """JupyterHub's REST endpoint that starts a server, throttled."""
+
+
+class HealthHandler(HealthCheckHandler):  # type: ignore[misc]
+    """The health check: ``GET /hub/health``. It needs no sign-in.
+
+    It answers 200 if the hub can write to its database and has no alarm. Otherwise it answers 503 with the problems,
+    one on each line.
+    """
+
+    async def get(self) -> None:
+        """Answer 200 or 503."""
+        problems = await runtime(self.settings["hpchub_settings_file"]).health.problems(self.db.get_bind())
+        if problems:
+            self.set_status(503)
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            self.write("\n".join(problems) + "\n")
+
+    head = get
 
 
 class PortReportHandler(Throttled, APIHandler):  # type: ignore[misc]

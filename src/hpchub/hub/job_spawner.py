@@ -221,8 +221,25 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         """Restore a session; see ``JobDriver.restore``."""
         self.driver.restore(state)
 
+    def record(self) -> None:
+        """Record the session in the hub's ledger. The caller commits.
+
+        Raises:
+            SQLAlchemyError: The database cannot be written.
+        """
+        if self.session:
+            self.runtime.ledger.record(self.session, **self._entry())
+
+    def _entry(self) -> dict[str, str]:
+        return {"user": self.user.name, "cluster": self.cluster.name, "job_id": self.job_id}
+
     def clear_state(self) -> None:
-        """Forget the session."""
+        """Forget the session, and record that it is over.
+
+        JupyterHub calls this method when a session has ended or when it gives a session up, and then commits.
+        """
+        if self.session:
+            self.runtime.ledger.end(self.session, **self._entry())
         # batchspawner's method would assign to the trait that the property job_id replaces.
         Spawner.clear_state(self)
         self.job_status = ""

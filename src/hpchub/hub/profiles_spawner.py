@@ -158,6 +158,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     def construct_child(self) -> JobSpawner:
         """Return the session's job spawner. Create it from the granted profile if necessary."""
         if self.child_spawner is None:
+            self.runtime.open_ledger(self.db)
             if not self._grant:
                 self.select_profile(self.user_options.get("profile", ""))
             # ProfilesSpawner.construct_child would select the profile again, from the user options only.
@@ -171,6 +172,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         if self.api_token and not self.token:
             self.token = orm.APIToken.find(self.db, self.api_token).hashed
         self.orm_spawner.state = self.get_state()
+        self.child_spawner.record()
         self.db.commit()
 
     @property
@@ -291,7 +293,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
                 Cluster.model_validate(state["grant"]["cluster"]),
             )
             self.child_state = state["job"]
-            self.construct_child()
+            self.construct_child().record()
         except (KeyError, TypeError, ValueError, TraitError) as error:
             self.log.error("%s: cannot restore the session, its saved state is not valid: %s", self._log_name, error)
             self.clear_state()

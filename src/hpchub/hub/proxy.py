@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from jupyterhub import orm
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from traitlets import Float, Unicode
 
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.names import dns_label
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from hpchub.hub.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +60,9 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             for listener in self.app.http_server._sockets.values():  # noqa: SLF001
                 listener.listen(BACKLOG)
 
+            shared.open_ledger(self.app.db)
+            _end_half_stopped_sessions(self.app.db, shared.ledger)
+
             def sessions() -> set[str]:
                 return {spawner.session for user in user_dict.values() for spawner in user.spawners.values()}
 
@@ -84,6 +93,22 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
                 log.warning("Cannot restore the proxy's routes; the next check tries again: %r", error)
             else:
                 known = now
+
+
+def _end_half_stopped_sessions(db: Session, ledger: Ledger) -> None:
+    """Record the end of sessions that an earlier hub process did not finish to stop.
+
+    JupyterHub stops a session in two steps: it removes the server, and then the session's saved state.
+    """
+    for stopped in db.query(orm.Spawner).filter(orm.Spawner.server_id.is_(None)).all():
+        match stopped.state:
+            case {
+                "grant": {"cluster": {"name": str(cluster)}},
+                "job": {"session": str(session), "job_id": str(job_id)},
+            }:
+                ledger.end(session, user=stopped.user.name, cluster=cluster, job_id=job_id)
+                stopped.state = {}
+    db.commit()
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -13,12 +13,16 @@ from urllib.parse import urlsplit
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.poller import Poller
 from hpchub.hub.certificates import Authority
+from hpchub.hub.health import Health
+from hpchub.hub.ledger import Ledger
 from hpchub.hub.throttle import Throttle
 from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+
+    from sqlalchemy.orm import Session
 
     from hpchub.model.profile_list import ProfileList
 
@@ -42,6 +46,8 @@ class Runtime:
         }
         self.authority = Authority(Path(settings["notebook_tls_directory"]))
         self.throttle = Throttle()
+        self.health = Health()
+        self._ledger: Ledger | None = None
         self._pollers: dict[str, Poller] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._list: ProfileList | None = None
@@ -125,10 +131,32 @@ class Runtime:
         path = self.settings.get("api_ca_file")
         return Path(path).read_text() if path else ""
 
+    def open_ledger(self, db: Session) -> Ledger:
+        """Return the ledger in JupyterHub's database. It is opened at the first call.
+
+        Raises:
+            SQLAlchemyError: The database cannot be read or written.
+        """
+        if self._ledger is None or self._ledger.db is not db:
+            self._ledger = Ledger(db)
+        return self._ledger
+
+    @property
+    def ledger(self) -> Ledger:
+        """The record of the hub's sessions, which ``open_ledger`` has opened."""
+        if self._ledger is None:
+            raise RuntimeError("the hub's ledger is used before the database is open")
+        return self._ledger
+
+    @property
+    def host(self) -> str:
+        """The host name of the service."""
+        return urlsplit(self.settings["public_url"]).hostname or "hub"
+
     @property
     def hub_name(self) -> str:
-        """The hub's name in the comments of its jobs. It distinguishes them from the jobs of other hubs."""
-        return urlsplit(self.settings["public_url"]).hostname or "hub"
+        """The hub's name in the tags of its jobs, ``HOST~DATABASE``. It distinguishes them from other hubs' jobs."""
+        return f"{self.host}~{self.ledger.database}"
 
     def template_dir(self) -> Path | None:
         """Return the directory of the site's batch script templates, or None to search the default directories."""

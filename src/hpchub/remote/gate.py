@@ -9,11 +9,14 @@ It reads one JSON request from standard input and writes one JSON answer to stan
     {"action": "query"}
     {"action": "find", "job_id": ID}
     {"action": "limits"}
+    {"action": "history", "job_id": ID}
+    {"action": "log", "user": NAME, "job_id": ID}
 
     {"ok": BOOL, "exit": INT, "stdout": TEXT, "stderr": TEXT, "command": [ARGV], "error": TEXT}
 
-``gate`` runs the queries with its own account. To submit or cancel a job, it passes the request to ``job``, which runs
-as the user through sudo. sudo permits exactly this program, without arguments, for the permitted groups.
+``gate`` runs the queries with its own account. To submit or cancel a job, or to read the last lines of its log, it
+passes the request to ``job``, which runs as the user through sudo. sudo permits exactly this program, without
+arguments, for the permitted groups.
 
 The scheduler's commands are in ``/etc/hpchub/gate.d/CLUSTER.json``, which belongs to root. A request cannot contain a
 command. All data travels on standard input, so no secret and no script is ever in an argument list or an environment.
@@ -31,9 +34,11 @@ import os
 import pwd
 import re
 import signal
+import stat
 import subprocess
 import sys
 import syslog
+import unicodedata
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -41,6 +46,9 @@ CONFIG_DIRECTORY = Path("/etc/hpchub/gate.d")
 JOB_PROGRAM = "/usr/local/libexec/hpchub/job"
 REQUEST_LIMIT = 1024 * 1024  # bytes; a batch script and its secrets need a few thousand
 KEEP_LOGS = 20
+LOG_BYTES = 32 * 1024  # how much of the end of a log the job program reads
+LOG_LINES = 25
+LOG_LINE_LENGTH = 400  # characters
 
 CLUSTER_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 USER_NAME = re.compile(r"(?![Rr][Oo][Oo][Tt](?:@|$))(?![0-9]+$)[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
@@ -54,8 +62,37 @@ FIELDS = {
     "query": {"action"},
     "find": {"action", "job_id"},
     "limits": {"action"},
+    "history": {"action", "job_id"},
+    "log": {"action", "user", "job_id"},
 }
 QUERIES = ("query", "find", "limits")
+
+REDACTED = "[redacted]"
+WORDS = "token|secret|passw(?:or)?d|passphrase|passcode|(?:api|access|private|secret)[_-]?key|credential|xsrf|cookie"
+# Text that may be a secret. A name in front of a secret stays, so that the line still makes sense.
+SECRETS = tuple(
+    re.compile(pattern, re.IGNORECASE | re.DOTALL | re.MULTILINE)
+    for pattern in (
+        # private keys, also if the log begins or ends within one
+        r"-----BEGIN [A-Z0-9 ]{0,20}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,20}PRIVATE KEY-----|\Z)",
+        r"\A(?:(?!-----BEGIN ).)*?-----END [A-Z0-9 ]{0,20}PRIVATE KEY-----",
+        # the user and the password in a URL
+        r"(?P<name>\b[a-z][a-z0-9+.-]{0,20}://)[^\s/@]*@",
+        # the rest of a header
+        r"(?P<name>\b(?:authorization|cookie)['\"]?\s*[:=]\s*)[^\n]+",
+        r"(?P<name>\b(?:bearer|basic|token)\s+)(?=\S*[0-9])[a-z0-9+/._~=-]{8,}",
+        # NAME=VALUE, NAME: VALUE, "NAME": "VALUE", --NAME VALUE
+        rf"(?P<name>(?:{WORDS})[a-z0-9_.-]{{0,40}}['\"]?\s*(?:[=:]\s*|(?=['\"])))(?:\"[^\"\n]*\"?|'[^'\n]*'?|[^\s'\"&;,]+)",
+        r"(?P<name>--[a-z0-9-]{0,40}(?:token|secret|password|passphrase|key)\s+)\S+",
+        # well-known forms of tokens: JSON web tokens, forges, clouds
+        r"\beyJ[a-z0-9_-]{8,2000}\.[a-z0-9_-]+(?:\.[a-z0-9_-]*)?",
+        r"\b(?:gh[oprsu]_|github_pat_|gl[a-z]{2,5}-|xox[a-z]-|hf_|sk-|pypi-|AKIA|ASIA)[a-z0-9_-]{12,}",
+        # long hexadecimal numbers, such as JupyterHub's tokens, and long texts in base 64
+        r"\b[0-9a-f]{32,}\b",
+        r"(?<![a-z0-9+/_-])(?=[a-z0-9+/_-]*[0-9])[a-z0-9+_-]{40,}={0,2}(?![a-z0-9+/_-])",
+        r"^[a-z0-9+/]{60,}={0,2}$",
+    )
+)
 
 
 class Refused(Exception):
@@ -232,10 +269,26 @@ def means_no_jobs(result: dict[str, Any], config: dict[str, Any]) -> bool:
     return bool(pattern and re.search(pattern, result["stdout"] + "\n" + result["stderr"], re.MULTILINE))
 
 
+def query_history(request: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Run all commands that show how a job ended, and join the output of those that succeed.
+
+    Raises:
+        Refused: The configuration has no such commands, or the job id is not valid.
+    """
+    job_id = checked_job_id(request, config)
+    results = [run([*command, *job_id], config) for command in config.get("history", [])]
+    if not results:
+        raise Refused(f"history is not configured for {config['scheduler']} on this host")
+    succeeded = [result for result in results if result["ok"]]
+    return dict((succeeded or results)[0], stdout="".join(result["stdout"] for result in succeeded))
+
+
 def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
     """Answer one request of the hub."""
     request = read_request(stream)
     config = read_config(cluster)
+    if request["action"] == "history":
+        return query_history(request, config)
     if request["action"] in QUERIES:
         # Each record of the answer begins with this random mark. Users can put any text into the names of their jobs,
         # even line breaks, but they cannot predict the mark.
@@ -271,13 +324,16 @@ def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
 
 
 def serve_job(stream: TextIO) -> dict[str, Any]:
-    """Submit or cancel as the user who runs this program."""
+    """Submit, cancel or read a log as the user who runs this program."""
     request = read_request(stream)
     config = read_config(request.get("cluster"))
     account = permitted_user(pwd.getpwuid(os.getuid()).pw_name, config)
     if request.get("user") != account.pw_name:
         raise Refused(f"the request is not for {account.pw_name}")
     home = account.pw_dir
+    if request["action"] == "log":
+        (job_id,) = checked_job_id(request, config)
+        return answer(["read", f"{job_id}.log"], 0, last_lines(read_log(home, f"{job_id}.log")))
     identity = {"USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": account.pw_shell or "/bin/sh"}
     directory = Path(home) / ".hpchub"
     secrets = directory / (request["session"] + ".json")
@@ -301,6 +357,56 @@ def serve_job(stream: TextIO) -> dict[str, Any]:
     if not result["ok"] and result["exit"] != 124:
         secrets.unlink(missing_ok=True)
     return result
+
+
+def read_log(home: str, name: str) -> str:
+    """Return the end of a log in ``~/.hpchub/logs``. Follow no symbolic link, and read only the user's own file.
+
+    Raises:
+        Refused: The log cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def open_beside(part: str, flags: int, directory: int | None = None) -> int:
+            descriptor = os.open(part, flags | os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory)
+            stack.callback(os.close, descriptor)
+            return descriptor
+
+        try:
+            directory = open_beside(home, os.O_DIRECTORY)
+            for part in (".hpchub", "logs"):
+                directory = open_beside(part, os.O_NOFOLLOW | os.O_DIRECTORY, directory)
+            log = open_beside(name, os.O_NOFOLLOW, directory)
+            found = os.fstat(log)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+                raise Refused(f"~/.hpchub/logs/{name} is not an ordinary file of the user")
+            start = max(0, found.st_size - LOG_BYTES)
+            text = os.pread(log, LOG_BYTES, start).decode(errors="replace")
+        except FileNotFoundError:
+            raise Refused(f"there is no log ~/.hpchub/logs/{name}") from None
+        except OSError as error:
+            raise Refused(f"the log ~/.hpchub/logs/{name} cannot be read ({error.strerror})") from None
+    return text.partition("\n")[2] if start else text
+
+
+def last_lines(text: str) -> str:
+    """Return the last lines of a log as plain text: without control characters, and with secrets redacted."""
+    text = re.sub(
+        r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].{0,1000}?(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]", "", text, flags=re.DOTALL
+    )
+    # A progress bar writes one line again and again. Show its last state.
+    text = re.sub(r"^.*\r(?=[^\r\n])", "", text, flags=re.MULTILINE)
+    text = "".join(letter for letter in text if letter in "\n\t" or unicodedata.category(letter)[0] != "C")
+    lines = [line.rstrip() for line in redact(text).splitlines()]
+    lines = [line if len(line) <= LOG_LINE_LENGTH else f"{line[:LOG_LINE_LENGTH]}..." for line in lines if line]
+    return "".join(f"{line}\n" for line in lines[-LOG_LINES:])
+
+
+def redact(text: str) -> str:
+    """Replace everything that may be a secret."""
+    for pattern in SECRETS:
+        text = pattern.sub(lambda found: (found.groupdict().get("name") or "") + REDACTED, text)
+    return text
 
 
 def write_secrets(directory: Path, path: Path, secrets: dict[str, str]) -> None:

@@ -7,6 +7,7 @@ subclass of ``Scheduler`` in a new module of this package, and add an instance o
 from __future__ import annotations
 
 from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.endings import Cause, Ending
 from hpchub.schedulers.gridengine import GridEngine
 from hpchub.schedulers.htcondor import HTCondor
 from hpchub.schedulers.lsf import LSF
@@ -20,6 +21,8 @@ from hpchub.schedulers.uge import UGE
 __all__ = [
     "ANY_QUEUE",
     "SCHEDULERS",
+    "Cause",
+    "Ending",
     "Job",
     "JobState",
     "QueueLimits",

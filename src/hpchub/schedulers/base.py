@@ -6,11 +6,12 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from hpchub.names import SESSION
+from hpchub.names import DATABASE, SESSION
 
 if TYPE_CHECKING:
+    from hpchub.schedulers.endings import Ending
     from hpchub.schedulers.options import ReservedOptions
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
@@ -28,6 +29,17 @@ class JobState(Enum):
     """The scheduler reports a state that the class does not know. This never ends a session."""
 
 
+class Tag(NamedTuple):
+    """The mark of a session's job; see ``Job.tag``."""
+
+    host: str
+    """The host name of the hub that submitted the job."""
+    database: str
+    """The id of that hub's database, or empty if an older version submitted the job."""
+    session: str
+    """The session's name."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One job, as the scheduler reports it.
@@ -39,9 +51,9 @@ class Job:
         reason: Why a pending job waits, in the scheduler's terms, or empty.
         host: The first node that runs the job, as the scheduler names it, or empty.
         start: The expected start of a pending job, in ISO 8601 and the scheduler's time zone, or empty.
-        name: The job's name. Users can give their jobs any name, so do not trust it; see ``session``.
+        name: The job's name. Users can give their jobs any name, so do not trust it; see ``tag``.
         user: The user who owns the job.
-        comment: The job's comment. Users can choose it too; see ``session``.
+        comment: The job's comment. Users can choose it too; see ``tag``.
     """
 
     id: str
@@ -54,19 +66,29 @@ class Job:
     user: str = ""
     comment: str = ""
 
-    def session(self, hub: str) -> str:
-        """Return the session that the job belongs to, or an empty text if it is no session of this hub.
+    @property
+    def tag(self) -> Tag | None:
+        """The tag that marks the job as a session of a hub, or None if the job has no valid tag.
 
         The name and the comment must agree, and the comment must name the owner of the job. Therefore a user who
         forges them can only refer to a session of the same user.
+        """
+        found = re.fullmatch(rf"hpchub/([^/~]+)(?:~({DATABASE}))?/([^/]+)/({SESSION})", self.comment)
+        if found is None or found[3] != self.user or self.name != job_name(found[4]):
+            return None
+        return Tag(found[1], found[2] or "", found[4])
+
+    def session(self, hub: str) -> str:
+        """Return the session that the job belongs to, or an empty text if it is no session of this hub.
+
+        A tag without a database is accepted too: older versions wrote it.
 
         Args:
-            hub: The name of the hub.
+            hub: The name of the hub, as in its tags: ``HOST~DATABASE``.
         """
-        found = re.fullmatch(rf"hpchub/([^/]+)/([^/]+)/({SESSION})", self.comment)
-        if found is None or (found[1], found[2]) != (hub, self.user) or self.name != job_name(found[3]):
-            return ""
-        return found[3]
+        host, _, database = hub.partition("~")
+        tag = self.tag
+        return tag.session if tag and tag.host == host and tag.database in ("", database) else ""
 
 
 def job_name(session: str) -> str:
@@ -75,7 +97,13 @@ def job_name(session: str) -> str:
 
 
 def job_comment(hub: str, username: str, session: str) -> str:
-    """Return the comment of a session's job: ``hpchub/HUB/USER/SESSION``. ``Job.session`` checks it."""
+    """Return the comment of a session's job: ``hpchub/HUB/USER/SESSION``. ``Job.tag`` reads it.
+
+    Args:
+        hub: The hub's name, ``HOST~DATABASE``.
+        username: The user.
+        session: The session's name.
+    """
     return f"hpchub/{hub}/{username}/{session}"
 
 
@@ -135,7 +163,8 @@ class Scheduler(ABC):
     3. If the answers do not show a session's job for longer than ``propagation``, it runs ``find_command`` for this
        job. ``parse_find`` decides whether the job has ended.
     4. If the user stops the session, it runs ``cancel_command`` as the user.
-    5. ``hpchub check --live`` and ``hpchub discover`` run ``limits_command`` and the commands of ``limits_more``.
+    5. After a job's end, it runs ``history_commands``. ``parse_history`` reads from their joined output how it ended.
+    6. ``hpchub check --live`` and ``hpchub discover`` run ``limits_command`` and the commands of ``limits_more``.
        ``parse_limits`` and ``parse_privacy`` read their combined output.
 
     A session must not end because a scheduler is slow, restarts, or prints something unexpected. Therefore each parser
@@ -175,6 +204,11 @@ class Scheduler(ABC):
 
     The gate appends their output to the output of ``limits_command``. It omits the output of a command that fails. It
     replaces ``{account}`` with the account that runs the commands.
+    """
+    history_commands: tuple[tuple[str, ...], ...] = ()
+    """The commands that show how a job ended. The gate appends the job's id to each as the last argument.
+
+    The gate joins the output of the commands that succeed. Therefore a command may be missing or not permitted.
     """
     job_id_pattern: str
     """A regular expression that matches a whole job id of a session, and no text with another meaning to a command.
@@ -339,3 +373,15 @@ class Scheduler(ABC):
             after a colon. If the reason is unknown, the reason itself.
         """
         return reason
+
+    def parse_history(self, job_id: str, stdout: str) -> Ending:
+        """Return how a job ended. The default suits schedulers without ``history_commands``.
+
+        Args:
+            job_id: The job's id.
+            stdout: The joined output of those ``history_commands`` that succeeded.
+
+        Raises:
+            Unanswered: The output does not show the end of this job. A scheduler may record the end some seconds later.
+        """
+        raise Unanswered(f"{self.name} does not report how jobs end")

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as ET
 
 from hpchub.names import SESSION
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.endings import OWNER, Cause, Ending, at_limit, ending_of_status
 from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.schedulers.parsing import (
     HOLD,
@@ -23,13 +24,13 @@ from hpchub.schedulers.parsing import (
     no_job_id,
     unexpected_output,
 )
-from hpchub.units import mebibytes, parse_clock, parse_whole, seconds
+from hpchub.units import mebibytes, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _RESOURCE_REQUEST = re.compile(r"!?[A-Za-z_][A-Za-z0-9_.]*(?:!?=[A-Za-z0-9_.*|&!()\[\]:+-]+)?")
-_NAME = re.compile(rf"hpchub-({SESSION})-([A-Za-z0-9.-]+)")
+_NAME = re.compile(rf"hpchub-({SESSION})-([A-Za-z0-9.~-]+)")
 # Job names can contain characters that XML forbids.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 # Each letter stands for one property of the job; see "status" in qstat(1).
@@ -97,6 +98,7 @@ class GridEngine(Scheduler):
     cancel_command = ("qdel",)
     query_command = ("qstat", "-u", "*", "-xml")
     find_command = ("qstat", "-xml", "-j")
+    history_commands = (("qacct", "-j"),)
     limits_command = ("qconf", "-sq", "*")
     # qstat lists the queues again. It shows whether the output of qconf ends between two queues, and which queues start
     # no jobs.
@@ -226,6 +228,43 @@ class GridEngine(Scheduler):
     def explain(self, reason: str) -> str:
         """Explain a reason. qstat shows only that a job waits, is on hold, or could not be started."""
         return _EXPLANATIONS.get(reason, reason)
+
+    def parse_history(self, job_id: str, stdout: str) -> Ending:
+        """Return how a job ended, from the accounting record of qacct. Job ids recur, so the last record counts.
+
+        "failed" is a code of sge_status(5). Univa's version also shows who deleted the job.
+        """
+        records = [
+            dict(re.findall(r"^(\w+) +(\S.*?) *$", part, re.MULTILINE))
+            for part in re.split(r"^=+$", stdout, flags=re.MULTILINE)
+        ]
+        record = next((each for each in reversed(records) if each.get("jobnumber") == job_id), {})
+        failed, status = (parse_whole(record.get(name, "").split(" ")[0]) for name in ("failed", "exit_status"))
+        if failed is None or status is None:
+            raise Unanswered(f"qacct does not show the end of job {job_id}: {stdout[:SHOWN]!r}")
+        detail = f"failed {record['failed']}" if failed else ""
+        deleted_by = record.get("deleted_by", "NONE")
+        if deleted_by != "NONE":
+            return Ending(Cause.CANCELLED, detail, by=OWNER if deleted_by == record.get("owner") else deleted_by)
+        requests = f"{record.get('category', '')} {record.get('hard_resources', '')}"
+        h_rt, h_vmem = (re.search(rf"\b{name}=([0-9.:]+[A-Za-z]?)", requests) for name in ("h_rt", "h_vmem"))
+        killed = failed in (37, 100) or status > 128
+        wallclock = parse_whole(record.get("ru_wallclock", "").partition(".")[0].removesuffix("s"))
+        if killed and h_rt and at_limit(wallclock, parse_clock(h_rt[1])):
+            return Ending(Cause.TIME_LIMIT, detail)
+        if killed and h_vmem and at_limit(parse_size(record.get("maxvmem", "")), _all_slots(h_vmem[1], record)):
+            return Ending(Cause.OUT_OF_MEMORY, detail)
+        if failed in (0, 100) and (status or not failed):
+            return ending_of_status(status)
+        if failed in (18, 19):
+            return Ending(Cause.NODE_LOST, detail, node=record.get("hostname", ""))
+        return Ending(Cause.KILLED if failed in (17, 37, 100) else Cause.FAILED, detail)
+
+
+def _all_slots(size: str, record: dict[str, str]) -> int | None:
+    """Return a size per slot, multiplied by the number of the job's slots, in MiB."""
+    one, slots = parse_size(size), parse_whole(record.get("slots", "")) or 1
+    return one * slots if one else None
 
 
 def _read_xml(text: str, root: str) -> ET.Element:

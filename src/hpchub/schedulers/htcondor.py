@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from hpchub.names import SESSION
 from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.endings import OWNER, Cause, Ending, ending_of_status, signal_name
 from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.schedulers.parsing import SHOWN, inconclusive, last_line, no_job_id, unexpected_output
 from hpchub.units import mebibytes, seconds
@@ -35,6 +36,12 @@ _STATES = {
     7: ("SUSPENDED", JobState.RUNNING),
 }
 _ATTRIBUTES = ("ClusterId", "ProcId", "JobStatus", "Owner", "HpchubTag", "RemoteHost", "HoldReason", "NumJobStarts")
+_HISTORY = (
+    *("ClusterId", "Owner", "JobStatus", "LastJobStatus", "ExitCode", "ExitBySignal", "ExitSignal", "RemoveReason"),
+    *("HoldReason", "HoldReasonCode", "LastHoldReason", "LastHoldReasonCode", "LastRemoteHost"),
+)
+_OUT_OF_MEMORY = 34
+"""The code of a hold because the job exceeded its memory ("HoldReasonCode" in the manual)."""
 _SIZES = ("TotalSlotCpus", "TotalSlotMemory", "TotalSlotGPUs")
 # Dynamic slots are parts of other slots.
 _WHOLE = 'SlotType =!= "Dynamic"'
@@ -76,6 +83,7 @@ class HTCondor(Scheduler):
     cancel_command = ("condor_rm",)
     query_command = ("condor_q", "-allusers", "-json", "-attributes", ",".join(_ATTRIBUTES))
     find_command = ("condor_q", "-allusers", "-totals")
+    history_commands = (("condor_history", "-limit", "1", "-json", "-attributes", ",".join(_HISTORY)),)
     limits_command = ("condor_status", "-json", "-constraint", _WHOLE, "-attributes", ",".join(_SIZES))
     job_id_pattern = r"[1-9][0-9]{0,9}"
     batchspawner_class = "CondorSpawner"
@@ -157,6 +165,39 @@ class HTCondor(Scheduler):
         largest = (max(sizes) for sizes in zip(*nodes, strict=True))
         limits = dict(zip(("cores", "memory", "gpus"), largest, strict=True))
         return [QueueLimits(ANY_QUEUE, **limits, nodes=tuple((c, m, g) for c, m, g in sorted(nodes)))]
+
+    def parse_history(self, job_id: str, stdout: str) -> Ending:  # noqa: PLR0911 one return for each cause
+        """Return how a job ended, from the ClassAd in the history.
+
+        ``periodic_remove`` removes a job at the end of its time, and a job that is on hold or waits again after it had
+        started; see ``directives``.
+        """
+        try:
+            ads = [ad for ad in json.loads(stdout) if str(ad.get("ClusterId")) == job_id]
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            ads = []
+        if not ads or ads[0].get("JobStatus") not in (3, 4):
+            raise Unanswered(f"condor_history does not show the end of job {job_id}: {stdout[:SHOWN]!r}")
+        ad = ads[0]
+        removed = str(ad.get("RemoveReason", ""))
+        held = str(ad.get("HoldReason") or ad.get("LastHoldReason") or "")
+        if _OUT_OF_MEMORY in (ad.get("HoldReasonCode"), ad.get("LastHoldReasonCode")):
+            return Ending(Cause.OUT_OF_MEMORY, held)
+        if found := re.search(r"\bby user ([^\s()@]+)", removed):
+            return Ending(Cause.CANCELLED, removed, by=OWNER if found[1] == ad.get("Owner") else found[1])
+        if "PeriodicRemove" in removed:
+            match ad.get("LastJobStatus"):
+                case 1:
+                    return Ending(Cause.NODE_LOST, removed, node=str(ad.get("LastRemoteHost", "")).rpartition("@")[2])
+                case 5:
+                    return Ending(Cause.FAILED, held)
+                case _:
+                    return Ending(Cause.TIME_LIMIT, removed)
+        if removed or ad["JobStatus"] == 3:
+            return Ending(Cause.CANCELLED, removed)
+        if ad.get("ExitBySignal") is True and type(ad.get("ExitSignal")) is int:
+            return Ending(Cause.KILLED, signal_name(ad["ExitSignal"]))
+        return ending_of_status(ad["ExitCode"]) if type(ad.get("ExitCode")) is int else Ending(Cause.UNKNOWN)
 
 
 _TERM = re.compile(r"!*[A-Za-z_][A-Za-z0-9_.]*(?:(?:==|!=|=\?=|=!=)-?[A-Za-z0-9_.]+)?")

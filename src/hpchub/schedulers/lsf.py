@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.endings import OWNER, Cause, Ending, ending_of_status
 from hpchub.schedulers.options import WORD, ReservedOptions
 from hpchub.schedulers.parsing import (
     DEPENDENCY,
@@ -142,6 +143,20 @@ _RESERVED = ReservedOptions(
 )
 
 
+_TERMINATIONS = {
+    "CHKPNT": Cause.PREEMPTED,
+    "DEADLINE": Cause.TIME_LIMIT,
+    "LOAD": Cause.PREEMPTED,
+    "MEMLIMIT": Cause.OUT_OF_MEMORY,
+    "PREEMPT": Cause.PREEMPTED,
+    "RUNLIMIT": Cause.TIME_LIMIT,
+    "SWAP": Cause.OUT_OF_MEMORY,
+    "WINDOW": Cause.TIME_LIMIT,
+    "ZOMBIE": Cause.NODE_LOST,
+}
+"""The keywords of termination reasons, without ``TERM_`` ("Job termination reason logging" in the manual)."""
+
+
 class LSF(Scheduler):
     """IBM Spectrum LSF."""
 
@@ -152,6 +167,8 @@ class LSF(Scheduler):
     query_command = ("bjobs", "-json", "-X", "-a", "-u", "all", "-o", _FIELDS)
     no_jobs = r'^No (?:unfinished )?job found|^ *"JOBS": *"?0"?,'
     find_command = ("bjobs", "-json", "-X", "-o", _FIELDS)
+    # bjobs knows a job for CLEAN_PERIOD seconds after its end. bhist reads the event log, and shows who killed the job.
+    history_commands = (("bjobs", "-json", "-o", "jobid stat user exit_code exit_reason"), ("bhist", "-l"))
     limits_command = ("bqueues", "-l")
     # bqueues -w lists the names of the queues again. It shows whether the output of bqueues -l ends between two queues.
     limits_more = (("bqueues", "-w"), ("bparams", "-a"))
@@ -273,6 +290,37 @@ class LSF(Scheduler):
     def explain(self, reason: str) -> str:
         """Explain a reason, which is one or several sentences of LSF with semicolons between them."""
         return explain_by_part(reason, _EXPLANATIONS)
+
+    def parse_history(self, job_id: str, stdout: str) -> Ending:
+        """Return how a job ended, from the record of bjobs and the lines of bhist that follow it.
+
+        bhist wraps its lines, and indents the rest of a line.
+        """
+        record = re.search(rf'\{{\s*"JOBID":"{job_id}"[^{{}}]*\}}', stdout)
+        values = {key: str(value) for key, value in read_json(record[0], "bjobs").items()} if record else {}
+        text = re.sub(r"\n {10,}", "", stdout[record.end() :] if record else stdout)
+        log = text if f"Job <{job_id}>" in text else ""
+        code = re.search(r"\bExited with exit code ([0-9]{1,3})\b", log)
+        status = values.get("EXIT_CODE", "") or (code[1] if code else "")
+        ended = values.get("STAT") in ("DONE", "EXIT") or re.search(
+            r": (?:Done successfully|Exited\b|Completed <exit>)", log
+        )
+        if not ended:
+            raise Unanswered(f"bjobs and bhist do not show the end of job {job_id}: {stdout[:SHOWN]!r}")
+        reason = values.get("EXIT_REASON", "") + "".join(re.findall(r"; (TERM_\w+)", log)[-1:])
+        word = re.search(r"TERM_(?:FORCE_)?(\w+)", reason)
+        who = re.search(r"Signal <\w+> requested by user or administrator <([^<>]+)>", log)
+        owner = values.get("USER") or next(iter(re.findall(r"User <([^<>]+)>", log)), "")
+        if word and word[1] in _TERMINATIONS:
+            return Ending(_TERMINATIONS[word[1]], word[0])
+        if word and word[1] in ("OWNER", "ADMIN"):
+            by = who[1] if who else "" if word[1] == "ADMIN" else owner
+            return Ending(Cause.CANCELLED, word[0], by=OWNER if by == owner or word[1] == "OWNER" else by)
+        if who:
+            return Ending(Cause.CANCELLED, who[0], by=OWNER if who[1] == owner else who[1])
+        if values.get("STAT") == "DONE" or ": Done successfully" in log:
+            return Ending(Cause.FINISHED)
+        return ending_of_status(int(status)) if status.isdigit() else Ending(Cause.UNKNOWN, word[0] if word else "")
 
 
 def _error(stdout: str, job_id: str) -> str:

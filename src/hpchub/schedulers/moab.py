@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hpchub.names import SESSION
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.endings import Cause, Ending, at_limit, ending_of_status
 from hpchub.schedulers.options import LETTER, ReservedOptions
 from hpchub.schedulers.parsing import (
     DEPENDENCY,
@@ -141,6 +142,7 @@ class Moab(Scheduler):
     query_command = ("mdiag", "-j", "--xml")
     # mdiag does not show completed jobs. checkjob shows them until JOBCPURGETIME after their end.
     find_command = ("checkjob",)
+    history_commands = (("checkjob", "-v"),)
     limits_command = ("mdiag", "-c")
     # mdiag does not show which classes are closed. The classes are the queues of Torque or PBS.
     limits_more = (QUEUE_TABLE,)
@@ -248,3 +250,20 @@ class Moab(Scheduler):
     def explain(self, reason: str) -> str:
         """Explain a block reason, for example ``IdlePolicy:job 7 violates idle HARD MAXIPROC limit of 16 …``."""
         return explain_by_part(reason, _EXPLANATIONS)
+
+    def parse_history(self, job_id: str, stdout: str) -> Ending:
+        """Return how a job ended, from the lines of ``checkjob -v``."""
+        named = re.search(r"^(?:checking )?job (\S+)", stdout, re.MULTILINE)
+        word = re.search(r"^State: (\S+)", stdout, re.MULTILINE)
+        if named is None or named[1] != job_id or word is None or word[1] not in ("Completed", "Removed", "Vacated"):
+            raise Unanswered(f"checkjob does not show the end of job {job_id}: {stdout[:SHOWN]!r}")
+        clock = re.search(r"^WallTime: +(\S+) of (\S+)", stdout, re.MULTILINE)
+        limit_reached = clock and at_limit(parse_clock(clock[1]), parse_clock(clock[2]))
+        if limit_reached or re.search(r"exceeded (?:wc|wallclock|walltime) ?limit", stdout, re.IGNORECASE):
+            return Ending(Cause.TIME_LIMIT, word[1])
+        code = re.search(r"^Completion Code: (CNCLD)?\(?(-?[0-9]{1,5})?", stdout, re.MULTILINE)
+        if word[1] == "Removed" or (code and code[1]):
+            return Ending(Cause.CANCELLED, word[1])
+        if word[1] == "Vacated":
+            return Ending(Cause.PREEMPTED, word[1])
+        return ending_of_status(int(code[2])) if code and code[2] else Ending(Cause.UNKNOWN, word[1])

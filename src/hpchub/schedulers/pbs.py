@@ -16,6 +16,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.endings import Cause, Ending, at_limit, ending_of_status
 from hpchub.schedulers.options import LETTER, ReservedOptions
 from hpchub.schedulers.parsing import (
     HOLD,
@@ -36,6 +37,8 @@ from hpchub.schedulers.parsing import (
 from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 # PBS and Torque
@@ -266,6 +269,29 @@ _RESERVED = ReservedOptions(
 )
 
 
+_KILLED_BY_LIMIT = {-26: Cause.OUT_OF_MEMORY, -27: Cause.OUT_OF_MEMORY, -29: Cause.TIME_LIMIT}
+"""Exit statuses of jobs that exceeded a limit (src/include/job.h)."""
+_NODE_FAILED = (-4, -5, -6, -14, -20)
+"""Exit statuses of jobs whose node restarted, or lost its connection (src/include/job.h)."""
+_DELETED = "91"
+"""The value of ``substate`` for jobs that somebody deleted."""
+
+
+def ending_by_usage(status: int, used: Mapping[str, str], requested: Mapping[str, str]) -> Ending:
+    """Return the ending of a job with an exit status. A killed job that had used up a limit was killed for it."""
+    ending = ending_of_status(status)
+    if ending.cause is Cause.KILLED:
+        if at_limit(parse_clock(used.get("walltime", "")), parse_clock(requested.get("walltime", ""))):
+            return Ending(Cause.TIME_LIMIT, ending.detail)
+        if at_limit(parse_size(used.get("mem", "")), parse_size(requested.get("mem", ""))):
+            return Ending(Cause.OUT_OF_MEMORY, ending.detail)
+    return ending
+
+
+def _texts(raw: Any) -> dict[str, str]:
+    return {key: str(value) for key, value in raw.items()} if isinstance(raw, dict) else {}
+
+
 class PBS(Scheduler):
     """OpenPBS and PBS Professional."""
 
@@ -279,6 +305,8 @@ class PBS(Scheduler):
     find_command = ("qstat", "-f", "-F", "json")
     limits_command = ("qstat", "-Q", "-f", "-F", "json")
     limits_more = SERVER_COMMANDS
+    # A server without history rejects -x. Then nobody can tell how a job ended.
+    history_commands = (("qstat", "-x", "-f", "-F", "json"),)
     job_id_pattern = JOB_ID
     batchspawner_class = "PBSSpawner"
     reserved_options = _RESERVED
@@ -364,3 +392,22 @@ class PBS(Scheduler):
     def explain(self, reason: str) -> str:
         """Explain a reason, which is the comment that the scheduler gives the job."""
         return explain_by_part(reason, EXPLANATIONS)
+
+    def parse_history(self, job_id: str, stdout: str) -> Ending:
+        """Return how a job ended, from the server's history."""
+        jobs = read_json(stdout, "qstat").get("Jobs")
+        raw = jobs.get(job_id) if isinstance(jobs, dict) else None
+        if not isinstance(raw, dict) or isinstance(raw, DuplicateKeys) or raw.get("job_state") not in ("F", "X"):
+            raise Unanswered(f"qstat does not show the end of job {job_id}: {stdout[:SHOWN]!r}")
+        found = re.fullmatch(r"-?[0-9]{1,5}", str(raw.get("Exit_status", "")))
+        status = int(found[0]) if found else None
+        if status in _KILLED_BY_LIMIT:
+            return Ending(_KILLED_BY_LIMIT[status], f"exit status {status}")
+        if status in _NODE_FAILED:
+            return Ending(Cause.NODE_LOST, f"exit status {status}", node=first_host(str(raw.get("exec_host", ""))))
+        ending = Ending(Cause.UNKNOWN)
+        if status is not None:
+            ending = ending_by_usage(status, _texts(raw.get("resources_used")), _texts(raw.get("Resource_List")))
+        if str(raw.get("substate")) == _DELETED and ending.cause in (Cause.KILLED, Cause.FAILED, Cause.UNKNOWN):
+            return Ending(Cause.CANCELLED, ending.detail)
+        return ending

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.endings import OWNER, Cause, Ending, signal_name
 from hpchub.schedulers.options import ReservedOptions
 from hpchub.schedulers.parsing import (
     DEPENDENCY,
@@ -85,6 +86,18 @@ _REASONS = {
     "JobHeldAdmin": "an administrator has put your job on hold",
     "JobHeldUser": HOLD,
     "Licenses": "all licences for the software that your job needs are in use",
+}
+
+_CAUSES = {
+    "BOOT_FAIL": Cause.NODE_LOST,
+    "CANCELLED": Cause.CANCELLED,
+    "COMPLETED": Cause.FINISHED,
+    "DEADLINE": Cause.TIME_LIMIT,
+    "FAILED": Cause.FAILED,
+    "NODE_FAIL": Cause.NODE_LOST,
+    "OUT_OF_MEMORY": Cause.OUT_OF_MEMORY,
+    "PREEMPTED": Cause.PREEMPTED,
+    "TIMEOUT": Cause.TIME_LIMIT,
 }
 
 _PRIVATE = {"jobs": "the jobs of other users", "nodes": "the nodes", "partitions": "the partitions"}
@@ -206,6 +219,15 @@ class Slurm(Scheduler):
             *("where", "name={account}", "format=User,AdminLevel"),
         ),
     )
+    # scontrol knows a job for MinJobAge seconds after its end. sacct needs an accounting database, and shows who
+    # cancelled the job.
+    history_commands = (
+        ("scontrol", "--oneliner", "show", "job"),
+        (
+            *("sacct", "--allusers", "--noheader", "--parsable2"),
+            *("--format=JobIDRaw,State,ExitCode,UID,NodeList", "--jobs"),
+        ),
+    )
     job_id_pattern = r"[0-9]+"
     batchspawner_class = "SlurmSpawner"
     reserved_options = _RESERVED
@@ -321,6 +343,32 @@ class Slurm(Scheduler):
     def explain(self, reason: str) -> str:
         """Explain a reason. A list can follow it after a comma, as in ``ReqNodeNotAvail, UnavailableNodes:n1``."""
         return _REASONS.get(reason.split(",", maxsplit=1)[0].strip(), reason)
+
+    def parse_history(self, job_id: str, stdout: str) -> Ending:
+        """Return how a job ended, from the line of scontrol and the lines of sacct for the job and its steps."""
+        found = re.search(rf"^JobId={job_id} .*$", stdout, re.MULTILINE)
+        shown = dict(re.findall(r" (JobState|ExitCode|NodeList)=(\S*)", found[0])) if found else {}
+        rows = [line.split("|") for line in stdout.splitlines() if line.startswith((f"{job_id}|", f"{job_id}."))]
+        recorded = {row[0]: row for row in rows if len(row) == 5}
+        word, code, node = (shown.get(name, "") for name in ("JobState", "ExitCode", "NodeList"))
+        by = ""
+        if job := recorded.get(job_id):
+            end, _, canceller = job[1].partition(" by ")
+            # The record in the database may be older than the answer of scontrol.
+            word, code, node = (end, job[2], job[4]) if end in _CAUSES or not word else (word, code, node)
+            by = {job[3]: OWNER, "0": "root"}.get(canceller, canceller and f"uid {canceller}")
+        cause = _CAUSES.get(word)
+        if cause is None:
+            raise Unanswered(f"scontrol and sacct do not show the end of job {job_id}: {stdout[:SHOWN]!r}")
+        if cause is Cause.FAILED:
+            if any(row[1] == "OUT_OF_MEMORY" for row in recorded.values()):
+                return Ending(Cause.OUT_OF_MEMORY, "OUT_OF_MEMORY")
+            status, _, number = code.partition(":")
+            if number not in ("", "0"):
+                return Ending(Cause.KILLED, signal_name(int(number))) if number.isdigit() else Ending(cause, word)
+            return Ending(cause, f"exit status {status}")
+        lost = node if cause is Cause.NODE_LOST and node not in ("(null)", "None assigned") else ""
+        return Ending(cause, word, by if cause is Cause.CANCELLED else "", lost)
 
 
 def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[tuple[int, int, int]]) -> QueueLimits:

@@ -18,6 +18,7 @@ import re
 from typing import TYPE_CHECKING
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.endings import OWNER, Cause, Ending
 from hpchub.schedulers.options import LETTER, ReservedOptions
 from hpchub.schedulers.parsing import SHOWN, explain_by_part, inconclusive, read_xml, unexpected_output
 from hpchub.schedulers.pbs import (
@@ -32,6 +33,7 @@ from hpchub.schedulers.pbs import (
     RUNNING,
     SERVER_COMMANDS,
     TAG_VARIABLE,
+    ending_by_usage,
     first_host,
     is_unknown_job,
     qsub_size,
@@ -106,6 +108,12 @@ RESERVED = ReservedOptions(
 )
 
 
+_KILLED_BY_LIMIT = {-10: Cause.OUT_OF_MEMORY, -11: Cause.TIME_LIMIT}
+"""Exit statuses of jobs that exceeded a limit ("Job exit status" in the administrator's guide)."""
+_NODE_FAILED = (-4, -5, -6)
+"""Exit statuses of jobs whose node restarted."""
+
+
 class Torque(Scheduler):
     """Torque."""
 
@@ -116,6 +124,9 @@ class Torque(Scheduler):
     find_command = ("qstat", "-x")
     limits_command = ("qstat", "-Q", "-f")
     limits_more = (QUEUE_TABLE, *SERVER_COMMANDS)
+    # qstat knows a job for keep_completed seconds after its end. tracejob reads the logs of the server. It often works
+    # only on the server's host, and only with the server's account.
+    history_commands = (("qstat", "-x"), ("tracejob", "-q", "-n", "2"))
     job_id_pattern = JOB_ID
     batchspawner_class = "TorqueSpawner"
     reserved_options = RESERVED
@@ -208,3 +219,29 @@ class Torque(Scheduler):
     def explain(self, reason: str) -> str:
         """Explain a reason, which is the comment that the scheduler gives the job."""
         return explain_by_part(reason, EXPLANATIONS)
+
+    def parse_history(self, job_id: str, stdout: str) -> Ending:
+        """Return how a job ended, from the XML of qstat and the lines of tracejob that follow it."""
+        document, end, log = stdout.partition("</Data>")
+        jobs = [job for job in read_xml(document + end, "qstat") if job.findtext("Job_Id") == job_id] if end else []
+        used, requested, owner, status = {}, {}, "", ""
+        for job in jobs[:1]:
+            used, requested = (
+                {child.tag: (child.text or "").strip() for child in job.iterfind(f"{name}/*")}
+                for name in ("resources_used", "Resource_List")
+            )
+            owner, status = job.findtext("Job_Owner", "").partition("@")[0], job.findtext("exit_status", "").strip()
+        log = log if end else stdout
+        if found := re.search(r" Exit_status=(-?[0-9]{1,5})\b", log):
+            status = status or found[1]
+        if found := re.search(r" Job deleted at request of ([^@\s]+)@", log):
+            owner = owner or next(iter(re.findall(r"\buser=(\S+)", log)), "")
+            return Ending(Cause.CANCELLED, by=OWNER if found[1] == owner else found[1])
+        if not re.fullmatch(r"-?[0-9]{1,5}", status):
+            raise Unanswered(f"qstat and tracejob do not show the end of job {job_id}: {stdout[:SHOWN]!r}")
+        number = int(status)
+        if number in _KILLED_BY_LIMIT:
+            return Ending(_KILLED_BY_LIMIT[number], f"exit status {number}")
+        if number in _NODE_FAILED:
+            return Ending(Cause.NODE_LOST, f"exit status {number}")
+        return ending_by_usage(number, used, requested)

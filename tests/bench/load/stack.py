@@ -155,6 +155,8 @@ class Stack:
             "api_url": "http://hub.example.org/",
             "api_ca_file": "",
             "notebook_tls_directory": str(shared.authority),
+            "token_days": 30,
+            "unknown_jobs_end_after": 0,
             "db_url": settings["db_url"],
             "profiles_file": str(shared.profiles),
             "template_paths": [str(HERE.parents[2] / "templates" / "pages")],
