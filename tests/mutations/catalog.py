@@ -131,7 +131,7 @@ RULES = (
     Rule(
         "header-name",
         ("roles/reverse_proxy/vars/main.yml",),
-        r"(?<=[\[ ])[A-Z][A-Za-z]*(?:-[A-Za-z]+)*(?:,|(?=\]))",
+        r"(?<=[\[ ])(?:[A-Z][A-Za-z]*(?:-[A-Za-z]+)+|[A-Z][A-Za-z]{2,})(?:,|(?=\]))",
         (_HEADERS,),
         "client_header",
         "reverse_proxy",
@@ -355,7 +355,7 @@ HAND_WRITTEN = (
     _gate("minimum-uid", 'account.pw_uid < max(1, int(config["minimum_uid"])) or ', ""),
     _gate("never-root", 'max(1, int(config["minimum_uid"]))', 'int(config["minimum_uid"])'),
     _gate("never-nobody", " or account.pw_uid == NOBODY", ""),
-    _gate("permitted-groups", 'if not groups & set(config["permitted_groups"]):', "if False:"),
+    _gate("permitted-groups", 'if not group_names(account) & set(config["permitted_groups"]):', "if False:"),
     _gate("job-id-check", 'if not re.fullmatch(config["job_id_pattern"], request["job_id"]):', "if False:"),
     _gate("owner-check", 'if request.get("user") != account.pw_name:', "if False:"),
     _gate("user-check-in-gate", 'permitted_user(request["user"], config)', 'pwd.getpwnam(request["user"])'),
@@ -432,7 +432,7 @@ HAND_WRITTEN = (
     _certificate(
         "no-authority", "BasicConstraints(ca=False, path_length=None)", "BasicConstraints(ca=True, path_length=0)"
     ),
-    _certificate("name-of-the-user", 'f"{user}.{DOMAIN}"', 'f"anybody.{DOMAIN}"'),
+    _certificate("name-of-the-user", 'f"{dns_label(user)}.{DOMAIN}"', 'f"anybody.{DOMAIN}"'),
     _certificate(
         "trusted-servers",
         "ssl.PROTOCOL_TLS_CLIENT)\n",
@@ -498,7 +498,7 @@ HAND_WRITTEN = (
     _web("encoded-dot", _MACROS, "|%2e|", "|", "ambiguous"),
     _web("dot-segments", _MACROS, "|(/|%2f)\\.{1,2}(/|%2f|[?;\\s])", "", "ambiguous"),
     _web(
-        "account-name", _MACROS, " && %{REMOTE_USER} !~ m#^{{ __reverse_proxy_name }}$#", "", "permission or provider"
+        "account-name", _MACROS, "%{REMOTE_USER} !~ m#^{{ __reverse_proxy_name }}$#", "false", "permission or provider"
     ),
     _web(
         "permitted-groups",
@@ -572,7 +572,7 @@ HAND_WRITTEN = (
     _web(
         "claims-not-in-headers",
         _OIDC,
-        "  OIDCPassClaimsAs environment\n",
+        "  OIDCPassClaimsAs environment base64url\n",
         "  OIDCPassClaimsAs both\n",
         "claims",
         tests=_HEADERS,
@@ -621,9 +621,15 @@ EXPLAINED: dict[str, str] = {
     "profiles_spawner/check-of-the-grant": (
         "`ProfileList.require` refuses unknown keys too. This check makes the refusal a 400 that lists the valid keys."
     ),
-    "request-header/macros.conf.j2/requestheader-set-x-hpchub-mail-expr-reqenv-oidc-claim-rever": (
-        "This line protects nothing. Without it, the hub does not learn mail addresses."
-    ),
+    **{
+        f"request-header/macros.conf.j2/requestheader-set-x-hpchub-{line}": (
+            "This line protects nothing. Without it, the hub does not learn the groups and admits fewer users."
+        )
+        for line in (
+            "userinfo-expr-reqenv-oidc-userinf",
+            "id-token-expr-reqenv-oidc-id-toke",
+        )
+    },
 }
 """Mutants that change nothing, by id, and why."""
 
