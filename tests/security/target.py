@@ -360,6 +360,14 @@ class Target(ABC):
         if "alice" not in self.accounts():
             raise Unusable(f"the hub signs in alice, but its accounts are {self.accounts()}")
 
+    def administrators_with_groups(self, groups: Sequence[str]) -> set[str]:
+        """Let alice sign in with a permitted group and further ones. Return the accounts that administer the hub.
+
+        Args:
+            groups: Names of groups in which ``ADMINS`` stands for the administrators' group.
+        """
+        raise Unusable("the hub takes no groups from the sign-on here")
+
     def permission_headers(self) -> list[list[str]]:
         """Return further headers that the web server sends for a permitted user."""
         return []
