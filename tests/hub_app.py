@@ -114,6 +114,8 @@ class FakeGate(Gate):
         self.delay = 0.0
         self.on_submit: Callable[[str], Answer | Exception] = lambda session: answer("7\n")
         self.on_cancel: Callable[[str], Answer | Exception] = lambda job_id: answer()
+        self.on_history: Callable[[str], Answer | Exception] = lambda job_id: answer(code=1)
+        self.on_log: Callable[[str], Answer | Exception] = lambda job_id: answer(code=1)
         self.submissions: list[dict[str, Any]] = []
         self.cancelled: list[str] = []
 
@@ -123,6 +125,8 @@ class FakeGate(Gate):
         if fields["action"] == "submit":
             self.submissions.append(fields)
             return self._result(self.on_submit(fields["session"]))
+        if fields["action"] in ("history", "log"):
+            return self._result((self.on_history if fields["action"] == "history" else self.on_log)(fields["job_id"]))
         assert fields["action"] == "cancel"
         result = self._result(self.on_cancel(fields["job_id"]))
         if result.ok:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleError, AnsibleValueOmittedError
 from ansible.plugins.action import ActionBase
 from ansible_collections.hpchub.hpchub.plugins.plugin_utils.package import ROOT, hpchub_package
@@ -16,12 +18,13 @@ from ansible_collections.hpchub.hpchub.plugins.plugin_utils.package import ROOT,
 # modules that the filters need are imported here too, so that not every worker has to import them again.
 with hpchub_package():
     from hpchub.deploy import role_arguments  # noqa: F401
-    from hpchub.deploy.inventory_files import duplicate_keys, misspelt_arguments, uncovered_names
-    from hpchub.messages import show
+    from hpchub.deploy.validation import check_inventory
+    from hpchub.deploy.yaml_text import VAULT_ADVICE
+    from hpchub.messages import near
     from hpchub.model import kernels  # noqa: F401
-    from hpchub.model.problems import Problem, SiteError, Unresolved
+    from hpchub.model.problems import Unresolved
     from hpchub.model.profile_list import profile_list
-    from hpchub.model.site import Site, controller_files, looks_like_ours, plain
+    from hpchub.model.site import plain
 
 _OMITTED = object()
 
@@ -35,31 +38,37 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Resolve the variables of the inventory, check them, and report all problems."""
-        _, arguments = self.validate_argument_spec({"report": {"type": "bool", "default": False}})
+        _, arguments = self.validate_argument_spec(
+            {
+                "report": {"type": "bool", "default": False},
+                "sources": {"type": "list", "elements": "path"},
+                "encrypted": {"type": "list", "elements": "path", "default": []},
+            }
+        )
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
-        ours = {name: value for name, value in variables.items() if looks_like_ours(name)}
-        described = self._resolve(ours)
-        problems: list[Problem] = duplicate_keys(variables.get("ansible_inventory_sources") or [])
-        problems += misspelt_arguments(map(str, variables), ROOT / "roles")
-        warnings: list[Problem] = []
-        try:
-            site = Site.from_vars(described, {"groups": variables.get("groups", {})})
-            problems += _unreadable_files(site) + uncovered_names(site)
-            warnings = site.warnings()
-        except SiteError as error:
-            problems += error.problems
+        self._names = list(map(str, variables))
+        found = check_inventory(
+            arguments["sources"] or variables.get("ansible_inventory_sources") or [],
+            lambda name: self._resolve(variables.get(name)),
+            self._names,
+            variables.get("groups", {}),
+            root=ROOT,
+            ignore=constants.INVENTORY_IGNORE_PATTERNS,
+            undecrypted=arguments["encrypted"],
+            read_file=self._read_file,
+        )
         if arguments["report"]:
-            result["problems"] = [problem.as_dict() for problem in problems]
-            result["warned"] = [warning.as_dict() for warning in warnings]
-            result["profile_list"] = {} if problems else profile_list(site)
-            written = plain(described.get("hpc_clusters"))
+            result["problems"] = [problem.as_dict() for problem in found.problems]
+            result["warned"] = [warning.as_dict() for warning in found.warnings]
+            result["profile_list"] = {} if found.problems or found.site is None else profile_list(found.site)
+            written = plain(found.variables.get("hpc_clusters"))
             result["clusters"] = json.loads(json.dumps(written, default=lambda _: None))
-        elif problems:
+        elif found.problems:
             result["failed"] = True
-            result["msg"] = "\n".join([_headline(len(problems)), *map(str, problems)])
+            result["msg"] = "\n".join([_headline(len(found.problems)), *map(str, found.problems)])
         else:
-            result["warnings"] = [str(warning) for warning in warnings]
+            result["warnings"] = [str(warning) for warning in found.warnings]
         return result
 
     def _resolve(self, value: Any) -> Any:
@@ -74,23 +83,39 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except AnsibleValueOmittedError:
             return _OMITTED
         except AnsibleError as error:
-            return Unresolved(str(error))
+            return self._unresolved(str(error))
+
+    def _unresolved(self, reason: str) -> Unresolved:
+        """Explain why a value cannot be evaluated: vaults without a password, and misspelt names of variables."""
+        if "no vault secrets found" in reason or "no vault secrets were found" in reason.lower():
+            if "that could decrypt" in reason:
+                return Unresolved("the vault's password is wrong", VAULT_ADVICE)
+            return Unresolved("it is encrypted, and no vault password was given", VAULT_ADVICE)
+        if "Decryption failed" in reason:
+            return Unresolved("the vault's password is wrong", VAULT_ADVICE)
+        undefined = re.search(r"'(\w+)' is undefined", reason)
+        close = near(undefined[1], self._names, cutoff=0.85) if undefined else None
+        return Unresolved(reason, f'did you mean "{close}"?' if close else "")
+
+    def _read_file(self, path: Path) -> bytes:
+        """Return the content of a file on the controller, decrypted if it is encrypted.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError: The file cannot be decrypted. The message names the reason.
+        """
+        data = path.read_bytes()
+        if not data.startswith(b"$ANSIBLE_VAULT"):
+            return data
+        try:
+            decrypted = Path(self._loader.get_real_file(os.fspath(path)))
+        except AnsibleError as error:
+            raise ValueError(self._unresolved(str(error)).reason) from error
+        try:
+            return decrypted.read_bytes()
+        finally:
+            self._loader.cleanup_tmp_file(os.fspath(decrypted))
 
 
 def _headline(count: int) -> str:
     return f"The inventory has {count} problem{'s' if count > 1 else ''}; nothing was changed on any host."
-
-
-def _unreadable_files(site: Site) -> list[Problem]:
-    """Return a problem for each file on the controller that the site names and that cannot be read."""
-    return [
-        Problem(
-            entry,
-            "is not a readable file on the controller",
-            field=field,
-            value=show(path),
-            valid="give the path of a file on the machine that runs Ansible",
-        )
-        for entry, field, path in controller_files(site)
-        if path and not (Path(path).is_file() and os.access(path, os.R_OK))
-    ]

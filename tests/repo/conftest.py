@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.certificates import make_certificates
+
 ROOT = Path(__file__).resolve().parents[2]
 
 Ansible = Callable[..., subprocess.CompletedProcess[str]]
@@ -29,8 +31,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with the lab files that the inventories read, with just enough content."""
     directory = tmp_path_factory.mktemp("lab")
     (directory / "state.json").write_text(json.dumps({"sso_client_secret": "d41d8cd98f00b204"}))
-    for name in ("ca.pem", "hub.pem", "hub.key", "ssh_config"):
-        (directory / name).write_text("")
+    make_certificates(directory, {"hub": ["hub.localhost", "hub", "node"]})
+    (directory / "ssh_config").write_text("")
     return directory
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from repo.sites import SITE
 
 from hpchub.model.problems import SiteError
 from hpchub.model.site import Site
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from repo.conftest import Ansible
 
 ROOT = Path(__file__).resolve().parents[2]
-DEMO = ROOT / "inventories" / "demo"
 GONE: Any = object()
 
 SMALL = 'hpc_profiles[0] (key "small"): '
@@ -83,7 +83,7 @@ NEED_ANSIBLE = {"secret-missing-in-the-vault", "certificate-missing"}
 def demo() -> dict[str, Any]:
     """Return the demo's variables, with constant values for the lab's expressions."""
     variables: dict[str, Any] = {}
-    for path in sorted((DEMO / "group_vars" / "all").glob("*.yml")):
+    for path in sorted((SITE / "group_vars" / "all").glob("*.yml")):
         variables |= yaml.safe_load(path.read_text())
     # Ansible evaluates these expressions. Only paths in the lab and the vault's secrets have any.
     text = json.dumps(variables).replace("{{ lab_dir }}", "/lab")
@@ -153,7 +153,7 @@ def test_message_names_the_mistake(changes: dict[str, Any], message: str) -> Non
 def site(tmp_path: Path) -> Path:
     """Return a copy of the demo's inventory with hosts in an address range for documentation (RFC 5737)."""
     copied = tmp_path / "site"
-    shutil.copytree(DEMO, copied)
+    shutil.copytree(SITE, copied)
     lab = copied / "group_vars" / "all" / "lab.yml"
     lab.write_text(lab.read_text() + "\nansible_host: 192.0.2.1\nansible_timeout: 2\n")
     return copied
@@ -219,8 +219,9 @@ def test_all_problems_are_reported_at_once(ansible: Ansible, site: Path) -> None
     output = output_of_stopped_run(ansible("ansible-playbook", "-i", site, "playbooks/validate.yml"))
     for _, _, message in chosen:
         assert message in output
-    assert re.search(r'access\.yml:\d+: "hpc_tls" is a duplicate: line \d+ has the same key', output)
-    assert "has 7 problems" in output
+    assert re.search(r'access\.yml:\d+:1: "hpc_tls" is a duplicate: line \d+ has the same key', output)
+    assert re.search(r"access\.yml:\d+:1: hpc_tls: is also set in .*service\.yml:\d+:1", output)
+    assert "has 8 problems" in output
 
 
 @pytest.mark.slow
@@ -228,7 +229,9 @@ def test_command_line_reports_the_same_messages(ansible: Ansible, site: Path) ->
     apply_changes(site, {"hpc_profiles.0.memory": "4 GB", "hpc_profiles.1.queue": "nope"})
     done = ansible("python", "-m", "hpchub.cli", "check", site)
     assert done.returncode == 1
-    assert done.stdout.splitlines() == [
+    file = f"{site}/group_vars/all/zz.yml"
+    lines = [re.sub(rf"^{file}:[0-9]+:[0-9]+: ", "", line) for line in done.stdout.splitlines()]
+    assert lines == [
         SMALL + 'memory "4 GB" is not a size; write a number and M, G or T, as in 4G',
         MEDIUM + 'queue "nope" is not a queue of cluster "demo"; valid: interactive, batch',
     ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from repo.sites import SHIPPED, SITE
 
 from hpchub.model.site import VARIABLES
 
@@ -15,16 +16,11 @@ if TYPE_CHECKING:
     from repo.conftest import Ansible
 
 ROOT = Path(__file__).resolve().parents[2]
-INVENTORIES = sorted(path.name for path in (ROOT / "inventories").iterdir() if path.is_dir())
 VAULT = ("-e", "vault_sso_client_secret=d41d8cd98f00b204")
 
 
-def test_demo_single_node_and_example_inventories_exist() -> None:
-    assert {"demo", "single_node", "example_slurm"} <= set(INVENTORIES)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", INVENTORIES)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_inventory_passes_validation(ansible: Ansible, name: str) -> None:
     done = ansible("ansible-playbook", "-i", f"inventories/{name}", "playbooks/validate.yml", *VAULT)
     assert done.returncode == 0, done.stdout
@@ -36,21 +32,22 @@ def test_example_inventory_lacks_only_its_secret(ansible: Ansible) -> None:
     done = ansible("python", "-m", "hpchub.cli", "check", "--json", "inventories/example_slurm")
     (problem,) = json.loads(done.stdout)["problems"]
     assert problem["text"] == (
-        "hpc_sso: client_secret cannot be evaluated: 'vault_sso_client_secret' is undefined; "
+        "inventories/example_slurm/group_vars/all/access.yml:15:18: hpc_sso: "
+        "client_secret cannot be evaluated: 'vault_sso_client_secret' is undefined; "
         "define it in the inventory; a secret belongs in its vault"
     )
 
 
 @pytest.mark.slow
 def test_command_line_checks_and_plans_an_inventory(ansible: Ansible) -> None:
-    done = ansible("python", "-m", "hpchub.cli", "check", "inventories/demo")
+    done = ansible("python", "-m", "hpchub.cli", "check", SITE)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.startswith("inventories/demo: valid, 1 cluster, ")
-    plan = json.loads(ansible("python", "-m", "hpchub.cli", "plan", "--json", "inventories/demo", "small").stdout)
+    assert done.stdout.startswith(f"{SITE}: valid, 1 cluster, ")
+    plan = json.loads(ansible("python", "-m", "hpchub.cli", "plan", "--json", SITE, "small").stdout)
     assert "#SBATCH --partition=interactive" in plan[0]["script"]
 
 
-@pytest.mark.parametrize("name", INVENTORIES)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_inventory_shows_every_variable(name: str) -> None:
     """Each inventory sets every variable of the model, so that readers see all of them."""
     written = set()

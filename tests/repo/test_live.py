@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from repo.sites import SITE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +28,7 @@ esac
 def site(tmp_path: Path, root: Path) -> Path:
     """Return an inventory that differs from its scheduler: one queue is missing, the other has a shorter time limit."""
     inventory = tmp_path / "site"
-    shutil.copytree(root / "inventories" / "demo", inventory)
+    shutil.copytree(SITE, inventory)
     (tmp_path / "bin").mkdir()
     for name, text in (("scontrol", SCONTROL), ("sinfo", "echo 'node|interactive|64|131072|(null)'\n")):
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}")

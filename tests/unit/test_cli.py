@@ -206,17 +206,22 @@ def test_vault_password_file_is_passed_to_ansible(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("echo '[WARNING]: No hosts matched, nothing to do' >&2", "the inventory has no hosts"),
-        ("echo '[ERROR]: YAML parsing failed' >&2; exit 4", "Ansible cannot read this inventory\n[ERROR]: YAML parsing failed"),
-        ("echo 'hub | FAILED! => {\"msg\": \"no\"}'; exit 2", 'hub | FAILED! => {"msg": "no"}'),
+        ("echo '[WARNING]: No hosts matched, nothing to do' >&2", "site: has no hosts; add at least the hub"),
+        ("echo '[ERROR]: plugin failed' >&2; exit 4", "site: Ansible cannot read this inventory: plugin failed"),
+        ("echo '[ERROR]: no' >&2; echo 'Origin: /a/b.yml:3:7' >&2; exit 4", "/a/b.yml:3:7: Ansible cannot read"),
+        ('echo \'hub | FAILED! => {"msg": "no"}\'; exit 2', 'hub | FAILED! => {"msg": "no"}'),
         ("echo 'hub | SUCCESS => {'", "Ansible cannot read this inventory"),
     ],
-)  # fmt: skip
+)
 def test_check_reports_an_inventory_that_ansible_cannot_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, expected: str
 ) -> None:
-    assert cli.main(["check", ansible(tmp_path, monkeypatch, text)]) == 1
-    assert expected in capsys.readouterr().err
+    site = ansible(tmp_path, monkeypatch, text)
+    assert cli.main(["check", site]) == 1
+    assert expected in capsys.readouterr().out
+    assert cli.main(["check", "--json", site]) == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert expected in problem["text"]
 
 
 def test_check_names_the_file_that_is_not_valid_yaml(
@@ -226,9 +231,69 @@ def test_check_names_the_file_that_is_not_valid_yaml(
     (tmp_path / "site" / "group_vars").mkdir()
     (tmp_path / "site" / "group_vars" / "all.yml").write_text("a: 1\nb: [1\nc: 2\n")
     assert cli.main(["check", site]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"hpchub: {site}: Ansible cannot read this inventory\n{site}/group_vars/all.yml:3: while")
-    assert "expected ',' or ']'" in error
+    assert f"{site}/group_vars/all.yml:2:4: has a [ that is not closed" in capsys.readouterr().out
+
+
+def test_ansible_reads_a_copy_without_the_unreadable_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problem = {"entry": "hpc_sso", "text": "hpc_sso: x"}
+    script = f'echo "$1" >> {tmp_path}/asked; ls "${{1#*=}}/group_vars" >> {tmp_path}/asked\n'
+    site = ansible(tmp_path, monkeypatch, script + answer(problems=[problem], warned=[], profile_list={}))
+    (tmp_path / "site" / "group_vars").mkdir()
+    (tmp_path / "site" / "group_vars" / "all.yml").write_text("a: [")
+    (tmp_path / "site" / "group_vars" / "hub.yml").write_text("a: 1")
+    assert cli.main(["check", site]) == 1
+    assert capsys.readouterr().out == "hpc_sso: x\n"
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked[0] != f"--inventory={site}"
+    assert asked[1:] == ["hub.yml"]
+
+
+def test_strict_makes_warnings_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warned = [{"entry": "hpc_access", "text": "hpc_access: permits nobody"}]
+    text = answer(problems=[], warned=warned, profile_list=profile_list(SITE))
+    site = ansible(tmp_path, monkeypatch, text)
+    assert cli.main(["check", "--strict", site]) == 1
+    assert capsys.readouterr().out == "hpc_access: permits nobody\n"
+    assert cli.main(["check", "--strict", "--json", site]) == 1
+    assert json.loads(capsys.readouterr().out) == {"valid": False, "problems": warned, "warnings": []}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ANSIBLE_FORCE_COLOR", "ANSIBLE_STDOUT_CALLBACK", "ANSIBLE_VERBOSITY", "ANSIBLE_DEBUG", "ANSIBLE_STRATEGY",
+     "ANSIBLE_CALLBACKS_ENABLED", "ANSIBLE_DISPLAY_ARGS_TO_STDOUT", "ANSIBLE_ASK_VAULT_PASS", "FORCE_COLOR"],
+)  # fmt: skip
+def test_settings_of_the_output_do_not_reach_ansible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv(name, "unwanted")
+    monkeypatch.setenv("ANSIBLE_REMOTE_USER", "wanted")
+    site = ansible(tmp_path, monkeypatch, f"env > {tmp_path}/env\n" + answer(problems=[], warned=[]))
+    cli.main(["check", site])
+    environment = (tmp_path / "env").read_text()
+    assert "unwanted" not in environment
+    assert "ANSIBLE_REMOTE_USER=wanted" in environment
+
+
+def test_password_of_the_vault_is_asked_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def answer_prompt(prompt: str) -> str:
+        asked.append(prompt)
+        return "open sesame"
+
+    monkeypatch.setattr("getpass.getpass", answer_prompt)
+    script = f'for word in "$@"; do case $word in --vault*) cat "${{word#*=}}" > {tmp_path}/read;; esac; done\n'
+    site = ansible(tmp_path, monkeypatch, script + answer(problems=[], warned=[], profile_list=profile_list(SITE)))
+    assert cli.main(["check", "--ask-vault-pass", site]) == 0
+    assert asked == ["Vault password: "]
+    assert (tmp_path / "read").read_text() == "open sesame\n"
 
 
 def test_check_reports_a_missing_collection(

@@ -640,6 +640,36 @@ def test_job_program_answers_logs_and_protects_its_files(
     assert os.umask(0o022) == 0o077
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            PermissionError(13, "Permission denied", "/home/alice"),
+            "/home/alice cannot be used on the submit host: Perm",
+        ),
+        (KeyError("job_id"), "the submit host made an unexpected error, which its system log explains"),
+    ],
+)
+@pytest.mark.usefixtures("config")
+def test_unexpected_error_is_answered_in_plain_words(
+    log: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    words: str,
+) -> None:
+    def fail(stream: object) -> None:
+        raise error
+
+    monkeypatch.setattr(gate, "serve_job", fail)
+    monkeypatch.setattr(sys, "argv", ["/usr/libexec/hpchub/job"])
+    assert gate.main([]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["error"].startswith(words)
+    assert "Error" not in answer["error"]
+    assert repr(error) in log[-1]
+
+
 def test_gate_requires_a_cluster(
     log: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

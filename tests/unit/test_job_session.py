@@ -13,6 +13,7 @@ from hpchub.hub import job_events as events
 from hpchub.hub.job_session import Context, JobSession, Now, Phase, Step
 from hpchub.model.entries import Cluster, Profile
 from hpchub.schedulers import SCHEDULERS, Job, JobState
+from hpchub.schedulers.records import unreadable
 
 HUB = "hub.example.org"
 SESSION, OTHER = "a" * 16, "b" * 16
@@ -96,14 +97,21 @@ def test_start_begins_a_new_session_and_forgets_the_previous_one() -> None:
     ended = dataclasses.replace(LAUNCHING, port=20001, host="n1", cancelled=True, message="old")
     state = ended.step(events.StartRequested(OTHER), NOW).state
     assert state == dataclasses.replace(SUBMITTING, session=OTHER)
-    assert state.saved == {"session": OTHER, "job_id": "", "submitted": 0.0, "host": "", "port": 0}
+    assert state.saved == {"session": OTHER, "job_id": "", "submitted": 0.0, "started": 0.0, "host": "", "port": 0}
     assert state.message == "Your job is being submitted."
 
 
 def test_submitted_job_is_queued_and_has_its_id_and_time_saved() -> None:
     step = SUBMITTING.step(events.SubmissionAnswered(Answer(stdout="7\n")), later(5))
     assert (step.state.phase, step.action) == (Phase.QUEUED, actions.Done())
-    assert step.state.saved == {"session": SESSION, "job_id": "7", "submitted": NOW.wall + 5, "host": "", "port": 0}
+    assert step.state.saved == {
+        "session": SESSION,
+        "job_id": "7",
+        "submitted": NOW.wall + 5,
+        "started": 0.0,
+        "host": "",
+        "port": 0,
+    }
     assert (step.state.last_seen, step.state.patience) == (NOW.monotonic + 5, PROPAGATION)
 
 
@@ -190,6 +198,19 @@ def test_job_in_a_snapshot_has_the_state_that_the_scheduler_reports(state: JobSt
     assert (step.action, step.note) == (None, "")
 
 
+def test_damaged_record_makes_the_state_unknown_and_keeps_what_is_known() -> None:
+    damaged = unreadable("7", "…")
+    state = dataclasses.replace(QUEUED, job=RUNNING).step(snapshot(damaged, after=9999), later(9999)).state
+    assert (state.status, state.job) == (JobState.UNKNOWN, RUNNING)
+
+
+@pytest.mark.parametrize(("tag", "status"), [(SESSION, JobState.UNKNOWN), (OTHER, JobState.ENDED)])
+def test_session_without_a_job_id_is_unknown_while_a_damaged_record_has_its_tag(tag: str, status: JobState) -> None:
+    damaged = unreadable("7", f'"HPCHUB_TAG":"hpchub/{HUB}/alice/{tag}", "')
+    state = dataclasses.replace(IDLE, job_id="").step(snapshot(damaged, after=9999), later(9999)).state
+    assert state.status is status
+
+
 def test_older_snapshot_does_not_move_the_last_sighting_back() -> None:
     assert IDLE.step(snapshot(RUNNING, after=-50), NOW).state.last_seen == NOW.monotonic
 
@@ -234,7 +255,7 @@ def test_job_with_the_saved_id(found: list[Job], status: JobState, job_id: str) 
     ids=["found", "job-of-another-user", "job-of-another-hub", "not-visible-yet", "was-never-submitted"],
 )
 def test_job_without_a_saved_id_is_found_by_its_name(found: list[Job], age: float, status: JobState) -> None:
-    saved = {"session": SESSION, "job_id": "", "submitted": 0.0, "host": "", "port": 0}
+    saved = {"session": SESSION, "job_id": "", "submitted": 0.0, "started": 0.0, "host": "", "port": 0}
     restored = JobSession.restore(CONTEXT, saved, NOW).extend_patience(90)
     step = restored.step(snapshot(*found, after=age), later(age))
     assert step.state.status is status
@@ -530,7 +551,7 @@ def test_restored_server_is_probed_until_it_answers() -> None:
 
 
 def test_saved_session_is_restored() -> None:
-    saved = {"session": SESSION, "job_id": "7", "submitted": 1.5, "host": "n1", "port": 20001}
+    saved = {"session": SESSION, "job_id": "7", "submitted": 1.5, "started": 2.5, "host": "n1", "port": 20001}
     state = JobSession.restore(CONTEXT, saved, NOW)
     assert state.saved == saved
     assert (state.last_seen, state.patience, state.reported_at) == (NOW.monotonic, PROPAGATION, -math.inf)
@@ -542,13 +563,14 @@ def test_saved_session_is_restored() -> None:
         ("job_id", "7; rm", ""),
         ("job_id", None, ""),
         ("submitted", "yesterday", 0.0),
+        ("started", "yesterday", 0.0),
         ("port", "20001", 0),
         ("port", True, 0),
     ],
     ids=repr,
 )
 def test_invalid_saved_values_are_ignored(name: str, value: object, restored: object) -> None:
-    saved = {"session": SESSION, "job_id": "7", "submitted": 1.5, "host": "n1", "port": 20001}
+    saved = {"session": SESSION, "job_id": "7", "submitted": 1.5, "started": 2.5, "host": "n1", "port": 20001}
     assert JobSession.restore(CONTEXT, {**saved, name: value}, NOW).saved == {**saved, name: restored}
 
 

@@ -191,6 +191,16 @@ async def test_found_job_invalidates_the_snapshot() -> None:
     assert await poller.snapshot(60.0) is not snapshot
 
 
+async def test_found_job_keeps_a_snapshot_whose_damaged_record_may_be_the_jobs() -> None:
+    gate = FakeGate()
+    gate.output = LINE.replace("|7|", "|6|").replace("|alice|hpchub-x|c", "") + LINE
+    poller = make_poller(gate)
+    snapshot = await poller.snapshot(0.0)
+    assert snapshot.is_damaged
+    assert getattr(await poller.find("8", snapshot), "detail", "") == "RUNNING"
+    assert await poller.snapshot(60.0) is snapshot
+
+
 @pytest.mark.parametrize(
     ("code", "stderr"), [(1, "slurm_load_jobs error: Unable to contact slurm controller"), (0, "")]
 )

@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import pkgutil
+import random
 import re
 import subprocess
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from scheduler_answers import HUB, SAMPLES, SESSION, Sample
 
 import hpchub.schedulers
 from hpchub.clusters.batch_script import render_batch_script
@@ -31,8 +33,6 @@ from hpchub.schedulers.options import ReservedOptions
 MakeProfile: TypeAlias = Callable[..., Profile]
 Directives: TypeAlias = Callable[..., list[str]]
 
-SESSION = "0123456789abcdef"
-HUB = "hub.example.org~0a1b2c3d"
 COMMENT = job_comment(HUB, "alice", SESSION)
 
 EVERY_RESOURCE: dict[str, Any] = {
@@ -498,6 +498,108 @@ def test_errors_of_the_parsers_show_the_output_briefly(scheduler: Scheduler) -> 
 def test_an_unknown_reason_is_shown_as_it_is(scheduler: Scheduler) -> None:
     assert scheduler.explain("A-new-reason-42") == "A-new-reason-42"
     assert scheduler.explain("") == ""
+
+
+# Answers of the scheduler's programs
+
+BANNERS = [
+    pytest.param("Welcome to the cluster\n", id="message"),
+    pytest.param("Maintenance on 2026-01-02 [see https://example.org/?a=b&c=d] {soon}\n\n", id="brackets"),
+    pytest.param("*** \"Read\" <the> rules; it's 5 o'clock ***\n", id="quotes"),
+]
+DAMAGE = (
+    *('"', "\\", '\\"', "\\u", "\\@", "&", "<", ">", "<b>", "</b>", "<!--", "-->", "<!-- x -->", "]]>", "<![CDATA["),
+    *("<!DOCTYPE x>", "{", "}", "[", "]", ",", ":", '":"', '","', '"},"', '"}}}', "\x01", "\x1b", "\x7f", "\ufffd"),
+    *(
+        "\ud800",
+        "|",
+        "'",
+        "005",
+        "0x1f",
+        "1e999",
+        " ",
+        "=",
+        "/>",
+        "<Job>",
+        "</Job>",
+        "</job_list>",
+        "</job_info>",
+        "\t",
+    ),
+    *('"8.srv":{', '"JOBID":"8"', '{"', "&#0;", "&#x1;", "&bogus;", '","job_state":"F","a":"'),
+)
+
+
+@pytest.fixture
+def sample(scheduler: Scheduler) -> Sample:
+    """Return answers of the scheduler's programs."""
+    if scheduler.name not in SAMPLES:
+        pytest.skip(f"tests/unit/scheduler_answers.py has no answers of {scheduler.name}")
+    return SAMPLES[scheduler.name]
+
+
+def test_the_sample_contains_a_session(scheduler: Scheduler, sample: Sample) -> None:
+    jobs = scheduler.parse_query(sample.query.replace("{text}", "x"))
+    assert list(jobs) == [sample.other, sample.ours]
+    assert jobs[sample.ours].session(HUB) == SESSION
+    assert jobs[sample.other].session(HUB) == ""
+    assert not any(job.is_unreadable for job in jobs.values())
+
+
+@pytest.mark.parametrize("banner", BANNERS)
+def test_lines_before_and_after_an_answer_change_nothing(scheduler: Scheduler, sample: Sample, banner: str) -> None:
+    plain = sample.query.replace("{text}", "x")
+    jobs = scheduler.parse_query(plain)
+    assert scheduler.parse_query(banner + plain) == jobs
+    assert scheduler.parse_query(plain + banner) == jobs
+    assert scheduler.parse_query(banner * 2 + plain + banner) == jobs
+
+
+@pytest.mark.parametrize("banner", BANNERS)
+def test_lines_without_an_answer_are_no_answer(scheduler: Scheduler, banner: str) -> None:
+    assert is_unanswered(scheduler.parse_query, banner)
+
+
+def test_damage_affects_only_the_job_that_contains_it(scheduler: Scheduler, sample: Sample) -> None:
+    ours = scheduler.parse_query(sample.query.replace("{text}", "x"))[sample.ours]
+    chance = random.Random(1)
+    for _ in range(600):
+        text = "".join(chance.choices(DAMAGE, k=chance.randint(1, 5)))
+        jobs = scheduler.parse_query(sample.query.replace("{text}", text))
+        assert jobs.get(sample.ours) == ours, text
+        other = jobs.get(sample.other) or next((job for job in jobs.values() if job.is_unreadable), None)
+        assert other is not None, f"{text!r}: the job vanishes"
+        assert other.state in (JobState.RUNNING, JobState.UNKNOWN), text
+
+
+def test_a_truncated_answer_is_no_answer_although_a_job_is_damaged(scheduler: Scheduler, sample: Sample) -> None:
+    """Lines without a common end, such as a table, may lack the last jobs. The hub looks them up."""
+    chance = random.Random(2)
+    whole = scheduler.parse_query(sample.query.replace("{text}", "x"))
+    for _ in range(20):
+        text = "".join(chance.choices(DAMAGE[:12], k=chance.randint(0, 3)))
+        query = sample.query.replace("{text}", text).rstrip()
+        for length in range(sample.query.index("{text}"), len(query)):
+            try:
+                jobs = scheduler.parse_query(query[:length])
+            except Unanswered:
+                continue
+            assert sample.ours not in jobs or jobs[sample.ours] == whole[sample.ours], query[:length]
+            assert query[:length].endswith("\n"), f"the answer that ends with {query[:length][-60:]!r} is incomplete"
+
+
+@pytest.mark.parametrize("banner", BANNERS)
+def test_lines_before_and_after_a_job_id_change_nothing(scheduler: Scheduler, sample: Sample, banner: str) -> None:
+    assert scheduler.parse_submit(sample.submit) == sample.ours
+    assert scheduler.parse_submit(banner + sample.submit) == sample.ours
+    assert scheduler.parse_submit(sample.submit + banner) == sample.ours
+
+
+def test_two_different_job_ids_are_in_doubt(scheduler: Scheduler, sample: Sample) -> None:
+    other = sample.submit.replace("8", "9")
+    assert is_unanswered(scheduler.parse_submit, sample.submit + other)
+    assert is_unanswered(scheduler.parse_submit, other + "Welcome\n" + sample.submit)
+    assert scheduler.parse_submit(sample.submit * 2) == sample.ours
 
 
 # The documentation

@@ -82,12 +82,15 @@ def test_directive_with_a_line_break_is_rejected() -> None:
         render_batch_script(CLUSTER, profile(account="a\n#SBATCH --uid=0"), session="a", hub="h", username="u")
 
 
-@pytest.mark.parametrize(("output", "job"), [("209\n", "209"), ("209;demo\n", "209"), ("noise\n209\n", "209")])
-def test_slurm_job_id_is_in_the_last_line(output: str, job: str) -> None:
+@pytest.mark.parametrize(
+    ("output", "job"),
+    [("209\n", "209"), ("209;demo\n", "209"), ("noise\n209\n", "209"), ("12\nwelcome", "12"), ("---\n 9 \n9\n", "9")],
+)
+def test_slurm_job_id_is_in_its_own_line(output: str, job: str) -> None:
     assert SLURM.parse_submit(output) == job
 
 
-@pytest.mark.parametrize("output", ["", "Submitted batch job", "209 ; rm -rf /", "$(id)", "12\nwelcome"])
+@pytest.mark.parametrize("output", ["", "Submitted batch job", "209 ; rm -rf /", "$(id)", "12\n13", "12\n-x"])
 def test_slurm_submit_output_without_job_id_raises(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         SLURM.parse_submit(output)

@@ -284,7 +284,7 @@ def test_settings_of_grid_engine_are_rejected_for_other_schedulers() -> None:
         cluster("slurm", grid_engine={"parallel_environment": "shm"})
 
 
-def test_job_id_is_in_the_last_line() -> None:
+def test_job_id_is_in_its_own_line() -> None:
     assert GE.parse_submit("welcome\n42\n") == "42"
 
 
@@ -358,14 +358,27 @@ def test_control_characters_in_a_name_are_accepted() -> None:
         pytest.param(ANSWER.removesuffix("</job_info>\n"), id="last-line-missing"),
         pytest.param(DOWN, id="communication-error"),
         pytest.param("error: commlib error: got select error (Connection refused)\n", id="error-message"),
-        pytest.param(ANSWER.replace("<JB_owner>alice</JB_owner>", ""), id="no-owner"),
-        pytest.param(ANSWER.replace("<JB_job_number>13<", "<JB_job_number><"), id="no-number"),
         pytest.param('<!DOCTYPE x [<!ENTITY a "b">]>' + NO_JOBS, id="entity-declaration"),
     ],
 )
 def test_invalid_query_raises(output: str) -> None:
     with pytest.raises(Unanswered):
         GE.parse_query(output)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "job_id"),
+    [
+        pytest.param("<JB_owner>bob</JB_owner>\n      <state>Rr", "<state>Rr", "13", id="no-owner"),
+        pytest.param("<JB_job_number>13<", "<JB_job_number><", "?1", id="no-number"),
+        pytest.param("<state>Rr</state>", "", "13", id="no-state"),
+    ],
+)
+def test_incomplete_record_affects_only_its_job(old: str, new: str, job_id: str) -> None:
+    assert old in ANSWER
+    whole, jobs = GE.parse_query(ANSWER), GE.parse_query(ANSWER.replace(old, new))
+    assert (jobs.pop(job_id).state, whole.pop("13").state) == (JobState.UNKNOWN, JobState.RUNNING)
+    assert jobs == whole
 
 
 def test_truncated_query_contains_no_incomplete_job() -> None:

@@ -105,7 +105,7 @@ def test_submit_description_contains_every_resource(profile: Callable[..., Profi
 
 
 @pytest.mark.parametrize(("output", "job"), [("7.0 - 7.0\n", "7"), ("WARNING: x\n12.0 - 12.0\n", "12")])
-def test_job_id_is_in_the_last_line(output: str, job: str) -> None:
+def test_job_id_is_in_its_own_line(output: str, job: str) -> None:
     assert CONDOR.parse_submit(output) == job
 
 
@@ -167,13 +167,27 @@ def test_empty_query_means_no_jobs() -> None:
         pytest.param(DOWN, id="error-message"),
         pytest.param("{}", id="object-instead-of-list"),
         pytest.param("[1]", id="number-instead-of-job"),
-        pytest.param(ANSWER.replace('"Owner": "alice"', '"Owner": 7'), id="owner-is-a-number"),
-        pytest.param(ANSWER.replace('"JobStatus": 1', '"JobStatus": "1"'), id="state-is-a-text"),
     ],
 )
 def test_invalid_query_raises(output: str) -> None:
     with pytest.raises(Unanswered):
         CONDOR.parse_query(output)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param('"JobStatus": 1,\n  "Owner": "bob"', '"JobStatus": 1,\n  "Owner": 7', id="owner-is-a-number"),
+        pytest.param('"JobStatus": 1', '"JobStatus": "1"', id="state-is-a-text"),
+        pytest.param('"JobStatus": 1', '"JobStatus": ', id="no-state"),
+        pytest.param('"JobStatus": 1', '"HoldReason": "a"b", "JobStatus": 1', id="raw-quote"),
+    ],
+)
+def test_damaged_record_affects_only_its_job(old: str, new: str) -> None:
+    assert old in ANSWER
+    whole, jobs = CONDOR.parse_query(ANSWER), CONDOR.parse_query(ANSWER.replace(old, new))
+    assert (jobs.pop("5").state, whole.pop("5").state) == (JobState.UNKNOWN, JobState.PENDING)
+    assert jobs == whole
 
 
 def test_truncated_query_contains_no_incomplete_job() -> None:

@@ -80,17 +80,23 @@ def test_directives_contain_every_resource(profile: Callable[..., Profile], clus
         "Job <806290> is submitted to queue <normal>.\n",
         "Job <806290> is submitted to default queue <normal>.\n",
         "Cannot connect to LSF. Please wait ...\nJob <806290> is submitted to queue <normal>.\n",
+        "Job <806290> is submitted to queue <normal>.\nbye\n",
     ],
 )
-def test_job_id_is_in_the_last_line(output: str) -> None:
+def test_job_id_is_in_its_own_line(output: str) -> None:
     assert LSF.parse_submit(output) == "806290"
 
 
 @pytest.mark.parametrize(
     "output",
-    ["", "806290", "Request aborted by esub. Job not submitted.", "Job <8> is submitted to queue <a>.\nbye",
-     "Job <$(id)> is submitted to queue <a>."],
-)  # fmt: skip
+    [
+        "",
+        "806290",
+        "Request aborted by esub. Job not submitted.",
+        "Job <8> is submitted to queue <a>.\nJob <9> is submitted to queue <a>.",
+        "Job <$(id)> is submitted to queue <a>.",
+    ],
+)
 def test_submit_output_without_job_id_raises(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         LSF.parse_submit(output)

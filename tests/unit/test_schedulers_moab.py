@@ -73,11 +73,11 @@ def test_directives_contain_every_resource(profile: Callable[..., Profile], clus
 
 
 @pytest.mark.parametrize(("output", "job_id"), [("\n4761849\n", "4761849"), ("\n\nMoab.7\n", "Moab.7")])
-def test_job_id_is_in_the_last_line(output: str, job_id: str) -> None:
+def test_job_id_is_in_its_own_line(output: str, job_id: str) -> None:
     assert MOAB.parse_submit(output) == job_id
 
 
-@pytest.mark.parametrize("output", ["", "\nERROR:    invalid account\n", "Moab.7; id", "-c", "ALL", "Moab.7\nbye"])
+@pytest.mark.parametrize("output", ["", "\nERROR:    invalid account\n", "Moab.7; id", "-c", "ALL", "Moab.7\nMoab.8"])
 def test_submit_output_without_job_id_raises(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):
         MOAB.parse_submit(output)

@@ -97,14 +97,19 @@ def test_reservation_is_requested_as_a_queue(profile: Callable[..., Profile], cl
 
 @pytest.mark.parametrize(
     ("output", "job"),
-    [("123.pbs\n", "123.pbs"), ("qsub: note\n7.head-1.example.org\n", "7.head-1.example.org"), ("9", "9")],
+    [
+        ("123.pbs\n", "123.pbs"),
+        ("qsub: note\n7.head-1.example.org\n", "7.head-1.example.org"),
+        ("9", "9"),
+        ("12.a\nhello\n", "12.a"),
+    ],
 )
-def test_job_id_is_in_the_last_line(output: str, job: Any) -> None:
+def test_job_id_is_in_its_own_line(output: str, job: Any) -> None:
     assert PBS.parse_submit(output) == job
 
 
 @pytest.mark.parametrize(
-    "output", ["", "qsub: waiting", "123[].pbs", "123.pbs; id", "$(id)", "123.", "12.a\nhello", "-1.a"]
+    "output", ["", "qsub: waiting", "123[].pbs", "123.pbs; id", "$(id)", "123.", "12.a\n13.a", "-1.a"]
 )
 def test_submit_output_without_job_id_raises(output: str) -> None:
     with pytest.raises(Unanswered, match="no job id"):

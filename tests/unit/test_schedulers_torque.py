@@ -70,7 +70,7 @@ def test_directives_contain_every_resource(profile: Callable[..., Profile], clus
 
 
 @pytest.mark.parametrize(("output", "job_id"), [("7.server.example.org\n", "7.server.example.org"), ("7\n", "7")])
-def test_job_id_is_in_the_last_line(output: str, job_id: str) -> None:
+def test_job_id_is_in_its_own_line(output: str, job_id: str) -> None:
     assert TORQUE.parse_submit(output) == job_id
 
 

@@ -22,21 +22,24 @@ def check(options: argparse.Namespace) -> int:
     if options.live:
         return _check_live(options)
     path = options.path or inventory.default_path()
-    return _report(str(path), inventory.read(path, options.vault_password_file), as_json=options.json)
+    return _report(str(path), inventory.read(path, options.vault), options)
 
 
-def _report(path: str, checked: inventory.Checked, *, as_json: bool) -> int:
-    if as_json:
-        print_json({"valid": not checked.problems, "problems": checked.problems, "warnings": checked.warnings})
-        return WRONG if checked.problems else VALID
-    for problem in checked.problems:
+def _report(path: str, checked: inventory.Checked, options: argparse.Namespace) -> int:
+    problems, warnings = checked.problems, checked.warnings
+    if options.strict:
+        problems, warnings = [*problems, *warnings], []
+    if options.json:
+        print_json({"valid": not problems, "problems": problems, "warnings": warnings})
+        return WRONG if problems else VALID
+    for problem in problems:
         print(problem["text"])
-    for warning in checked.warnings:
+    for warning in warnings:
         print(f"warning: {warning['text']}")
-    if checked.profiles is None:
-        print(f"hpchub: {path}: {count(len(checked.problems), 'problem')}", file=sys.stderr)
-        return WRONG
     found = checked.profiles
+    if problems or found is None:
+        print(f"hpchub: {path}: {count(len(problems), 'problem')}", file=sys.stderr)
+        return WRONG
     print(f"{path}: valid, {count(len(found.clusters), 'cluster')}, {count(len(found.profiles), 'profile')}")
     return VALID
 
@@ -46,9 +49,9 @@ def _check_live(options: argparse.Namespace) -> int:
     if options.path is None:
         found, reports = inventory.query_gates()
     else:
-        checked = inventory.read(options.path, options.vault_password_file)
+        checked = inventory.read(options.path, options.vault)
         if checked.profiles is None:
-            return _report(str(options.path), checked, as_json=options.json)
+            return _report(str(options.path), checked, options)
         if options.path.suffix == ".json" and options.path.is_file():
             raise Failure(
                 f"{options.path}: a profile list does not describe how to reach a scheduler; write the path of an"
@@ -56,9 +59,7 @@ def _check_live(options: argparse.Namespace) -> int:
             )
         found = checked.profiles
         reports = {
-            cluster.name: inventory.query_submit_host(
-                options.path, cluster.scheduler, cluster.submit, options.vault_password_file
-            )
+            cluster.name: inventory.query_submit_host(options.path, cluster.scheduler, cluster.submit, options.vault)
             for cluster in found.clusters
         }
     problems, warnings = compare(found, reports)

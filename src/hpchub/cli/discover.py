@@ -28,10 +28,10 @@ def discover(options: argparse.Namespace) -> int:
         entry = _entry(options.cluster, clusters, inventory.HUB_SETTINGS)
         report = reports.get(options.cluster, LimitsReport(unanswered="the hub has no gate to this cluster"))
     else:
-        checked = inventory.read(options.path, options.vault_password_file)
+        checked = inventory.read(options.path, options.vault)
         entry = _entry(options.cluster, checked.clusters, options.path)
         report = inventory.query_submit_host(
-            options.path, *_scheduler_and_submit(options.cluster, entry), options.vault_password_file
+            options.path, *_scheduler_and_submit(options.cluster, entry), options.vault
         )
     if report.unanswered:
         raise Failure(f"{options.cluster}: {report.unanswered}")

@@ -12,7 +12,7 @@ from hpchub import __version__
 from hpchub.cli.check import check
 from hpchub.cli.discover import discover
 from hpchub.cli.failure import VALID, Failure
-from hpchub.cli.inventory import NODE_PROFILES
+from hpchub.cli.inventory import NODE_PROFILES, Vault
 from hpchub.cli.orphans import orphans
 from hpchub.cli.output import print_json
 from hpchub.cli.plan import plan
@@ -68,7 +68,8 @@ Run it on the hub host, as root or with the hub's account.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
+    options.vault = Vault(getattr(options, "vault_password_file", None), getattr(options, "ask_vault_pass", False))
     try:
         return int(options.run(options))
     except Failure as failure:
@@ -84,15 +85,16 @@ def _schema(_options: argparse.Namespace) -> int:
     return VALID
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    made = argparse.ArgumentParser(
         prog="hpchub",
         description=_DESCRIPTION,
         epilog=_EXAMPLES + _PATH + _CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"hpchub {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    made.add_argument("--version", action="version", version=f"hpchub {__version__}")
+    commands = made.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, help_text: str, run: Any, epilog: str = _PATH + _CODES) -> argparse.ArgumentParser:
         added = commands.add_parser(
@@ -108,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     checking = command("check", "report all problems of a site's inventory", check, _LIVE + _CODES)
     checking.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the inventory, or a profile list")
     checking.add_argument("--live", action="store_true", help="also compare the inventory with the schedulers")
+    checking.add_argument("--strict", action="store_true", help="treat warnings as problems")
     planning = command("plan", "print the batch script of each profile", plan)
     planning.usage = "%(prog)s [options] [PATH] [KEY ...]"
     planning.add_argument(
@@ -137,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="print JSON")
     for added in (checking, planning, discovering):
         added.add_argument("--json", action="store_true", help="print JSON")
-        added.add_argument("--vault-password-file", metavar="FILE", help="the file with the password of the vault")
+        vault = added.add_mutually_exclusive_group()
+        vault.add_argument(
+            "--vault-password-file",
+            metavar="FILE",
+            help="the file with the password of the vault; by default, ANSIBLE_VAULT_PASSWORD_FILE names it",
+        )
+        vault.add_argument("--ask-vault-pass", action="store_true", help="ask for the password of the vault")
     command("schema", "print the JSON Schema of the inventory's variables", _schema, epilog="")
-    return parser
+    return made

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def plan(options: argparse.Namespace) -> int:
     """Run ``hpchub plan``."""
     path, keys = _path_and_keys(options.words)
-    checked = inventory.read(path, options.vault_password_file)
+    checked = inventory.read(path, options.vault)
     found = checked.profiles
     if found is None:
         problems = [problem["text"] for problem in checked.problems]

@@ -57,6 +57,11 @@ class Snapshot:
     taken: float
     jobs: dict[str, Job] = field(default_factory=dict)
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether the answer contains a damaged record. It may be the record of any job that the answer lacks."""
+        return any(job.is_unreadable for job in self.jobs.values())
+
 
 @contextlib.contextmanager
 def _errors_mean_unanswered() -> Iterator[None]:
@@ -128,7 +133,8 @@ class Poller:
     async def find(self, job_id: str, snapshot: Snapshot) -> Job | None:
         """Look up a job that is missing from the bulk answer. Return None if the scheduler denies that it exists.
 
-        Only one lookup runs at a time. If the job exists, the bulk answer was incomplete and is discarded.
+        Only one lookup runs at a time. If the job exists, the bulk answer was incomplete and is discarded, unless the
+        job's record may be a damaged one.
 
         Raises:
             Unanswered: The answer is unclear, or the scheduler hides jobs, or there is a newer bulk answer now.
@@ -148,7 +154,8 @@ class Poller:
     async def _find(self, job_id: str, snapshot: Snapshot) -> Job | None:
         answer = await self._gate.find(job_id)
         job = self.scheduler.parse_find(job_id, answer.exit, answer.stdout, answer.stderr)
-        if job is not None and job.state is not JobState.ENDED and self._snapshot is snapshot:
+        is_live = job is not None and job.state is not JobState.ENDED
+        if job is not None and is_live and self._snapshot is snapshot and not snapshot.is_damaged:
             self._snapshot = None
             self._failed(f"its bulk answer does not show job {job_id}, which exists ({job.detail})")
         if job is None and (hidden := await self._privacy()):

@@ -18,6 +18,7 @@ from tornado import web
 from traitlets import Bool, Integer, List, Set, Unicode
 
 from hpchub.hub.handlers import HealthHandler, PortReportHandler, StartAPIHandler, StartPageHandler
+from hpchub.hub.session_handlers import PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
 
 
@@ -138,6 +139,9 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/api/health", HealthHandler),
             (r"/api/batchspawner", PortReportHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),
+            (r"/api/users/([^/]+)/server/progress", ProgressHandler),
+            (r"/api/hpchub/sessions/([^/]+)(?:/([^/]*))?", SessionHandler),
+            (r"/spawn-pending/([^/]+)", PendingPageHandler),
             (r"/spawn", StartPageHandler),
             (r"/spawn/([^/]+)", StartPageHandler),
         ]

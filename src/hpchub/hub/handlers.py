@@ -8,8 +8,10 @@ from typing import Any
 from jupyterhub.apihandlers import APIHandler
 from jupyterhub.apihandlers.users import UserServerAPIHandler
 from jupyterhub.handlers.pages import HealthCheckHandler, SpawnHandler
+from jupyterhub.scopes import needs_scope
 from tornado import web
 
+from hpchub.hub.outcome import UNEXPECTED
 from hpchub.hub.runtime import runtime
 
 
@@ -24,11 +26,32 @@ class Throttled:
 
 
 class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
-    """JupyterHub's page that starts a server, throttled."""
+    """JupyterHub's page that starts a server, throttled. A link to the page preselects a profile and starts nothing."""
+
+    def _get_user_options(self, query_options: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Return no options: the form reads the profile of a link, and only the form can start a session."""
+        return {}
+
+    async def _render_form(
+        self, for_user: Any, spawner_options_form: str, message: str = "", html_message: str = ""
+    ) -> Any:
+        """Render the form. JupyterHub's message for an unexpected error is not for users."""
+        is_internal = bool(message) and message.startswith("HTTP 5")
+        return await super()._render_form(
+            for_user, spawner_options_form, UNEXPECTED if is_internal else message, html_message
+        )
 
 
 class StartAPIHandler(Throttled, UserServerAPIHandler):  # type: ignore[misc]
-    """JupyterHub's REST endpoint that starts a server, throttled."""
+    """JupyterHub's REST endpoint that starts and stops a server, throttled."""
+
+    @needs_scope("delete:servers")  # type: ignore[untyped-decorator]
+    async def delete(self, user_name: str, server_name: str = "") -> None:
+        """Stop a server, and remember who asked for it."""
+        user = self.find_user(user_name)
+        if user is not None and server_name in user.spawners:
+            user.spawners[server_name].stopped_by = self.current_user.name
+        await super().delete(user_name, server_name)
 
 
 class HealthHandler(HealthCheckHandler):  # type: ignore[misc]

@@ -19,6 +19,7 @@ from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
 from hpchub.names import SESSION
 from hpchub.schedulers import Job, JobState, Scheduler, Unanswered, job_name
+from hpchub.units import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,13 +103,14 @@ class Step:
 
 @dataclass(frozen=True)
 class JobSession:
-    """The state of a session and its job. All times are on the monotonic clock, except ``submitted``.
+    """The state of a session and its job. All times are on the monotonic clock, except ``submitted`` and ``started``.
 
     Attributes:
         context: The facts that do not change.
         session: The session's name, 16 hexadecimal digits, or empty if there is no session.
         job_id: The job's id, or empty until it is known.
         submitted: When the job was submitted, in seconds since 1970, or 0.
+        started: When the job started, in seconds since 1970, or 0 if this is not known.
         host: The host of the notebook server, or empty until the server is ready.
         port: The port of the notebook server, or 0 until the job has reported it.
         phase: The stage of the start.
@@ -130,6 +132,7 @@ class JobSession:
     session: str = ""
     job_id: str = ""
     submitted: float = 0.0
+    started: float = 0.0
     host: str = ""
     port: int = 0
     phase: Phase = Phase.IDLE
@@ -157,6 +160,7 @@ class JobSession:
             "session": self.session,
             "job_id": self.job_id,
             "submitted": self.submitted,
+            "started": self.started,
             "host": self.host,
             "port": self.port,
         }
@@ -165,12 +169,13 @@ class JobSession:
     def restore(cls, context: Context, saved: Mapping[str, Any], now: Now) -> JobSession:
         """Return the session of an earlier hub process. Invalid values are ignored."""
         session, job_id = str(saved.get("session")), str(saved.get("job_id"))
-        port, submitted = saved.get("port"), saved.get("submitted")
+        port, submitted, started = saved.get("port"), saved.get("submitted"), saved.get("started")
         return cls(
             context,
             session=session if re.fullmatch(SESSION, session) else "",
             job_id=job_id if re.fullmatch(context.scheduler.job_id_pattern, job_id) else "",
             submitted=submitted if isinstance(submitted, float) else 0.0,
+            started=started if isinstance(started, float) else 0.0,
             host=str(saved.get("host", "")),
             port=port if type(port) is int else 0,
             last_seen=now.monotonic,
@@ -180,6 +185,11 @@ class JobSession:
     def extend_patience(self, seconds: float) -> JobSession:
         """Return the session with more time for its job to appear, because the gate may still be submitting it."""
         return replace(self, patience=self.patience + seconds)
+
+    @property
+    def ends_at(self) -> float | None:
+        """When the job reaches its time limit, in seconds since 1970, or None if its start is not known."""
+        return self.started + seconds(self.context.profile.runtime) if self.started else None
 
     # -- The progress page
 
@@ -334,7 +344,7 @@ class JobSession:
             note = f"job {found.id} was requeued after its server had started, so its session is over"
         state = replace(
             state,
-            job=found,
+            job=self.job if found.is_unreadable and self.job else found,
             status=JobState.ENDED if requeued else found.state,
             last_seen=max(self.last_seen, taken),
             patience=self.context.scheduler.propagation,
@@ -367,6 +377,8 @@ class JobSession:
         patience = 0.0 if self.cancelled else self.patience
         unknown = replace(self, status=JobState.UNKNOWN)
         if self._submitting or taken - self.last_seen <= patience:
+            return Step(unknown)
+        if not self.job_id and any(job.is_unreadable and self.session in job.comment for job in jobs.values()):
             return Step(unknown)
         if not self.job_id or self.job_id in jobs:
             return Step(replace(self, status=JobState.ENDED))
@@ -402,6 +414,7 @@ class JobSession:
                 phase=Phase.LAUNCHING,
                 node=self.job.host,
                 deadline=now.monotonic + self.context.launch_timeout,
+                started=self.started or now.wall,
                 message=f"Your job {self.job_id} runs on {self.job.host}. The notebook server is starting.",
             )
             return state._wait_for_report(now)
@@ -462,7 +475,7 @@ class JobSession:
         if self.status is JobState.ENDED:
             return Step(self, self._ended())
         if self.status is JobState.PENDING:
-            state = replace(self, phase=Phase.QUEUED)
+            state = replace(self, phase=Phase.QUEUED, started=0.0)
             note = f"job {self.job_id} is pending again, because its node did not start it"
             return Step(state, self._observe_queue(now), note)
         return Step(self, self._wait())

@@ -13,6 +13,8 @@ from traitlets import TraitError, Unicode, default
 from wrapspawner import ProfilesSpawner, WrapSpawner
 
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
+from hpchub.hub.memory import Memory
+from hpchub.hub.outcome import UNEXPECTED, Outcome
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.start_error import StartError
 from hpchub.model.entries import Cluster, Profile
@@ -39,10 +41,14 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     token: str = ""
     """The hash of the server's API token. JupyterHub stores only hashes, so a restarted hub does not have the token."""
 
+    stopped_by: str = ""
+    """The name of the user or service who asked the hub to stop the session, or empty."""
+
     _spawn_future: asyncio.Future[None] | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         self._grant: dict[str, Any] = {}
+        self._stopped = False
         super().__init__(**kwargs)
 
     @property
@@ -75,10 +81,15 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             loader=FileSystemLoader(self.runtime.settings["template_paths"]), autoescape=select_autoescape()
         )
         profiles = self.profile_list
-        chosen = str((self.orm_spawner.user_options or {}).get("profile"))
-        if profiles.get(chosen) is None:
-            chosen = profiles.profiles[0].key
-        return environment.get_template("profiles_form.html").render(profiles=profiles.profiles, chosen=chosen)
+        # A link may preselect a profile: /hub/spawn?profile=KEY.
+        wanted = self.handler.get_query_argument("profile", "") if self.handler else ""
+        last = str((self.orm_spawner.user_options or {}).get("profile"))
+        offered = [key for key in (wanted, last) if profiles.get(key) is not None]
+        return environment.get_template("profiles_form.html").render(
+            profiles=profiles.profiles,
+            chosen=offered[0] if offered else profiles.profiles[0].key,
+            unknown="" if wanted in ("", *offered) else wanted[:80],
+        )
 
     def options_from_form(self, formdata: dict[str, list[str]]) -> dict[str, Any]:
         """Return the user options from the form.
@@ -185,6 +196,56 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         child = self.child_spawner
         return isinstance(child, JobSpawner) and self.pending in ("spawn", "check") and child.driver.report(port)
 
+    # -- the start and the end
+
+    async def start(self) -> str:
+        """Start the session. If the start fails, remember why.
+
+        Raises:
+            StartError: The start has failed. Pages show only this exception's message, never one of Python's.
+        """
+        self._stopped, self.stopped_by = False, ""
+        self.memory.forget()
+        try:
+            return str(await super().start())
+        except StartError as error:
+            failure = error
+        except Exception:
+            self.log.exception("%s: unexpected error during the start", self._log_name)
+            failure = StartError(UNEXPECTED, reason="unexpected", status_code=500)
+        await self._start_failed(failure)
+        raise failure
+
+    async def _start_failed(self, failure: StartError) -> None:
+        await self.memory.start_failed(self.child_spawner, str(failure), job_ended=failure.reason == "ended")
+
+    async def stop(self, now: bool = False) -> None:
+        """Stop the session. JupyterHub calls this method only if the session has not ended by itself."""
+        self._stopped = True
+        await super().stop(now)
+
+    @property
+    def memory(self) -> Memory:
+        """The memory of the user's last session."""
+        return Memory(self.orm_spawner, self.db, self.runtime, self.log)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the last session ended, or why it did not start. None during a session."""
+        return self.memory.outcome
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the notebook server is ready, even if a restarted hub has not checked it yet."""
+        child = self.child_spawner
+        was_ready = isinstance(child, JobSpawner) and bool(child.driver.state.host)
+        return self.ready or (was_ready and self.pending in ("spawn", "check"))
+
+    @property
+    def ends_at(self) -> float | None:
+        """When the session reaches its time limit, in seconds since 1970, or None if this is not known."""
+        return self.child_spawner.driver.state.ends_at if isinstance(self.child_spawner, JobSpawner) else None
+
     # -- after a restart of the hub
 
     async def get_url(self) -> str:
@@ -224,10 +285,15 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         except asyncio.CancelledError:
             if reached.cancelled():  # the hub stops, the session does not
                 raise
+            self.memory.stopped(self.child_spawner, self.stopped_by, starting=starting)
             self.child_spawner.abandon()
             url = ""
         except StartError as error:
             self.log.error("%s: %s", self._log_name, error)
+            if starting:
+                await self._start_failed(error)
+            else:
+                self.memory.ended(self.child_spawner)
             reached.set_result("")
             raise
         reached.set_result(url)
@@ -258,20 +324,38 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             self._spawn_future = None
 
     def run_post_stop_hook(self) -> Any:
-        """Delete the server's API token. A restarted JupyterHub no longer has the token and cannot delete it."""
+        """Remember how the session ended, and delete the server's API token.
+
+        A restarted JupyterHub no longer has the token and cannot delete it.
+        """
+        if self.session and not self.memory.knows(self.child_spawner):
+            self._record_end()
         if self.token:
             self.db.query(orm.APIToken).filter_by(hashed=self.token).delete()
         return super().run_post_stop_hook()
 
+    def _record_end(self) -> None:
+        start = self._spawn_future
+        if start is not None and not start.done():
+            # The session's own part of the start was successful. Then JupyterHub tried to reach the server.
+            self.memory.unreachable(self.child_spawner)
+        elif self._stopped:
+            starting = not self.child_spawner.driver.state.host
+            self.memory.stopped(self.child_spawner, self.stopped_by, starting=starting)
+        else:
+            self.memory.ended(self.child_spawner)
+
     # -- state that survives a restart of the hub: the grant and the job, but no spawner configuration
 
     def get_state(self) -> dict[str, Any]:
-        """Return the state to save, or an empty dictionary if there is no session.
+        """Return the state to save.
 
-        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH}``. For ``job``, see
-        ``JobSpawner.get_state``.
+        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "outcome": …}``. For ``job``, see
+        ``JobSpawner.get_state``. For ``outcome``, see ``hpchub.hub.outcome``. It also exists without a session.
         """
         state: dict[str, Any] = Spawner.get_state(self)
+        if outcome := self.outcome:
+            state["outcome"] = outcome.saved
         if self.child_spawner is not None and self._grant:
             job = self.child_spawner.get_state()
             if job:

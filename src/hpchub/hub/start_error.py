@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from jupyterhub.spawner import SpawnException
 
+from hpchub.hub.outcome import plain
+
 if TYPE_CHECKING:
     from hpchub.hub.job_actions import Fail
 
@@ -16,7 +18,7 @@ class StartError(SpawnException):  # type: ignore[misc]
     @classmethod
     def of(cls, failure: Fail) -> StartError:
         """Return the exception for a failure that the state machine decided."""
-        return cls(failure.message, reason=failure.reason, status_code=failure.status_code)
+        return cls(plain(failure.message), reason=failure.reason, status_code=failure.status_code)
 
     def __str__(self) -> str:
         return str(self.message)

@@ -57,7 +57,7 @@ class Service(Entry):
     """The port that the web server listens on. The default is the port of ``url``."""
     api_port: f.Port = 8445
     """The port on which the web server serves the hub's API to running jobs, and nothing else."""
-    api_host: f.HostName = Field(default_factory=lambda data: f.url_host(data["url"]))
+    api_host: f.DnsName = Field(default_factory=lambda data: f.url_host(data["url"]))
     """The name of the hub host as compute nodes know it. The default is the host of ``url``."""
     notebook_ports: NotebookPorts = NotebookPorts()
     """The ports that notebook servers listen on."""
@@ -209,9 +209,9 @@ class GridEngineSite(Entry):
 class NodeHost(Entry):
     """The host of a node that has another name in the scheduler."""
 
-    node: f.HostName
+    node: f.DnsName
     """The node's name in the scheduler."""
-    host: f.HostName
+    host: f.DnsName
     """The name or address under which the hub reaches the node."""
 
 

@@ -141,9 +141,11 @@ class Choice:
         return {"type": "string", "enum": list(self.available)}
 
 
-_PLACEHOLDER = re.compile(
-    r"(?i)\W*(?:change[ _-]?(?:me|it|this)?|replace[ _-]?(?:me|this)?|todo|fixme|x{3,}|secret|<.*>)\W*"
+PLACEHOLDER = re.compile(
+    r"(?i)\W*(?:change[ _-]?(?:me|it|this)?|(?:please[ _-]?)?replace[ _-]?(?:me|it|this)?|todo|tbd|fixme|x{3,}|dummy"
+    r"|placeholder|(?:my|your|the)?[ _-]?(?:client[ _-]?)?secret(?:[ _-]?here)?|your[ _-]\w+|password|<.*>)\W*"
 )
+"""Words that stand for a value that somebody has yet to write."""
 
 
 class Secret:
@@ -157,7 +159,7 @@ class Secret:
             complain(f"is {type_in_words(value)}, not text", valid)
         if value.strip() == "":
             complain("is empty", valid)
-        if _PLACEHOLDER.fullmatch(value):
+        if PLACEHOLDER.fullmatch(value):
             complain("is still a placeholder", valid)
         if not value.isprintable():
             complain("contains a line break or another control character", valid)
@@ -267,6 +269,10 @@ _HOST_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?"
 HostName = Annotated[
     str,
     Text("a host's name", _HOST_NAME, "write the name of a host in the inventory"),
+]
+DnsName = Annotated[
+    str,
+    Text("a host's name", _HOST_NAME, "write a host name or an address: letters, digits, . and -"),
 ]
 OptionalHostName = Annotated[
     str, Text("a host's name", _HOST_NAME, "write the name of a host in the inventory", empty=True)

@@ -5,6 +5,7 @@ A :class:`Problem` is one line: the entry, the field, the value if it may be sho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ class Problem:
         field: The field of the entry. Empty if the entry itself is wrong.
         value: The value as :func:`show` prints it. Empty if there is no value or it may not be shown.
         valid: What to write instead, or empty.
+        file: The path of the file, if it is known.
+        line: The line in the file, from 1. It is 0 if it is unknown.
+        column: The column in the line, from 1.
     """
 
     entry: str
@@ -29,14 +33,26 @@ class Problem:
     field: str = ""
     value: str = ""
     valid: str = ""
+    file: str = ""
+    line: int = 0
+    column: int = 0
+
+    @property
+    def place(self) -> str:
+        """The place in the inventory's files, as ``FILE:LINE:COLUMN``, or as much of it as is known."""
+        return self.file + (f":{self.line}:{self.column}" if self.file and self.line else "")
 
     def __str__(self) -> str:
         text = " ".join(part for part in (self.field, self.value, self.message) if part)
-        return f"{self.entry}: {text}" + (f"; {self.valid}" if self.valid else "")
+        head = "".join(f"{part}: " for part in (self.place, self.entry) if part)
+        return f"{head}{text}" + (f"; {self.valid}" if self.valid else "")
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the attributes for JSON, and the whole message as ``text``."""
         return {
+            "file": self.file,
+            "line": self.line,
+            "column": self.column,
             "entry": self.entry,
             "field": self.field,
             "value": self.value,
@@ -56,9 +72,15 @@ class SiteError(ValueError):
 
 @dataclass(frozen=True)
 class Unresolved:
-    """A value that Ansible cannot evaluate, because its expression is wrong. Every field rejects it with the reason."""
+    """A value that Ansible cannot evaluate, because its expression is wrong. Every field rejects it with the reason.
+
+    Attributes:
+        reason: Ansible's message.
+        advice: What to do, if it is known.
+    """
 
     reason: str
+    advice: str = ""
 
     @property
     def message(self) -> str:
@@ -68,9 +90,9 @@ class Unresolved:
     @property
     def valid(self) -> str:
         """What to do."""
-        return (
-            "define it in the inventory; a secret belongs in its vault" if self.reason.endswith("is undefined") else ""
-        )
+        if self.reason.endswith("is undefined"):
+            return self.advice or "define it in the inventory; a secret belongs in its vault"
+        return self.advice
 
 
 def label(value: object) -> str:
@@ -80,6 +102,23 @@ def label(value: object) -> str:
             if isinstance(value.get(word), (str, int)):
                 return f" ({word} {show(value[word], 40)})"
     return ""
+
+
+_QUOTED = r'"(?:[^"\\]|\\.)*(?:"|…$|…(?=\)))'
+_LABEL = re.compile(rf" \((?:key|name) (?:{_QUOTED}|[0-9]+|true|false)\)")
+_STEP = re.compile(rf"([A-Za-z_][A-Za-z0-9_]*)|\[([0-9]+)\]|({_QUOTED})")
+
+
+def way(problem: Problem) -> tuple[int | str, ...]:
+    """Return the way from the variables to a problem's value, as in ``("hpc_clusters", 0, "queues", 1, "max_memory")``.
+
+    This is the reverse of :func:`locate` and :func:`label`.
+    """
+    steps: list[int | str] = []
+    for text in (_LABEL.sub("", problem.entry), problem.field):
+        for name, number, quoted in _STEP.findall(text):
+            steps.append(name or (int(number) if number else quoted[1:-1]))
+    return tuple(steps)
 
 
 @dataclass(frozen=True)

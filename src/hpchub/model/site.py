@@ -362,9 +362,21 @@ def _unknown_variables(variables: Mapping[str, Any]) -> Iterator[Problem]:
     for name in sorted(str(name) for name in variables):
         if name in VARIABLES or not looks_like_ours(name):
             continue
-        # All names share the prefix, so only the rest shows which one was meant.
-        suffixes = {known.removeprefix(PREFIX): known for known in VARIABLES}
-        close = near(name.removeprefix(PREFIX), suffixes) or ""
-        meant = suffixes.get(close) or near(name, VARIABLES, cutoff=0.9)
-        valid = f'did you mean "{meant}"?' if meant else f"valid: {listing(VARIABLES)}"
-        yield Problem(show(name, 60)[1:-1], "is not a variable of hpchub", valid=valid)
+        yield unknown_variable(name)
+
+
+def unknown_variable(name: str) -> Problem:
+    """Return the problem of a variable with a misspelt name."""
+    # All names share the prefix, so only the rest shows which one was meant.
+    suffixes = {known.removeprefix(PREFIX): known for known in VARIABLES}
+    close = near(name.removeprefix(PREFIX), suffixes) or ""
+    meant = suffixes.get(close) or near(name, VARIABLES, cutoff=0.9)
+    valid = f'did you mean "{meant}"?' if meant else f"valid: {listing(VARIABLES)}"
+    return Problem(show(name, 60)[1:-1], "is not a variable of hpchub", valid=valid)
+
+
+def variable_problems(name: str, value: Any) -> list[Problem]:
+    """Return the problems of a single variable, without a comparison with other variables."""
+    problems: list[Problem] = []
+    _read_part(name, value, problems)
+    return problems

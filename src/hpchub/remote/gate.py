@@ -144,8 +144,10 @@ def read_config(cluster: str | None) -> dict[str, Any]:
         return config
     except FileNotFoundError:
         raise Refused(f"this host is not a submit host of the cluster {cluster}") from None
-    except (OSError, ValueError) as error:
-        raise Refused(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise Refused(f"{path} cannot be read on this host: {error.strerror}") from None
+    except ValueError:
+        raise Refused(f"{path} cannot be read on this host, because it is not JSON") from None
 
 
 def permitted_user(name: str, config: dict[str, Any]) -> pwd.struct_passwd:
@@ -340,7 +342,8 @@ def serve_job(stream: TextIO) -> dict[str, Any]:
     if request["action"] == "cancel":
         result = run([*config["cancel"], *checked_job_id(request, config)], config, home=home, extra=identity)
         if result["ok"]:
-            secrets.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                secrets.unlink(missing_ok=True)
         return result
     if not Path(home).is_dir():
         raise Refused(f"the home directory of {account.pw_name}, {home}, does not exist on this cluster")
@@ -439,6 +442,12 @@ def main(argv: list[str] | None = None) -> int:
     except Refused as refusal:
         syslog.syslog(syslog.LOG_WARNING, f"refused: {refusal}")
         result = answer([], 1, error=str(refusal))
+    except Exception as error:  # noqa: BLE001 users may read the answer, so it must not be Python's own message
+        syslog.syslog(syslog.LOG_ERR, f"unexpected error: {error!r}")
+        problem = "the submit host made an unexpected error, which its system log explains"
+        if isinstance(error, OSError) and error.strerror:
+            problem = f"{error.filename or 'a file'} cannot be used on the submit host: {error.strerror}"
+        result = answer([], 1, error=problem)
     else:
         syslog.syslog(syslog.LOG_INFO, f"{' '.join(result['command'])[:200]}: exit {result['exit']}")
     json.dump(result, sys.stdout)

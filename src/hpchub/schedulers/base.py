@@ -29,6 +29,10 @@ class JobState(Enum):
     """The scheduler reports a state that the class does not know. This never ends a session."""
 
 
+UNREADABLE = "unreadable"
+"""The detail of a job with a damaged record. Its state is unknown."""
+
+
 class Tag(NamedTuple):
     """The mark of a session's job; see ``Job.tag``."""
 
@@ -65,6 +69,11 @@ class Job:
     name: str = ""
     user: str = ""
     comment: str = ""
+
+    @property
+    def is_unreadable(self) -> bool:
+        """Whether the job's record is damaged, so that nothing but its id is known, or not even that."""
+        return self.detail == UNREADABLE
 
     @property
     def tag(self) -> Tag | None:
@@ -290,10 +299,11 @@ class Scheduler(ABC):
         """Return the job's id from the output of the submit command.
 
         Args:
-            stdout: The output. Sites' own programs may have printed lines before the scheduler's last line.
+            stdout: The output. Sites' own programs may have printed lines before and after the scheduler's line.
 
         Raises:
-            Unanswered: The output does not end with a job id.
+            Unanswered: No line has a job id, or several lines have different ones. The hub then searches for the job by
+                its name.
         """
 
     @abstractmethod
@@ -301,7 +311,9 @@ class Scheduler(ABC):
         """Return all jobs by their ids from the output of the query command.
 
         Users choose the names and the comments of their jobs. Expect any text in them, including line breaks,
-        separators and incomplete records. Such a text may spoil the record of its own job, but not of other jobs.
+        separators and incomplete records. Such a text may spoil the record of its own job, but not of other jobs: the
+        damaged job is then ``hpchub.schedulers.records.unreadable``, and the others are complete. A site's wrapper may
+        print lines before and after the answer.
 
         Args:
             stdout: The output. If ``no_jobs`` matched, it is empty.

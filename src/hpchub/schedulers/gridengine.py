@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree as ET
 
 from hpchub.names import SESSION
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
@@ -18,21 +17,21 @@ from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.schedulers.parsing import (
     HOLD,
     SHOWN,
+    find_job_id,
     incomplete_output,
     inconclusive,
-    last_line,
-    no_job_id,
     unexpected_output,
 )
+from hpchub.schedulers.records import jobs_by_id, read_xml, read_xml_records, unreadable
 from hpchub.units import mebibytes, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
+    from xml.etree import ElementTree as ET
+
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _RESOURCE_REQUEST = re.compile(r"!?[A-Za-z_][A-Za-z0-9_.]*(?:!?=[A-Za-z0-9_.*|&!()\[\]:+-]+)?")
 _NAME = re.compile(rf"hpchub-({SESSION})-([A-Za-z0-9.~-]+)")
-# Job names can contain characters that XML forbids.
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 # Each letter stands for one property of the job; see "status" in qstat(1).
 _STATE = re.compile(r"[dEhNPqrRsStTw]+")
 
@@ -162,22 +161,15 @@ class GridEngine(Scheduler):
         return None
 
     def parse_submit(self, stdout: str) -> str:
-        """Return the job's id. ``-terse`` prints only the id in the last line."""
-        last = last_line(stdout)
-        if not re.fullmatch(self.job_id_pattern, last):
-            raise no_job_id("qsub", stdout)
-        return last
+        """Return the job's id. ``-terse`` prints a line with the id only."""
+        return find_job_id(stdout, rf"({self.job_id_pattern})", "qsub")
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
         """Return all jobs, one per ``job_list``. Truncated output is not valid XML."""
-        root = _read_xml(stdout, "job_info")
-        if [part.tag for part in root] != ["queue_info", "job_info"]:
+        if not re.search(r"<queue_info[\s/>].*<job_info[\s/>]", stdout, re.DOTALL):
             raise unexpected_output("qstat", stdout)
-        jobs = {}
-        for element in root.iter("job_list"):
-            job = _job(element)
-            jobs[job.id] = job
-        return jobs
+        records = read_xml_records(stdout, "qstat", root="job_info", record="job_list")
+        return jobs_by_id(map(_job, records), "qstat", stdout)
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
         """Return a job, or None for the answer that it is unknown.
@@ -268,13 +260,8 @@ def _all_slots(size: str, record: dict[str, str]) -> int | None:
 
 
 def _read_xml(text: str, root: str) -> ET.Element:
-    """Return the root of the XML that qstat prints. Declarations, which could define entities, are not permitted."""
-    if "<!" in text:
-        raise Unanswered(f"qstat printed XML with a declaration: {text[:SHOWN]!r}")
-    try:
-        found = ET.fromstring(_CONTROL.sub("?", text))  # noqa: S314 no declarations, so no entities
-    except ET.ParseError as error:
-        raise Unanswered(f"qstat printed truncated or invalid XML ({error}): {text[:SHOWN]!r}") from None
+    """Return the root of the XML that qstat prints."""
+    found = read_xml(text, "qstat")
     if found.tag != root:
         raise unexpected_output("qstat", text)
     return found
@@ -304,13 +291,16 @@ def _open_queues(text: str) -> dict[str, bool]:
     return found
 
 
-def _job(element: ET.Element) -> Job:
+def _job(record: tuple[ET.Element | None, str]) -> Job:
+    element, raw = record
+
     def text(tag: str) -> str:
-        return (element.findtext(tag) or "").strip()
+        return (element.findtext(tag) or "").strip() if element is not None else ""
 
     number, user, word, tasks = text("JB_job_number"), text("JB_owner"), text("state"), text("tasks")
     if not number.isdigit() or not user or not word:
-        raise Unanswered(f"qstat printed an incomplete job: {ET.tostring(element)[:SHOWN]!r}")
+        ids = re.findall(r"<JB_job_number>\s*([0-9]+)\s*</JB_job_number>", raw)
+        return unreadable(ids[0] if len(ids) == 1 else "", raw)
     name, comment = text("JB_name"), ""
     if ours := _NAME.fullmatch(name):
         name, comment = job_name(ours[1]), job_comment(ours[2], user, ours[1])

@@ -18,7 +18,8 @@ from hpchub.names import SESSION
 from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, ending_of_status, signal_name
 from hpchub.schedulers.options import VALUE, ReservedOptions
-from hpchub.schedulers.parsing import SHOWN, inconclusive, last_line, no_job_id, unexpected_output
+from hpchub.schedulers.parsing import SHOWN, DuplicateKeys, find_job_id, inconclusive
+from hpchub.schedulers.records import Record, jobs_by_id, read_json_records, unreadable
 from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
@@ -124,23 +125,14 @@ class HTCondor(Scheduler):
 
     def parse_submit(self, stdout: str) -> str:
         """Return the job's id. ``-terse`` prints the first and the last job, which must be the same: ``7.0 - 7.0``."""
-        found = re.fullmatch(rf"({self.job_id_pattern})\.0 - \1\.0", last_line(stdout).strip())
-        if found is None:
-            raise no_job_id("condor_submit", stdout)
-        return found[1]
+        return find_job_id(stdout, rf"({self.job_id_pattern})\.0 - \1\.0", "condor_submit")
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
         """Return all jobs from a JSON list of ClassAds. If there are none, condor_q prints nothing."""
         if not stdout.strip():
             return {}
-        try:
-            ads = json.loads(stdout)
-        except (ValueError, RecursionError):
-            raise unexpected_output("condor_q", stdout) from None
-        if not isinstance(ads, list):
-            raise unexpected_output("condor_q", stdout)
-        jobs = [_job(ad) for ad in ads]
-        return {job.id: job for job in jobs}
+        _, ads = read_json_records(stdout, "condor_q", record=r'\{\s*"[A-Z]', listed=True)
+        return jobs_by_id(map(_job, ads), "condor_q", stdout)
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
         """Return a job, or None if the queue counts no jobs with this id.
@@ -214,18 +206,22 @@ def _is_flat(text: str) -> bool:
     return all(_TERM.fullmatch(term) for term in re.split(r"&&|\|\|", text))
 
 
-def _job(ad: object) -> Job:
-    if not isinstance(ad, dict):
-        raise Unanswered(f"condor_q printed an incomplete job: {ad!r:.200}")
+def _job(record: Record) -> Job:
+    ad = record.value
+    if not isinstance(ad, dict) or isinstance(ad, DuplicateKeys):
+        ids = [re.findall(rf'"{name}"\s*:\s*([0-9]+)', record.raw) for name in ("ClusterId", "ProcId")]
+        is_clear = [len(found) for found in ids] == [1, 1]
+        return unreadable(_job_id(int(ids[0][0]), int(ids[1][0])) if is_clear else "", record.raw)
     cluster, proc, status, user = (ad.get(name) for name in ("ClusterId", "ProcId", "JobStatus", "Owner"))
-    if type(cluster) is not int or type(proc) is not int or type(status) is not int or not isinstance(user, str):
-        raise Unanswered(f"condor_q printed an incomplete job: {ad!r:.200}")
+    if type(cluster) is not int or type(proc) is not int:
+        return unreadable("", str(ad))
+    if type(status) is not int or not isinstance(user, str):
+        return unreadable(_job_id(cluster, proc), str(ad))
     word, state = _STATES.get(status, (f"JobStatus {status}", JobState.UNKNOWN))
     tag, slot, hold = (str(ad.get(name, "")) for name in ("HpchubTag", "RemoteHost", "HoldReason"))
     ours = _TAG.fullmatch(tag)
     return Job(
-        # A session's job is the only job of its cluster. The id of a further job has two numbers.
-        id=str(cluster) if proc == 0 else f"{cluster}.{proc}",
+        id=_job_id(cluster, proc),
         state=state,
         detail=word,
         reason=hold if status == 5 else "",
@@ -234,3 +230,8 @@ def _job(ad: object) -> Job:
         user=user,
         comment=tag,
     )
+
+
+def _job_id(cluster: int, proc: int) -> str:
+    """Return a job's id. A session's job is the only job of its cluster. The id of a further job has two numbers."""
+    return str(cluster) if proc == 0 else f"{cluster}.{proc}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, ending_of_status
@@ -29,15 +29,14 @@ from hpchub.schedulers.parsing import (
     START_TIME,
     DuplicateKeys,
     explain_by_part,
+    find_job_id,
     incomplete_output,
     inconclusive,
-    last_line,
-    no_job_id,
     parse_time,
     read_json,
     unexpected_output,
 )
-from hpchub.schedulers.pbs import UNREADABLE
+from hpchub.schedulers.records import Record, jobs_by_id, read_json_records, unreadable
 from hpchub.units import parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
@@ -77,13 +76,16 @@ _EXPLANATIONS = (
 )
 
 
-def _job(raw: Any) -> Job:
+def _job(record: Record) -> Job:
+    raw = record.value
     values = {key: str(value).strip() for key, value in raw.items()} if isinstance(raw, dict) else {}
     job_id, index, word = values.get("JOBID", ""), values.get("JOBINDEX", ""), values.get("STAT", "")
     if index not in ("", "-", "0") and "[" not in job_id:
         job_id += f"[{index}]"
-    if isinstance(raw, DuplicateKeys):
-        return Job(id=job_id, state=JobState.UNKNOWN, detail=UNREADABLE)
+    if not job_id and (found := re.search(r'"JOBID"\s*:\s*"([0-9]+)"', record.raw)):
+        job_id = found[1]
+    if not isinstance(raw, dict) or isinstance(raw, DuplicateKeys):
+        return unreadable(job_id, record.raw or str(raw))
     state = _STATES.get(word, JobState.UNKNOWN)
     waits = state is JobState.PENDING
     return Job(
@@ -208,12 +210,8 @@ class LSF(Scheduler):
         return found + list(profile.options)
 
     def parse_submit(self, stdout: str) -> str:
-        """Return the job's id. The last line is ``Job <123> is submitted to queue <normal>.``, or ``default queue``."""
-        last = last_line(stdout).strip()
-        found = re.fullmatch(r"Job <([0-9]+)> is submitted to (?:default )?queue <[^<>]+>\.", last)
-        if found is None:
-            raise no_job_id("bsub", stdout)
-        return found[1]
+        """Return the job's id. bsub prints ``Job <123> is submitted to queue <normal>.``, or ``default queue``."""
+        return find_job_id(stdout, r"Job <([0-9]+)> is submitted to (?:default )?queue <[^<>]+>\.", "bsub")
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
         """Return all jobs. The output must contain as many records as it announces.
@@ -222,15 +220,13 @@ class LSF(Scheduler):
         """
         if not stdout.strip():
             return {}
-        found = read_json(re.sub(r"\A[^{]*^(?=\{)", "", stdout, flags=re.MULTILINE), "bjobs")
-        records = found.get("RECORDS")
-        if not isinstance(records, list) or str(found.get("JOBS")) != str(len(records)):
+        fields, records = read_json_records(
+            stdout, "bjobs", field="RECORDS", record=r'\{\s*"JOBID"\s*:', required="JOBS", listed=True
+        )
+        if str(fields.get("JOBS")) != str(len(records)):
             raise unexpected_output("bjobs", stdout)
-        jobs = [_job(raw) for raw in records if not (isinstance(raw, dict) and "ERROR" in raw)]
-        by_id = {job.id: job for job in jobs}
-        if "" in by_id or len(by_id) < len(jobs):
-            raise Unanswered(f"bjobs printed an incomplete record, or a record twice: {stdout[:SHOWN]!r}")
-        return by_id
+        jobs = [_job(one) for one in records if not (isinstance(one.value, dict) and "ERROR" in one.value)]
+        return jobs_by_id(jobs, "bjobs", stdout)
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
         """Return a job, or None for the message that it is not found.

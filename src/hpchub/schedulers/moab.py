@@ -26,7 +26,6 @@ from hpchub.schedulers.parsing import (
     explain_by_part,
     inconclusive,
     parse_time,
-    read_xml,
     unexpected_output,
 )
 from hpchub.schedulers.pbs import (
@@ -37,10 +36,12 @@ from hpchub.schedulers.pbs import (
     read_job_id,
     split_queue_table,
 )
+from hpchub.schedulers.records import jobs_by_id, read_xml_records, unreadable
 from hpchub.schedulers.torque import RESERVED as TORQUE_RESERVED
 from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from xml.etree.ElementTree import Element
 
     from hpchub.schedulers.request import ClusterSettings, JobRequest
@@ -84,7 +85,11 @@ _EXPLANATIONS = (
 )
 
 
-def _job(element: Element) -> Job:
+def _job(record: tuple[Element | None, str]) -> Job:
+    element, raw = record
+    if element is None:
+        ids = dict(re.findall(r'\s(GJID|JobID)="([A-Za-z0-9_.\[\]-]+)"', raw))
+        return unreadable(_job_id(ids) if raw.count(" JobID=") == 1 else "", raw)
     values = {name: value.strip() for name, value in element.attrib.items()}
     for request in element.findall("req")[:1]:
         values.setdefault("AllocNodeList", request.get("AllocNodeList", ""))
@@ -96,10 +101,8 @@ def _job(element: Element) -> Job:
     hold, reason = values.get("Hold", ""), values.get("BlockReason", "")
     waits = state is JobState.PENDING
     nodes = values.get("AllocNodeList") or values.get("MasterHost", "")
-    global_id = values.get("GJID", "")
     return Job(
-        # When the resource manager has accepted the job Moab.7, JobID may be the resource manager's number.
-        id=global_id if "." in global_id else values.get("JobID", ""),
+        id=_job_id(values),
         state=state,
         detail=word,
         reason=(reason or (f"{hold}Hold" if hold else "")) if waits else "",
@@ -109,6 +112,12 @@ def _job(element: Element) -> Job:
         user=user,
         comment=comment,
     )
+
+
+def _job_id(values: Mapping[str, str]) -> str:
+    """Return a job's id. When the resource manager has accepted the job Moab.7, JobID may be its number there."""
+    global_id = values.get("GJID", "")
+    return global_id if "." in global_id else values.get("JobID", "")
 
 
 _RESERVED = ReservedOptions(
@@ -186,12 +195,10 @@ class Moab(Scheduler):
         """Return all jobs, one element each in ``Data``. If there are none, mdiag may print nothing."""
         if not stdout.strip():
             return {}
-        data = read_xml(stdout, "mdiag")
-        jobs = [_job(element) for element in data.iter("job")]
-        found = {job.id: job for job in jobs}
-        if data.tag != "Data" or data.find(".//Error") is not None or "" in found or len(found) < len(jobs):
+        records = read_xml_records(stdout, "mdiag", root="Data", record="job")
+        if not records and "<Error" in stdout:
             raise unexpected_output("mdiag", stdout)
-        return found
+        return jobs_by_id(map(_job, records), "mdiag", stdout)
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
         """Return a job from the lines ``Name: value`` of checkjob, or None for the message that the job is invalid."""

@@ -7,7 +7,6 @@ import functools
 import json
 import re
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree as ET
 
 from hpchub.schedulers.base import Unanswered
 
@@ -30,7 +29,9 @@ _STRING = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
 _WORD = re.compile(r'[^\s{}\[\]:,"]+')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null")
-_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_NO_VALUE = re.compile(r":(?=\s*[,}])")
+NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""A character that XML forbids."""
 
 
 # Errors
@@ -47,8 +48,8 @@ def incomplete_output(program: str, stdout: str) -> Unanswered:
 
 
 def no_job_id(program: str, stdout: str) -> Unanswered:
-    """Return the error for output of a submit command that does not end with a job id."""
-    return Unanswered(f"{program} printed no job id; it printed {stdout.strip()[:SHOWN]!r}")
+    """Return the error for output of a submit command without a job id, or with several."""
+    return Unanswered(f"{program} printed no job id, or several; it printed {stdout.strip()[:SHOWN]!r}")
 
 
 def inconclusive(program: str, code: int, stdout: str, stderr: str) -> Unanswered:
@@ -69,17 +70,42 @@ class DuplicateKeys(dict[str, Any]):
     """
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object of fields. Mark it if it has a duplicate key."""
     found = dict(pairs)
     return found if len(found) == len(pairs) else DuplicateKeys(found)
 
 
-def read_json(text: str, program: str) -> dict[str, Any]:
-    r"""Return a scheduler's JSON object, even if it is invalid because of a user's variable.
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=as_object)
 
-    Some schedulers print ``A=005`` as a number with leading zeros, and ``B=it\'s`` with a needless backslash. This
-    function reads such a bare word as a string and removes such a backslash. An object with a duplicate key becomes a
-    ``DuplicateKeys``.
+
+def decode_json(text: str, *, alone: bool = False) -> Any:
+    r"""Return the JSON document at the beginning of a text, or None if it is invalid.
+
+    Some schedulers print ``A=005`` as a number with leading zeros, ``B=it\'s`` with a needless backslash, and nothing
+    for an empty value. This function reads such a bare word as a string, removes such a backslash, and reads an empty
+    string. An object with a duplicate key becomes a ``DuplicateKeys``.
+
+    Args:
+        text: The text. After the document, there may be text without quotes and brackets.
+        alone: Whether there must be nothing after the document.
+    """
+    for repair in (str, _repair):
+        repaired = repair(text)
+        try:
+            found, end = _DECODER.raw_decode(repaired)
+        except (ValueError, RecursionError):
+            continue
+        rest = repaired[end:].strip()
+        if not rest or not (alone or re.search(r'["{}\[\]]', rest)):
+            return found
+    return None
+
+
+def read_json(text: str, program: str) -> dict[str, Any]:
+    """Return a scheduler's JSON object, even if it is invalid because of a user's variable; see ``decode_json``.
+
+    Lines before and after the object are ignored. ``hpchub.schedulers.records`` reads answers with one record per job.
 
     Args:
         text: The output of the scheduler's program.
@@ -88,13 +114,10 @@ def read_json(text: str, program: str) -> dict[str, Any]:
     Raises:
         Unanswered: The text is not a JSON object, is truncated, or has a duplicate key at the top level.
     """
-    for repair in (str, _repair):
-        try:
-            found = json.loads(repair(text), strict=False, object_pairs_hook=_object)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found, dict) and not isinstance(found, DuplicateKeys):
-            return found
+    begin = re.search(r"^[ \t]*(?=\{)", text, re.MULTILINE)
+    found = decode_json(text[begin.end() :]) if begin else None
+    if isinstance(found, dict) and not isinstance(found, DuplicateKeys):
+        return found
     raise unexpected_output(program, text)
 
 
@@ -107,30 +130,21 @@ def _repair(text: str) -> str:
 
 @functools.lru_cache(maxsize=10_000)
 def _quote_words(between: str) -> str:
-    return _WORD.sub(lambda word: word[0] if _NUMBER.fullmatch(word[0]) else json.dumps(word[0]), between)
+    quoted = _WORD.sub(lambda word: word[0] if _NUMBER.fullmatch(word[0]) else json.dumps(word[0]), between)
+    return _NO_VALUE.sub(':""', quoted)
+
+
+def unescape_json(text: str) -> str:
+    """Return a text that was written between the quotes of a JSON string, perhaps without all escapes."""
+    escaped = re.sub(r'(?<!\\)"', r"\"", _ESCAPE.sub(_unescape, text))
+    try:
+        return str(json.loads(f'"{escaped}"', strict=False))
+    except ValueError:
+        return text
 
 
 def _unescape(found: re.Match[str]) -> str:
     return found[0] if found[1][0] in '"\\/bfnrt' or found[1][1:] else found[1]
-
-
-def read_xml(text: str, program: str) -> ET.Element:
-    """Return the root of a scheduler's XML document. Control characters, which XML forbids, are replaced.
-
-    Args:
-        text: The output of the scheduler's program.
-        program: The name of the program, for the error.
-
-    Raises:
-        Unanswered: The text is not an XML document, is truncated, or contains a declaration such as a document type.
-    """
-    problem: object = "it contains a declaration"
-    if "<!" not in text:
-        try:
-            return ET.fromstring(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text.strip()))  # noqa: S314 no declarations
-        except ET.ParseError as error:
-            problem = error
-    raise Unanswered(f"{program} printed invalid XML ({problem}): {text[:SHOWN]!r}")
 
 
 def parse_time(text: str, now: Callable[[], dt.datetime] = dt.datetime.now) -> str:
@@ -163,6 +177,27 @@ def _strptime(text: str, form: str) -> dt.datetime | None:
         return dt.datetime.strptime(text, form)  # noqa: DTZ007 schedulers print local times
     except ValueError:
         return None
+
+
+def find_job_id(stdout: str, line: str, program: str) -> str:
+    """Return the job's id from the output of a submit command.
+
+    A site's own program may print lines before and after the scheduler's line.
+
+    Args:
+        stdout: The output.
+        line: A regular expression that matches the scheduler's whole line. Its first group is the id.
+        program: The name of the program, for the error.
+
+    Raises:
+        Unanswered: No line has an id, or several lines have different ids. A further line that looks like an option is
+            no message to users, so it leaves the id in doubt too.
+    """
+    lines = [text.strip() for text in stdout.splitlines()]
+    ids = {found[1] for text in lines if (found := re.fullmatch(line, text))}
+    if len(ids) != 1 or any(re.match(r"-\w", text) for text in lines):
+        raise no_job_id(program, stdout)
+    return ids.pop()
 
 
 def last_line(stdout: str) -> str:

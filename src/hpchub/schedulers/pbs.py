@@ -26,14 +26,13 @@ from hpchub.schedulers.parsing import (
     SHOWN,
     DuplicateKeys,
     explain_by_part,
+    find_job_id,
     incomplete_output,
     inconclusive,
-    last_line,
-    no_job_id,
     parse_time,
     read_json,
-    unexpected_output,
 )
+from hpchub.schedulers.records import Record, jobs_by_id, read_json_records, unreadable
 from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
@@ -63,15 +62,8 @@ def qsub_size(memory: str) -> str:
 
 
 def read_job_id(job_id_pattern: str, stdout: str, program: str) -> str:
-    """Return the job's id from the last line of a submit command's output.
-
-    Raises:
-        Unanswered: The last line is not a job id.
-    """
-    last = last_line(stdout).strip()
-    if not re.fullmatch(job_id_pattern, last):
-        raise no_job_id(program, stdout)
-    return last
+    """Return the job's id from the output of a submit command; see ``find_job_id``."""
+    return find_job_id(stdout, rf"({job_id_pattern})", program)
 
 
 def first_host(exec_host: str) -> str:
@@ -191,6 +183,7 @@ def server_privacy(stdout: str) -> tuple[str, str] | None:
 
 # An exiting job (E) has received the signal to end, so its notebook server no longer answers. A moved job (M) continues
 # on another server, so its state is unknown.
+_RECORD = r'"([0-9][^"\s]*)"\s*:\s*\{'
 _STATES = PENDING | RUNNING | dict.fromkeys("EXF", JobState.ENDED)
 _DETAILS = {
     "B": "begun",
@@ -206,13 +199,12 @@ _DETAILS = {
     "W": "waiting",
     "X": "finished",
 }
-UNREADABLE = "unreadable"
-"""The detail of a job with an invalid record."""
 
 
-def _job(job_id: str, raw: Any) -> Job:
+def _job(record: Record) -> Job:
+    job_id, raw = record.key, record.value
     if not isinstance(raw, dict) or isinstance(raw, DuplicateKeys):
-        return Job(id=job_id, state=JobState.UNKNOWN, detail=UNREADABLE)
+        return unreadable(job_id, record.raw or str(raw))
     letter = str(raw.get("job_state", ""))
     state = _STATES.get(letter, JobState.UNKNOWN)
     variables = raw.get("Variable_List", "")
@@ -336,16 +328,13 @@ class PBS(Scheduler):
         return found + list(profile.options)
 
     def parse_submit(self, stdout: str) -> str:
-        """Return the job's id. qsub prints it in the last line, for example ``123.server``."""
+        """Return the job's id. qsub prints it in a line, for example ``123.server``."""
         return read_job_id(self.job_id_pattern, stdout, "qsub")
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
         """Return all jobs. If there are none, ``Jobs`` is missing, but the name of the server is present."""
-        found = read_json(stdout, "qstat")
-        jobs = found.get("Jobs", {})
-        if "pbs_server" not in found or not isinstance(jobs, dict) or isinstance(jobs, DuplicateKeys):
-            raise unexpected_output("qstat", stdout)
-        return {job_id: _job(job_id, raw) for job_id, raw in jobs.items()}
+        _, records = read_json_records(stdout, "qstat", field="Jobs", record=_RECORD, required="pbs_server")
+        return jobs_by_id(map(_job, records), "qstat", stdout)
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
         """Return a job, or None if the server does not know it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from hpchub.names import SESSION
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, signal_name
 from hpchub.schedulers.options import ReservedOptions
@@ -19,11 +20,11 @@ from hpchub.schedulers.parsing import (
     QUEUE_CLOSED,
     SHOWN,
     START_TIME,
+    find_job_id,
     inconclusive,
-    last_line,
-    no_job_id,
     unexpected_output,
 )
+from hpchub.schedulers.records import unreadable
 from hpchub.units import parse_whole, seconds
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ _ENDED = {
 # lists the other copy, under the same id, that one is the job. Otherwise the state of the job is unknown until Slurm
 # forgets the copy, some minutes after its end.
 _REVOKED = "REVOKED"
-_MARK = re.compile(r"[0-9a-f]{16}")
+_MARK = re.compile(r"^([0-9a-f]{16})\|", re.MULTILINE)
+_HEADING = "JOBID"
+_TAG = rf"hpchub/[^/\n]+/[^/\n]+/{SESSION}"
 _STATES = (
     dict.fromkeys(_PENDING, JobState.PENDING)
     | dict.fromkeys(_RUNNING, JobState.RUNNING)
@@ -197,15 +200,11 @@ class Slurm(Scheduler):
     name = "slurm"
     submit_command = ("sbatch", "--parsable")
     cancel_command = ("scancel",)
-    # Names and comments can contain any text, including line breaks. They come last, and each record begins with the
-    # random mark of the query. Therefore no job can forge the record of another job.
-    query_command = (
-        "squeue",
-        "--noheader",
-        "--all",
-        "--states=all",
-        "--format={mark}|%i|%T|%r|%B|%S|%u|%j|%k",
-    )
+    # Names and comments can contain any text, including line breaks. They come last, and each record begins and ends
+    # with the random mark of the query. Therefore no job can forge the record of another job, and lines that a site's
+    # wrapper prints before and after the records belong to no job. The heading is a record too, so that an answer
+    # without jobs is not empty.
+    query_command = ("squeue", "--all", "--states=all", "--format={mark}|%i|%T|%r|%B|%S|%u|%j|%k|{mark}")
     find_command = (*query_command, "--jobs")
     # Every user may read the configuration, which shows whether jobs are hidden. The limits of a queue come from two
     # commands: scontrol shows the limits of the partition, and sinfo shows the sizes of its nodes, one line per size.
@@ -258,27 +257,37 @@ class Slurm(Scheduler):
         return found + list(profile.options)
 
     def parse_submit(self, stdout: str) -> str:
-        """Return the job's id. ``--parsable`` prints ``ID`` or ``ID;CLUSTER`` in the last line."""
-        found = re.fullmatch(rf"({self.job_id_pattern})(;[\w-]+)?", last_line(stdout))
-        if found is None:
-            raise no_job_id("sbatch", stdout)
-        return found[1]
+        """Return the job's id. ``--parsable`` prints a line ``ID`` or ``ID;CLUSTER``."""
+        return find_job_id(stdout, rf"({self.job_id_pattern})(;[\w-]+)?", "sbatch")
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
-        """Return all jobs, one per record. An incomplete record means that the output is truncated."""
+        """Return all jobs, one per record. An incomplete record at the end means that the output is truncated."""
         if not stdout.strip():
             return {}
-        mark = stdout.partition("|")[0]
-        if not _MARK.fullmatch(mark) or not stdout.endswith("\n"):
+        # A site's wrapper may print lines before the first record.
+        begin = _MARK.search(stdout)
+        if begin is None or not stdout.endswith("\n"):
             raise unexpected_output("squeue", stdout)
-        jobs = {}
-        for record in stdout.removeprefix(f"{mark}|").split(f"\n{mark}|"):
-            fields = record.split("|", 7)
-            if len(fields) != 8:
+        mark, end = begin[1], f"|{begin[1]}\n"
+        records = stdout[begin.end() :].split(f"\n{mark}|")
+        has_ends = f"{records[0]}\n".partition(end)[1] != ""
+        jobs: dict[str, Job] = {}
+        for i, record in enumerate(records, 1):
+            text, found_end, _ = f"{record}\n".partition(end)
+            fields = text.split("|", 7)
+            is_whole = len(fields) == 8 and (found_end != "" or not has_ends)
+            if not is_whole and i == len(records):
                 raise Unanswered(f"squeue printed an incomplete record: {record[:SHOWN]!r}")
-            number, word, reason, host, start, user, name, comment = (field.strip() for field in fields)
-            if word == _REVOKED and number in jobs:
+            if not is_whole:
+                number = fields[0].strip()
+                jobs[number] = unreadable(number, record)
                 continue
+            number, word, reason, host, start, user, name, comment = (field.strip() for field in fields)
+            if number == _HEADING or (word == _REVOKED and number in jobs):
+                continue
+            # Without an end mark, the lines of a wrapper may follow the last record.
+            if not has_ends and i == len(records) and (ours := re.match(rf"{_TAG}(?=\n)", comment)):
+                comment = ours[0]
             jobs[number] = Job(
                 id=number,
                 state=_STATES.get(word, JobState.UNKNOWN),

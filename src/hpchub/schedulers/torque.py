@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending
 from hpchub.schedulers.options import LETTER, ReservedOptions
-from hpchub.schedulers.parsing import SHOWN, explain_by_part, inconclusive, read_xml, unexpected_output
+from hpchub.schedulers.parsing import SHOWN, explain_by_part, inconclusive
 from hpchub.schedulers.pbs import (
     ATTRIBUTES_RESERVED,
     COMMON_OPTIONS,
@@ -44,6 +44,7 @@ from hpchub.schedulers.pbs import (
     split_queue_table,
     without_server,
 )
+from hpchub.schedulers.records import jobs_by_id, read_xml, read_xml_records, unreadable
 from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
@@ -72,10 +73,16 @@ def _short_name(session: str) -> str:
     return job_name(session)[:15]
 
 
-def _job(element: Element) -> Job:
+def _job(record: tuple[Element | None, str]) -> Job:
+    element, raw = record
+    if element is None:
+        ids = re.findall(r"<Job_Id>([^<>]+)</Job_Id>", raw)
+        return unreadable(ids[0].strip() if len(ids) == 1 else "", raw)
     fields = [child.tag for child in element]
     values = {child.tag: (child.text or "").strip() for child in element if fields.count(child.tag) == 1}
     letter = values.get("job_state", "")
+    if not letter or "Job_Owner" not in values:
+        return unreadable(values.get("Job_Id", ""), raw)
     state = _STATES.get(letter, JobState.UNKNOWN)
     name, comment = values.get("Job_Name", ""), read_tag(values.get("Variable_List", ""))
     session = comment.rpartition("/")[2]
@@ -158,19 +165,15 @@ class Torque(Scheduler):
         return found + list(profile.options)
 
     def parse_submit(self, stdout: str) -> str:
-        """Return the job's id. qsub prints it in the last line, for example ``123.server``."""
+        """Return the job's id. qsub prints it in a line, for example ``123.server``."""
         return read_job_id(self.job_id_pattern, stdout, "qsub")
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
         """Return all jobs. Some versions of ``qstat -x`` print nothing if there are none."""
         if not stdout.strip():
             return {}
-        data = read_xml(stdout, "qstat")
-        jobs = [_job(element) for element in data]
-        found = {job.id: job for job in jobs}
-        if data.tag != "Data" or {element.tag for element in data} - {"Job"} or "" in found or len(found) < len(jobs):
-            raise unexpected_output("qstat", stdout)
-        return found
+        records = read_xml_records(stdout, "qstat", root="Data", record="Job")
+        return jobs_by_id(map(_job, records), "qstat", stdout)
 
     def parse_find(self, job_id: str, code: int, stdout: str, stderr: str) -> Job | None:
         """Return a job, or None if the server does not know it.

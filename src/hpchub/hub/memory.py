@@ -1,0 +1,167 @@
+"""The memory of a user's last session: it finds out how the session ended, and saves it until the next start."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from hpchub.hub import outcome as outcomes
+from hpchub.hub.outcome import NOT_STARTED, STOPPED, Outcome
+from hpchub.schedulers import SCHEDULERS, Cause, Ending, Unanswered
+
+if TYPE_CHECKING:
+    import logging
+    from typing import Any
+
+    from jupyterhub import orm
+
+    from hpchub.hub.job_spawner import JobSpawner
+    from hpchub.hub.runtime import Runtime
+    from hpchub.model.entries import Cluster, Profile
+
+PATIENCE = 10.0
+"""How long a failed start may wait for its log and for the scheduler's record, in seconds."""
+PAUSES = (0.0, 3.0, 12.0, 45.0)
+"""The pauses before the questions how a session ended, in seconds. Some schedulers record an end with a delay."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The facts of a session that is over. Its spawner no longer has them."""
+
+    session: str
+    job_id: str
+    user: str
+    cluster: Cluster
+    profile: Profile
+
+
+class Memory:
+    """The outcome of a user's last session. It is a part of the spawner's saved state.
+
+    Args:
+        row: The spawner's row in the database.
+        db: The session of the database.
+        runtime: The objects that all spawners of the hub share.
+        log: The spawner's logger.
+    """
+
+    def __init__(self, row: orm.Spawner, db: Any, runtime: Runtime, log: logging.Logger) -> None:
+        self._row = row
+        self._db = db
+        self._runtime = runtime
+        self._log = log
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The outcome of the last session, or None if there is none, or since a new session has begun."""
+        return outcomes.restore((self._row.state or {}).get("outcome"))
+
+    def forget(self) -> None:
+        """Forget the outcome, because a new session begins."""
+        self._save(None)
+
+    def knows(self, child: JobSpawner) -> bool:
+        """Return whether the outcome of this spawner's session is known."""
+        known = self.outcome
+        return known is not None and known.session == child.session
+
+    def stopped(self, child: JobSpawner, who: str, *, starting: bool) -> None:
+        """Remember that somebody stopped a session through the hub."""
+        self._record(child, STOPPED, outcomes.stopped_by(who, child.user.name, starting=starting))
+
+    def unreachable(self, child: JobSpawner) -> None:
+        """Remember that the notebook server did not answer the hub."""
+        state = child.driver.state
+        self._record(child, NOT_STARTED, outcomes.unreachable(state.host, state.port))
+
+    def ended(self, child: JobSpawner) -> None:
+        """Remember that a session has ended, and find out in the background how."""
+        self._record(child, Cause.UNKNOWN.value, self._explain(Ending(Cause.UNKNOWN), _facts(child)))
+        self._runtime.background("Cannot find out how a session ended", self._find_out(_facts(child)))
+
+    async def start_failed(self, child: JobSpawner | None, message: str, *, job_ended: bool) -> None:
+        """Remember that a start failed, with the last lines of its log.
+
+        Args:
+            child: The session's spawner, or None if there is none.
+            message: The explanation of the failure.
+            job_ended: Whether the start failed because its job ended.
+        """
+        if child is None or not child.job_id:
+            self._save(Outcome(child.session if child else "", NOT_STARTED, message, time.time()))
+            return
+        facts = _facts(child)
+        lines, ending = await asyncio.gather(self._log_lines(facts), self._ending(facts) if job_ended else _nothing())
+        self._record(child, NOT_STARTED, message, outcomes.plain_lines(lines))
+        if ending is not None:
+            self._add(ending, facts)
+        elif job_ended:
+            self._runtime.background("Cannot find out how a job ended", self._find_out(facts))
+
+    # -- questions to the cluster
+
+    async def _find_out(self, facts: Ended) -> None:
+        for pause in PAUSES:
+            await asyncio.sleep(pause)
+            ending = await self._ending(facts)
+            if ending is not None:
+                self._add(ending, facts)
+                # Slurm's database receives the name of the canceller later than the controller knows the end.
+                if ending.cause is not Cause.CANCELLED or ending.by:
+                    return
+
+    async def _ending(self, facts: Ended) -> Ending | None:
+        """Return how a job ended, or None if the scheduler does not report it now."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                answer = await self._runtime.gate(facts.cluster.name).history(facts.job_id)
+            return SCHEDULERS[facts.cluster.scheduler].parse_history(facts.job_id, answer)
+        except (Unanswered, TimeoutError, ValueError) as error:
+            self._log.info("It is not known how job %s on %s ended: %s", facts.job_id, facts.cluster.name, error)
+        except Exception:  # noqa: BLE001 whatever the scheduler printed must not disturb the session's end
+            self._log.exception("The record of job %s on %s cannot be parsed", facts.job_id, facts.cluster.name)
+        return None
+
+    async def _log_lines(self, facts: Ended) -> list[str]:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await self._runtime.gate(facts.cluster.name).log(facts.user, facts.job_id)
+        except (Unanswered, TimeoutError, ValueError) as error:
+            self._log.info("The log of job %s on %s was not read: %s", facts.job_id, facts.cluster.name, error)
+            return []
+
+    # -- the database
+
+    def _add(self, ending: Ending, facts: Ended) -> None:
+        """Add the scheduler's explanation to the outcome, unless a new session has begun."""
+        known = self.outcome
+        if known is None or known.session != facts.session:
+            return
+        text = self._explain(ending, facts)
+        if known.not_started:
+            text = known.text if ending.cause is Cause.UNKNOWN else f"{known.text} {text}"
+        self._log.info("Job %s on %s ended: %s (%s)", facts.job_id, facts.cluster.name, ending.cause.value, ending)
+        self._save(known.explained(ending, text))
+
+    def _explain(self, ending: Ending, facts: Ended) -> str:
+        return outcomes.explain(ending, user=facts.user, profile=facts.profile)
+
+    def _record(self, child: JobSpawner, cause: str, text: str, log: tuple[str, ...] = ()) -> None:
+        outcome = Outcome(child.session, cause, text, time.time(), child.job_id, child.cluster.name)
+        self._save(replace(outcome, log=log))
+
+    def _save(self, outcome: Outcome | None) -> None:
+        state = {name: value for name, value in (self._row.state or {}).items() if name != "outcome"}
+        self._row.state = state | ({"outcome": outcome.saved} if outcome else {})
+        self._db.commit()
+
+
+def _facts(child: JobSpawner) -> Ended:
+    return Ended(child.session, child.job_id, child.user.name, child.cluster, child.profile)
+
+
+async def _nothing() -> None:
+    return None

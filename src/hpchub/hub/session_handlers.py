@@ -1,0 +1,84 @@
+"""The hub's request handlers that show the progress of a start, its failure, and the state of a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub.apihandlers import APIHandler
+from jupyterhub.apihandlers.users import SpawnProgressAPIHandler
+from jupyterhub.handlers.pages import SpawnPendingHandler
+from tornado import web
+from tornado.httputil import url_concat
+
+from hpchub.hub.outcome import UNEXPECTED
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+
+class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
+    """JupyterHub's page of a start. After a failed start, its link keeps the page that the user wanted to open."""
+
+    def render_template(self, name: str, **variables: Any) -> Any:
+        """Render a template; see ``BaseHandler.render_template``."""
+        target = self.get_argument("next", "")
+        if target and "spawn_url" in variables:
+            variables["spawn_url"] = url_concat(variables["spawn_url"], {"next": target})
+        return super().render_template(name, **variables)
+
+
+class ProgressHandler(SpawnProgressAPIHandler):  # type: ignore[misc]
+    """JupyterHub's stream of a start's progress. It never contains the text of an unexpected exception."""
+
+    def send_event(self, event: dict[str, Any]) -> Awaitable[None]:
+        """Send an event. JupyterHub's event for a failed start contains the exception's text."""
+        if event.get("failed"):
+            user = self.find_user(self.path_args[0])
+            outcome = user.spawners[(*self.path_args, "")[1] or ""].outcome
+            event = {"progress": 100, "failed": True, "message": outcome.text if outcome else UNEXPECTED}
+        return super().send_event(event)  # type: ignore[no-any-return]
+
+
+class SessionHandler(APIHandler):  # type: ignore[misc]
+    """The state of a session: ``GET /hub/api/hpchub/sessions/USERNAME`` or ``…/USERNAME/SERVERNAME``.
+
+    The answer is ``{"state": STATE, "ending": ENDING, "ends_at": TIME}``:
+
+    - ``STATE`` is ``running``, ``starting``, ``ended`` or ``none`` (no session, and none is remembered).
+    - ``ENDING`` is ``{"cause": …, "text": …, "at": TIME}`` if the state is ``ended``, else null. The causes are the
+      values of ``hpchub.schedulers.Cause``, ``stopped`` (through the hub) and ``not_started``. The text is for users.
+    - ``ends_at`` is when the session reaches its time limit, or null if this is not known or there is no session.
+
+    Times are in seconds since 1970. The owner may ask, with a cookie or a token, and so may everyone else who may open
+    the server, including the server itself with its own token.
+    """
+
+    def check_xsrf_cookie(self) -> None:
+        """Accept a request without an XSRF token, because the user's server does not have the hub's token.
+
+        The request only reads, and a page of another origin cannot read the answer.
+        """
+
+    async def get(self, user_name: str, server_name: str = "") -> None:
+        """Answer with the state of a session."""
+        server_name = server_name or ""
+        user = self.find_user(user_name)
+        permitted = self.has_scope(f"access:servers!server={user_name}/{server_name}")
+        if not permitted or user is None or (server_name and server_name not in user.orm_spawners):
+            raise web.HTTPError(404, "There is no such session, or you may not see it.")
+        spawner = user.spawners[server_name]
+        outcome = spawner.outcome
+        if spawner.is_serving:
+            state = "running"
+        elif spawner.pending in ("spawn", "check"):
+            state = "starting"
+        else:
+            state = "ended" if outcome else "none"
+        self.set_header("Cache-Control", "no-store")
+        self.finish(
+            {
+                "state": state,
+                "ending": outcome.public if outcome and state == "ended" else None,
+                "ends_at": spawner.ends_at if state == "running" else None,
+            }
+        )

@@ -1,0 +1,353 @@
+"""Mistakes that administrators make in an inventory: each is found, with its file, line and column."""
+
+from __future__ import annotations
+
+# ruff: noqa: E501  (one case per line)
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from repo.sites import ROOT, SITE
+
+from hpchub.deploy.hosts_file import expand
+from hpchub.deploy.inventory_files import Inventory, read_inventory
+from hpchub.deploy.validation import Found, check_inventory
+from hpchub.model.problems import Unresolved
+from lab.certificates import make_certificates
+
+VALID = {"vault_sso_client_secret": "d41d8cd98f00b204"}
+ALL = "group_vars/all/"
+Change = Callable[[Path], None]
+
+
+def groups_of(site: Path) -> dict[str, list[str]]:
+    """Return the groups of the inventory's lists of hosts, each with its hosts, as Ansible would."""
+    groups: dict[str, list[str]] = {"all": [], "ungrouped": []}
+
+    def read(name: str, group: Any) -> list[str]:
+        found = groups.setdefault(name, [])
+        if isinstance(group, dict):
+            hosts = group.get("hosts") or {}
+            for host in [hosts] if isinstance(hosts, str) else hosts:
+                found += [each for each in expand(str(host)) if each not in found]
+            children = group.get("children") or {}
+            for child, inner in children.items() if isinstance(children, dict) else ():
+                found += [each for each in read(child, inner) if each not in found]
+        return found
+
+    for path in sorted(site.glob("*.yml")):
+        try:
+            tops = yaml.safe_load(path.read_text()) or {}
+        except (yaml.YAMLError, UnicodeError):
+            continue
+        for _ in range(2):  # a group may be mentioned before its content
+            for name, group in tops.items() if isinstance(tops, dict) else ():
+                read(name, group)
+    return groups
+
+
+def values_of(inventory: Inventory, lab: Path) -> dict[str, Any]:
+    """Return the variables of all hosts. The few expressions of the tests' inventory are evaluated here."""
+
+    def evaluate(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: evaluate(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [evaluate(item) for item in value]
+        if isinstance(value, str) and (name := re.fullmatch(r"\{\{ (\w+) \}\}", value)):
+            return VALID.get(name[1], Unresolved(f"'{name[1]}' is undefined"))
+        return value.replace("{{ lab_dir }}", str(lab)) if isinstance(value, str) else value
+
+    return {s.name: evaluate(s.value) for s in inventory.settings if s.scope.everywhere}
+
+
+def check(site: Path, lab: Path) -> Found:
+    values = values_of(read_inventory([site], ["^files$"]), lab)
+    return check_inventory(
+        [site],
+        values.get,
+        list(values),
+        groups_of(site),
+        root=ROOT,
+        ignore=["^files$"],
+        undecrypted=[],
+        read_file=Path.read_bytes,
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    copied = tmp_path / "site"
+    shutil.copytree(SITE, copied)
+    return copied
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("lab")
+    make_certificates(directory, {"hub": ["hub.localhost", "hub"]})
+    return directory
+
+
+def edit(name: str, old: str, new: str) -> Change:
+    """Return a change that replaces text in a file once."""
+
+    def change(site: Path) -> None:
+        text = (site / name).read_text()
+        assert old in text, (name, old)
+        (site / name).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def add(name: str, text: str | bytes) -> Change:
+    """Return a change that appends text to a file, or creates it."""
+
+    def change(site: Path) -> None:
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        with (site / name).open("ab") as file:
+            file.write(text.encode() if isinstance(text, str) else text)
+
+    return change
+
+
+def write(name: str, text: str) -> Change:
+    def change(site: Path) -> None:
+        (site / name).write_text(text)
+
+    return change
+
+
+def both(*changes: Change) -> Change:
+    def change(site: Path) -> None:
+        for each in changes:
+            each(site)
+
+    return change
+
+
+def encode(name: str, encoding: str, old: str = "", new: str = "") -> Change:
+    def change(site: Path) -> None:
+        text = (site / name).read_text()
+        (site / name).write_bytes(text.replace(old, new, 1).encode(encoding))
+
+    return change
+
+
+def move(name: str, to: str) -> Change:
+    def change(site: Path) -> None:
+        (site / to).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).rename(site / to)
+
+    return change
+
+
+def link(name: str, target: str) -> Change:
+    def change(site: Path) -> None:
+        (site / name).symlink_to(target)
+
+    return change
+
+
+CLUSTERS, PROFILES, KERNELS, SERVICE, ACCESS = (
+    f"{ALL}{name}.yml" for name in ("clusters", "profiles", "kernels", "service", "access")
+)
+HOSTS = "hosts.yml"
+
+# The name of each case, its change, the place of the problem, and what the message contains.
+MISTAKES: list[tuple[str, Change, str, str]] = [
+    # Files that are not YAML
+    ("tab", edit(PROFILES, "    display_name: \"Small", "\tdisplay_name: \"Small"), f"{PROFILES}:4:1", "is indented with a tab; use spaces"),
+    ("tab-in-hosts", edit(HOSTS, "        hub:", "\thub:"), f"{HOSTS}:6:1", "is indented with a tab"),
+    ("second-colon", edit(SERVICE, "name: Demo cluster", "name: Demo: cluster"), f"{SERVICE}:4:13", "has a second colon; put text"),
+    ("colon-in-description", edit(PROFILES, "description: For a first look, and for", "description: For a first look: for"), f"{PROFILES}:5:34", "has a second colon"),
+    ("no-space-after-colon", edit(PROFILES, "cores: 1", "cores:1"), f"{PROFILES}:8:10", "has no space after the colon"),
+    ("no-colon", edit(PROFILES, "    cores: 1\n", "    cores 1\n"), f"{PROFILES}:8:5", "has a line without a colon"),
+    ("no-colon-last", add(SERVICE, "hpc_tls\n"), f"{SERVICE}:17:1", "has a line without a colon"),
+    ("quote-open", edit(PROFILES, 'runtime: "2:00:00"', 'runtime: "2:00:00'), f"{PROFILES}:13:20", "has text after the end of the value"),
+    ("quote-open-at-the-end", add(SERVICE, 'hpc_state_stores: "sqlite\n'), f"{SERVICE}:17:19", "has a quote that is never closed"),
+    ("apostrophe", edit(PROFILES, "description: For a first look, and for teaching", "description: 'the user's first'"), f"{PROFILES}:5:28", "has text after the end of the value"),
+    ("bracket-open", edit(CLUSTERS, "networks: [10.0.0.0/8]", "networks: [10.0.0.0/8"), f"{CLUSTERS}:6:15", "has a [ that is not closed"),
+    ("brace-open", edit(CLUSTERS, "{method: ssh, host: login1}", "{method: ssh, host: login1"), f"{CLUSTERS}:5:13", "has a { that is not closed"),
+    ("comma-missing", edit(CLUSTERS, "max_cores: 16,", "max_cores: 16"), f"{CLUSTERS}:10:9", "has a { that is not closed, or a comma is missing"),
+    ("dash-missing", edit(PROFILES, "  - key: medium", "    key: medium"), f"{PROFILES}:12:5", "is a duplicate"),
+    ("dash-missing-less-indent", edit(PROFILES, "  - key: medium", "  key: medium"), f"{PROFILES}:12:3", "does not continue the list above it; begin each item"),
+    ("dash-without-space", edit(PROFILES, "  - key: medium", "  -key: medium"), f"{PROFILES}:12:3", "does not continue the list above it"),
+    ("indent-one-less", edit(PROFILES, "    cores: 1", "   cores: 1"), f"{PROFILES}:8:4", "does not"),
+    ("indent-one-more", edit(PROFILES, "    cores: 1", "     cores: 1"), f"{PROFILES}:8:6", "is indented further than line 7"),
+    ("jinja-without-quotes", edit(ACCESS, '"{{ vault_sso_client_secret }}"', "{{ vault_sso_client_secret }}"), f"{ACCESS}:6:18", 'put an expression in quotes, as in "{{ NAME }}"'),
+    ("jinja-path-without-quotes", edit(SERVICE, '"{{ lab_dir }}/hub.pem"', "{{ lab_dir }}/hub.pem"), f"{SERVICE}:11:29", "put the whole value in one pair of quotes"),
+    ("star", edit(ACCESS, "allowed_groups: [hpc, hpc-admins]", "allowed_groups: *"), f"{ACCESS}:12:19", "has a value that begins with *"),
+    ("at-sign", edit(ACCESS, "client_id: hpchub", "client_id: @hpchub"), f"{ACCESS}:5:14", "put text that begins with @ in quotes"),
+    ("percent", edit(SERVICE, "name: Demo cluster", "name: %NAME%"), f"{SERVICE}:4:9", "put text that begins with % in quotes"),
+    ("backtick", edit(SERVICE, "name: Demo cluster", "name: `hostname`"), f"{SERVICE}:4:9", "put text that begins with ` in quotes"),
+    ("exclamation", edit(SERVICE, "name: Demo cluster", "name: !important"), f"{SERVICE}:4:9", "that begins with !"),
+    ("backslash", edit(SERVICE, "name: Demo cluster", 'name: "\\Demo"'), f"{SERVICE}:4:10", "has a backslash in double quotes"),
+    ("two-documents", add(SERVICE, "---\nhpc_x: 1\n"), f"{SERVICE}:17:1", "begins a second document"),
+    ("merge-conflict", edit(PROFILES, "    cores: 1\n", "<<<<<<< HEAD\n    cores: 1\n=======\n    cores: 2\n>>>>>>> main\n"), f"{PROFILES}:8:1", "merge conflict"),
+    ("latin-1", encode(SERVICE, "latin-1", "Demo cluster", "Universität"), f"{SERVICE}:4:18", 'contains the byte 0xE4 ("ä" in Latin-1), which is not UTF-8'),
+    ("utf-16", encode(SERVICE, "utf-16"), f"{SERVICE}:1:1", "is UTF-16, but must be UTF-8"),
+    ("utf-16-without-mark", encode(SERVICE, "utf-16-le"), f"{SERVICE}:1:1", "is UTF-16"),
+    ("binary", add(f"{ALL}state.yml", b"\x7fELF\x02\0\0\0"), f"{ALL}state.yml:1:1", "is not text"),
+    ("control-character", edit(SERVICE, "Demo cluster", "Demo\x0bcluster"), f"{SERVICE}:4:13", "contains the control character \\u000b"),
+    ("curly-quotes", edit(SERVICE, "name: Demo cluster", "name: \u201cDemo cluster\u201d"), f"{SERVICE}:4:9", 'has typographic quotes; use "straight quotes"'),
+    ("curly-single-quotes", edit(PROFILES, 'runtime: "2:00:00"', "runtime: \u20182:00:00\u2019"), f"{PROFILES}:10:14", "has typographic quotes"),
+    ("en-dash", edit(CLUSTERS, "networks: [10.0.0.0/8]", "networks:\n      \u2013 10.0.0.0/8"), f"{CLUSTERS}:7:7", "has a dash that is not a hyphen"),
+    ("non-breaking-space", edit(PROFILES, "    cores: 1\n", "    \u00a0cores: 1\n"), f"{PROFILES}:8:5", "has an invisible character"),
+    ("list-at-the-top", add(f"{ALL}more.yml", "- hpc_profiles: []\n"), f"{ALL}more.yml:1:1", "is a list, not a mapping"),
+    ("text-at-the-top", add(f"{ALL}more.yml", "hpc_profiles\n"), f"{ALL}more.yml:1:1", "is text, not a mapping"),
+    ("dangling-link", link(f"{ALL}site.yml", "/nowhere/site.yml"), f"{ALL}site.yml", 'is a link to "/nowhere/site.yml", which does not exist'),
+    ("link-to-itself", link(f"{ALL}site.yml", "site.yml"), f"{ALL}site.yml", "is a link to"),
+    # Values that YAML changes
+    ("time-without-quotes", edit(PROFILES, 'runtime: "2:00:00"', "runtime: 2:00:00"), f"{PROFILES}:10:14", 'runtime 2:00:00 is a number, because YAML reads a time without quotes as seconds; put it in quotes: "2:00:00"'),
+    ("short-time", edit(PROFILES, 'runtime: "2:00:00"', "runtime: 2:00"), f"{PROFILES}:10:14", "runtime 2:00 is a number"),
+    ("time-of-a-queue", edit(CLUSTERS, 'max_runtime: "12:00:00"', "max_runtime: 12:00:00"), f"{CLUSTERS}:10:74", "max_runtime 12:00:00 is a number"),
+    ("octal-cores", edit(PROFILES, "cores: 1\n", "cores: 010\n"), f"{PROFILES}:8:12", "010 is read by YAML as 8"),
+    ("port-with-a-colon", edit(SERVICE, "api_port: 8445", "api_port: 84:45"), f"{SERVICE}:7:13", "84:45 is read by YAML as 5085"),
+    ("name-no", edit(CLUSTERS, "name: demo", "name: no"), f"{CLUSTERS}:3:11", 'name no is true or false, not a cluster\'s name; put it in quotes: "no"'),
+    ("date-as-account", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    account: 2024-01-31\n"), f"{PROFILES}:9:14", "put it in quotes"),
+    ("version-as-module", edit(KERNELS, "  - {name: ir", "  - {name: m, kind: module, modules: [3.11]}\n  - {name: ir"), f"{KERNELS}:4:39", "modules[0] 3.11 is a number, not text"),
+    ("impossible-date", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    account: 2024-13-45\n"), f"{PROFILES}:9:14", 'has the value "2024-13-45": month must be in 1..12'),
+    # Names
+    ("variable-misspelt", edit(PROFILES, "hpc_profiles:", "hpc_profile:"), f"{PROFILES}:2:1", 'is not a variable of hpchub; did you mean "hpc_profiles"?'),
+    ("variable-with-a-hyphen", edit(PROFILES, "hpc_profiles:", "hpc-profiles:"), f"{PROFILES}:2:1", 'did you mean "hpc_profiles"?'),
+    ("variable-with-a-capital", edit(PROFILES, "hpc_profiles:", "HPC_profiles:"), f"{PROFILES}:2:1", 'did you mean "hpc_profiles"?'),
+    ("key-misspelt", edit(PROFILES, "    runtime:", "    runtme:"), f"{PROFILES}:10:5", '"runtme" is an unknown key; did you mean "runtime"?'),
+    ("key-of-a-queue-misspelt", edit(CLUSTERS, "max_cores: 16", "max_core: 16"), f"{CLUSTERS}:10:29", '"max_core" is an unknown key; did you mean "max_cores"?'),
+    ("key-nested-too-deep", edit(SERVICE, "hpc_tls:\n", "  hpc_tls:\n"), f"{SERVICE}:10:3", '"hpc_tls" is an unknown key'),
+    ("queue-unknown", edit(PROFILES, "queue: interactive", "queue: interactiv"), f"{PROFILES}:7:12", 'did you mean "interactive"?'),
+    ("cluster-unknown", edit(PROFILES, "cluster: demo", "cluster: mesabi"), f"{PROFILES}:6:14", "is not a cluster of hpc_clusters"),
+    ("scheduler-with-a-capital", edit(CLUSTERS, "scheduler: slurm", "scheduler: SLURM"), f"{CLUSTERS}:4:16", 'did you mean "slurm"?'),
+    ("kernel-kind-unknown", edit(KERNELS, "kind: python}", "kind: pyhton}"), f"{KERNELS}:3:51", 'did you mean "python"?'),
+    ("default-kernel-unknown", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    default_kernel: julia\n"), f"{PROFILES}:9:21", "is not a kernel of cluster"),
+    ("interface-unknown", edit(PROFILES, "interface: notebook", "interface: jupyterlab"), f"{PROFILES}:38:16", "is unknown; valid: lab"),
+    ("provider-unknown", edit(ACCESS, "provider: oidc", "provider: odic"), f"{ACCESS}:3:13", 'is unknown; did you mean "oidc"?'),
+    ("provider-planned", edit(ACCESS, "provider: oidc", "provider: saml"), f"{ACCESS}:3:13", "is not available yet"),
+    ("key-twice", edit(PROFILES, "key: medium", "key: small"), f"{PROFILES}:12:10", "is already used by entry 0"),
+    ("yaml-key-twice", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    cores: 2\n"), f"{PROFILES}:9:5", '"cores" is a duplicate: line 8 has the same key'),
+    # Values
+    ("memory-with-a-space", edit(PROFILES, "memory: 2G", "memory: 2 GB"), f"{PROFILES}:9:13", 'memory "2 GB" is not a size'),
+    ("memory-a-number", edit(PROFILES, "memory: 2G", "memory: 2048"), f"{PROFILES}:9:13", "is a number, not text; put it in quotes"),
+    ("memory-lower-case", edit(PROFILES, "memory: 2G", "memory: 2g"), f"{PROFILES}:9:13", 'memory "2g" is not a size'),
+    ("cores-in-quotes", edit(PROFILES, "cores: 1\n", 'cores: "1"\n'), f"{PROFILES}:8:12", "is text, not a number"),
+    ("cores-zero", edit(PROFILES, "cores: 1\n", "cores: 0\n"), f"{PROFILES}:8:12", "is below 1"),
+    ("cores-a-fraction", edit(PROFILES, "cores: 1\n", "cores: 1.5\n"), f"{PROFILES}:8:12", "is not a whole number"),
+    ("cores-above-the-queue", edit(PROFILES, "cores: 1\n", "cores: 17\n"), f"{PROFILES}:8:12", 'is above max_cores 16 of queue "interactive"'),
+    ("gpus-of-a-queue-without", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    gpus: 1\n"), f"{PROFILES}:9:11", "queue interactive has no GPUs; remove gpus, or set max_gpus of the queue"),
+    ("runtime-above-the-queue", edit(PROFILES, 'runtime: "2:00:00"', 'runtime: "1-00:00:00"'), f"{PROFILES}:10:14", 'is above max_runtime "12:00:00"'),
+    ("option-reserved", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    options: [--qos=a, --export=ALL]\n"), f"{PROFILES}:9:24", "is set by hpchub; leave it out"),
+    ("option-without-hyphens", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    options: [qos=a]\n"), f"{PROFILES}:9:15", "is not an option"),
+    ("options-are-text", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    options: --qos=a\n"), f"{PROFILES}:9:14", "is text, not a list"),
+    ("profiles-empty", edit(PROFILES, "hpc_profiles:\n", "hpc_profiles:\nother:\n"), f"{PROFILES}:2:1", "is empty, not a list"),
+    ("clusters-a-mapping", edit(CLUSTERS, "  - name: demo", "    name: demo"), f"{CLUSTERS}:2:1", "is a mapping, not a list"),
+    ("queues-empty", edit(CLUSTERS, "    queues:\n", "    queues: []\nother:\n"), f"{CLUSTERS}:9:5", "is empty; write at least one"),
+    ("network-with-host-bits", edit(CLUSTERS, "10.0.0.0/8", "10.0.1.0/8"), f"{CLUSTERS}:6:16", "has bits set after its prefix; write 10.0.0.0/8"),
+    ("network-everything", edit(CLUSTERS, "10.0.0.0/8", "0.0.0.0/0"), f"{CLUSTERS}:6:16", "admits every address"),
+    ("network-without-prefix", edit(CLUSTERS, "10.0.0.0/8", "10.0.0.0"), f"{CLUSTERS}:6:16", "is not a network"),
+    ("network-is-text", edit(CLUSTERS, "[10.0.0.0/8]", "10.0.0.0/8"), f"{CLUSTERS}:6:15", "is text, not a list"),
+    ("firewall-yes-in-quotes", edit(CLUSTERS, "firewall: true", 'firewall: "yes"'), f"{CLUSTERS}:8:15", "is neither true nor false"),
+    ("url-http", edit(SERVICE, "https://hub.localhost:8443", "http://hub.localhost:8443"), f"{SERVICE}:3:8", "write https://"),
+    ("url-with-a-slash", edit(SERVICE, "https://hub.localhost:8443", "https://hub.localhost:8443/"), f"{SERVICE}:3:8", "is not a service's address"),
+    ("url-without-scheme", edit(SERVICE, "https://hub.localhost:8443", "hub.localhost"), f"{SERVICE}:3:8", "is not a service's address"),
+    ("url-port-too-high", edit(SERVICE, "https://hub.localhost:8443", "https://hub.localhost:84433"), f"{SERVICE}:3:8", "has an invalid port"),
+    ("api-host-a-url", edit(SERVICE, "api_host: hub", "api_host: https://hub"), f"{SERVICE}:6:13", "write a host name or an address"),
+    ("api-port-taken", edit(SERVICE, "api_port: 8445", "api_port: 8443"), f"{SERVICE}:7:13", "is also the port of the service"),
+    ("api-port-of-notebooks", edit(SERVICE, "api_port: 8445", "api_port: 20001"), f"{SERVICE}:7:13", "is one of the notebook_ports"),
+    ("ports-reversed", edit(SERVICE, "{first: 20000, last: 29999}", "{first: 29999, last: 20000}"), f"{SERVICE}:8:3", "write the lower port as first"),
+    ("metadata-without-https", edit(ACCESS, "https://auth", "auth"), f"{ACCESS}:4:17", "is not an address of provider metadata"),
+    ("scopes-without-openid", edit(ACCESS, "[openid, profile, email]", "[profile]"), f"{ACCESS}:7:3", "does not contain openid"),
+    ("group-list-as-text", edit(ACCESS, "allowed_groups: [hpc, hpc-admins]", "allowed_groups: hpc"), f"{ACCESS}:12:19", "is text, not a list"),
+    ("root-admin", edit(ACCESS, "admin_users: []", "admin_users: [root]"), f"{ACCESS}:15:17", "root is not permitted"),
+    ("user-allowed-and-blocked", both(edit(ACCESS, "allowed_users: []", "allowed_users: [bob]"), edit(ACCESS, "blocked_users: []", "blocked_users: [bob]")), f"{ACCESS}:14:19", "is also in blocked_users"),
+    ("uid-too-low", edit(ACCESS, "minimum_uid: 1000", "minimum_uid: 100"), f"{ACCESS}:18:16", "is below 500"),
+    ("path-relative", edit(CLUSTERS, "path: /opt/hpchub", "path: opt/hpchub"), f"{CLUSTERS}:7:22", "is not an absolute path"),
+    ("path-with-a-blank", edit(CLUSTERS, "path: /opt/hpchub", "path: /opt/hpc hub"), f"{CLUSTERS}:7:22", "use no spaces"),
+    ("command-without-connection-file", edit(KERNELS, "  - {name: ir", "  - {name: oct, kind: command, language: octave, command: [octave_kernel]}\n  - {name: ir"), f"{KERNELS}:4:50", "does not contain {connection_file}"),
+    ("kernel-name-twice", edit(KERNELS, "name: ir", "name: python3"), f"{KERNELS}:4:12", "is already used by entry 0"),
+    ("secret-undefined", edit(ACCESS, "vault_sso_client_secret", "vault_sso_client_secert"), f"{ACCESS}:6:18", "is undefined"),
+    ("secret-empty", edit(ACCESS, '"{{ vault_sso_client_secret }}"', '""'), f"{ACCESS}:6:3", "client_secret is empty"),
+    ("secret-placeholder", edit(ACCESS, '"{{ vault_sso_client_secret }}"', "CHANGEME"), f"{ACCESS}:6:18", "is still a placeholder"),
+    # Hosts and groups
+    ("range-with-a-hyphen", edit(HOSTS, "            compute1:", "            compute[1-4]:"), f"{HOSTS}:23:13", "has a range that is not valid; write it as in node[001:128]"),
+    ("range-backwards", edit(HOSTS, "            compute1:", "            compute[4:1]:"), f"{HOSTS}:23:13", "has a range from 4 down to 1; write [1:4]"),
+    ("range-of-two-lengths", edit(HOSTS, "            compute1:", "            compute[01:128]:"), f"{HOSTS}:23:13", "which have different lengths; write 001"),
+    ("range-open", edit(HOSTS, "            compute1:", "            compute[1:4:"), f"{HOSTS}:23:13", "has a range that is not valid"),
+    ("hosts-a-list", edit(HOSTS, "            compute1:\n            compute2:\n", "            - compute1\n            - compute2\n"), f"{HOSTS}:23:13", 'hosts is a list; write "NAME:" instead of "- NAME"'),
+    ("children-a-list", edit(HOSTS, "        cluster_demo_login:\n", "        - cluster_demo_login\n"), f"{HOSTS}:10:9", "children is a list"),
+    ("host-without-a-colon", edit(HOSTS, "            compute1:\n", "            compute1\n"), f"{HOSTS}:23:13", "has no colon after the name"),
+    ("hosts-without-colons", edit(HOSTS, "            compute1:\n            compute2:\n", "            compute1\n            compute2\n"), f"{HOSTS}:23:13", 'write one "NAME:" per line, with a colon'),
+    ("hosts-on-one-line", edit(HOSTS, "            compute1:\n", "            compute1, compute3:\n"), f"{HOSTS}:23:13", "contains a space, comma or semicolon"),
+    ("key-host-instead-of-hosts", edit(HOSTS, "      hosts:\n        hub:", "      host:\n        hub:"), f"{HOSTS}:5:7", 'did you mean "hosts"?'),
+    ("group-without-children", edit(HOSTS, "  children:\n    hub:", "    hub:"), f"{HOSTS}:3:5", "is not a key of a group"),
+    ("group-contains-itself", edit(HOSTS, "        cluster_demo_login:\n", "        login_nodes:\n"), f"{HOSTS}:10:9", "contains itself"),
+    ("hosts-file-a-list", write(HOSTS, "- hub\n"), f"{HOSTS}:1:1", "is a list, not a mapping of groups"),
+    ("hub-missing", edit(HOSTS, "    hub:\n      hosts:\n        hub:\n", ""), f"{HOSTS}", "group hub: has 0 hosts"),
+    ("two-hubs", edit(HOSTS, "        hub:\n", "        hub:\n        hub2:\n"), f"{HOSTS}:4:5", "group hub: has 2 hosts"),
+    ("group-of-the-cluster-misspelt", edit(HOSTS, "    cluster_demo:\n", "    cluster_dmo:\n"), f"{CLUSTERS}:3:5", "has no group cluster_demo in the inventory"),
+    ("host-in-no-cluster", edit(HOSTS, "    login_nodes:\n", "    login_nodes:\n      hosts:\n        login9:\n"), f"{HOSTS}:10:9", "host login9: is in login_nodes, but in no cluster"),
+    ("submit-host-unknown", edit(CLUSTERS, "host: login1", "host: login2"), f"{CLUSTERS}:5:33", "is not a host of the inventory; valid: login1"),
+    ("submit-host-a-compute-node", edit(CLUSTERS, "host: login1", "host: compute1"), f"{CLUSTERS}:5:33", "is not in both cluster_demo and login_nodes"),
+    ("submit-without-a-host", edit(CLUSTERS, "{method: ssh, host: login1}", "{method: ssh}"), f"{CLUSTERS}:5:5", 'has the method "ssh" but no host'),
+    # Files in the wrong place
+    ("host-vars-of-the-site", add("host_vars/login1.yml", "hpc_profiles: []\n"), "host_vars/login1.yml:1:1", "is set for the host login1 only, but it describes the whole site"),
+    ("vars-of-another-group", add("group_vars/compute_nodes.yml", "x: 1\nhpc_service: {}\n"), "group_vars/compute_nodes.yml:2:1", "is set for the group compute_nodes only"),
+    ("vars-of-a-host-in-hosts", edit(HOSTS, "            login1:\n", "            login1:\n              hpc_tls: {}\n"), f"{HOSTS}:21:15", "is set for the host login1 only"),
+    ("vars-of-a-group-in-hosts", edit(HOSTS, "    hub:\n", "    hub:\n      vars:\n        hpc_tls: {}\n"), f"{HOSTS}:6:9", "is set for the group hub only"),
+    ("bad-value-in-hosts", both(edit(SERVICE, "hpc_state_store:\n  backend: sqlite\n", ""), edit(HOSTS, "all:\n", "all:\n  vars:\n    hpc_state_store: {backend: mysql}\n")), f"{HOSTS}:4:32", "is unknown; available: sqlite"),
+    ("unknown-variable-of-a-host", add("host_vars/login1.yml", "hpc_quues: []\n"), "host_vars/login1.yml:1:1", "is not a variable of hpchub"),
+    ("two-files-of-all", add(f"{ALL}z.yml", "hpc_access: {}\n"), f"{ALL}z.yml:1:1", "is also set in"),
+    ("hosts-and-group-vars", edit(HOSTS, "all:\n", "all:\n  vars:\n    hpc_tls: {}\n"), f"{SERVICE}:10:1", "is also set in"),
+    ("group-misspelt", add("group_vars/comput_nodes.yml", "x: 1\n"), "group_vars/comput_nodes.yml", 'has no group "comput_nodes"; did you mean "compute_nodes"?'),
+    ("all-misspelt", move("group_vars/all", "group_vars/al"), "group_vars/al/access.yml", 'has no group "al"; did you mean "all"?'),
+    ("host-misspelt", add("host_vars/logn1.yml", "x: 1\n"), "host_vars/logn1.yml", 'did you mean "login1"?'),
+    ("all-twice", add("group_vars/all.yml", "x: 1\n"), "group_vars/all.yml", "is not read by Ansible, because"),
+    ("suffix-with-capitals", move(PROFILES, f"{ALL}profiles.YML"), f"{ALL}profiles.YML:2:1", "is not read by Ansible, which ignores a file with this name; give it a name that ends in .yml"),
+    ("suffix-missing-letter", move(PROFILES, f"{ALL}profiles.ym"), f"{ALL}profiles.ym:2:1", "is not read by Ansible"),
+    ("directory-with-a-dot", move(PROFILES, f"{ALL}site.d/profiles.yml"), f"{ALL}site.d/profiles.yml:2:1", "ignores a directory whose name contains a dot"),
+    ("group-vars-misspelt", move("group_vars", "groups_vars"), "groups_vars", 'did you mean "group_vars"?'),
+    ("nested-below-vars", add(f"{ALL}z.yml", "vars:\n  hpc_install_environment: {}\n"), f"{ALL}z.yml:2:3", "belongs to the top level of the file"),
+    ("certificate-beside-hosts", add("hub.pem", "x"), "hub.pem", "is read by Ansible as a list of hosts; move it to the directory files"),
+    ("environment-of-a-group", add("group_vars/compute_nodes.yml", "hpc_install_environment: {A B: c}\n"), "group_vars/compute_nodes.yml:1:32", "is not an environment variable's name"),
+    ("ini-variable", add("more.ini", "[compute_nodes:vars]\nhpc_profiles=[]\n"), "more.ini:2:1", "is set for the group compute_nodes only"),
+    # Vaults
+    ("vault-after-a-line", add(f"{ALL}vault.yml", "---\n$ANSIBLE_VAULT;1.1;AES256\n6162\n"), f"{ALL}vault.yml:2:1", "does not begin on the first line"),
+    ("vault-cut-off", add(f"{ALL}vault.yml", "$ANSIBLE_VAULT;1.1;AES256\n616\n"), f"{ALL}vault.yml:2:1", "is a damaged vault: the end is missing"),
+    ("vault-with-text", add(f"{ALL}vault.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\nhpc_x: 1\n"), f"{ALL}vault.yml:3:1", "the line is not hexadecimal"),
+    # Arguments of roles
+    ("argument-misspelt", add(f"{ALL}z.yml", "jupyterhub_log_levle: DEBUG\n"), f"{ALL}z.yml:1:1", 'is not an argument of a role; did you mean "jupyterhub_log_level"?'),
+    ("argument-misspelt-in-a-group", add("group_vars/hub.yml", "jupyterhub_log_levle: DEBUG\n"), "group_vars/hub.yml:1:1", "is not an argument of a role"),
+    ("argument-choice", add(f"{ALL}z.yml", "jupyterhub_log_level: TRACE\n"), f"{ALL}z.yml:1:23", "is unknown; valid: "),
+    ("argument-number-in-quotes", add(f"{ALL}z.yml", 'reverse_proxy_max_connections: "4096"\n'), f"{ALL}z.yml:1:32", "is text, not a whole number"),
+    ("argument-number-too-low", add("group_vars/hub.yml", "reverse_proxy_max_connections: 10\n"), "group_vars/hub.yml:1:32", "is below 256"),
+    ("argument-port-too-high", add(f"{ALL}z.yml", "reverse_proxy_redirect_port: 80800\n"), f"{ALL}z.yml:1:30", "is not a port; write a number from 0 to 65535"),
+    ("argument-bool-in-quotes", add("host_vars/hub.yml", 'reverse_proxy_maintenance: "no"\n'), "host_vars/hub.yml:1:28", "is text, not true or false"),
+    ("argument-list-is-text", add(f"{ALL}z.yml", "reverse_proxy_trusted_proxies: 10.0.0.1\n"), f"{ALL}z.yml:1:32", "is text, not a list"),
+    ("argument-item-not-a-network", add(f"{ALL}z.yml", "reverse_proxy_trusted_proxies: [10.0.0.1, lb1]\n"), f"{ALL}z.yml:1:43", "is not an address or a network"),
+    ("argument-path-relative", add(f"{ALL}z.yml", "jupyterhub_state_directory: var/lib\n"), f"{ALL}z.yml:1:29", "is not an absolute path"),
+    ("argument-key-too-short", add(f"{ALL}z.yml", "jupyterhub_crypt_key: abc\n"), f"{ALL}z.yml:1:23", "is not a key of the right form; write 64 hexadecimal digits"),
+    ("argument-derived", add(f"{ALL}z.yml", "reverse_proxy_port: 443\n"), f"{ALL}z.yml:1:1", "has no effect, because hpchub derives it from its own variables; set hpc_service.bind_port instead"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "place", "message"), [case[1:] for case in MISTAKES], ids=[c[0] for c in MISTAKES])
+def test_mistake_is_found_with_its_place(site: Path, lab: Path, change: Change, place: str, message: str) -> None:
+    change(site)
+    found = check(site, lab).problems
+    lines = [str(problem).replace(f"{site}/", "") for problem in found]
+    assert all(problem.file for problem in found), lines
+    if place:
+        assert any(line.startswith(f"{place}: ") and message in line for line in lines), lines
+
+
+def test_inventory_without_mistakes_has_no_problems(site: Path, lab: Path) -> None:
+    found = check(site, lab)
+    assert [*map(str, found.problems), *map(str, found.warnings)] == []
+
+
+def test_there_are_many_cases() -> None:
+    assert len(MISTAKES) >= 150
+    assert len({name for name, *_ in MISTAKES}) == len(MISTAKES)

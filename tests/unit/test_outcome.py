@@ -1,0 +1,460 @@
+"""What users read after a failed start and after the end of a session. Pages are requested from a real JupyterHub."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hub_app import SESSION, SITE, answer, job, profile, write_profiles
+from jupyterhub import orm
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
+
+from hpchub.hub import outcome as outcomes
+from hpchub.hub.outcome import NOT_STARTED, STOPPED, Outcome, plain, plain_lines
+from hpchub.hub.start_error import StartError
+from hpchub.schedulers import Cause, Ending, JobState, Unanswered
+from hpchub.schedulers.endings import OWNER
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from hub_app import Hub
+    from tornado.httpclient import HTTPResponse
+
+    from hpchub.hub.profiles_spawner import HPCProfilesSpawner
+
+PYTHON = re.compile(r"\w+Error\b|\[Errno|Traceback")
+
+
+async def eventually(condition: Callable[[], object]) -> Any:
+    async with asyncio.timeout(60):
+        while not (found := condition()):  # noqa: ASYNC110 the condition has no event
+            await asyncio.sleep(0.005)
+    return found
+
+
+# Plain words
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_each_cause_is_explained_in_a_sentence_about_the_session(cause: Cause) -> None:
+    text = outcomes.explain(Ending(cause), user="alice", profile=SITE.profiles[0])
+    assert text.endswith(".")
+    assert "session" in text
+    assert "  " not in text
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        (OWNER, "with your own account"),
+        ("alice", "with your own account"),
+        ("root", "administrator"),
+        ("bob", "The account bob cancelled"),
+        ("", "did not report who"),
+    ],
+)
+def test_text_names_who_cancelled_the_job(by: str, words: str) -> None:
+    assert words in outcomes.explain(Ending(Cause.CANCELLED, by=by), user="alice", profile=SITE.profiles[0])
+
+
+def test_text_names_the_limit_and_the_node() -> None:
+    small = SITE.profiles[0]
+    assert "time limit of 1:00:00" in outcomes.explain(Ending(Cause.TIME_LIMIT), user="a", profile=small)
+    assert "the 1G of memory" in outcomes.explain(Ending(Cause.OUT_OF_MEMORY), user="a", profile=small)
+    assert ", n3, failed" in outcomes.explain(Ending(Cause.NODE_LOST, node="n3"), user="a", profile=small)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("PermissionError: [Errno 13] Permission denied: '/x'", "Permission denied: '/x'"),
+        ("sbatch: json.decoder.JSONDecodeError: Expecting value", "sbatch: Expecting value"),
+        ("[E ServerApp] OSError: [Errno 122] Disk quota exceeded", "[E ServerApp] Disk quota exceeded"),
+        ("[Errno 2] No such file or directory", "No such file or directory"),
+        ("sbatch: error: Invalid account", "sbatch: error: Invalid account"),
+        ("An Error occurred", "An Error occurred"),
+    ],
+)
+def test_message_has_no_names_of_exceptions(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+def test_log_has_no_tracebacks() -> None:
+    lines = [
+        "starting",
+        "Traceback (most recent call last):",
+        '  File "/x.py", line 1, in main',
+        "    open(path)",
+        "PermissionError: [Errno 13] Permission denied: '/x'",
+        "",
+        "  indented",
+        "[E 2026-11-26 ServerApp] Traceback (most recent call last):",
+        '  File "/y.py", line 1',
+        "KeyError: 'a'",
+        "end",
+    ]
+    expected = ("starting", "Permission denied: '/x'", "", "  indented", "'a'", "end")
+    assert plain_lines(lines) == expected
+
+
+@pytest.mark.parametrize(
+    "saved", [None, [], "x", {}, {"at": "x"}, {"at": 1.0, "text": 7}, {"at": True, "text": None}], ids=str
+)
+def test_invalid_saved_outcome_is_none_or_empty(saved: object) -> None:
+    found = outcomes.restore(saved)
+    assert found is None or found.text == ""
+
+
+def test_outcome_survives_a_round_trip() -> None:
+    outcome = Outcome("a" * 16, "time_limit", "text", 1.5, "7", "demo", "TIMEOUT", ("one", "two"))
+    assert outcomes.restore(json.loads(json.dumps(outcome.saved))) == outcome
+
+
+# A failed start
+
+
+async def fail(spawner: HPCProfilesSpawner) -> Outcome:
+    """Start a session that fails, and return what the hub remembers after JupyterHub has cleaned up."""
+    with pytest.raises(StartError) as caught:
+        await spawner.user.spawn("", options={"profile": "small"})
+    assert not PYTHON.search(str(caught.value))
+    assert spawner.outcome is not None
+    assert not PYTHON.search(json.dumps(spawner.outcome.saved))
+    return spawner.outcome
+
+
+def end_at_once(hub: Hub) -> None:
+    """Make each job end as soon as it was submitted."""
+
+    def submit(session: str) -> Any:
+        hub.show(job(JobState.ENDED, session=session))
+        return answer("7\n")
+
+    hub.gate.on_submit = submit
+
+
+async def test_failed_start_is_remembered_with_its_log_and_its_cause(hub: Hub) -> None:
+    end_at_once(hub)
+    hub.gate.on_log = lambda job_id: answer("one\nOSError: [Errno 28] No space left on device\n")
+    hub.gate.on_history = lambda job_id: answer("JobId=7 UserId=alice(1) JobState=OUT_OF_MEMORY ExitCode=0:125\n")
+    outcome = await fail(hub.user().spawners[""])
+    assert (outcome.cause, outcome.job_id, outcome.cluster) == (NOT_STARTED, "7", "demo")
+    assert "Your job 7 ended before its notebook server was ready" in outcome.text
+    assert "needed more than the 1G of memory" in outcome.text
+    assert outcome.log == ("one", "No space left on device")
+    # A restarted hub has only the database.
+    row = hub.app.db.query(orm.Spawner).one()
+    assert outcomes.restore(row.state["outcome"]) == outcome
+    assert set(row.state) == {"outcome"}
+
+
+@pytest.mark.parametrize("silent", [Unanswered("the submit host is down"), answer("rubbish"), answer(code=1)])
+async def test_failed_start_is_remembered_although_the_gate_is_silent(hub: Hub, silent: Any) -> None:
+    end_at_once(hub)
+    hub.gate.on_log = hub.gate.on_history = lambda job_id: silent
+    outcome = await fail(hub.user().spawners[""])
+    assert "Your job 7 ended before" in outcome.text
+
+
+async def test_refused_submission_shows_no_exception(hub: Hub) -> None:
+    hub.gate.on_submit = lambda session: answer(code=1, stderr="PermissionError: [Errno 13] Permission denied: '/x'\n")
+    outcome = await fail(hub.user().spawners[""])
+    assert outcome.text == "The cluster demo did not accept your job: Permission denied: '/x'"
+
+
+async def test_unexpected_error_is_explained_in_plain_words(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise PermissionError(13, "Permission denied", "/etc/hpchub/x")
+
+    spawner = hub.user().spawners[""]
+    monkeypatch.setattr(hub.runtime, "template_dir", lambda: broken(""))
+    outcome = await fail(spawner)
+    assert outcome.text == outcomes.UNEXPECTED
+
+
+async def test_next_start_forgets_the_outcome(hub: Hub) -> None:
+    end_at_once(hub)
+    await fail(hub.user().spawners[""])
+    spawner = hub.new_spawner()
+    hub.gate.on_submit = lambda session: answer(code=1)
+    start = asyncio.ensure_future(spawner.start())
+    await asyncio.sleep(0)
+    assert spawner.outcome is None
+    with pytest.raises(StartError):
+        await start
+
+
+# The end of a session
+
+
+def running(hub: Hub) -> HPCProfilesSpawner:
+    """Return the spawner of a running session."""
+    spawner = hub.restored_spawner("https://127.0.0.1:20001", host="127.0.0.1", port=20001, started=time.time())
+    hub.show(job())
+    return spawner
+
+
+TIMEOUT = "JobId=7 UserId=alice(1) JobState=TIMEOUT ExitCode=0:1\n"
+
+
+async def test_end_of_a_job_is_explained_by_the_scheduler(hub: Hub) -> None:
+    spawner = running(hub)
+    hub.gate.on_history = lambda job_id: answer(TIMEOUT)
+    hub.show(job(JobState.ENDED))
+    await spawner.user.stop("")  # as JupyterHub does when it notices the end
+    known = hub.user().spawners[""]
+    assert known.outcome.text == "Your session has ended. The cluster did not report why."
+    await eventually(lambda: known.outcome.cause == "time_limit")
+    assert known.outcome.text == "Your session reached its time limit of 1:00:00, so the cluster ended it."
+    assert hub.gate.cancelled == []
+
+
+async def test_late_record_of_the_end_is_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm's database names who cancelled the job later than the controller reports the end."""
+    monkeypatch.setattr("hpchub.hub.memory.PAUSES", (0, 0.01, 0.01, 0.01))
+    answers = [
+        answer(code=1),
+        answer("JobId=7 UserId=alice(1) JobState=CANCELLED\n"),
+        answer("7|CANCELLED by 0|0:15|2001|n1\n"),
+    ]
+    hub.gate.on_history = lambda job_id: answers.pop(0)
+    spawner = running(hub)
+    hub.show(job(JobState.ENDED))
+    await spawner.user.stop("")
+    await eventually(lambda: not answers)
+    await eventually(lambda: "root" in hub.user().spawners[""].outcome.text)
+
+
+async def test_late_answer_does_not_change_the_next_session(hub: Hub) -> None:
+    spawner = running(hub)
+    hub.gate.delay = 0.05
+    hub.gate.on_history = lambda job_id: answer(TIMEOUT)
+    hub.show(job(JobState.ENDED))
+    await spawner.user.stop("")
+    hub.user().spawners[""].memory.forget()
+    await asyncio.sleep(0.2)
+    assert hub.user().spawners[""].outcome is None
+
+
+@pytest.mark.parametrize(
+    ("who", "text"),
+    [
+        ("alice", "You stopped your session."),
+        ("root-admin", "root-admin stopped this session."),
+        ("", "The service stopped this session."),
+    ],
+)
+async def test_stop_through_the_hub_names_who_stopped(hub: Hub, who: str, text: str) -> None:
+    spawner = running(hub)
+    spawner.stopped_by = who
+    await spawner.user.stop("")
+    assert hub.gate.cancelled == ["7"]
+    assert (hub.user().spawners[""].outcome.cause, hub.user().spawners[""].outcome.text) == (STOPPED, text)
+
+
+async def test_session_that_ended_while_the_hub_was_restarted_is_explained(hub: Hub) -> None:
+    spawner = running(hub)
+    hub.gate.on_history = lambda job_id: answer(TIMEOUT)
+    hub.show(job(JobState.ENDED))
+    spawner._check_pending = True
+    await spawner.get_url()
+    spawner._check_pending = False
+    await eventually(lambda: spawner.outcome and spawner.outcome.cause == "time_limit")
+    assert "ended before" not in str(spawner.outcome)
+
+
+# Pages and the API
+
+
+@dataclasses.dataclass
+class Browser:
+    """A signed-in browser."""
+
+    port: int
+    user: str = "alice"
+    cookies: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    async def get(self, path: str, token: str = "", **headers: str) -> HTTPResponse:
+        """Request a page without following redirects."""
+        sent = {"X-Hpchub-User": self.user, **headers}
+        if token:
+            sent["Authorization"] = f"token {token}"
+        elif self.cookies:
+            sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        client = AsyncHTTPClient(force_instance=True)
+        url = path if path.startswith("http") else f"http://127.0.0.1:{self.port}{path}"
+        response = await client.fetch(HTTPRequest(url, headers=sent, follow_redirects=False), raise_error=False)
+        client.close()
+        for header in response.headers.get_list("Set-Cookie"):
+            name, _, value = header.split(";")[0].partition("=")
+            self.cookies[name] = value
+        return response
+
+    async def page(self, path: str) -> str:
+        """Return the text of a page."""
+        return (await self.get(path)).body.decode()
+
+
+@pytest.fixture
+async def browser(hub: Hub) -> AsyncIterator[Browser]:
+    listener, port = bind_unused_port()
+    server = HTTPServer(hub.app.tornado_application)
+    server.add_socket(listener)
+    found = Browser(port)
+    hub.app.authenticator.allowed_users = {"alice"}
+    response = await found.get("/hub/login?next=/hub/home")
+    assert response.code == 302
+    yield found
+    server.stop()
+    await server.close_all_connections()
+
+
+HOSTILE = Outcome(
+    SESSION,
+    NOT_STARTED,
+    "<b>text</b>",
+    1_764_000_000.0,
+    "7",
+    "demo",
+    log=("<script>alert(1)</script>", "{{ 7 * 7 }}"),
+)
+
+
+async def test_home_page_and_form_remember_a_failed_start(hub: Hub, browser: Browser) -> None:
+    hub.user().spawners[""].memory._save(HOSTILE)
+    for path in ("/hub/home", "/hub/spawn"):
+        page = await browser.page(path)
+        assert "Your last session did not start" in page
+        assert "&lt;b&gt;text&lt;/b&gt;" in page
+        assert "2025-11-24 16:00 UTC" in page
+        assert "<b>text" not in page
+    assert page.count('type="submit"') == 1
+
+
+@pytest.mark.parametrize("target", ["", "/user/alice/lab/tree/x%20y.ipynb?reset#cell"])
+async def test_page_of_a_failed_start_shows_the_log_and_one_button(hub: Hub, browser: Browser, target: str) -> None:
+    spawner = hub.user().spawners[""]
+    spawner._spawn_future = asyncio.get_running_loop().create_future()
+    spawner._spawn_future.set_exception(PermissionError(13, "Permission denied", "/x"))
+    spawner.memory._save(HOSTILE)
+    query = f"?next={target.replace('%', '%25').replace('?', '%3F').replace('#', '%23')}" if target else ""
+    page = await browser.page(f"/hub/spawn-pending/alice{query}")
+    assert "Your session did not start" in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\n{{ 7 * 7 }}" in page
+    assert not PYTHON.search(page)
+    (link,) = re.findall(r'<a id="start"[^>]*href="([^"]*)"', page)
+    assert page.count("btn-lg") == 1
+    form = await browser.page(link.replace("&amp;", "&"))
+    (action,) = re.findall(r'<form[^>]*action="([^"]*)"', form)
+    assert ("next=%2Fuser%2Falice%2Flab%2Ftree%2Fx%2520y.ipynb%3Freset%23cell" in action) is bool(target)
+
+
+async def test_page_of_an_unexpected_failure_shows_no_exception(hub: Hub, browser: Browser) -> None:
+    spawner = hub.user().spawners[""]
+    spawner._spawn_future = asyncio.get_running_loop().create_future()
+    spawner._spawn_future.set_exception(PermissionError(13, "Permission denied", "/x"))
+    for path in ("/hub/spawn-pending/alice", "/hub/api/users/alice/server/progress"):
+        page = await browser.page(path)
+        assert "The service made an error while it started your session." in page
+        assert not PYTHON.search(page)
+
+
+async def test_progress_reports_a_failure_in_plain_words(hub: Hub, browser: Browser) -> None:
+    spawner = hub.user().spawners[""]
+    spawner._spawn_future = asyncio.get_running_loop().create_future()
+    spawner._spawn_future.set_exception(StartError("text", reason="x"))
+    spawner.memory._save(HOSTILE)
+    assert '"failed": true, "message": "<b>text</b>"' in await browser.page("/hub/api/users/alice/server/progress")
+
+
+async def test_link_to_a_file_without_a_session_leads_to_the_form_and_back(hub: Hub, browser: Browser) -> None:
+    hub.user().spawners[""].memory._save(dataclasses.replace(HOSTILE, cause="time_limit"))
+    response = await browser.get("/hub/user/alice/lab/tree/x.ipynb", Accept="text/html")
+    page = response.body.decode()
+    assert response.code == 424
+    assert "Your session has ended" in page
+    (link,) = re.findall(r'<a id="start"[^>]*href="([^"]*)"', page)
+    assert link == "/hub/spawn/alice?next=%2Fhub%2Fuser%2Falice%2Flab%2Ftree%2Fx.ipynb"
+
+
+@pytest.mark.parametrize(
+    ("query", "chosen"),
+    [("?profile=big", "big"), ("", "small"), ("?profile=%3Cb%3E", "small"), ("?profile=big&next=/user/alice/x", "big")],
+)
+async def test_link_to_a_profile_preselects_it_and_starts_nothing(
+    hub: Hub, browser: Browser, tmp_path: Path, query: str, chosen: str
+) -> None:
+    write_profiles(tmp_path, profile("small"), profile("big", cores=4))
+    response = await browser.get(f"/hub/spawn{query}")
+    page = response.body.decode()
+    assert response.code == 200
+    assert re.findall(r'<input[^>]*value="(\w+)"[^>]*\bchecked\b', page) == [chosen]
+    assert ("which is not offered" in page) is ("%3C" in query)
+    assert "<b>" not in page
+    assert "spawn-error-msg" not in page
+    assert hub.gate.submissions == []
+    assert hub.user().spawners[""].pending is None
+
+
+SESSIONS = "/hub/api/hpchub/sessions"
+
+
+async def test_api_reports_the_state_of_a_session_to_its_owner(hub: Hub, browser: Browser) -> None:
+    async def ask() -> Any:
+        return json.loads(await browser.page(f"{SESSIONS}/alice"))
+
+    assert await ask() == {"state": "none", "ending": None, "ends_at": None}
+    spawner = hub.user().spawners[""]
+    spawner.memory._save(HOSTILE)
+    ending = {"cause": "not_started", "text": "<b>text</b>", "at": HOSTILE.at}
+    assert await ask() == {"state": "ended", "ending": ending, "ends_at": None}
+    spawner._spawn_pending = True
+    assert await ask() == {"state": "starting", "ending": None, "ends_at": None}
+
+
+async def test_api_reports_the_time_limit_of_a_running_session(hub: Hub, browser: Browser) -> None:
+    spawner = running(hub)
+    started = spawner.child_spawner.driver.state.started
+    expected = {"state": "running", "ending": None, "ends_at": started + 3600}
+    assert json.loads(await browser.page(f"{SESSIONS}/alice")) == expected
+    # Lab sends no XSRF token of the hub, and browsers mark its requests.
+    response = await browser.get(f"{SESSIONS}/alice/", **{"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"})
+    assert json.loads(response.body) == expected
+
+
+async def test_api_answers_the_server_s_own_token_and_nobody_else(hub: Hub, browser: Browser) -> None:
+    running(hub)
+    own = hub.user().new_api_token(scopes=["access:servers!server=alice/"])
+    assert (await browser.get(f"{SESSIONS}/alice", token=own)).code == 200
+    for token in (hub.user("mallory").new_api_token(), hub.user().new_api_token(scopes=["read:users:name!user"])):
+        assert (await browser.get(f"{SESSIONS}/alice", token=token)).code == 404
+    assert (await browser.get(f"{SESSIONS}/alice", token="0" * 32)).code in (403, 404)
+    browser.cookies.clear()
+    assert (await browser.get(f"{SESSIONS}/alice")).code in (403, 404)
+
+
+@pytest.mark.parametrize("path", ["/nobody", "/alice/other", "/bob"])
+async def test_api_knows_no_other_sessions(hub: Hub, browser: Browser, path: str) -> None:
+    hub.user("bob")
+    assert (await browser.get(f"{SESSIONS}{path}")).code == 404
+
+
+async def test_time_limit_counts_from_the_start_of_the_job(hub: Hub) -> None:
+    child = hub.restored_spawner(submitted=time.time()).child_spawner
+    assert child.driver.state.ends_at is None
+    hub.show(job())
+    follow = asyncio.ensure_future(child.driver.follow())
+    await eventually(lambda: child.driver.state.ends_at)
+    assert child.driver.state.ends_at == child.driver.state.started + 3600
+    assert abs(child.driver.state.started - time.time()) < 60
+    assert child.get_state()["started"] == child.driver.state.started
+    follow.cancel()
