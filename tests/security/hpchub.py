@@ -60,7 +60,7 @@ class HPCHub(Target):
     def permission_headers(self) -> list[list[str]]:
         return [self._claims(self.settings["access"]["allowed_groups"][:1])]
 
-    def _claims(self, groups: list[str] | str) -> list[str]:
+    def _claims(self, groups: Sequence[str]) -> list[str]:
         """Return the header with the claims of the sign-on, as the web server sends it."""
         claims = {self.settings["claims"]["groups"]: groups}
         return ["X-Hpchub-Userinfo", base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")]

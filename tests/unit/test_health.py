@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hub_app import Hub, make_hub
+from hub_app import Hub, encode_claims, make_hub
 from sqlalchemy import event
 from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
@@ -155,7 +155,7 @@ async def test_sign_in_explains_in_words_that_the_database_cannot_be_written(
     hub: Hub, get: Get, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.app.db.connection().exec_driver_sql("PRAGMA query_only=1")
-    answer = await get("login", X_Hpchub_User="alice", X_Hpchub_Groups="hpc")
+    answer = await get("login", X_Hpchub_User="alice", X_Hpchub_Userinfo=encode_claims(groups=["hpc"]))
     page = answer.body.decode()
     assert answer.code == 503
     assert "The service has a problem at the moment, so you cannot sign in. Notebooks that are running go on" in page
@@ -163,4 +163,4 @@ async def test_sign_in_explains_in_words_that_the_database_cannot_be_written(
     assert "attempt to write a readonly database" in caplog.text
     assert "readonly" not in page
     hub.app.db.connection().exec_driver_sql("PRAGMA query_only=0")
-    assert (await get("login", X_Hpchub_User="alice", X_Hpchub_Groups="hpc")).code == 302
+    assert (await get("login", X_Hpchub_User="alice", X_Hpchub_Userinfo=encode_claims(groups=["hpc"]))).code == 302
