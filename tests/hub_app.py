@@ -28,10 +28,14 @@ from hpchub.names import USER_PATTERN
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from tornado.httpclient import HTTPResponse
+
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
+
+    Ask = Callable[..., Awaitable[HTTPResponse]]
 
 HUB = "hub.example.org"
 SESSION = "a" * 16
@@ -71,9 +75,9 @@ def profile(key: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def site(*profiles: dict[str, Any]) -> Site:
-    """Return the site with these profiles."""
-    return Site.from_vars({**VARIABLES, "hpc_profiles": list(profiles)})
+def site(*profiles: dict[str, Any], **variables: Any) -> Site:
+    """Return the site with these profiles and other variables."""
+    return Site.from_vars({**VARIABLES, "hpc_profiles": list(profiles), **variables})
 
 
 def write_profiles(directory: Path, *profiles: dict[str, Any]) -> None:
@@ -98,6 +102,11 @@ def job(
     host = "127.0.0.1" if state is JobState.RUNNING else ""
     comment = f"hpchub/{HUB}{database and '~'}{database}/{user}/{session}"
     return Job(job_id, state, state.name, host=host, name=f"hpchub-{session}", user=user, comment=comment)
+
+
+def signed_on(user: str, *groups: str) -> dict[str, str]:
+    """Return the headers that the web server adds to the requests of a user after the single sign-on."""
+    return {"X_Hpchub_User": user, "X_Hpchub_Userinfo": encode_claims(groups=groups)}
 
 
 def answer(stdout: str = "", code: int = 0, stderr: str = "") -> Answer:

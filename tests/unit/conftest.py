@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import hub_app
 import pytest
+from tornado.httpclient import AsyncHTTPClient
+from tornado.httpserver import HTTPServer
+from tornado.testing import bind_unused_port
 
 from hpchub.model.entries import Cluster, Profile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+    from tornado.httpclient import HTTPResponse
 
 
 @pytest.fixture
@@ -57,3 +62,24 @@ async def hub(tmp_path: Path) -> AsyncIterator[hub_app.Hub]:
     started = await hub_app.make_hub(tmp_path, [str(pages)])
     yield started
     await started.close()
+
+
+@pytest.fixture
+async def ask(hub: hub_app.Hub) -> AsyncIterator[hub_app.Ask]:
+    """Return a function that sends a request to the hub over HTTP. Underscores in names of headers mean dashes."""
+    listener, port = bind_unused_port()
+    server = HTTPServer(hub.app.tornado_application)
+    server.add_socket(listener)
+    client = AsyncHTTPClient(force_instance=True)
+
+    async def request(path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> HTTPResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = f"http://127.0.0.1:{port}/hub/{path}"
+        return await client.fetch(
+            url, method=method, body=body, headers=named, follow_redirects=False, raise_error=False
+        )
+
+    yield request
+    client.close()
+    server.stop()
+    await server.close_all_connections()

@@ -126,7 +126,7 @@ async def test_hub_host_without_user_accounts_refuses_only_system_accounts(authe
     ids=["same user", "other user", "sign-on ended", "permission removed", "api token"],
 )
 async def test_hub_session_ends_with_its_sign_on(authenticator: Any, handler: Any, lasts: bool) -> None:
-    user = SimpleNamespace(name="alice", groups=[], admin=False)
+    user = SimpleNamespace(name="alice", groups=[], admin=False, api_tokens=[])
     assert bool(await authenticator.refresh_user(user, handler)) is lasts
 
 

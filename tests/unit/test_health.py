@@ -10,21 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hub_app import Hub, encode_claims, make_hub
+from hub_app import Hub, make_hub, signed_on
 from sqlalchemy import event
-from tornado.httpclient import AsyncHTTPClient
-from tornado.httpserver import HTTPServer
-from tornado.testing import bind_unused_port
 
 from hpchub.hub import health
 from hpchub.hub.health import INTERVAL, Health
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
-    from tornado.httpclient import HTTPResponse
-
-    Get = Callable[..., Awaitable[HTTPResponse]]
+    from hub_app import Ask
 
 PAGES = Path(__file__).parents[2] / "templates" / "pages"
 
@@ -39,41 +34,23 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
 
 
 @pytest.fixture
-async def get(hub: Hub) -> AsyncIterator[Get]:
-    listener, port = bind_unused_port()
-    server = HTTPServer(hub.app.tornado_application)
-    server.add_socket(listener)
-    client = AsyncHTTPClient(force_instance=True)
-
-    async def request(path: str, method: str = "GET", **headers: str) -> HTTPResponse:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        url = f"http://127.0.0.1:{port}/hub/{path}"
-        return await client.fetch(url, method=method, headers=named, follow_redirects=False, raise_error=False)
-
-    yield request
-    client.close()
-    server.stop()
-    await server.close_all_connections()
-
-
-@pytest.fixture
 def always_write(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each health check write."""
     monkeypatch.setattr(health, "INTERVAL", 0.0)
 
 
 @pytest.mark.usefixtures("always_write")
-async def test_healthy_hub_answers_200_with_an_empty_body(get: Get) -> None:
+async def test_healthy_hub_answers_200_with_an_empty_body(ask: Ask) -> None:
     for path in ("health", "api/health"):
         for method in ("GET", "HEAD"):
-            answer = await get(path, method)
+            answer = await ask(path, method)
             assert (answer.code, answer.body) == (200, b"")
 
 
 @pytest.mark.usefixtures("always_write")
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 async def test_full_disk_makes_the_health_check_fail(
-    get: Get, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int
 ) -> None:
     allocate = os.posix_fallocate
 
@@ -82,30 +59,30 @@ async def test_full_disk_makes_the_health_check_fail(
 
     monkeypatch.setattr(os, "posix_fallocate", fail)
     for _ in range(3):
-        answer = await get("health")
+        answer = await ask("health")
         assert answer.code == 503
         assert answer.headers["Content-Type"].startswith("text/plain")
         assert answer.body.decode() == "The hub cannot write to its database: its disk is full or read-only.\n"
     assert caplog.text.count(os.strerror(error)) == 1, "each problem is logged once"
     monkeypatch.setattr(os, "posix_fallocate", allocate)
-    assert (await get("health")).code == 200
+    assert (await ask("health")).code == 200
     assert "The hub can write to its database again" in caplog.text
 
 
 @pytest.mark.usefixtures("always_write")
-async def test_database_that_refuses_writes_makes_the_health_check_fail(hub: Hub, get: Get) -> None:
+async def test_database_that_refuses_writes_makes_the_health_check_fail(hub: Hub, ask: Ask) -> None:
     engine = hub.app.db.get_bind()
 
     @event.listens_for(engine, "begin")
     def refuse(connection: Any) -> None:
         connection.exec_driver_sql("PRAGMA query_only=1")
 
-    answer = await get("health")
+    answer = await ask("health")
     assert (answer.code, answer.body) == (503, b"The hub cannot write to its database.\n")
 
 
 async def test_database_that_hangs_blocks_neither_the_check_nor_the_hub(
-    hub: Hub, get: Get, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(health, "LONGEST_WRITE", 0.2)
     monkeypatch.setattr(health, "INTERVAL", 0.0)
@@ -116,18 +93,18 @@ async def test_database_that_hangs_blocks_neither_the_check_nor_the_hub(
 
     monkeypatch.setattr(health, "_write", hang)
     before = time.monotonic()
-    first, page, second = await asyncio.gather(get("health"), get("static/favicon.ico"), get("health"))
+    first, page, second = await asyncio.gather(ask("health"), ask("static/favicon.ico"), ask("health"))
     assert time.monotonic() - before < 0.9
     assert [answer.code for answer in (first, second)] == [503, 503]
     assert first.body == b"The hub's database does not answer.\n"
     assert page.code == 200
     await asyncio.sleep(1)
     monkeypatch.setattr(health, "INTERVAL", INTERVAL)
-    assert (await get("health")).code == 200
+    assert (await ask("health")).code == 200
 
 
 async def test_health_check_writes_at_most_every_few_seconds(
-    hub: Hub, get: Get, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writes: list[object] = []
 
@@ -136,7 +113,7 @@ async def test_health_check_writes_at_most_every_few_seconds(
         return "", ""
 
     monkeypatch.setattr(health, "_write", write)
-    await asyncio.gather(*(get("health") for _ in range(10)))
+    await asyncio.gather(*(ask("health") for _ in range(10)))
     assert writes == [hub.app.db.get_bind()]
 
 
@@ -145,17 +122,17 @@ async def test_failed_check_is_a_problem(hub: Hub, monkeypatch: pytest.MonkeyPat
     assert await Health().problems(hub.app.db.get_bind()) == ["The health check failed."]
 
 
-async def test_alarm_makes_the_health_check_fail(hub: Hub, get: Get) -> None:
+async def test_alarm_makes_the_health_check_fail(hub: Hub, ask: Ask) -> None:
     hub.runtime.health.alarms.update(demo="Something is wrong.", other="Something is wrong.")
-    answer = await get("health")
+    answer = await ask("health")
     assert (answer.code, answer.body) == (503, b"Something is wrong.\n")
 
 
 async def test_sign_in_explains_in_words_that_the_database_cannot_be_written(
-    hub: Hub, get: Get, caplog: pytest.LogCaptureFixture
+    hub: Hub, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
     hub.app.db.connection().exec_driver_sql("PRAGMA query_only=1")
-    answer = await get("login", X_Hpchub_User="alice", X_Hpchub_Userinfo=encode_claims(groups=["hpc"]))
+    answer = await ask("login", **signed_on("alice", "hpc"))
     page = answer.body.decode()
     assert answer.code == 503
     assert "The service has a problem at the moment, so you cannot sign in. Notebooks that are running go on" in page
@@ -163,4 +140,4 @@ async def test_sign_in_explains_in_words_that_the_database_cannot_be_written(
     assert "attempt to write a readonly database" in caplog.text
     assert "readonly" not in page
     hub.app.db.connection().exec_driver_sql("PRAGMA query_only=0")
-    assert (await get("login", X_Hpchub_User="alice", X_Hpchub_Userinfo=encode_claims(groups=["hpc"]))).code == 302
+    assert (await ask("login", **signed_on("alice", "hpc"))).code == 302

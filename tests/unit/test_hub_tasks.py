@@ -181,13 +181,22 @@ async def test_first_check_of_the_routes_starts_the_tasks_once(hub: Hub, monkeyp
     monkeypatch.setattr(hub.runtime, "background", background)
     proxy = HubProxy(auth_token="x")
     listener = SimpleNamespace(listen=backlogs.append)
-    proxy.app = SimpleNamespace(http_server=SimpleNamespace(_sockets={3: listener}), db=hub.app.db)
+    proxy.app = SimpleNamespace(
+        http_server=SimpleNamespace(_sockets={3: listener}),
+        db=hub.app.db,
+        authenticator=hub.app.authenticator,
+        token_expires_in_max_seconds=60,
+    )
     spawner = SimpleNamespace(session=SESSION)
     users = {1: SimpleNamespace(spawners={"": spawner})}
     for _ in range(2):
         await proxy.check_routes(users, {})
     assert checks == [users, users]
-    assert started == ["The search for orphaned jobs has stopped", "The proxy watch has stopped"]
+    assert started == [
+        "The search for orphaned jobs has stopped",
+        "The check of the tokens has stopped",
+        "The proxy watch has stopped",
+    ]
     assert backlogs == [BACKLOG]
     assert proxy._orphan_collector is not None
     assert proxy._orphan_collector._sessions() == {SESSION}

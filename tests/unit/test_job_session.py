@@ -10,7 +10,7 @@ import pytest
 
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
-from hpchub.hub.job_session import Context, JobSession, Now, Phase, Step
+from hpchub.hub.job_session import HOPELESS_AFTER, Context, JobSession, Now, Phase, Step
 from hpchub.model.entries import Cluster, Profile
 from hpchub.schedulers import SCHEDULERS, Job, JobState
 from hpchub.schedulers.records import unreadable
@@ -412,6 +412,50 @@ def test_message_in_the_queue(changes: dict[str, Any], message: str) -> None:
     step = dataclasses.replace(QUEUED, **changes).step(events.Observed(), NOW)
     assert step.state.message == message.replace("{Resources}", CONTEXT.scheduler.explain("Resources"))
     assert step.action == actions.Wait(2.0)
+
+
+NEVER = job(JobState.PENDING, reason="InvalidAccount")
+
+
+def test_job_that_can_never_start_ends_the_start_with_advice() -> None:
+    state = QUEUED.step(snapshot(NEVER, after=1), later(1)).state
+    assert isinstance(state.step(events.Observed(), later(1)).action, actions.Wait)
+    state = state.step(snapshot(NEVER, after=1 + HOPELESS_AFTER), later(12)).state
+    fail = failure(state.step(events.Observed(), later(12)))
+    assert fail.reason == "never_starts"
+    assert "can never start in the queue q of demo: your account does not exist, or is closed" in fail.message
+    assert "(InvalidAccount). The start was cancelled." in fail.message
+    assert "Ask the administrators" in fail.message
+
+
+@pytest.mark.parametrize("between", [PENDING, job(JobState.PENDING, reason="Priority"), RUNNING])
+def test_reason_that_goes_away_ends_nothing(between: Job) -> None:
+    state = QUEUED
+    for i, shown in enumerate((NEVER, between, NEVER)):
+        state = state.step(snapshot(shown, after=8.0 * i), later(8.0 * i)).state
+        assert not isinstance(state.step(events.Observed(), later(8.0 * i)).action, actions.Fail)
+
+
+def test_job_that_can_never_start_is_kept_while_the_scheduler_is_silent() -> None:
+    state = QUEUED.step(snapshot(NEVER, after=1), later(1)).state.step(events.SnapshotUnanswered(), later(99)).state
+    assert not isinstance(state.step(events.Observed(), later(99)).action, actions.Fail)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("SomethingNew", "q of demo: SomethingNew."),
+        ("Something new.", "q of demo: Something new."),
+        ("Priority", "q of demo: jobs with a higher priority start first (Priority)."),
+        (
+            "JobHeldAdmin",
+            "on hold (JobHeldAdmin). Ask the administrators of the cluster to release it.",
+        ),
+    ],
+)
+def test_message_in_the_queue_shows_a_reason_once(reason: str, message: str) -> None:
+    state = QUEUED.step(snapshot(job(JobState.PENDING, reason=reason)), NOW).state.step(events.Observed(), NOW).state
+    assert state.message.endswith(message)
 
 
 @pytest.mark.parametrize("state", [JobState.PENDING, JobState.UNKNOWN, JobState.RUNNING], ids=lambda state: state.name)

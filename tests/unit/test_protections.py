@@ -288,7 +288,7 @@ async def test_session_of_a_user_lasts_only_as_long_as_the_permitted_sign_on(
 ) -> None:
     """The user is permitted by name, so that no missing group ends the session."""
     authenticator = SSOAuthenticator(check_accounts=False, allowed_users={"somebody"}, blocked_users=blocked)
-    user = SimpleNamespace(name="somebody", groups=[], admin=False)
+    user = SimpleNamespace(name="somebody", groups=[], admin=False, api_tokens=[])
     headers = HTTPHeaders({"X-Hpchub-User": name} if name else {})
     handler = SimpleNamespace(request=SimpleNamespace(headers=headers), _jupyterhub_user=user)
     assert bool(await authenticator.refresh_user(user, handler)) is lasts
@@ -306,7 +306,12 @@ def test_hub_limits_the_lifetime_of_cookies_and_tokens(configured: Config) -> No
     assert (app.cookie_max_age_days, app.oauth_token_expires_in) == (1, 24 * 3600)
     assert app.token_expires_in_max_seconds == 30 * 24 * 3600
     assert app.cookie_secret_file == "/var/lib/hpchub/cookie_secret"
-    assert app.tornado_settings["cookie_options"] == {"secure": True, "samesite": "Lax", "httponly": True}
+    assert app.tornado_settings["cookie_options"] == {
+        "secure": True,
+        "samesite": "Lax",
+        "httponly": True,
+        "expires_days": 1,
+    }
 
 
 @pytest.mark.usefixtures("no_umask")

@@ -27,7 +27,7 @@ from hpchub.clusters.batch_script import render_batch_script
 from hpchub.deploy.role_arguments import gate_config
 from hpchub.hub.job_spawner import spawner_class
 from hpchub.model.entries import Access, Cluster, Profile
-from hpchub.schedulers import SCHEDULERS, Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment
+from hpchub.schedulers import SCHEDULERS, Job, JobState, Outlook, QueueLimits, Scheduler, Unanswered, job_comment
 from hpchub.schedulers.options import ReservedOptions
 
 MakeProfile: TypeAlias = Callable[..., Profile]
@@ -498,6 +498,21 @@ def test_errors_of_the_parsers_show_the_output_briefly(scheduler: Scheduler) -> 
 def test_an_unknown_reason_is_shown_as_it_is(scheduler: Scheduler) -> None:
     assert scheduler.explain("A-new-reason-42") == "A-new-reason-42"
     assert scheduler.explain("") == ""
+
+
+def test_an_unknown_reason_does_not_end_the_wait(scheduler: Scheduler) -> None:
+    for text in ("A-new-reason-42", ""):
+        reason = scheduler.understand(text)
+        assert reason.outlook is Outlook.WAITS
+        assert reason.words == scheduler.explain(text)
+
+
+def test_each_reason_is_a_clause_and_one_that_waits_for_a_person_has_advice(scheduler: Scheduler) -> None:
+    for pattern, reason in scheduler.reasons:
+        assert re.compile(pattern)
+        assert re.fullmatch(r"[a-z].*[^.!?]", reason.words), reason.words
+        if reason.outlook is not Outlook.WAITS:
+            assert re.fullmatch(r"[A-Z].*\.", reason.advice), reason.words
 
 
 # Answers of the scheduler's programs

@@ -155,7 +155,7 @@ def test_waiting_job_has_reason_and_start() -> None:
         ("Job held by alice on Tue Oct 4 2022", "your job is on hold until somebody releases it"),
         (
             "Can Never Run: Insufficient amount of queue resource: ncpus (R: 99 A: 8 T: 8)",
-            "no node has enough free resources for your job at the moment",
+            "your job requests more than the cluster can ever provide",
         ),
         ("Something new", "Something new"),
     ],

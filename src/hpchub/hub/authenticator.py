@@ -9,17 +9,22 @@ from __future__ import annotations
 import base64
 import json
 import pwd
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jhub_remote_user_authenticator.remote_user_auth import RemoteUserAuthenticator, RemoteUserLoginHandler
+from jupyterhub import orm
 from jupyterhub.handlers import LogoutHandler
 from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 from traitlets import Bool, Integer, List, Set, Unicode
 
-from hpchub.hub.handlers import HealthHandler, PortReportHandler, StartAPIHandler, StartPageHandler
+from hpchub.hub.handlers import HealthHandler, PortReportHandler, StartAPIHandler, StartPageHandler, TokensAPIHandler
 from hpchub.hub.session_handlers import PendingPageHandler, ProgressHandler, SessionHandler
+from hpchub.hub.tokens import account_exists, revoke_tokens
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 def read_claims(values: list[str]) -> dict[str, Any]:
@@ -70,6 +75,8 @@ class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]
             raise web.HTTPError(503, PROBLEM) from None
         if user is None:
             identity = self.authenticator.identity(self)
+            if identity and (known := orm.User.find(self.db, identity["name"])):
+                self.authenticator.end_tokens(known, identity["groups"])
             if identity is None:
                 raise web.HTTPError(403, "Your sign-in does not contain a valid account name for this service.")
             raise web.HTTPError(
@@ -138,6 +145,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/health", HealthHandler),
             (r"/api/health", HealthHandler),
             (r"/api/batchspawner", PortReportHandler),
+            (r"/api/users/([^/]+)/tokens", TokensAPIHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),
             (r"/api/users/([^/]+)/server/progress", ProgressHandler),
             (r"/api/hpchub/sessions/([^/]+)(?:/([^/]*))?", SessionHandler),
@@ -219,6 +227,22 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             return False
         return True
 
+    def refuses(self, username: str, groups: Collection[str]) -> bool:
+        """Return whether the rules certainly do not permit the user.
+
+        If the account is not found, the directory of accounts may only not answer. Then the answer is false.
+        """
+        if not self.check_blocked_users(username):
+            return True
+        if self.check_accounts and not account_exists(username):
+            return False
+        return not self.check_allowed(username, {"groups": list(groups)})
+
+    def end_tokens(self, user: Any, groups: Collection[str]) -> None:
+        """Delete the tokens of a user who has just been refused. They would work without the single sign-on."""
+        if self.refuses(user.name, groups):
+            revoke_tokens(user, "the service has refused this user")
+
     async def pre_spawn_start(self, user: Any, spawner: Any) -> None:
         """Let other requests run. JupyterHub calls this method in the middle of its own work for a start."""
         await spawner.runtime.throttle.wait_for_turn()
@@ -240,6 +264,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             self.log.info("The SSO session of user %s has ended", user.name)
             return False
         if not self.check_blocked_users(user.name, identity) or not self.check_allowed(user.name, identity):
+            self.end_tokens(user, identity["groups"])
             return False
         known = (sorted(group.name for group in user.groups), user.admin)
         return True if known == (identity["groups"], identity["admin"]) else identity

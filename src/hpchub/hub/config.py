@@ -122,7 +122,8 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
     c.JupyterHub.oauth_token_expires_in = 24 * 3600
     c.JupyterHub.token_expires_in_max_seconds = settings["token_days"] * 24 * 3600
     c.JupyterHub.tornado_settings = {
-        "cookie_options": {"secure": True, "samesite": "Lax", "httponly": True},
+        # Without expires_days, Tornado tells browsers to keep the login cookie for 30 days.
+        "cookie_options": {"secure": True, "samesite": "Lax", "httponly": True, "expires_days": 1},
         "hpchub_notebook_ports": settings["notebook_ports"],
         "hpchub_settings_file": path,
     }

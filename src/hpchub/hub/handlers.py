@@ -6,13 +6,16 @@ import hmac
 from typing import Any
 
 from jupyterhub.apihandlers import APIHandler
-from jupyterhub.apihandlers.users import UserServerAPIHandler
+from jupyterhub.apihandlers.users import UserServerAPIHandler, UserTokenListAPIHandler
 from jupyterhub.handlers.pages import HealthCheckHandler, SpawnHandler
 from jupyterhub.scopes import needs_scope
 from tornado import web
 
 from hpchub.hub.outcome import UNEXPECTED
 from hpchub.hub.runtime import runtime
+
+DEFAULT_TOKEN_DAYS = 30
+"""The default lifetime of a token, in days. A site can choose a shorter one for all tokens."""
 
 
 class Throttled:
@@ -52,6 +55,32 @@ class StartAPIHandler(Throttled, UserServerAPIHandler):  # type: ignore[misc]
         if user is not None and server_name in user.spawners:
             user.spawners[server_name].stopped_by = self.current_user.name
         await super().delete(user_name, server_name)
+
+
+class TokensAPIHandler(UserTokenListAPIHandler):  # type: ignore[misc]
+    """JupyterHub's REST endpoint that creates tokens: ``POST /hub/api/users/NAME/tokens``. Every token has an end."""
+
+    def get_json_body(self) -> Any:
+        """Return the body of the request, with a lifetime if it names none.
+
+        Raises:
+            web.HTTPError: The lifetime is longer than the site permits (400).
+        """
+        body = super().get_json_body()
+        if body is not None and not isinstance(body, dict):
+            return body
+        body = dict(body or {})
+        longest: int = self.settings["token_expires_in_max_seconds"]
+        lifetime = body.get("expires_in")
+        if lifetime is None:
+            body["expires_in"] = min(longest, DEFAULT_TOKEN_DAYS * 24 * 3600)
+        elif isinstance(lifetime, int) and lifetime > longest:
+            raise web.HTTPError(
+                400,
+                f"A token of this service lasts at most {longest // 86400} days; send an expires_in of at most"
+                f" {longest} seconds.",
+            )
+        return body
 
 
 class HealthHandler(HealthCheckHandler):  # type: ignore[misc]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
 from hpchub.names import SESSION
-from hpchub.schedulers import Job, JobState, Scheduler, Unanswered, job_name
+from hpchub.schedulers import Job, JobState, Outlook, Scheduler, Unanswered, job_name
 from hpchub.units import seconds
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ NO_CERTIFICATE = actions.Fail(
     reason="no_certificate",
     status_code=503,
 )
+
+
+HOPELESS_AFTER = 10.0
+"""How long snapshots must show that a job can never start, in seconds. Some reasons appear for a moment only."""
 
 
 class Now(NamedTuple):
@@ -119,6 +123,7 @@ class JobSession:
         job: The job as the scheduler last showed it.
         silent: Whether the scheduler did not answer the last query for all jobs.
         last_seen: When a snapshot last contained the job.
+        hopeless_since: When a snapshot first showed that the job can never start, and all later ones showed it too.
         patience: How long a live job may be missing from snapshots, in seconds.
         cancelled: Whether the scheduler confirmed the job's cancellation.
         reported_at: When the job reported its port.
@@ -141,6 +146,7 @@ class JobSession:
     job: Job | None = None
     silent: bool = False
     last_seen: float = 0.0
+    hopeless_since: float = math.inf
     patience: float = 0.0
     cancelled: bool = False
     reported_at: float = -math.inf
@@ -347,6 +353,7 @@ class JobSession:
             job=self.job if found.is_unreadable and self.job else found,
             status=JobState.ENDED if requeued else found.state,
             last_seen=max(self.last_seen, taken),
+            hopeless_since=min(self.hopeless_since, taken) if state._is_hopeless(found) else math.inf,
             patience=self.context.scheduler.propagation,
         )
         return Step(state, note=note)
@@ -360,6 +367,13 @@ class JobSession:
             if job.user == self.context.user and job.session(self.context.hub) == self.session:
                 return job
         return None
+
+    def _is_hopeless(self, job: Job) -> bool:
+        """Return whether a job waits for a reason that never ends by itself."""
+        if job.is_unreadable:
+            return self.hopeless_since < math.inf
+        waits = job.state is JobState.PENDING and job.reason != ""
+        return waits and self.context.scheduler.understand(job.reason).outlook is Outlook.NEVER
 
     def _is_foreign(self, job: Job) -> bool:
         """Return whether a job with this session's job id belongs to somebody else. Schedulers reuse ids.
@@ -420,6 +434,8 @@ class JobSession:
             return state._wait_for_report(now)
         if self.status is JobState.ENDED:
             return Step(self, self._ended())
+        if self.job and self.last_seen - self.hopeless_since >= HOPELESS_AFTER:
+            return Step(self, self._never_starts(self.job))
         # While the scheduler is silent, the job may have started.
         if self.job and not self.silent and self.submitted:
             profile = self.context.profile
@@ -431,6 +447,15 @@ class JobSession:
         """Wait for the next observation. It comes sooner if the job has reported its port."""
         interval = self.context.poll_interval
         return actions.Wait(interval / 4 if self.port else interval)
+
+    def _never_starts(self, job: Job) -> actions.Fail:
+        advice = self.context.scheduler.understand(job.reason).advice
+        queue = f"the queue {self.context.profile.queue} of {self.context.cluster.name}"
+        return actions.Fail(
+            f"Your job {self.job_id} can never start in {queue}: {self._reason_in_words(job.reason)}. The start was"
+            f" cancelled. {advice}".rstrip(),
+            reason="never_starts",
+        )
 
     def _waited_too_long(self, profile: Profile) -> actions.Fail:
         return actions.Fail(
@@ -449,11 +474,18 @@ class JobSession:
             return f"{where}. The scheduler does not answer at the moment. Your job keeps its place in the queue."
         if self.status is JobState.UNKNOWN:
             return f"{where}. The scheduler has not reported its state yet."
+        advice = ""
         if self.job and self.job.reason:
-            where += f": {self.context.scheduler.explain(self.job.reason)} ({self.job.reason})"
+            where += f": {self._reason_in_words(self.job.reason)}"
+            advice = self.context.scheduler.understand(self.job.reason).advice
         if self.job and self.job.start:
             where += f". Expected to start: {self.job.start.replace('T', ' ')}"
-        return f"{where}."
+        return f"{where}. {advice}".rstrip()
+
+    def _reason_in_words(self, reason: str) -> str:
+        """Return a reason in plain words, and the scheduler's term in parentheses if it differs."""
+        words = self.context.scheduler.explain(reason).rstrip(".")
+        return words if words == reason.rstrip(".") else f"{words} ({reason})"
 
     # -- The launch of the notebook server
 

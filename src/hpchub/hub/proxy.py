@@ -1,4 +1,4 @@
-"""The hub's proxy class. It also starts the hub's background tasks: the orphan collector and the proxy watch."""
+"""The hub's proxy class. It also starts the hub's background tasks: orphan collector, token watch and proxy watch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from traitlets import Float, Unicode
 
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
+from hpchub.hub.tokens import TokenWatch
 from hpchub.names import dns_label
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
 
             self._orphan_collector = OrphanCollector(shared, sessions)
             shared.background("The search for orphaned jobs has stopped", self._orphan_collector.run())
+            watch = TokenWatch(self.app.db, self.app.authenticator, self.app.token_expires_in_max_seconds)
+            shared.background("The check of the tokens has stopped", watch.run())
             shared.background("The proxy watch has stopped", self._watch(user_dict, service_dict))
         await super().check_routes(user_dict, service_dict, routes)
 
@@ -107,7 +110,9 @@ def _end_half_stopped_sessions(db: Session, ledger: Ledger) -> None:
                 "job": {"session": str(session), "job_id": str(job_id)},
             }:
                 ledger.end(session, user=stopped.user.name, cluster=cluster, job_id=job_id)
-                stopped.state = {}
+                stopped.state = {
+                    key: stopped.state[key] for key in stopped.state if key not in ("grant", "job", "token")
+                }
     db.commit()
 
 

@@ -14,6 +14,7 @@ from hpchub.schedulers.lsf import LSF
 from hpchub.schedulers.moab import Moab
 from hpchub.schedulers.multislurm import MultiSlurm
 from hpchub.schedulers.pbs import PBS
+from hpchub.schedulers.reasons import Outlook, Reason
 from hpchub.schedulers.slurm import Slurm
 from hpchub.schedulers.torque import Torque
 from hpchub.schedulers.uge import UGE
@@ -25,7 +26,9 @@ __all__ = [
     "Ending",
     "Job",
     "JobState",
+    "Outlook",
     "QueueLimits",
+    "Reason",
     "Scheduler",
     "Unanswered",
     "job_comment",

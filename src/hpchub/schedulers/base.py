@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from hpchub.names import DATABASE, SESSION
+from hpchub.schedulers.reasons import Reason, find_reason
 
 if TYPE_CHECKING:
     from hpchub.schedulers.endings import Ending
@@ -233,6 +234,8 @@ class Scheduler(ABC):
     """The name of batchspawner's class for this scheduler. The default suits schedulers that batchspawner lacks."""
     reserved_options: ReservedOptions
     """The options of the scheduler that profiles must not add, because hpchub sets them or they would break the job."""
+    reasons: tuple[tuple[str, Reason], ...] = ()
+    """The reasons why jobs wait: regular expressions for parts of ``Job.reason``, the most specific ones first."""
     settings_field = ""
     """The field of a cluster in the inventory that has settings of this scheduler, or empty if there is none."""
     propagation = 30.0
@@ -384,7 +387,17 @@ class Scheduler(ABC):
             A clause without a full stop, for example ``jobs with a higher priority start first``. The page shows it
             after a colon. If the reason is unknown, the reason itself.
         """
-        return reason
+        return self.understand(reason).words
+
+    def understand(self, reason: str) -> Reason:
+        """Return why a job waits, how the wait can end, and what the user can do.
+
+        If the outlook is ``Outlook.NEVER`` in several observations, the hub ends the start.
+
+        Args:
+            reason: The reason in the scheduler's terms; see ``Job.reason``.
+        """
+        return find_reason(reason, self.reasons)
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended. The default suits schedulers without ``history_commands``.

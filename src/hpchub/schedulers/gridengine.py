@@ -15,12 +15,27 @@ from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unansw
 from hpchub.schedulers.endings import OWNER, Cause, Ending, at_limit, ending_of_status
 from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.schedulers.parsing import (
-    HOLD,
     SHOWN,
     find_job_id,
     incomplete_output,
     inconclusive,
     unexpected_output,
+)
+from hpchub.schedulers.reasons import (
+    DEPENDENCY,
+    HOLD,
+    LIMIT_REACHED,
+    NO_ACCESS,
+    NO_FREE_NODE,
+    NOT_CONSIDERED,
+    PREPARING,
+    QUEUE_CLOSED,
+    START_TIME,
+    TELL,
+    TIME_WINDOW,
+    UNSATISFIABLE,
+    Outlook,
+    Reason,
 )
 from hpchub.schedulers.records import jobs_by_id, read_xml, read_xml_records, unreadable
 from hpchub.units import mebibytes, parse_clock, parse_size, parse_whole, seconds
@@ -35,10 +50,37 @@ _NAME = re.compile(rf"hpchub-({SESSION})-([A-Za-z0-9.~-]+)")
 # Each letter stands for one property of the job; see "status" in qstat(1).
 _STATE = re.compile(r"[dEhNPqrRsStTw]+")
 
-_EXPLANATIONS = {
-    "error": "your job could not be started; an administrator can find the reason and release the job",
-    "hold": HOLD,
-}
+# qstat shows only that a job waits, is on hold, or could not be started. The other texts are those of qstat -j
+# (source/libs/sched/msg_schedd.h). Most of them describe one queue or host of many, so they decide nothing.
+_REASONS: tuple[tuple[str, Reason], ...] = (
+    (
+        r"^error$|error state",
+        Reason(
+            "your job could not be started; an administrator can find the reason and release the job",
+            Outlook.NEVER,
+            TELL,
+        ),
+    ),
+    (r"^hold$|hold state", HOLD),
+    (r"^jobs can ?not run because (?:no host can satisfy|queue do not provides|excluded project)", UNSATISFIABLE),
+    (r"^jobs can ?not run .*(?:can ?not be sati\w*fied|do not request 'forced'|0 slots)", UNSATISFIABLE),
+    (r"^jobs can ?not run .*(?:its hard queue|not a parallel queue|not in queue list|not of type)", UNSATISFIABLE),
+    (r"not assigned to a project|no matching pe|ckpt object not found|job is not parallel", UNSATISFIABLE),
+    (r"not in range of job|not interactive", UNSATISFIABLE),
+    (r"suitable access permissions|no access to pe", NO_ACCESS),
+    (r"unknown resource|non requestable|invalid dynamical limit", UNSATISFIABLE),
+    (r"advance reservation", Reason("the reservation of your job has not begun, or does not fit")),
+    (r"execution time not reached", START_TIME),
+    (r"dependenc", DEPENDENCY),
+    (r"calendar|runtime of \S+ sec\. is too long", TIME_WINDOW),
+    (r"exceeds? limit|user limitations|max_aj_instances", LIMIT_REACHED),
+    (r"job filter|no messages|information", NOT_CONSIDERED),
+    (r"not available for parallel|pe (?:\S+ )?dropped", NO_FREE_NODE),
+    (r"disabled|suspended|not available|0 slots", QUEUE_CLOSED),
+    (r"clean ?up", PREPARING),
+    (r"permission|correct project|excluded project", Reason("only queues that you may not use are free")),
+    (r"full|overloaded|alarm|slots|cannot run|offers only|forced", NO_FREE_NODE),
+)
 
 # An option is a word after one dash, and has up to two values.
 _RESERVED = ReservedOptions(
@@ -107,6 +149,7 @@ class GridEngine(Scheduler):
     batchspawner_class = "GridengineSpawner"
     settings_field = "grid_engine"
     reserved_options = _RESERVED
+    reasons = _REASONS
     # The queue master lists a job before qsub prints its id, until the job has ended.
     propagation = 5.0
 
@@ -216,10 +259,6 @@ class GridEngine(Scheduler):
         if missing := open_queues.keys() - {queue.name for queue in queues}:
             raise Unanswered(f"qconf does not list the queue {min(missing)}, but qstat does: {text[-SHOWN:]!r}")
         return queues
-
-    def explain(self, reason: str) -> str:
-        """Explain a reason. qstat shows only that a job waits, is on hold, or could not be started."""
-        return _EXPLANATIONS.get(reason, reason)
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended, from the accounting record of qacct. Job ids recur, so the last record counts.

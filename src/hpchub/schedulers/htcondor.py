@@ -12,13 +12,27 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpchub.names import SESSION
 from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, ending_of_status, signal_name
 from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.schedulers.parsing import SHOWN, DuplicateKeys, find_job_id, inconclusive
+from hpchub.schedulers.reasons import (
+    CHOOSE_ANOTHER,
+    HOLD,
+    LAUNCH_FAILED,
+    LICENCES,
+    LIMIT_REACHED,
+    NO_ACCESS,
+    NO_FREE_NODE,
+    PREPARING,
+    PRIORITY,
+    TOO_LARGE,
+    Outlook,
+    Reason,
+)
 from hpchub.schedulers.records import Record, jobs_by_id, read_json_records, unreadable
 from hpchub.units import mebibytes, seconds
 
@@ -36,7 +50,27 @@ _STATES = {
     6: ("TRANSFERRING_OUTPUT", JobState.ENDED),
     7: ("SUSPENDED", JobState.RUNNING),
 }
-_ATTRIBUTES = ("ClusterId", "ProcId", "JobStatus", "Owner", "HpchubTag", "RemoteHost", "HoldReason", "NumJobStarts")
+_ATTRIBUTES = (
+    *("ClusterId", "ProcId", "JobStatus", "Owner", "HpchubTag", "RemoteHost", "HoldReason", "HoldReasonCode"),
+    *("LastRejMatchReason", "NumJobStarts"),
+)
+# A held job has HoldReason and HoldReasonCode (docs/codes-other-values/hold-table.rst of htcondor/htcondor). An idle
+# job has LastRejMatchReason (src/condor_negotiator.V6/matchmaker.cpp).
+_REASONS: tuple[tuple[str, Reason], ...] = (
+    (r"\[code (?:1|15)\]|submitted on hold|via condor_hold", HOLD),
+    (r"\[code 16\]|spooling", PREPARING),
+    (
+        r"\[code (?:3|5|21|26|27)\]|periodic_hold|want_hold",
+        Reason("a rule of the pool has put your job on hold", Outlook.NEVER, CHOOSE_ANOTHER),
+    ),
+    (r"\[code 34\]", TOO_LARGE),
+    (r"\[code 23\]", NO_ACCESS),
+    (r"\[code [0-9]+\]", LAUNCH_FAILED),
+    (r"no match found|preemption_requirements", NO_FREE_NODE),
+    (r"insufficient priority", PRIORITY),
+    (r"concurrency limit", LICENCES),
+    (r"(?:share|limit|quota|ceiling) exceeded|limit", LIMIT_REACHED),
+)
 _HISTORY = (
     *("ClusterId", "Owner", "JobStatus", "LastJobStatus", "ExitCode", "ExitBySignal", "ExitSignal", "RemoveReason"),
     *("HoldReason", "HoldReasonCode", "LastHoldReason", "LastHoldReasonCode", "LastRemoteHost"),
@@ -89,6 +123,7 @@ class HTCondor(Scheduler):
     job_id_pattern = r"[1-9][0-9]{0,9}"
     batchspawner_class = "CondorSpawner"
     reserved_options = _RESERVED
+    reasons = _REASONS
     # The queue lists a job before condor_submit prints its id, until the job has ended.
     propagation = 5.0
 
@@ -218,18 +253,26 @@ def _job(record: Record) -> Job:
     if type(status) is not int or not isinstance(user, str):
         return unreadable(_job_id(cluster, proc), str(ad))
     word, state = _STATES.get(status, (f"JobStatus {status}", JobState.UNKNOWN))
-    tag, slot, hold = (str(ad.get(name, "")) for name in ("HpchubTag", "RemoteHost", "HoldReason"))
+    tag, slot = (str(ad.get(name, "")) for name in ("HpchubTag", "RemoteHost"))
     ours = _TAG.fullmatch(tag)
     return Job(
         id=_job_id(cluster, proc),
         state=state,
         detail=word,
-        reason=hold if status == 5 else "",
+        reason=_reason(ad),
         host=slot.rpartition("@")[2],
         name=job_name(ours[1]) if ours else "",
         user=user,
         comment=tag,
     )
+
+
+def _reason(ad: dict[str, Any]) -> str:
+    """Return why a job is on hold, with the code of the reason, or why the pool did not accept it."""
+    if ad.get("JobStatus") == 5:
+        code = ad.get("HoldReasonCode")
+        return f"{ad.get('HoldReason', '')} [code {code}]" if type(code) is int else str(ad.get("HoldReason", ""))
+    return str(ad.get("LastRejMatchReason", "")).strip() if ad.get("JobStatus") == 1 else ""
 
 
 def _job_id(cluster: int, proc: int) -> str:

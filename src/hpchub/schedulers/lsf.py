@@ -19,22 +19,36 @@ from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unansw
 from hpchub.schedulers.endings import OWNER, Cause, Ending, ending_of_status
 from hpchub.schedulers.options import WORD, ReservedOptions
 from hpchub.schedulers.parsing import (
-    DEPENDENCY,
-    HOLD,
-    NO_FREE_NODE,
-    NOT_CONSIDERED,
-    PRIORITY,
-    QUEUE_CLOSED,
     SHOWN,
-    START_TIME,
     DuplicateKeys,
-    explain_by_part,
     find_job_id,
     incomplete_output,
     inconclusive,
     parse_time,
     read_json,
     unexpected_output,
+)
+from hpchub.schedulers.reasons import (
+    DEPENDENCY,
+    DEPENDENCY_NEVER,
+    HOLD,
+    LAUNCH_FAILED,
+    LICENCES,
+    LIMIT_OF_JOBS,
+    LIMIT_REACHED,
+    NO_ACCESS,
+    NO_FREE_NODE,
+    NOT_CONSIDERED,
+    PRIORITY,
+    QUEUE_CLOSED,
+    REQUEUED,
+    SCHEDULER_FAILED,
+    START_TIME,
+    TIME_WINDOW,
+    UNSATISFIABLE,
+    Outlook,
+    Reason,
+    find_reason,
 )
 from hpchub.schedulers.records import Record, jobs_by_id, read_json_records, unreadable
 from hpchub.units import parse_size, parse_whole, seconds
@@ -53,26 +67,49 @@ _STATES = (
 _FIELDS = "jobid jobindex stat user exec_host estimated_start_time job_name job_description pend_reason"
 _NOT_FOUND = r"Job <{}> is not found"
 
-_EXPLANATIONS = (
-    ("new job is waiting", NOT_CONSIDERED),
-    ("job slot limit", "the limit of cores is reached, for you, your group or the queue"),
-    ("slot limit", "the limit of cores is reached, for you, your group or the queue"),
-    ("job limit", "the limit of running jobs is reached, for you, your group or the queue"),
-    ("limit", "a limit of resources is reached, for you, your group or the queue"),
-    ("resource requirements not satisfied", "no node has what your job needs"),
-    ("resource reservation", NO_FREE_NODE),
-    ("resource (", NO_FREE_NODE),
-    ("not enough", NO_FREE_NODE),
-    ("load threshold", "the nodes are too busy at the moment"),
-    ("fairshare", PRIORITY),
-    ("lower priority", PRIORITY),
-    ("suspended by", HOLD),
-    ("dependency", DEPENDENCY),
-    ("start time", START_TIME),
-    ("queue is inactivated", QUEUE_CLOSED),
-    ("queue is closed", QUEUE_CLOSED),
-    ("closed by", "nodes are closed, perhaps because of maintenance"),
-    ("reservation", "the reservation of your job has not begun, or the nodes that it needs are reserved for others"),
+# The texts of lsb_pendreason(3). Some sites add details to them, such as a number of hosts.
+_REASONS: tuple[tuple[str, Reason], ...] = (
+    (r"new job is waiting|waiting for (?:re-?)?scheduling|rescheduling", NOT_CONSIDERED),
+    (r"dependency condition invalid|never satisfied|event is rejected", DEPENDENCY_NEVER),
+    (r"dependency", DEPENDENCY),
+    (r"suspended by (?:the )?user", HOLD),
+    (r"suspended by .*admin|suspended by lsf", HOLD),
+    (r"no longer satisfies|bad resource|bad host name|bad res|checkpoint directory is invalid|label", UNSATISFIABLE),
+    (r"can't run jobs submitted by root|no permission to run|no such user account|determine user account", NO_ACCESS),
+    (r"not used by the queue|first exe\w+ host is not eligible", UNSATISFIABLE),
+    (r"unable to (?:access job file|set job's env|determine job's home|open job's|copy restarting)", LAUNCH_FAILED),
+    (r"initialization failed|get user password|retry limit|re-?queue limit", LAUNCH_FAILED),
+    (r"pre-exec command", Reason("a preparation on the node failed, and the scheduler will try again")),
+    (r"queue is (?:in)?activated by its time|run window|dispatch window|termination deadline", TIME_WINDOW),
+    (r"queue is inactivated|queue is closed", QUEUE_CLOSED),
+    (
+        r"job slot limit|slot limit|job slots?|job quota|exceeds quota",
+        Reason("the limit of cores is reached, for you, your group or the queue"),
+    ),
+    (r"job limit|running element limit", LIMIT_OF_JOBS),
+    (r"requirements? (?:for resource reservation|for reserving resource)|for reserv", NO_FREE_NODE),
+    (r"limit", LIMIT_REACHED),
+    (
+        r"resource requirements not satisfied|spanning requirement|not the same type|not specified in job",
+        Reason("no node has what your job needs"),
+    ),
+    (r"resource reservation|resource \(|not enough|unable to allocate memory", NO_FREE_NODE),
+    (r"exclusive|just started a job", NO_FREE_NODE),
+    (r"load threshold|load information|host load", Reason("the nodes are too busy at the moment")),
+    (r"fairshare|lower priority|compete|preempt", PRIORITY),
+    (r"start time|postponed|delayed", START_TIME),
+    (
+        r"closed by|host is locked|lim is unreachable|unable to reach|not usable|disabled",
+        Reason("nodes are closed, perhaps because of maintenance"),
+    ),
+    (r"licen[cs]e", LICENCES),
+    (r"requeue", REQUEUED),
+    (r"not ready for scheduling|unable to schedule|failed in (?:talking|receiving)|failed to accept", SCHEDULER_FAILED),
+    (r"fork|communicate with job|zombie|get the pid|lock host", SCHEDULER_FAILED),
+    (
+        r"reservation",
+        Reason("the reservation of your job has not begun, or the nodes that it needs are reserved for others"),
+    ),
 )
 
 
@@ -177,6 +214,7 @@ class LSF(Scheduler):
     job_id_pattern = r"[0-9]+"
     batchspawner_class = "LsfSpawner"
     reserved_options = _RESERVED
+    reasons = _REASONS
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of bsub.
@@ -283,9 +321,16 @@ class LSF(Scheduler):
             f"set it to 0 in lsb.params, or set {role} there and make the account an administrator of the cluster",
         )
 
-    def explain(self, reason: str) -> str:
-        """Explain a reason, which is one or several sentences of LSF with semicolons between them."""
-        return explain_by_part(reason, _EXPLANATIONS)
+    def understand(self, reason: str) -> Reason:
+        """Explain a reason, which is one or several texts of LSF with semicolons between them.
+
+        A text can describe some of the hosts only. Therefore a job can still start if one of the texts is no obstacle.
+        """
+        found = [find_reason(text.strip(), self.reasons) for text in reason.split(";") if text.strip(" -")]
+        for outlook in Outlook:
+            if candidates := [each for each in found if each.outlook is outlook]:
+                return next((each for each in candidates if each.words not in reason), Reason(reason))
+        return Reason(reason)
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended, from the record of bjobs and the lines of bhist that follow it.

@@ -17,13 +17,7 @@ from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unansw
 from hpchub.schedulers.endings import Cause, Ending, at_limit, ending_of_status
 from hpchub.schedulers.options import LETTER, ReservedOptions
 from hpchub.schedulers.parsing import (
-    DEPENDENCY,
-    HOLD,
-    NO_FREE_NODE,
-    QUEUE_CLOSED,
     SHOWN,
-    START_TIME,
-    explain_by_part,
     inconclusive,
     parse_time,
     unexpected_output,
@@ -35,6 +29,27 @@ from hpchub.schedulers.pbs import (
     qsub_size,
     read_job_id,
     split_queue_table,
+)
+from hpchub.schedulers.reasons import (
+    ASK_FOR_TIME,
+    DEPENDENCY,
+    HOLD,
+    HOLD_ADMIN,
+    LAUNCH_FAILED,
+    LIMIT_REACHED,
+    NO_ACCESS,
+    NO_FREE_NODE,
+    NOT_CONSIDERED,
+    PREPARING,
+    PRIORITY,
+    QUEUE_CLOSED,
+    RESERVATION,
+    START_TIME,
+    TELL,
+    TOO_LARGE,
+    UNSATISFIABLE,
+    Outlook,
+    Reason,
 )
 from hpchub.schedulers.records import jobs_by_id, read_xml_records, unreadable
 from hpchub.schedulers.torque import RESERVED as TORQUE_RESERVED
@@ -68,20 +83,36 @@ _STATES = (
     | dict.fromkeys(_ENDED, JobState.ENDED)
 )
 
-_EXPLANATIONS = (
-    ("idlepolicy", "you or your group already have as many waiting jobs as the scheduler considers"),
-    ("activepolicy", "you or your group already use as much as you may use"),
-    ("maxjob", "you or your group already have as many running jobs as you may have"),
-    ("maxproc", "you or your group already use as many cores as you may use"),
-    ("batchhold", "the scheduler has put your job on hold, because it could not be started"),
-    ("systemhold", "an administrator has put your job on hold"),
-    ("userhold", HOLD),
-    ("depend", DEPENDENCY),
-    ("starttime", START_TIME),
-    ("startdate", START_TIME),
-    ("noresources", NO_FREE_NODE),
-    ("reservation", "the nodes that your job needs are reserved"),
-    ("queue", QUEUE_CLOSED),
+_REASONS: tuple[tuple[str, Reason], ...] = (
+    (r"idlepolicy", Reason("you or your group already have as many waiting jobs as the scheduler considers")),
+    (r"activepolicy", Reason("you or your group already use as much as you may use")),
+    (r"hardpolicy|violates .*(?:per ?job|maxwc|max\.)", TOO_LARGE),
+    (r"maxjob", Reason("you or your group already have as many running jobs as you may have")),
+    (r"maxproc", Reason("you or your group already use as many cores as you may use")),
+    (r"system ?limits?|exceeds .*limit", TOO_LARGE),
+    (r"policy ?violation|throttl", LIMIT_REACHED),
+    (
+        r"bank ?failure|no ?funds|allocation|insufficient funds",
+        Reason("your project has used up its computing time", Outlook.WAITS_FOR_PERSON, ASK_FOR_TIME),
+    ),
+    (r"rm ?failure|rm ?reject|node ?failure|run ?failure|launch", LAUNCH_FAILED),
+    (
+        r"batchhold",
+        Reason("the scheduler has put your job on hold, because it could not be started", Outlook.NEVER, TELL),
+    ),
+    (r"systemhold", HOLD_ADMIN),
+    (r"userhold|jobhold|^hold", HOLD),
+    (r"data ?stag|staging", PREPARING),
+    (r"depend", DEPENDENCY),
+    (r"starttime|startdate|releasetime|not reached", START_TIME),
+    (r"qos ?(?:not|access)|credential|no ?access|not authorized", NO_ACCESS),
+    (r"noclass|class .*not|partition ?access|feature|no ?match", UNSATISFIABLE),
+    (r"defer", Reason("your job could not be started, and the scheduler will try again later")),
+    (r"noresources|no ?resource|insufficient|not ?enough|notimefree|no ?time", NO_FREE_NODE),
+    (r"reservation|rsv", RESERVATION),
+    (r"priority|fairshare", PRIORITY),
+    (r"queue|class", QUEUE_CLOSED),
+    (r"state|nonidle|eligib", NOT_CONSIDERED),
 )
 
 
@@ -161,6 +192,7 @@ class Moab(Scheduler):
     job_id_pattern = r"(?:[A-Za-z][A-Za-z0-9_-]{0,63}\.)?[0-9]+"
     batchspawner_class = "MoabSpawner"
     reserved_options = _RESERVED
+    reasons = _REASONS
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of msub.
@@ -253,10 +285,6 @@ class Moab(Scheduler):
                     )
                 )
         return found
-
-    def explain(self, reason: str) -> str:
-        """Explain a block reason, for example ``IdlePolicy:job 7 violates idle HARD MAXIPROC limit of 16 …``."""
-        return explain_by_part(reason, _EXPLANATIONS)
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended, from the lines of ``checkjob -v``."""

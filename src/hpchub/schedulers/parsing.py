@@ -11,19 +11,10 @@ from typing import TYPE_CHECKING, Any
 from hpchub.schedulers.base import Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 SHOWN = 200
 """The largest number of characters of an output that an error shows."""
-
-# Reasons for waiting that several schedulers report, in plain words
-DEPENDENCY = "your job starts only after another job has ended"
-HOLD = "your job is on hold until somebody releases it"
-NO_FREE_NODE = "no node has enough free resources for your job at the moment"
-NOT_CONSIDERED = "the scheduler has not considered your job yet"
-PRIORITY = "jobs with a higher priority start first"
-QUEUE_CLOSED = "the queue is closed"
-START_TIME = "the start time of your job has not come yet"
 
 _STRING = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 _ESCAPE = re.compile(r"\\(u[0-9A-Fa-f]{4}|.)", re.DOTALL)
@@ -203,13 +194,3 @@ def find_job_id(stdout: str, line: str, program: str) -> str:
 def last_line(stdout: str) -> str:
     """Return the last line of an output that is not blank, or an empty text."""
     return (stdout.strip().splitlines() or [""])[-1]
-
-
-def explain_by_part(reason: str, explanations: Iterable[tuple[str, str]]) -> str:
-    """Return the explanation of the first part that a reason contains, or the reason itself.
-
-    Args:
-        reason: The reason in the scheduler's terms.
-        explanations: Parts of reasons in lower case, the most specific ones first, each with its explanation.
-    """
-    return next((explanation for part, explanation in explanations if part in reason.lower()), reason)

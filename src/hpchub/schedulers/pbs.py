@@ -13,24 +13,43 @@ The hub's account must see the jobs of all users. Either it is an operator, or t
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import Cause, Ending, at_limit, ending_of_status
 from hpchub.schedulers.options import LETTER, ReservedOptions
 from hpchub.schedulers.parsing import (
-    HOLD,
-    NO_FREE_NODE,
-    PRIORITY,
-    QUEUE_CLOSED,
     SHOWN,
     DuplicateKeys,
-    explain_by_part,
     find_job_id,
     incomplete_output,
     inconclusive,
     parse_time,
     read_json,
+)
+from hpchub.schedulers.reasons import (
+    ASK_FOR_TIME,
+    CHOOSE_ANOTHER,
+    DEPENDENCY,
+    HOLD,
+    HOLD_ADMIN,
+    LAUNCH_FAILED,
+    LICENCES,
+    LIMIT_OF_JOBS,
+    LIMIT_REACHED,
+    MAINTENANCE,
+    NO_FREE_NODE,
+    NODES_DOWN,
+    PRIORITY,
+    QUEUE_CLOSED,
+    RESERVATION,
+    SCHEDULER_FAILED,
+    TIME_WINDOW,
+    TOO_LARGE,
+    UNSATISFIABLE,
+    Outlook,
+    Reason,
 )
 from hpchub.schedulers.records import Record, jobs_by_id, read_json_records, unreadable
 from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
@@ -89,31 +108,53 @@ def read_tag(variables: str) -> str:
     return found[0] if len(found) == 1 else ""
 
 
+def waiting_reason(letter: str, comment: str, holds: str) -> str:
+    """Return why a job waits: its comment, or the kinds of its holds, for example ``held (u)``."""
+    reason = " ".join(comment.split()).removeprefix("Not Running: ")
+    return reason or (f"held ({holds})" if letter == "H" and holds.strip("n ") else "")
+
+
 def is_unknown_job(job_id: str, code: int, stderr: str) -> bool:
     """Return whether qstat reports that it does not know the job."""
     number = re.escape(job_id.partition(".")[0])
     return code != 0 and re.search(rf"Unknown Job Id(?: Error)? {number}(?![0-9\[])", stderr, re.IGNORECASE) is not None
 
 
-EXPLANATIONS = (
-    ("running job limit", "the limit of running jobs is reached, for you, your group or the queue"),
-    ("job limit", "the limit of jobs is reached, for you, your group or the queue"),
+_NO_NODE = Reason("no node has what your job needs at present", Outlook.WAITS_FOR_PERSON, CHOOSE_ANOTHER)
+REASONS: tuple[tuple[str, Reason], ...] = (
+    (r"can never run|no longer be satisfied|invalid job/resv", TOO_LARGE),
+    (r"would cross dedicated time|dedicated time", MAINTENANCE),
+    (r"too many failed attempts|provisioning failed|security breach|stage.?in failed", LAUNCH_FAILED),
+    (r"running job limit|running limit|job limit|running subjobs limit|job run limit|user run limit", LIMIT_OF_JOBS),
+    (r"group run limit|max number of small cpusets|max token", LIMIT_OF_JOBS),
     (
-        "would conflict with reservation or top job",
-        f"{PRIORITY}, or your job would not end before a reservation begins",
+        r"would conflict with reservation or top job",
+        Reason(f"{PRIORITY.words}, or your job would not end before a reservation begins"),
     ),
-    ("would conflict with top job", PRIORITY),
-    ("insufficient amount of", NO_FREE_NODE),
-    ("not enough", NO_FREE_NODE),
-    ("not running: dedicated time", "maintenance begins before your job would end"),
-    ("draining", "the scheduler keeps the nodes free for a job that has waited longer"),
-    ("queue not started", QUEUE_CLOSED),
-    ("not in running state", "the queue, or the reservation of your job, is closed"),
-    ("can never run", "your job requests more than the cluster can ever provide"),
-    ("job held", HOLD),
-    ("limit", "a limit of resources is reached, for you, your group or the queue"),
+    (r"interfere with a confirmed reservation|conflict with existing job/reservation", RESERVATION),
+    (r"top job|backfill job|strict sorted order|strict fifo|preempt enough|sort_formula threshold", PRIORITY),
+    (r"nonprimetime|primetime|will cross into", TIME_WINDOW),
+    (r"zero shares", Reason("your group has no share of the cluster", Outlook.WAITS_FOR_PERSON, ASK_FOR_TIME)),
+    (r"specified .* does not exist|can't fit in the largest", UNSATISFIABLE),
+    (r"[AE]OE .* not available|multi-node job|ineligible type|cannot provision", _NO_NODE),
+    (r"not eligible for|won't fit on", _NO_NODE),
+    (r"not an execution queue|configured to be ignored", replace(QUEUE_CLOSED, words="the queue starts no jobs")),
+    (r"would exceed .*limit|limit reached on resource|limit on resource", LIMIT_REACHED),
+    (r"ineligible state|not enough total nodes|nodes are too loaded|nodes not available", NODES_DOWN),
+    (r"insufficient amount of|not enough|no available resources|too few free resources|exclusive node", NO_FREE_NODE),
+    (r"draining", Reason("the scheduler keeps the nodes free for a job that has waited longer")),
+    (r"queue not started", QUEUE_CLOSED),
+    (r"not in running state", replace(QUEUE_CLOSED, words="the queue, or the reservation of your job, is closed")),
+    (r"no PBS license", LICENCES),
+    (r"scheduling error|pbs error|not in queued state", SCHEDULER_FAILED),
+    (r"held by (?:an administrator|root|\S*admin)|\((?:[nup]*[so][a-z]*)\)", HOLD_ADMIN),
+    (r"job held|^held|\(u\)", HOLD),
+    (r"depend", DEPENDENCY),
+    (r"limit|mission .*share", LIMIT_REACHED),
 )
-"""Parts of the comment that the scheduler gives a waiting job, in lower case, the most specific ones first."""
+"""Parts of the comment that the scheduler gives a waiting job: src/scheduler/job_info.cpp of openpbs/openpbs, and
+src/scheduler.cc/samples/fifo/config.h of adaptivecomputing/torque. ``Hold_Types`` of a held job without a comment is in
+parentheses."""
 
 # Queues of PBS, Torque, and Moab on top of them
 
@@ -218,7 +259,7 @@ def _job(record: Record) -> Job:
         id=job_id,
         state=state,
         detail=_DETAILS.get(letter, letter),
-        reason=" ".join(str(raw.get("comment", "")).split()).removeprefix("Not Running: ") if waits else "",
+        reason=waiting_reason(letter, str(raw.get("comment", "")), str(raw.get("Hold_Types", ""))) if waits else "",
         host=first_host(str(raw.get("exec_host", ""))),
         start=parse_time(str(start)) if waits else "",
         name=str(raw.get("Job_Name", "")),
@@ -302,6 +343,7 @@ class PBS(Scheduler):
     job_id_pattern = JOB_ID
     batchspawner_class = "PBSSpawner"
     reserved_options = _RESERVED
+    reasons = REASONS
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of qsub.
@@ -377,10 +419,6 @@ class PBS(Scheduler):
     def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
         """Return how the server hides jobs, from the output of ``qstat -B -f``."""
         return server_privacy(stdout)
-
-    def explain(self, reason: str) -> str:
-        """Explain a reason, which is the comment that the scheduler gives the job."""
-        return explain_by_part(reason, EXPLANATIONS)
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended, from the server's history."""

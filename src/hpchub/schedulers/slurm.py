@@ -6,6 +6,7 @@ Sources: the manual pages of sbatch, squeue, scancel, scontrol, sinfo and sacctm
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hpchub.names import SESSION
@@ -13,21 +14,43 @@ from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unansw
 from hpchub.schedulers.endings import OWNER, Cause, Ending, signal_name
 from hpchub.schedulers.options import ReservedOptions
 from hpchub.schedulers.parsing import (
-    DEPENDENCY,
-    HOLD,
-    NOT_CONSIDERED,
-    PRIORITY,
-    QUEUE_CLOSED,
     SHOWN,
-    START_TIME,
     find_job_id,
     inconclusive,
     unexpected_output,
+)
+from hpchub.schedulers.reasons import (
+    ASK_FOR_ACCOUNT,
+    ASK_FOR_TIME,
+    CHOOSE_ANOTHER,
+    CHOOSE_SMALLER,
+    DEPENDENCY,
+    DEPENDENCY_NEVER,
+    HOLD,
+    HOLD_ADMIN,
+    LAUNCH_FAILED,
+    LICENCES,
+    LIMIT_OF_JOBS,
+    LIMIT_REACHED,
+    NO_FREE_NODE,
+    NODES_DOWN,
+    NOT_CONSIDERED,
+    PREPARING,
+    PRIORITY,
+    QUEUE_CLOSED,
+    START_TIME,
+    TOO_LARGE,
+    TOO_LONG,
+    UNSATISFIABLE,
+    Outlook,
+    Reason,
 )
 from hpchub.schedulers.records import unreadable
 from hpchub.units import parse_whole, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _PENDING = {
@@ -70,26 +93,89 @@ _STATES = (
     | dict.fromkeys(_ENDED, JobState.ENDED)
 )
 
-_REASONS = {
-    "Priority": PRIORITY,
-    "Resources": "no node has enough free cores and memory at the moment",
-    "None": NOT_CONSIDERED,
-    "Dependency": DEPENDENCY,
-    "BeginTime": START_TIME,
-    "ReqNodeNotAvail": "the nodes that your job needs are not available, perhaps because of maintenance",
-    "Reservation": "the reservation of your job has not begun",
-    "PartitionDown": "the queue does not start jobs at the moment",
-    "PartitionInactive": QUEUE_CLOSED,
-    "PartitionTimeLimit": "your job requests more time than the queue permits",
-    "PartitionNodeLimit": "your job requests more than the queue has",
-    "AssocGrpCpuLimit": "your group already uses all the cores that it may use",
-    "QOSMaxJobsPerUserLimit": "you already have as many running jobs as you may have",
-    "QOSMaxCpuPerUserLimit": "you already use all the cores that you may use",
-    "AssocMaxJobsLimit": "you already have as many running jobs as you may have",
-    "JobHeldAdmin": "an administrator has put your job on hold",
-    "JobHeldUser": HOLD,
-    "Licenses": "all licences for the software that your job needs are in use",
+_RESOURCES = {
+    "CPU": "cores",
+    "Mem(?:ory)?": "memory",
+    "Node": "nodes",
+    "GRES": "GPUs",
+    "License": "licences",
+    "Energy": "energy",
+    "Billing": "computing budget",
+    "BB": "fast storage",
+    "Unknown": "resources",
 }
+_TIME_USED_UP = Reason("your group has used up its computing time", Outlook.WAITS_FOR_PERSON, ASK_FOR_TIME)
+_NODES_TAKEN = Reason("the nodes for your job are switched off, in maintenance, or reserved for others")
+
+
+def _reasons() -> Iterator[tuple[str, Reason]]:
+    """Yield the reasons of src/common/job_state_reason.c, and the texts that replace them."""
+    never = Outlook.NEVER
+    yield from (
+        # Texts, with blanks or underscores
+        (r"launch.failed.requeued.held|user.env.retrieval.failed|^JobLaunchFailure|^JobHoldMaxRequeue", LAUNCH_FAILED),
+        (r"job.requeued.in.held.state", LAUNCH_FAILED),
+        (r"^Nodes required for job are DOWN", _NODES_TAKEN),
+        (r"Job is at or exceeds .* group (?:max TRES|wall)", _TIME_USED_UP),
+        (r"Job is at or exceeds .* max TRES", TOO_LARGE),
+        # Single reasons
+        (r"^None\b", NOT_CONSIDERED),
+        (r"^(?:Priority|SchedDefer)\b", PRIORITY),
+        (r"^Resources\b", Reason("no node has enough free cores and memory at the moment")),
+        (r"^(?:Prolog|Cleaning|BurstBufferStageIn|BurstBufferResources)\b", PREPARING),
+        (r"^DependencyNeverSatisfied\b", DEPENDENCY_NEVER),
+        (r"^Dependency\b", DEPENDENCY),
+        (r"^BeginTime\b", START_TIME),
+        (r"^ReqNodeNotAvail\b", replace(NODES_DOWN, outlook=Outlook.WAITS, advice="")),
+        (r"^NodeDown\b", NODES_DOWN),
+        (r"^Constraints\b", NO_FREE_NODE),
+        (r"^Reservation(?:Deleted|Invalid)\b", Reason("the reservation of your job is over", never, CHOOSE_ANOTHER)),
+        (r"^Reservation\b", Reason("the reservation of your job has not begun")),
+        (r"^PartitionDown\b", replace(QUEUE_CLOSED, words="the queue does not start jobs at the moment")),
+        (r"^PartitionInactive\b", QUEUE_CLOSED),
+        (r"^PartitionTimeLimit\b", TOO_LONG),
+        (r"^PartitionNodeLimit\b", replace(NODES_DOWN, words="the queue has no usable node for your job")),
+        (r"^PartitionConfig\b", Reason("the queue does not permit jobs like yours", never, CHOOSE_ANOTHER)),
+        (r"^JobHeldAdmin\b", HOLD_ADMIN),
+        (r"^JobHeldUser\b", HOLD),
+        (r"^Licenses\b", LICENCES),
+        (r"^JobArrayTaskLimit\b", LIMIT_OF_JOBS),
+        (r"^BadConstraints\b", UNSATISFIABLE),
+        (r"^InvalidAccount\b", Reason("your account does not exist, or is closed", never, ASK_FOR_ACCOUNT)),
+        (r"^AccountNotAllowed\b", Reason("your account may not use the queue", never, ASK_FOR_ACCOUNT)),
+        (r"^InvalidQOS\b", Reason("your quality of service does not exist", never, CHOOSE_ANOTHER)),
+        (r"^QOSNotAllowed\b", Reason("you may not use the quality of service of your job", never, CHOOSE_ANOTHER)),
+        (r"^MaxMemPerLimit\b", Reason("your job requests more memory than the queue permits", never, CHOOSE_SMALLER)),
+        (r"^DeadLine\b", Reason("your job cannot end before its deadline", never, CHOOSE_ANOTHER)),
+        (r"^BurstBufferOperation\b|^SystemFailure\b", LAUNCH_FAILED),
+        (r"^(?:NonZeroExitCode|RaisedSignal|TimeLimit|InactiveLimit|OutOfMemory)\b", LAUNCH_FAILED),
+        (r"^FedJobLock\b", Reason("the clusters are agreeing on which of them runs your job")),
+        (r"^NvidiaImexChannels\b|^MpiPortsBusy\b", NO_FREE_NODE),
+        (r"^MaxPoweredUpNodes\b", Reason("no more nodes may be switched on at the moment")),
+        (r"^AccountingPolicy\b|^(?:Association|QOS)(?:Job|Resource)Limit\b", LIMIT_REACHED),
+        (r"^(?:Association|QOS)TimeLimit\b|^QOSUsageThreshold\b", _TIME_USED_UP),
+        (r"^(?:Assoc|QOS)MaxWallDurationPerJobLimit\b", TOO_LONG),
+        (r"^(?:Assoc|QOS)GrpWallLimit\b", _TIME_USED_UP),
+        (r"^(?:Assoc|QOS)GrpSubmitJobsLimit\b", Reason("your group already has as many jobs as it may have")),
+        (r"^(?:Assoc|QOS)GrpJobsLimit\b", Reason("your group already has as many running jobs as it may have")),
+        (r"^(?:Assoc|QOS)MaxSubmitJob|^MaxSubmitJobs", Reason("you already have as many jobs as you may have")),
+        (r"^(?:Assoc|QOS)MaxJobs", Reason("you already have as many running jobs as you may have")),
+        (r"^MaxJobsPerAccount", Reason("your group already has as many running jobs as it may have")),
+    )
+    # Limits of a resource
+    for part, words in _RESOURCES.items():
+        yield (
+            rf"^(?:Assoc|QOS)Grp{part}RunMin",
+            Reason(f"the running jobs of your group use {words} for long enough"),
+        )
+        yield rf"^(?:Assoc|QOS)Grp{part}Min", replace(_TIME_USED_UP, words=f"your group has used up its {words} time")
+        yield rf"^(?:Assoc|QOS)Grp{part}", Reason(f"your group already uses all the {words} that it may use")
+        too_much = Reason(f"your job requests more {words} than one job may have", never, CHOOSE_SMALLER)
+        yield rf"^(?:Assoc|QOS)Max{part}(?:Minutes)?Per(?:Job|Node)", too_much
+        yield rf"^QOSMin{part}", Reason(f"your job requests less {words} than it must", never, CHOOSE_ANOTHER)
+        yield rf"^(?:QOS)?Max{part}(?:RunMins)?PerUser", Reason(f"you already use all the {words} that you may use")
+        yield rf"^Max{part}(?:RunMins)?PerAccount", Reason(f"your group already uses all the {words} that it may use")
+
 
 _CAUSES = {
     "BOOT_FAIL": Cause.NODE_LOST,
@@ -230,6 +316,7 @@ class Slurm(Scheduler):
     job_id_pattern = r"[0-9]+"
     batchspawner_class = "SlurmSpawner"
     reserved_options = _RESERVED
+    reasons = tuple(_reasons())
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of sbatch. ``--export=NIL`` starts the job with Slurm's variables only."""
@@ -348,10 +435,6 @@ class Slurm(Scheduler):
             f"hides {what} from the hub's account (PrivateData={','.join(hidden)})",
             f"make the account an operator ({right}), or remove {' and '.join(hidden)} from PrivateData in slurm.conf",
         )
-
-    def explain(self, reason: str) -> str:
-        """Explain a reason. A list can follow it after a comma, as in ``ReqNodeNotAvail, UnavailableNodes:n1``."""
-        return _REASONS.get(reason.split(",", maxsplit=1)[0].strip(), reason)
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended, from the line of scontrol and the lines of sacct for the job and its steps."""

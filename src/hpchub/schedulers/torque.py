@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending
 from hpchub.schedulers.options import LETTER, ReservedOptions
-from hpchub.schedulers.parsing import SHOWN, explain_by_part, inconclusive
+from hpchub.schedulers.parsing import SHOWN, inconclusive
 from hpchub.schedulers.pbs import (
     ATTRIBUTES_RESERVED,
     COMMON_OPTIONS,
-    EXPLANATIONS,
     JOB_ID,
     PENDING,
     QSUB_RESERVED,
     QUEUE_TABLE,
+    REASONS,
     RESOURCES_RESERVED,
     RUNNING,
     SERVER_COMMANDS,
@@ -42,6 +42,7 @@ from hpchub.schedulers.pbs import (
     read_tag,
     server_privacy,
     split_queue_table,
+    waiting_reason,
     without_server,
 )
 from hpchub.schedulers.records import jobs_by_id, read_xml, read_xml_records, unreadable
@@ -90,7 +91,9 @@ def _job(record: tuple[Element | None, str]) -> Job:
         id=values.get("Job_Id", ""),
         state=state,
         detail=_DETAILS.get(letter, letter),
-        reason=values.get("comment", "").removeprefix("Not Running: ") if state is JobState.PENDING else "",
+        reason=waiting_reason(letter, values.get("comment", ""), values.get("Hold_Types", ""))
+        if state is JobState.PENDING
+        else "",
         host=first_host(values.get("exec_host", "")),
         name=job_name(session) if name == _short_name(session) else name,
         user=read_owner(values.get("Job_Owner", "")),
@@ -137,6 +140,7 @@ class Torque(Scheduler):
     job_id_pattern = JOB_ID
     batchspawner_class = "TorqueSpawner"
     reserved_options = RESERVED
+    reasons = REASONS
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of qsub.
@@ -218,10 +222,6 @@ class Torque(Scheduler):
     def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
         """Return how the server hides jobs, from the output of ``qstat -B -f``."""
         return server_privacy(stdout)
-
-    def explain(self, reason: str) -> str:
-        """Explain a reason, which is the comment that the scheduler gives the job."""
-        return explain_by_part(reason, EXPLANATIONS)
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended, from the XML of qstat and the lines of tracejob that follow it."""
