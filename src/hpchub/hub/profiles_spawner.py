@@ -352,11 +352,11 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     def _record_end(self) -> None:
         start = self._spawn_future
+        starting = not self.child_spawner.driver.state.host
         if start is not None and not start.done():
             # The session's own part of the start was successful. Then JupyterHub tried to reach the server.
             self.memory.unreachable(self.child_spawner)
-        elif self._stopped:
-            starting = not self.child_spawner.driver.state.host
+        elif self._stopped or (starting and self.stopped_by):
             self.memory.stopped(self.child_spawner, self.stopped_by, starting=starting)
         else:
             self.memory.ended(self.child_spawner)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from hpchub.gpus import gpu_type
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending
 from hpchub.schedulers.options import LETTER, ReservedOptions
@@ -36,7 +37,9 @@ from hpchub.schedulers.pbs import (
     ending_by_usage,
     first_host,
     is_unknown_job,
+    least_of,
     qsub_size,
+    queue_rules,
     read_job_id,
     read_owner,
     read_tag,
@@ -151,6 +154,8 @@ class Torque(Scheduler):
         nodes = f"nodes=1:ppn={profile.cores}"
         if profile.gpus:
             nodes += f":gpus={profile.gpus}"
+        if kind := gpu_type(profile.gpus):
+            nodes += f":{kind}"
         if profile.node_constraint:
             nodes += f":{profile.node_constraint}"
         found = [
@@ -167,6 +172,10 @@ class Torque(Scheduler):
         if profile.reservation:
             found.append(f"-W x=FLAGS:ADVRES:{profile.reservation}")
         return found + list(profile.options)
+
+    def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Accept every type: a type is a property of nodes."""
+        return None
 
     def parse_submit(self, stdout: str) -> str:
         """Return the job's id. qsub prints it in a line, for example ``123.server``."""
@@ -211,6 +220,8 @@ class Torque(Scheduler):
                     memory=parse_size(values.get("resources_max.mem", "")),
                     runtime=parse_clock(values.get("resources_max.walltime", "")),
                     open=(values.get("enabled"), values.get("started")) == ("True", "True"),
+                    rules=queue_rules(values),
+                    least=least_of(values),
                 )
             )
         if not found:
