@@ -252,6 +252,8 @@ class GridEngine(Scheduler):
         open_queues = _open_queues(declaration + rest) if declaration else {}
         text = text.replace("\\\n", " ")
         queues = []
+        # A site's wrapper may print lines before the first queue.
+        text = re.sub(r"\A.*?^(?=qname )", "", text, count=1, flags=re.DOTALL | re.MULTILINE)
         for block in re.split(r"\n(?=qname )", text.strip()):
             entry = dict(line.split(None, 1) for line in block.splitlines() if len(line.split(None, 1)) == 2)
             slots = [parse_whole(value) for value in _values(entry.get("slots", ""))]

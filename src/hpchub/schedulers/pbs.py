@@ -217,8 +217,10 @@ def split_queue_table(stdout: str) -> tuple[str, dict[str, tuple[str, bool]] | N
     heading = _TABLE.search(stdout)
     before, lines = (stdout[: heading.start()], stdout[heading.end() :]) if heading else (stdout, "\n")
     rows = [line.split() for line in lines.splitlines() if line.strip(" -")]
-    if not before.endswith("\n") or not lines.endswith("\n") or any(len(row) < 12 for row in rows):
+    if not before.endswith("\n") or not lines.endswith("\n"):
         raise incomplete_output("qstat", stdout)
+    # A site's wrapper may print other lines.
+    rows = [row for row in rows if len(row) >= 12 and {row[3], row[4]} <= {"yes", "no"}]
     return before, {row[0][:15]: (row[11][0], row[3] == row[4] == "yes") for row in rows} if heading else None
 
 

@@ -207,7 +207,8 @@ class Torque(Scheduler):
         text, table = split_queue_table(without_server(stdout))
         found = []
         for paragraph in re.split(r"^Queue: ", text, flags=re.MULTILINE)[1:]:
-            name, _, rest = paragraph.partition("\n")
+            # A site's wrapper may print lines after the blank line at the end of a queue.
+            name, _, rest = paragraph.partition("\n\n")[0].partition("\n")
             values = dict(re.findall(r"^ +([\w.]+) = (.*?) *$", rest, flags=re.MULTILINE))
             is_whole = all(re.fullmatch(r" +[\w.]+ = .*|\t.*|", line) for line in rest.splitlines())
             if not is_whole or not {values.get("enabled"), values.get("started")} <= {"True", "False"}:
