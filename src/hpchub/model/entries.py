@@ -381,6 +381,8 @@ class PythonKernel(KernelBase):
 
     kind: Literal["python"]
     """The kind of kernel."""
+    packages: list[f.PythonPackage] = []
+    """Python packages to install for this kernel, for example numpy. The role installs them from a package index."""
     language: f.LanguageName = "python"
     """The programming language."""
 

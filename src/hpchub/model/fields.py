@@ -404,6 +404,14 @@ Argument = Annotated[str, Text("an argument", r".{1,4000}", "write one line of t
 PackageName = Annotated[
     str, Text("a package's name", r"[A-Za-z0-9][A-Za-z0-9+.:_-]{0,127}", "write letters, digits and + . : _ -")
 ]
+PythonPackage = Annotated[
+    str,
+    Text(
+        "a Python package's name",
+        r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?(?:(?:==|~=|>=|<=|<|>)[A-Za-z0-9.*+!]{1,40})?",
+        "write the name in a package index, with a version if needed, as in numpy or numpy==2.4.6",
+    ),
+]
 ModuleName = Annotated[
     str,
     Text(
