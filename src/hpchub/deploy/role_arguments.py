@@ -111,7 +111,7 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
     Returns:
         The content of ``/etc/hpchub/gate.d/CLUSTER.json``: the argument vectors ``submit``, ``cancel``, ``query``,
         ``find`` and ``limits``, lists of vectors ``limits_more`` and ``history``, the query's message for an empty
-        queue, the pattern of a job id, the Unix groups of permitted users, and their lowest uid.
+        queue, the patterns of job ids and of users' names, the Unix groups of permitted users, and their lowest uid.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     return {
@@ -125,8 +125,31 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "limits_more": [list(command) for command in scheduler.limits_more],
         "history": [list(command) for command in scheduler.history_commands],
         "job_id_pattern": scheduler.job_id_pattern,
+        "user_pattern": access.user_pattern,
         "permitted_groups": list(access.job_groups),
         "minimum_uid": access.minimum_uid,
         "environment": dict(cluster.submit.environment),
         "timeout": 60,
     }
+
+
+def node_hosts(site: Site, groups: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Return the compute nodes of the inventory, and how the hub reaches them.
+
+    A rule by pattern or interface needs the addresses that a job reports, so its clusters are left out.
+
+    Args:
+        site: The site.
+        groups: The hosts of each group of the inventory.
+
+    Returns:
+        ``[{"cluster": NAME, "node": NAME, "host": NAME OR ADDRESS, "port": N}, …]``.
+    """
+    port = site.service.notebook_ports.first
+    return [
+        {"cluster": cluster.name, "node": node, "host": cluster.host_of(node), "port": port}
+        for cluster in site.clusters
+        if cluster.enabled and not (cluster.node_address.pattern or cluster.node_address.interface)
+        for node in groups.get(f"cluster_{cluster.name}", [])
+        if node in groups.get("compute_nodes", [])
+    ]

@@ -252,6 +252,8 @@ class GridEngine(Scheduler):
         open_queues = _open_queues(declaration + rest) if declaration else {}
         text = text.replace("\\\n", " ")
         queues = []
+        # A site's wrapper may print lines before the first queue.
+        text = re.sub(r"\A.*?^(?=qname )", "", text, count=1, flags=re.DOTALL | re.MULTILINE)
         for block in re.split(r"\n(?=qname )", text.strip()):
             entry = dict(line.split(None, 1) for line in block.splitlines() if len(line.split(None, 1)) == 2)
             slots = [parse_whole(value) for value in _values(entry.get("slots", ""))]
@@ -387,8 +389,8 @@ def _job(record: tuple[ET.Element | None, str]) -> Job:
 
     number, user, word, tasks = text("JB_job_number"), text("JB_owner"), text("state"), text("tasks")
     if not number.isdigit() or not user or not word:
-        ids = re.findall(r"<JB_job_number>\s*([0-9]+)\s*</JB_job_number>", raw)
-        return unreadable(ids[0] if len(ids) == 1 else "", raw)
+        ids = [number] if number.isdigit() else re.findall(r"<JB_job_number>\s*([0-9]+)\s*</JB_job_number>", raw)
+        return unreadable(ids[0] if len(ids) == 1 else "", raw if element is None else element)
     name, comment = text("JB_name"), ""
     if ours := _NAME.fullmatch(name):
         name, comment = job_name(ours[1]), job_comment(ours[2], user, ours[1])

@@ -192,11 +192,12 @@ class HTCondor(Scheduler):
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
         """Return the limits of all machines from a JSON list of slots. They apply to every queue of the inventory."""
         try:
-            slots = json.loads(stdout[max(0, stdout.find("[")) :])
+            _, records = read_json_records(stdout, "condor_status", record=r'\{\s*"[A-Z]', listed=True)
+            slots = [record.value for record in records]
             # START is the condition for a machine to start jobs. A machine that is drained has false.
             willing = [slot for slot in slots if slot.get("Start") is not False]
             nodes = {tuple(int(slot.get(name, 0)) for name in _SIZES) for slot in willing or slots}
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        except (Unanswered, ValueError, TypeError, AttributeError, OverflowError):
             nodes = set()
         if not nodes:
             raise Unanswered(f"condor_status printed no machines: {stdout[:SHOWN]!r}")

@@ -295,8 +295,9 @@ class Moab(Scheduler):
         name = ""
         for line in rest.splitlines()[1:]:
             if line[:1].strip():
-                name = line.split()[0]
-                classes[name] = line
+                # A site's wrapper may print lines after the classes. The second column of a class is a number.
+                name = line.split()[0] if re.match(r"\S+\s+-?[0-9]+\s", line) else ""
+                classes |= {name: line} if name else {}
             elif name:
                 classes[name] += line
         if not heading:

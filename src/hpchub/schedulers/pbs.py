@@ -94,6 +94,12 @@ def first_host(exec_host: str) -> str:
     return re.split(r"[/:+*]", exec_host.strip().strip("()"), maxsplit=1)[0]
 
 
+def read_owner(text: str) -> str:
+    """Return the user in ``USER@HOST``. The user's name may contain ``@`` too."""
+    user, _, host = text.rpartition("@")
+    return user or host
+
+
 def read_tag(variables: str) -> str:
     r"""Return the tag from a list of variables such as ``A=b,C=d``, where ``\,`` is a comma within a value.
 
@@ -211,8 +217,10 @@ def split_queue_table(stdout: str) -> tuple[str, dict[str, tuple[str, bool]] | N
     heading = _TABLE.search(stdout)
     before, lines = (stdout[: heading.start()], stdout[heading.end() :]) if heading else (stdout, "\n")
     rows = [line.split() for line in lines.splitlines() if line.strip(" -")]
-    if not before.endswith("\n") or not lines.endswith("\n") or any(len(row) < 12 for row in rows):
+    if not before.endswith("\n") or not lines.endswith("\n"):
         raise incomplete_output("qstat", stdout)
+    # A site's wrapper may print other lines.
+    rows = [row for row in rows if len(row) >= 12 and {row[3], row[4]} <= {"yes", "no"}]
     return before, {row[0][:15]: (row[11][0], row[3] == row[4] == "yes") for row in rows} if heading else None
 
 
@@ -298,7 +306,7 @@ def _job(record: Record) -> Job:
         host=first_host(str(raw.get("exec_host", ""))),
         start=parse_time(str(start)) if waits else "",
         name=str(raw.get("Job_Name", "")),
-        user=str(raw.get("Job_Owner", "")).partition("@")[0],
+        user=read_owner(str(raw.get("Job_Owner", ""))),
         comment=read_tag(str(variables)),
     )
 
