@@ -14,9 +14,11 @@ from jupyterhub.httpclient import JupyterHubHTTPClient
 from jupyterhub.proxy import ConfigurableHTTPProxy
 
 from hpchub.hub import proxy as hub_proxy
+from hpchub.hub.certificates import server_name
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.proxy import BACKLOG, HubProxy
 from hpchub.hub.runtime import Runtime
+from hpchub.names import dns_label
 from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
@@ -211,3 +213,23 @@ async def test_user_signs_off_even_if_the_proxy_does_not_answer(
     await HubProxy(api_url=f"http+unix://{nobody}", auth_token="x").end_login("alice", "abc")
     await JupyterHubHTTPClient.loop_instance().close()
     assert "Cannot close the websockets of alice, who has signed off" in caplog.text
+
+
+@pytest.mark.parametrize(("user", "label"), [("alice", "alice"), ("ann@CL.ORG", dns_label("ann@CL.ORG"))])
+async def test_route_names_the_label_in_the_servers_certificate(
+    monkeypatch: pytest.MonkeyPatch, user: str, label: str
+) -> None:
+    routes: list[tuple[object, ...]] = []
+
+    async def add_route(self: object, *route: object) -> None:
+        routes.append(route)
+
+    monkeypatch.setattr(ConfigurableHTTPProxy, "add_route", add_route)
+    proxy = HubProxy(auth_token="x")
+    await proxy.add_route("/user/x/", "https://n1:20000", {"user": user, "server_name": ""})
+    await proxy.add_route("/", "http://hub", {"hub": True})
+    assert routes == [
+        ("/user/x/", "https://n1:20000", {"user": label, "server_name": ""}),
+        ("/", "http://hub", {"hub": True}),
+    ]
+    assert server_name(user).startswith(f"{label}.")

@@ -31,7 +31,14 @@ NOBODY = "token-of-nobody-that-has-the-form-of-a-program's"
 INVALID_TOKEN = [("Authorization", f"token {NOBODY}")]  # Apache passes it on, and the hub refuses it
 PAGE_TOKEN = [("Authorization", "token " + "p" * 30)]  # the form of a token that JupyterHub gives to a browser
 
-IDENTITY = ["X-Hpchub-User", "X-Hpchub-Groups", "Remote-User", "X-Remote-User", "X-Forwarded-User"]
+IDENTITY = [
+    "X-Hpchub-User",
+    "X-Hpchub-Userinfo",
+    "X-Hpchub-Id-Token",
+    "Remote-User",
+    "X-Remote-User",
+    "X-Forwarded-User",
+]
 """Headers that could carry an identity. The tests try each of them in every spelling."""
 
 

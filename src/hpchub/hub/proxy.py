@@ -19,6 +19,7 @@ from traitlets import Float, Unicode
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.hub.tokens import TokenWatch
+from hpchub.names import dns_label
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -94,11 +95,17 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
                 url_path_join(self.api_url, "api/logins"),
                 method="DELETE",
                 headers={"Authorization": f"token {self.auth_token}"},
-                data=json.dumps({"user": user, "login": login}),
+                data=json.dumps({"user": dns_label(user), "login": login}),
                 timeout=SIGN_OFF_TIMEOUT,
             )
         except (ClientError, OSError) as error:
             log.error("Cannot close the websockets of %s, who has signed off: %r", user, error)
+
+    async def add_route(self, routespec: str, target: str, data: dict[str, Any] | None) -> None:
+        """Add a route. The proxy expects the label of the user in the server's certificate, not the name."""
+        if data and "user" in data:
+            data = {**data, "user": dns_label(data["user"])}
+        await super().add_route(routespec, target, data)
 
     async def _watch(self, user_dict: dict[int, Any], service_dict: dict[str, Any]) -> None:
         """Restore the routes when the proxy has restarted. A restarted proxy has a new socket and no routes."""
