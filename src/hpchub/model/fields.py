@@ -270,6 +270,33 @@ DnsName = Annotated[
 OptionalHostName = Annotated[
     str, Text("a host's name", _HOST_NAME, "write the name of a host in the inventory", empty=True)
 ]
+HostSuffix = Annotated[
+    str,
+    Text(
+        "the end of a host's name",
+        r"[A-Za-z0-9._-]{0,251}[A-Za-z0-9]",
+        "write what follows the node's name, as in .ib.example.org or -ib",
+        empty=True,
+    ),
+]
+AddressPattern = Annotated[
+    str,
+    Text(
+        "a pattern for addresses",
+        r"[0-9A-Fa-f.:*?\[\]-]{1,200}",
+        "write an address in which * stands for any text, as in 10.20.*",
+        empty=True,
+    ),
+]
+InterfaceName = Annotated[
+    str,
+    Text(
+        "the name of a network interface",
+        r"[A-Za-z0-9][A-Za-z0-9._@-]{0,14}",
+        "write the name that `ip address` shows on the nodes, as in ib0",
+        empty=True,
+    ),
+]
 UnixName = Annotated[
     str,
     Text(
