@@ -428,7 +428,7 @@ def _read_source(inventory: Inventory, path: Path, root: Path) -> None:
         return
     before = len(inventory.unreadable)
     document = _document(inventory, path)
-    if document is None and (text := _content(Inventory(), path)) and re.search(rb"(?m)^\[[\w:.-]+\]\s*$", text):
+    if document is None and re.search(rb"(?m)^\[[\w:.-]+\]\s*$", _content(Inventory(), path) or b""):
         valid = "write it in YAML, or remove the end of its name"
         inventory.problems[-1] = replace(
             inventory.problems[-1], message="has a name for YAML, but the INI format", valid=valid
