@@ -190,6 +190,17 @@ def test_module_kernel_ignores_login_files_except_for_its_modules(tmp_path: Path
     assert "MC_CORES=3\n" in done.stdout
 
 
+def test_packages_of_the_notebook_environment_are_those_of_its_kernels_on_the_cluster() -> None:
+    entries: list[dict[str, Any]] = [
+        {"name": "a", "kind": "python", "packages": ["numpy", "scipy==1.17.1"]},
+        {"name": "b", "kind": "python", "packages": ["pandas", "numpy"], "clusters": ["one"]},
+        {"name": "c", "kind": "r", "packages": ["r-base"]},
+    ]
+    site = Site.model_construct(kernels=[parsed(entry) for entry in entries])
+    assert kernels.cluster_python_packages(site, "one") == ["numpy", "pandas", "scipy==1.17.1"]
+    assert kernels.cluster_python_packages(site, "two") == ["numpy", "scipy==1.17.1"]
+
+
 def test_modules_are_loaded_in_a_login_shell(tmp_path: Path) -> None:
     (tmp_path / ".bash_profile").write_text(MODULES)
     shown = program(tmp_path / "show", SHOW)

@@ -189,8 +189,8 @@ class Queue(Entry):
     """The maximum memory of a job."""
     max_runtime: f.Runtime
     """The maximum run time of a job."""
-    max_gpus: f.Gpus = 0
-    """The maximum number of GPUs of a job."""
+    max_gpus: f.GpusOfQueue = Field(default=0, validate_default=True)
+    """The maximum number of GPUs of a job: a number, ``{type: a100, count: 4}``, or a list of such items."""
     enabled: Annotated[bool, Field(strict=True)] = True
     """Whether users can start sessions in this queue. If false, the form hides its profiles. Running sessions go on."""
 
@@ -252,6 +252,8 @@ class Cluster(Entry):
     """Whether nftables on the compute nodes restricts the notebook ports to connections from the hub."""
     grid_engine: GridEngineSite = GridEngineSite()
     """For gridengine and uge: the names of the site's resources."""
+    gpu_type_resource: f.OptionalResourceName = ""
+    """For pbs, gridengine and uge: the resource with the type of a node's GPUs, for profiles that name a type."""
     node_hosts: list[NodeHost] = []
     """Nodes that have other names in the scheduler than their hosts, for example several Slurm daemons on one host."""
     node_address: NodeAddress = NodeAddress()
@@ -321,8 +323,8 @@ class Profile(Entry):
     """The run time. The scheduler ends the job after it."""
     max_wait: f.Runtime = "7-00:00:00"
     """How long a job may wait in the queue. After this time, hpchub cancels the start."""
-    gpus: f.Gpus = 0
-    """The number of GPUs."""
+    gpus: f.GpusOfJob = Field(default=0, validate_default=True)
+    """The number of GPUs, or their type and number: ``{type: a100, count: 1}``."""
     account: f.Account = ""
     """The account to charge. Empty: the user's default account."""
     reservation: f.Reservation = ""
@@ -379,6 +381,8 @@ class PythonKernel(KernelBase):
 
     kind: Literal["python"]
     """The kind of kernel."""
+    packages: list[f.PythonPackage] = []
+    """Python packages to install for this kernel, for example numpy. The role installs them from a package index."""
     language: f.LanguageName = "python"
     """The programming language."""
 
