@@ -51,7 +51,7 @@ def plan(options: argparse.Namespace) -> int:
         print_json(plans)
         return VALID
     print(
-        "SESSION and USER are placeholders. They differ for each start. DATABASE stands for the id of the hub's database.",
+        "SESSION and USER are placeholders. They differ for each start. DATABASE is the id of the hub's database.",
         file=sys.stderr,
     )
     for i, planned in enumerate(plans):
