@@ -73,9 +73,9 @@ def profile(key: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def site(*profiles: dict[str, Any]) -> Site:
-    """Return the site with these profiles."""
-    return Site.from_vars({**VARIABLES, "hpc_profiles": list(profiles)})
+def site(*profiles: dict[str, Any], **variables: Any) -> Site:
+    """Return the site with these profiles and other variables."""
+    return Site.from_vars({**VARIABLES, "hpc_profiles": list(profiles), **variables})
 
 
 def write_profiles(directory: Path, *profiles: dict[str, Any]) -> None:

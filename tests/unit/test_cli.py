@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -451,3 +452,23 @@ def test_discover_reports_missing_settings(
     site = live_ansible(tmp_path, monkeypatch, limits="", clusters=clusters)
     assert cli.main(["discover", "demo", site]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    def complete(line: str) -> list[str]:
+        output = tmp_path / "completions"
+        output.write_text("")
+        environment = {
+            "_ARGCOMPLETE": "1",
+            "_ARGCOMPLETE_STDOUT_FILENAME": str(output),
+            "_ARGCOMPLETE_IFS": " ",
+            "COMP_LINE": line,
+            "COMP_POINT": str(len(line)),
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
+        subprocess.run([sys.executable, "-m", "hpchub.cli"], env=environment, check=False, capture_output=True)
+        return [word.strip() for word in output.read_text().split()]
+
+    assert complete("hpchub che") == ["check"]
+    assert "--strict" in complete("hpchub check --")

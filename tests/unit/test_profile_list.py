@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hpchub.deploy.role_arguments import gate_settings
 from hpchub.model.profile_list import (
     ProfileListError,
     UnknownProfileError,
@@ -69,6 +70,43 @@ def test_slice_contains_only_its_cluster(cluster: str, keys: list[str], default:
     assert [one["name"] for one in content["clusters"]] == [cluster]
     assert content["default_profile"] == default
     assert parse_profile_list(to_json(content)).as_dict() == content
+
+
+DISABLED: list[tuple[str, dict[str, Any], list[str], str]] = [
+    ("profile", {"profiles": {"alpha": {"enabled": False}}}, ["zulu", "mike"], "zulu"),
+    ("queue", {"queue": {"one": {"enabled": False}}}, ["zulu", "mike"], "zulu"),
+    ("cluster", {"clusters": {"two": {"enabled": False}}}, ["alpha"], "alpha"),
+    ("all-clusters", {"clusters": {"one": {"enabled": False}, "two": {"enabled": False}}}, [], ""),
+]
+
+
+@pytest.mark.parametrize(("changes", "keys", "default"), [case[1:] for case in DISABLED], ids=[c[0] for c in DISABLED])
+def test_disabled_entry_hides_profiles_and_keeps_every_cluster(
+    changes: dict[str, Any], keys: list[str], default: str
+) -> None:
+    """The hub needs a disabled cluster to poll and to end the sessions that still run there."""
+    site = site_with(**changes)
+    content = profile_list(site)
+    assert [profile["key"] for profile in content["profiles"]] == keys
+    assert content["default_profile"] == default
+    assert [cluster["name"] for cluster in content["clusters"]] == ["one", "two", "idle"]
+    assert list(gate_settings(site)) == ["one", "two", "idle"]
+    assert parse_profile_list(to_json(content)).default_profile == default
+    offers_nothing = [str(warning) for warning in site.warnings() if "offers nothing" in str(warning)]
+    assert bool(offers_nothing) is (not keys)
+
+
+def site_with(
+    profiles: dict[str, Any] | None = None, queue: dict[str, Any] | None = None, clusters: dict[str, Any] | None = None
+) -> Site:
+    """Return the site with more fields in the named profiles, in the only queue of clusters, and in clusters."""
+    data = SITE.model_dump(mode="json") | {"sso": SITE.sso}
+    for entry in data["profiles"]:
+        entry.update((profiles or {}).get(entry["key"], {}))
+    for entry in data["clusters"]:
+        entry.update((clusters or {}).get(entry["name"], {}))
+        entry["queues"][0].update((queue or {}).get(entry["name"], {}))
+    return Site.model_validate(data)
 
 
 def test_slice_of_an_unknown_cluster_is_refused() -> None:

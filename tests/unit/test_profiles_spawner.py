@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from batchspawner import JobStatus
-from hub_app import SESSION, VARIABLES, Hub, profile, write_profiles
+from hub_app import SESSION, VARIABLES, Hub, job, profile, site, write_profiles
 
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.start_error import StartError
+from hpchub.model.profile_list import profile_list
 from hpchub.schedulers import Job, JobState, Unanswered
 
 if TYPE_CHECKING:
@@ -107,6 +108,37 @@ async def test_missing_profile_list_is_explained(spawner: HPCProfilesSpawner, tm
     with pytest.raises(StartError, match="The list of job profiles cannot be read") as caught:
         await spawner.get_options_form()
     assert caught.value.status_code == 503
+
+
+async def test_empty_profile_list_is_explained(spawner: HPCProfilesSpawner, tmp_path: Path) -> None:
+    write_profiles(tmp_path, profile("small", enabled=False))
+    with pytest.raises(StartError, match="No job profile is available at the moment") as caught:
+        await spawner.get_options_form()
+    assert caught.value.status_code == 503
+
+
+async def test_disabled_profile_is_refused(spawner: HPCProfilesSpawner, tmp_path: Path) -> None:
+    write_profiles(tmp_path, profile("small"), profile("big", enabled=False))
+    assert 'value="big"' not in await spawner.get_options_form()
+    with pytest.raises(StartError, match="The profiles are: small"):
+        await spawner._run_apply_user_options({"profile": "big"})
+
+
+@pytest.mark.parametrize("disabled", ["profile", "queue", "cluster"])
+async def test_session_of_a_disabled_entry_is_polled_and_stopped(hub: Hub, tmp_path: Path, disabled: str) -> None:
+    restored = hub.restored_spawner()
+    clusters = json.loads(json.dumps(VARIABLES["hpc_clusters"]))
+    if disabled == "cluster":
+        clusters[0]["enabled"] = False
+    elif disabled == "queue":
+        clusters[0]["queues"][0]["enabled"] = False
+    listed = site(profile("small", enabled=disabled != "profile"), hpc_clusters=clusters)
+    (tmp_path / "profiles.json").write_text(json.dumps(profile_list(listed)))
+    assert restored.profile_list.profiles == []
+    hub.show(job())
+    assert await restored.poll() is None
+    await restored.stop(now=True)
+    assert hub.gate.cancelled == ["7"]
 
 
 async def test_two_users_share_no_state(hub: Hub) -> None:

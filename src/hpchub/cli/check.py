@@ -47,7 +47,8 @@ def _report(path: str, checked: inventory.Checked, options: argparse.Namespace) 
 def _check_live(options: argparse.Namespace) -> int:
     """Compare an inventory with the schedulers. An invalid inventory is only reported."""
     if options.path is None:
-        found, reports = inventory.query_gates()
+        found, all_reports = inventory.query_gates()
+        reports = {c.name: all_reports[c.name] for c in found.clusters if c.enabled and c.name in all_reports}
     else:
         checked = inventory.read(options.path, options.vault)
         if checked.profiles is None:
@@ -61,6 +62,7 @@ def _check_live(options: argparse.Namespace) -> int:
         reports = {
             cluster.name: inventory.query_submit_host(options.path, cluster.scheduler, cluster.submit, options.vault)
             for cluster in found.clusters
+            if cluster.enabled
         }
     problems, warnings = compare(found, reports)
     _print_live(problems, warnings, reports, as_json=options.json)

@@ -32,7 +32,8 @@ async def query_jobs(gate: Gate, site: ProfileList) -> tuple[bool, str]:
     try:
         jobs = SCHEDULERS[cluster.scheduler].parse_query(await gate.query())
     except Unanswered as error:
-        return False, f"{gate.cluster}: {error}"
+        # A disabled cluster may be away, for example for maintenance.
+        return not cluster.enabled, f"{gate.cluster}: {'disabled; ' if not cluster.enabled else ''}{error}"
     return True, f"{gate.cluster}: the scheduler answers and lists {len(jobs)} jobs"
 
 

@@ -68,7 +68,9 @@ Run it on the hub host, as root or with the hub's account.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    options = parser().parse_args(arguments)
+    made = parser()
+    _complete(made)
+    options = made.parse_args(arguments)
     options.vault = Vault(getattr(options, "vault_password_file", None), getattr(options, "ask_vault_pass", False))
     try:
         return int(options.run(options))
@@ -78,6 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as in "hpchub plan | head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return VALID
+
+
+def _complete(made: argparse.ArgumentParser) -> None:
+    """Answer the shell's request for completions, and end, if this is one."""
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete  # noqa: PLC0415  (only needed here, and only in the environment of a checkout)
+
+        argcomplete.autocomplete(made)
 
 
 def _schema(_options: argparse.Namespace) -> int:

@@ -62,6 +62,8 @@ def compare(site: ProfileList, reports: Mapping[str, LimitsReport]) -> tuple[lis
         given = {limits.name: limits for limits in report.queues}
         environment = cluster.grid_engine.parallel_environment
         for j, queue in enumerate(cluster.queues):
+            if not queue.enabled:
+                continue
             name = f"{entry} queues[{j}]{label({'name': queue.name})}"
             limits = given.get(queue.name) or given.get(ANY_QUEUE)
             if limits is None:

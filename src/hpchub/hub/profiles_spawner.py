@@ -81,6 +81,12 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             loader=FileSystemLoader(self.runtime.settings["template_paths"]), autoescape=select_autoescape()
         )
         profiles = self.profile_list
+        if not profiles.profiles:
+            raise StartError(
+                "No job profile is available at the moment. Running notebooks go on. Please try again later.",
+                reason="no_profiles",
+                status_code=503,
+            )
         # A link may preselect a profile: /hub/spawn?profile=KEY.
         wanted = self.handler.get_query_argument("profile", "") if self.handler else ""
         last = str((self.orm_spawner.user_options or {}).get("profile"))

@@ -186,6 +186,8 @@ class Queue(Entry):
     """The maximum run time of a job."""
     max_gpus: f.Gpus = 0
     """The maximum number of GPUs of a job."""
+    enabled: Annotated[bool, Field(strict=True)] = True
+    """Whether users can start sessions in this queue. If false, the form hides its profiles. Running sessions go on."""
 
 
 class GridEngineSite(Entry):
@@ -231,6 +233,8 @@ class Cluster(Entry):
     """Nodes that have other names in the scheduler than their hosts, for example several Slurm daemons on one host."""
     queues: list[Queue] = Field(min_length=1)
     """The queues that profiles can use."""
+    enabled: Annotated[bool, Field(strict=True)] = True
+    """Whether users can start sessions. If false, the form hides its profiles. Running sessions go on."""
 
     @model_validator(mode="after")
     def _check_scheduler_settings(self) -> Cluster:
@@ -286,6 +290,8 @@ class Profile(Entry):
     """The kernel of new notebooks."""
     interface: Literal["lab", "notebook"] = "lab"
     """The interface: JupyterLab (``lab``) or the classic notebook (``notebook``)."""
+    enabled: Annotated[bool, Field(strict=True)] = True
+    """Whether users can start sessions with this profile. If false, the form hides it. Running sessions go on."""
 
     @property
     def memory_mib(self) -> int:

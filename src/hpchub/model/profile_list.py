@@ -1,7 +1,8 @@
 """The profile list: the clusters and profiles that the start form, the spawner and the job's launcher use. No I/O.
 
 :func:`profile_list` creates it from the model. A role writes it as sorted JSON. The hub gets the profiles of all
-clusters, and the nodes of a cluster get the profiles of this cluster. The list contains no secret.
+clusters, and the nodes of a cluster get the profiles of this cluster. Disabled profiles, and those of disabled queues
+and clusters, are left out, as if they were removed. The list contains no secret.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ def profile_list(site: Site, cluster: str | None = None) -> dict[str, Any]:
     """
     if cluster is not None and site.cluster(cluster) is None:
         raise LookupError(f"no cluster {show(cluster)}; valid: {listing(c.name for c in site.clusters)}")
-    profiles = [profile for profile in site.profiles if cluster in (None, profile.cluster)]
+    # A disabled cluster stays in the list, because the hub still polls and ends the sessions that run there.
+    profiles = [profile for profile in site.offered() if cluster in (None, profile.cluster)]
     return ProfileList(
         version=1,
         service=ListedService(name=site.service.name, support=site.service.support, url=site.service.url),

@@ -114,6 +114,15 @@ class Site(Entry):
         """Return the profile with a key, or None."""
         return next((profile for profile in self.profiles if profile.key == key), None)
 
+    def offered(self) -> list[Profile]:
+        """Return the profiles that users can start: the profile, its queue and its cluster are enabled."""
+        return [profile for profile in self.profiles if profile.enabled and self._is_open(profile)]
+
+    def _is_open(self, profile: Profile) -> bool:
+        cluster = self.cluster(profile.cluster)
+        queue = cluster.queue(profile.queue) if cluster is not None else None
+        return cluster is not None and cluster.enabled and queue is not None and queue.enabled
+
     def warnings(self) -> list[Problem]:
         """Return settings that are permitted, but probably a mistake."""
         found = []
@@ -142,11 +151,14 @@ class Site(Entry):
             for i, profile in enumerate(self.profiles)
             if profile.display_name in names[:i]
         ]
+        if not self.offered():
+            message = "offers nothing, because every profile, or its queue or cluster, has enabled: false"
+            found.append(Problem("hpc_profiles", message, valid="enable one, so that users can start sessions"))
         used = {profile.cluster for profile in self.profiles}
         return found + [
             Problem("hpc_profiles", f"has no profile for cluster {show(cluster.name)}")
             for cluster in self.clusters
-            if cluster.name not in used
+            if cluster.enabled and cluster.name not in used
         ]
 
     def as_dict(self) -> dict[str, Any]:

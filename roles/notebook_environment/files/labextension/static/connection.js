@@ -1,0 +1,219 @@
+// The connection of this tab to the user's notebook server, which may be replaced by the server of the next session.
+
+import {lost, meaning, moment, refused, suspicious} from './words.js';
+
+const ANSWER = 20_000; // milliseconds that an answer may take
+const LOGIN = 15_000; // milliseconds that a login in the background may take
+const AGAIN = [3_000, 3_000, 5_000, 5_000, 10_000]; // milliseconds between attempts; the last one is repeated
+const HIDDEN = 30_000; // the same in a tab that nobody sees
+
+/** Return this page's XSRF token. The server that has set the cookie accepts it. */
+function xsrf() {
+  const found = [...document.cookie.matchAll(/(?:^|;\s*)_xsrf=([^;]*)/g)];
+  return found.length ? found.at(-1)[1] : '';
+}
+
+/** Wait for some milliseconds. */
+function sleep(milliseconds) {
+  return new Promise(resolve => setTimeout(resolve, milliseconds));
+}
+
+export class Connection {
+  /**
+   * @param {object} watch The page's requests, see entry.js.
+   * @param {{base: string, hubHost?: string, hubPrefix: string, hubUser: string, hubServerName?: string}} urls
+   *   JupyterLab's addresses.
+   * @param {{lost: (message: object) => void, back: (renewed: boolean) => void}} events What to call when the
+   *   connection is lost, or its cause changes, and when it is back.
+   */
+  constructor(watch, urls, events) {
+    this.watch = watch;
+    this.events = events;
+    this.base = new URL(urls.base, location.href);
+    this.hub = new URL(urls.hubPrefix, urls.hubHost || location.href);
+    const name = [urls.hubUser, urls.hubServerName].filter(Boolean).map(encodeURIComponent).join('/');
+    this.sessionUrl = new URL(`api/hpchub/sessions/${name}`, this.hub);
+    this.startUrl = new URL(urls.hubServerName ? `spawn/${name}` : 'spawn', this.hub);
+    this.progressUrl = new URL(`spawn-pending/${name}`, this.hub);
+    this.homeUrl = new URL('home', this.hub);
+    this.message = null; // what the tab shows while the connection is lost
+    this.started = null; // when the server started; it tells one session's server from the next one's
+    this.checking = null;
+    this.timer = 0;
+    this.attempts = 0;
+    this.state = 'ok';
+    this.signingIn = false;
+    watch.fetch = (input, init) => this._fetch(input, init);
+    for (const [target, event] of [[document, 'visibilitychange'], [window, 'online'], [window, 'focus']]) {
+      target.addEventListener(event, () => this.message && !document.hidden && this.check());
+    }
+  }
+
+  get isLost() {
+    return this.message !== null;
+  }
+
+  /** Send a request of the page. If it fails, find out whether the connection is lost, and say so in plain words. */
+  async _fetch(input, init) {
+    const {href} = new URL(input instanceof Request ? input.url : input, location.href);
+    if (!href.startsWith(this.base.href)) return this.watch.send(input, init);
+    const request = new Request(input, init);
+    let answer, failure;
+    try {
+      answer = await this.watch.send(request);
+    } catch (error) {
+      if (request.signal.aborted) throw error;
+      failure = error;
+    }
+    if (answer && !suspicious(answer.status)) return answer;
+    const contents = href.startsWith(new URL('api/contents', this.base).href);
+    // 403 and 404 are everyday answers about files and kernels. Only ask again for what a user waits for.
+    const everyday = answer?.status === 404 && !this.isLost;
+    if (everyday) return answer;
+    const isNew = await this.check();
+    if (isNew && request.method === 'GET') {
+      // Repeat nothing but a read with the new login: a file may have changed in the meantime.
+      const headers = new Headers(request.headers);
+      headers.delete('Authorization');
+      if (xsrf()) headers.set('X-XSRFToken', xsrf());
+      return this.watch.send(new Request(request.url, {headers, cache: 'no-store', credentials: 'same-origin'}));
+    }
+    if (this.isLost && contents) {
+      const body = JSON.stringify({message: refused(this.message), reason: null});
+      return new Response(body, {status: answer?.status || 503, headers: {'Content-Type': 'application/json'}});
+    }
+    if (failure) throw failure;
+    return answer;
+  }
+
+  /**
+   * Find out whether the server answers, and act on it. Several calls at the same time share one check.
+   *
+   * @returns {Promise<boolean>} Whether this tab now has a new login.
+   */
+  check() {
+    this.checking ??= this._check().finally(() => {
+      this.checking = null;
+    });
+    return this.checking;
+  }
+
+  async _check() {
+    clearTimeout(this.timer);
+    let seen = await this._ask();
+    let isNew = false;
+    if (seen.state === 'login' && this._mayLogin()) {
+      await this._renewLogin();
+      seen = await this._ask();
+      isNew = seen.state === 'ok';
+    }
+    this.state = seen.state;
+    if (seen.state === 'ok') {
+      const wasLost = this.isLost;
+      const renewed = this.started !== null && seen.started !== this.started;
+      this.started = seen.started;
+      this.message = null;
+      this.attempts = 0;
+      if (wasLost || renewed) void this.events.back(renewed);
+      return isNew;
+    }
+    const message = lost(seen.state, await this.session());
+    this.message = message;
+    this.events.lost(message);
+    const delay = document.hidden ? HIDDEN : AGAIN[Math.min(this.attempts++, AGAIN.length - 1)];
+    this.timer = setTimeout(() => this.check(), delay);
+    return false;
+  }
+
+  /**
+   * Return whether the tab may log in without asking the user. It must not do so after the user has signed off: the
+   * identity provider may still know the user. If the hub has the same host name, Apache has checked the sign-on. Otherwise
+   * the tab logs in only to a server that follows one that did not answer any more.
+   */
+  _mayLogin() {
+    return this.hub.origin === location.origin || this.state === 'away' || this.signingIn;
+  }
+
+  /** Ask the notebook server for its state. */
+  async _ask() {
+    const headers = {'X-XSRFToken': xsrf()};
+    try {
+      const answer = await this.watch.send(new URL('api/status', this.base), {
+        headers,
+        cache: 'no-store',
+        credentials: 'same-origin',
+        redirect: 'manual',
+        signal: AbortSignal.timeout(ANSWER),
+      });
+      const state = meaning(answer.status);
+      if (state !== 'ok') return {state};
+      const {started} = await answer.json();
+      return started ? {state, started} : {state: 'away'};
+    } catch {
+      return {state: 'away'};
+    }
+  }
+
+  /**
+   * Log in to the server again, without leaving the page. An invisible frame opens a page of the server. The server sends
+   * it to the hub, which knows the user and sends it back. On this way, the browser receives the new cookies. Scripts are
+   * not permitted in the frame, so JupyterLab does not start in it. If the hub or the single sign-on wants to ask the user
+   * something, the frame shows it to nobody, and nothing changes.
+   */
+  async _renewLogin() {
+    const frame = document.createElement('iframe');
+    frame.hidden = true;
+    frame.title = 'Login';
+    frame.setAttribute('sandbox', 'allow-same-origin');
+    const loaded = new Promise(resolve => frame.addEventListener('load', resolve, {once: true}));
+    frame.src = new URL('lab', this.base).href;
+    document.body.append(frame);
+    await Promise.race([loaded, sleep(LOGIN)]);
+    frame.remove();
+  }
+
+  /** Ask the hub about the session. Return null if it does not say. */
+  async session() {
+    // The hub's XSRF token is not available on this page. The hub permits reading without it in this mode, which works
+    // only within the same host name.
+    if (this.hub.origin !== location.origin) return null;
+    try {
+      const answer = await this.watch.send(this.sessionUrl, {
+        mode: 'no-cors',
+        cache: 'no-store',
+        credentials: 'same-origin',
+        signal: AbortSignal.timeout(ANSWER),
+      });
+      if (!answer.ok) return null;
+      const session = await answer.json();
+      // The browser's clock may be wrong. Move the end of the session to the browser's time.
+      const sent = Date.parse(answer.headers.get('Date') ?? '');
+      const ends = moment(session.ends_at);
+      session.ends = ends === null ? null : ends + (Number.isNaN(sent) ? 0 : Date.now() - sent);
+      return session;
+    } catch {
+      return null;
+    }
+  }
+
+  /** Open the sign-in page in a small window, and close it when the user has signed in. */
+  async signIn() {
+    const next = new URL('lab/extensions/@hpchub/lab/package.json', this.base).pathname;
+    const url = new URL(`login?next=${encodeURIComponent(next)}`, this.hub);
+    const popup = window.open(url, 'hpchub-sign-in', 'popup,width=700,height=700');
+    while (this.isLost && popup && !popup.closed) {
+      await sleep(1_000);
+      try {
+        const {pathname} = popup.location; // not readable while the window shows the page of another host
+        if (pathname !== url.pathname && [this.base, this.hub].some(each => pathname.startsWith(each.pathname))) {
+          popup.close();
+        }
+      } catch {
+        // The user has not signed in yet.
+      }
+    }
+    this.signingIn = true;
+    await this.check();
+    this.signingIn = false;
+  }
+}

@@ -1,0 +1,234 @@
+// The documents that are open in this tab, and what happens to their unsaved changes.
+
+import {copyPath, pause, sameContent, unchanged} from './words.js';
+
+/** Return the content of a document as text. */
+function textOf(context) {
+  return isNotebook(context) ? JSON.stringify(context.model.toJSON()) : context.model.toString();
+}
+
+function isNotebook(context) {
+  return context.contentsModel?.type === 'notebook';
+}
+
+export class Documents {
+  /**
+   * @param {object} registry JupyterLab's document registry.
+   * @param {object} manager JupyterLab's document manager.
+   * @param {object} services JupyterLab's service manager.
+   * @param {import('./drafts.js').Drafts} drafts Where unsaved content is kept.
+   * @param {() => boolean} refuse Tells the user that nothing can be saved now, if this is so, and returns whether it is.
+   */
+  constructor(registry, manager, services, drafts, refuse) {
+    this.manager = manager;
+    this.services = services;
+    this.drafts = drafts;
+    this.refuse = refuse;
+    this.contexts = new Map(); // context: its writer of drafts
+    const extension = {createNew: (widget, context) => this._follow(context)};
+    for (const factory of registry.widgetFactories()) registry.addWidgetExtension(factory.name, extension);
+    registry.changed.connect((_, change) => {
+      if (change.type === 'widgetFactory' && change.change === 'added' && change.name) {
+        registry.addWidgetExtension(change.name, extension);
+      }
+    });
+    // The browser may end a hidden tab without notice.
+    document.addEventListener('visibilitychange', () => {
+      if (document.hidden) for (const writer of this.contexts.values()) writer.flush();
+    });
+    window.addEventListener('pagehide', () => {
+      for (const writer of this.contexts.values()) writer.flush();
+    });
+  }
+
+  _follow(context) {
+    if (this.contexts.has(context)) return;
+    const writer = new Writer(context, this.drafts);
+    this.contexts.set(context, writer);
+    // Without a connection, saving would open a dialog for each attempt, also for JupyterLab's own at intervals.
+    const save = context.save.bind(context);
+    context.save = async () => {
+      if (!this.refuse()) return save();
+      // JupyterLab handles an error of this name as if the user had cancelled.
+      throw Object.assign(new Error('There is no connection to the session'), {name: 'ModalCancelError'});
+    };
+    context.disposed.connect(() => {
+      this.contexts.delete(context);
+      writer.dispose();
+    });
+  }
+
+  get paths() {
+    return [...this.contexts.keys()].map(context => context.path);
+  }
+
+  /** Keep a draft of every document with unsaved changes. */
+  async keep() {
+    await Promise.all([...this.contexts.values()].map(writer => writer.flush()));
+  }
+
+  /**
+   * Save every document with unsaved changes. If a file has changed on disk, JupyterLab asks the user what to do.
+   *
+   * @returns {Promise<{saved: number, failed: string[]}>} The number of saved documents, and the names of the others.
+   */
+  async save() {
+    let saved = 0;
+    const failed = [];
+    for (const context of [...this.contexts.keys()]) {
+      if (context.isDisposed || !context.isReady || !context.model.dirty || context.canSave === false) continue;
+      try {
+        await context.save();
+        saved += 1;
+      } catch (error) {
+        console.warn(`${context.path} is not saved`, error);
+        failed.push(context.path);
+      }
+    }
+    return {saved, failed};
+  }
+
+  /** Connect to what still runs, and start a new kernel for each document whose kernel is gone. */
+  async reviveKernels() {
+    const wanted = [...this.contexts.keys()]
+      .filter(context => !context.isDisposed && context.sessionContext?.session?.kernel)
+      .map(context => ({sessions: context.sessionContext, kernel: context.sessionContext.session.kernel}));
+    const {kernels, sessions, terminals, kernelspecs} = this.services;
+    for (const manager of [kernels, sessions, terminals, kernelspecs]) {
+      await (manager.refreshRunning ?? manager.refreshSpecs)?.call(manager).catch(error => console.warn(error));
+    }
+    const running = new Set([...kernels.running()].map(each => each.id));
+    for (const {sessions: context, kernel} of wanted) {
+      if (context.isDisposed) continue;
+      try {
+        if (!running.has(kernel.id)) await context.changeKernel({name: kernel.name});
+        else if (kernel.connectionStatus !== 'connected') await kernel.reconnect();
+      } catch (error) {
+        console.warn(`The kernel of ${context.path} does not start`, error);
+      }
+    }
+  }
+
+  /**
+   * Save a draft of an earlier tab: in its file if the file is still the same, otherwise in a new file. Open that file.
+   *
+   * @returns {Promise<string>} The path of the file that now has the changes.
+   */
+  async restore(draft) {
+    const model = {
+      type: draft.type,
+      format: draft.format,
+      content: draft.format === 'json' ? JSON.parse(draft.text) : draft.text,
+    };
+    const file = await this._file(draft);
+    const open = [...this.contexts.keys()].find(context => context.path === draft.path);
+    const isFree = !open?.model.dirty || sameContent({...draft, text: textOf(open)}, file);
+    let path = draft.path;
+    if (isFree && unchanged(draft, file)) {
+      await this.services.contents.save(path, model);
+      await open?.revert();
+    } else {
+      path = await this._copy(draft, model);
+    }
+    this.manager.openOrReveal(path);
+    await this.drafts.remove(draft.path, draft.tab);
+    return path;
+  }
+
+  /** Return those drafts that have something that their files do not have, the latest first, and delete the others. */
+  async worthRestoring(drafts) {
+    const found = [];
+    for (const draft of drafts.sort((one, other) => other.at - one.at)) {
+      if (sameContent(draft, await this._file(draft))) await this.drafts.remove(draft.path, draft.tab);
+      else found.push(draft);
+    }
+    return found;
+  }
+
+  /** Return a draft's file, or null if there is none. */
+  async _file({path, type, format}) {
+    return this.services.contents.get(path, {type, format, content: true, hash: true}).catch(() => null);
+  }
+
+  /** Write a draft into a new file beside its own, or into the top directory if that is not possible. */
+  async _copy(draft, model) {
+    const {contents} = this.services;
+    const path = copyPath(draft.path, draft.at);
+    try {
+      return (await contents.save(path, model)).path;
+    } catch (error) {
+      if (!path.includes('/')) throw error;
+      return (await contents.save(path.slice(path.lastIndexOf('/') + 1), model)).path;
+    }
+  }
+}
+
+/** Writes drafts of one document, soon after each change. */
+class Writer {
+  constructor(context, drafts) {
+    this.context = context;
+    this.drafts = drafts;
+    this.timer = 0;
+    this.took = 0;
+    this.path = ''; // the path of the draft, or empty if there is none
+    this.last = Promise.resolve();
+    this.format = 'text';
+    void context.ready.then(() => {
+      // Later models of the file do not name its format.
+      this.format = context.contentsModel?.format ?? 'text';
+    });
+    context.model.contentChanged.connect(() => this._schedule());
+    context.saveState.connect((_, state) => {
+      if (state.startsWith('completed') && !context.model.dirty) this._remove();
+    });
+  }
+
+  _schedule() {
+    if (!this.timer) this.timer = setTimeout(() => this.flush(), pause(this.took));
+  }
+
+  /** Keep the document's content now, if it has unsaved changes. */
+  flush() {
+    clearTimeout(this.timer);
+    this.timer = 0;
+    const {context} = this;
+    if (context.isDisposed || !context.isReady || this.format === 'base64') return this.last;
+    if (!context.model.dirty) return this._remove();
+    const began = performance.now();
+    const {path, contentsModel} = context;
+    const draft = {
+      path,
+      type: contentsModel?.type ?? 'file',
+      format: isNotebook(context) ? 'json' : 'text',
+      text: textOf(context),
+      hash: contentsModel?.hash ?? null,
+      modified: contentsModel?.last_modified ?? null,
+    };
+    this.took = performance.now() - began;
+    return this._then(async () => {
+      if (this.path && this.path !== path) await this.drafts.remove(this.path);
+      this.path = path;
+      await this.drafts.put(draft);
+    });
+  }
+
+  _remove() {
+    clearTimeout(this.timer);
+    this.timer = 0;
+    return this._then(async () => {
+      if (this.path) await this.drafts.remove(this.path);
+      this.path = '';
+    });
+  }
+
+  /** Run a step after the former one, so that a late draft cannot come back after its removal. */
+  _then(step) {
+    this.last = this.last.then(step).catch(error => console.warn(`No draft of ${this.context.path} is kept`, error));
+    return this.last;
+  }
+
+  /** The user has closed the document, and has saved it or given its changes up. */
+  dispose() {
+    this._remove();
+  }
+}

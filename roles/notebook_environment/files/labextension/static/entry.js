@@ -1,0 +1,39 @@
+// The entry point of the extension, in the form that JupyterLab expects of a prebuilt extension. It is written by hand,
+// because the extension needs no build step. JupyterLab loads this file before everything else.
+(() => {
+  'use strict';
+  const plugins = new URL('plugin.js', document.currentScript.src);
+
+  // A page's token belongs to one session. With it, this tab could not use the next session. JupyterLab therefore uses
+  // only the cookies, which the browser renews.
+  const config = document.getElementById('jupyter-config-data');
+  if (config) {
+    const options = JSON.parse(config.textContent);
+    if (options.hubPrefix && options.token) {
+      config.textContent = JSON.stringify({...options, token: ''});
+    }
+  }
+
+  // Every part of JupyterLab sends its requests with the function that it finds here.
+  const send = window.fetch.bind(window);
+  const watch = {send, fetch: (input, init) => send(input, init)};
+  window.fetch = (input, init) => watch.fetch(input, init);
+
+  let shared = {};
+  const load = async name => {
+    const [version] = Object.values(shared[name] ?? {});
+    if (!version) throw new Error(`JupyterLab does not provide ${name}`);
+    return (await version.get())();
+  };
+  const container = {
+    init: scope => {
+      shared = scope;
+    },
+    get: async () => {
+      const {default: create} = await import(plugins);
+      const plugin = create(watch, await load('@jupyterlab/application'), await load('@jupyterlab/docmanager'));
+      return () => ({__esModule: true, default: plugin});
+    },
+  };
+  (window._JUPYTERLAB ??= {})['@hpchub/lab'] = container;
+})();

@@ -1,0 +1,183 @@
+"""The JupyterLab extension: what a tab decides and says when a session, the connection or the sign-on ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench.load.shared import proxy
+
+EXTENSION = Path(__file__).parents[2] / "roles" / "notebook_environment" / "files" / "labextension"
+MINUTE = 60_000
+
+# Reads [FUNCTION, [ARGUMENT, …]] from standard input. null stands for a value that is not known, and "Infinity" for it.
+PROGRAM = """
+import * as words from %s;
+const [name, given] = JSON.parse(await new Response(process.stdin).text());
+const value = words[name](...given.map(each => each === "Infinity" ? Infinity : each));
+console.log(JSON.stringify(value));
+"""
+
+
+def call(name: str, *arguments: Any) -> Any:
+    """Call a function of words.js in Node.js and return its result."""
+    program = PROGRAM % json.dumps((EXTENSION / "static" / "words.js").as_uri())
+    done = subprocess.run(
+        [proxy() / "bin" / "node", "--input-type=module", "-e", program],
+        input=json.dumps([name, arguments]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [(200, "ok"), (401, "sign-on"), (403, "login"), (0, "away"), (404, "away"), (424, "away"), (503, "away")],
+)
+def test_answer_of_the_server_tells_what_is_lost(status: int, state: str) -> None:
+    assert call("meaning", status) == state
+
+
+ENDED = {"state": "ended", "ending": {"cause": "timeout", "text": "Its time limit was reached.", "at": 1_800_000_000}}
+
+
+@pytest.mark.parametrize(
+    ("state", "session", "action", "said"),
+    [
+        ("away", ENDED, "start", ["session ended at", "Its time limit was reached.", "Start a new session"]),
+        ("away", {"state": "none", "ending": None}, "start", ["Your session has ended", "Start a new session"]),
+        ("login", ENDED, "start", ["Its time limit was reached."]),
+        ("away", {"state": "starting"}, "progress", ["is starting", "as soon as it runs"]),
+        ("away", {"state": "running"}, "home", ["is interrupted", "tries to connect again"]),
+        ("login", {"state": "running"}, "sign-in", ["does not accept this tab", "Sign in again"]),
+        ("sign-on", None, "sign-in", ["You are signed out", "Sign in again"]),
+        ("away", None, "home", ["does not answer", "tries to connect again"]),
+        ("login", None, "sign-in", ["does not accept this tab", "Sign in again"]),
+        ("away", {"state": "something new"}, "home", ["does not answer"]),
+    ],
+)
+def test_tab_says_what_happened_and_offers_one_step(
+    state: str, session: dict[str, Any] | None, action: str, said: list[str]
+) -> None:
+    """In every case, the tab says that the changes are kept."""
+    message = call("lost", state, session, "en-GB")
+    assert message["action"] == action
+    text = f"{message['title']}. {message['text']}"
+    for words in [*said, "Your unsaved changes are kept in this tab and in this browser"]:
+        assert words in text
+    assert call("refused", message) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "milliseconds"),
+    [(1_800_000_000, 1_800_000_000_000), ("2027-01-15T08:00:00Z", 1_800_000_000_000), (None, None), ("soon", None)],
+)
+def test_times_of_the_hub_are_read(value: object, milliseconds: int | None) -> None:
+    assert call("moment", value) == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("left", "warned", "warn", "save"),
+    [
+        (16 * MINUTE, "Infinity", 0, False),
+        (15 * MINUTE, "Infinity", 15 * MINUTE, False),
+        (10 * MINUTE, 15 * MINUTE, 0, False),
+        (5 * MINUTE, 15 * MINUTE, 5 * MINUTE, False),
+        (4 * MINUTE, 5 * MINUTE, 0, False),
+        (4 * MINUTE, "Infinity", 5 * MINUTE, False),  # the tab was opened late, or the computer slept
+        (2 * MINUTE, 5 * MINUTE, 0, True),
+        (0, 5 * MINUTE, 0, False),
+    ],
+)
+def test_tab_warns_twice_before_the_end_and_then_saves(left: int, warned: object, warn: int, save: bool) -> None:
+    assert call("before", 1_000_000 * MINUTE + left, 1_000_000 * MINUTE, warned) == {"warn": warn, "save": save}
+
+
+def test_nothing_happens_while_the_end_is_not_known() -> None:
+    assert call("before", None, 0, "Infinity") == {"warn": 0, "save": False}
+
+
+def test_warning_says_when_and_in_how_many_minutes() -> None:
+    title = call("warning", 4.6 * MINUTE, 0, "en-GB")["title"]
+    assert re.fullmatch(r"Your session ends at \d\d:\d\d, in 5 minutes", title)
+    assert call("warning", 20_000, 0, "en-GB")["title"].endswith("in 1 minute")
+
+
+@pytest.mark.parametrize(
+    ("renewed", "saved", "failed", "said", "kind"),
+    [
+        (True, 2, [], "2 documents are saved. Variables of the former session are gone", "new session"),
+        (False, 1, [], "1 document is saved.", "connected again"),
+        (True, 0, ["a.ipynb"], "Not saved yet: a.ipynb. Your changes are still in this tab.", "new session"),
+    ],
+)
+def test_tab_says_what_it_has_saved(renewed: bool, saved: int, failed: list[str], said: str, kind: str) -> None:
+    message = call("connected", renewed, saved, failed)
+    assert message["text"].startswith(said)
+    assert kind in message["title"]
+
+
+@pytest.mark.parametrize(
+    ("file", "same"),
+    [
+        ({"hash": "a", "last_modified": "later"}, True),
+        ({"hash": "b", "last_modified": "now"}, False),
+        ({"hash": None, "last_modified": "now"}, True),
+        ({"last_modified": "later"}, False),
+        (None, False),
+    ],
+)
+def test_draft_goes_back_only_into_the_file_it_began_with(file: dict[str, Any] | None, same: bool) -> None:
+    assert call("unchanged", {"hash": "a", "modified": "now"}, file) is same
+
+
+@pytest.mark.parametrize(
+    ("path", "copy"),
+    [
+        ("a/b.ipynb", "a/b (unsaved changes of 2027-01-15 08.00.00 UTC).ipynb"),
+        ("a.b/c", "a.b/c (unsaved changes of 2027-01-15 08.00.00 UTC)"),
+        (".profile", ".profile (unsaved changes of 2027-01-15 08.00.00 UTC)"),
+    ],
+)
+def test_copy_keeps_directory_and_suffix(path: str, copy: str) -> None:
+    assert call("copyPath", path, 1_800_000_000_000) == copy
+
+
+def notebook(source: object, **metadata: object) -> dict[str, Any]:
+    """Return a notebook with one cell."""
+    cell = {"id": "x", "cell_type": "code", "source": source, "metadata": {"trusted": True}, "outputs": []}
+    return {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+@pytest.mark.parametrize(
+    ("draft", "content", "same"),
+    [
+        (notebook("1\n2", language_info={"name": "python"}), notebook(["1\n", "2"]), True),
+        (notebook("1\n2"), notebook("1\n3"), False),
+        (notebook("1", title="x"), notebook("1"), False),
+        ("a\nb", "a\r\nb", True),
+        ("a", "b", False),
+    ],
+)
+def test_only_the_users_own_changes_are_worth_a_question(draft: Any, content: Any, same: bool) -> None:
+    """JupyterLab writes the kernel's language into each notebook that is opened. Nobody needs this back."""
+    is_text = isinstance(draft, str)
+    kept = {"format": "text" if is_text else "json", "text": draft if is_text else json.dumps(draft)}
+    assert call("sameContent", kept, {"content": content}) is same
+    assert call("sameContent", kept, None) is False
+
+
+def test_the_extension_replaces_the_dialog_that_leads_nowhere() -> None:
+    """The role writes a hash into the path of the scripts, and JupyterLab finds the entry point by this path."""
+    package = json.loads((EXTENSION / "package.json").read_text())
+    assert package["jupyterlab"]["disabledExtensions"] == ["@jupyterlab/hub-extension:connectionlost"]
+    assert (EXTENSION / package["jupyterlab"]["_build"]["load"]).is_file()
+    entry = (EXTENSION / "static" / "entry.js").read_text()
+    assert f"['{package['name']}']" in entry
