@@ -17,7 +17,7 @@ from ansible_collections.hpchub.hpchub.plugins.plugin_utils.package import ROOT,
 # Ansible's main process loads this file before it starts its worker processes, and they inherit loaded modules. The
 # modules that the filters need are imported here too, so that not every worker has to import them again.
 with hpchub_package():
-    from hpchub.deploy import role_arguments  # noqa: F401
+    from hpchub.deploy.role_arguments import node_hosts
     from hpchub.deploy.validation import check_inventory
     from hpchub.deploy.yaml_text import VAULT_ADVICE
     from hpchub.messages import near
@@ -62,6 +62,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result["problems"] = [problem.as_dict() for problem in found.problems]
             result["warned"] = [warning.as_dict() for warning in found.warnings]
             result["profile_list"] = {} if found.problems or found.site is None else profile_list(found.site)
+            result["nodes"] = [] if found.site is None else node_hosts(found.site, plain(variables.get("groups", {})))
             written = plain(found.variables.get("hpc_clusters"))
             result["clusters"] = json.loads(json.dumps(written, default=lambda _: None))
         elif found.problems:

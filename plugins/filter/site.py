@@ -103,6 +103,12 @@ def kernel_packages(model: Mapping[str, Any], cluster: str) -> list[str]:
     return site_kernels.cluster_packages(site, _cluster(site, cluster).name)
 
 
+def python_packages(model: Mapping[str, Any], cluster: str) -> list[str]:
+    """Return the Python packages that the kernels of a cluster's notebook environment need."""
+    site = _site(model)
+    return site_kernels.cluster_python_packages(site, _cluster(site, cluster).name)
+
+
 def submit_hosts(model: Mapping[str, Any]) -> list[str]:
     """Return the hosts that the hub reaches over ssh to submit jobs."""
     return role_arguments.submit_hosts(_site(model))
@@ -144,6 +150,11 @@ def submit_side(
         raise AnsibleFilterError(str(error)) from error
 
 
+def node_hosts(model: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Return the compute nodes of the inventory, and how the hub reaches them."""
+    return role_arguments.node_hosts(_site(model), plain(groups))
+
+
 def gate_settings(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return how the hub reaches the gate of each cluster, by the cluster's name."""
     return role_arguments.gate_settings(_site(model))
@@ -163,9 +174,11 @@ class FilterModule:
                 profile_list,
                 kernels,
                 kernel_packages,
+                python_packages,
                 submit_hosts,
                 hub_side,
                 submit_side,
+                node_hosts,
                 gate_settings,
             )
         }

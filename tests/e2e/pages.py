@@ -139,7 +139,7 @@ class Visitor:
 
     def wait_for_lab(self) -> JupyterLab:
         """Wait until the start is complete, then open JupyterLab with an empty workspace."""
-        failed = self.page.locator("#progress-bar.bg-danger, .spawn-error-msg")
+        failed = self.page.locator("#progress-bar.bg-danger, .spawn-error-msg, .hpchub-outcome")
         shell = self.page.locator("#jp-main-dock-panel")
         expect(shell.or_(failed).first).to_be_visible(timeout=START)
         assert not failed.count(), f"the start failed: {self.page.locator('body').inner_text()}"

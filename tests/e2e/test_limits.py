@@ -65,7 +65,7 @@ def stuck(lab: Lab, students: Class) -> Iterator[None]:
 def failure(student: Student) -> str:
     """Return the text of a student's progress page once the start has failed, or an empty string before that."""
     text = " ".join(re.sub(r"<[^>]*>", " ", student.ask(f"/hub/spawn-pending/{student.name}").text).split())
-    return text if "Spawn failed" in text else ""
+    return text if "Your session did not start" in text else ""
 
 
 def test_hub_notices_that_the_scheduler_ended_the_jobs(lab: Lab, students: Class, brief: None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .lab import Lab
 
 NOTEBOOK = "e2e unsaved.ipynb"
-CELL = {"cell_type": "code", "source": "1", "metadata": {}, "outputs": [], "execution_count": None}
+CELL: dict[str, Any] = {"cell_type": "code", "source": "1", "metadata": {}, "outputs": [], "execution_count": None}
 CONTENT = {
     "cells": [CELL],
     "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
@@ -114,8 +114,8 @@ def test_tab_does_not_overwrite_a_newer_file(open_notebook: Page, lab: Lab) -> N
     edit(page, "6*7")
     write_later = "changed by another program"
     visitor = Visitor(lab, page.context.new_page())
-    visitor.page.goto(f"{lab.url}/user/alice/lab?reset")
-    visitor.wait_for_lab()
+    visitor.page.goto(f"{lab.url}/user/alice/tree")
+    visitor.wait_for_classic()
     write(visitor, write_later)
     end_session(lab)
     start_in_another_tab(page, lab)
@@ -159,6 +159,7 @@ def test_tab_saves_during_and_after_a_hub_restart(open_notebook: Page, lab: Lab)
     page.keyboard.press("Control+s")
     eventually("the notebook is saved again", lambda: saved(page, lab) == "6*8")
     assert page.evaluate("window.notReloaded")
+    eventually("the hub answers", lambda: fetch(page, "GET", f"{lab.url}/hub/api/").status == 200)
 
 
 def test_tab_saves_after_the_user_has_signed_in_again(open_notebook: Page, lab: Lab) -> None:

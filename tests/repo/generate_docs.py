@@ -272,12 +272,12 @@ _TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false
 
 def value_of(field: dict[str, Any]) -> str:
     """Describe the values that a field accepts."""
-    if "const" in field:
-        return f"`{field['const']}`"
-    if "enum" in field:
-        return ", ".join(f"`{choice}`" for choice in field["enum"])
+    if choices := field.get("enum", [field["const"]] if "const" in field else []):
+        return ", ".join(f"`{choice}`" for choice in choices)
     if "$ref" in field:
         return "mapping"
+    if "anyOf" in field:
+        return " or ".join(value_of(form) for form in field["anyOf"])
     kind = _TYPES[field["type"]]
     if kind == "whole number":
         return f"{kind}, {field['minimum']} to {field['maximum']}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,8 @@ def test_script_starts_with_directives_and_ends_with_the_launcher(
     assert lines[0] == "#!/bin/bash"
     assert lines[1 : len(directives) + 1] == [PREFIX[cluster.scheduler] + line for line in directives]
     assert lines[len(directives) + 1] == ""
-    assert lines[-1] == f"exec /opt/hpchub/notebook/current/bin/hpchub-launch {SESSION}"
+    assert f"    exec /opt/hpchub/notebook/current/bin/hpchub-launch {SESSION}" in lines
+    assert lines[-1] == "launch"
 
 
 @pytest.mark.parametrize("cluster", PREFIX, indirect=True)
@@ -87,3 +89,52 @@ def test_job_keeps_only_variables_of_its_scheduler(
     assert not {"MY_TOKEN", "PYTHONPATH", "HPCHUB_TAG", "LD_PRELOAD"} & set(found)
     assert found["USER"] == found["LOGNAME"] != "nobody"
     assert found["HOME"] != str(tmp_path)
+
+
+LOGIN_FILES = {
+    "fails-with-errexit": "set -e\nfalse\n",
+    "fails-with-nounset": "set -u\necho $NOBODY_SET_THIS\n",
+    "exits": "exit 3\n",
+    "reads-the-script": "cat >/dev/null\n",
+    "fails": "nosuchcommand\n",
+    "syntax-error": "if true; do\n",
+    "works": "",
+}
+
+
+@pytest.mark.parametrize("login_file", LOGIN_FILES.values(), ids=LOGIN_FILES)
+@pytest.mark.parametrize("cluster", SCHEDULERS, indirect=True)
+def test_login_file_neither_ends_the_job_nor_breaks_the_launcher(
+    cluster: Cluster, profile: Callable[..., Profile], tmp_path: Path, login_file: str
+) -> None:
+    launcher = tmp_path / "launch"
+    launcher.write_text("#!/bin/sh\necho session $1\nenv\n")
+    launcher.chmod(0o755)
+    logs = tmp_path / ".hpchub" / "logs"
+    logs.mkdir(parents=True)
+    profile_file = tmp_path / "profile"
+    profile_file.write_text(
+        f"echo first line\nexport LD_LIBRARY_PATH=/foreign OPENSSL_CONF=/foreign OF_MODULE=1\n{login_file}"
+    )
+    script = render_batch_script(cluster, profile(), session=SESSION, hub="h", username="alice")
+    for old, new in (
+        ("/opt/hpchub/notebook/current/bin/hpchub-launch", str(launcher)),
+        ("/etc/profile", str(profile_file)),
+    ):
+        script = script.replace(old, new)
+    job_id, given = JOB.get(cluster.scheduler, ("7", {}))
+    command = ["bash"]
+    if cluster.scheduler == "htcondor":
+        (arguments,) = [line for line in script.splitlines() if line.startswith("arguments = ")]
+        command, script = ["bash", *shlex.split(arguments.removeprefix('arguments = "').removesuffix('"'))], ""
+    environment = given | {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        command, input=script, env=environment, capture_output=True, text=True, check=False, timeout=20
+    )
+    log = logs / f"{job_id}.log"
+    output = log.read_text() if log.exists() else done.stdout
+    assert done.returncode == 0, done.stderr
+    assert output.startswith("first line\n")
+    assert output.count(f"session {SESSION}\n") == 1
+    assert "OF_MODULE=1\n" in output
+    assert "foreign" not in output

@@ -329,7 +329,8 @@ def live_ansible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, limits: str
     """Return an inventory for a fake Ansible that answers with the limits, or else with the report."""
     report = {"problems": [], "warned": [], "profile_list": profile_list(SITE), "clusters": CLUSTERS, **report}
     (tmp_path / "limits").write_text(limits)
-    asked = f'echo "$@" >> {tmp_path}/asked; case "$*" in *query_scheduler*) cat {tmp_path}/limits; exit;; esac\n'
+    asked = f'echo "$@" >> {tmp_path}/asked; case "$*" in *query_scheduler*) cat {tmp_path}/limits; exit;;'
+    asked += f" *reach_nodes*) cat {tmp_path}/nodes; exit;; esac\n"
     return ansible(tmp_path, monkeypatch, asked + answer(**report))
 
 
@@ -344,6 +345,29 @@ def test_check_live_accepts_matching_limits(
     assert cli.main(["check", "--live", site]) == 0
     assert capsys.readouterr().out == "demo: the scheduler answers and has 1 queue\n"
     assert "hub[0]" in (tmp_path / "asked").read_text()  # the hub submits jobs itself
+
+
+@pytest.mark.parametrize(
+    ("reached", "line"),
+    [
+        ({"unreachable": [{"text": "warning: cluster demo, node n1: no"}]}, "warning: cluster demo, node n1: no"),
+        ({"msg": "no route"}, "warning: the connections from the hub to the nodes were not tried: no route"),
+    ],
+)
+def test_check_live_tries_the_connection_from_the_hub_to_the_nodes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    reached: dict[str, Any],
+    line: str,
+) -> None:
+    node = {"cluster": "demo", "node": "n1", "host": "n1", "port": 20000}
+    limits = limits_answer(LIMITS.replace("00:20:00", "2-00:00:00"))
+    site = live_ansible(tmp_path, monkeypatch, limits=limits, nodes=[node])
+    (tmp_path / "nodes").write_text("hub | SUCCESS => " + json.dumps(reached))
+    assert cli.main(["check", "--live", site]) == 0
+    assert line in capsys.readouterr().out.splitlines()
+    assert json.dumps(node) in (tmp_path / "asked").read_text()
 
 
 def test_check_live_reports_differences(

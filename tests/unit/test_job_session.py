@@ -11,7 +11,7 @@ import pytest
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
 from hpchub.hub.job_session import HOPELESS_AFTER, Context, JobSession, Now, Phase, Step
-from hpchub.model.entries import Cluster, Profile
+from hpchub.model.entries import Cluster, NodeAddress, Profile
 from hpchub.schedulers import SCHEDULERS, Job, JobState
 from hpchub.schedulers.records import unreadable
 
@@ -336,6 +336,94 @@ def test_port_is_accepted_once() -> None:
     assert (step.state.port, step.state.reported_at, step.state.saved["port"]) == (20001, NOW.monotonic + 3, 20001)
     for port in (20001, 20002):
         assert step.state.step(events.PortReported(port), later(4)).state is step.state
+
+
+@pytest.mark.parametrize("state", [QUEUED, LAUNCHING], ids=["queued", "launching"])
+def test_reported_problem_ends_the_start_with_its_reason(state: JobSession) -> None:
+    state = dataclasses.replace(state, job=RUNNING)
+    reported = state.step(events.ProblemReported("~/.jupyter/x.py, line 2: no"), later(3)).state
+    fail = failure(reported.step(events.Waited(), later(4)))
+    assert fail.reason == "problem"
+    assert fail.message == (
+        "Your job 7 runs on n1, but its notebook server could not start: ~/.jupyter/x.py, line 2: no"
+    )
+
+
+def test_report_after_a_problem_is_refused_and_the_other_way_round() -> None:
+    broken = LAUNCHING.step(events.ProblemReported("no"), NOW).state
+    assert broken.step(events.PortReported(20001), NOW).state is broken
+    started = LAUNCHING.step(events.PortReported(20001), NOW).state
+    assert started.step(events.ProblemReported("no"), NOW).state is started
+
+
+def test_notice_of_the_launcher_is_shown() -> None:
+    state = LAUNCHING.step(events.PortReported(20001, notice="Without x.py."), NOW).state
+    assert state.step(events.TurnTaken(), NOW).state.message.endswith("Opening it. Without x.py.")
+
+
+# -- The addresses of a node
+
+REPORTED = (("eth0", "192.0.2.9"), ("ib0", "198.51.100.9"), ("eth1", "192.0.2.10"))
+
+
+def with_rule(**rule: str) -> JobSession:
+    """Return a session whose job runs, on a cluster with two networks and a rule for the addresses of nodes."""
+    networks = ["192.0.2.0/24", "2001:db8::/32"]
+    cluster = CONTEXT.cluster.model_copy(update={"node_address": NodeAddress(**rule), "networks": networks})
+    return dataclasses.replace(LAUNCHING, context=dataclasses.replace(CONTEXT, cluster=cluster), port=20001)
+
+
+@pytest.mark.parametrize(
+    ("rule", "hosts"),
+    [
+        pytest.param({}, ["n1", "192.0.2.9", "192.0.2.10"], id="no-rule"),
+        pytest.param({"suffix": "-ib.example"}, ["n1-ib.example"], id="suffix"),
+        pytest.param({"pattern": "192.0.2.1*"}, ["192.0.2.10"], id="pattern"),
+        pytest.param({"interface": "eth1"}, ["192.0.2.10"], id="interface"),
+    ],
+)
+def test_rule_chooses_the_addresses_in_the_networks_of_the_cluster(rule: dict[str, str], hosts: list[str]) -> None:
+    state = dataclasses.replace(with_rule(**rule), addresses=REPORTED)
+    tried = []
+    step = state.step(events.TurnTaken(), NOW)
+    while isinstance(step.action, actions.Probe):
+        tried.append(step.action.host)
+        step = step.state.step(events.Probed(reachable=False), NOW)
+    assert tried == hosts
+
+
+def test_first_address_that_answers_becomes_the_host_of_the_server() -> None:
+    state = dataclasses.replace(with_rule(), addresses=(("eth0", "2001:db8::9"),))
+    assert JobSession.restore(state.context, state.saved, NOW).addresses == state.addresses
+    step = state.step(events.TurnTaken(), NOW)
+    step = step.state.step(events.Probed(reachable=False), NOW)
+    step = step.state.step(events.Probed(reachable=True), NOW)
+    assert (step.state.host, step.action) == ("2001:db8::9", actions.Done("https://[2001:db8::9]:20001"))
+
+
+def test_node_that_the_hub_cannot_reach_ends_the_start_soon() -> None:
+    state = dataclasses.replace(with_rule(), addresses=REPORTED)
+    step = state.step(events.TurnTaken(), NOW)
+    seconds = 0.0
+    while not isinstance(step.action, actions.Fail):
+        match step.action:
+            case actions.Probe():
+                seconds += 5
+                event: events.Event = events.Probed(reachable=False)
+            case actions.Observe():
+                event = events.Observed()
+            case _:
+                event = events.Waited()
+        step = step.state.step(event, later(seconds))
+    assert seconds <= 60
+    assert step.action.reason == "unreachable"
+    assert "tried: n1, 192.0.2.9, 192.0.2.10; port 20001" in step.action.message
+
+
+def test_rule_without_a_matching_address_is_explained() -> None:
+    state = dataclasses.replace(with_rule(interface="ib0"), addresses=REPORTED)
+    fail = failure(state.step(events.TurnTaken(), NOW))
+    assert "none of the node's addresses (eth0 192.0.2.9, ib0 198.51.100.9, eth1 192.0.2.10) matches" in fail.message
 
 
 def test_port_is_refused_without_a_session() -> None:

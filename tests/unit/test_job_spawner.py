@@ -17,8 +17,10 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
 from hpchub.clusters.poller import Snapshot
+from hpchub.hub.job_events import PortReported
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.start_error import StartError
+from hpchub.remote import launcher
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ async def test_session_is_saved_before_its_job_is_submitted(hub: Hub) -> None:
     assert states[0]["job"] == {"session": spawner.session, **fresh}
     assert saved(spawner)["job_id"] == "7"
     spawner._spawn_pending = True
-    assert spawner.report(20001)
+    assert spawner.report(PortReported(20001))
     assert await start == "https://127.0.0.1:20001"
     assert saved(spawner)["host"] == "127.0.0.1"
 
@@ -109,7 +111,7 @@ async def test_start_without_a_certificate_authority_is_explained(hub: Hub, monk
 async def test_node_with_another_host_name_is_reached_at_its_host(hub: Hub) -> None:
     child = hub.restored_spawner().child_spawner
     hub.show(dataclasses.replace(job(), host="n1"))
-    assert child.driver.report(20001)
+    assert child.driver.report(PortReported(20001))
     assert await child.driver.follow() == "https://n1.example:20001"
     assert child.get_state()["host"] == "n1.example"
 
@@ -195,7 +197,7 @@ async def test_job_that_is_pending_again_before_its_report_gets_a_new_launch_tim
     assert "waits in the queue" in child.driver.state.message
     hub.show(dataclasses.replace(job(), host="127.0.0.2"))
     await eventually(lambda: "runs on 127.0.0.2" in child.driver.state.message)
-    assert child.driver.report(20001)
+    assert child.driver.report(PortReported(20001))
     assert await follow == "https://127.0.0.2:20001"
 
 
@@ -244,14 +246,14 @@ async def test_progress_page_shows_each_message_once(hub: Hub) -> None:
 
 async def test_port_is_accepted_once_while_a_start_is_pending(hub: Hub) -> None:
     spawner = hub.restored_spawner(job_id="")
-    assert not spawner.report(20001)  # no start is pending
+    assert not spawner.report(PortReported(20001))  # no start is pending
     spawner._check_pending = True
-    assert spawner.report(20001)
+    assert spawner.report(PortReported(20001))
     assert saved(spawner)["port"] == 20001  # before the job gets its answer
-    assert not spawner.report(20002)
-    assert not spawner.report(20001)
+    assert not spawner.report(PortReported(20002))
+    assert not spawner.report(PortReported(20001))
     spawner.clear_state()
-    assert not spawner.report(20001)
+    assert not spawner.report(PortReported(20001))
 
 
 @dataclasses.dataclass
@@ -348,6 +350,57 @@ async def test_report_with_an_invalid_body_is_refused_and_changes_nothing(hub: H
         assert status == 400, body
         assert 'send {"port": N}, where N is an integer from 20000 to 29999.' in answered["message"], body
         assert (reported(hub), saved(hub.user().spawners[""])) == (0, before), body
+
+
+INVALID_TEXTS: tuple[object, ...] = (
+    {"problem": 5},
+    {"problem": "x" * 1001},
+    {"problem": "x", "port": 20001},
+    {"port": 20001, "notice": ["x"]},
+    {"port": 20001, "notice": "x" * 1001},
+    {"port": 20001, "addresses": "192.0.2.1"},
+    {"port": 20001, "addresses": ["192.0.2.1"]},
+    {"port": 20001, "addresses": [{"interface": "eth0"}]},
+    {"port": 20001, "addresses": [{"interface": "eth0", "address": "hub.example"}]},
+    {"port": 20001, "addresses": [{"interface": "eth0", "address": "fe80::1%eth0"}]},
+    {"port": 20001, "addresses": [{"interface": "eth0", "address": 3221225985}]},
+    {"port": 20001, "addresses": [{"interface": "eth0", "address": "192.0.2.1"}] * 33},
+)
+
+
+async def test_report_with_invalid_texts_or_addresses_is_refused(hub: Hub, api: Api, starting: str) -> None:
+    before = saved(hub.user().spawners[""])
+    for body in INVALID_TEXTS:
+        assert (await api.report(starting, body))[0] == 400, body
+        assert (reported(hub), saved(hub.user().spawners[""])) == (0, before), body
+
+
+async def test_reported_problem_ends_the_start_at_once(hub: Hub, api: Api, starting: str) -> None:
+    spawner = hub.user().spawners[""]
+    future = spawner._spawn_future
+    assert (await api.report(starting, {"problem": "line 2\nis <b>bad</b>\x00"}))[0] == 201
+    await eventually(future.done)
+    assert "could not start: line 2 is <b>bad</b>" in str(future.exception())
+
+
+async def test_reported_addresses_replace_a_name_that_the_hub_cannot_resolve(hub: Hub, api: Api, starting: str) -> None:
+    spawner = hub.user().spawners[""]
+    child = spawner.child_spawner
+    cluster = child.cluster.model_copy(update={"networks": ["127.0.0.0/8"]})
+    state = child.driver.state
+    job = dataclasses.replace(state.job, host="name-that-the-hub-does-not-know.invalid")
+    hub.show(job)
+    context = dataclasses.replace(state.context, cluster=cluster)
+    child.driver.state = dataclasses.replace(state, context=context, node=job.host, job=job)
+    held = launcher.reserve_port(PORTS["first"], PORTS["last"])
+    held[0].listen()
+    port = held[0].getsockname()[1]
+    addresses = [{"interface": "eth0", "address": "127.0.0.1"}]
+    assert (await api.report(starting, {"port": port, "addresses": addresses}))[0] == 201
+    await eventually(lambda: spawner.server.port == port)
+    assert spawner.server.ip == "127.0.0.1"
+    for listener in held:
+        listener.close()
 
 
 async def test_report_that_is_not_json_is_refused(hub: Hub, api: Api, starting: str) -> None:
@@ -608,7 +661,7 @@ async def test_pending_start_continues_after_a_restart(hub: Hub, notebook: int) 
     assert spawner.pending == "spawn"
     hub.show(job())
     await eventually(lambda: "runs on" in spawner.child_spawner.driver.state.message)
-    assert spawner.report(notebook)
+    assert spawner.report(PortReported(notebook))
     assert await check == f"https://127.0.0.1:{notebook}/user/alice/"
     assert spawner.pending is None
     assert spawner._spawn_future is None

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import TypeAdapter
 
+from hpchub.model import kernels
 from hpchub.model.entries import AnyKernel, Kernel
 from hpchub.model.kernels import cluster_kernels, cluster_packages, kernel_spec, role_argument
 from hpchub.model.site import Site
+from hpchub.remote import launcher
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 IPYKERNEL = ["-m", "ipykernel_launcher", "-f", "{connection_file}"]
-FOREIGN = {"PYTHONPATH": "/foreign", "PYTHONHOME": "/foreign", "VIRTUAL_ENV": "/foreign", "PYTHONSTARTUP": "/foreign"}
+FOREIGN = dict.fromkeys((*kernels.FOREIGN,), "/foreign") | {"LD_LIBRARY_PATH": "/foreign/lib"}
+del FOREIGN["LD_PRELOAD"], FOREIGN["LD_AUDIT"]  # the programs of the tests would complain
 
 
 def parsed(entry: dict[str, Any]) -> AnyKernel:
@@ -158,6 +161,44 @@ module() {
     export LOADED="$LOADED $2" PYTHONPATH=/from/$2
 }
 """
+
+
+def test_launcher_drops_the_same_variables_and_sets_the_same_threads() -> None:
+    assert all(launcher.is_foreign(name) for name in kernels.FOREIGN)
+    assert kernels.THREADS == launcher.THREADS
+
+
+@pytest.mark.parametrize("entry", [case[0] for case in CASES], ids=[case[0]["kind"] for case in CASES])
+def test_kernel_of_each_kind_starts_without_variables_of_other_software(entry: dict[str, Any]) -> None:
+    argv = kernel_spec(parsed({"name": "k"} | entry))["argv"]
+    removed = {argv[i + 1] for i, word in enumerate(argv) if word == "-u"}
+    assert {"PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LD_PRELOAD", "R_HOME"} <= removed
+
+
+def test_module_kernel_ignores_login_files_except_for_its_modules(tmp_path: Path) -> None:
+    login_file = "export PYTHONPATH=/foreign LD_LIBRARY_PATH=/foreign OMP_NUM_THREADS=64 DEFAULT=gcc\n"
+    purge = 'purge() { unset DEFAULT; }\nmodule() { [ "$1" = purge ] && purge || export LOADED="$LOADED $2"; }\n'
+    (tmp_path / ".bash_profile").write_text(login_file + purge)
+    shown = program(tmp_path / "show", SHOW)
+    kernel = {"name": "m", "kind": "module", "modules": ["r/4"], "command": [str(shown), "{connection_file}"]}
+    done = run(kernel, tmp_path, env={"HPCHUB_CORES": "3"})
+    assert done.returncode == 0, done.stderr
+    assert "LOADED= r/4\n" in done.stdout
+    assert "DEFAULT=" not in done.stdout
+    assert "foreign" not in done.stdout
+    assert "OMP_NUM_THREADS=3\n" in done.stdout
+    assert "MC_CORES=3\n" in done.stdout
+
+
+def test_packages_of_the_notebook_environment_are_those_of_its_kernels_on_the_cluster() -> None:
+    entries: list[dict[str, Any]] = [
+        {"name": "a", "kind": "python", "packages": ["numpy", "scipy==1.17.1"]},
+        {"name": "b", "kind": "python", "packages": ["pandas", "numpy"], "clusters": ["one"]},
+        {"name": "c", "kind": "r", "packages": ["r-base"]},
+    ]
+    site = Site.model_construct(kernels=[parsed(entry) for entry in entries])
+    assert kernels.cluster_python_packages(site, "one") == ["numpy", "pandas", "scipy==1.17.1"]
+    assert kernels.cluster_python_packages(site, "two") == ["numpy", "scipy==1.17.1"]
 
 
 def test_modules_are_loaded_in_a_login_shell(tmp_path: Path) -> None:

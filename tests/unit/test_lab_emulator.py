@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from hpchub.clusters.limits import parse_report
-from hpchub.schedulers import SCHEDULERS
+from hpchub.schedulers import SCHEDULERS, Cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -647,6 +647,27 @@ def test_product_reads_queues_and_rejects_truncated_output(lab: Lab, flavour: st
     half = answer()
     assert half.unanswered
     assert half.hidden is None
+
+
+@pytest.mark.parametrize(
+    ("text", "causes"),
+    [("true", {Cause.FINISHED}), ("exit 3", {Cause.FAILED}), ("sleep 60", {Cause.CANCELLED, Cause.KILLED})],
+    ids=["finished", "failed", "cancelled"],
+)
+@FLAVOURS
+def test_product_reads_how_a_job_ended(lab: Lab, flavour: str, text: str, causes: set[Cause]) -> None:
+    """The emulated PBS and Torque do not record who deleted a job, so its end looks like a signal."""
+    number = lab.submit(flavour, f"{text}\n")
+    if text == "sleep 60":
+        until(lambda: lab.job(flavour, number)["state"] == "R")
+        lab.out(flavour, {"moab": "canceljob", "lsf": "bkill"}.get(flavour, "qdel"), number)
+    lab.wait(flavour, number, "F")
+    job_id = f"{number}.{flavour}" if flavour in ("pbs", "torque") else number
+    words = SCHEDULERS[flavour]
+    # The lab has neither tracejob nor bhist.
+    commands = [command for command in words.history_commands if command[0] in PROGRAMS[flavour]]
+    found = words.parse_history(job_id, "".join(lab.out(flavour, *command, job_id) for command in commands))
+    assert found.cause in causes
 
 
 def test_no_job_is_lost_when_server_and_agents_restart(lab: Lab, tmp_path: Path) -> None:

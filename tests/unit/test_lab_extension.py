@@ -172,6 +172,9 @@ def test_only_the_users_own_changes_are_worth_a_question(draft: Any, content: An
     kept = {"format": "text" if is_text else "json", "text": draft if is_text else json.dumps(draft)}
     assert call("sameContent", kept, {"content": content}) is same
     assert call("sameContent", kept, None) is False
+    other = {**kept, "text": content if is_text else json.dumps(content)}
+    prints = [call("fingerprint", each["format"], each["text"]) for each in (kept, other)]
+    assert (prints[0] == prints[1]) is same
 
 
 def test_the_extension_replaces_the_dialog_that_leads_nowhere() -> None:

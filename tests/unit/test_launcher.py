@@ -132,7 +132,8 @@ def test_file_with_invalid_content_is_refused(file: Path, text: str, complaint: 
 
 def test_reserved_port_is_free_only_for_the_server() -> None:
     held = launcher.reserve_port(20000, 29999)
-    port = held.getsockname()[1]
+    port = held[0].getsockname()[1]
+    assert {sock.getsockname()[1] for sock in held} == {port}
     assert 20000 <= port <= 29999
     other = socket.socket()
     with pytest.raises(OSError, match="in use"):
@@ -143,23 +144,42 @@ def test_reserved_port_is_free_only_for_the_server() -> None:
     server.bind(("0.0.0.0", port))
     server.listen()
     launcher.wait_for_server(port, timeout=2)
-    for sock in (other, server, held):
+    for sock in (other, server, *held):
         sock.close()
 
 
 def test_two_sessions_never_reserve_the_same_port() -> None:
-    first = launcher.reserve_port(20000, 29999)
-    port = first.getsockname()[1]
+    held = launcher.reserve_port(20000, 29999)
+    port = held[0].getsockname()[1]
     with pytest.raises(LaunchError, match=f"no port from {port} to {port} is free"):
         launcher.reserve_port(port, port)
-    first.close()
+    for sock in held:
+        sock.close()
+
+
+@pytest.mark.parametrize("missing", [socket.AF_INET, socket.AF_INET6])
+def test_port_is_reserved_on_a_node_with_one_family_of_addresses(
+    monkeypatch: pytest.MonkeyPatch, missing: socket.AddressFamily
+) -> None:
+    real = socket.socket
+
+    def make(family: int = socket.AF_INET, *rest: Any) -> socket.socket:
+        if family == missing:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return real(family, *rest)
+
+    monkeypatch.setattr(socket, "socket", make)
+    (held,) = launcher.reserve_port(20000, 29999)
+    assert held.family != missing
+    held.close()
 
 
 def test_waiting_for_a_server_times_out() -> None:
     held = launcher.reserve_port(20000, 29999)
     with pytest.raises(LaunchError, match=r"did not start within 0\.3 s"):
-        launcher.wait_for_server(held.getsockname()[1], timeout=0.3)
-    held.close()
+        launcher.wait_for_server(held[0].getsockname()[1], timeout=0.3)
+    for sock in held:
+        sock.close()
 
 
 # -- the server's environment and arguments
@@ -176,7 +196,7 @@ def test_environment_contains_only_variables_of_this_session() -> None:
     }
     env = launcher.server_environment(job, SESSION, 23456, ["/opt/hpchub/jupyter"])
     assert env["JUPYTERHUB_API_TOKEN"] == "t0k3n"
-    assert env["JUPYTERHUB_SERVICE_URL"] == "https://0.0.0.0:23456/user/alice/"
+    assert env["JUPYTERHUB_SERVICE_URL"] == "https://:23456/user/alice/"
     assert env["JUPYTER_PATH"] == "/opt/hpchub/jupyter:/mine"
     assert (env["PATH"], env["SLURM_JOB_ID"]) == ("/bin", "7")
     assert "HPCHUB_OLD" not in env
@@ -202,8 +222,8 @@ def test_interface_sets_the_default_url(session: dict[str, str], opened: str) ->
 @pytest.mark.parametrize(
     ("url", "bound"),
     [
-        pytest.param("", "https://0.0.0.0:23456/user/alice/", id="none"),
-        pytest.param("http://10.1.2.3:1/user/alice/", "https://10.1.2.3:23456/user/alice/", id="address"),
+        pytest.param("", "https://:23456/user/alice/", id="none"),
+        pytest.param("http://0.0.0.0:0/user/alice/", "https://:23456/user/alice/", id="all-of-ipv4"),
     ],
 )
 def test_service_url_contains_the_reserved_port(url: str, bound: str) -> None:
@@ -211,15 +231,26 @@ def test_service_url_contains_the_reserved_port(url: str, bound: str) -> None:
     assert env["JUPYTERHUB_SERVICE_URL"] == bound
 
 
-def test_arguments_contain_the_default_kernel_and_no_secret() -> None:
-    arguments = launcher.server_arguments(SESSION | {"HPCHUB_DEFAULT_KERNEL": "ir"})
-    assert arguments == ["jupyterhub-singleuser", "--MultiKernelManager.default_kernel_name=ir"]
+@pytest.mark.parametrize(
+    ("name", "kernels", "default"),
+    [
+        pytest.param("ir", ["python3"], "ir", id="of-the-profile"),
+        pytest.param("", ["ir", "python3"], "python3", id="python3"),
+        pytest.param("", ["octave", "ir"], "ir", id="first-kernel"),
+        pytest.param("", [], "python3", id="no-kernel"),
+    ],
+)
+def test_default_kernel_exists(tmp_path: Path, name: str, kernels: list[str], default: str) -> None:
+    for kernel in kernels:
+        (tmp_path / "kernels" / kernel).mkdir(parents=True)
+        (tmp_path / "kernels" / kernel / "kernel.json").write_text("{}")
+    assert launcher.default_kernel(SESSION | {"HPCHUB_DEFAULT_KERNEL": name}, [str(tmp_path)]) == default
 
 
 def test_tls_files_are_readable_only_in_this_process() -> None:
-    arguments = dict(argument.split("=", 1) for argument in launcher.tls_arguments(SESSION))
-    for argument, text in {"keyfile": "a key", "certfile": "a certificate", "client_ca": "authorities"}.items():
-        path = Path(arguments[f"--ServerApp.{argument}"])
+    paths = launcher.certificates(SESSION)
+    for setting, text in {"keyfile": "a key", "certfile": "a certificate", "client_ca": "authorities"}.items():
+        path = Path(paths[setting])
         assert path.exists()  # the web server checks this
         assert [path.read_text(), path.read_text()] == [text, text]
         assert not os.get_inheritable(int(path.name))
@@ -228,7 +259,7 @@ def test_tls_files_are_readable_only_in_this_process() -> None:
 @pytest.mark.parametrize("kernel", ["a b", "--help", "../x", "a\n"], ids=repr)
 def test_invalid_default_kernel_is_refused(kernel: str) -> None:
     with pytest.raises(LaunchError, match="not a valid kernel name"):
-        launcher.server_arguments(SESSION | {"HPCHUB_DEFAULT_KERNEL": kernel})
+        launcher.default_kernel(SESSION | {"HPCHUB_DEFAULT_KERNEL": kernel}, [])
 
 
 # -- the report
@@ -248,6 +279,11 @@ class FakeHubHandler(http.server.BaseHTTPRequestHandler):
     """Records a request and sends the next answer of ``FakeHub``."""
 
     server: FakeHub
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.answers.pop(0) or 500)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -279,7 +315,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
 
 def test_report_sends_the_port_with_the_token(fake_hub: FakeHub) -> None:
     fake_hub.answers = [201]
-    launcher.report(fake_hub.session, 23456, launcher.tls_context(""))
+    launcher.report(fake_hub.session, {"port": 23456}, launcher.tls_context(""))
     [(path, headers, body)] = fake_hub.seen
     assert path == "/hub/api/batchspawner"
     assert headers["Authorization"] == "token t0k3n"
@@ -289,7 +325,7 @@ def test_report_sends_the_port_with_the_token(fake_hub: FakeHub) -> None:
 def test_report_ignores_web_proxies(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     fake_hub.answers = [201]
-    launcher.report(fake_hub.session, 23456, launcher.tls_context(""), timeout=2)
+    launcher.report(fake_hub.session, {"port": 23456}, launcher.tls_context(""), timeout=2)
     assert len(fake_hub.seen) == 1
 
 
@@ -305,7 +341,7 @@ def test_report_ignores_web_proxies(fake_hub: FakeHub, monkeypatch: pytest.Monke
 )
 def test_report_is_retried(fake_hub: FakeHub, answers: list[int | None]) -> None:
     fake_hub.answers = list(answers)
-    launcher.report(fake_hub.session, 23456, launcher.tls_context(""))
+    launcher.report(fake_hub.session, {"port": 23456}, launcher.tls_context(""))
     assert len(fake_hub.seen) == len(answers)
 
 
@@ -313,25 +349,90 @@ def test_report_is_retried(fake_hub: FakeHub, answers: list[int | None]) -> None
 def test_refused_report_raises(fake_hub: FakeHub, code: int) -> None:
     fake_hub.answers = [code]
     with pytest.raises(LaunchError, match=f"rejected this session's port: {code} reason {code}"):
-        launcher.report(fake_hub.session, 23456, launcher.tls_context(""))
+        launcher.report(fake_hub.session, {"port": 23456}, launcher.tls_context(""))
 
 
 def test_report_times_out(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(LaunchError, match=r"does not answer at http://127.0.0.1:1/hub/api/batchspawner: .*refused"):
-        launcher.report(SESSION, 23456, launcher.tls_context(""), timeout=0)
+        launcher.report(SESSION, {"port": 23456}, launcher.tls_context(""), timeout=0)
     assert "t0k3n" not in capsys.readouterr().err
 
 
-def test_failed_report_ends_the_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_report_ends_the_job(
+    fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     killed = []
     held = launcher.reserve_port(20000, 29999)
     wait = launcher.wait_for_server
-    monkeypatch.setattr(launcher, "wait_for_server", lambda port: wait(port, timeout=0.1))
+    monkeypatch.setattr(launcher, "wait_for_server", lambda port, check: wait(port, timeout=0.1, check=check))
     monkeypatch.setattr(os, "kill", lambda *arguments: killed.append(arguments))
-    launcher.report_when_ready(SESSION, held.getsockname()[1], launcher.tls_context(""))
-    held.close()
+    fake_hub.answers = [201]
+    launcher.Launch(NAME, fake_hub.session)._report_when_ready({"port": held[0].getsockname()[1]}, None)
+    for sock in held:
+        sock.close()
     assert killed == [(os.getpid(), signal.SIGTERM)]
     assert "did not start" in capsys.readouterr().err
+    assert fake_hub.seen[0][2] == {"problem": "the notebook server did not start within 0.1 s"}
+
+
+# -- the connection to the hub
+
+
+def test_node_that_cannot_connect_to_the_hub_says_what_to_open(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        with pytest.raises(LaunchError) as failed:
+            launcher.check_hub(f"https://127.0.0.1:{port}/hub/api", launcher.tls_context(""), timeout=0.5)
+    node = socket.gethostname()
+    assert str(failed.value) == (
+        f"this node, {node}, cannot connect to the hub at 127.0.0.1 port {port}: Connection refused. An administrator"
+        f" must permit TCP connections from {node} to 127.0.0.1 port {port}."
+    )
+
+
+def test_hub_behind_a_firewall_is_reported_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*_arguments: Any, timeout: float, **_options: Any) -> Never:
+        time.sleep(timeout)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    began = time.monotonic()
+    with pytest.raises(LaunchError, match=r"cannot connect to the hub at hub\.example port 8445: timed out"):
+        launcher.check_hub("https://hub.example:8445/hub/api", launcher.tls_context(""), timeout=1)
+    assert time.monotonic() - began < 5
+
+
+def test_unknown_name_of_the_hub_is_reported() -> None:
+    with pytest.raises(LaunchError, match=r"name cannot be resolved .*change hpc_service\.api_host"):
+        launcher.check_hub("https://hub.invalid:8445/hub/api", launcher.tls_context(""), timeout=0)
+
+
+def test_hub_that_is_being_restarted_is_no_obstacle(fake_hub: FakeHub) -> None:
+    """The web server accepts connections, and answers 503 in place of the hub."""
+    assert launcher.check_hub(fake_hub.session["JUPYTERHUB_API_URL"], launcher.tls_context("")) == "127.0.0.1"
+    fake_hub.answers = [503, 503, 200]
+    launcher.wait_for_hub(fake_hub.session, launcher.tls_context(""))
+    assert fake_hub.answers == []
+
+
+def test_function_that_hangs_is_given_up() -> None:
+    stuck = threading.Event()
+    with pytest.raises(LaunchError, match="does not answer"):
+        launcher.within(0.1, "the home does not answer", stuck.wait)
+    stuck.set()
+
+
+def test_addresses_begin_with_the_one_that_the_hub_saw() -> None:
+    found = launcher.node_addresses("192.0.2.7")
+    assert found[0] == {"interface": "", "address": "192.0.2.7"}
+    assert not [entry for entry in found if entry["address"].startswith(("127.", "fe80:", "169.254."))]
+
+
+def test_certificates_of_a_module_do_not_affect_the_connection_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", "/foreign/ca.pem")
+    assert launcher.tls_context("").get_ca_certs() or Path("/etc/ssl/certs").is_dir()
+    assert os.environ["SSL_CERT_FILE"] == "/foreign/ca.pem"
 
 
 def test_invalid_certificate_authority_is_refused() -> None:
@@ -367,6 +468,46 @@ def test_home_with_space_gets_a_private_directory(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / ".hpchub").stat().st_mode) == 0o700
 
 
+def test_runtime_directory_is_private_and_its_place_is_safe(tmp_path: Path) -> None:
+    unsafe = tmp_path / "unsafe"
+    unsafe.mkdir()
+    unsafe.chmod(0o777)
+    path = launcher.private_directory({"TMPDIR": str(unsafe)}, tmp_path)
+    assert not list(unsafe.iterdir())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    path.rmdir()
+
+
+@pytest.mark.parametrize("own_settings", [True, False], ids=["unwritable", "without-settings"])
+def test_replaced_directories_are_private(tmp_path: Path, own_settings: bool) -> None:
+    home, private = tmp_path / "home", tmp_path / "private"
+    home.mkdir()
+    private.mkdir()
+    for name in (".jupyter", ".local", ".ipython"):
+        (home / name).write_text("")
+    env = {"HOME": str(home), "JUPYTER_CONFIG_PATH": "/mine"}
+    umask = os.umask(0)
+    launcher.use_directories(env, home, private, slow=False, own_settings=own_settings)
+    os.umask(umask)
+    directories = [path for path in private.rglob("*") if path.is_dir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in directories} == {0o700}
+    assert env["JUPYTER_DATA_DIR"] == f"{private}/data"
+    assert env["IPYTHONDIR"] == f"{private}/ipython"
+    assert env.get("JUPYTER_CONFIG_PATH") == (f"/mine:{home}/.jupyter" if own_settings else None)
+
+
+def test_slow_home_keeps_the_settings_of_ipython_but_not_its_history(tmp_path: Path) -> None:
+    profile = tmp_path / ".ipython" / "profile_default"
+    (profile / "startup").mkdir(parents=True)
+    (profile / "ipython_config.py").write_text("")
+    (profile / "history.sqlite").write_text("")
+    (tmp_path / "private").mkdir()
+    env = {"HOME": str(tmp_path)}
+    launcher.use_directories(env, tmp_path, tmp_path / "private", slow=True, own_settings=True)
+    new = Path(env["IPYTHONDIR"], "profile_default")
+    assert {path.name for path in new.iterdir()} == {"startup", "ipython_config.py"}
+
+
 # -- the whole launch
 
 
@@ -383,11 +524,12 @@ def test_launch_reports_a_port_and_starts_the_server(
     reported = threading.Event()
     served = SimpleNamespace()
 
-    def serve(arguments: list[str], _context: object) -> None:
+    def serve(arguments: list[str], _context: object, **options: Any) -> None:
         served.arguments, served.environment, served.directory = arguments, dict(os.environ), Path.cwd()
+        served.options = options
         server = socket.socket()
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("0.0.0.0", int(os.environ["JUPYTERHUB_SERVICE_URL"].split(":")[2].split("/")[0])))
+        server.bind(("0.0.0.0", options["port"]))
         server.listen()
         assert reported.wait(10)
         server.close()
@@ -401,28 +543,53 @@ def test_launch_reports_a_port_and_starts_the_server(
     reserve_port = launcher.reserve_port
     held = contextlib.ExitStack()
 
-    # The launcher keeps the port until its process ends. This process goes on, so the test frees the port.
-    monkeypatch.setattr(launcher, "reserve_port", lambda *ports: held.enter_context(reserve_port(*ports)))
+    def reserve(*ports: int) -> list[socket.socket]:
+        # The launcher keeps the port until its process ends. This process goes on, so the test frees the port.
+        return [held.enter_context(sock) for sock in reserve_port(*ports)]
+
+    server_module = SimpleNamespace(serve=serve, settings_files=list)
+    monkeypatch.setattr(launcher, "reserve_port", reserve)
     monkeypatch.setattr(launcher, "report", report_and_notify)
-    monkeypatch.setattr(launcher, "serve", serve)
+    monkeypatch.setattr(launcher, "server_module", lambda: server_module)
     monkeypatch.setattr(launcher, "home_directory", lambda: tmp_path)
     loaded = launcher.settings
     monkeypatch.setattr(launcher, "settings", lambda: loaded(settings))
     monkeypatch.setattr(sys, "argv", ["hpchub-launch", NAME])
-    monkeypatch.setattr(os, "environ", os.environ.copy())
+    environment = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
+    monkeypatch.setattr(os, "environ", environment | {"HOME": str(tmp_path), "TMPDIR": str(tmp_path)})
     monkeypatch.chdir(tmp_path)
-    fake_hub.answers = [201]
+    fake_hub.answers = [200, 201]
+    umask = os.umask(0o027)
 
     with held:
         assert launcher.main() == 0
+    assert os.umask(umask) == 0o027
     assert served.directory == tmp_path
     assert served.environment["JUPYTER_PATH"].startswith("/opt/hpchub/jupyter")
-    assert "t0k3n" not in " ".join(served.arguments)
+    assert served.arguments == ["jupyterhub-singleuser"]
+    assert served.options["kernel"] == "ir"
     assert f":{fake_hub.seen[0][2]['port']}/" in served.environment["JUPYTERHUB_SERVICE_URL"]
     assert not path.exists()
+    assert not list(tmp_path.glob("hpchub-*"))  # the runtime directory
 
 
-@pytest.mark.parametrize("argv", [[], ["x"], ["../../etc/passwd"], [NAME, NAME]], ids=repr)
+def test_reason_of_a_failed_start_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_hub: FakeHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_hub.answers = [201]
+    monkeypatch.setattr(launcher, "read_session", lambda _path: fake_hub.session)
+    monkeypatch.setattr(launcher, "home_directory", lambda: tmp_path)
+    monkeypatch.setattr(sys, "argv", ["hpchub-launch", NAME])
+    (tmp_path / ".hpchub").write_text("")  # a file in place of the directory
+    umask = os.umask(0)
+    assert launcher.main() == 1
+    os.umask(umask)
+    problem = f"{tmp_path}/.hpchub cannot be written: File exists; check its permissions"
+    assert fake_hub.seen[0][2] == {"problem": problem}
+    assert capsys.readouterr().err == f"hpchub-launch: {problem}\n"
+
+
+@pytest.mark.parametrize("argv", [[], ["x"], ["../../etc/passwd"], [NAME, NAME], [NAME, "--again=x"]], ids=repr)
 def test_wrong_usage_exits_with_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: list[str]
 ) -> None:

@@ -152,7 +152,7 @@ def test_gate_runs_every_command_for_limits() -> None:
     described = Site.from_vars(DESCRIBED)
     config = gate_config(described.clusters[0], described.access)
     assert config["limits"] == ["scontrol", "show", "config"]
-    assert [command[0] for command in config["limits_more"]] == ["scontrol", "sinfo", "sacctmgr"]
+    assert [command[0] for command in config["limits_more"]] == ["scontrol", "sinfo", "sacctmgr", "sacctmgr"]
 
 
 # Comparison with the inventory

@@ -54,6 +54,8 @@ def grant(hub: Hub, user: str = "alice") -> HPCProfilesSpawner:
         {"profile": "x" * 10_000},
         {"profile": "small", "options": ["--uid=0"]},
         {"profile": "small", "req_partition": "other"},
+        {"profile": "small", "without_settings": "yes"},
+        {"without_settings": True},
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -68,6 +70,13 @@ async def test_options_that_the_form_does_not_offer_are_refused(spawner: HPCProf
 async def test_options_that_the_form_offers_are_accepted(spawner: HPCProfilesSpawner) -> None:
     await spawner._run_apply_user_options({"profile": "big"})
     assert spawner.options_from_form({"profile": ["big"], "_xsrf": ["x"]}) == {"profile": "big"}
+
+
+async def test_form_offers_a_start_without_the_users_own_settings(spawner: HPCProfilesSpawner) -> None:
+    assert 'name="without_settings"' in await spawner.get_options_form()
+    chosen = spawner.options_from_form({"profile": ["big"], "without_settings": ["1"], "_xsrf": ["x"]})
+    assert chosen == {"profile": "big", "without_settings": True}
+    await spawner._run_apply_user_options(chosen)
 
 
 async def test_unknown_form_field_is_refused(spawner: HPCProfilesSpawner) -> None:

@@ -12,7 +12,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible_collections.hpchub.hpchub.plugins.filter import source_tree
@@ -176,11 +176,12 @@ class Builder:
 
     Attributes:
         environment: The directory of the environment.
+        request: The program's input.
     """
 
-    def __init__(self, environment: Path, request: str, log: Path) -> None:
+    def __init__(self, environment: Path, request: dict[str, Any], log: Path) -> None:
         self.environment = environment
-        self._request = request
+        self.request = request
         self._log = log
 
     def __call__(self) -> subprocess.Popen[str]:
@@ -191,7 +192,7 @@ class Builder:
             text=True,
         )
         assert process.stdin is not None
-        process.stdin.write(self._request)
+        process.stdin.write(json.dumps(self.request))
         process.stdin.close()
         process.stdin = None  # communicate() would use the closed stream
         return process
@@ -214,6 +215,8 @@ def builder(tmp_path: Path) -> Builder:
         "python": sys.executable,
         "lock": "jupyterlab==4",
         "uv_lock": "",
+        "packages": [],
+        "packages_lock": "",
         "uv": str(uv),
         "index": [],
         "archive": "",
@@ -221,7 +224,7 @@ def builder(tmp_path: Path) -> Builder:
         "removed": ["share"],
         "stamp": ".complete",
     }
-    return Builder(directory, json.dumps(want), log)
+    return Builder(directory, want, log)
 
 
 BUILD = ["venv --no-project", "pip sync"]
@@ -233,6 +236,13 @@ def test_builds_an_environment(builder: Builder) -> None:
     assert tool.read_text() == f"#!{builder.environment}/bin/python"
     assert oct(tool.stat().st_mode & 0o777) == "0o755"
     assert builder.steps() == BUILD
+
+
+def test_further_packages_are_installed_after_the_locked_ones(builder: Builder) -> None:
+    builder.request |= {"packages": ["numpy"], "packages_lock": "numpy==2"}
+    assert builder().communicate()[0] == "built\n"
+    assert builder.steps() == [*BUILD, "pip install"]
+    assert (builder.environment / "packages.lock").read_text() == "numpy==2\n"
 
 
 def test_only_one_of_two_parallel_runs_builds(builder: Builder) -> None:

@@ -151,6 +151,11 @@ def directives(scheduler: Scheduler, site: Cluster, make_profile: MakeProfile) -
     return make
 
 
+def with_gpu_resource(site: Cluster) -> Cluster:
+    """Return a cluster that names the resource with the type of a node's GPUs."""
+    return site.model_copy(update={"gpu_type_resource": "gpu_model"})
+
+
 def is_unanswered(parse: Callable[..., object], *arguments: object) -> bool:
     """Return whether a parser raises ``Unanswered``."""
     try:
@@ -317,6 +322,24 @@ def test_different_amounts_have_different_directives(
     """For example, the directives must not ignore a unit or the days of a run time."""
     for one, other in itertools.combinations(values, 2):
         assert directives(**{field: one}) != directives(**{field: other}), (one, other)
+
+
+def test_a_type_of_gpu_is_requested_or_rejected(scheduler: Scheduler, site: Cluster, make_profile: MakeProfile) -> None:
+    """A scheduler that needs a name of the site for it rejects the type on a cluster without this name."""
+    found = [scheduler.gpu_type_problem("a100", each) for each in (site, with_gpu_resource(site))]
+    for problem in found:
+        if problem is not None:
+            assert_is_problem(problem, "a100")
+    if found[1] is None:
+        typed, other, plain = (
+            "\n".join(
+                scheduler.directives(make_profile(gpus=gpus), with_gpu_resource(site), session=SESSION, comment=COMMENT)
+            )
+            for gpus in ({"type": "a100", "count": 2}, {"type": "v100", "count": 2}, 2)
+        )
+        assert "a100" in typed
+        assert typed.replace("a100", "v100") == other
+        assert "100" not in plain
 
 
 def test_directives_contain_the_session_and_the_hub(directives: Directives) -> None:

@@ -164,6 +164,13 @@ def test_complete_output_is_parsed(scheduler: str) -> None:
 
 
 @pytest.mark.parametrize("scheduler", OUTPUTS)
+def test_lines_of_a_wrapper_before_each_output_change_nothing(scheduler: str) -> None:
+    whole = parse_report(scheduler, "".join(OUTPUTS[scheduler]))
+    wrapped = "".join(f"Welcome to the cluster. See https://example.org\n{output}" for output in OUTPUTS[scheduler])
+    assert parse_report(scheduler, wrapped) == whole
+
+
+@pytest.mark.parametrize("scheduler", OUTPUTS)
 def test_output_of_the_first_command_alone_is_parsed(scheduler: str) -> None:
     """The output of a command that fails is omitted, so there is nothing to compare the queues with."""
     assert [limits.name for limits in SCHEDULERS[scheduler].parse_limits(OUTPUTS[scheduler][0])] == [

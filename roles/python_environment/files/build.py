@@ -5,6 +5,7 @@ The program reads a JSON object from standard input:
 - ``directory``: the directory of the environment.
 - ``python``: the interpreter to build it with.
 - ``lock``, ``uv_lock``: the requirements with hashes, of the environment and of uv.
+- ``packages``, ``packages_lock``: further packages, and versions with hashes for them.
 - ``uv``: the path of uv. If empty, the locked version is downloaded.
 - ``index``: options for pip and uv that select a package index.
 - ``archive``: a base64-encoded tar archive with the source of a package. If empty, no package is installed from source.
@@ -83,6 +84,12 @@ def build(want: dict[str, Any]) -> None:
     # Compile now, because users cannot write to this directory, and their servers would compile at every start.
     options: list[str | Path] = ["--quiet", "--python", interpreter, "--compile-bytecode"]
     run(uv, "pip", "sync", *options, "--require-hashes", *want["index"], lock)
+    if want["packages"]:
+        # The locks are constraints. uv checks the hashes of every package that they contain.
+        constraints = directory / "packages.lock"
+        constraints.write_text(want["packages_lock"] + "\n")
+        locks: list[str | Path] = ["--constraint", lock, "--constraint", constraints]
+        run(uv, "pip", "install", *options, *want["index"], *locks, *want["packages"])
     if want["archive"]:
         source = directory / "src"
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(want["archive"]))) as archive:

@@ -48,6 +48,7 @@ def _check_live(options: argparse.Namespace) -> int:
     """Compare an inventory with the schedulers. An invalid inventory is only reported."""
     if options.path is None:
         found, all_reports = inventory.query_gates()
+        unreachable = []  # the hub does not know the names of all nodes
         reports = {c.name: all_reports[c.name] for c in found.clusters if c.enabled and c.name in all_reports}
     else:
         checked = inventory.read(options.path, options.vault)
@@ -64,15 +65,21 @@ def _check_live(options: argparse.Namespace) -> int:
             for cluster in found.clusters
             if cluster.enabled
         }
+        unreachable = inventory.unreachable_nodes(options.path, checked.nodes, options.vault)
     problems, warnings = compare(found, reports)
-    _print_live(problems, warnings, reports, as_json=options.json)
+    _print_live(problems, warnings, reports, unreachable, as_json=options.json)
     if any(report.unanswered for report in reports.values()):
         return UNUSABLE
     return WRONG if problems else VALID
 
 
 def _print_live(
-    problems: list[Problem], warnings: list[Problem], reports: dict[str, LimitsReport], *, as_json: bool
+    problems: list[Problem],
+    warnings: list[Problem],
+    reports: dict[str, LimitsReport],
+    unreachable: list[str],
+    *,
+    as_json: bool,
 ) -> None:
     unanswered = {name: report.unanswered for name, report in reports.items() if report.unanswered}
     if as_json:
@@ -82,6 +89,7 @@ def _print_live(
                 "problems": [problem.as_dict() for problem in problems],
                 "warnings": [warning.as_dict() for warning in warnings],
                 "unanswered": unanswered,
+                "unreachable_nodes": unreachable,
                 "queues": {name: [asdict(queue) for queue in report.queues] for name, report in reports.items()},
             }
         )
@@ -90,6 +98,8 @@ def _print_live(
         print(problem)
     for warning in warnings:
         print(f"warning: {warning}")
+    for line in unreachable:
+        print(line)
     for name, report in reports.items():
         if not report.unanswered:
             print(f"{name}: the scheduler answers and has {count(len(report.queues), 'queue')}")

@@ -66,12 +66,14 @@ class Checked:
         warnings: The warnings, in the same form.
         profiles: The profile list, or None if there are problems.
         clusters: ``hpc_clusters`` as it was written, valid or not.
+        nodes: The compute nodes, as ``hpchub.deploy.role_arguments.node_hosts`` returns them.
     """
 
     problems: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[dict[str, Any]] = field(default_factory=list)
     profiles: ProfileList | None = None
     clusters: Any = None
+    nodes: list[dict[str, Any]] = field(default_factory=list)
 
 
 def default_path() -> Path:
@@ -192,6 +194,7 @@ def _checked(
             warnings=report["warned"],
             profiles=ProfileList.model_validate(profiles) if profiles and not problems else None,
             clusters=report.get("clusters"),
+            nodes=report.get("nodes", []),
         )
     except (ValueError, KeyError, TypeError, ValidationError):
         reason = _why_unreadable(path, done)
@@ -259,6 +262,21 @@ def _ignored_names(path: Path) -> list[str]:
         return [str(pattern) for pattern in found.get("INVENTORY_IGNORE_PATTERNS") or []]
     except (ValueError, AttributeError):
         return []
+
+
+# Querying hosts
+
+
+def unreachable_nodes(path: Path, nodes: list[dict[str, Any]], vault: Vault) -> list[str]:
+    """Try to connect from the hub to the compute nodes. Return a line for each node that does not answer."""
+    if not nodes:
+        return []
+    with _password(vault) as password_file:
+        done, answer = _run_ansible(path, "hub[0]", "reach_nodes", {"nodes": nodes}, password_file)
+    if "unreachable" not in answer:
+        reason = answer.get("msg") or next(iter((done.stderr + done.stdout).strip().splitlines()), "no output")
+        return [f"warning: the connections from the hub to the nodes were not tried: {reason}"]
+    return [str(node["text"]) for node in answer["unreachable"]]
 
 
 # Querying schedulers

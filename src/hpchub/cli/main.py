@@ -16,6 +16,7 @@ from hpchub.cli.inventory import NODE_PROFILES, Vault
 from hpchub.cli.orphans import orphans
 from hpchub.cli.output import print_json
 from hpchub.cli.plan import plan
+from hpchub.cli.why import why
 from hpchub.model.site import Site
 
 if TYPE_CHECKING:
@@ -62,6 +63,14 @@ backup that is older than the job, or the database of a second hub with the same
 jobs as the hub saw them last. With --end, the hub ends the given jobs within about two minutes, as their owners.
 
 Run it on the hub host, as root or with the hub's account.
+
+"""
+
+_WHY = """
+The report contains what the hub's database, the hub's log, the scheduler and the session's log know. You can paste it
+into a ticket: it contains no secrets.
+
+Run it on the hub host, as root. With the hub's account, the report lacks the hub's log.
 
 """
 
@@ -148,6 +157,9 @@ def parser() -> argparse.ArgumentParser:
     )
     listing.add_argument("--end", metavar="JOB", nargs="+", default=[], help="end these jobs, or all of them with ALL")
     listing.add_argument("--json", action="store_true", help="print JSON")
+    explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _CODES)
+    explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
+    explaining.add_argument("--json", action="store_true", help="print JSON")
     for added in (checking, planning, discovering):
         added.add_argument("--json", action="store_true", help="print JSON")
         vault = added.add_mutually_exclusive_group()

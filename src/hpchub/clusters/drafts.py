@@ -12,7 +12,7 @@ import yaml
 from hpchub.messages import listing, show
 from hpchub.model.entries import Cluster, GridEngineSite
 from hpchub.names import QUEUE_NAME
-from hpchub.schedulers import ANY_QUEUE, QueueLimits
+from hpchub.schedulers import ANY_QUEUE, QueueLimits, QueueRules
 from hpchub.units import format_memory, format_runtime
 
 if TYPE_CHECKING:
@@ -43,12 +43,10 @@ def draft(cluster: Mapping[str, Any], queues: Sequence[QueueLimits]) -> tuple[di
             remarks.append(f"{cluster['scheduler']} has no queues; the name here is only an example")
             limits = replace(limits, name="default")  # noqa: PLW2901
         where = f"queue {show(limits.name)}"
-        if not re.fullmatch(QUEUE_NAME, limits.name):
-            remarks.append(f"{where} is omitted, because the inventory does not support its name")
+        if omission := _omission(limits):
+            remarks.append(f"{where} is omitted, because {omission}")
             continue
-        if not limits.open:
-            remarks.append(f"{where} is omitted, because it does not accept or start jobs at present")
-            continue
+        remarks += [f"{where} {remark}" for remark in _remarks(limits.rules)]
         if limits.environments is not None and environment not in limits.environments:
             has = listing(limits.environments) or "none"
             remarks.append(
@@ -65,7 +63,8 @@ def draft(cluster: Mapping[str, Any], queues: Sequence[QueueLimits]) -> tuple[di
             "gpus": limits.gpus or 0,
         }
         most = {name: min(value, _MOST[name]) for name, value in most.items()}
-        entries.append({"name": limits.name, **{f"max_{name}": words for name, words in _words(most).items()}})
+        sizes = _words(most) | _typed_gpus(limits, most["gpus"])
+        entries.append({"name": limits.name, **{f"max_{name}": words for name, words in sizes.items()}})
         profiles += _draft_profiles(str(cluster["name"]), limits, most)
     keys: set[str] = set()
     for profile in profiles:
@@ -81,6 +80,37 @@ def draft(cluster: Mapping[str, Any], queues: Sequence[QueueLimits]) -> tuple[di
         "hpc_clusters": [{name: described[name] for name in order}],
         "hpc_profiles": profiles,
     }, remarks
+
+
+def _omission(limits: QueueLimits) -> str:
+    """Return why the draft omits a queue, or an empty text."""
+    if not re.fullmatch(QUEUE_NAME, limits.name):
+        return "the inventory does not support its name"
+    if not limits.open:
+        return "it does not accept or start jobs at present"
+    return limits.rules.never or ("its jobs need a reservation" if limits.rules.needs_reservation else "")
+
+
+def _typed_gpus(limits: QueueLimits, gpus: int) -> dict[str, Any]:
+    """Return the types of a queue's GPUs in the inventory's notation, if all its GPUs have types."""
+    counts = {kind: min(count, _MOST["gpus"]) for kind, count in (limits.gpu_types or {}).items() if count}
+    if not counts or max(counts.values()) < gpus:
+        return {}
+    types = [{"type": kind, "count": count} for kind, count in counts.items()]
+    return {"gpus": types[0] if len(types) == 1 else types}
+
+
+def _remarks(rules: QueueRules) -> list[str]:
+    """Return what a queue requires of its users and jobs."""
+    found = [
+        ("permits only the accounts", rules.accounts),
+        ("does not permit the accounts", rules.denied_accounts or None),
+        ("permits only the users", rules.users),
+        ("permits only the groups", rules.groups),
+        ("permits no jobs of", rules.denied or None),
+        ("permits only the qualities of service", rules.qos),
+    ]
+    return [f"{words} {listing(names)}" for words, names in found if names is not None]
 
 
 def _draft_profiles(cluster: str, limits: QueueLimits, most: dict[str, int]) -> list[dict[str, Any]]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpchub.gpus import gpu_type
 from hpchub.messages import did_you_mean, listing, show
 from hpchub.model.problems import Problem, label
-from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, Unanswered
-from hpchub.units import format_memory, format_runtime, mebibytes, seconds
+from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, QueueRules, Unanswered
+from hpchub.units import format_memory, format_runtime, mebibytes, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from hpchub.model.entries import Profile, Queue
+    from hpchub.model.entries import Cluster, Profile, Queue
     from hpchub.model.profile_list import ProfileList
 
 
@@ -60,7 +62,6 @@ def compare(site: ProfileList, reports: Mapping[str, LimitsReport]) -> tuple[lis
         if cluster.name not in reports or report.unanswered:
             continue
         given = {limits.name: limits for limits in report.queues}
-        environment = cluster.grid_engine.parallel_environment
         for j, queue in enumerate(cluster.queues):
             if not queue.enabled:
                 continue
@@ -72,12 +73,13 @@ def compare(site: ProfileList, reports: Mapping[str, LimitsReport]) -> tuple[lis
                 problems.append(Problem(name, message, field="name", value=show(queue.name), valid=valid))
                 continue
             problems += _compare_queue(name, queue, limits)
-            if not limits.open:
-                warnings.append(Problem(name, "does not accept or start jobs at present"))
+            problems += _compare_queue_types(name, queue, limits)
+            warnings += _restrictions(name, limits)
         for k, profile in enumerate(site.profiles):
             if profile.cluster == cluster.name:
                 entry_of_profile = f"hpc_profiles[{k}]{label({'key': profile.key})}"
-                problems += _compare_profile(entry_of_profile, profile, given, environment)
+                problems += _compare_profile(entry_of_profile, profile, given, cluster)
+                warnings += _uncertain_rules(entry_of_profile, profile, given)
     return problems, warnings
 
 
@@ -99,8 +101,22 @@ def _compare_queue(entry: str, queue: Queue, limits: QueueLimits) -> Iterator[Pr
             )
 
 
+def _compare_queue_types(entry: str, queue: Queue, limits: QueueLimits) -> Iterator[Problem]:
+    """Yield the types of GPUs of a queue's entry that the scheduler's queue does not have."""
+    for kind, number in getattr(queue.max_gpus, "types", {}).items():
+        if limits.gpu_types is not None and limits.gpu_types.get(kind, 0) < number:
+            has = listing(f"{count} of type {name}" for name, count in limits.gpu_types.items()) or "no types"
+            yield Problem(
+                entry,
+                f"is above what a node of the queue has ({has})",
+                field="max_gpus",
+                value=f"{number} of type {show(kind)}",
+                valid="lower it, or correct the type",
+            )
+
+
 def _compare_profile(
-    entry: str, profile: Profile, given: Mapping[str, QueueLimits], environment: str
+    entry: str, profile: Profile, given: Mapping[str, QueueLimits], cluster: Cluster
 ) -> Iterator[Problem]:
     """Yield the reasons why a profile could never start."""
     limits, queue = given.get(profile.queue) or given.get(ANY_QUEUE), f"queue {show(profile.queue)}"
@@ -113,6 +129,9 @@ def _compare_profile(
             valid=did_you_mean(profile.queue, list(given)) if given else "it has no queues",
         )
         return
+    yield from _compare_rules(entry, profile, limits)
+    yield from _compare_resources(entry, profile, limits, cluster)
+    environment = cluster.grid_engine.parallel_environment
     found = False
     for name, requested, most, words in (
         ("cores", profile.cores, limits.cores, str),
@@ -138,13 +157,138 @@ def _compare_profile(
             f"could never start: several cores need the parallel environment {show(environment)}, which {queue} lacks",
             valid=f"add it to the queue's pe_list, or set another one in grid_engine; the queue has {has}",
         )
-    request = (profile.cores, profile.memory_mib, profile.gpus)
-    if limits.nodes and not found and not any(_fits(request, node) for node in limits.nodes):
+    request, kind = (profile.cores, profile.memory_mib, int(profile.gpus)), gpu_type(profile.gpus)
+    if kind and not found and limits.gpu_types is not None and limits.gpu_types.get(kind, 0) < profile.gpus:
+        has = listing(f"{number} of type {name}" for name, number in limits.gpu_types.items()) or "no types"
         yield Problem(
             entry,
-            f"could never start: no node of {queue} has {_size(request)}",
+            f"could never start: no node of {queue} has {int(profile.gpus)} GPUs of type {show(kind)}",
+            field="gpus",
+            value=_gpus(profile.gpus),
+            valid=f"its nodes have at most {has}",
+        )
+        return
+    types = limits.node_gpus or ({kind: profile.gpus},) * len(limits.nodes)
+    fits = any(
+        _fits(request, node) and (not kind or of_type.get(kind, 0) >= profile.gpus)
+        for node, of_type in zip(limits.nodes, types, strict=True)
+    )
+    if limits.nodes and not found and not fits:
+        yield Problem(
+            entry,
+            f"could never start: no node of {queue} has {_size(request)}{f' of type {kind}' if kind else ''}",
             valid=f"its nodes have {listing(map(_size, limits.nodes), 10)}",
         )
+
+
+def _restrictions(entry: str, limits: QueueLimits) -> Iterator[Problem]:
+    """Yield whether a queue is closed, and who may use it, as far as only some users may."""
+    rules = limits.rules
+    if not limits.open:
+        why = f" ({rules.closed})" if rules.closed else ""
+        yield Problem(entry, f"does not accept or start jobs at present{why}")
+    for what, names in (("users", rules.users), ("groups", rules.groups)):
+        if names is not None:
+            yield Problem(entry, f"permits only the {what} {listing(names) or 'none'}, so jobs of others never start")
+    if rules.denied:
+        yield Problem(entry, f"permits no jobs of {listing(rules.denied)}")
+
+
+def _compare_rules(entry: str, profile: Profile, limits: QueueLimits) -> Iterator[Problem]:
+    """Yield the rules of a queue because of which a profile could never start."""
+    rules, queue = limits.rules, f"queue {show(limits.name)}"
+    if rules.never:
+        yield Problem(entry, f"could never start in {queue}: {rules.never}", valid="choose another queue")
+    if rules.needs_reservation and not profile.reservation:
+        yield Problem(entry, f"could never start: {queue} needs a reservation", valid="set reservation")
+    account, permitted = profile.account, rules.accounts
+    if account and (account in rules.denied_accounts or (permitted is not None and account not in permitted)):
+        yield Problem(
+            entry,
+            f"may not use {queue}, so the profile could never start",
+            field="account",
+            value=show(account),
+            valid=f"use one of {listing(permitted)}" if permitted else "use another account, or another queue",
+        )
+    qos = _qos(profile)
+    if qos and rules.qos is not None and qos not in rules.qos:
+        message = f"may not use {queue}, so the profile could never start"
+        valid = f"use one of {listing(rules.qos)}"
+        yield Problem(entry, message, field="options", value=show(f"--qos={qos}"), valid=valid)
+    for name, requested, words in (
+        ("cores", profile.cores, str),
+        ("memory", profile.memory_mib, format_memory),
+        ("runtime", profile.runtime_seconds, format_runtime),
+        ("gpus", int(profile.gpus), str),
+    ):
+        if requested < limits.least.get(name, 0):
+            yield Problem(
+                entry,
+                f"is below the minimum of {queue}, so the profile could never start",
+                field=name,
+                value=_gpus(profile.gpus) if name == "gpus" else show(getattr(profile, name)),
+                valid=f"request at least {words(limits.least[name])}",
+            )
+
+
+def _uncertain_rules(entry: str, profile: Profile, given: Mapping[str, QueueLimits]) -> Iterator[Problem]:
+    """Yield the rules of a queue that depend on what the profile leaves to the scheduler."""
+    limits, queue = given.get(profile.queue) or given.get(ANY_QUEUE), f"queue {show(profile.queue)}"
+    rules = limits.rules if limits else QueueRules()
+    if rules.accounts is not None and not profile.account:
+        valid = "set account, unless the default account of each user is one of them"
+        yield Problem(entry, f"{queue} permits only the accounts {listing(rules.accounts)}", valid=valid)
+    if rules.denied_accounts and not profile.account:
+        valid = "set account, unless no user has such a default account"
+        yield Problem(entry, f"{queue} does not permit the accounts {listing(rules.denied_accounts)}", valid=valid)
+    if rules.qos is not None and not _qos(profile):
+        valid = "add --qos=NAME to options, unless the default of each user is one of them"
+        yield Problem(entry, f"{queue} permits only the qualities of service {listing(rules.qos)}", valid=valid)
+
+
+def _qos(profile: Profile) -> str:
+    """Return the quality of service that the profile's options request, or an empty text."""
+    found = [re.fullmatch(r"(?:--qos=|-q )(\S+)", option) for option in profile.options]
+    return next((match[1] for match in found if match), "")
+
+
+def _compare_resources(entry: str, profile: Profile, limits: QueueLimits, cluster: Cluster) -> Iterator[Problem]:
+    """Compare a profile with the amounts of the resources that Grid Engine requests for it."""
+    names, queue = cluster.grid_engine, f"queue {show(limits.name)}"
+    share = -(-profile.memory_mib // profile.cores)
+    per_slot = parse_size(limits.per_slot.get(names.memory_resource, ""))
+    total = parse_size(limits.consumables.get(names.memory_resource, ""))
+    gpus = parse_whole(limits.consumables.get(names.gpu_resource, ""))
+    if per_slot is not None and share > per_slot:
+        yield Problem(
+            entry,
+            f"is above the limit of {queue} ({format_memory(per_slot)} per core), so the profile could never start",
+            field="memory",
+            value=show(profile.memory),
+            valid=f"request at most {format_memory(per_slot * profile.cores)}",
+        )
+    elif total is not None and profile.memory_mib > total:
+        yield Problem(
+            entry,
+            f"is more than any node of {queue} has ({format_memory(total)}), so the profile could never start",
+            field="memory",
+            value=show(profile.memory),
+            valid=f"request at most {format_memory(total)}",
+        )
+    if gpus is not None and profile.gpus > gpus:
+        yield Problem(
+            entry,
+            f"is more than any node of {queue} has ({gpus}), so the profile could never start",
+            field="gpus",
+            value=_gpus(profile.gpus),
+            valid=f"request at most {gpus}",
+        )
+
+
+def _gpus(gpus: int) -> str:
+    """Return a number of GPUs with its type, for messages."""
+    kind = gpu_type(gpus)
+    return f"{int(gpus)} of type {show(kind)}" if kind else str(int(gpus))
 
 
 def _fits(request: tuple[int, int, int], node: tuple[int, int, int]) -> bool:

@@ -130,3 +130,25 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "environment": dict(cluster.submit.environment),
         "timeout": 60,
     }
+
+
+def node_hosts(site: Site, groups: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """Return the compute nodes of the inventory, and how the hub reaches them.
+
+    A rule by pattern or interface needs the addresses that a job reports, so its clusters are left out.
+
+    Args:
+        site: The site.
+        groups: The hosts of each group of the inventory.
+
+    Returns:
+        ``[{"cluster": NAME, "node": NAME, "host": NAME OR ADDRESS, "port": N}, …]``.
+    """
+    port = site.service.notebook_ports.first
+    return [
+        {"cluster": cluster.name, "node": node, "host": cluster.host_of(node), "port": port}
+        for cluster in site.clusters
+        if cluster.enabled and not (cluster.node_address.pattern or cluster.node_address.interface)
+        for node in groups.get(f"cluster_{cluster.name}", [])
+        if node in groups.get("compute_nodes", [])
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from ipaddress import ip_address
 from typing import Any
 
 from jupyterhub.apihandlers import APIHandler
@@ -11,11 +12,16 @@ from jupyterhub.handlers.pages import HealthCheckHandler, SpawnHandler
 from jupyterhub.scopes import needs_scope
 from tornado import web
 
+from hpchub.hub.job_events import PortReported, ProblemReported
 from hpchub.hub.outcome import UNEXPECTED
 from hpchub.hub.runtime import runtime
 
 DEFAULT_TOKEN_DAYS = 30
 """The default lifetime of a token, in days. A site can choose a shorter one for all tokens."""
+MAX_TEXT = 1000
+"""The maximum length of a text that a job reports, in characters."""
+MAX_ADDRESSES = 32
+"""The maximum number of addresses that a job reports."""
 
 
 class Throttled:
@@ -102,30 +108,34 @@ class HealthHandler(HealthCheckHandler):  # type: ignore[misc]
 
 
 class PortReportHandler(Throttled, APIHandler):  # type: ignore[misc]
-    """The endpoint to which a job reports its port: ``POST /hub/api/batchspawner`` with ``{"port": N}``.
+    """The endpoint to which a job reports its port or a problem: ``POST /hub/api/batchspawner``.
+
+    The body is ``{"port": N, "addresses": [{"interface": NAME, "address": ADDRESS}, …], "notice": TEXT}``, where only
+    the port is required, or ``{"problem": TEXT}``.
 
     The request carries the server's own token. This handler replaces batchspawner's handler of the same path, which
-    lets the job set any attribute of the spawner. It accepts only one integer in the configured range, once, while the
-    start of this server is pending. It does not matter whether this process or an earlier one began the start.
+    lets the job set any attribute of the spawner. It accepts only one report with these fields, and a port in the
+    configured range, while the start of this server is pending. It does not matter whether this process or an earlier
+    one began the start. The cluster's networks limit the addresses that the hub uses.
     """
 
     @web.authenticated
     def post(self) -> None:
-        """Accept the port and answer 201, or answer 4xx and change nothing."""
-        port = self._port()
+        """Accept the report and answer 201, or answer 4xx and change nothing."""
+        report = self._report()
         token = self.get_token()
         for spawner in getattr(self.current_user, "spawners", {}).values():
             if token is not None and spawner.token and hmac.compare_digest(spawner.token, token.hashed):
                 break
         else:
             raise web.HTTPError(403, "This token does not belong to a session that is starting.")
-        if not spawner.report(port):
+        if not spawner.report(report):
             raise web.HTTPError(409, "This session is not waiting for a port.")
         self.set_status(201)
         self.finish({"message": "taken"})
 
-    def _port(self) -> int:
-        """Return the port from the request's body.
+    def _report(self) -> PortReported | ProblemReported:
+        """Return the report in the request's body.
 
         Raises:
             web.HTTPError: The body is not valid (400).
@@ -133,9 +143,49 @@ class PortReportHandler(Throttled, APIHandler):  # type: ignore[misc]
         body: Any = self.get_json_body()
         ports = self.settings["hpchub_notebook_ports"]
         valid = f'send {{"port": N}}, where N is an integer from {ports["first"]} to {ports["last"]}'
-        if not isinstance(body, dict) or set(body) != {"port"}:
+        if isinstance(body, dict) and set(body) == {"problem"}:
+            return ProblemReported(_text(body["problem"]))
+        if not isinstance(body, dict) or not {"port"} <= set(body) <= {"port", "addresses", "notice"}:
             raise web.HTTPError(400, f"The request's body is not valid; {valid}.")
         port = body["port"]
         if type(port) is not int or not ports["first"] <= port <= ports["last"]:
             raise web.HTTPError(400, f"The port is not valid; {valid}.")
-        return port
+        notice = _text(body["notice"]) if "notice" in body else ""
+        return PortReported(port, _addresses(body.get("addresses", [])), notice)
+
+
+def _text(value: Any) -> str:
+    """Return a text of a job as one line.
+
+    Raises:
+        web.HTTPError: The value is not text, or too long (400).
+    """
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise web.HTTPError(400, f"The text is not valid; send a string of at most {MAX_TEXT} characters.")
+    return " ".join("".join(each if each.isprintable() else " " for each in value).split())
+
+
+def _addresses(value: Any) -> tuple[tuple[str, str], ...]:
+    """Return the addresses that a job reports.
+
+    Raises:
+        web.HTTPError: The value is not a list of addresses (400).
+    """
+    valid = f'send at most {MAX_ADDRESSES} of {{"interface": NAME, "address": ADDRESS}}'
+    if not isinstance(value, list) or len(value) > MAX_ADDRESSES:
+        raise web.HTTPError(400, f"The addresses are not valid; {valid}.")
+    try:
+        return tuple((_text(each["interface"])[:64], _address(each["address"])) for each in value)
+    except (KeyError, TypeError, ValueError):
+        raise web.HTTPError(400, f"The addresses are not valid; {valid}.") from None
+
+
+def _address(value: Any) -> str:
+    """Return an IP address in its canonical form.
+
+    Raises:
+        TypeError, ValueError: The value is not text with an address, or the address is valid on one link only.
+    """
+    if not isinstance(value, str) or "%" in value:
+        raise TypeError
+    return str(ip_address(value))

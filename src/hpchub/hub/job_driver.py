@@ -101,7 +101,7 @@ class JobDriver:
         """Return whether the notebook server accepts connections."""
         try:
             _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), timeout=5)
-        except OSError:
+        except (OSError, ValueError):
             return False
         writer.close()
         return True
@@ -169,10 +169,10 @@ class JobDriver:
         self._log.info("%s: the server of job %s is ready at %s", self._label, self.state.job_id, url)
         return url
 
-    def report(self, port: int) -> bool:
-        """Accept the job's port report and save it. Return False if no session is waiting for a port."""
+    def report(self, report: events.PortReported | events.ProblemReported) -> bool:
+        """Accept the job's report and save it. Return False if no session is waiting for one."""
         before = self.state
-        self._step(events.PortReported(port))
+        self._step(report)
         if self.state is before:
             return False
         self._report.set()

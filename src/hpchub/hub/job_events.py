@@ -97,9 +97,24 @@ class LookUpUnanswered:
 
 @dataclass(frozen=True)
 class PortReported:
-    """The job reported the port of its notebook server."""
+    """The job reported the port of its notebook server.
+
+    Attributes:
+        port: The port.
+        addresses: The network interfaces of its node, each with its address.
+        notice: A message for the user, or empty.
+    """
 
     port: int
+    addresses: tuple[tuple[str, str], ...] = ()
+    notice: str = ""
+
+
+@dataclass(frozen=True)
+class ProblemReported:
+    """The job reported that its notebook server cannot start."""
+
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -143,6 +158,7 @@ Event = (
     | JobLookedUp
     | LookUpUnanswered
     | PortReported
+    | ProblemReported
     | CancelConfirmed
     | Completion
 )

@@ -35,6 +35,8 @@ NO_CERTIFICATE = actions.Fail(
 )
 
 
+CONNECT_TIMEOUT = 30.0
+"""How long to try the addresses of a node whose notebook server has started, in seconds."""
 HOPELESS_AFTER = 10.0
 """How long snapshots must show that a job can never start, in seconds. Some reasons appear for a moment only."""
 
@@ -61,6 +63,8 @@ class Phase(Enum):
     """The job is submitted and does not run yet."""
     LAUNCHING = auto()
     """The job runs. Its notebook server has not started yet."""
+    CONNECTING = auto()
+    """The notebook server has started. The hub tries the addresses of its node."""
     RECONNECTING = auto()
     """The hub was restarted and waits until it can reach the notebook server."""
     READY = auto()
@@ -126,6 +130,10 @@ class JobSession:
         hopeless_since: When a snapshot first showed that the job can never start, and all later ones showed it too.
         patience: How long a live job may be missing from snapshots, in seconds.
         cancelled: Whether the scheduler confirmed the job's cancellation.
+        addresses: The network interfaces that the job reported, each with its address.
+        notice: The message that the job reported for the user, or empty.
+        problem: The reason that the job reported for a failed start, or empty.
+        candidates: The hosts that may be the notebook server's, which the hub has not tried in this round.
         reported_at: When the job reported its port.
         node: The node on which the job started.
         deadline: When the current phase times out.
@@ -149,6 +157,10 @@ class JobSession:
     hopeless_since: float = math.inf
     patience: float = 0.0
     cancelled: bool = False
+    addresses: tuple[tuple[str, str], ...] = ()
+    notice: str = ""
+    problem: str = ""
+    candidates: tuple[str, ...] = ()
     reported_at: float = -math.inf
     node: str = ""
     deadline: float = math.inf
@@ -169,6 +181,7 @@ class JobSession:
             "started": self.started,
             "host": self.host,
             "port": self.port,
+            **({"addresses": [list(each) for each in self.addresses]} if self.addresses else {}),
         }
 
     @classmethod
@@ -184,6 +197,7 @@ class JobSession:
             started=started if isinstance(started, float) else 0.0,
             host=str(saved.get("host", "")),
             port=port if type(port) is int else 0,
+            addresses=_addresses(saved.get("addresses")),
             last_seen=now.monotonic,
             patience=context.scheduler.propagation,
         )
@@ -210,7 +224,7 @@ class JobSession:
 
     # -- Steps
 
-    def step(self, event: events.Event, now: Now) -> Step:  # noqa: C901, PLR0911, PLR0912 one case for each event
+    def step(self, event: events.Event, now: Now) -> Step:  # noqa: C901, PLR0911 one case for each event
         """Return the new state and the next action after an event."""
         match event:
             case events.StartRequested(session):
@@ -232,17 +246,17 @@ class JobSession:
                 return self._job_looked_up(job)
             case events.LookUpUnanswered():
                 return Step(replace(self, status=JobState.UNKNOWN))
-            case events.PortReported(port):
-                if not self.session or self.port:
-                    return Step(self)
-                return Step(replace(self, port=port, reported_at=now.monotonic))
+            case events.PortReported() | events.ProblemReported():
+                return self._reported(event, now)
             case events.CancelConfirmed():
                 return Step(replace(self, cancelled=True))
             case events.Observed() | events.Waited() | events.TurnTaken() | events.Probed():
                 return self._proceed(event, now)
 
-    def _proceed(self, event: events.Completion, now: Now) -> Step:  # noqa: C901, PLR0911 one case for each completion
+    def _proceed(self, event: events.Completion, now: Now) -> Step:  # noqa: C901, PLR0911, PLR0912 one case for each
         """Continue the start after an action."""
+        if self.problem and self.phase in (Phase.QUEUED, Phase.LAUNCHING):
+            return Step(self, self._reported_failure())
         match self.phase, event:
             case Phase.SEARCHING, events.Observed():
                 return self._submitted(now) if self.job_id else Step(self, actions.Wait(self.context.poll_interval))
@@ -257,7 +271,15 @@ class JobSession:
             case Phase.LAUNCHING, events.Waited():
                 return self._wait_for_report(now)
             case Phase.LAUNCHING, events.TurnTaken():
-                return self._ready()
+                return self._ready(now)
+            case Phase.CONNECTING, events.Probed(reachable=True):
+                return replace(self, host=self.candidates[0])._connected()
+            case Phase.CONNECTING, events.Probed():
+                return self._connect(self.candidates[1:], now)
+            case Phase.CONNECTING, events.Observed():
+                return Step(self, self._ended() if self.status is JobState.ENDED else self._wait())
+            case Phase.CONNECTING, events.Waited():
+                return self._connect(self._hosts, now)
             case Phase.RECONNECTING, events.Probed(reachable=True):
                 return Step(replace(self, phase=Phase.READY), actions.Done(self._url))
             case Phase.RECONNECTING, events.Probed():
@@ -489,6 +511,17 @@ class JobSession:
 
     # -- The launch of the notebook server
 
+    def _reported(self, event: events.PortReported | events.ProblemReported, now: Now) -> Step:
+        """Accept the first report of a session. A returned state that is unchanged means that it was refused."""
+        if not self.session or self.port or self.problem:
+            return Step(self)
+        state = replace(self, reported_at=now.monotonic)
+        match event:
+            case events.PortReported(port, addresses, notice):
+                return Step(replace(state, port=port, addresses=addresses, notice=notice))
+            case events.ProblemReported(problem):
+                return Step(replace(state, problem=problem))
+
     def _wait_for_report(self, now: Now) -> Step:
         if self.port:
             # JupyterHub's work for a ready server blocks its event loop, and many jobs may start at once.
@@ -512,14 +545,60 @@ class JobSession:
             return Step(state, self._observe_queue(now), note)
         return Step(self, self._wait())
 
-    def _ready(self) -> Step:
+    def _ready(self, now: Now) -> Step:
+        hosts = self._hosts
+        if not hosts:
+            return Step(self, self._no_address())
+        if self.addresses:
+            state = replace(self, phase=Phase.CONNECTING, deadline=now.monotonic + CONNECT_TIMEOUT)
+            return state._connect(hosts, now)
+        # The launcher of an older environment does not report addresses.
+        state = replace(self, host=hosts[0])
+        return state._reconnect() if self.restarted else state._connected()
+
+    @property
+    def _hosts(self) -> tuple[str, ...]:
+        """The hosts that may be the notebook server's, the most likely one first."""
         node = (self.job and self.job.host) or self.node
-        host = self.context.cluster.host_of(node)
-        state = replace(self, host=host)
+        return tuple(self.context.cluster.hosts_of(node, self.addresses))
+
+    def _connect(self, candidates: tuple[str, ...], now: Now) -> Step:
+        """Try the first candidate. After the last one, begin a new round, until the timeout is over."""
+        state = replace(self, candidates=candidates)
+        if candidates:
+            return Step(state, actions.Probe(candidates[0], self.port))
+        if now.monotonic <= self.deadline:
+            return Step(state, actions.Observe(max_age=5.0))
         if self.restarted:
-            return state._reconnect()
-        message = f"Your notebook server is ready on {host}. Opening it."
-        return Step(replace(state, phase=Phase.READY, message=message), actions.Done(state._url))
+            return replace(state, host=self._hosts[0])._reconnect()
+        fail = actions.Fail(
+            f"Your notebook server runs on {self.node}, but the service cannot connect to it (tried:"
+            f" {', '.join(self._hosts)}; port {self.port}). Please tell the administrators of the service. They must"
+            " permit connections from the hub to the compute nodes, and make the names of the nodes known to the hub or"
+            " set node_address of the cluster.",
+            reason="unreachable",
+        )
+        return Step(state, fail)
+
+    def _connected(self) -> Step:
+        message = f"Your notebook server is ready on {self.host}. Opening it. {self.notice}".strip()
+        return Step(replace(self, phase=Phase.READY, message=message), actions.Done(self._url))
+
+    def _no_address(self) -> actions.Fail:
+        reported = ", ".join(f"{interface} {address}" for interface, address in self.addresses) or "none"
+        return actions.Fail(
+            f"Your notebook server runs on {self.node}, but none of the node's addresses ({reported}) matches"
+            f" node_address and networks of the cluster {self.context.cluster.name}. Please tell the administrators of"
+            " the service.",
+            reason="no_address",
+        )
+
+    def _reported_failure(self) -> actions.Fail:
+        where = f" on {self.job.host}" if self.job and self.job.host else ""
+        return actions.Fail(
+            f"Your job {self.job_id} runs{where}, but its notebook server could not start: {self.problem}",
+            reason="problem",
+        )
 
     def _reconnect(self) -> Step:
         message = f"The service was restarted. It is waiting for your session on {self.host} to answer."
@@ -527,7 +606,8 @@ class JobSession:
 
     @property
     def _url(self) -> str:
-        return f"https://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"https://{host}:{self.port}"
 
     @property
     def _log(self) -> str:
@@ -546,3 +626,13 @@ class JobSession:
             f" If it ran, you find the reason in its log on the cluster: {self._log}",
             reason="ended",
         )
+
+
+def _addresses(saved: Any) -> tuple[tuple[str, str], ...]:
+    """Return saved addresses without invalid entries."""
+    entries = saved if isinstance(saved, list) else []
+    return tuple(
+        (entry[0], entry[1])
+        for entry in entries
+        if isinstance(entry, list) and len(entry) == 2 and all(isinstance(text, str) for text in entry)
+    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import batchspawner
 from batchspawner import JobStatus
 from jupyterhub.spawner import Spawner
-from traitlets import Float, Instance, Unicode
+from traitlets import Bool, Float, Instance, Unicode
 
 from hpchub.hub.job_driver import JobDriver
 from hpchub.hub.job_session import NO_CERTIFICATE, Context
@@ -46,6 +46,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
     settings_file = Unicode(help="The hub's settings file; see ``hpchub.hub.runtime``.")
     cluster = Instance(Cluster, help="The session's cluster.")
     profile = Instance(Profile, help="The profile that the session was granted.")
+    without_settings = Bool(help="Whether the session starts without the user's own settings of Jupyter and IPython.")
 
     launch_timeout = Float(
         360,
@@ -121,6 +122,8 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             HPCHUB_PORT_LAST=str(ports["last"]),
             HPCHUB_INTERFACE=self.profile.interface,
             HPCHUB_DEFAULT_KERNEL=self.profile.default_kernel,
+            HPCHUB_CORES=str(self.profile.cores),
+            HPCHUB_WITHOUT_SETTINGS="1" if self.without_settings else "",
             HPCHUB_API_CA=self.runtime.api_ca,
             HPCHUB_TLS_KEY=identity.key,
             HPCHUB_TLS_CERTIFICATE=identity.certificate,

@@ -80,7 +80,8 @@ class Memory:
     def ended(self, child: JobSpawner) -> None:
         """Remember that a session has ended, and find out in the background how."""
         self._record(child, Cause.UNKNOWN.value, self._explain(Ending(Cause.UNKNOWN), _facts(child)))
-        self._runtime.background("Cannot find out how a session ended", self._find_out(_facts(child)))
+        if child.job_id:
+            self._runtime.background("Cannot find out how a session ended", self._find_out(_facts(child)))
 
     async def start_failed(self, child: JobSpawner | None, message: str, *, job_ended: bool) -> None:
         """Remember that a start failed, with the last lines of its log.
@@ -142,7 +143,7 @@ class Memory:
             return
         text = self._explain(ending, facts)
         if known.not_started:
-            text = known.text if ending.cause is Cause.UNKNOWN else f"{known.text} {text}"
+            text = known.text if ending.cause is Cause.UNKNOWN else f"{known.text.rstrip('.')}. {text}"
         self._log.info("Job %s on %s ended: %s (%s)", facts.job_id, facts.cluster.name, ending.cause.value, ending)
         self._save(known.explained(ending, text))
 

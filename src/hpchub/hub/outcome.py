@@ -118,7 +118,7 @@ def plain_lines(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def explain(ending: Ending, *, user: str, profile: Profile) -> str:  # noqa: PLR0911 one text for each cause
+def explain(ending: Ending, *, user: str, profile: Profile) -> str:  # noqa: C901, PLR0911 one text for each cause
     """Return in plain words how a session ended.
 
     Args:
@@ -133,9 +133,12 @@ def explain(ending: Ending, *, user: str, profile: Profile) -> str:  # noqa: PLR
             detail = f" ({plain(ending.detail)})" if ending.detail else ""
             return f"The program of your session ended with an error{detail}."
         case Cause.KILLED:
+            advice = ""
+            if "SIGKILL" in ending.detail:
+                advice = " If the program needed much memory, choose a profile with more memory."
             return (
                 f"The program of your session was ended by force ({ending.detail or 'by a signal'}). The cluster did"
-                " not report why. If the program needed much memory, choose a profile with more memory."
+                f" not report why.{advice}"
             )
         case Cause.TIME_LIMIT:
             return f"Your session reached its time limit of {profile.runtime}, so the cluster ended it."

@@ -20,6 +20,7 @@ from hpchub.hub.start_error import StartError
 from hpchub.model.entries import Cluster, Profile
 
 if TYPE_CHECKING:
+    from hpchub.hub.job_events import PortReported, ProblemReported
     from hpchub.model.profile_list import ProfileList
 
 
@@ -30,8 +31,9 @@ RETRY = 10.0
 class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     """A spawner that offers the site's profiles and starts the chosen one as a batch job.
 
-    The only valid user options are ``{"profile": KEY}``, whether they come from the form, the REST API or an earlier
-    start. A session keeps the profile that it was granted. Later changes of the profile list do not affect it.
+    The only valid user options are ``{"profile": KEY}`` and ``{"profile": KEY, "without_settings": True}``, whether
+    they come from the form, the REST API or an earlier start. A session keeps the profile that it was granted. Later
+    changes of the profile list do not affect it.
     """
 
     settings_file = Unicode(
@@ -104,14 +106,16 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             formdata: The values of each field.
 
         Raises:
-            StartError: The form has other fields than ``profile``, or the profile is not offered (400).
+            StartError: The form has other fields, or the profile is not offered (400).
         """
-        unknown = sorted(set(formdata) - {"profile", "_xsrf"})
+        unknown = sorted(set(formdata) - {"profile", "without_settings", "_xsrf"})
         if unknown:
             raise StartError(
-                f"The form has no field {unknown[0][:80]!r}. Its only field is 'profile'.", reason="bad_choice"
+                f"The form has no field {unknown[0][:80]!r}. Its fields are 'profile' and 'without_settings'.",
+                reason="bad_choice",
             )
-        return self._checked({"profile": (formdata.get("profile") or [""])[0]})
+        without = {"without_settings": True} if "without_settings" in formdata else {}
+        return self._checked({"profile": (formdata.get("profile") or [""])[0], **without})
 
     def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
         """Refuse options from a link: only the form, which carries an XSRF token, may start a session."""
@@ -134,15 +138,20 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         """
         keys = [profile.key for profile in self.profile_list.profiles]
         valid = f"The profiles are: {', '.join(keys)}."
-        if not isinstance(options, dict) or set(options) != {"profile"}:
+        if (
+            not isinstance(options, dict)
+            or set(options) - {"without_settings"} != {"profile"}
+            or type(options.get("without_settings", False)) is not bool
+        ):
             raise StartError(
-                f"Choose one profile and no other option, for example {{'profile': {keys[0]!r}}}. {valid}",
+                f"Choose one profile and no other option, for example {{'profile': {keys[0]!r}}}. To start without your"
+                f" own settings, add 'without_settings': true. {valid}",
                 reason="bad_choice",
             )
         key = options["profile"]
         if not isinstance(key, str) or key not in keys:
             raise StartError(f"There is no profile {str(key)[:80]!r}. {valid}", reason="bad_choice")
-        return {"profile": key}
+        return {"profile": key} | ({"without_settings": True} if options.get("without_settings") else {})
 
     # -- from the choice to the session's own spawner
 
@@ -181,6 +190,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             # ProfilesSpawner.construct_child would select the profile again, from the user options only.
             WrapSpawner.construct_child(self)
         child: JobSpawner = self.child_spawner
+        child.without_settings = bool((self.user_options or {}).get("without_settings"))
         child.driver.save = self._save
         return child
 
@@ -197,10 +207,10 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         """The name of the current session in any state, or empty."""
         return self.child_spawner.session if isinstance(self.child_spawner, JobSpawner) else ""
 
-    def report(self, port: int) -> bool:
-        """Accept the job's port report if a start is pending; see ``JobDriver.report``."""
+    def report(self, report: PortReported | ProblemReported) -> bool:
+        """Accept the job's report if a start is pending; see ``JobDriver.report``."""
         child = self.child_spawner
-        return isinstance(child, JobSpawner) and self.pending in ("spawn", "check") and child.driver.report(port)
+        return isinstance(child, JobSpawner) and self.pending in ("spawn", "check") and child.driver.report(report)
 
     # -- the start and the end
 
@@ -342,11 +352,11 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     def _record_end(self) -> None:
         start = self._spawn_future
+        starting = not self.child_spawner.driver.state.host
         if start is not None and not start.done():
             # The session's own part of the start was successful. Then JupyterHub tried to reach the server.
             self.memory.unreachable(self.child_spawner)
-        elif self._stopped:
-            starting = not self.child_spawner.driver.state.host
+        elif self._stopped or (starting and self.stopped_by):
             self.memory.stopped(self.child_spawner, self.stopped_by, starting=starting)
         else:
             self.memory.ended(self.child_spawner)

@@ -5,13 +5,18 @@ This module validates single fields. :mod:`hpchub.model.rules` compares fields a
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from fnmatch import fnmatchcase
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from hpchub.model import fields as f
 from hpchub.schedulers import SCHEDULERS
 from hpchub.units import mebibytes, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 SchedulerName = Annotated[str, f.Choice(tuple(SCHEDULERS))]
 
@@ -184,8 +189,8 @@ class Queue(Entry):
     """The maximum memory of a job."""
     max_runtime: f.Runtime
     """The maximum run time of a job."""
-    max_gpus: f.Gpus = 0
-    """The maximum number of GPUs of a job."""
+    max_gpus: f.GpusOfQueue = Field(default=0, validate_default=True)
+    """The maximum number of GPUs of a job: a number, ``{type: a100, count: 4}``, or a list of such items."""
     enabled: Annotated[bool, Field(strict=True)] = True
     """Whether users can start sessions in this queue. If false, the form hides its profiles. Running sessions go on."""
 
@@ -212,6 +217,24 @@ class NodeHost(Entry):
     """The name or address under which the hub reaches the node."""
 
 
+class NodeAddress(Entry):
+    """How the hub reaches the nodes. Without a rule, it tries the node's name, then the addresses of the node."""
+
+    suffix: f.HostSuffix = ""
+    """The text that the hub appends to the scheduler's name of the node, for example ``.ib.example.org`` or ``-ib``."""
+    pattern: f.AddressPattern = ""
+    """A shell pattern for the address of the node, for example ``10.20.*``."""
+    interface: f.InterfaceName = ""
+    """The name of the network interface of the node, for example ``ib0``."""
+
+    @model_validator(mode="after")
+    def _check_one_rule(self) -> NodeAddress:
+        given = [name for name in ("suffix", "pattern", "interface") if getattr(self, name)]
+        if len(given) > 1:
+            f.complain(f"has {' and '.join(given)}", "write only one of suffix, pattern and interface")
+        return self
+
+
 class Cluster(Entry):
     """A cluster. The inventory group ``cluster_NAME`` contains its nodes."""
 
@@ -229,8 +252,12 @@ class Cluster(Entry):
     """Whether nftables on the compute nodes restricts the notebook ports to connections from the hub."""
     grid_engine: GridEngineSite = GridEngineSite()
     """For gridengine and uge: the names of the site's resources."""
+    gpu_type_resource: f.OptionalResourceName = ""
+    """For pbs, gridengine and uge: the resource with the type of a node's GPUs, for profiles that name a type."""
     node_hosts: list[NodeHost] = []
     """Nodes that have other names in the scheduler than their hosts, for example several Slurm daemons on one host."""
+    node_address: NodeAddress = NodeAddress()
+    """The rule for the address of a node, if the hub cannot use the scheduler's names of the nodes."""
     queues: list[Queue] = Field(min_length=1)
     """The queues that profiles can use."""
     enabled: Annotated[bool, Field(strict=True)] = True
@@ -247,8 +274,28 @@ class Cluster(Entry):
         return self
 
     def host_of(self, node: str) -> str:
-        """Return the host name or address of a node."""
-        return next((entry.host for entry in self.node_hosts if entry.node == node), node)
+        """Return the host name or address of a node, as far as it is known without the node's own report."""
+        named = next((entry.host for entry in self.node_hosts if entry.node == node), "")
+        return named or node.removesuffix(self.node_address.suffix) + self.node_address.suffix
+
+    def hosts_of(self, node: str, reported: Iterable[tuple[str, str]] = ()) -> list[str]:
+        """Return the hosts at which the hub may reach a node, the most likely one first.
+
+        Args:
+            node: The scheduler's name of the node.
+            reported: The network interfaces that a job on the node reported, each with its address. Only addresses in
+                the cluster's networks count, because a job could report any address.
+        """
+        rule = self.node_address
+        networks = [ip_network(network) for network in self.networks]
+        usable = [each for each in reported if any(ip_address(each[1]) in network for network in networks)]
+        if rule.interface:
+            return [address for interface, address in usable if interface == rule.interface]
+        if rule.pattern:
+            return [address for _, address in usable if fnmatchcase(address, rule.pattern)]
+        if rule.suffix or self.host_of(node) != node:
+            return [self.host_of(node)]
+        return [node, *(address for _, address in usable)]
 
     def queue(self, name: str) -> Queue | None:
         """Return the queue of a name, or None."""
@@ -276,8 +323,8 @@ class Profile(Entry):
     """The run time. The scheduler ends the job after it."""
     max_wait: f.Runtime = "7-00:00:00"
     """How long a job may wait in the queue. After this time, hpchub cancels the start."""
-    gpus: f.Gpus = 0
-    """The number of GPUs."""
+    gpus: f.GpusOfJob = Field(default=0, validate_default=True)
+    """The number of GPUs, or their type and number: ``{type: a100, count: 1}``."""
     account: f.Account = ""
     """The account to charge. Empty: the user's default account."""
     reservation: f.Reservation = ""
@@ -334,6 +381,8 @@ class PythonKernel(KernelBase):
 
     kind: Literal["python"]
     """The kind of kernel."""
+    packages: list[f.PythonPackage] = []
+    """Python packages to install for this kernel, for example numpy. The role installs them from a package index."""
     language: f.LanguageName = "python"
     """The programming language."""
 

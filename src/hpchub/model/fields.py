@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, SecretStr
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from hpchub.gpus import Gpus
 from hpchub.messages import listing, near, type_in_words
 from hpchub.names import ACCOUNT_NAME, CLUSTER_NAME, QUEUE_NAME
 from hpchub.units import mebibytes, seconds
@@ -85,7 +87,8 @@ class Whole:
     minimum: int
     maximum: int
 
-    def _validate(self, value: object) -> int:
+    def validate(self, value: object) -> int:
+        """Return a valid number, or reject the value with :func:`complain`."""
         valid = f"write a whole number from {self.minimum} to {self.maximum}"
         if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value):
             complain("is text, not a number", f"{valid}, without quotes")
@@ -98,7 +101,7 @@ class Whole:
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._validate)
+        return core_schema.no_info_plain_validator_function(self.validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"type": "integer", "minimum": self.minimum, "maximum": self.maximum}
@@ -199,7 +202,79 @@ Runtime = Annotated[
     ),
 ]
 Cores = Annotated[int, Whole(1, 100_000)]
-Gpus = Annotated[int, Whole(0, 10_000)]
+
+
+_GPU_TYPE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_GPUS_VALID = "write a number, or a type and a number, as in {type: a100, count: 1}"
+
+
+@dataclass(frozen=True)
+class GpuNumber:
+    """A number of GPUs, or ``{type: TYPE, count: NUMBER}``.
+
+    Attributes:
+        several: Whether a list of types is permitted too.
+    """
+
+    several: bool = False
+
+    def validate(self, value: object) -> Gpus:
+        """Return a valid number, or reject the value with :func:`complain`."""
+        if isinstance(value, Gpus):
+            return value
+        if isinstance(value, Mapping):
+            return Gpus(types=dict([self._typed(value)]))
+        if isinstance(value, list) and self.several and value:
+            if not all(isinstance(each, Mapping) for each in value):
+                complain("is a list with other items than types", "write each item as {type: a100, count: 1}")
+            types = [self._typed(each) for each in value]
+            if len(dict(types)) < len(types):
+                complain("names a type twice", "write each type once")
+            return Gpus(types=dict(types))
+        if isinstance(value, (str, list)) and not (isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value)):
+            complain(f"is {type_in_words(value)}, not a number of GPUs", _GPUS_VALID)
+        return Gpus(Whole(0, 10_000).validate(value))
+
+    def _typed(self, value: Mapping[Any, Any]) -> tuple[str, int]:
+        for name in value:
+            if name not in ("type", "count"):
+                complain(f"has the unknown key {name!s:.40}", _GPUS_VALID)
+        kind, count = value.get("type"), value.get("count", 1)
+        if not isinstance(kind, str) or not re.fullmatch(_GPU_TYPE, kind):
+            complain("has no valid type of GPU", "write letters, digits and _ . -, as in {type: a100, count: 1}")
+        return kind, Whole(1, 10_000).validate(count)
+
+    @staticmethod
+    def _serialize(value: Gpus) -> Any:
+        typed = [{"type": kind, "count": count} for kind, count in getattr(value, "types", {}).items()]
+        return typed if len(typed) > 1 else typed[0] if typed else int(value)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.validate, serialization=core_schema.plain_serializer_function_ser_schema(self._serialize)
+        )
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        typed = {
+            "type": "object",
+            "properties": {
+                "type": {"type": "string", "pattern": f"^{_GPU_TYPE}$"},
+                "count": {"type": "integer", "minimum": 1, "maximum": 10_000, "default": 1},
+            },
+            "required": ["type"],
+            "additionalProperties": False,
+        }
+        forms: list[dict[str, Any]] = [{"type": "integer", "minimum": 0, "maximum": 10_000}, typed]
+        return {"anyOf": [*forms, {"type": "array", "items": typed, "minItems": 1}] if self.several else forms}
+
+
+def gpus_of(value: object) -> Gpus:
+    """Return the number of GPUs of a valid value, which may be as it was written. None is no GPU."""
+    return GpuNumber(several=True).validate(value or 0)
+
+
+GpusOfJob = Annotated[Gpus, GpuNumber()]
+GpusOfQueue = Annotated[Gpus, GpuNumber(several=True)]
 Port = Annotated[int, Whole(1, 65535)]
 HighPort = Annotated[int, Whole(1024, 65535)]
 Uid = Annotated[int, Whole(500, 2**31 - 1)]
@@ -270,6 +345,33 @@ DnsName = Annotated[
 OptionalHostName = Annotated[
     str, Text("a host's name", _HOST_NAME, "write the name of a host in the inventory", empty=True)
 ]
+HostSuffix = Annotated[
+    str,
+    Text(
+        "the end of a host's name",
+        r"[A-Za-z0-9._-]{0,251}[A-Za-z0-9]",
+        "write what follows the node's name, as in .ib.example.org or -ib",
+        empty=True,
+    ),
+]
+AddressPattern = Annotated[
+    str,
+    Text(
+        "a pattern for addresses",
+        r"[0-9A-Fa-f.:*?\[\]-]{1,200}",
+        "write an address in which * stands for any text, as in 10.20.*",
+        empty=True,
+    ),
+]
+InterfaceName = Annotated[
+    str,
+    Text(
+        "the name of a network interface",
+        r"[A-Za-z0-9][A-Za-z0-9._@-]{0,14}",
+        "write the name that `ip address` shows on the nodes, as in ib0",
+        empty=True,
+    ),
+]
 UnixName = Annotated[
     str,
     Text(
@@ -301,6 +403,14 @@ EnvironmentValue = Annotated[str, Text("text of one line", r".{1,4000}", "write 
 Argument = Annotated[str, Text("an argument", r".{1,4000}", "write one line of text")]
 PackageName = Annotated[
     str, Text("a package's name", r"[A-Za-z0-9][A-Za-z0-9+.:_-]{0,127}", "write letters, digits and + . : _ -")
+]
+PythonPackage = Annotated[
+    str,
+    Text(
+        "a Python package's name",
+        r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?(?:(?:==|~=|>=|<=|<|>)[A-Za-z0-9.*+!]{1,40})?",
+        "write the name in a package index, with a version if needed, as in numpy or numpy==2.4.6",
+    ),
 ]
 ModuleName = Annotated[
     str,

@@ -35,8 +35,19 @@ _LAUNCH = "{resource_dir}/launch"
 
 # A kernel.json can set variables but not remove them, so the kernel's command begins with env(1), which removes these.
 # This also prevents Jupyter from replacing the command "python" with the notebook server's Python.
-_FOREIGN = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "PYTHONPLATLIBDIR", "VIRTUAL_ENV")
-"""Variables of the notebook server's environment, or of a module, that would break another Python."""
+FOREIGN = (
+    *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "PYTHONPLATLIBDIR", "PYTHONUSERBASE"),
+    *("PYTHONINSPECT", "PYTHONWARNINGS", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"),
+    *("OPENSSL_CONF", "OPENSSL_MODULES", "R_HOME", "R_LIBS", "R_LIBS_SITE", "R_PROFILE", "R_ENVIRON"),
+    "JULIA_LOAD_PATH",
+)
+"""Variables of login files, of modules or of the notebook server that would break a kernel with other software."""
+THREADS = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "GOTO_NUM_THREADS"),
+    *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS", "JULIA_NUM_THREADS"),
+    *("RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "LOKY_MAX_CPU_COUNT", "MC_CORES"),
+)
+"""Variables with the number of threads that libraries use. The launcher sets them to the session's cores."""
 
 
 def kernel_spec(kernel: AnyKernel) -> dict[str, Any]:
@@ -45,11 +56,10 @@ def kernel_spec(kernel: AnyKernel) -> dict[str, Any]:
     Returns:
         ``{"argv": [TEXT, …], "display_name": TEXT, "language": TEXT, "env": {NAME: VALUE}, "metadata": {…}}``.
     """
-    argv = [*_command(kernel)]
-    if not isinstance(kernel, PythonKernel):
-        # Keep the variables that the site sets for this kernel.
-        foreign = [name for name in _FOREIGN if name not in kernel.environment]
-        argv = ["/usr/bin/env", *(word for name in foreign for word in ("-u", name)), *argv]
+    command = [*_command(kernel)]
+    # Keep the variables that the site sets for this kernel.
+    foreign = [name for name in FOREIGN if name not in kernel.environment]
+    argv = ["/usr/bin/env", *(word for name in foreign for word in ("-u", name)), *command]
     environment = {"PATH": f"{kernel.path}/bin:${{PATH}}"} if isinstance(kernel, VenvKernel) else {}
     spec: dict[str, Any] = {
         "argv": argv,
@@ -59,7 +69,7 @@ def kernel_spec(kernel: AnyKernel) -> dict[str, Any]:
         # An administrator who finds the file can see that hpchub wrote it.
         "metadata": {"hpchub": {"kind": kernel.kind}},
     }
-    if kernel.language == "python" and "ipykernel_launcher" in argv:
+    if kernel.language == "python" and "ipykernel_launcher" in command:
         spec["metadata"]["debugger"] = True
     if isinstance(kernel, PythonKernel):
         # The locked ipykernel supports encryption. An old ipykernel in a site's environment would not start with it.
@@ -91,6 +101,18 @@ def cluster_packages(site: Site, cluster: str) -> list[str]:
             package
             for kernel in site.kernels
             if kernel.on(cluster) and isinstance(kernel, RKernel)
+            for package in kernel.packages
+        }
+    )
+
+
+def cluster_python_packages(site: Site, cluster: str) -> list[str]:
+    """Return the Python packages that a cluster's kernels of the notebook environment need, sorted."""
+    return sorted(
+        {
+            package
+            for kernel in site.kernels
+            if kernel.on(cluster) and isinstance(kernel, PythonKernel)
             for package in kernel.packages
         }
     )
@@ -151,8 +173,14 @@ exec "$@"
 
 def _module(kernel: ModuleKernel) -> str:
     modules = " ".join(shlex.quote(name) for name in kernel.modules)
+    foreign = " ".join(name for name in FOREIGN if name not in kernel.environment)
+    threads = " ".join(name for name in THREADS if name not in kernel.environment)
     return f"""#!/bin/bash -l
 # Loads the modules in a login shell, where the site has set them up, then replaces itself with the kernel.
+set +eu
+# The kernel gets the software of its own modules only, not that of login files and default modules.
+type module >/dev/null 2>&1 && module purge >/dev/null 2>&1
+unset {foreign}
 if ! type module >/dev/null 2>&1; then
     echo "kernel {kernel.name}: login shells on $(uname -n) have no command 'module'" >&2
     exit 1
@@ -163,6 +191,11 @@ for name in {modules}; do
         exit 1
     fi
 done
+if [ -n "$HPCHUB_CORES" ]; then
+    for name in {threads}; do
+        export "$name=$HPCHUB_CORES"
+    done
+fi
 exec "$@"
 """
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticUndefined
 
+from hpchub.gpus import gpu_type
 from hpchub.messages import did_you_mean, listing, near, show
 from hpchub.model import fields as f
 from hpchub.model.entries import Cluster, Entry, GridEngineSite, KernelBase, NotebookPorts, Queue, RKernel, Submit
@@ -273,12 +274,15 @@ def _compare_with_scheduler(profile: Draft, cluster: Draft, scheduler: Scheduler
             yield Problem(profile.name, found[0], field="options", value=show(option), valid=found[1])
     # A cluster with a mistake elsewhere is compared as far as possible, with the defaults of its settings.
     settings = cluster.value if isinstance(cluster.value, Cluster) else _DEFAULT_SETTINGS
+    kind = gpu_type(f.gpus_of(profile.get("gpus")))
+    if kind and (found := scheduler.gpu_type_problem(kind, settings)):
+        yield Problem(profile.name, found[0], field="gpus", value=show(profile.written("gpus")), valid=found[1])
     constraint = profile.get("node_constraint")
     if constraint and (found := scheduler.constraint_problem(constraint, settings)):
         yield Problem(profile.name, found[0], field="node_constraint", value=show(constraint), valid=found[1])
 
 
-_DEFAULT_SETTINGS = Cluster.model_construct(grid_engine=GridEngineSite())
+_DEFAULT_SETTINGS = Cluster.model_construct(grid_engine=GridEngineSite(), gpu_type_resource="")
 
 
 def _kernel_name(draft: Draft) -> Any:
@@ -299,7 +303,7 @@ def _compare_queue(profile: Draft, cluster: Draft) -> Iterator[Problem]:
         ("cores", "max_cores", int),
         ("memory", "max_memory", mebibytes),
         ("runtime", "max_runtime", seconds),
-        ("gpus", "max_gpus", int),
+        ("gpus", "max_gpus", f.gpus_of),
     ):
         asked, most = profile.get(wanted), queue.get(limit)
         if asked is not None and most is not None and size(asked) > size(most):
@@ -310,6 +314,24 @@ def _compare_queue(profile: Draft, cluster: Draft) -> Iterator[Problem]:
                 value=show(asked),
                 valid=_advice_above_limit(wanted, most, limit, name),
             )
+    yield from _compare_gpu_types(profile, queue, f"queue {show(name)} of cluster {where}")
+
+
+def _compare_gpu_types(profile: Draft, queue: Draft, where: str) -> Iterator[Problem]:
+    """Compare the type of a profile's GPUs with the types of its queue, if both name any."""
+    asked, most = f.gpus_of(profile.get("gpus")), f.gpus_of(queue.get("max_gpus"))
+    kind = gpu_type(asked)
+    if not kind or not most.types or asked > most:
+        return
+    if kind not in most.types:
+        message = f"has the type {show(kind)}, but {where} has no such GPUs"
+        valid = did_you_mean(kind, list(most.types))
+    elif asked > most.types[kind]:
+        message = f"is above the {most.types[kind]} GPUs of type {show(kind)} that {where} permits"
+        valid = f"request at most {most.types[kind]}, or raise max_gpus of the queue"
+    else:
+        return
+    yield Problem(profile.name, message, field="gpus", value=show(profile.written("gpus")), valid=valid)
 
 
 def compare_groups(clusters: Sequence[Draft], groups: Mapping[str, list[str]]) -> Iterator[Problem]:

@@ -1,8 +1,13 @@
 """``hpchub-launch SESSION``: the program that a session's batch job runs on its compute node.
 
-The launcher reads the session's secrets from a file that only its owner can read, and deletes the file. It reserves a
-free port and becomes the single-user server in the same process, so that the scheduler's signals reach the server. When
-the server listens, the launcher reports the port to the hub. No secret is ever in an argument list.
+The launcher reads the session's secrets from a file that only its owner can read, and deletes the file. It checks that
+this node can connect to the hub. It reserves a free port and becomes the single-user server in the same process, so
+that the scheduler's signals reach the server. When the server listens, the launcher reports the port to the hub. No
+secret is ever in an argument list.
+
+A setting in the user's home can stop the server. The launcher then starts itself once more, without these settings.
+Whatever else prevents a start, the launcher reports it to the hub in one line, and writes this line to the session's
+log. All its lines in the log begin with ``hpchub-launch: ``.
 
 The role ``notebook_environment`` installs this file as ``bin/hpchub-launch`` in the environment of the server. It runs
 with the interpreter of this environment in isolated mode, so neither ``PYTHONPATH`` nor packages in the user's home
@@ -13,33 +18,64 @@ This file uses the standard library only until the server starts (Python 3.9 and
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
+import fcntl
+import functools
+import importlib
+import ipaddress
 import json
 import os
 import pwd
 import random
 import re
+import shutil
 import signal
 import socket
 import ssl
 import stat
+import struct
 import sys
 import tempfile
 import threading
 import time
+import traceback
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SESSION = re.compile(r"[0-9a-f]{16}")
 KERNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OURS = ("JUPYTERHUB_", "HPCHUB_")  # the prefixes of the variables that the hub may set
-# A module in the user's login files may set these for another Python. Kernels would not start with them.
-HARMFUL = ("PYTHONHOME", "PYTHONPLATLIBDIR", "__PYVENV_LAUNCHER__")
+# Modules and login files may set these for other programs. Neither the server nor the site's kernels would start with
+# them. The state of the module system no longer fits then, so login shells of terminals and kernels set it up again.
+FOREIGN_PREFIXES = ("PYTHON", "LD_", "CONDA_", "_ModuleTable", "__LMOD_", "__MODULES_", "_LMFILES_")
+FOREIGN = (
+    *("GCONV_PATH", "JULIA_LOAD_PATH", "OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"),
+    *("R_ENVIRON", "R_HOME", "R_LIBS", "R_LIBS_SITE", "R_PROFILE", "VIRTUAL_ENV"),
+    *(
+        "LOADEDMODULES",
+        "__Init_Default_Modules",
+        "__PYVENV_LAUNCHER__",
+        "TRAITLETS_APPLICATION_RAISE_CONFIG_FILE_ERROR",
+    ),
+)
+# All other variables with the prefix JUPYTER could change how the server listens or which kernels exist.
+OF_JUPYTER = (
+    *("JUPYTER_CONFIG_DIR", "JUPYTER_CONFIG_PATH", "JUPYTER_DATA_DIR", "JUPYTER_PATH"),
+    *("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"),
+)
+# Libraries would otherwise use every core of the node.
+THREADS = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "GOTO_NUM_THREADS"),
+    *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS", "JULIA_NUM_THREADS"),
+    *("RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "LOKY_MAX_CPU_COUNT", "MC_CORES"),
+)
 NEEDED = (
     "HPCHUB_PORT_FIRST",
     "HPCHUB_PORT_LAST",
@@ -56,10 +92,19 @@ NOT_FOR_KERNELS = ("HPCHUB_API_CA", "HPCHUB_TLS_CERTIFICATE", "HPCHUB_TLS_CLIENT
 INTERFACES = {"lab": "/lab", "notebook": "/tree"}
 
 SETTINGS = Path(sys.prefix, "etc", "hpchub-launch.json")
-FILE_TIMEOUT = 15.0  # seconds; a new file may appear late on a network file system
+PROGRAM = os.path.abspath(sys.argv[0])  # noqa: PTH100 the current directory changes later
+SERVER = Path(sys.prefix, "lib", "hpchub")  # the directory of single_user.py
+FILE_TIMEOUT = 8.0  # seconds; a new file may appear late on a network file system
+HUB_TIMEOUT = 8.0  # seconds; the web server answers even while the hub is being restarted
+HOME_TIMEOUT = 8.0  # seconds
+SLOW = 1.0  # seconds; a home that needs longer for one small file is no place for a database
+STUCK = 20.0  # seconds that code in the user's settings may take
 LISTEN_TIMEOUT = 300.0  # seconds; the first start from a cold network file system is slow
 REPORT_TIMEOUT = 900.0  # seconds; the hub may be down for an upgrade, and resumes this session afterwards
 REQUEST_TIMEOUT = 10.0  # seconds
+
+PROBLEM_LIMIT = 1000  # characters
+ADDRESS_LIMIT = 32
 
 STOPPED_EXIT = 1
 
@@ -79,6 +124,37 @@ def home_directory() -> Path:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
         return Path.home()
+
+
+def within(seconds: float, problem: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the result of a function that may hang, such as one that waits for a file server.
+
+    Args:
+        seconds: How long to wait.
+        problem: The message if the function takes longer.
+        function: The function.
+        arguments: Its arguments.
+
+    Raises:
+        LaunchError: The function takes longer.
+    """
+    results: list[Any] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(function(*arguments))
+        except BaseException as error:  # noqa: BLE001 the caller raises it again
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise LaunchError(problem)
+    return results[0]
 
 
 # -- the session's secrets
@@ -144,18 +220,81 @@ def parse_session(text: str, path: Path) -> dict[str, str]:
 # -- requirements on the node
 
 
-def check_space(directory: Path) -> None:
-    """Check that the server can write its files.
+def check_hub(url: str, context: ssl.SSLContext, timeout: float = HUB_TIMEOUT) -> str:
+    """Check that this node can connect to the hub. Whether the hub itself answers does not matter here.
+
+    Args:
+        url: The URL of the hub's API.
+        context: The TLS context for the hub.
+        timeout: How long to try, in seconds.
+
+    Returns:
+        This node's address in the connection.
+
+    Raises:
+        LaunchError: There is no connection. The message names host and port.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    node = socket.gethostname()
+    prefix = f"this node, {node}, cannot connect to the hub at {host} port {port}"
+    advice = f"An administrator must permit TCP connections from {node} to {host} port {port}."
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=min(timeout, 3.0)) as connection:
+                address: str = connection.getsockname()[0]
+                if parts.scheme == "https":
+                    context.wrap_socket(connection, server_hostname=host).close()
+                return address
+        except ssl.SSLCertVerificationError as error:
+            raise LaunchError(
+                f"{prefix}, because its certificate is not trusted here ({error.verify_message}). An administrator must"
+                " set hpc_tls.ca to the CA certificate, and make the certificate valid for this name."
+            ) from None
+        except socket.gaierror as error:
+            reason = f"the name cannot be resolved ({error.strerror})"
+            advice = f"An administrator must make the name {host} known on {node}, or change hpc_service.api_host."
+        except OSError as error:
+            reason = str(error.strerror or error)
+        if time.monotonic() + 0.5 > deadline:
+            raise LaunchError(f"{prefix}: {reason}. {advice}")
+        time.sleep(0.5)
+
+
+def unwritable(directory: Path) -> str:
+    """Return why files cannot be created in a directory, or empty. Create the directory if necessary."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_test_file(directory)
+    except OSError as error:
+        return str(error.strerror or error)
+    return ""
+
+
+def write_test_file(directory: Path) -> None:
+    """Write and delete a file.
+
+    Raises:
+        OSError: The directory is full, over quota, or not writable.
+    """
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=".space-") as file:
+        file.write(bytes(64 * 1024))
+        file.flush()
+        os.fsync(file.fileno())  # a network file system reports errors only here
+
+
+def check_space(directory: Path) -> float:
+    """Check that the server can write its files. Return how long writing one took, in seconds.
 
     Raises:
         LaunchError: The directory is full, over quota, or not writable.
     """
+    began = time.monotonic()
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=directory, prefix=".space-") as file:
-            file.write(bytes(64 * 1024))
-            file.flush()
-            os.fsync(file.fileno())  # a network file system reports errors only here
+        write_test_file(directory)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LaunchError(
@@ -163,29 +302,129 @@ def check_space(directory: Path) -> None:
                 " delete files that you do not need, and start a new session."
             ) from None
         raise LaunchError(f"{directory} cannot be written: {error.strerror}; check its permissions") from None
+    return time.monotonic() - began
 
 
-def reserve_port(first: int, last: int) -> socket.socket:
-    """Reserve a free port of the range until the server listens on it.
+def private_directory(job: dict[str, str], home: Path) -> Path:
+    """Create a directory for this session's runtime files, preferably on the node.
 
-    The socket is bound but does not listen, so other programs find the port in use. The server can still bind it: Linux
+    The process holds a lock on it, so that systemd-tmpfiles does not remove it while the session runs.
+
+    Raises:
+        LaunchError: No directory for temporary files can be written.
+    """
+    problems = []
+    for base in dict.fromkeys(filter(None, [job.get("TMPDIR"), "/tmp", "/var/tmp", str(home / ".hpchub")])):  # noqa: S108
+        try:
+            status = Path(base).stat()
+            # In a directory without the sticky bit, another user could replace ours.
+            if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+                raise PermissionError(errno.EPERM, "other users could replace files there")
+            path = Path(tempfile.mkdtemp(prefix="hpchub-", dir=base))
+            write_test_file(path)
+            fcntl.flock(os.open(path, os.O_RDONLY | os.O_DIRECTORY), fcntl.LOCK_SH)
+        except OSError as error:
+            problems.append(f"{base}: {error.strerror}")
+            continue
+        return path
+    raise LaunchError(
+        f"no directory for temporary files can be written: {', '.join(problems)}; contact the administrators"
+    )
+
+
+def reserve_port(first: int, last: int) -> list[socket.socket]:
+    """Reserve a free port of the range, for IPv4 and IPv6, until the server listens on it.
+
+    The sockets are bound but do not listen, so other programs find the port in use. The server can still bind it: Linux
     permits a second socket if both have SO_REUSEADDR and neither listens. The option is set only after the bind.
 
     Raises:
         LaunchError: No port of the range is free.
     """
+    families = [family for family in (socket.AF_INET, socket.AF_INET6) if is_available(family)]
     ports = list(range(first, last + 1))
     random.shuffle(ports)
     for port in ports:
-        held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            held.bind(("0.0.0.0", port))  # noqa: S104 - the hub may connect to any address of the node
-        except OSError:
-            held.close()
-            continue
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        return held
+        held = [bind(family, port) for family in families]
+        if None not in held:
+            sockets = [sock for sock in held if sock]
+            for sock in sockets:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            return sockets
+        for sock in filter(None, held):
+            sock.close()
     raise LaunchError(f"no port from {first} to {last} is free on {socket.gethostname()}; start a new session")
+
+
+def is_available(family: int) -> bool:
+    """Return whether this node has addresses of a family."""
+    sock = bind(family, 0)
+    if sock is None:
+        return False
+    sock.close()
+    return True
+
+
+def bind(family: int, port: int) -> socket.socket | None:
+    """Return a socket that is bound to a port of all addresses of a family, or None if that is not possible."""
+    sock = None
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(("", port))
+    except OSError:
+        if sock:
+            sock.close()
+        return None
+    return sock
+
+
+def node_addresses(own: str) -> list[dict[str, str]]:
+    """Return the addresses of this node, without those that other hosts cannot use.
+
+    Args:
+        own: The address that the node uses for connections to the hub. It comes first.
+
+    Returns:
+        ``[{"interface": NAME, "address": ADDRESS}, …]``.
+    """
+    found = [(name, address) for _, name in socket.if_nameindex() for address in ipv4_addresses(name)]
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines():
+            digits, _, _, _, _, name = line.split()
+            found.append((name, str(ipaddress.IPv6Address(int(digits, 16)))))
+    usable = []
+    for name, text in found:
+        address = ipaddress.ip_address(text)
+        if not (address.is_loopback or address.is_link_local):
+            usable.append({"interface": name, "address": text})
+    if own and own not in [entry["address"] for entry in usable] and not ipaddress.ip_address(own).is_loopback:
+        usable.append({"interface": "", "address": own})
+    return sorted(usable, key=lambda entry: entry["address"] != own)[:ADDRESS_LIMIT]
+
+
+def ipv4_addresses(interface: str) -> list[str]:
+    """Return the IPv4 address of a network interface, or nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            answer = fcntl.ioctl(sock, 0x8915, struct.pack("256s", interface.encode()[:15]))  # SIOCGIFADDR
+        except OSError:
+            return []
+    return [socket.inet_ntoa(answer[20:24])]
+
+
+# -- the environment of the server
+
+
+def is_foreign(name: str) -> bool:
+    """Return whether a variable of the job must not reach the server and its kernels."""
+    return (
+        name in FOREIGN
+        or name.startswith(FOREIGN_PREFIXES)
+        or name.endswith("_modshare")  # counters of Environment Modules
+        or (name.startswith("JUPYTER") and name not in OF_JUPYTER)
+    )
 
 
 def server_environment(
@@ -199,40 +438,124 @@ def server_environment(
         port: The port for the server.
         jupyter_path: Directories with the site's ``kernels/``.
     """
-    env = {name: value for name, value in job.items() if not name.startswith(OURS) and name not in HARMFUL}
+    env = {name: value for name, value in job.items() if not name.startswith(OURS) and not is_foreign(name)}
     env.update(session)
     for name in NOT_FOR_KERNELS:
         env.pop(name, None)
-    host = urlsplit(session.get("JUPYTERHUB_SERVICE_URL", "")).hostname or "0.0.0.0"  # noqa: S104
-    env["JUPYTERHUB_SERVICE_URL"] = f"https://{host}:{port}{session['JUPYTERHUB_SERVICE_PREFIX']}"
+    # Without a host, the server listens on all addresses, IPv4 and IPv6.
+    env["JUPYTERHUB_SERVICE_URL"] = f"https://:{port}{session['JUPYTERHUB_SERVICE_PREFIX']}"
     # The site's kernels override the user's kernels of the same name, so an old python3 in a home breaks nothing.
     env["JUPYTER_PATH"] = os.pathsep.join([*jupyter_path, *filter(None, [job.get("JUPYTER_PATH")])])
     if not env.get("JUPYTERHUB_DEFAULT_URL"):
         env["JUPYTERHUB_DEFAULT_URL"] = INTERFACES.get(session.get("HPCHUB_INTERFACE", ""), INTERFACES["lab"])
+    if session.get("HPCHUB_CORES"):
+        env.update(dict.fromkeys(THREADS, session["HPCHUB_CORES"]))
     return env
 
 
-def server_arguments(session: dict[str, str]) -> list[str]:
-    """Return the argument list of the single-user server.
+def use_directories(env: dict[str, str], home: Path, private: Path, *, slow: bool, own_settings: bool) -> None:
+    """Set the directories of Jupyter and IPython, so that the server needs nothing in the home that is not usable.
+
+    Args:
+        env: The environment of the server, which is changed.
+        home: The home directory of the account.
+        private: The private directory of this session.
+        slow: Whether writing to the home takes long.
+        own_settings: Whether to use the user's own settings of Jupyter and IPython.
+    """
+    env["JUPYTER_RUNTIME_DIR"] = str(private / "runtime")
+    if not Path(env.get("HOME", "")).is_dir():
+        env["HOME"] = str(home)
+    runtime = env.get("XDG_RUNTIME_DIR")
+    if runtime and not is_private(Path(runtime)):
+        del env["XDG_RUNTIME_DIR"]  # it belongs to another node or another user
+    own = Path(env["HOME"])
+    shared = Path(env.get("XDG_DATA_HOME") or own / ".local" / "share")
+    data = Path(env.get("JUPYTER_DATA_DIR") or shared / "jupyter")
+    settings = Path(env.get("JUPYTER_CONFIG_DIR") or own / ".jupyter")
+    ipython = Path(env.get("IPYTHONDIR") or own / ".ipython")
+
+    if not own_settings:
+        env.pop("JUPYTER_CONFIG_PATH", None)
+        replace_directory(env, "JUPYTER_CONFIG_DIR", private / "config")
+        replace_directory(env, "IPYTHONDIR", private / "ipython")
+        replace_directory(env, "JUPYTER_DATA_DIR", private / "data")
+        # The user's kernels are no settings.
+        (private / "data" / "kernels").symlink_to(data / "kernels")
+        return
+    if is_unusable(settings):
+        replace_directory(env, "JUPYTER_CONFIG_DIR", private / "config", ("JUPYTER_CONFIG_PATH", settings))
+    if is_unusable(data):
+        replace_directory(env, "JUPYTER_DATA_DIR", private / "data", ("JUPYTER_PATH", data))
+    if slow or is_unusable(ipython):
+        replace_directory(env, "IPYTHONDIR", private / "ipython")
+        link_ipython_settings(ipython / "profile_default", private / "ipython" / "profile_default")
+
+
+def is_private(directory: Path) -> bool:
+    """Return whether a directory belongs to this user and nobody else can write to it."""
+    try:
+        status = directory.stat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+def is_unusable(directory: Path) -> bool:
+    """Return whether files cannot be created in a directory of the home, and log the reason."""
+    problem = unwritable(directory)
+    if problem:
+        log(f"{directory} cannot be written ({problem}); this session keeps these files in a directory of its own")
+    return bool(problem)
+
+
+def replace_directory(env: dict[str, str], name: str, new: Path, search: tuple[str, Path] | None = None) -> None:
+    """Use a new directory.
+
+    Args:
+        env: The environment of the server, which is changed.
+        name: The variable with the directory.
+        new: The new directory.
+        search: A variable with a search path, and the old directory, which is still read.
+    """
+    new.mkdir(mode=0o700)
+    env[name] = str(new)
+    if search:
+        path, old = search
+        env[path] = os.pathsep.join([*filter(None, [env.get(path)]), str(old)])
+
+
+def link_ipython_settings(profile: Path, new: Path) -> None:
+    """Link the settings in an IPython profile into a new profile, which gets a history of its own."""
+    new.mkdir(mode=0o700)
+    with contextlib.suppress(OSError):
+        for path in profile.iterdir():
+            if path.name == "startup" or path.suffix in (".py", ".json"):
+                (new / path.name).symlink_to(path)
+
+
+def default_kernel(session: dict[str, str], jupyter_path: list[str]) -> str:
+    """Return the kernel of notebooks that name none: the profile's, or else one that exists.
 
     Raises:
         LaunchError: The name of the default kernel is not valid.
     """
     kernel = session.get("HPCHUB_DEFAULT_KERNEL", "")
-    if not kernel:
-        return ["jupyterhub-singleuser"]
-    if not KERNEL.fullmatch(kernel):
-        raise LaunchError(f"the default kernel {kernel!r} is not a valid kernel name")
-    return ["jupyterhub-singleuser", f"--MultiKernelManager.default_kernel_name={kernel}"]
+    if kernel:
+        if not KERNEL.fullmatch(kernel):
+            raise LaunchError(f"the default kernel {kernel!r} is not a valid kernel name")
+        return kernel
+    names = sorted(path.parent.name for place in jupyter_path for path in Path(place).glob("kernels/*/kernel.json"))
+    return "python3" if "python3" in names or not names else names[0]
 
 
-def tls_arguments(session: dict[str, str]) -> list[str]:
-    """Return the arguments for TLS. The server then accepts only connections from the hub and its proxy."""
+def certificates(session: dict[str, str]) -> dict[str, str]:
+    """Return the server's settings for TLS. The server then accepts only connections from the hub and its proxy."""
     key, certificate, clients = (
         memory_file(name.lower(), session[name])
         for name in ("HPCHUB_TLS_KEY", "HPCHUB_TLS_CERTIFICATE", "HPCHUB_TLS_CLIENTS")
     )
-    return [f"--ServerApp.keyfile={key}", f"--ServerApp.certfile={certificate}", f"--ServerApp.client_ca={clients}"]
+    return {"keyfile": key, "certfile": certificate, "client_ca": clients}
 
 
 def memory_file(name: str, text: str) -> str:
@@ -258,7 +581,10 @@ def tls_context(authority: str) -> ssl.SSLContext:
     Raises:
         LaunchError: The text does not contain a certificate.
     """
+    # A module may have set these for another OpenSSL.
+    hidden = {name: os.environ.pop(name, None) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR")}
     context = ssl.create_default_context()
+    os.environ.update({name: value for name, value in hidden.items() if value is not None})
     if authority.strip():
         try:
             context.load_verify_locations(cadata=authority)
@@ -267,48 +593,82 @@ def tls_context(authority: str) -> ssl.SSLContext:
     return context
 
 
-def wait_for_server(port: int, timeout: float = LISTEN_TIMEOUT) -> None:
+def wait_for_server(port: int, timeout: float = LISTEN_TIMEOUT, check: Callable[[float], None] | None = None) -> None:
     """Wait until the server listens on its port.
+
+    Args:
+        port: The port.
+        timeout: How long to wait, in seconds.
+        check: A function that is called with the seconds waited, whenever the server does not listen yet.
 
     Raises:
         LaunchError: The server does not listen within ``timeout`` seconds.
     """
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
-            return
+    began = time.monotonic()
+    while time.monotonic() - began < timeout:
+        for address in ("127.0.0.1", "::1"):
+            with contextlib.suppress(OSError), socket.create_connection((address, port), 1.0):
+                return
+        if check:
+            check(time.monotonic() - began)
         time.sleep(0.1)
     raise LaunchError(f"the notebook server did not start within {timeout:g} s")
 
 
-def report(session: dict[str, str], port: int, context: ssl.SSLContext, timeout: float = REPORT_TIMEOUT) -> None:
-    """Report the port to the hub: ``POST JUPYTERHUB_API_URL/batchspawner`` with ``{"port": N}``. The hub answers 201.
+def opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
+    """Return an object that opens the hub's URLs directly, even if the job's environment sets a web proxy."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+
+
+def post(session: dict[str, str], content: dict[str, Any], context: ssl.SSLContext) -> None:
+    """Send a report to the hub: ``POST JUPYTERHUB_API_URL/batchspawner``. The hub answers 201.
 
     Raises:
-        LaunchError: The hub rejected the report, or did not answer within ``timeout`` seconds.
+        OSError, ValueError: The hub did not answer, or not with success.
     """
-    url = session["JUPYTERHUB_API_URL"].rstrip("/") + "/batchspawner"
     request = urllib.request.Request(  # noqa: S310 - the hub's own address
-        url,
+        report_url(session),
         method="POST",
-        data=json.dumps({"port": port}).encode(),
+        data=json.dumps(content).encode(),
         headers={
             "Authorization": "token " + session["JUPYTERHUB_API_TOKEN"],
             "Content-Type": "application/json",
         },
     )
-    # Connect to the hub directly, as the server does, even if the job's environment sets a web proxy.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    with opener(context).open(request, timeout=REQUEST_TIMEOUT):
+        pass
+
+
+def report_url(session: dict[str, str]) -> str:
+    """Return the URL of the hub's endpoint for reports."""
+    return session["JUPYTERHUB_API_URL"].rstrip("/") + "/batchspawner"
+
+
+def report(
+    session: dict[str, str], content: dict[str, Any], context: ssl.SSLContext, timeout: float = REPORT_TIMEOUT
+) -> None:
+    """Report a port to the hub, and repeat the report until the hub answers.
+
+    Args:
+        session: The variables of the session's file.
+        content: ``{"port": N, "addresses": [{"interface": NAME, "address": ADDRESS}, …], "notice": TEXT}``. Everything
+            except the port is optional.
+        context: The TLS context for the hub.
+        timeout: How long to repeat, in seconds.
+
+    Raises:
+        LaunchError: The hub rejected the report, or did not answer within ``timeout`` seconds.
+    """
+    url = report_url(session)
     deadline = time.monotonic() + timeout
     pause = 0.5
     may_have_arrived = False
     while True:
         try:
-            with opener.open(request, timeout=REQUEST_TIMEOUT):
-                return
+            return post(session, content, context)
         except urllib.error.HTTPError as error:
             if error.code == 409 and may_have_arrived:
-                return
+                return None
             problem = f"{error.code} {answer_text(error)}"
             if error.code < 500 and error.code != 429:
                 raise LaunchError(f"the hub rejected this session's port: {problem}") from None
@@ -325,6 +685,35 @@ def report(session: dict[str, str], port: int, context: ssl.SSLContext, timeout:
         pause = min(pause * 2, 8.0)
 
 
+def report_problem(session: dict[str, str], problem: str, context: ssl.SSLContext) -> None:
+    """Report to the hub that the server cannot start. The job ends anyway, so the hub learns of it in any case."""
+    try:
+        post(session, {"problem": problem[:PROBLEM_LIMIT]}, context)
+    except (OSError, ValueError) as error:
+        log(f"the hub did not accept the report of this problem: {getattr(error, 'reason', error)}")
+
+
+def wait_for_hub(session: dict[str, str], context: ssl.SSLContext, timeout: float = REPORT_TIMEOUT) -> None:
+    """Wait while the web server answers in place of the hub, because the hub is being restarted.
+
+    The single-user server would give up sooner than an upgrade ends. This function raises no error.
+    """
+    url = session["JUPYTERHUB_API_URL"].rstrip("/") + "/"
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            with opener(context).open(url, timeout=REQUEST_TIMEOUT):
+                return
+        except urllib.error.HTTPError as error:
+            if error.code < 500:
+                return
+            problem = f"{error.code} {error.reason}"
+        except (OSError, ValueError) as error:
+            problem = str(getattr(error, "reason", error))
+        log(f"the hub is being restarted ({problem}); waiting for it")
+        time.sleep(2)
+
+
 def answer_text(error: urllib.error.HTTPError) -> str:
     """Return the hub's message in an error response."""
     try:
@@ -333,32 +722,7 @@ def answer_text(error: urllib.error.HTTPError) -> str:
         return str(error.reason)
 
 
-def report_when_ready(session: dict[str, str], port: int, context: ssl.SSLContext) -> None:
-    """Report the port when the server listens. If this fails, log the reason and end the job."""
-    try:
-        wait_for_server(port)
-        report(session, port, context)
-        log(f"the server listens on {socket.gethostname()}:{port}, and the hub has accepted the report")
-    except LaunchError as error:
-        log(str(error))
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
 # -- becoming the server
-
-
-def serve(arguments: list[str], context: ssl.SSLContext) -> None:
-    """Become the single-user server. Its requests to the hub use the TLS context; its kernels do not."""
-    from jupyterhub.httpclient import JupyterHubHTTPClient  # noqa: PLC0415
-    from jupyterhub.singleuser import main as singleuser  # noqa: PLC0415
-
-    async def configure() -> None:
-        # The options of this instance apply to every event loop of the process.
-        JupyterHubHTTPClient.instance(connector_options={"ssl": context})
-
-    asyncio.run(configure())
-    sys.argv = arguments
-    singleuser()
 
 
 def settings(path: Path = SETTINGS) -> dict[str, Any]:
@@ -370,8 +734,150 @@ def settings(path: Path = SETTINGS) -> dict[str, Any]:
     return content
 
 
-def launch(name: str) -> None:
+def server_module() -> Any:
+    """Return the module ``single_user``, which the role installs in the same environment."""
+    sys.path.append(str(SERVER))
+    return importlib.import_module("single_user")
+
+
+class Launch:
+    """The start of one session.
+
+    Args:
+        name: The session's name.
+        session: The variables of the session's file.
+        problem: The explanation if the user's own settings have stopped the server already, or empty.
+    """
+
+    def __init__(self, name: str, session: dict[str, str], problem: str = "") -> None:
+        self.name = name
+        self.session = session
+        self.problem = problem
+        self.job = dict(os.environ)
+        self.context = tls_context(session.get("HPCHUB_API_CA", ""))
+        self.own_settings = not problem and session.get("HPCHUB_WITHOUT_SETTINGS") != "1"
+        self.private = Path()
+        self.files: list[Path] = []
+        self.listening = threading.Event()
+
+    def run(self, home: Path) -> None:
+        """Run the session until its server ends.
+
+        Raises:
+            LaunchError: The server cannot start.
+        """
+        url = self.session["JUPYTERHUB_API_URL"]
+        late = f"the hub at {urlsplit(url).netloc} does not answer this node, {socket.gethostname()}, in time"
+        address = within(HUB_TIMEOUT + 1, late, check_hub, url, self.context)
+        try:
+            self._start(home, address)
+        except LaunchError as error:
+            report_problem(self.session, str(error), self.context)
+            raise
+        finally:
+            self._clean_up()
+
+    def _start(self, home: Path, address: str) -> None:
+        umask = os.umask(0o077)
+        late = f"the home directory {home} does not answer on {socket.gethostname()}; contact the administrators"
+        slow = within(HOME_TIMEOUT, late, check_space, home / ".hpchub") > SLOW
+        self.private = private_directory(self.job, home)
+        jupyter_path = settings().get("jupyter_path", [])
+        kernel = default_kernel(self.session, jupyter_path)
+        held = reserve_port(int(self.session["HPCHUB_PORT_FIRST"]), int(self.session["HPCHUB_PORT_LAST"]))
+        port: int = held[0].getsockname()[1]
+        env = server_environment(self.job, self.session, port, jupyter_path)
+        prepare = functools.partial(use_directories, slow=slow, own_settings=self.own_settings)
+        within(HOME_TIMEOUT, late, prepare, env, home, self.private)
+        os.chdir(env["HOME"])
+        os.environ.clear()
+        os.environ.update(env)
+        wait_for_hub(self.session, self.context)
+        content: dict[str, Any] = {"port": port, "addresses": node_addresses(address)}
+        if self.problem:
+            notice = "Your session runs without your own settings, because one of them stops the notebook server"
+            content["notice"] = f"{notice}: {self.problem}"[:PROBLEM_LIMIT]
+        server = server_module()
+        self.files = server.settings_files() if self.own_settings else []
+        threading.Thread(target=self._report_when_ready, args=(content, server), daemon=True).start()
+        os.umask(umask)  # for the files that the user creates in the session
+        self._serve(server, port, kernel)
+
+    def _serve(self, server: Any, port: int, kernel: str) -> None:
+        """Become the server. If it ends before it listens, start once more without the user's settings."""
+        cause: BaseException | None = None
+        try:
+            server.serve(
+                ["jupyterhub-singleuser"],
+                self.context,
+                port=port,
+                certificates=certificates(self.session),
+                kernel=kernel,
+            )
+        except (Exception, SystemExit) as error:  # noqa: BLE001 settings can contain any code
+            cause = error
+        if self.listening.is_set() or server.stopping.is_set():
+            if cause:
+                raise cause
+            return
+        if cause and not isinstance(cause, SystemExit):
+            traceback.print_exception(type(cause), cause, cause.__traceback__)
+        self._give_up(server.explain(cause, self.files))
+
+    def _give_up(self, reason: str) -> None:
+        """Start once more without the user's settings, if there are any.
+
+        Raises:
+            LaunchError: The server cannot start without them either.
+        """
+        if not self.files:
+            raise LaunchError(f"the notebook server has stopped: {reason}")
+        log(f"one of your own settings stops the notebook server: {reason}; starting once more without them")
+        self._clean_up()
+        descriptor = os.memfd_create("session", 0)  # open in the new program
+        os.write(descriptor, json.dumps({"session": self.session, "problem": reason}).encode())
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        program = [sys.executable, "-I", PROGRAM, self.name, f"--again={descriptor}"]
+        os.execve(sys.executable, program, self.job)  # noqa: S606 the same program
+
+    def _report_when_ready(self, content: dict[str, Any], server: Any) -> None:
+        """Report the port when the server listens. If this fails, log the reason and end the job."""
+        try:
+            wait_for_server(content["port"], check=lambda seconds: self._check_stuck(seconds, server))
+            self.listening.set()
+            report(self.session, content, self.context)
+            log(f"the server listens on {socket.gethostname()}:{content['port']}, and the hub has accepted the report")
+        except LaunchError as error:
+            log(str(error))
+            if not self.listening.is_set():
+                report_problem(self.session, str(error), self.context)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _check_stuck(self, seconds: float, server: Any) -> None:
+        """Start without the user's settings if code in them does not come to an end."""
+        if seconds > STUCK and self.files:
+            place = server.place_in_thread(threading.main_thread().ident, self.files)
+            if place:
+                self._give_up(f"{place}: this code does not come to an end")
+
+    def _clean_up(self) -> None:
+        if self.private != Path():
+            shutil.rmtree(self.private, ignore_errors=True)
+
+
+def resume(argument: str) -> tuple[dict[str, str], str]:
+    """Return the session and the problem that ``Launch._give_up`` passes to the new program."""
+    with os.fdopen(int(argument), encoding="utf-8") as stream:
+        content = json.load(stream)
+    return content["session"], content["problem"]
+
+
+def launch(name: str, again: str = "") -> None:
     """Run a session until its server ends.
+
+    Args:
+        name: The session's name.
+        again: The number of the file descriptor that contains the session if this is the second attempt, or empty.
 
     Raises:
         LaunchError: The server cannot start.
@@ -379,25 +885,15 @@ def launch(name: str) -> None:
     if not SESSION.fullmatch(name):
         raise LaunchError("usage: hpchub-launch SESSION, where SESSION is 16 hexadecimal digits")
     home = home_directory()
-    session = read_session(home / ".hpchub" / f"{name}.json")
-    context = tls_context(session.get("HPCHUB_API_CA", ""))
-    arguments = server_arguments(session)
-    check_space(home / ".hpchub")
-    os.chdir(home)
-    arguments += tls_arguments(session)
-    held = reserve_port(int(session["HPCHUB_PORT_FIRST"]), int(session["HPCHUB_PORT_LAST"]))
-    port: int = held.getsockname()[1]
-    env = server_environment(dict(os.environ), session, port, settings().get("jupyter_path", []))
-    os.environ.clear()
-    os.environ.update(env)
-    threading.Thread(target=report_when_ready, args=(session, port, context), daemon=True).start()
-    serve(arguments, context)
+    session, problem = resume(again) if again else (read_session(home / ".hpchub" / f"{name}.json"), "")
+    Launch(name, session, problem).run(home)
 
 
 def main() -> int:
     """Run the launcher and return its exit code."""
+    found = re.fullmatch(r"([^ ]+)(?: --again=([0-9]{1,4}))?", " ".join(sys.argv[1:]))
     try:
-        launch(sys.argv[1] if len(sys.argv) == 2 else "")
+        launch(*((found[1], found[2] or "") if found else ("",)))
     except LaunchError as error:
         log(str(error))
         return STOPPED_EXIT

@@ -6,7 +6,17 @@ subclass of ``Scheduler`` in a new module of this package, and add an instance o
 
 from __future__ import annotations
 
-from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.base import (
+    ANY_QUEUE,
+    Job,
+    JobState,
+    QueueLimits,
+    QueueRules,
+    Scheduler,
+    Unanswered,
+    job_comment,
+    job_name,
+)
 from hpchub.schedulers.endings import Cause, Ending
 from hpchub.schedulers.gridengine import GridEngine
 from hpchub.schedulers.htcondor import HTCondor
@@ -28,6 +38,7 @@ __all__ = [
     "JobState",
     "Outlook",
     "QueueLimits",
+    "QueueRules",
     "Reason",
     "Scheduler",
     "Unanswered",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +12,8 @@ from hpchub.names import DATABASE, SESSION
 from hpchub.schedulers.reasons import Reason, find_reason
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hpchub.schedulers.endings import Ending
     from hpchub.schedulers.options import ReservedOptions
     from hpchub.schedulers.request import ClusterSettings, JobRequest
@@ -122,6 +124,33 @@ ANY_QUEUE = "*"
 
 
 @dataclass(frozen=True)
+class QueueRules:
+    """Which jobs a queue accepts and starts, apart from their sizes.
+
+    Attributes:
+        never: Why no job of hpchub can ever start in the queue, as the rest of a sentence, or empty.
+        closed: Why the queue does not accept or start jobs at present, for example ``its state is DRAIN``, or empty.
+        accounts: The accounts that may use the queue. None means all.
+        denied_accounts: The accounts that may not use the queue.
+        users: The users who may use the queue, in the scheduler's notation. None means all.
+        groups: The groups that may use the queue, in the scheduler's notation. None means all.
+        denied: Users and groups that may not use the queue.
+        qos: The qualities of service that may use the queue. None means all.
+        needs_reservation: Whether each job needs a reservation.
+    """
+
+    never: str = ""
+    closed: str = ""
+    accounts: tuple[str, ...] | None = None
+    denied_accounts: tuple[str, ...] = ()
+    users: tuple[str, ...] | None = None
+    groups: tuple[str, ...] | None = None
+    denied: tuple[str, ...] = ()
+    qos: tuple[str, ...] | None = None
+    needs_reservation: bool = False
+
+
+@dataclass(frozen=True)
 class QueueLimits:
     """The largest job that a queue accepts. None means that the scheduler reports no limit.
 
@@ -134,6 +163,12 @@ class QueueLimits:
         open: Whether the queue accepts jobs and starts them.
         nodes: The cores, the memory in MiB and the GPUs of each kind of node. Empty if only the maxima are known.
         environments: The parallel environments of the queue. Only Grid Engine has them.
+        rules: Which jobs the queue accepts and starts.
+        least: The smallest ``cores``, ``memory``, ``runtime`` and ``gpus`` of a job, as far as there are limits.
+        gpu_types: The largest number of GPUs of each type on one node. None means that the types are unknown.
+        node_gpus: For each of ``nodes``, the number of its GPUs of each type. Empty if the types are unknown.
+        consumables: The amounts of other resources that one node of the queue has. Only Grid Engine has them.
+        per_slot: The limits of other resources of each slot. Only Grid Engine has them.
     """
 
     name: str
@@ -144,6 +179,12 @@ class QueueLimits:
     open: bool = True
     nodes: tuple[tuple[int, int, int], ...] = ()
     environments: tuple[str, ...] | None = None
+    rules: QueueRules = field(default=QueueRules(), compare=False)
+    least: Mapping[str, int] = field(default_factory=dict, compare=False)
+    gpu_types: Mapping[str, int] | None = field(default=None, compare=False)
+    node_gpus: tuple[Mapping[str, int], ...] = field(default=(), compare=False)
+    consumables: Mapping[str, str] = field(default_factory=dict, compare=False)
+    per_slot: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 class Unanswered(Exception):
@@ -296,6 +337,20 @@ class Scheduler(ABC):
             The problem with the constraint and what to do, or None if it is permitted. The default permits all.
         """
         return None
+
+    def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Check the type of GPU that a profile names.
+
+        ``directives`` gets the type with ``hpchub.gpus.gpu_type(profile.gpus)``.
+
+        Args:
+            gpu_type: The type, for example ``a100``.
+            cluster: The settings of the cluster that runs the job.
+
+        Returns:
+            The problem and what to do, or None if jobs can request the type. By default they cannot.
+        """
+        return f"names a type of GPU, which hpchub cannot request from {self.name}", "write only their number"
 
     @abstractmethod
     def parse_submit(self, stdout: str) -> str:

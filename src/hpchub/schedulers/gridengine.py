@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from hpchub.gpus import gpu_type
 from hpchub.names import SESSION
-from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.base import Job, JobState, QueueLimits, QueueRules, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, at_limit, ending_of_status
 from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.schedulers.parsing import (
@@ -163,6 +164,8 @@ class GridEngine(Scheduler):
             resources[site.memory_resource] = f"{-(-mebibytes(profile.memory) // shares)}M"
         if profile.gpus:
             resources[site.gpu_resource] = str(profile.gpus)
+        if kind := gpu_type(profile.gpus):
+            resources[cluster.gpu_type_resource] = kind
         found = [
             f"-N {job_name(session)}-{hub}",
             f"-q {profile.queue}",
@@ -203,6 +206,15 @@ class GridEngine(Scheduler):
                 return f"repeats the field {name}", f"set {name} of the profile instead"
         return None
 
+    def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Accept a type if the cluster names the resource that requests it."""
+        if cluster.gpu_type_resource:
+            return None
+        return (
+            f"names a type of GPU, but the cluster does not name the resource of {self.name} that requests it",
+            "set gpu_type_resource of the cluster, or write only the number of GPUs",
+        )
+
     def parse_submit(self, stdout: str) -> str:
         """Return the job's id. ``-terse`` prints a line with the id only."""
         return find_job_id(stdout, rf"({self.job_id_pattern})", "qsub")
@@ -240,6 +252,8 @@ class GridEngine(Scheduler):
         open_queues = _open_queues(declaration + rest) if declaration else {}
         text = text.replace("\\\n", " ")
         queues = []
+        # A site's wrapper may print lines before the first queue.
+        text = re.sub(r"\A.*?^(?=qname )", "", text, count=1, flags=re.DOTALL | re.MULTILINE)
         for block in re.split(r"\n(?=qname )", text.strip()):
             entry = dict(line.split(None, 1) for line in block.splitlines() if len(line.split(None, 1)) == 2)
             slots = [parse_whole(value) for value in _values(entry.get("slots", ""))]
@@ -253,6 +267,9 @@ class GridEngine(Scheduler):
                     cores=max((number for number in slots if number is not None), default=None),
                     runtime=_longest(times),
                     open=open_queues.get(name, True),
+                    rules=_rules(entry),
+                    consumables=_consumables(entry["complex_values"]),
+                    per_slot={name: limit for name in ("h_vmem", "s_vmem") if (limit := _largest(entry.get(name, "")))},
                     environments=tuple(names) if "pe_list" in entry else None,
                 )
             )
@@ -316,6 +333,40 @@ def _longest(times: list[int | None]) -> int | None:
     """Return the longest time, or None if a host has no limit (INFINITY)."""
     known = [time for time in times if time is not None]
     return max(known) if known and len(known) == len(times) else None
+
+
+def _rules(entry: dict[str, str]) -> QueueRules:
+    """Return which jobs a queue accepts. The names are those of user lists and projects; NONE means no restriction."""
+
+    def names(field: str) -> tuple[str, ...]:
+        # A host can have other lists. Only a restriction of all hosts is certain.
+        words = entry.get(field, "NONE")
+        return () if "[" in words else tuple(word for word in re.split(r"[ ,]+", words.strip()) if word != "NONE")
+
+    kinds = _values(entry.get("qtype", "BATCH"))
+    is_batch = any("BATCH" in kind.split() for kind in kinds)
+    environments = {name for value in _values(entry.get("pe_list", "NONE")) for name in value.split()}
+    return QueueRules(
+        never="" if is_batch or environments - {"NONE", "make"} else "it accepts no batch jobs (qtype)",
+        groups=names("user_lists") + tuple(f"project {name}" for name in names("projects")) or None,
+        denied=names("xuser_lists") + tuple(f"project {name}" for name in names("xprojects")),
+    )
+
+
+def _consumables(text: str) -> dict[str, str]:
+    """Return the largest amount of each resource on one host: ``h_vmem=128G,gpu=2,[node1=gpu=4]``."""
+    found: dict[str, str] = {}
+    for name, amount in re.findall(r"([A-Za-z_][\w.]*)=([0-9.]+[kKmMgGtT]?)(?=[,\]\s]|$)", text):
+        if (parse_size(amount) or 0) >= (parse_size(found.get(name, "")) or 0):
+            found[name] = amount
+    return found
+
+
+def _largest(text: str) -> str:
+    """Return the largest size of all hosts, or an empty text if one of them has no limit."""
+    sizes = {value: parse_size(value) for value in _values(text)}
+    known = {value: size for value, size in sizes.items() if size is not None}
+    return max(known, key=lambda value: known[value]) if known and len(known) == len(sizes) else ""
 
 
 def _open_queues(text: str) -> dict[str, bool]:

@@ -14,8 +14,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from hpchub.gpus import gpu_type
 from hpchub.names import SESSION
-from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, QueueRules, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, ending_of_status, signal_name
 from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.schedulers.parsing import SHOWN, DuplicateKeys, find_job_id, inconclusive
@@ -78,6 +79,7 @@ _HISTORY = (
 _OUT_OF_MEMORY = 34
 """The code of a hold because the job exceeded its memory ("HoldReasonCode" in the manual)."""
 _SIZES = ("TotalSlotCpus", "TotalSlotMemory", "TotalSlotGPUs")
+_MACHINE = (*_SIZES, "Start")
 # Dynamic slots are parts of other slots.
 _WHOLE = 'SlotType =!= "Dynamic"'
 _TOTAL = re.compile(r"^Total for query: (\d+) jobs?;", re.MULTILINE)
@@ -101,6 +103,7 @@ _RESERVED = ReservedOptions(
         "accounting_group": "account",
         "request_cpus": "cores",
         "request_gpus": "gpus",
+        "require_gpus": "gpus",
         "request_memory": "memory",
         "requirements": "node_constraint",
     },
@@ -119,7 +122,7 @@ class HTCondor(Scheduler):
     query_command = ("condor_q", "-allusers", "-json", "-attributes", ",".join(_ATTRIBUTES))
     find_command = ("condor_q", "-allusers", "-totals")
     history_commands = (("condor_history", "-limit", "1", "-json", "-attributes", ",".join(_HISTORY)),)
-    limits_command = ("condor_status", "-json", "-constraint", _WHOLE, "-attributes", ",".join(_SIZES))
+    limits_command = ("condor_status", "-json", "-constraint", _WHOLE, "-attributes", ",".join(_MACHINE))
     job_id_pattern = r"[1-9][0-9]{0,9}"
     batchspawner_class = "CondorSpawner"
     reserved_options = _RESERVED
@@ -145,6 +148,7 @@ class HTCondor(Scheduler):
             f"request_cpus = {profile.cores}",
             f"request_memory = {mebibytes(profile.memory)}",
             *([f"request_gpus = {profile.gpus}"] if profile.gpus else []),
+            *([f'require_gpus = regexp("{kind}", DeviceName, "i")'] if (kind := gpu_type(profile.gpus)) else []),
             f"periodic_remove = ({overdue}) || ((JobStatus == 1 || JobStatus == 5) && {started})",
             *([f"accounting_group = {profile.account}"] if profile.account else []),
             *([f'+HpchubReservation = "{profile.reservation}"'] if profile.reservation else []),
@@ -157,6 +161,10 @@ class HTCondor(Scheduler):
         if _is_expression(constraint):
             return None
         return "is not an expression", "write attributes joined by && and ||, as in HasIB&&(Model==7||!Old)"
+
+    def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Accept every type: a type is a part of the device's name."""
+        return None
 
     def parse_submit(self, stdout: str) -> str:
         """Return the job's id. ``-terse`` prints the first and the last job, which must be the same: ``7.0 - 7.0``."""
@@ -184,14 +192,27 @@ class HTCondor(Scheduler):
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
         """Return the limits of all machines from a JSON list of slots. They apply to every queue of the inventory."""
         try:
-            nodes = {tuple(int(slot.get(name, 0)) for name in _SIZES) for slot in json.loads(stdout)}
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+            _, records = read_json_records(stdout, "condor_status", record=r'\{\s*"[A-Z]', listed=True)
+            slots = [record.value for record in records]
+            # START is the condition for a machine to start jobs. A machine that is drained has false.
+            willing = [slot for slot in slots if slot.get("Start") is not False]
+            nodes = {tuple(int(slot.get(name, 0)) for name in _SIZES) for slot in willing or slots}
+        except (Unanswered, ValueError, TypeError, AttributeError, OverflowError):
             nodes = set()
         if not nodes:
             raise Unanswered(f"condor_status printed no machines: {stdout[:SHOWN]!r}")
         largest = (max(sizes) for sizes in zip(*nodes, strict=True))
         limits = dict(zip(("cores", "memory", "gpus"), largest, strict=True))
-        return [QueueLimits(ANY_QUEUE, **limits, nodes=tuple((c, m, g) for c, m, g in sorted(nodes)))]
+        closed = "" if willing else "START is false on every machine"
+        return [
+            QueueLimits(
+                ANY_QUEUE,
+                **limits,
+                open=not closed,
+                nodes=tuple((c, m, g) for c, m, g in sorted(nodes)),
+                rules=QueueRules(closed=closed),
+            )
+        ]
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:  # noqa: PLR0911 one return for each cause
         """Return how a job ended, from the ClassAd in the history.

@@ -15,7 +15,8 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.gpus import gpu_type
+from hpchub.schedulers.base import Job, JobState, QueueLimits, QueueRules, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, ending_of_status
 from hpchub.schedulers.options import WORD, ReservedOptions
 from hpchub.schedulers.parsing import (
@@ -240,12 +241,17 @@ class LSF(Scheduler):
             "-o .hpchub/logs/%J.log",
         ]
         if profile.gpus:
-            found.append(f'-gpu "num={profile.gpus}"')
+            kind = gpu_type(profile.gpus)
+            found.append(f'-gpu "num={profile.gpus}{f":gmodel={kind}" if kind else ""}"')
         if profile.account:
             found.append(f"-P {profile.account}")
         if profile.reservation:
             found.append(f"-U {profile.reservation}")
         return found + list(profile.options)
+
+    def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Accept every type: a type is the model of -gpu."""
+        return None
 
     def parse_submit(self, stdout: str) -> str:
         """Return the job's id. bsub prints ``Job <123> is submitted to queue <normal>.``, or ``default queue``."""
@@ -289,13 +295,16 @@ class LSF(Scheduler):
             limits = _maximum_limits(paragraph)
             tasks = limits.get("TASKLIMIT", limits.get("PROCLIMIT", "")).split()
             minutes = re.match(r"[0-9]{1,9}(?:\.[0-9]+)?(?![0-9.])", limits.get("RUNLIMIT", ""))
+            numbers = [parse_whole(tasks[-1]) if tasks else None, *_slot_limits(paragraph)]
             found.append(
                 QueueLimits(
                     name=paragraph.split(maxsplit=1)[0],
-                    cores=parse_whole(tasks[-1]) if tasks else None,
+                    cores=min((number for number in numbers if number is not None), default=None),
                     memory=parse_size(limits.get("MEMLIMIT", "")),
                     runtime=int(float(minutes[0]) * 60) if minutes else None,
                     open=status.groups() == ("Open", "Active"),
+                    rules=_rules(paragraph, status[0]),
+                    least={"cores": int(tasks[0])} if len(tasks) > 1 and parse_whole(tasks[0]) else {},
                 )
             )
         if not found:
@@ -362,6 +371,30 @@ class LSF(Scheduler):
         if values.get("STAT") == "DONE" or ": Done successfully" in log:
             return Ending(Cause.FINISHED)
         return ending_of_status(int(status)) if status.isdigit() else Ending(Cause.UNKNOWN, word[0] if word else "")
+
+
+def _slot_limits(paragraph: str) -> list[int | None]:
+    """Return the limits of slots of a queue: of all jobs, of each user (UJOB_LIMIT), and of each host.
+
+    A session's job is on one host, and belongs to one user.
+    """
+    table = re.search(r"^ *PRIO +NICE +STATUS +(MAX +JL/U +JL/P +JL/H)\b.*\n(.*)$", paragraph, re.MULTILINE)
+    words = table[2].split()[3:7] if table else []
+    return [parse_whole(word) for word in (*words[:2], *words[3:])]
+
+
+def _rules(paragraph: str, status: str) -> QueueRules:
+    """Return which jobs a queue accepts. A name of USERS with a slash at its end is a group."""
+    found = re.search(r"^USERS:(.*)$", paragraph, re.MULTILINE)
+    words = found[1].split() if found else ["all"]
+    names = None if "all" in words else tuple(words)
+    hosts = re.search(r"^HOSTS:(.*)$", paragraph, re.MULTILINE)
+    return QueueRules(
+        never="it has no hosts" if hosts and hosts[1].strip() in ("", "none") else "",
+        closed="" if status.startswith("Open") and status.endswith(":Active") else f"its status is {status}",
+        users=tuple(name for name in names if not name.startswith("~")) or None if names else None,
+        denied=tuple(name[1:] for name in words if name.startswith("~")),
+    )
 
 
 def _error(stdout: str, job_id: str) -> str:

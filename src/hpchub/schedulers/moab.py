@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from hpchub.gpus import gpu_type
 from hpchub.names import SESSION
-from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_comment, job_name
+from hpchub.schedulers.base import Job, JobState, QueueLimits, QueueRules, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.endings import Cause, Ending, at_limit, ending_of_status
 from hpchub.schedulers.options import LETTER, ReservedOptions
 from hpchub.schedulers.parsing import (
@@ -145,6 +146,38 @@ def _job(record: tuple[Element | None, str]) -> Job:
     )
 
 
+def _rules(text: str) -> QueueRules:
+    """Return which jobs a class accepts, from lists like ``REQUIREDUSERLIST=ann,bob``."""
+    lists = {
+        name: tuple(each for each in re.split(r"[,:+]", words.strip("[]")) if each)
+        for name, words in re.findall(r"\b((?:REQUIRED|REQ|EXCLUDED|EXCL)\.?(?:USER|ACCOUNT|GROUP)LIST)=(\S+)", text)
+    }
+
+    def of(kind: str, *words: str) -> tuple[str, ...] | None:
+        return next((lists[name] for name in lists if name.startswith(words) and kind in name), None)
+
+    denied = [*(of("USER", "EXCL") or ()), *(of("GROUP", "EXCL") or ())]
+    return QueueRules(
+        never="its jobs need several nodes (MIN.NODE)" if re.search(r"\bMIN\.NODE=(?!0\b|1\b)[0-9]", text) else "",
+        accounts=of("ACCOUNT", "REQ"),
+        denied_accounts=of("ACCOUNT", "EXCL") or (),
+        users=of("USER", "REQ"),
+        groups=of("GROUP", "REQ"),
+        denied=tuple(denied),
+    )
+
+
+def _least(text: str) -> dict[str, int]:
+    """Return the smallest job of a class, from limits like ``MIN.PROC=4``."""
+    limits = dict(re.findall(r"\bMIN\.(PROC|MEM|WCLIMIT)=(\S+)", text))
+    found = {
+        "cores": parse_whole(limits.get("PROC", "")),
+        "memory": parse_size(f"{limits.get('MEM', '')}m"),
+        "runtime": parse_clock(limits.get("WCLIMIT", "")),
+    }
+    return {name: number for name, number in found.items() if number}
+
+
 def _job_id(values: Mapping[str, str]) -> str:
     """Return a job's id. When the resource manager has accepted the job Moab.7, JobID may be its number there."""
     global_id = values.get("GJID", "")
@@ -215,9 +248,14 @@ class Moab(Scheduler):
             found.append(f"-A {profile.account}")
         if profile.reservation:
             found.append(f"-l advres={profile.reservation}")
-        if profile.node_constraint:
-            found.append(f"-l feature={profile.node_constraint}")
+        features = [each for each in (gpu_type(profile.gpus), profile.node_constraint) if each]
+        if features:
+            found.append(f"-l feature={':'.join(features)}")
         return found + list(profile.options)
+
+    def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Accept every type: a type is a feature of nodes."""
+        return None
 
     def parse_submit(self, stdout: str) -> str:
         """Return the job's id. msub prints an empty line and the id, for example ``123`` or ``Moab.123``."""
@@ -257,8 +295,9 @@ class Moab(Scheduler):
         name = ""
         for line in rest.splitlines()[1:]:
             if line[:1].strip():
-                name = line.split()[0]
-                classes[name] = line
+                # A site's wrapper may print lines after the classes. The second column of a class is a number.
+                name = line.split()[0] if re.match(r"\S+\s+-?[0-9]+\s", line) else ""
+                classes |= {name: line} if name else {}
             elif name:
                 classes[name] += line
         if not heading:
@@ -282,6 +321,8 @@ class Moab(Scheduler):
                         memory=parse_size(f"{limits.get('MEM', '')}m"),
                         runtime=parse_clock(limits.get("WCLIMIT", "")),
                         open=open_queues.get(name[:15], True),
+                        rules=_rules(text),
+                        least=_least(text),
                     )
                 )
         return found

@@ -16,7 +16,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.gpus import gpu_type
+from hpchub.schedulers.base import Job, JobState, QueueLimits, QueueRules, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import Cause, Ending, at_limit, ending_of_status
 from hpchub.schedulers.options import LETTER, ReservedOptions
 from hpchub.schedulers.parsing import (
@@ -152,6 +153,46 @@ parentheses."""
 
 # Queues of PBS, Torque, and Moab on top of them
 
+
+def queue_rules(queue: Mapping[str, str]) -> QueueRules:
+    """Return which jobs a queue of PBS or Torque accepts, from its attributes.
+
+    A limit such as ``[u:PBS_GENERIC=0]`` or 0 permits no running job.
+    """
+    none = re.compile(r"0|\[(?:u:PBS_GENERIC|o:PBS_ALL)=0\].*")
+    limits = ("max_run", "max_running", "max_user_run", "max_queued", "max_queuable", "max_user_queuable")
+    zero = next((name for name in limits if none.fullmatch(queue.get(name, "").strip(' "'))), "")
+    never = f"it permits no jobs ({zero} is 0)" if zero else ""
+    if queue.get("from_route_only") == "True":
+        never = "it accepts jobs from other queues only (from_route_only)"
+    if "batch" in queue.get("disallowed_types", "").split(","):
+        never = "it accepts no batch jobs (disallowed_types)"
+    off = [name for name in ("enabled", "started") if queue.get(name) == "False"]
+
+    def names(kind: str) -> tuple[str, ...] | None:
+        if queue.get(f"acl_{kind}_enable") != "True":
+            return None
+        return tuple(name.strip() for name in queue.get(f"acl_{kind}s", "").split(",") if name.strip())
+
+    return QueueRules(
+        never=never,
+        closed=f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'} False" if off else "",
+        users=names("user"),
+        groups=names("group"),
+    )
+
+
+def least_of(queue: Mapping[str, str]) -> dict[str, int]:
+    """Return the smallest job of a queue of PBS or Torque, from attributes like ``resources_min.ncpus``."""
+    found = {
+        "cores": parse_whole(queue.get("resources_min.ncpus", "")),
+        "memory": parse_size(queue.get("resources_min.mem", "")),
+        "runtime": parse_clock(queue.get("resources_min.walltime", "")),
+        "gpus": parse_whole(queue.get("resources_min.ngpus", "")),
+    }
+    return {name: number for name, number in found.items() if number}
+
+
 QUEUE_TABLE = ("qstat", "-Q")
 """The command that lists the queues again, as a table. It shows whether other output ends between two queues."""
 _TABLE = re.compile(r"Queue +Max +Tot +Ena +Str .*")
@@ -170,8 +211,10 @@ def split_queue_table(stdout: str) -> tuple[str, dict[str, tuple[str, bool]] | N
     heading = _TABLE.search(stdout)
     before, lines = (stdout[: heading.start()], stdout[heading.end() :]) if heading else (stdout, "\n")
     rows = [line.split() for line in lines.splitlines() if line.strip(" -")]
-    if not before.endswith("\n") or not lines.endswith("\n") or any(len(row) < 12 for row in rows):
+    if not before.endswith("\n") or not lines.endswith("\n"):
         raise incomplete_output("qstat", stdout)
+    # A site's wrapper may print other lines.
+    rows = [row for row in rows if len(row) >= 12 and {row[3], row[4]} <= {"yes", "no"}]
     return before, {row[0][:15]: (row[11][0], row[3] == row[4] == "yes") for row in rows} if heading else None
 
 
@@ -349,6 +392,8 @@ class PBS(Scheduler):
         chunk = f"select=1:ncpus={profile.cores}:mem={qsub_size(profile.memory)}"
         if profile.gpus:
             chunk += f":ngpus={profile.gpus}"
+        if kind := gpu_type(profile.gpus):
+            chunk += f":{cluster.gpu_type_resource}={kind}"
         if profile.node_constraint:
             chunk += f":{profile.node_constraint}"
         found = [
@@ -362,6 +407,15 @@ class PBS(Scheduler):
         if profile.account:
             found.append(f"-A {profile.account}")
         return found + list(profile.options)
+
+    def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Accept a type if the cluster names the resource that requests it."""
+        if cluster.gpu_type_resource:
+            return None
+        return (
+            f"names a type of GPU, but the cluster does not name the resource of {self.name} that requests it",
+            "set gpu_type_resource of the cluster, or write only the number of GPUs",
+        )
 
     def parse_submit(self, stdout: str) -> str:
         """Return the job's id. qsub prints it in a line, for example ``123.server``."""
@@ -398,6 +452,11 @@ class PBS(Scheduler):
             raw = queue if isinstance(queue, dict) else {}
             resources = raw.get("resources_max", {})
             largest = {key: str(value) for key, value in resources.items()} if isinstance(resources, dict) else {}
+            smallest = raw.get("resources_min", {})
+            attributes = {key: str(value) for key, value in raw.items()} | {
+                f"resources_min.{key}": str(value)
+                for key, value in (smallest.items() if isinstance(smallest, dict) else ())
+            }
             found.append(
                 QueueLimits(
                     name=name,
@@ -406,6 +465,8 @@ class PBS(Scheduler):
                     runtime=parse_clock(largest.get("walltime", "")),
                     gpus=parse_whole(largest.get("ngpus", "")),
                     open=(raw.get("enabled"), raw.get("started")) == ("True", "True"),
+                    rules=queue_rules(attributes),
+                    least=least_of(attributes),
                 )
             )
         return found

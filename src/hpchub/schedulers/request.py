@@ -32,7 +32,7 @@ class JobRequest(Protocol):
 
     @property
     def gpus(self) -> int:
-        """The number of GPUs."""
+        """The number of GPUs. ``hpchub.gpus.gpu_type`` returns their type."""
 
     @property
     def account(self) -> str:
@@ -73,6 +73,10 @@ class GridEngineNames(Protocol):
 
 class ClusterSettings(Protocol):
     """The settings of a cluster that affect how a job is requested."""
+
+    @property
+    def gpu_type_resource(self) -> str:
+        """The resource with the type of a node's GPUs, or empty."""
 
     @property
     def grid_engine(self) -> GridEngineNames:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from hpchub.gpus import gpu_type
 from hpchub.names import SESSION
-from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
+from hpchub.schedulers.base import Job, JobState, QueueLimits, QueueRules, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, signal_name
 from hpchub.schedulers.options import ReservedOptions
 from hpchub.schedulers.parsing import (
@@ -46,7 +47,7 @@ from hpchub.schedulers.reasons import (
     Reason,
 )
 from hpchub.schedulers.records import unreadable
-from hpchub.units import parse_whole, seconds
+from hpchub.units import parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,6 +190,7 @@ _CAUSES = {
     "TIMEOUT": Cause.TIME_LIMIT,
 }
 
+_QOS_FIELDS = ("Name", "MaxTRES", "MaxTRESPerNode", "MaxWall", "MinTRES", "GrpTRES", "MaxTRESPU", "Flags")
 _PRIVATE = {"jobs": "the jobs of other users", "nodes": "the nodes", "partitions": "the partitions"}
 """Values of ``PrivateData`` that matter to hpchub, each with what it hides."""
 
@@ -303,6 +305,8 @@ class Slurm(Scheduler):
             *("sacctmgr", "--readonly", "--noheader", "--parsable2", "show", "user"),
             *("where", "name={account}", "format=User,AdminLevel"),
         ),
+        # The limits of a partition can be those of a quality of service.
+        ("sacctmgr", "--readonly", "--noheader", "--parsable2", "show", "qos", f"format={','.join(_QOS_FIELDS)}"),
     )
     # scontrol knows a job for MinJobAge seconds after its end. sacct needs an accounting database, and shows who
     # cancelled the job.
@@ -334,7 +338,8 @@ class Slurm(Scheduler):
             "--output=.hpchub/logs/%j.log",
         ]
         if profile.gpus:
-            found.append(f"--gres=gpu:{profile.gpus}")
+            kind = gpu_type(profile.gpus)
+            found.append(f"--gres=gpu:{kind}:{profile.gpus}" if kind else f"--gres=gpu:{profile.gpus}")
         if profile.account:
             found.append(f"--account={profile.account}")
         if profile.reservation:
@@ -342,6 +347,10 @@ class Slurm(Scheduler):
         if profile.node_constraint:
             found.append(f"--constraint={profile.node_constraint}")
         return found + list(profile.options)
+
+    def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Accept every type: a type is a part of --gres."""
+        return None
 
     def parse_submit(self, stdout: str) -> str:
         """Return the job's id. ``--parsable`` prints a line ``ID`` or ``ID;CLUSTER``."""
@@ -402,14 +411,17 @@ class Slurm(Scheduler):
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
         """Return the partitions. scontrol prints one line per partition, sinfo one line per size of its nodes."""
-        sizes: dict[str, list[tuple[int, int, int]]] = {}
+        sizes: dict[str, list[_Size]] = {}
         for line in stdout.splitlines():
             if line.startswith("node|"):
                 found = re.fullmatch(r"node\|([^|]+)\|([0-9]{1,9})\|([0-9]{1,18})\|([^|]*)", line.rstrip())
                 if found is None:
                     raise Unanswered(f"sinfo printed an incomplete line: {line[:SHOWN]!r}")
                 if int(found[2]):  # sinfo prints a line of zeros for a partition without nodes
-                    sizes.setdefault(found[1], []).append((int(found[2]), int(found[3]), _gpus(found[4])))
+                    size = _Size(int(found[2]), int(found[3]), *_gpus(found[4]))
+                    sizes.setdefault(found[1], []).append(size)
+        rows = [line.split("|") for line in stdout.splitlines()]
+        qos = {row[0]: dict(zip(_QOS_FIELDS, row, strict=True)) for row in rows if len(row) == len(_QOS_FIELDS)}
         config = dict(re.findall(r"^(\w+) *= (.*)$", stdout, flags=re.MULTILINE))
         lines = [line for line in stdout.splitlines() if line.startswith("PartitionName=")]
         partitions = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines]
@@ -421,7 +433,10 @@ class Slurm(Scheduler):
             raise Unanswered("scontrol printed no partitions, or not all of them")
         if not sizes and any(partition.get("TotalNodes") != "0" for partition in partitions):
             raise Unanswered("sinfo printed no nodes")
-        return [_limits(partition, config, sizes.get(partition["PartitionName"], [])) for partition in partitions]
+        return [
+            _limits(partition, config, sizes.get(partition["PartitionName"], []), qos.get(partition.get("QoS", ""), {}))
+            for partition in partitions
+        ]
 
     def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
         """Return what ``PrivateData`` hides. Operators and administrators in Slurm's database see everything."""
@@ -463,29 +478,88 @@ class Slurm(Scheduler):
         return Ending(cause, word, by if cause is Cause.CANCELLED else "", lost)
 
 
-def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[tuple[int, int, int]]) -> QueueLimits:
-    """Return the limits of a partition: the lowest of its own limits, the cluster's limits and the nodes' sizes."""
+class _Size(NamedTuple):
+    """The size of a node: its cores, memory in MiB and GPUs, and the GPUs of each type."""
+
+    cores: int
+    memory: int
+    gpus: int
+    types: tuple[tuple[str, int], ...]
+
+
+def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[_Size], qos: dict[str, str]) -> QueueLimits:
+    """Return the lowest limits: those of the partition, its quality of service, the cluster and the nodes' sizes."""
     max_cores = _number(partition.get("MaxCPUsPerNode"))
     # The memory limit of a partition replaces the limit of the cluster.
     is_unlimited = "MaxMemPerNode" in partition and _number(partition["MaxMemPerNode"]) is None
     source = config if is_unlimited else partition
     per_node, per_core = _number(source.get("MaxMemPerNode")), _number(source.get("MaxMemPerCPU"))
-    usable = []
-    for cores, memory, gpus in dict.fromkeys(nodes):
-        usable_cores = min(cores, max_cores or cores)
-        limits = (memory, per_node or memory, usable_cores * per_core if per_core else memory)
-        usable.append((usable_cores, min(limits), gpus))
+    most = _lowest(*(_tres(qos.get(name, "")) for name in ("MaxTRES", "MaxTRESPerNode", "GrpTRES", "MaxTRESPU")))
+    usable: list[_Size] = []
+    for cores, memory, gpus, types in dict.fromkeys(nodes):
+        usable_cores = min(cores, max_cores or cores, most.get("cpu", cores))
+        limits = (memory, per_node or memory, usable_cores * per_core if per_core else memory, most.get("mem", memory))
+        gpus = min(gpus, most.get("gres/gpu", gpus))  # noqa: PLW2901
+        kinds = tuple((kind, min(number, gpus, most.get(f"gres/gpu:{kind}", gpus))) for kind, number in types)
+        usable.append(_Size(usable_cores, min(limits), gpus, kinds))
+    times = [_seconds(partition["MaxTime"]), _seconds(qos["MaxWall"]) if qos.get("MaxWall") else None]
+    names = {"cpu": "cores", "mem": "memory", "gres/gpu": "gpus"}
+    kinds_of = [dict(size.types) for size in usable]
+    gpu_types = {kind: max(each.get(kind, 0) for each in kinds_of) for one in kinds_of for kind in one}
     return QueueLimits(
         name=partition["PartitionName"],
-        cores=max((size[0] for size in usable), default=None),
-        memory=max((size[1] for size in usable), default=None),
-        runtime=_seconds(partition["MaxTime"]),
-        gpus=max((size[2] for size in usable), default=None),
+        cores=max((size.cores for size in usable), default=None),
+        memory=max((size.memory for size in usable), default=None),
+        runtime=min((time for time in times if time is not None), default=None),
+        gpus=max((size.gpus for size in usable), default=None),
         open=partition.get("State") == "UP"
         and partition.get("RootOnly") != "YES"
         and partition.get("TotalNodes") != "0",
-        nodes=tuple(usable),
+        nodes=tuple(size[:3] for size in usable),
+        rules=_rules(partition, most),
+        least={names[name]: number for name, number in _tres(qos.get("MinTRES", "")).items() if name in names},
+        gpu_types=gpu_types,
+        node_gpus=tuple(kinds_of),
     )
+
+
+def _rules(partition: dict[str, str], most: dict[str, int]) -> QueueRules:
+    """Return which jobs a partition accepts. A session's job needs exactly one node."""
+    state, least_nodes = partition.get("State", ""), parse_whole(partition.get("MinNodes", "")) or 0
+    reasons = {
+        "it permits no nodes (MaxNodes=0)": partition.get("MaxNodes") == "0" or most.get("node") == 0,
+        f"its jobs need at least {least_nodes} nodes (MinNodes)": least_nodes > 1,
+        "only root may use it (RootOnly)": partition.get("RootOnly") == "YES",
+        "it has no nodes": partition.get("TotalNodes") == "0",
+    }
+    return QueueRules(
+        never=next((reason for reason, holds in reasons.items() if holds), ""),
+        closed="" if state in ("UP", "") else f"its state is {state}",
+        accounts=_names(partition.get("AllowAccounts", "ALL")),
+        denied_accounts=_names(partition.get("DenyAccounts", "ALL")) or (),
+        groups=_names(partition.get("AllowGroups", "ALL")),
+        qos=_names(partition.get("AllowQos", "ALL")),
+        needs_reservation=partition.get("ReqResv") == "YES",
+    )
+
+
+def _names(words: str) -> tuple[str, ...] | None:
+    """Return the names of a list, or None for ``ALL``."""
+    return None if words in ("ALL", "", "(null)", "NONE") else tuple(words.split(","))
+
+
+def _tres(text: str) -> dict[str, int]:
+    """Return the amounts of resources, memory in MiB: ``cpu=4,mem=16G,gres/gpu=1``."""
+    found = {}
+    for name, number, unit in re.findall(r"([\w/:.-]+)=([0-9]{1,12})([KMGTP]?)(?=,|$)", text):
+        size = parse_size(f"{number}{unit.lower() or 'm'}") if name == "mem" else int(number)
+        found[name] = size or 0
+    return found
+
+
+def _lowest(*limits: dict[str, int]) -> dict[str, int]:
+    """Return the lowest limit of each resource."""
+    return {name: min(each[name] for each in limits if name in each) for limit in limits for name in limit}
 
 
 def _number(word: str | None) -> int | None:
@@ -493,11 +567,18 @@ def _number(word: str | None) -> int | None:
     return parse_whole(word or "") or None
 
 
-def _gpus(gres: str) -> int:
-    """Return the number of GPUs of a node: 4 for ``gpu:a100:2(S:0-1),gpu:v100:2,nic:1``."""
-    items = (item.split(":") for item in re.sub(r"\([^)]*\)", "", gres).split(","))
-    counts = (parse_whole(words[-1]) for words in items if words[0] == "gpu")
-    return sum(1 if count is None else count for count in counts)
+def _gpus(gres: str) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """Return the number of GPUs of a node, and of each type: 4 for ``gpu:a100:2(S:0-1),gpu:v100:2,nic:1``."""
+    types: dict[str, int] = {}
+    total = 0
+    for words in (item.split(":") for item in re.sub(r"\([^)]*\)", "", gres).split(",")):
+        if words[0] == "gpu":
+            count = parse_whole(words[-1]) if len(words) > 1 else None
+            number = 1 if count is None else count
+            total += number
+            if len(words) > 2 or (len(words) == 2 and count is None and not words[1].isdigit()):
+                types[words[1]] = types.get(words[1], 0) + number
+    return total, tuple(types.items())
 
 
 def _seconds(time: str) -> int | None:

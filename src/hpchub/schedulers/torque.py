@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from hpchub.gpus import gpu_type
 from hpchub.schedulers.base import Job, JobState, QueueLimits, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending
 from hpchub.schedulers.options import LETTER, ReservedOptions
@@ -36,7 +37,9 @@ from hpchub.schedulers.pbs import (
     ending_by_usage,
     first_host,
     is_unknown_job,
+    least_of,
     qsub_size,
+    queue_rules,
     read_job_id,
     read_tag,
     server_privacy,
@@ -150,6 +153,8 @@ class Torque(Scheduler):
         nodes = f"nodes=1:ppn={profile.cores}"
         if profile.gpus:
             nodes += f":gpus={profile.gpus}"
+        if kind := gpu_type(profile.gpus):
+            nodes += f":{kind}"
         if profile.node_constraint:
             nodes += f":{profile.node_constraint}"
         found = [
@@ -166,6 +171,10 @@ class Torque(Scheduler):
         if profile.reservation:
             found.append(f"-W x=FLAGS:ADVRES:{profile.reservation}")
         return found + list(profile.options)
+
+    def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Accept every type: a type is a property of nodes."""
+        return None
 
     def parse_submit(self, stdout: str) -> str:
         """Return the job's id. qsub prints it in a line, for example ``123.server``."""
@@ -197,7 +206,8 @@ class Torque(Scheduler):
         text, table = split_queue_table(without_server(stdout))
         found = []
         for paragraph in re.split(r"^Queue: ", text, flags=re.MULTILINE)[1:]:
-            name, _, rest = paragraph.partition("\n")
+            # A site's wrapper may print lines after the blank line at the end of a queue.
+            name, _, rest = paragraph.partition("\n\n")[0].partition("\n")
             values = dict(re.findall(r"^ +([\w.]+) = (.*?) *$", rest, flags=re.MULTILINE))
             is_whole = all(re.fullmatch(r" +[\w.]+ = .*|\t.*|", line) for line in rest.splitlines())
             if not is_whole or not {values.get("enabled"), values.get("started")} <= {"True", "False"}:
@@ -210,6 +220,8 @@ class Torque(Scheduler):
                     memory=parse_size(values.get("resources_max.mem", "")),
                     runtime=parse_clock(values.get("resources_max.walltime", "")),
                     open=(values.get("enabled"), values.get("started")) == ("True", "True"),
+                    rules=queue_rules(values),
+                    least=least_of(values),
                 )
             )
         if not found:

@@ -1,6 +1,6 @@
 // The documents that are open in this tab, and what happens to their unsaved changes.
 
-import {copyPath, pause, sameContent, unchanged} from './words.js';
+import {copyPath, fingerprint, pause, sameContent, unchanged} from './words.js';
 
 /** Return the content of a document as text. */
 function textOf(context) {
@@ -25,6 +25,13 @@ export class Documents {
     this.drafts = drafts;
     this.refuse = refuse;
     this.contexts = new Map(); // context: its writer of drafts
+    // After this tab has saved, the user's other tabs read the file again, unless it was changed there too.
+    this.tabs = new BroadcastChannel(`hpchub ${drafts.owner}`);
+    this.tabs.onmessage = async ({data}) => {
+      for (const [context, writer] of this.contexts) {
+        if (context.path === data.saved && context.isReady && !writer.hasChanges) await context.revert();
+      }
+    };
     const extension = {createNew: (widget, context) => this._follow(context)};
     for (const factory of registry.widgetFactories()) registry.addWidgetExtension(factory.name, extension);
     registry.changed.connect((_, change) => {
@@ -75,11 +82,12 @@ export class Documents {
   async save() {
     let saved = 0;
     const failed = [];
-    for (const context of [...this.contexts.keys()]) {
-      if (context.isDisposed || !context.isReady || !context.model.dirty || context.canSave === false) continue;
+    for (const [context, writer] of [...this.contexts]) {
+      if (context.isDisposed || !context.isReady || !writer.hasChanges || context.canSave === false) continue;
       try {
         await context.save();
         saved += 1;
+        this.tabs.postMessage({saved: context.path});
       } catch (error) {
         console.warn(`${context.path} is not saved`, error);
         failed.push(context.path);
@@ -121,10 +129,9 @@ export class Documents {
       content: draft.format === 'json' ? JSON.parse(draft.text) : draft.text,
     };
     const file = await this._file(draft);
-    const open = [...this.contexts.keys()].find(context => context.path === draft.path);
-    const isFree = !open?.model.dirty || sameContent({...draft, text: textOf(open)}, file);
+    const [open, writer] = [...this.contexts].find(([context]) => context.path === draft.path) ?? [];
     let path = draft.path;
-    if (isFree && unchanged(draft, file)) {
+    if (!writer?.hasChanges && unchanged(draft, file)) {
       await this.services.contents.save(path, model);
       await open?.revert();
     } else {
@@ -173,14 +180,47 @@ class Writer {
     this.path = ''; // the path of the draft, or empty if there is none
     this.last = Promise.resolve();
     this.format = 'text';
+    this.base = ''; // the fingerprint of the content that is also on disk
+    this.changedWhileSaving = false;
     void context.ready.then(() => {
       // Later models of the file do not name its format.
       this.format = context.contentsModel?.format ?? 'text';
+      if (!context.isDisposed) this._rebase();
     });
-    context.model.contentChanged.connect(() => this._schedule());
+    context.model.contentChanged.connect(() => {
+      this.changedWhileSaving = true;
+      this._schedule();
+    });
+    context.fileChanged.connect(() => !context.model.dirty && this._rebase());
     context.saveState.connect((_, state) => {
-      if (state.startsWith('completed') && !context.model.dirty) this._remove();
+      if (state === 'started') this.changedWhileSaving = false;
+      if (!state.startsWith('completed')) return;
+      if (this.changedWhileSaving) {
+        // JupyterLab takes the document for saved now, but the file does not have the latest changes.
+        this.base = '';
+        context.model.dirty = true;
+        this._schedule();
+      } else {
+        this._rebase();
+        this._remove();
+      }
     });
+  }
+
+  _rebase() {
+    this.base = this._fingerprint();
+  }
+
+  _fingerprint() {
+    return fingerprint(isNotebook(this.context) ? 'json' : 'text', textOf(this.context));
+  }
+
+  /**
+   * Whether the document has changes that are not on disk. JupyterLab also marks a document as changed when it only writes
+   * the kernel's language into it.
+   */
+  get hasChanges() {
+    return this.context.model.dirty && this._fingerprint() !== this.base;
   }
 
   _schedule() {
@@ -193,8 +233,8 @@ class Writer {
     this.timer = 0;
     const {context} = this;
     if (context.isDisposed || !context.isReady || this.format === 'base64') return this.last;
-    if (!context.model.dirty) return this._remove();
     const began = performance.now();
+    if (!this.hasChanges) return this._remove();
     const {path, contentsModel} = context;
     const draft = {
       path,

@@ -168,6 +168,11 @@ function canonical(value) {
   return Object.fromEntries(names.sort().map(name => [name, canonical(value[name])]));
 }
 
+/** Return a document's text in a form that is the same for the same content. */
+function essence(format, text) {
+  return format === 'json' ? JSON.stringify(canonical(JSON.parse(text))) : text.replace(/\r\n?/g, '\n');
+}
+
 /**
  * Return whether a draft has nothing that its file does not have.
  *
@@ -176,8 +181,22 @@ function canonical(value) {
  */
 export function sameContent(draft, file) {
   if (file?.content == null) return false;
-  if (draft.format !== 'json') return draft.text === String(file.content).replace(/\r\n?/g, '\n');
-  return JSON.stringify(canonical(JSON.parse(draft.text))) === JSON.stringify(canonical(file.content));
+  const text = draft.format === 'json' ? JSON.stringify(file.content) : String(file.content);
+  return essence(draft.format, draft.text) === essence(draft.format, text);
+}
+
+/** Return a short text that is the same for the same content, so that a tab need not keep a copy of each document. */
+export function fingerprint(format, text) {
+  const content = essence(format, text);
+  let one = 0x811c9dc5;
+  let other = 0x1b873593;
+  for (let index = 0; index < content.length; index += 1) {
+    const code = content.charCodeAt(index);
+    one = Math.imul(one ^ code, 0x01000193);
+    other = Math.imul(other ^ code, 0x85ebca6b);
+    other ^= other >>> 15;
+  }
+  return `${content.length} ${one >>> 0} ${other >>> 0}`;
 }
 
 /** Return the path of a copy with a draft's content, which no file should have yet. */

@@ -1,0 +1,344 @@
+"""The single-user server of a session, and what settings in a home directory may change in it.
+
+Jupyter reads settings from the user's home after those of the site, and its shim for the old ``NotebookApp`` even lets
+them override the command line. Here, the service decides how its proxy reaches the server, who may use the server, and
+which of the site's kernels exist. Users decide everything else.
+
+The role ``notebook_environment`` installs this file beside the launcher, which imports it in the process that becomes
+the server. Nothing here is imported from the packages of the environment before the functions run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import os
+import re
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+# Sections that only the site may set: identity, access, and the list of kernels.
+LOCKED_SECTIONS = frozenset(
+    {
+        *("Authorizer", "JupyterHubAuthorizer", "AllowAllAuthorizer"),
+        *("IdentityProvider", "PasswordIdentityProvider", "LegacyIdentityProvider", "JupyterHubIdentityProvider"),
+        *("HubAuth", "HubOAuth", "JupyterHubSingleUser", "JupyterHubHTTPClient"),
+        *("KernelSpecManager", "GatewayClient", "GatewayKernelSpecManager"),
+    }
+)
+# Settings of the server. Extensions pass their settings to it.
+LOCKED_SETTINGS = frozenset(
+    {
+        # the address of the server
+        *("ip", "port", "port_retries", "sock", "sock_mode", "base_url", "certfile", "keyfile", "client_ca"),
+        *("ssl_options", "trust_xheaders", "allow_remote_access", "local_hostnames", "websocket_url"),
+        *("custom_display_url", "tornado_settings", "webapp_settings", "autoreload"),
+        # access
+        *("token", "password", "password_required", "allow_password_change", "identity_provider_class"),
+        *("authorizer_class", "login_handler_class", "logout_handler_class", "cookie_secret", "cookie_secret_file"),
+        *("cookie_options", "get_secure_cookie_kwargs", "allow_unauthenticated_access", "disable_check_xsrf"),
+        *("allow_origin", "allow_origin_pat", "allow_credentials", "authenticate_prometheus"),
+        # the list of kernels
+        *("kernel_spec_manager_class", "kernel_manager_class", "session_manager_class"),
+        "kernel_websocket_connection_class",
+        # options that end the process or need a terminal
+        *("open_browser", "browser", "use_redirect_file", "answer_yes", "quit_button", "file_to_run", "config_file"),
+        *("generate_config", "show_config", "show_config_json", "reraise_server_extension_failures", "allow_root"),
+        *("config_file_name", "raise_config_file_errors"),
+    }
+)
+LOCKED_KERNEL_SETTINGS = frozenset({"ip", "transport", "transport_encryption", "kernel_spec_manager"})
+# Settings with the path of a directory. The server does not start if there is no such directory.
+DIRECTORIES = frozenset({"root_dir", "preferred_dir", "notebook_dir"})
+# The user interfaces. An extension that a user has disabled elsewhere would leave the session without its pages.
+INTERFACES = ("jupyterhub", "jupyterlab", "notebook")
+BASES = ("jupyter_config", "jupyter_server_config")
+SHOWN = 200  # characters of an error
+
+stopping = threading.Event()
+"""Whether the server has begun to stop, for example because of a signal."""
+
+
+def serve(
+    arguments: list[str], context: ssl.SSLContext, *, port: int, certificates: Mapping[str, str], kernel: str
+) -> None:
+    """Become the single-user server. Its requests to the hub use the TLS context; its kernels do not.
+
+    Args:
+        arguments: The argument list.
+        context: The TLS context for the hub.
+        port: The port to listen on, at all addresses of the node.
+        certificates: The values of the server's settings ``keyfile``, ``certfile`` and ``client_ca``.
+        kernel: The kernel of notebooks that name none.
+
+    Raises:
+        SystemExit: The server has ended, or a setting stops it.
+        ServerError: The settings would let the server listen in another way than the proxy expects.
+    """
+    from jupyterhub.httpclient import JupyterHubHTTPClient  # noqa: PLC0415
+
+    async def configure() -> None:
+        # The options of this instance apply to every event loop of the process.
+        JupyterHubHTTPClient.instance(connector_options={"ssl": context})
+
+    asyncio.run(configure())
+    enforced: dict[str, dict[str, Any]] = {
+        "ServerApp": {
+            "ip": "",  # all addresses, IPv4 and IPv6
+            "port": port,
+            "port_retries": 0,
+            "sock": "",
+            "base_url": os.environ["JUPYTERHUB_SERVICE_PREFIX"],
+            **certificates,
+            "trust_xheaders": True,
+            "allow_remote_access": True,
+            "open_browser": False,
+            "answer_yes": True,
+            "quit_button": False,
+        },
+        "AsyncMappingKernelManager": {"default_kernel_name": kernel},
+        "FileContentsManager": {"delete_to_trash": False},
+    }
+    sys.argv = arguments
+    application(enforced).launch_instance()
+
+
+class ServerError(Exception):
+    """The server cannot run with these settings."""
+
+
+def application(enforced: dict[str, dict[str, Any]]) -> Any:  # noqa: C901 the classes need imports
+    """Return JupyterHub's single-user application, with a server that enforces settings.
+
+    Args:
+        enforced: Settings by section, which override those of every file.
+    """
+    from jupyter_server.serverapp import ServerApp as Base  # noqa: PLC0415
+    from jupyterhub.singleuser.extension import JupyterHubIdentityProvider, JupyterHubSingleUser  # noqa: PLC0415
+    from traitlets.config import Config  # noqa: PLC0415
+
+    site = site_settings()
+    files = settings_files()
+    reported: set[str] = set()
+    wanted = enforced["ServerApp"]
+    wanted["identity_provider_class"] = JupyterHubIdentityProvider
+
+    class ServerApp(Base):  # type: ignore[misc]
+        """The server. Every settings file and every extension sets its options with ``update_config``."""
+
+        def update_config(self, config: Any) -> None:
+            accepted = copy.deepcopy(config)
+            for name, reason in restrict(accepted, site).items():
+                place = find_setting(files, name)
+                if place and place not in reported:
+                    reported.add(place)
+                    log(f"{place}: {name} is ignored, because {reason}")
+            accepted.merge(Config(enforced))
+            super().update_config(accepted)
+
+        def find_server_extensions(self) -> None:
+            super().find_server_extensions()
+            for name in INTERFACES:
+                self.jpserver_extensions[name] = True
+
+        def stop(self, from_signal: bool = False) -> None:
+            stopping.set()
+            super().stop(from_signal)
+
+        def init_httpserver(self) -> None:
+            # Settings can also contain code. This is the last moment before the server listens.
+            different = {name for name, value in wanted.items() if getattr(self, name) != value}
+            tls = {"keyfile": "keyfile", "certfile": "certfile", "client_ca": "ca_certs"}
+            different |= {name for name, key in tls.items() if (self.ssl_options or {}).get(key) != wanted[name]}
+            if self.web_app.settings["base_url"] != wanted["base_url"]:
+                different.add("base_url")
+            if not isinstance(self.identity_provider, JupyterHubIdentityProvider):
+                different.add("identity_provider")
+            if different:
+                raise ServerError(f"a setting changes {', '.join(sorted(different))} of the server")
+            super().init_httpserver()
+
+    class Application(JupyterHubSingleUser):  # type: ignore[misc]
+        """JupyterHub's application, which starts the server above."""
+
+        serverapp_class = ServerApp
+
+        @classmethod
+        def get_extension_package(cls) -> str:
+            return "jupyterhub"
+
+    return Application
+
+
+def log(text: str) -> None:
+    """Write a line to the session's log."""
+    print(f"hpchub-launch: {text}", file=sys.stderr, flush=True)
+
+
+# -- the settings of the site and of the user
+
+
+def site_directories() -> list[str]:
+    """Return the directories with the settings of the site, in descending order of priority."""
+    from jupyter_core.paths import ENV_CONFIG_PATH, SYSTEM_CONFIG_PATH  # noqa: PLC0415
+
+    return [*ENV_CONFIG_PATH, *SYSTEM_CONFIG_PATH]
+
+
+def site_settings() -> Mapping[str, Any]:
+    """Return the server's settings in the site's directories, by section."""
+    from traitlets.config import Application  # noqa: PLC0415
+
+    reader = Application()
+    for base in BASES:
+        reader.load_config_file(base, path=site_directories())
+    settings: Mapping[str, Any] = reader.config
+    return settings
+
+
+def settings_files() -> list[Path]:
+    """Return the files with the user's own settings of the server."""
+    from jupyter_core.paths import jupyter_config_path  # noqa: PLC0415
+
+    found = []
+    for directory in dict.fromkeys(jupyter_config_path()):
+        if directory not in site_directories():
+            for pattern in ("jupyter*config.py", "jupyter*config.json", "jupyter*config.d/*.json"):
+                found += sorted(Path(directory).glob(pattern))
+    return found
+
+
+def is_locked(section: str, name: str) -> bool:
+    """Return whether only the site may set a setting."""
+    if section in LOCKED_SECTIONS:
+        return True
+    if section.endswith("KernelManager") or section == "ConnectionFileMixin":
+        return name in LOCKED_KERNEL_SETTINGS
+    return (section.endswith("App") or section == "Application") and name in LOCKED_SETTINGS
+
+
+def restrict(config: Any, site: Mapping[str, Any]) -> dict[str, str]:
+    """Replace the locked settings in a configuration by the site's, and remove directories that do not exist.
+
+    Returns:
+        The reason for each change, by the name of the setting, ``SECTION.NAME``.
+    """
+    changed = {}
+    for section, settings in config.items():
+        for name in list(settings):
+            missing = name in DIRECTORIES and not os.path.isdir(str(settings[name]))  # noqa: PTH112 any text
+            if not missing and not is_locked(section, name):
+                continue
+            own = site.get(section, {})
+            if name in own and settings[name] == own[name]:
+                continue
+            reason = f"{settings[name]} is not a directory" if missing else "the service decides it"
+            changed[f"{section}.{name}"] = reason
+            del settings[name]
+            if name in own:
+                settings[name] = own[name]
+    return changed
+
+
+# -- the setting that stops a server
+
+
+def find_setting(files: Iterable[Path], name: str) -> str:
+    """Return the file and line of a setting, as ``FILE, line N``, or empty.
+
+    Args:
+        files: The files with the user's settings.
+        name: ``SECTION.NAME``, or only ``NAME``. Jupyter moves settings between the sections of applications.
+    """
+    section, _, setting = name.rpartition(".")
+    sections = rf"(?:{re.escape(section)}|\w+App)" if section else r"\w+"
+    pattern = re.compile(rf"{sections}\.{re.escape(setting)}\b|[\"']{re.escape(setting)}[\"']\s*:")
+    return find_line(files, lambda line: bool(pattern.search(line)))
+
+
+def find_line(files: Iterable[Path], matches: Callable[[str], bool]) -> str:
+    """Return the place of the first line that matches and is not a comment, as ``FILE, line N``, or empty."""
+    for file in files:
+        try:
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        for number, line in enumerate(lines, 1):
+            if not line.lstrip().startswith("#") and matches(line):
+                return f"{file}, line {number}"
+    return ""
+
+
+def explain(error: BaseException | None, files: list[Path]) -> str:
+    """Return one line that explains why the server has ended: the file and line of a setting, if known, and the error.
+
+    Args:
+        error: The exception, or None if the server ended without one.
+        files: The files with the user's settings.
+    """
+    causes = list(chain(error))
+    reason = next((describe(cause) for cause in causes if not isinstance(cause, SystemExit)), "")
+    reason = reason or "the notebook server has ended"
+    for cause in causes:
+        place = place_of(cause, files)
+        if place:
+            return f"{place}: {reason}"
+    return reason
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and the exceptions that led to it."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        yield error
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception as one short line."""
+    text = " ".join(str(error).split())[:SHOWN]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def place_of(error: BaseException, files: list[Path]) -> str:
+    """Return the place of the setting that an exception comes from, as ``FILE, line N``, or empty.
+
+    The exception comes from code in a file, or from a value that Jupyter assigned to a setting, or its message contains
+    the value.
+    """
+    names = {str(file) for file in files}
+    if isinstance(error, SyntaxError) and error.filename in names:
+        return f"{error.filename}, line {error.lineno}"
+    frames = list(traceback.walk_tb(error.__traceback__))
+    for frame, number in reversed(frames):
+        if frame.f_code.co_filename in names:
+            return f"{frame.f_code.co_filename}, line {number}"
+    for frame, _ in reversed(frames):
+        setting = frame.f_locals.get("name") or frame.f_locals.get("trait_name")
+        library = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if library in ("traitlets", "notebook_shim") and isinstance(setting, str):
+            place = find_setting(files, setting)
+            if place:
+                return place
+    for value in re.findall(r"'([^']{3,})'", str(error)):
+        place = find_line(files, lambda line, value=value: value in line)  # type: ignore[misc]
+        if place:
+            return place
+    return ""
+
+
+def place_in_thread(ident: int, files: list[Path]) -> str:
+    """Return the place in the user's settings that a thread is running, as ``FILE, line N``, or empty."""
+    names = {str(file) for file in files}
+    for frame, number in traceback.walk_stack(sys._current_frames().get(ident)):  # noqa: SLF001 its documented use
+        if frame.f_code.co_filename in names:
+            return f"{frame.f_code.co_filename}, line {number}"
+    return ""
