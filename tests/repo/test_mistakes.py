@@ -261,7 +261,7 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("metadata-without-https", edit(ACCESS, "https://auth", "auth"), f"{ACCESS}:4:17", "is not an address of provider metadata"),
     ("scopes-without-openid", edit(ACCESS, "[openid, profile, email]", "[profile]"), f"{ACCESS}:7:3", "does not contain openid"),
     ("group-list-as-text", edit(ACCESS, "allowed_groups: [hpc, hpc-admins]", "allowed_groups: hpc"), f"{ACCESS}:12:19", "is text, not a list"),
-    ("root-admin", edit(ACCESS, "admin_users: []", "admin_users: [root]"), f"{ACCESS}:15:17", "root is not permitted"),
+    ("root-admin", edit(ACCESS, "admin_users: []", "admin_users: [root]"), f"{ACCESS}:15:17", "neither root nor digits only"),
     ("user-allowed-and-blocked", both(edit(ACCESS, "allowed_users: []", "allowed_users: [bob]"), edit(ACCESS, "blocked_users: []", "blocked_users: [bob]")), f"{ACCESS}:14:19", "is also in blocked_users"),
     ("uid-too-low", edit(ACCESS, "minimum_uid: 1000", "minimum_uid: 100"), f"{ACCESS}:18:16", "is below 500"),
     ("path-relative", edit(CLUSTERS, "path: /opt/hpchub", "path: opt/hpchub"), f"{CLUSTERS}:7:22", "is not an absolute path"),
