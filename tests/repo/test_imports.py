@@ -26,6 +26,7 @@ LAYERS = (
     {"clusters", "deploy", "profile_file"},
     {"model"},
     {"schedulers"},
+    {"gpus"},
     {"messages", "names", "units"},
 )
 """The sub-packages from the top to the bottom. A module may import from its own layer and from lower ones."""
@@ -33,6 +34,7 @@ LAYERS = (
 PURE = (
     "model",
     "schedulers",
+    "gpus.py",
     "messages.py",
     "names.py",
     "units.py",

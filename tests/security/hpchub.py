@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -88,7 +89,10 @@ class HPCHub(Target):
         profile = Profile.model_validate(next(entry for entry in known["profiles"] if entry["key"] == self.profile))
         cluster = Cluster.model_validate(next(each for each in known["clusters"] if each["name"] == profile.cluster))
         name = session.job.name.removeprefix("hpchub-")
-        return render_batch_script(cluster, profile, session=name, hub="hub.localhost", username=session.user)
+        query = f"import sqlite3; print(*sqlite3.connect({self.database!r}).execute('SELECT id FROM hpchub_database'))"
+        database = re.sub("[^0-9a-f]", "", self.run("hub", self.account, ["python3", "-c", query]))
+        hub = f"hub.localhost~{database}"
+        return render_batch_script(cluster, profile, session=name, hub=hub, username=session.user)
 
     def _secrets(self) -> dict[str, str]:
         found = {"cookie secret": self.lab.run("hub", ["cat", "/var/lib/hpchub/cookie_secret"]).strip()}

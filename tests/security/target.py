@@ -506,6 +506,11 @@ class Target(ABC):
             timeout=90,
         )
 
+    @property
+    def database(self) -> str:
+        """The file of the hub's database."""
+        return f"{self.state[0]}/jupyterhub.sqlite"
+
     def log(self, since: float) -> str:
         """Return the log lines of the hub and its web server since a Unix time in seconds."""
         journal = ["journalctl", "--no-pager", "--output=cat", f"--since=@{int(since)}", f"--unit={self.unit}"]

@@ -86,7 +86,7 @@ def _job(record: tuple[Element | None, str]) -> Job:
     values = {child.tag: (child.text or "").strip() for child in element if fields.count(child.tag) == 1}
     letter = values.get("job_state", "")
     if not letter or "Job_Owner" not in values:
-        return unreadable(values.get("Job_Id", ""), raw)
+        return unreadable(values.get("Job_Id", ""), element)
     state = _STATES.get(letter, JobState.UNKNOWN)
     name, comment = values.get("Job_Name", ""), read_tag(values.get("Variable_List", ""))
     session = comment.rpartition("/")[2]
