@@ -41,6 +41,7 @@ from hpchub.schedulers.pbs import (
     qsub_size,
     queue_rules,
     read_job_id,
+    read_owner,
     read_tag,
     server_privacy,
     split_queue_table,
@@ -98,7 +99,7 @@ def _job(record: tuple[Element | None, str]) -> Job:
         else "",
         host=first_host(values.get("exec_host", "")),
         name=job_name(session) if name == _short_name(session) else name,
-        user=values.get("Job_Owner", "").partition("@")[0],
+        user=read_owner(values.get("Job_Owner", "")),
         comment=comment,
     )
 
