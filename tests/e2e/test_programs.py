@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .pages import Visitor
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "use-from-programs.md"
-PACKAGES = ["jupyter_kernel_client==1.0.2", "jhub-client==0.1.7", "nbclient==0.11.0", "jupyter_server", "ipykernel"]
+PACKAGES = ["jupyter_kernel_client==1.0.2", "jhub-client==0.1.7", "nbclient==0.11.0"]
 
 # The lab's names have no DNS entry.
 RESOLVE = """
@@ -87,7 +87,7 @@ def run(python: Path, lab: Lab, tmp_path: Path) -> Callable[[str, str], str]:
     """Return a function that runs a program with a token and returns its output."""
     (tmp_path / "sitecustomize.py").write_text(RESOLVE)
     authority = str(lab.directory / "ca.pem")
-    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "WEBSOCKET_CLIENT_CA_BUNDLE", "JUPYTER_GATEWAY_CA_CERTS")
+    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "WEBSOCKET_CLIENT_CA_BUNDLE")
     environment = os.environ | dict.fromkeys(names, authority)
     environment |= {"HUB": lab.url, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}
     environment["LAB_HOSTS"] = json.dumps({"hub.localhost": lab.addresses[lab.host("hub")]})
