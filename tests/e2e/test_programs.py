@@ -156,7 +156,7 @@ def test_programs_continue_after_their_user_has_signed_off(
     closed = page.evaluate("() => window.e2eClosed")
     assert closed, f"the websocket of the kernel {kernel} is still open"
     for path in ("/user/alice/api/contents", "/user/alice/api/kernels", "/user/alice/api/kernels/x/channels"):
-        for sent in (page_token, ""):
+        for sent in {page_token, "p" * 30, ""}:
             answer = page.evaluate(_ASK, [path, sent])
             assert answer == 401, (path, bool(sent), answer)
     assert run(example("jupyter_kernel_client", lab), token) == "42\n"
@@ -178,9 +178,9 @@ def test_jupyterlab_desktop_connects_after_the_sign_on(browser_page: Visitor, la
 _KERNEL = """
 async () => {
   const config = JSON.parse(document.getElementById("jupyter-config-data").textContent);
+  const xsrf = document.cookie.match(/(?:^|; )_xsrf=([^;]*)/)?.[1] ?? "";
   const answer = await fetch(`${config.baseUrl}api/kernels`, {
-    method: "POST", body: "{}",
-    headers: {"Content-Type": "application/json", Authorization: `token ${config.token}`},
+    method: "POST", body: "{}", headers: {"Content-Type": "application/json", "X-XSRFToken": xsrf},
   });
   const kernel = (await answer.json()).id;
   const address = `${location.origin.replace("http", "ws")}${config.baseUrl}api/kernels/${kernel}/channels`;
