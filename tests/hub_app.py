@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from hpchub.hub.certificates import ServerIdentity
 from hpchub.hub.runtime import Runtime, runtime
 from hpchub.model.profile_list import profile_list
 from hpchub.model.site import Site
+from hpchub.names import USER_PATTERN
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ def job(
 
 def signed_on(user: str, *groups: str) -> dict[str, str]:
     """Return the headers that the web server adds to the requests of a user after the single sign-on."""
-    return {"X_Hpchub_User": user, "X_Hpchub_Groups": ",".join(groups)}
+    return {"X_Hpchub_User": user, "X_Hpchub_Userinfo": encode_claims(groups=groups)}
 
 
 def answer(stdout: str = "", code: int = 0, stderr: str = "") -> Answer:
@@ -289,10 +291,17 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
             "admin_users": [],
             "allowed_groups": ["hpc"],
             "admin_groups": [],
+            "user_pattern": USER_PATTERN,
             "minimum_uid": 1000,
             "hub_accounts": False,
         },
+        "claims": {"groups": "groups", "groups_separator": "", "mail": "email"},
     }
+
+
+def encode_claims(**claims: Any) -> str:
+    """Return the value of a header with claims, as Apache sends it to the hub."""
+    return base64.urlsafe_b64encode(json.dumps(claims, ensure_ascii=False).encode()).decode().rstrip("=")
 
 
 async def make_hub(directory: Path, templates: Sequence[str], db_url: str = "sqlite:///:memory:") -> Hub:

@@ -131,7 +131,7 @@ RULES = (
     Rule(
         "header-name",
         ("roles/reverse_proxy/vars/main.yml",),
-        r"(?<=[\[ ])[A-Z][A-Za-z]*(?:-[A-Za-z]+)*(?:,|(?=\]))",
+        r"(?<=[\[ ])(?:[A-Z][A-Za-z]*(?:-[A-Za-z]+)+|[A-Z][A-Za-z]{2,})(?:,|(?=\]))",
         (_HEADERS,),
         "client_header",
         "reverse_proxy",
@@ -348,11 +348,14 @@ HAND_WRITTEN = (
     _gate("session-check", 'if "session" in fields and not SESSION.fullmatch(request["session"]):', "if False:"),
     _gate("session-pattern", 'SESSION = re.compile(r"[0-9a-f]{16}")', 'SESSION = re.compile(r".*")'),
     _gate("cluster-name", " or not CLUSTER_NAME.fullmatch(cluster)", ""),
-    _gate("user-name-check", "if not USER_NAME.fullmatch(name):", "if False:"),
+    _gate("user-name-check", "not USER_NAME.fullmatch(name) or ", ""),
+    _gate("user-pattern", ' or not re.fullmatch(config["user_pattern"], name)', ""),
+    _gate("alias", "if account.pw_name != name:", "if False:"),
+    _gate("digits-are-ids", "if not name.isdigit():", "if True:"),
     _gate("minimum-uid", 'account.pw_uid < max(1, int(config["minimum_uid"])) or ', ""),
     _gate("never-root", 'max(1, int(config["minimum_uid"]))', 'int(config["minimum_uid"])'),
     _gate("never-nobody", " or account.pw_uid == NOBODY", ""),
-    _gate("permitted-groups", 'if not groups & set(config["permitted_groups"]):', "if False:"),
+    _gate("permitted-groups", 'if not group_names(account) & set(config["permitted_groups"]):', "if False:"),
     _gate("job-id-check", 'if not re.fullmatch(config["job_id_pattern"], request["job_id"]):', "if False:"),
     _gate("owner-check", 'if request.get("user") != account.pw_name:', "if False:"),
     _gate("user-check-in-gate", 'permitted_user(request["user"], config)', 'pwd.getpwnam(request["user"])'),
@@ -410,16 +413,18 @@ HAND_WRITTEN = (
         ("tests/unit/test_sign_in.py",),
     ),
     _authenticator("one-identity", "len(names) != 1 or ", "not names or "),
-    _authenticator("account-name", " or not ACCOUNT_NAME.fullmatch(names[0])", ""),
+    _authenticator("account-name", " or not self.validate_username(names[0])", ""),
+    _authenticator("alias", "if account.pw_name != username:", "if False:"),
+    _authenticator("one-header-with-claims", "    if len(values) != 1:\n        return {}\n", ""),
     _authenticator("ordinary-account", "if not self._ordinary_account(username):", "if False:"),
     _authenticator(
-        "permitted", "return username in self.allowed_users or bool(self.permitted_groups & groups)", "return True"
+        "permitted", "return username in self.allowed_users | self.admin_users or bool(", "return bool(True or "
     ),
     _authenticator("existing-account", "if not self.check_accounts:", "if True:"),
     _authenticator("minimum-uid", "uid < max(1, self.minimum_uid) or ", ""),
     _authenticator("never-root", "max(1, self.minimum_uid)", "self.minimum_uid"),
     _authenticator("never-nobody", " or uid == NOBODY", ""),
-    _authenticator("administrators", "self.admin_groups & set(group_names)", "set(group_names)"),
+    _authenticator("administrators", "self.admin_groups & set(groups)", "set(groups)"),
     _authenticator("sign-on-has-ended", "if identity is None or ", "if identity is not None and "),
     _authenticator("sign-on-of-another", ' or identity["name"] != user.name', ""),
     _authenticator("blocked-since", "not self.check_blocked_users(user.name, identity) or ", ""),
@@ -430,7 +435,7 @@ HAND_WRITTEN = (
     _certificate(
         "no-authority", "BasicConstraints(ca=False, path_length=None)", "BasicConstraints(ca=True, path_length=0)"
     ),
-    _certificate("name-of-the-user", 'f"{user}.{DOMAIN}"', 'f"anybody.{DOMAIN}"'),
+    _certificate("name-of-the-user", 'f"{dns_label(user)}.{DOMAIN}"', 'f"anybody.{DOMAIN}"'),
     _certificate(
         "trusted-servers",
         "ssl.PROTOCOL_TLS_CLIENT)\n",
@@ -495,11 +500,14 @@ HAND_WRITTEN = (
     _web("encoded-backslash", _MACROS, "|%5c|", "|", "ambiguous"),
     _web("encoded-dot", _MACROS, "|%2e|", "|", "ambiguous"),
     _web("dot-segments", _MACROS, "|(/|%2f)\\.{1,2}(/|%2f|[?;\\s])", "", "ambiguous"),
-    _web("account-name", _MACROS, " && %{REMOTE_USER} !~ /^{{ __reverse_proxy_name }}$/", "", "permission or provider"),
+    _web(
+        "account-name", _MACROS, "%{REMOTE_USER} !~ m#^{{ __reverse_proxy_name }}$#", "false", "permission or provider"
+    ),
     _web(
         "permitted-groups",
         _MACROS,
-        '          Require claim "{{ reverse_proxy_oidc_groups_claim }}:{{ group }}"\n',
+        '          Require claim "{{ reverse_proxy_oidc_groups_claim }}~{{ group | hpchub.hpchub.apache_group('
+        'reverse_proxy_oidc_groups_separator) }}"\n',
         "          Require all granted\n",
         "permission",
     ),
@@ -567,7 +575,7 @@ HAND_WRITTEN = (
     _web(
         "claims-not-in-headers",
         _OIDC,
-        "  OIDCPassClaimsAs environment\n",
+        "  OIDCPassClaimsAs environment base64url\n",
         "  OIDCPassClaimsAs both\n",
         "claims",
         tests=_HEADERS,
@@ -616,9 +624,15 @@ EXPLAINED: dict[str, str] = {
     "profiles_spawner/check-of-the-grant": (
         "`ProfileList.require` refuses unknown keys too. This check makes the refusal a 400 that lists the valid keys."
     ),
-    "request-header/macros.conf.j2/requestheader-set-x-hpchub-mail-expr-reqenv-oidc-claim-rever": (
-        "This line protects nothing. Without it, the hub does not learn mail addresses."
-    ),
+    **{
+        f"request-header/macros.conf.j2/requestheader-set-x-hpchub-{line}": (
+            "This line protects nothing. Without it, the hub does not learn the groups and admits fewer users."
+        )
+        for line in (
+            "userinfo-expr-reqenv-oidc-userinf",
+            "id-token-expr-reqenv-oidc-id-toke",
+        )
+    },
 }
 """Mutants that change nothing, by id, and why."""
 

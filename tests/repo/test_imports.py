@@ -26,6 +26,7 @@ LAYERS = (
     {"clusters", "deploy", "profile_file"},
     {"model"},
     {"schedulers"},
+    {"gpus"},
     {"messages", "names", "units"},
 )
 """The sub-packages from the top to the bottom. A module may import from its own layer and from lower ones."""
@@ -33,6 +34,7 @@ LAYERS = (
 PURE = (
     "model",
     "schedulers",
+    "gpus.py",
     "messages.py",
     "names.py",
     "units.py",
@@ -146,8 +148,11 @@ def _imports(nodes: Iterable[ast.AST]) -> set[str]:
 
 def test_copied_patterns_are_equal() -> None:
     variables = yaml.safe_load((SOURCE.parents[1] / "roles" / "reverse_proxy" / "vars" / "main.yml").read_text())
-    assert variables["__reverse_proxy_name"] == names.ACCOUNT_NAME
-    assert gate.USER_NAME.pattern == names.ACCOUNT_NAME
+    assert variables["__reverse_proxy_name"] == names.USER_NAME
+    assert gate.USER_NAME.pattern == names.USER_NAME
+    for role in ("reverse_proxy/defaults", "jupyterhub/vars"):
+        text = (SOURCE.parents[1] / "roles" / role / "main.yml").read_text()
+        assert f'user_pattern: "{names.USER_PATTERN}"' in text
     assert gate.CLUSTER_NAME.pattern == names.CLUSTER_NAME
     assert gate.SESSION.pattern == launcher.SESSION.pattern == names.SESSION
     assert gate.NOBODY == names.NOBODY

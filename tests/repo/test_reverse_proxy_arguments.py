@@ -130,6 +130,12 @@ def test_checks_every_argument_in_the_templates() -> None:
     for path in (ROOT / "roles/reverse_proxy/templates").glob("*.conf.j2"):
         used |= set(re.findall(r"\breverse_proxy_\w+", path.read_text()))
     texts = {name for name in used if options[name]["type"] not in {"int", "bool"}}
-    # The specification limits the provider, a separate check hides the secret, and the CA file is only a condition.
-    separate = {"reverse_proxy_sso_provider", "reverse_proxy_oidc_client_secret", "reverse_proxy_oidc_ca_src"}
+    # The specification limits the provider, a separate check hides the secret, the CA file is only a condition, and a
+    # filter escapes the groups.
+    separate = {
+        "reverse_proxy_allowed_groups",
+        "reverse_proxy_sso_provider",
+        "reverse_proxy_oidc_client_secret",
+        "reverse_proxy_oidc_ca_src",
+    }
     assert texts - separate == set(arguments())

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from jupyterhub.utils import subdomain_hook_idna
 from repo.sites import SITE
 
 from hpchub.deploy.certificates import check
-from hpchub.hub.authenticator import ACCOUNT_NAME
+from hpchub.hub.config import host_name
+from hpchub.names import dns_label, is_user_name
 from lab.certificates import make_certificates
 
 if TYPE_CHECKING:
@@ -119,15 +119,44 @@ def test_user_hosts_have_no_sign_on(written: dict[bool, dict[str, str]]) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["alice", "a", "a_b", "a-b", "a--b", "_svc", "a-", "_", "xn--a", "a1", "users", "hub", "www", "x" * 32, "_" * 32],
+    [
+        "alice",
+        "a",
+        "a_b",
+        "a-b",
+        "a--b",
+        "_svc",
+        "a-",
+        "_",
+        "xn--a",
+        "a1",
+        "users",
+        "hub",
+        "www",
+        "x" * 32,
+        "_" * 32,
+        "first.last",
+        "AB1234",
+        "2023abc",
+        "ann@CL.ORG",
+        "x" * 64,
+    ],
 )
 def test_web_server_accepts_every_host_name_of_an_account(written: dict[bool, dict[str, str]], name: str) -> None:
     (pattern,) = re.findall(r'HTTP_HOST}" "!(\S+)"', users_host(written[True]["site.conf"]))
-    host = subdomain_hook_idna(name, "hub.localhost", kind="user")
-    assert ACCOUNT_NAME.fullmatch(name)
+    host = host_name(name, "hub.localhost", kind="user")
+    assert is_user_name(name, "[A-Za-z0-9._@-]+")
     assert re.search(pattern, host)
     assert re.search(pattern, f"{host}:8443")
     assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", host.removesuffix(".hub.localhost"))
+
+
+def test_no_two_users_have_the_same_host_name() -> None:
+    names = ["ab1234", "AB1234", "Ab1234", "first.last", "first-last", "firstlast", "ann@CL.ORG", "ann@cl.org", "ann"]
+    names += [dns_label(name) for name in names if dns_label(name) != name]  # an account that is called like a label
+    hosts = {host_name(name, "hub.localhost", "user").lower() for name in names}
+    assert len(hosts) == len(names)
+    assert host_name("alice", "hub.localhost", "user") == "alice.hub.localhost"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from hpchub.model.entries import Cluster, Profile
 from .target import Person, Session, Target, Unusable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from e2e.lab import Lab
     from playwright.sync_api import Browser, Page
@@ -57,7 +59,27 @@ class HPCHub(Target):
         return {"unix": "/run/hpchub-proxy/public/proxy.sock"}
 
     def permission_headers(self) -> list[list[str]]:
-        return [["X-Hpchub-Groups", self.settings["access"]["allowed_groups"][0]]]
+        return [self._claims(self.settings["access"]["allowed_groups"][:1])]
+
+    def _claims(self, groups: Sequence[str]) -> list[str]:
+        """Return the header with the claims of the sign-on, as the web server sends it."""
+        claims = {self.settings["claims"]["groups"]: groups}
+        return ["X-Hpchub-Userinfo", base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")]
+
+    def administrators_with_groups(self, groups: Sequence[str]) -> set[str]:
+        access = self.settings["access"]
+        named = [group.replace("ADMINS", access["admin_groups"][0]) for group in groups]
+        step = {**self.identity_endpoint(), "target": "/hub/login"}
+        for claim in ([access["allowed_groups"][0], *named], *named):
+            headers = [[self.identity_header, "alice"], self._claims(claim)]
+            self.python("ask.py", self.hub, "www-data", [{**step, "headers": headers}])
+        query = (
+            "import sqlite3, sys; "
+            "print(*(row[0] for row in sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True)"
+            ".execute('select name from users where admin')), sep='\\n')"
+        )
+        database = self.settings["db_url"].removeprefix("sqlite:///")
+        return set(self.lab.run("hub", ["python3", "-c", query, database]).split())
 
     def accounts(self) -> set[str]:
         return self.lab.hub_users()
@@ -67,7 +89,10 @@ class HPCHub(Target):
         profile = Profile.model_validate(next(entry for entry in known["profiles"] if entry["key"] == self.profile))
         cluster = Cluster.model_validate(next(each for each in known["clusters"] if each["name"] == profile.cluster))
         name = session.job.name.removeprefix("hpchub-")
-        return render_batch_script(cluster, profile, session=name, hub="hub.localhost", username=session.user)
+        query = f"import sqlite3; print(*sqlite3.connect({self.database!r}).execute('SELECT id FROM hpchub_database'))"
+        database = re.sub("[^0-9a-f]", "", self.run("hub", self.account, ["python3", "-c", query]))
+        hub = f"hub.localhost~{database}"
+        return render_batch_script(cluster, profile, session=name, hub=hub, username=session.user)
 
     def _secrets(self) -> dict[str, str]:
         found = {"cookie secret": self.lab.run("hub", ["cat", "/var/lib/hpchub/cookie_secret"]).strip()}

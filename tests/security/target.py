@@ -38,7 +38,14 @@ REAL = "/usr/libexec/hpchub-probe"
 START = 120
 """How long a session may take to start, in seconds."""
 
-IDENTITY = ["X-Hpchub-User", "X-Hpchub-Groups", "Remote-User", "X-Remote-User", "X-Forwarded-User"]
+IDENTITY = [
+    "X-Hpchub-User",
+    "X-Hpchub-Userinfo",
+    "X-Hpchub-Id-Token",
+    "Remote-User",
+    "X-Remote-User",
+    "X-Forwarded-User",
+]
 """Headers that could carry a user's identity. The attacks try each of them in every spelling."""
 
 
@@ -353,6 +360,14 @@ class Target(ABC):
         if "alice" not in self.accounts():
             raise Unusable(f"the hub signs in alice, but its accounts are {self.accounts()}")
 
+    def administrators_with_groups(self, groups: Sequence[str]) -> set[str]:
+        """Let alice sign in with a permitted group and further ones. Return the accounts that administer the hub.
+
+        Args:
+            groups: Names of groups in which ``ADMINS`` stands for the administrators' group.
+        """
+        raise Unusable("the hub takes no groups from the sign-on here")
+
     def permission_headers(self) -> list[list[str]]:
         """Return further headers that the web server sends for a permitted user."""
         return []
@@ -490,6 +505,11 @@ class Target(ABC):
             lambda: self.python("ask.py", self.hub, "www-data", [step])[0].get("status") == 200,
             timeout=90,
         )
+
+    @property
+    def database(self) -> str:
+        """The file of the hub's database."""
+        return f"{self.state[0]}/jupyterhub.sqlite"
 
     def log(self, since: float) -> str:
         """Return the log lines of the hub and its web server since a Unix time in seconds."""

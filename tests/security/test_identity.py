@@ -213,6 +213,25 @@ def test_notebook_server_receives_no_credentials_of_its_visitors(target: Target,
         assert target.identity_header.lower() not in headers, "the identity header is forwarded to the user's server"
 
 
+@pytest.mark.hazard("H21")
+def test_separator_in_the_name_of_a_group_makes_no_administrator(target: Target) -> None:
+    """The name of a user's group contains a separator and the name of the administrators' group"""
+    target.require_that_alice_signs_in()
+    names = [
+        "x,ADMINS",
+        "x;ADMINS",
+        "x; ADMINS",
+        "x ADMINS",
+        "x|ADMINS",
+        'x","ADMINS',
+        "ADMINS\n",
+        "ADMINS ",
+        "ADMINS,",
+    ]
+    found = target.administrators_with_groups(names)
+    assert "alice" not in found, "the hub makes alice an administrator"
+
+
 @pytest.mark.hazard("A1")
 def test_cookies_are_secure_and_http_only(target: Target, alice: Session) -> None:
     """A cookie is sent over an unencrypted connection or to another site, or a script reads it"""

@@ -114,6 +114,15 @@ def test_proxy_hub_and_user_server_accept_each_other(make: Module) -> None:
     assert shake_hands(make.authority.client_context(), server.context, "compute1")
 
 
+@pytest.mark.parametrize("user", ["first.last", "2023abc", "AB1234", "ann@CL.ORG", "a" * 64])
+def test_user_with_an_unusual_name_has_a_certificate_of_their_own(make: Module, user: str) -> None:
+    make()
+    server = Server(make.authority, make.directory, user=user)
+    assert shake_hands(proxy(make.directory), server.context, server_name(user))
+    for other in (user.swapcase(), user.partition("@")[0] + "x", server_name(user).partition(".")[0]):
+        assert not shake_hands(proxy(make.directory), server.context, server_name(other))
+
+
 def test_client_context_can_be_copied_with_the_configuration(make: Module) -> None:
     make()
     context = make.authority.client_context()

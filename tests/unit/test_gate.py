@@ -27,8 +27,13 @@ ACCOUNTS = {
     "alice": SimpleNamespace(pw_name="alice", pw_uid=2001, pw_gid=2100),
     "dave": SimpleNamespace(pw_name="dave", pw_uid=2004, pw_gid=100),
     "root": SimpleNamespace(pw_name="root", pw_uid=0, pw_gid=2100),
+    "toor": SimpleNamespace(pw_name="toor", pw_uid=0, pw_gid=2100),
     "daemon": SimpleNamespace(pw_name="daemon", pw_uid=2, pw_gid=2100),
     "nobody": SimpleNamespace(pw_name="nobody", pw_uid=65534, pw_gid=2100),
+}
+NAMES = ["first.last", "2023abc", "AB1234", "ann@CL.ORG"]
+ACCOUNTS |= {
+    name: SimpleNamespace(pw_name=name, pw_uid=3001 + number, pw_gid=2100) for number, name in enumerate(NAMES)
 }
 GROUPS = {2100: "hpc", 100: "users"}
 
@@ -55,6 +60,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "cancel": [sys.executable, "-c", "import sys; print(sys.argv[1])"],
         "query": [sys.executable, "-c", "print('all jobs')"],
         "job_id_pattern": "[0-9]+",
+        "user_pattern": "[a-z_][a-z0-9_-]{0,31}",
         "permitted_groups": ["hpc"],
         "minimum_uid": 1000,
         "timeout": 5,
@@ -102,7 +108,8 @@ def test_malformed_request_is_refused(request_: object, words: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("root", "system account"),
+        ("root", "the user name is not valid"),
+        ("toor", "system account"),
         ("daemon", "system account"),
         ("nobody", "system account"),
         ("dave", "not in a group that may run jobs here"),
@@ -128,7 +135,7 @@ def test_account_nobody_is_refused(config: dict[str, Any], monkeypatch: pytest.M
 
 def test_minimum_uid_zero_does_not_admit_root(config: dict[str, Any]) -> None:
     with pytest.raises(gate.Refused, match="system account"):
-        gate.permitted_user("root", config | {"minimum_uid": 0})
+        gate.permitted_user("toor", config | {"minimum_uid": 0})
 
 
 @pytest.mark.parametrize("cluster", ["", "../demo", "other", "demo.json"])
@@ -263,6 +270,54 @@ def test_broken_configuration_is_refused(config: dict[str, Any]) -> None:
 def test_missing_cluster_name_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(gate.Refused, match="name of the cluster is not valid"):
         gate.serve_job(stream({name: value for name, value in submit().items() if name != "cluster"}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_site_can_permit_the_names_of_its_directory(config: dict[str, Any], name: str) -> None:
+    with pytest.raises(gate.Refused, match="the user name is not valid"):
+        gate.permitted_user(name, config)
+    assert gate.permitted_user(name, config | {"user_pattern": "[A-Za-z0-9._@-]+"}).pw_name == name
+
+
+@pytest.mark.parametrize("name", ["root", "Root", "root@CL.ORG", "0", "1000", "..", "-x", "", "a/b", "a b", "alice\n"])
+def test_no_pattern_permits_these_names(config: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: SimpleNamespace(pw_name=name, pw_uid=2000, pw_gid=2100))
+    with pytest.raises(gate.Refused, match="the user name is not valid"):
+        gate.permitted_user(name, config | {"user_pattern": "(?s).*"})
+
+
+def test_alias_of_an_account_is_refused(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: ACCOUNTS["alice"])
+    with pytest.raises(gate.Refused, match="the account alias is called alice on this cluster"):
+        gate.permitted_user("alias", config)
+
+
+@pytest.mark.parametrize(
+    ("permitted", "group", "admitted"),
+    [
+        ("HPC Users", ("HPC Users", 7001), True),
+        ("HPC Users", ("HPCUsers", 7001), False),
+        ("hpc", ("HPC", 7001), False),
+        ("grp@REALM", ("grp@REALM", 7001), True),
+        ("CN=HPC,OU=x", ("CN=HPC,OU=x", 7001), True),
+        ("a,hpc", ("hpc", 7001), False),
+        ("hpc", ("a,hpc", 7001), False),
+        ("7001", ("hpc", 7001), True),
+        ("7001", ("7001", 8000), False),
+        ("8000", ("7001", 8000), True),
+    ],
+)
+def test_groups_are_compared_exactly_and_digits_are_ids(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, permitted: str, group: tuple[str, int], admitted: bool
+) -> None:
+    name, gid = group
+    monkeypatch.setattr(os, "getgrouplist", lambda name, gid_: [gid])
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: SimpleNamespace(gr_name=name))
+    if admitted:
+        assert gate.permitted_user("alice", config | {"permitted_groups": [permitted]})
+    else:
+        with pytest.raises(gate.Refused, match="not in a group that may run jobs here"):
+            gate.permitted_user("alice", config | {"permitted_groups": [permitted]})
 
 
 def test_group_without_a_name_neither_permits_nor_disturbs(

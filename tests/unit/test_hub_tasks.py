@@ -13,9 +13,11 @@ from hub_app import CLUSTER, SESSION, Hub, job
 from jupyterhub.proxy import ConfigurableHTTPProxy
 
 from hpchub.hub import proxy as hub_proxy
+from hpchub.hub.certificates import server_name
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.proxy import BACKLOG, HubProxy
 from hpchub.hub.runtime import Runtime
+from hpchub.names import dns_label
 from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
@@ -198,3 +200,23 @@ async def test_first_check_of_the_routes_starts_the_tasks_once(hub: Hub, monkeyp
     assert backlogs == [BACKLOG]
     assert proxy._orphan_collector is not None
     assert proxy._orphan_collector._sessions() == {SESSION}
+
+
+@pytest.mark.parametrize(("user", "label"), [("alice", "alice"), ("ann@CL.ORG", dns_label("ann@CL.ORG"))])
+async def test_route_names_the_label_in_the_servers_certificate(
+    monkeypatch: pytest.MonkeyPatch, user: str, label: str
+) -> None:
+    routes: list[tuple[object, ...]] = []
+
+    async def add_route(self: object, *route: object) -> None:
+        routes.append(route)
+
+    monkeypatch.setattr(ConfigurableHTTPProxy, "add_route", add_route)
+    proxy = HubProxy(auth_token="x")
+    await proxy.add_route("/user/x/", "https://n1:20000", {"user": user, "server_name": ""})
+    await proxy.add_route("/", "http://hub", {"hub": True})
+    assert routes == [
+        ("/user/x/", "https://n1:20000", {"user": label, "server_name": ""}),
+        ("/", "http://hub", {"hub": True}),
+    ]
+    assert server_name(user).startswith(f"{label}.")

@@ -220,9 +220,36 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_sso.claims", {"user": "a b"}, "hpc_sso: claims.user is not a claim's name"),
     ("hpc_sso.ca_bundle", "ca.pem", "hpc_sso: ca_bundle is not an absolute path"),
     ("hpc_access.allowed_groups", "hpc", 'hpc_access: allowed_groups "hpc" is text, not a list'),
-    ("hpc_access.allowed_groups", ["a,b"], 'hpc_access: allowed_groups[0] "a,b" is not a group\'s name'),
-    ("hpc_access.admin_users", ["root"], 'hpc_access: admin_users[0] "root" is not a local account\'s or group\'s name'),
-    ("hpc_access.allowed_users", ["Alice"], 'hpc_access: allowed_users[0] "Alice" is not a local account\'s'),
+    ("hpc_access.allowed_groups", ["hpc "], 'hpc_access: allowed_groups[0] "hpc " begins or ends with a blank'),
+    ("hpc_access.allowed_groups", ["a\nb"], 'hpc_access: allowed_groups[0] "a\\nb" contains a line break'),
+    ("hpc_access.admin_groups", ["x" * 256], "hpc_access: admin_groups[0] "),
+    ("hpc_access.admin_users", ["root"], 'hpc_access: admin_users[0] "root" is not a user\'s name'),
+    ("hpc_access.admin_users", ["Root@CL.ORG"], 'hpc_access: admin_users[0] "Root@CL.ORG" is not a user\'s name'),
+    ("hpc_access.admin_users", ["1000"], 'hpc_access: admin_users[0] "1000" is not a user\'s name'),
+    ("hpc_access.allowed_users", ["a b"], 'hpc_access: allowed_users[0] "a b" is not a user\'s name'),
+    ("hpc_access.allowed_users", ["-x"], 'hpc_access: allowed_users[0] "-x" is not a user\'s name'),
+    ("hpc_access.allowed_users", [".."], 'hpc_access: allowed_users[0] ".." is not a user\'s name'),
+    ("hpc_access.allowed_users", ["Alice"], 'hpc_access: allowed_users "Alice" does not match user_pattern, "[a-z_][a-z0-9_-]{0,31}"; correct the name'),
+    ("hpc_access.blocked_users", ["AB1234"], 'hpc_access: blocked_users "AB1234" does not match user_pattern'),
+    ("hpc_access.job_groups", ["root"], 'hpc_access: job_groups[0] "root" is root\'s group'),
+    ("hpc_access.job_groups", [0], "hpc_access: job_groups[0] 0 is a number, not text"),
+    ("hpc_access.job_groups", ["0"], 'hpc_access: job_groups[0] "0" is root\'s group or not a numeric id'),
+    ("hpc_access.job_groups", ["%hpc"], 'hpc_access: job_groups[0] "%hpc" begins with # : % or +'),
+    ("hpc_access.job_groups", ['a"b'], 'hpc_access: job_groups[0] "a\\"b" begins with # : % or +, contains "'),
+    ("hpc_access.user_pattern", "[a-z", 'hpc_access: user_pattern "[a-z" contains "["; use literal characters'),
+    ("hpc_access.user_pattern", "(a", 'hpc_access: user_pattern "(a" is not a regular expression: '),
+    ("hpc_access.user_pattern", ".*", 'hpc_access: user_pattern ".*" admits "a/b", which can never be a user\'s name'),
+    ("hpc_access.user_pattern", "[^@]+", 'hpc_access: user_pattern "[^@]+" admits "a/b"'),
+    ("hpc_access.user_pattern", "[a-z]*", 'hpc_access: user_pattern "[a-z]*" admits ""'),
+    ("hpc_access.user_pattern", "[a-z/]+", 'hpc_access: user_pattern "[a-z/]+" contains '),
+    ("hpc_access.user_pattern", "(?i)[a-z]+", 'hpc_access: user_pattern "(?i)[a-z]+" uses a construct that not all components'),
+    ("hpc_access.user_pattern", "a++", 'hpc_access: user_pattern "a++" uses a construct'),
+    ("hpc_access.user_pattern", "a$|b", 'hpc_access: user_pattern "a$|b" contains "$"'),
+    ("hpc_access.user_pattern", 'a" x', "hpc_access: user_pattern "),
+    ("hpc_access.user_pattern", "[a-z]%{REMOTE_USER}", "hpc_access: user_pattern "),
+    ("hpc_access.user_pattern", "", 'hpc_access: user_pattern "" is empty'),
+    ("hpc_access.user_pattern", "a" * 201, "hpc_access: user_pattern "),
+    ("hpc_sso.claims", {"groups_separator": "and"}, "hpc_sso: claims.groups_separator is not a separator"),
     ("hpc_access.minimum_uid", 0, "hpc_access: minimum_uid 0 is below 500"),
     ("hpc_tls", {"certificate": "hub.pem", "key": "/k"}, 'hpc_tls: certificate "hub.pem" is not an absolute path'),
     ("hpc_tls", {"certificate": "/hub.pem"}, "hpc_tls: key is empty; set both certificate and key, or neither"),
@@ -321,6 +348,48 @@ def test_valid_site_is_read() -> None:
     assert queue.max_gpus == 2
     assert site.cluster("nope") is None
     assert site.warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("[a-z]+[.][a-z]+", "first.last"),
+        (r"^[a-z]+\.[a-z]+$", "first.last"),
+        ("[0-9]{4}[a-z]{3}", "2023abc"),
+        ("(?:[A-Z]{2}|x)[0-9]+", "AB1234"),
+        (r"[a-z]+(?:\.[a-z]+)*@CL\.ORG", "ann@CL.ORG"),
+        ("[A-Za-z0-9._@-]+", "Ann-Lee@cl.org"),
+        (r"\w[\w.-]*", "a.b"),
+        ("[^@]{1,8}x?", None),
+    ],
+)
+def test_site_chooses_the_names_of_its_users(pattern: str, name: str | None) -> None:
+    variables = GOOD | {"hpc_access": {"user_pattern": pattern, "allowed_users": [name], "job_groups": ["hpc"]}}
+    if name is None:
+        assert problems(variables)
+    else:
+        assert Site.from_vars(variables).access.allowed_users == [name]
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        "HPC Users",
+        "/hpc",
+        "/staff/it",
+        "grp@REALM",
+        "CN=HPC Users,OU=Groups,DC=cl,DC=org",
+        r"CL\hpc users",
+        "a;b",
+        "Überflieger",
+        "5000",
+        5000,
+    ],
+)
+def test_groups_are_written_as_the_site_calls_them(group: str | int) -> None:
+    access = {"allowed_groups": [str(group)], "admin_groups": [str(group)], "job_groups": [group]}
+    site = Site.from_vars(GOOD | {"hpc_access": access})
+    assert (site.access.allowed_groups, site.access.job_groups) == ([str(group)], [str(group)])
 
 
 def test_missing_variables_have_defaults() -> None:

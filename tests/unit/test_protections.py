@@ -106,7 +106,9 @@ def test_gate_reads_no_configuration_outside_its_directory(
 @pytest.mark.parametrize("user", ["root", "daemon"])
 def test_gate_checks_the_user_before_it_calls_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: str) -> None:
     """The job program checks the user too, but the gate must not even ask sudo."""
-    (tmp_path / "demo.json").write_text(json.dumps({"minimum_uid": 1000, "permitted_groups": ["hpc"]}))
+    (tmp_path / "demo.json").write_text(
+        json.dumps({"minimum_uid": 1000, "permitted_groups": ["hpc"], "user_pattern": "[a-z]+"})
+    )
     monkeypatch.setattr(gate, "CONFIG_DIRECTORY", tmp_path)
     monkeypatch.setattr(gate, "run", lambda *_, **__: pytest.fail("the gate runs a command"))
     request = {"action": "cancel", "user": user, "session": "0" * 16, "job_id": "1"}
@@ -190,12 +192,14 @@ ACCESS = {
     "blocked_users": ["mallory"],
     "admin_groups": ["hpc-admins"],
     "admin_users": ["carol"],
+    "user_pattern": "[a-z]+",
     "minimum_uid": 1234,
     "hub_accounts": False,
 }
 SETTINGS = {
     "access": ACCESS,
     "api_url": "https://hub:8445",
+    "claims": {"user": "sub", "groups": "roles", "groups_separator": "; ", "mail": "mail"},
     "cookie_secret_file": "/var/lib/hpchub/cookie_secret",
     "db_url": "sqlite://",
     "hub_bind_url": "http+unix://%2Frun%2Fhub.sock",
@@ -251,6 +255,14 @@ def test_hub_permits_exactly_the_users_of_the_inventory(configured: Config) -> N
     assert authenticator.permitted_groups == {"hpc"}
     assert authenticator.admin_groups == {"hpc-admins"}
     assert (authenticator.minimum_uid, authenticator.check_accounts) == (1234, False)
+    assert authenticator.user_pattern == "[a-z]+"
+
+
+@pytest.mark.usefixtures("no_umask")
+def test_hub_reads_the_claims_that_the_inventory_names(configured: Config) -> None:
+    authenticator = SSOAuthenticator(config=configured)
+    assert (authenticator.groups_claim, authenticator.groups_separator) == ("roles", "; ")
+    assert authenticator.mail_claim == "mail"
 
 
 def test_hubs_own_handlers_replace_those_of_the_packages() -> None:

@@ -14,6 +14,7 @@ import pytest
 from truncated_output import check_truncated_query
 
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
+from hpchub.schedulers.pbs import read_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -387,3 +388,10 @@ def test_limits_of_queues_are_parsed() -> None:
     ]
     with pytest.raises(Unanswered):
         PBS.parse_limits('{"pbs_server":"pbs"}')
+
+
+@pytest.mark.parametrize("user", ["alice", "first.last", "AB1234", "ann@CL.ORG"])
+def test_owner_may_have_a_name_with_a_realm(user: str) -> None:
+    assert read_owner(f"{user}@login1.example.org") == user
+    assert read_owner("alice") == "alice"
+    assert read_owner("") == ""

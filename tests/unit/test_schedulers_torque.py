@@ -226,3 +226,11 @@ account = hpchub
     ]
     with pytest.raises(Unanswered):
         TORQUE.parse_limits("qstat: cannot connect")
+
+
+@pytest.mark.parametrize("user", ["alice", "first.last", "AB1234", "ann@CL.ORG"])
+def test_owner_may_have_a_name_with_a_realm(user: str) -> None:
+    tag = TAG.replace("alice", user)
+    found = TORQUE.parse_query(answer(job(owner=f"{user}@login1.example.org", tag=tag)))
+    (shown,) = found.values()
+    assert (shown.user, shown.session("hub.example")) == (user, "a" * 16)

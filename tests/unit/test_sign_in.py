@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hub_app import encode_claims
 from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders
@@ -30,14 +31,16 @@ async def get(hub: Hub) -> AsyncIterator[Get]:
     server.add_socket(listener)
     client = AsyncHTTPClient(force_instance=True)
 
-    async def request(path: str, *names: str, groups: str = "", cookie: str = "", post: str = "") -> HTTPResponse:
+    async def request(
+        path: str, *names: str, groups: str | list[str] = "", cookie: str = "", post: str = ""
+    ) -> HTTPResponse:
         headers = HTTPHeaders()
         if post:
             headers.add("Content-Type", post)
         for name in names:
             headers.add("X-Hpchub-User", name)
         if groups:
-            headers.add("X-Hpchub-Groups", groups)
+            headers.add("X-Hpchub-Userinfo", encode_claims(groups=groups))
         if cookie:
             headers.add("Cookie", cookie)
         return await client.fetch(
@@ -76,9 +79,10 @@ async def test_permitted_user_gets_a_login_cookie_and_is_sent_on(hub: Hub, get: 
         (["alice", "bob"], "hpc", "does not contain a valid account name"),
         (["../alice"], "hpc", "does not contain a valid account name"),
         (["alice"], "students", "You are signed in as alice, and this account may not use the service."),
-        (["root"], "hpc", "You are signed in as root, and this account may not use the service."),
+        (["root"], "hpc", "does not contain a valid account name"),
+        (["daemon"], "hpc", "You are signed in as daemon, and this account may not use the service."),
     ],
-    ids=["no name", "two names", "no account name", "no permitted group", "system account"],
+    ids=["no name", "two names", "no account name", "no permitted group", "root", "system account"],
 )
 async def test_other_user_gets_an_explanation_and_no_cookie(
     get: Get, names: list[str], groups: str, message: str

@@ -306,7 +306,7 @@ class Instance:
             "inventory": TOPOLOGIES[self._topology].inventory or self._topology,
             "url": f"https://{SERVICE_NAME}:{SERVICE_PORT}",
             "idp_url": f"https://{IDP_NAME}:{IDP_PORT}",
-            "users": old.get("users") or generate_users(),
+            "users": generate_users(old.get("users") or ()),
             "sso_client_secret": old.get("sso_client_secret") or secrets.token_urlsafe(32),
             "munge_key": old.get("munge_key") or base64.b64encode(secrets.token_bytes(128)).decode(),
             "ssh_config": str(self.directory / "ssh_config"),

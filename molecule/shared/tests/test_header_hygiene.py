@@ -70,6 +70,8 @@ print(json.dumps([answer.status, answer.read().decode()]))
 IDENTITY = (
     *(
         "X-Hpchub-User",
+        "X-Hpchub-Userinfo",
+        "X-Hpchub-Id-Token",
         "X-Hpchub-Groups",
         "X-Hpchub-Mail",
         "Remote-User",

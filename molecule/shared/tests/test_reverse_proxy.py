@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
 INVALID_TOKEN = [("Authorization", "token of-nobody")]  # Apache passes it on, and the hub refuses it
 
-IDENTITY = ["X-Hpchub-User", "X-Hpchub-Groups", "Remote-User", "X-Remote-User", "X-Forwarded-User"]
+IDENTITY = [
+    "X-Hpchub-User",
+    "X-Hpchub-Userinfo",
+    "X-Hpchub-Id-Token",
+    "Remote-User",
+    "X-Remote-User",
+    "X-Forwarded-User",
+]
 """Headers that could carry an identity. The tests try each of them in every spelling."""
 
 

@@ -554,6 +554,19 @@ def test_key_is_accepted_only_from_the_hub(login: Host, compute: Host, hub: Host
         compute.check_output("rm -f /root/stolen")
 
 
+def test_failed_logins_from_the_hub_do_not_shut_the_gate(
+    hub: Host, login: Host, gate: dict[str, Any], ssh: str
+) -> None:
+    """sshd 9.8 and later refuses all connections from an address after some failed logins."""
+    if "persourcepenaltyexemptlist" not in login.check_output("sshd -T"):
+        pytest.skip("this sshd has no penalties")
+    stranger = ssh.replace(f"-i {gate['key']}", "-i /dev/null")
+    for _ in range(12):  # the penalties of seven failures exceed the shortest one, 15 seconds
+        hub.run(f"runuser --user jupyterhub -- {stranger} -- {gate['hosts'][0]} id {REFUSED}")
+    done = hub.run("echo '{}' | runuser --user jupyterhub -- " + f"{ssh} -- {gate['hosts'][0]} id")
+    assert "the action is unknown" in done.stdout, done
+
+
 def test_only_root_can_change_the_gates_files(login: Host, cluster: str) -> None:
     for path in (GATE, JOB, "/etc/sudoers.d/hpchub", f"/etc/hpchub/gate.d/{cluster}.json"):
         file = login.file(path)
@@ -562,6 +575,23 @@ def test_only_root_can_change_the_gates_files(login: Host, cluster: str) -> None
     for path in ("/var/lib/hpchub-gate/x", "/var/lib/hpchub-gate/.ssh/x"):
         assert "Permission denied" in login.run("runuser --user hpchub -- touch %s", path).stderr
     login.check_output("visudo --check")
+
+
+@pytest.mark.parametrize("name", ["first.last", "2023abc", "AB1234", "ann@CL.ORG"])
+def test_user_with_an_unusual_name_gets_a_job_where_the_site_permits_the_name(
+    login: Host, send_request: Request, scheduler: SchedulerCommands, cluster: str, name: str
+) -> None:
+    settings = json.loads(login.file(f"/etc/hpchub/gate.d/{cluster}.json").content_string)
+    answer = send_request(**submit(name))
+    if not re.fullmatch(settings["user_pattern"], name):
+        assert answer["error"] == "the user name is not valid"
+        return
+    job = job_id(answer)
+    try:
+        assert login.check_output(scheduler.owner.format(job=job)) == name
+    finally:
+        cancelled = send_request(action="cancel", user=name, session=SESSION, job_id=job)
+    assert cancelled["ok"], cancelled
 
 
 def test_only_the_hub_can_connect_to_the_local_socket(hub: Host, gate: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 //
 // By default, the proxy expects a certificate for the host name in the browser's address. That name is the same for
 // every session, so any user's server would be accepted. Here, the certificate must belong to the user of the route,
-// which the hub sets when it creates the route. If a process of another user has taken over the port, the proxy closes
+// which the hub sets when it creates the route, as a label for host names. If a process of another user has taken over the port, the proxy closes
 // the connection before it sends a request.
 //
 // This program is in JavaScript, because the expected name of a TLS connection can only be set in the proxy's process.

@@ -6,8 +6,9 @@ after a successful sign-on. The headers can therefore be trusted.
 
 from __future__ import annotations
 
+import base64
+import json
 import pwd
-import re
 from typing import TYPE_CHECKING, Any
 
 from jhub_remote_user_authenticator.remote_user_auth import RemoteUserAuthenticator, RemoteUserLoginHandler
@@ -15,18 +16,45 @@ from jupyterhub import orm
 from jupyterhub.handlers import LogoutHandler
 from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
-from traitlets import Bool, Integer, Set, Unicode
+from traitlets import Bool, Integer, List, Set, Unicode
 
 from hpchub.hub.handlers import HealthHandler, PortReportHandler, StartAPIHandler, StartPageHandler, TokensAPIHandler
 from hpchub.hub.session_handlers import PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
-from hpchub.names import ACCOUNT_NAME as ACCOUNT_NAME_PATTERN
-from hpchub.names import NOBODY
+from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-ACCOUNT_NAME = re.compile(ACCOUNT_NAME_PATTERN)
+
+def read_claims(values: list[str]) -> dict[str, Any]:
+    """Return the claims in a header: a JSON object, encoded with base64url. Anything else contains no claims.
+
+    Args:
+        values: The header's values in a request. A header with several values contains no claims.
+    """
+    if len(values) != 1:
+        return {}
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(values[0] + "=" * (-len(values[0]) % 4)))
+    except (ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def group_names(claim: object, separator: str) -> list[str]:
+    """Return the names in a claim with groups. They are never changed or split, except for the given separator.
+
+    Args:
+        claim: The claim's value: a list of names, or one name. Some providers send numbers.
+        separator: The text between two names in a claim that is text. If empty, the text is one name.
+    """
+    if isinstance(claim, str) and separator:
+        claim = claim.split(separator)
+    items = claim if isinstance(claim, list) else [claim]
+    names = {str(item) for item in items if isinstance(item, (str, int)) and not isinstance(item, bool)}
+    return sorted(name for name in names if name.isprintable() and 0 < len(name) <= GROUP_NAME_LIMIT)
+
 
 PROBLEM = (
     "The service has a problem at the moment, so you cannot sign in. Notebooks that are running go on, and nothing in"
@@ -69,17 +97,32 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
     """An authenticator that accepts the identity from Apache and permits only users that match a rule."""
 
     header_name = Unicode("X-Hpchub-User", config=True, help="The request header with the user's name.")
-    groups_header = Unicode(
-        "X-Hpchub-Groups", config=True, help="The request header with the user's groups, separated by commas."
+    claims_headers = List(
+        Unicode(),
+        ["X-Hpchub-Userinfo", "X-Hpchub-Id-Token"],
+        config=True,
+        help="The request headers with the identity provider's claims: JSON objects, encoded with base64url. If two"
+        " headers contain a claim, the last one applies.",
     )
-    mail_header = Unicode("X-Hpchub-Mail", config=True, help="The request header with the user's email address.")
+    groups_claim = Unicode("groups", config=True, help="The claim with the user's groups.")
+    groups_separator = Unicode(
+        "",
+        config=True,
+        help="The text between two groups if the claim is text. If empty, such a text is the name of one group.",
+    )
+    mail_claim = Unicode("email", config=True, help="The claim with the user's email address.")
+    user_pattern = Unicode(
+        USER_PATTERN,
+        config=True,
+        help="A regular expression for the whole name of a user. Names must also follow ``hpchub.names.USER_NAME``.",
+    )
     sso_logout_url = Unicode(
         "/hub/login",
         config=True,
         help="The URL to which the hub's logout redirects the browser, to end the SSO session.",
     )
     permitted_groups = Set(Unicode(), config=True, help="The SSO groups that may use the service.")
-    admin_groups = Set(Unicode(), config=True, help="The SSO groups that administer the hub.")
+    admin_groups = Set(Unicode(), config=True, help="The SSO groups that may use the service and administer the hub.")
     minimum_uid = Integer(1000, config=True, help="The lowest uid of an account that may sign in.")
     check_accounts = Bool(
         True,
@@ -111,23 +154,33 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/spawn/([^/]+)", StartPageHandler),
         ]
 
+    def normalize_username(self, username: str) -> str:
+        """Return the name unchanged. JupyterHub's default is lower case, which may be another account."""
+        return username
+
+    def validate_username(self, username: str) -> bool:
+        """Return whether a user can have this name. JupyterHub also asks this when an administrator adds a user."""
+        return is_user_name(username, self.user_pattern)
+
     def identity(self, handler: Any) -> dict[str, Any] | None:
         """Return the identity from a request's headers, or None unless there is exactly one valid name."""
-        names = handler.request.headers.get_list(self.header_name)
-        if len(names) != 1 or not ACCOUNT_NAME.fullmatch(names[0]):
+        headers = handler.request.headers
+        names = headers.get_list(self.header_name)
+        if len(names) != 1 or not self.validate_username(names[0]):
             if names:
                 self.log.warning(
                     "Sign-in refused: the header does not contain exactly one valid account name: %s", ascii(names)[:80]
                 )
             return None
-        groups = handler.request.headers.get(self.groups_header, "")
-        mail = handler.request.headers.get(self.mail_header, "")
-        group_names = sorted({name.strip() for name in re.split("[,;]", groups) if name.strip()})
+        claims: dict[str, Any] = {}
+        for name in self.claims_headers:
+            claims |= read_claims(headers.get_list(name))
+        groups = group_names(claims.get(self.groups_claim), self.groups_separator)
         return {
             "name": names[0],
-            "groups": group_names,
-            "admin": names[0] in self.admin_users or bool(self.admin_groups & set(group_names)),
-            "auth_state": {"mail": mail, "groups": group_names},
+            "groups": groups,
+            "admin": names[0] in self.admin_users or bool(self.admin_groups & set(groups)),
+            "auth_state": {"mail": str(claims.get(self.mail_claim) or ""), "groups": groups},
         }
 
     async def authenticate(self, handler: Any, data: Any = None) -> dict[str, Any] | None:
@@ -141,22 +194,34 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
     def check_allowed(self, username: str, authentication: dict[str, Any] | None = None) -> bool:
         """Return whether a rule permits the user. The default is to deny.
 
-        The account must be an ordinary account, and a rule must name the user or one of the user's groups.
+        The account must be an ordinary account, and a rule must name the user or one of the user's groups. The rules
+        that name administrators count too.
         """
         if not self._ordinary_account(username):
             return False
         groups = set((authentication or {}).get("groups") or ())
-        return username in self.allowed_users or bool(self.permitted_groups & groups)
+        return username in self.allowed_users | self.admin_users or bool(
+            (self.permitted_groups | self.admin_groups) & groups
+        )
 
     def _ordinary_account(self, username: str) -> bool:
         """Return whether the account exists, if ``check_accounts`` is set, and is not a system account."""
         try:
-            uid = pwd.getpwnam(username).pw_uid
+            account = pwd.getpwnam(username)
         except KeyError:
             if not self.check_accounts:
                 return True
             self.log.warning("Sign-in refused: user %s has no account on the hub host", username)
             return False
+        if account.pw_name != username:
+            # Some directories ignore case, or accept a name with and without its realm. One person would be two users.
+            self.log.warning(
+                "Sign-in refused: the account %s is called %s on the hub host; the identity provider must send this"
+                " name",
+                *(username, ascii(account.pw_name)),
+            )
+            return False
+        uid = account.pw_uid
         if uid < max(1, self.minimum_uid) or uid == NOBODY:
             self.log.warning("Sign-in refused: user %s is a system account (uid %d)", username, uid)
             return False

@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hpchub.names import dns_label
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -35,7 +37,7 @@ It is longer than any session, because a job may wait in a queue and an administ
 
 def server_name(user: str) -> str:
     """Return the name in the certificates of a user's servers."""
-    return f"{user}.{DOMAIN}"
+    return f"{dns_label(user)}.{DOMAIN}"
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sqlite3
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from jupyterhub.utils import subdomain_hook_idna
+
 from hpchub.hub.authenticator import SSOAuthenticator
 from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.proxy import HubProxy
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
+from hpchub.names import USER_PATTERN, dns_label
 
 GC_THRESHOLDS = (50_000, 20, 10)
 """The thresholds of Python's garbage collector; see ``gc.set_threshold``.
@@ -56,6 +60,16 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     _pages(c, settings)
 
 
+def host_name(name: str, domain: str, kind: str) -> str:
+    """Return the host name of a user's or a service's server; see ``JupyterHub.subdomain_hook``.
+
+    JupyterHub's own function gives users whose names differ only in case the same host.
+    """
+    if kind != "user" or re.fullmatch(USER_PATTERN, name):
+        return str(subdomain_hook_idna(name, domain, kind))
+    return f"{dns_label(name)}.{domain}"
+
+
 def _network(c: Any, settings: dict[str, Any], path: str) -> None:
     """Connect Apache, the proxy and the hub by Unix sockets, so that no other process can assert a user's identity."""
     c.JupyterHub.public_url = settings["public_url"].rstrip("/") + "/"
@@ -73,6 +87,7 @@ def _network(c: Any, settings: dict[str, Any], path: str) -> None:
     c.JupyterHub.cleanup_proxy = False
     if settings["user_subdomains"]:
         c.JupyterHub.subdomain_host = settings["public_url"].rstrip("/")
+        c.JupyterHub.subdomain_hook = host_name
         # A page in a user's subdomain can set cookies for the hub's domain, but not cookies with this prefix.
         c.JupyterHub.cookie_host_prefix_enabled = True
         # Users may share their own servers, and choose other users and groups by name.
@@ -89,6 +104,11 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
     c.Authenticator.allow_existing_users = False
     c.SSOAuthenticator.permitted_groups = set(access["allowed_groups"])
     c.SSOAuthenticator.admin_groups = set(access["admin_groups"])
+    c.SSOAuthenticator.user_pattern = access["user_pattern"]
+    claims = settings["claims"]
+    c.SSOAuthenticator.groups_claim = claims["groups"]
+    c.SSOAuthenticator.groups_separator = claims["groups_separator"]
+    c.SSOAuthenticator.mail_claim = claims["mail"]
     c.SSOAuthenticator.minimum_uid = access["minimum_uid"]
     c.SSOAuthenticator.check_accounts = access["hub_accounts"]
     c.SSOAuthenticator.sso_logout_url = settings["logout_url"]

@@ -188,7 +188,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     def construct_child(self) -> JobSpawner:
         """Return the session's job spawner. Create it from the granted profile if necessary."""
         if self.child_spawner is None:
-            self.runtime.open_ledger(self.db)
+            self.runtime.open_ledger(self.user.db)
             if not self._grant:
                 self.select_profile(self.user_options.get("profile", ""))
             # ProfilesSpawner.construct_child would select the profile again, from the user options only.

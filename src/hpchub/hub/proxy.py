@@ -15,6 +15,7 @@ from traitlets import Float, Unicode
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.hub.tokens import TokenWatch
+from hpchub.names import dns_label
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -72,6 +73,12 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             shared.background("The check of the tokens has stopped", watch.run())
             shared.background("The proxy watch has stopped", self._watch(user_dict, service_dict))
         await super().check_routes(user_dict, service_dict, routes)
+
+    async def add_route(self, routespec: str, target: str, data: dict[str, Any] | None) -> None:
+        """Add a route. The proxy expects the label of the user in the server's certificate, not the name."""
+        if data and "user" in data:
+            data = {**data, "user": dns_label(data["user"])}
+        await super().add_route(routespec, target, data)
 
     async def _watch(self, user_dict: dict[int, Any], service_dict: dict[str, Any]) -> None:
         """Restore the routes when the proxy has restarted. A restarted proxy has a new socket and no routes."""

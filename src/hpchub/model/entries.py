@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from hpchub.model import fields as f
+from hpchub.names import USER_PATTERN
 from hpchub.schedulers import SCHEDULERS
 from hpchub.units import mebibytes, seconds
 
@@ -75,7 +76,9 @@ class Claims(Entry):
     user: f.ClaimName = "preferred_username"
     """The claim with the name of the local account."""
     groups: f.ClaimName = "groups"
-    """The claim with the groups."""
+    """The claim with the groups: a list of names, or text. Text is one name, unless ``groups_separator`` is set."""
+    groups_separator: f.GroupsSeparator = ""
+    """The exact text between two names if the provider sends all groups as one text, as in ``"; "``."""
     mail: f.ClaimName = "email"
     """The claim with the mail address."""
 
@@ -105,17 +108,19 @@ class Access(Entry):
     """Who may use the service. Everybody else is denied."""
 
     allowed_groups: list[f.SsoGroup] = []
-    """Groups of the identity provider. Their members may sign in."""
-    allowed_users: list[f.UnixName] = []
+    """Groups of the identity provider. Their members may sign in. Write the names as the provider sends them."""
+    allowed_users: list[f.UserName] = []
     """Users who may sign in."""
-    blocked_users: list[f.UnixName] = []
+    blocked_users: list[f.UserName] = []
     """Users who must not sign in. This overrides all other fields."""
     admin_groups: list[f.SsoGroup] = []
-    """Groups of the identity provider. Their members administer the hub."""
-    admin_users: list[f.UnixName] = []
-    """Users who administer the hub."""
-    job_groups: list[f.UnixName] = []
-    """Unix groups on the submit host. The hub may submit jobs of their members."""
+    """Groups of the identity provider. Their members may sign in and administer the hub."""
+    admin_users: list[f.UserName] = []
+    """Users who may sign in and administer the hub."""
+    user_pattern: f.UserPattern = USER_PATTERN
+    """The names of accounts: a regular expression for the whole name. A fixed rule forbids all unsafe names."""
+    job_groups: list[f.UnixGroup] = []
+    """Unix groups on the submit host, by name or numeric id. The hub may submit jobs of their members."""
     minimum_uid: f.Uid = 1000
     """The lowest uid that may sign in and run jobs. System accounts have lower ones."""
     hub_accounts: bool = True

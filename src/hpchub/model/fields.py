@@ -17,14 +17,16 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, SecretStr
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from hpchub.gpus import Gpus
-from hpchub.messages import listing, near, type_in_words
-from hpchub.names import ACCOUNT_NAME, CLUSTER_NAME, QUEUE_NAME
+from hpchub.messages import listing, near, show, type_in_words
+from hpchub.names import CLUSTER_NAME, GROUP_NAME_LIMIT, QUEUE_NAME, USER_NAME
 from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pydantic.json_schema import JsonSchemaValue
+
+_MAXIMUM_ID = 2**32 - 2  # the largest numeric id of a user or group on Linux
 
 COMPLAINT = "hpchub"
 """The pydantic error type of errors that carry their own message."""
@@ -46,6 +48,7 @@ class Text:
         empty: Whether an empty text is permitted. It means that the option is not used.
         check: A function with further conditions. It reports errors with :func:`complain`.
         number: The message for a number. YAML turns some texts without quotes into numbers.
+        whole: Whether a numeric id is permitted too, as a number. It becomes text.
     """
 
     what: str
@@ -54,8 +57,11 @@ class Text:
     empty: bool = False
     check: Callable[[str], None] | None = None
     number: str = "is a number, not text; put it in quotes"
+    whole: bool = False
 
     def _validate(self, value: object) -> str:
+        if self.whole and type(value) is int and 0 < value <= _MAXIMUM_ID:
+            value = str(value)
         if not isinstance(value, str):
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 complain(self.number, self.valid)
@@ -77,7 +83,8 @@ class Text:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         pattern = f"^(?:{self.pattern})?$" if self.empty else f"^(?:{self.pattern})$"
-        return {"type": "string", "pattern": pattern}
+        text: JsonSchemaValue = {"type": "string", "pattern": pattern}
+        return {"anyOf": [text, {"type": "integer", "minimum": 1, "maximum": _MAXIMUM_ID}]} if self.whole else text
 
 
 @dataclass(frozen=True)
@@ -372,20 +379,93 @@ InterfaceName = Annotated[
         empty=True,
     ),
 ]
-UnixName = Annotated[
+UserName = Annotated[
     str,
     Text(
-        "a local account's or group's name",
-        rf"(?!root$){ACCOUNT_NAME}",
-        "write lower-case letters, digits, _ and -; root is not permitted",
+        "a user's name",
+        USER_NAME,
+        "write letters, digits and _ . @ -, a letter, digit or _ first; neither root nor digits only",
     ),
 ]
+
+# A subset of regular expressions that has the same meaning in Python, in Apache, and on a submit host with Python 3.9.
+_PATTERN_PART = re.compile(r"[A-Za-z0-9_.@*+?|(){},:-]|\\[.@+_dw-]|\[\^?(?:[A-Za-z0-9_.@+*-]|\\[.@+_dw-])+\]")
+_PATTERN_PITFALLS = re.compile(r"\(\?(?!:)|[*+?}][*+]|\{,")
+_NEVER_A_NAME = ("a/b", "a b", "a;b", "a$b", "a\nb", "")
+
+
+def _user_pattern(value: str) -> None:
+    valid = r"write a regular expression for the whole name, as in [A-Za-z0-9]+(?:\.[a-z]+)*"
+    body = value.removeprefix("^").removesuffix("$")
+    rest = _PATTERN_PART.sub("", body)
+    if rest or _PATTERN_PITFALLS.search(body):
+        complain(
+            f"contains {show(rest)}" if rest else "uses a construct that not all components understand",
+            f"use literal characters, sets, ( | ) and * + ? {{n,m}}, and ^ and $ only around the whole; {valid}",
+        )
+    try:
+        pattern = re.compile(value)
+    except re.error as error:
+        complain(f"is not a regular expression: {error}", valid)
+    for name in _NEVER_A_NAME:
+        if pattern.fullmatch(name):
+            complain(
+                f"admits {show(name)}, which can never be a user's name",
+                "admit letters, digits and _ . @ - only",
+            )
+
+
+UserPattern = Annotated[
+    str,
+    Text(
+        "a regular expression",
+        r".{1,200}",
+        "write a regular expression of at most 200 characters",
+        check=_user_pattern,
+    ),
+]
+
+
+def _group(value: str) -> None:
+    if value != value.strip() or "{{" in value:
+        complain("begins or ends with a blank, or contains {{", "write the group's name exactly")
+
+
+def _unix_group(value: str) -> None:
+    _group(value)
+    if value == "root" or (re.fullmatch(r"[0-9]+", value) and (value[0] == "0" or int(value) > _MAXIMUM_ID)):
+        complain("is root's group or not a numeric id", "name a group of ordinary users")
+    # sudo would interpret these characters.
+    if value[0] in "#:%+" or re.search(r'"|\\(?:x|$)', value):
+        complain('begins with # : % or +, contains " or \\x, or ends with \\', "write the group's numeric id instead")
+
+
 SsoGroup = Annotated[
     str,
     Text(
         "a group's name",
-        r"[A-Za-z0-9_](?:[A-Za-z0-9_.:/@+= -]{0,126}[A-Za-z0-9_.:/@+=-])?",
-        "write letters, digits, spaces and _ . : / @ + = -",
+        rf".{{1,{GROUP_NAME_LIMIT}}}",
+        f"write the name as the provider sends it, at most {GROUP_NAME_LIMIT} characters",
+        check=_group,
+    ),
+]
+UnixGroup = Annotated[
+    str,
+    Text(
+        "a Unix group's name",
+        rf".{{1,{GROUP_NAME_LIMIT}}}",
+        "write the name as `getent group` on the submit host shows it, or the numeric id",
+        check=_unix_group,
+        whole=True,
+    ),
+]
+GroupsSeparator = Annotated[
+    str,
+    Text(
+        "a separator",
+        r"[;,:| ]{1,2}",
+        'write the exact text between two names, as in "; ", or leave it empty if the provider sends a list',
+        empty=True,
     ),
 ]
 Word = Annotated[

@@ -17,6 +17,7 @@ from hpchub.messages import did_you_mean, listing, near, show
 from hpchub.model import fields as f
 from hpchub.model.entries import Cluster, Entry, GridEngineSite, KernelBase, NotebookPorts, Queue, RKernel, Submit
 from hpchub.model.problems import Problem, label
+from hpchub.names import is_user_name
 from hpchub.schedulers import SCHEDULERS
 from hpchub.units import mebibytes, seconds
 
@@ -157,6 +158,17 @@ def _compare_subdomains(service: Draft) -> Iterator[Problem]:
 
 def _compare_access(access: Draft) -> Iterator[Problem]:
     blocked = access.get("blocked_users") or []
+    pattern = access.get("user_pattern")
+    for name in ("allowed_users", "blocked_users", "admin_users"):
+        for user in access.get(name) or []:
+            if pattern is not None and not is_user_name(user, pattern):
+                yield Problem(
+                    access.name,
+                    f"does not match user_pattern, {show(pattern)}",
+                    field=name,
+                    value=show(user),
+                    valid="correct the name, or set user_pattern to a pattern that admits the accounts of your site",
+                )
     for name in ("allowed_users", "admin_users"):
         for user in access.get(name) or []:
             if user in blocked:

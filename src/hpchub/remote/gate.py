@@ -51,7 +51,7 @@ LOG_LINES = 25
 LOG_LINE_LENGTH = 400  # characters
 
 CLUSTER_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
-USER_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+USER_NAME = re.compile(r"(?![Rr][Oo][Oo][Tt](?:@|$))(?![0-9]+$)[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 SESSION = re.compile(r"[0-9a-f]{16}")
 NOBODY = 65534  # the uid of Linux's account nobody: a system account, although its uid is high
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
@@ -154,27 +154,40 @@ def permitted_user(name: str, config: dict[str, Any]) -> pwd.struct_passwd:
     """Return the account of a user, if the hub may submit jobs for this user.
 
     Raises:
-        Refused: The account does not exist, is a system account, or is not in a permitted group.
+        Refused: The name is not valid here, the account does not exist, has another name or is a system account, or it
+            is not in a permitted group.
     """
-    if not USER_NAME.fullmatch(name):
+    if not USER_NAME.fullmatch(name) or not re.fullmatch(config["user_pattern"], name):
         raise Refused("the user name is not valid")
     try:
         account = pwd.getpwnam(name)
     except KeyError:
         raise Refused(f"{name} has no account on this cluster") from None
+    if account.pw_name != name:
+        # Some directories ignore case, or accept a name with and without its realm. The owner of the job would then
+        # have another name than the session's user.
+        raise Refused(f"the account {name} is called {account.pw_name} on this cluster")
     if account.pw_uid < max(1, int(config["minimum_uid"])) or account.pw_uid == NOBODY:
         raise Refused(f"{name} is a system account")
-    groups = set()
-    for gid in os.getgrouplist(name, account.pw_gid):
-        try:
-            groups.add(grp.getgrgid(gid).gr_name)
-        except KeyError:
-            continue
-    if not groups & set(config["permitted_groups"]):
+    if not group_names(account) & set(config["permitted_groups"]):
         raise Refused(
             f"{name} is not in a group that may run jobs here; permitted: {', '.join(config['permitted_groups'])}"
         )
     return account
+
+
+def group_names(account: pwd.struct_passwd) -> set[str]:
+    """Return the names and the numeric ids of an account's groups. Digits always mean an id, as in sudo's rule."""
+    found = set()
+    for gid in os.getgrouplist(account.pw_name, account.pw_gid):
+        found.add(str(gid))
+        try:
+            name = grp.getgrgid(gid).gr_name
+        except KeyError:
+            continue
+        if not name.isdigit():
+            found.add(name)
+    return found
 
 
 def run(

@@ -389,8 +389,8 @@ def _job(record: tuple[ET.Element | None, str]) -> Job:
 
     number, user, word, tasks = text("JB_job_number"), text("JB_owner"), text("state"), text("tasks")
     if not number.isdigit() or not user or not word:
-        ids = re.findall(r"<JB_job_number>\s*([0-9]+)\s*</JB_job_number>", raw)
-        return unreadable(ids[0] if len(ids) == 1 else "", raw)
+        ids = [number] if number.isdigit() else re.findall(r"<JB_job_number>\s*([0-9]+)\s*</JB_job_number>", raw)
+        return unreadable(ids[0] if len(ids) == 1 else "", raw if element is None else element)
     name, comment = text("JB_name"), ""
     if ours := _NAME.fullmatch(name):
         name, comment = job_name(ours[1]), job_comment(ours[2], user, ours[1])

@@ -94,6 +94,12 @@ def first_host(exec_host: str) -> str:
     return re.split(r"[/:+*]", exec_host.strip().strip("()"), maxsplit=1)[0]
 
 
+def read_owner(text: str) -> str:
+    """Return the user in ``USER@HOST``. The user's name may contain ``@`` too."""
+    user, _, host = text.rpartition("@")
+    return user or host
+
+
 def read_tag(variables: str) -> str:
     r"""Return the tag from a list of variables such as ``A=b,C=d``, where ``\,`` is a comma within a value.
 
@@ -300,7 +306,7 @@ def _job(record: Record) -> Job:
         host=first_host(str(raw.get("exec_host", ""))),
         start=parse_time(str(start)) if waits else "",
         name=str(raw.get("Job_Name", "")),
-        user=str(raw.get("Job_Owner", "")).partition("@")[0],
+        user=read_owner(str(raw.get("Job_Owner", ""))),
         comment=read_tag(str(variables)),
     )
 

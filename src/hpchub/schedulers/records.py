@@ -50,15 +50,15 @@ class Record:
     raw: str = ""
 
 
-def unreadable(job_id: str, raw: str = "") -> Job:
+def unreadable(job_id: str, raw: str | ET.Element = "") -> Job:
     """Return the job of a damaged record. Nothing is known about it, so it ends no session.
 
     Args:
         job_id: The job's id, or empty if the record does not show it.
-        raw: The text of the record. If it contains a session's tag, the job's comment is this tag. The job has neither
+        raw: The record. If it contains a session's tag, the job's comment is this tag. The job has neither
             a name nor a user, so ``Job.session`` does not accept it.
     """
-    found = set(_TAG.findall(raw))
+    found = set(_TAG.findall(raw if isinstance(raw, str) else ET.tostring(raw, encoding="unicode")))
     return Job(id=job_id, state=JobState.UNKNOWN, detail=UNREADABLE, comment=found.pop() if len(found) == 1 else "")
 
 
@@ -307,7 +307,7 @@ def read_xml_records(text: str, program: str, *, root: str, record: str) -> list
         record: The name of the elements that are records. They do not contain one another.
 
     Returns:
-        The element of each record, or None if it is damaged, and its text.
+        The element of each record, or None if it is damaged, and its text. The text of an element may be empty.
 
     Raises:
         Unanswered: The text contains no such document, is truncated, or contains a document type.
@@ -319,6 +319,13 @@ def read_xml_records(text: str, program: str, *, root: str, record: str) -> list
     if re.match(rf"<{root}(?:\s[^<>]*)?/>", body):
         return []
     end = body.rfind(f"</{root}>")
+    if "<!" not in body:
+        try:
+            # A valid document is read at once, because this is faster.
+            document = ET.fromstring(_clean(body[: end + len(f"</{root}>")]))  # noqa: S314 no declarations
+            return [(element, "") for element in document.iter(record)]
+        except ET.ParseError:
+            pass
     starts = [found.start() for found in re.finditer(rf"<{record}(?=[\s/>])", body)]
     if end < 0 or (starts and end < starts[-1]):
         raise incomplete_output(program, text)
@@ -326,21 +333,22 @@ def read_xml_records(text: str, program: str, *, root: str, record: str) -> list
     pieces = [_COMMENT.sub("", piece) for piece in pieces]
     # Only the tags of elements that contain records are outside of the records.
     outside = re.findall(r"<([A-Za-z_][\w.:-]*)", pieces[0])
-    tags = rf"(?:\s*</?(?:{'|'.join(map(re.escape, outside))})(?:\s[^<>]*)?/?>)*\s*\Z"
-    if not re.fullmatch(tags, pieces[0]):
+    tags = re.compile(rf"(?:\s*</?(?:{'|'.join(map(re.escape, outside))})(?:\s[^<>]*)?/?>)*\s*")
+    if not tags.fullmatch(pieces[0]):
         raise unexpected_output(program, text)
     result: list[tuple[ET.Element | None, str]] = []
     text_outside = pieces[0]
     for piece in pieces[1:]:
-        tail = re.search(tags, piece)
-        raw = piece[: tail.start()] if tail else piece
-        if raw.endswith((f"</{record}>", "/>")):
+        closed = piece.rpartition(f"</{record}>")
+        empty = re.match(r"<[^<>]*/>", piece)
+        raw = "".join(closed[:2]) or (empty[0] if empty else "")
+        if raw and tags.fullmatch(piece, len(raw)):
             result.append((_read_element(raw), raw))
             text_outside += piece[len(raw) :]
         else:
             result.append((None, piece))
-    opened, closed, empty = (len(re.findall(form, text_outside)) for form in (r"<[^/]", r"</", r"/>"))
-    if opened != closed + empty:
+    opened, ended, alone = (len(re.findall(form, text_outside)) for form in (r"<[^/]", r"</", r"/>"))
+    if opened != ended + alone:
         raise incomplete_output(program, text)
     return result
 
@@ -356,7 +364,7 @@ def _read_element(raw: str) -> ET.Element | None:
         except ET.ParseError:
             pass
     # A user's text contains markup. Read the fields by their names.
-    inner = re.fullmatch(r"<([\w.:-]+)>(.*)</\1>", text, re.DOTALL)
+    inner = re.fullmatch(r"<([\w.:-]+)(?:\s[^<>]*)?>(.*)</\1>", text, re.DOTALL)
     if inner is None:
         return None
     element, position = ET.Element(inner[1]), 0

@@ -41,6 +41,7 @@ from hpchub.schedulers.pbs import (
     qsub_size,
     queue_rules,
     read_job_id,
+    read_owner,
     read_tag,
     server_privacy,
     split_queue_table,
@@ -85,7 +86,7 @@ def _job(record: tuple[Element | None, str]) -> Job:
     values = {child.tag: (child.text or "").strip() for child in element if fields.count(child.tag) == 1}
     letter = values.get("job_state", "")
     if not letter or "Job_Owner" not in values:
-        return unreadable(values.get("Job_Id", ""), raw)
+        return unreadable(values.get("Job_Id", ""), element)
     state = _STATES.get(letter, JobState.UNKNOWN)
     name, comment = values.get("Job_Name", ""), read_tag(values.get("Variable_List", ""))
     session = comment.rpartition("/")[2]
@@ -98,7 +99,7 @@ def _job(record: tuple[Element | None, str]) -> Job:
         else "",
         host=first_host(values.get("exec_host", "")),
         name=job_name(session) if name == _short_name(session) else name,
-        user=values.get("Job_Owner", "").partition("@")[0],
+        user=read_owner(values.get("Job_Owner", "")),
         comment=comment,
     )
 

@@ -16,6 +16,7 @@ import aiohttp
 from e2e.site import REPOSITORY
 
 from bench.client import BenchError
+from hpchub.names import USER_PATTERN
 
 from .shared import HERE, free_port, user_name
 
@@ -140,10 +141,12 @@ class Stack:
         gate = str(self._path / "gate.sock")
         access = {"allowed_groups": ["bench"], "admin_groups": [], "minimum_uid": 1000, "hub_accounts": True}
         access |= {name: [] for name in ("allowed_users", "blocked_users", "admin_users")}
+        access["user_pattern"] = USER_PATTERN
         content = {
             "public_url": "https://hub.example.org",
             "user_subdomains": False,
             "service_name": "bench",
+            "claims": {"groups": "groups", "groups_separator": "", "mail": "email"},
             "support": "",
             "proxy_socket_url": urls["proxy"],
             "proxy_api_url": urls["api"],
