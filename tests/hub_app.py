@@ -183,13 +183,17 @@ class FakeAuthority:
 
 
 class MemoryProxy(Proxy):  # type: ignore[misc]
-    """A proxy that only remembers its routes."""
+    """A proxy that only remembers its routes, and the logins that have ended."""
 
     should_start = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.routes: dict[str, str] = {}
+        self.ended: list[tuple[str, str | None]] = []
+
+    async def end_login(self, user: str, login: str | None) -> None:
+        self.ended.append((user, login))
 
     async def add_route(self, routespec: str, target: str, data: dict[str, Any]) -> None:
         self.routes[routespec] = target

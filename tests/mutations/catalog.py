@@ -339,6 +339,10 @@ def _web(name: str, path: str, old: str, new: str, keyword: str, *, tests: str =
     return HandWritten(name, f"roles/reverse_proxy/templates/{path}", old, new, (tests,), keyword, "reverse_proxy")
 
 
+def _proxy(name: str, old: str, new: str) -> HandWritten:
+    return HandWritten(name, PROXY_PROGRAM, old, new, ("tests/unit/test_proxy.py",))
+
+
 _MACROS, _SITE, _SERVER, _OIDC = "macros.conf.j2", "site.conf.j2", "server.conf.j2", "sso_oidc.conf.j2"
 
 HAND_WRITTEN = (
@@ -405,6 +409,13 @@ HAND_WRITTEN = (
     _session("saved-job-id-pattern", "re.fullmatch(context.scheduler.job_id_pattern, job_id)", "True"),
     _session("one-report", "if not self.session or self.port or self.problem:", "if not self.session:"),
     _session("saved-port", "port if type(port) is int else 0", "port"),
+    HandWritten(
+        "logout-closes-websockets",
+        AUTHENTICATOR,
+        "            await self.proxy.end_login(name, self.get_session_cookie())\n",
+        "            pass\n",
+        ("tests/unit/test_sign_in.py",),
+    ),
     HandWritten(
         "only-the-login-page-signs-in",
         AUTHENTICATOR,
@@ -486,20 +497,40 @@ HAND_WRITTEN = (
         "dead_session",
         "proxy_program",
     ),
+    _proxy("refused-upgrade", 'answer.headers.connection = "close";', 'answer.headers.connection = "keep-alive";'),
+    _proxy("upgrade-with-a-body", 'req.method !== "GET" || body || ', ""),
+    _proxy("answer-of-the-proxy", ', "Connection: close"];', "];"),
+    _proxy("idle-connections", "    keepAliveTimeout: 60_000,\n", ""),
+    _proxy("token-leaves-the-address", '  parameters.delete("token");\n', ""),
+    _proxy("one-token-in-the-address", "tokens.length === 1 && ", ""),
+    _proxy("token-in-a-path", '.replace(/(\\/authorizations\\/).*/, "$1[secret]")', ""),
+    _proxy("websocket-claim", 'delete req.headers["sec-fetch-mode"];', "{}"),
+    _proxy("cookies-with-a-token", "if (req.headers.authorization) delete req.headers.cookie;", ""),
+    _proxy("login-has-ended", "if (this.ended.has(req.login)) ", "if (false) "),
+    _proxy("websockets-of-the-login", "owner.login === login : owner.user === user", "false : false"),
+    _proxy("only-this-login", "login && owner.login ? owner.login === login : owner.user === user", "true"),
+    _proxy("programs-go-on", "if (PROGRAM.test(request.headers.authorization)) return;", ""),
+    _proxy("token-of-the-api", "if (request.headers.authorization !== `token ${this.authToken}`)", "if (false)"),
     # The web server: who may pass, and which addresses.
-    _web("forged-header-refused", _MACROS, '  RewriteCond "%{ENV:hpchub_forged}" "=1" [OR]\n', "", "single_sign_on"),
+    _web(
+        "forged-header-refused",
+        _MACROS,
+        '"%{ENV:hpchub_forged}" "=1"\n',
+        '"%{ENV:hpchub_forged}" "=0"\n',
+        "single_sign_on",
+    ),
     _web(
         "whole-addresses",
         _MACROS,
-        '  RewriteCond "%{THE_REQUEST}" "!^[A-Z]+ /[^#\\s]* HTTP/1\\.[01]$" [OR]\n',
-        "",
+        '"!^[A-Z]+ /[^#\\s]* HTTP/1\\.[01]$"\n',
+        '"^$"\n',
         "ambiguous",
     ),
-    _web("double-slash", _MACROS, "(//|\\\\|%5c", "(\\\\|%5c", "ambiguous"),
-    _web("backslash", _MACROS, "(//|\\\\|%5c", "(//|%5c", "ambiguous"),
-    _web("encoded-backslash", _MACROS, "|%5c|", "|", "ambiguous"),
-    _web("encoded-dot", _MACROS, "|%2e|", "|", "ambiguous"),
-    _web("dot-segments", _MACROS, "|(/|%2f)\\.{1,2}(/|%2f|[?;\\s])", "", "ambiguous"),
+    _web("double-slash", _MACROS, '[^?]*//"', '[^?]*///"', "ambiguous"),
+    _web("backslash", _MACROS, "(\\\\|%5c)", "(%5c)", "ambiguous"),
+    _web("encoded-backslash", _MACROS, "(\\\\|%5c)", "(\\\\)", "ambiguous"),
+    _web("encoded-dot", _MACROS, "(%2e|(/|%2f)(", "((/|%2f)(", "ambiguous"),
+    _web("dot-segments", _MACROS, "(%2e|(/|%2f)(\\.\\.|\\.(/|%2f|[?;\\s])))", "(%2e)", "ambiguous"),
     _web(
         "account-name", _MACROS, "%{REMOTE_USER} !~ m#^{{ __reverse_proxy_name }}$#", "false", "permission or provider"
     ),
@@ -643,11 +674,22 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "mode/configure.yml/jupyterhub-cookie-secret-file-0600": ("tests/repo/test_permissions.py",),
     # The file is written once, so that only a new host would show its mode.
     "mode/sso_oidc.yml/reverse-proxy-sso-key-file-0600": ("tests/repo/test_permissions.py",),
-    "request-header/site.conf.j2/requestheader-unset-cookie-expr-http-authorization-token-bea-3": (
+    "request-header/site.conf.j2/requestheader-unset-cookie-expr-program": ("tests/repo/test_subdomains.py",),
+    "response-header/macros.conf.j2/header-condition-edit-set-cookie-i-s-secure-s-1-secure": (
+        "tests/repo/test_subdomains.py",
+    ),
+    "response-header/macros.conf.j2/header-condition-edit-set-cookie-i-s-samesite-s-1-samesite-l": (
+        "tests/repo/test_subdomains.py",
+    ),
+    "request-header/site.conf.j2/requestheader-unset-cookie-expr-program-2": ("tests/repo/test_subdomains.py",),
+    "request-header/site.conf.j2/requestheader-unset-authorization-expr-program-http-cookie-s": (
+        "tests/repo/test_subdomains.py",
+    ),
+    "request-header/site.conf.j2/requestheader-unset-cookie-expr-http-cookie-s-jupyterhub-ses": (
         "tests/repo/test_subdomains.py",
     ),
 }
-"""Mutants of settings that the demo does not use, by id, and the tests that use these settings without a host."""
+"""Mutants by id that tests without a host catch, mostly of settings that the demo does not use."""
 
 
 def mutants() -> list[Mutant]:

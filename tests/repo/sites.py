@@ -5,5 +5,3 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SITE = ROOT / "tests" / "repo" / "site"
 """An inventory for tests that change it. Whoever tries hpchub may change the inventory of the demo."""
-SHIPPED = ("demo", "emulated", "example_slurm", "gridengine", "htcondor", "multi_cluster", "single_node")
-"""The inventories of the repository. A site may have its own beside them."""

@@ -70,6 +70,19 @@ def test_links_between_documents_have_a_target() -> None:
             assert ((ROOT / path).parent / target).exists(), f"{path}: {target}"
 
 
+def test_every_fault_from_the_field_names_a_test_that_exists() -> None:
+    rows = (ROOT / "docs" / "reference" / "field-cases.md").read_text().partition("| --- |")[2].splitlines()[1:]
+    assert rows
+    for row in rows:
+        cells = re.split(r"(?<!\\)\|", row.strip().strip("|"))
+        assert len(cells) == 5, f"a row has five columns: {row}"
+        tests = re.findall(r"`(tests/[^`:]+|molecule/[^`:]+)::(\w+)[^`]*`", cells[-1])
+        assert tests, f"the last column names no test: {row}"
+        for path, name in tests:
+            assert (ROOT / path).is_file(), f"{path} does not exist: {row}"
+            assert re.search(rf"def {name}\(", (ROOT / path).read_text()), f"{path} has no test {name}: {row}"
+
+
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
     spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from repo.sites import SHIPPED, SITE
+from repo.sites import SITE
 
 from hpchub.model.site import VARIABLES
+from lab.suite import INVENTORIES
 
 if TYPE_CHECKING:
     from repo.conftest import Ansible
@@ -20,7 +21,7 @@ VAULT = ("-e", "vault_sso_client_secret=d41d8cd98f00b204")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", INVENTORIES)
 def test_inventory_passes_validation(ansible: Ansible, name: str) -> None:
     done = ansible("ansible-playbook", "-i", f"inventories/{name}", "playbooks/validate.yml", *VAULT)
     assert done.returncode == 0, done.stdout
@@ -47,7 +48,7 @@ def test_command_line_checks_and_plans_an_inventory(ansible: Ansible) -> None:
     assert "#SBATCH --partition=interactive" in plan[0]["script"]
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", INVENTORIES)
 def test_inventory_shows_every_variable(name: str) -> None:
     """Each inventory sets every variable of the model, so that readers see all of them."""
     written = set()

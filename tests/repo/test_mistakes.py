@@ -313,6 +313,17 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("certificate-beside-hosts", add("hub.pem", "x"), "hub.pem", "is read by Ansible as a list of hosts; move it to the directory files"),
     ("environment-of-a-group", add("group_vars/compute_nodes.yml", "hpc_install_environment: {A B: c}\n"), "group_vars/compute_nodes.yml:1:32", "is not an environment variable's name"),
     ("ini-variable", add("more.ini", "[compute_nodes:vars]\nhpc_profiles=[]\n"), "more.ini:2:1", "is set for the group compute_nodes only"),
+    ("nested-deeper", add(f"{ALL}z.yml", "all:\n  vars:\n    hpc_install_environment: {}\n"), f"{ALL}z.yml:3:5", "belongs to the top level of the file"),
+    ("variable-without-a-colon", edit(HOSTS, "        hub:\n", "        hub: {ansible_host 10.0.0.1}\n"), f"{HOSTS}:6:15", '"ansible_host 10.0.0.1": is not the name of a variable'),
+    ("variables-as-in-ini", edit(HOSTS, "        hub:\n", "        hub: ansible_host=10.0.0.1\n"), f"{HOSTS}:6:14", "has a value that is not a mapping"),
+    ("ini-in-a-yaml-file", write(HOSTS, "[hub]\nhub\n[login_nodes]\nlogin1\n"), f"{HOSTS}:2:1", "has a name for YAML, but the INI format"),
+    ("text-beside-hosts", add("Makefile", "all:\n\techo\n"), "Makefile:1:1", "is read by Ansible as a list of hosts, but this line is none"),
+    ("suffix-of-windows", move(PROFILES, f"{ALL}profiles.yml.txt"), f"{ALL}profiles.yml.txt:2:1", "is not read by Ansible"),
+    ("value-missing", edit(PROFILES, "    cores: 1\n", "    cores:\n"), f"{PROFILES}:8:5", "cores is empty; write a whole number"),
+    ("certificate-unreadable", edit(SERVICE, '"{{ lab_dir }}/hub.pem"', "/nowhere/hub.pem"), f"{SERVICE}:11:16", "is not a readable file on the controller"),
+    ("certificate-and-key-swapped", both(edit(SERVICE, 'hub.pem"', 'hub.tmp"'), edit(SERVICE, 'hub.key"', 'hub.pem"'), edit(SERVICE, 'hub.tmp"', 'hub.key"')), f"{SERVICE}:11:16", "certificate and key are swapped"),
+    ("certificate-for-another-host", edit(SERVICE, "api_host: hub", "api_host: other"), f"{SERVICE}:11:16", "is not valid for other; it is valid for hub.localhost, hub"),
+    ("key-not-set", edit(SERVICE, '  key: "{{ lab_dir }}/hub.key"\n', ""), f"{SERVICE}:10:1", "set both certificate and key"),
     # Vaults
     ("vault-after-a-line", add(f"{ALL}vault.yml", "---\n$ANSIBLE_VAULT;1.1;AES256\n6162\n"), f"{ALL}vault.yml:2:1", "does not begin on the first line"),
     ("vault-cut-off", add(f"{ALL}vault.yml", "$ANSIBLE_VAULT;1.1;AES256\n616\n"), f"{ALL}vault.yml:2:1", "is a damaged vault: the end is missing"),
@@ -341,6 +352,32 @@ def test_mistake_is_found_with_its_place(site: Path, lab: Path, change: Change, 
     assert all(problem.file for problem in found), lines
     if place:
         assert any(line.startswith(f"{place}: ") and message in line for line in lines), lines
+
+
+WARNINGS: list[tuple[str, Change, str, str]] = [
+    ("secret-in-clear-text", edit(ACCESS, '"{{ vault_sso_client_secret }}"', "d41d8cd98f00"), f"{ACCESS}:6:18", "client_secret is a secret in clear text; encrypt it with ansible-vault"),
+    ("vault-not-encrypted", add(f"{ALL}vault.yml", "vault_other: abc\n"), f"{ALL}vault.yml:1:14", "vault_other: is a secret in clear text"),
+    ("password-of-ansible", add("host_vars/login1.yml", "ansible_become_password: hunter2\n"), "host_vars/login1.yml:1:26", "is a secret in clear text"),
+    ("secret-argument", add(f"{ALL}z.yml", f"jupyterhub_crypt_key: {'a' * 64}\n"), f"{ALL}z.yml:1:23", "is a secret in clear text"),
+    ("password-in-a-url", edit(f"{ALL}lab.yml", "UV_LINK_MODE: copy", "HTTPS_PROXY: http://u:hunter2@proxy:3128"), f"{ALL}lab.yml:17:16", "contains a password in clear text"),
+    ("placeholder-todo", edit(SERVICE, "name: Demo cluster", "name: TODO"), f"{SERVICE}:4:9", "is still a placeholder"),
+    ("placeholder-xxx", edit(ACCESS, "client_id: hpchub", "client_id: xxx"), f"{ACCESS}:5:14", "is still a placeholder"),
+    ("placeholder-in-the-vault", add(f"{ALL}vault.yml", "vault_other: changeme\n"), f"{ALL}vault.yml:1:14", "is still a placeholder"),
+    ("example", edit(SERVICE, "https://hub.localhost:8443", "https://jupyter.example.org"), f"{SERVICE}:3:8", "still contains a name of the example, example.org (also in line 5)"),
+    ("name-twice", edit(PROFILES, '"Medium: 4 cores, 8 GB, 8 hours"', '"Small: 1 core, 2 GB, 2 hours"'), f"{PROFILES}:13:19", "is also the name of another profile"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "place", "message"), [case[1:] for case in WARNINGS], ids=[c[0] for c in WARNINGS])
+def test_warning_has_its_place_and_shows_no_secret(
+    site: Path, lab: Path, change: Change, place: str, message: str
+) -> None:
+    change(site)
+    lines = [str(warning).replace(f"{site}/", "") for warning in check(site, lab).warnings]
+    assert any(line.startswith(f"{place}: ") and message in line for line in lines), lines
+    assert not any(
+        secret in line for line in lines for secret in ("hunter2", "d41d8cd98f00", "aaaa", "abc", "changeme")
+    )
 
 
 def test_inventory_without_mistakes_has_no_problems(site: Path, lab: Path) -> None:

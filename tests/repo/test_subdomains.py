@@ -91,7 +91,6 @@ def users_host(configuration: str) -> str:
 def test_one_host_serves_all_users_without_the_switch(written: dict[bool, dict[str, str]]) -> None:
     off = written[False]
     assert "ServerAlias" not in off["site.conf"]
-    assert "Sec-Fetch-Site" not in off["site.conf"]
     assert "$1 == %{REMOTE_USER}" in off["site.conf"]
     assert "--host-routing" not in off["unit"]
     assert json.loads(off["hub.json"])["user_subdomains"] is False
@@ -105,9 +104,32 @@ def test_switch_reaches_web_server_proxy_and_hub(written: dict[bool, dict[str, s
     assert json.loads(on["hub.json"])["user_subdomains"] is True
 
 
+def test_proxy_accepts_the_claims_of_a_user_with_many_groups(written: dict[bool, dict[str, str]]) -> None:
+    assert " --max-http-header-size=65536 " in written[False]["unit"]
+
+
 def test_cookies_do_not_go_along_with_a_token_to_user_hosts(written: dict[bool, dict[str, str]]) -> None:
-    line = 'RequestHeader unset Cookie "expr=%{HTTP:Authorization} =~ /^(token|bearer) /i"'
-    assert line in users_host(written[True]["site.conf"])
+    host = users_host(written[True]["site.conf"])
+    program = "%{HTTP:Authorization} =~ /^(token|bearer) [!-~]{32,}$/i"
+    assert f'RequestHeader unset Cookie "expr={program} ||' in host
+    # The proxy removes the cookies from a request with the token of a browser, after it has checked the login.
+    assert f'RequestHeader unset Authorization "expr=!({program} ||' in host
+    assert r'RequestHeader unset Cookie "expr=%{HTTP:Cookie} !~ /(^|;)\s*jupyterhub-session-id=/"' in host
+
+
+@pytest.mark.parametrize("switch", [False, True])
+def test_web_server_completes_cookies_and_drops_them_from_programs(
+    written: dict[bool, dict[str, str]], switch: bool
+) -> None:
+    configuration = written[switch]["site.conf"]
+    hosts = 1 + switch
+    for condition in ("onsuccess", "always"):
+        for flag in ("; Secure", "; SameSite=Lax"):
+            found = re.findall(rf'^  Header {condition} edit Set-Cookie ".*" "\$1{flag}"$', configuration, re.MULTILINE)
+            assert len(found) == hosts, (condition, flag)
+    program = re.escape("%{HTTP:Authorization} =~ /^(token|bearer) [!-~]{32,}$/i ||")
+    found = re.findall(rf'^    RequestHeader unset Cookie "expr={program}', configuration, re.MULTILINE)
+    assert len(found) == 1
 
 
 def test_user_hosts_have_no_sign_on(written: dict[bool, dict[str, str]]) -> None:

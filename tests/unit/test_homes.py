@@ -7,6 +7,9 @@ import io
 import json
 import os
 import pwd
+import shlex
+import subprocess
+import time
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
@@ -217,3 +220,41 @@ def test_home_with_something_else_in_place_of_directories_starts_a_session(sessi
             (session.home / name).symlink_to(session.home / "gone" / name)
     session.start().wait_for_report()
     assert session.execute("print(6 * 7)") == "42\n"
+
+
+def small_home(session: Session, options: str, fill: str) -> str:
+    """Return shell commands that replace the home by a small file system with the same files, and fill it."""
+    root = [] if os.geteuid() == 0 else ["--map-root-user"]
+    if subprocess.run(["unshare", *root, "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not permit mount namespaces")
+    home, copy = shlex.quote(str(session.home)), shlex.quote(f"{session.home}.copy")
+    replace = f"cp -a {home} {copy}\nmount -t tmpfs -o mode=700,{options} none {home}\ncp -a {copy}/. {home}\n"
+    return f"{replace}cd {home}\n{fill}"
+
+
+def test_home_without_free_blocks_is_explained_in_time(session: Session) -> None:
+    began = time.monotonic()
+    session.start(before=small_home(session, "size=256k", "dd if=/dev/zero of=fill bs=4k 2>/dev/null || true"))
+    assert session.process is not None
+    assert session.process.wait(60) == 1
+    assert time.monotonic() - began < 10 + 20  # the machine may be busy
+    (report,) = session.hub.reports
+    assert report["problem"].startswith(f"your home directory is full, so {session.home}/.hpchub cannot be written.")
+    assert session.log == f"hpchub-launch: {report['problem']}\n"
+
+
+def test_home_without_free_files_starts_a_session(session: Session) -> None:
+    fill = "i=0; while touch f$i 2>/dev/null; do i=$((i + 1)); done"
+    session.start(before=small_home(session, "nr_inodes=40", fill)).wait_for_report()
+    assert session.execute("print(6 * 7)") == "42\n"
+
+
+def test_start_without_own_settings_uses_none_of_them(session: Session) -> None:
+    session.variables["HPCHUB_WITHOUT_SETTINGS"] = "1"
+    session.write(f"{SERVER}.py", "raise SystemExit(3)\n")
+    session.write(".ipython/profile_default/startup/10-exit.py", "import os\nos._exit(3)\n")
+    kernel = session.write(".local/share/jupyter/kernels/mine/kernel.json", '{"argv": ["x"], "display_name": "Mine"}')
+    session.start().wait_for_report()
+    assert "notice" not in session.hub.reports[0]
+    assert session.execute("print(6 * 7)") == "42\n"
+    assert set(session.request("api/kernelspecs")[1]["kernelspecs"]) == {"python3", kernel.parent.name}

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 from hub_app import CLUSTER, SESSION, Hub, job
+from jupyterhub.httpclient import JupyterHubHTTPClient
 from jupyterhub.proxy import ConfigurableHTTPProxy
 
 from hpchub.hub import proxy as hub_proxy
@@ -200,6 +201,18 @@ async def test_first_check_of_the_routes_starts_the_tasks_once(hub: Hub, monkeyp
     assert backlogs == [BACKLOG]
     assert proxy._orphan_collector is not None
     assert proxy._orphan_collector._sessions() == {SESSION}
+
+
+# The end of a browser's login
+
+
+async def test_user_signs_off_even_if_the_proxy_does_not_answer(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody = quote(str(tmp_path / "api.sock"), safe="")
+    await HubProxy(api_url=f"http+unix://{nobody}", auth_token="x").end_login("alice", "abc")
+    await JupyterHubHTTPClient.loop_instance().close()
+    assert "Cannot close the websockets of alice, who has signed off" in caplog.text
 
 
 @pytest.mark.parametrize(("user", "label"), [("alice", "alice"), ("ann@CL.ORG", dns_label("ann@CL.ORG"))])

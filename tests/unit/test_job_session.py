@@ -128,6 +128,12 @@ def test_refused_submission_fails_with_the_reason(answer: Answer, message: str) 
     assert fail == actions.Fail(message, reason="refused")
 
 
+@pytest.mark.parametrize("stdout", ["7\n", "Welcome\n7\n", "7\nYour project has 12 hours left.\n", "7\nbye"])
+def test_lines_of_a_submit_wrapper_do_not_hide_the_job_id(stdout: str) -> None:
+    state = SUBMITTING.step(events.SubmissionAnswered(Answer(stdout=stdout)), NOW).state
+    assert (state.phase, state.job_id) == (Phase.QUEUED, "7")
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -135,9 +141,21 @@ def test_refused_submission_fails_with_the_reason(answer: Answer, message: str) 
         events.SubmissionAnswered(Answer(ok=False, timed_out=True)),
         events.SubmissionAnswered(Answer(stdout="noise\n")),
         events.SubmissionAnswered(Answer(stdout="1")),
+        events.SubmissionAnswered(Answer(stdout="noise\n1")),
+        events.SubmissionAnswered(Answer(stdout="7\n1")),
+        events.SubmissionAnswered(Answer(stdout="7\n8\n")),
         events.SubmissionAnswered(Answer()),
     ],
-    ids=["no-answer", "timeout", "no-job-id", "output-is-cut-off", "no-output"],
+    ids=[
+        "no-answer",
+        "timeout",
+        "no-job-id",
+        "id-is-cut-off",
+        "id-after-noise-is-cut-off",
+        "second-id-is-cut-off",
+        "two-ids",
+        "no-output",
+    ],
 )
 def test_submission_without_a_job_id_starts_the_search(event: events.Event) -> None:
     step = SUBMITTING.step(event, NOW)

@@ -396,8 +396,9 @@ async def test_reported_addresses_replace_a_name_that_the_hub_cannot_resolve(hub
     held[0].listen()
     port = held[0].getsockname()[1]
     addresses = [{"interface": "eth0", "address": "127.0.0.1"}]
-    assert (await api.report(starting, {"port": port, "addresses": addresses}))[0] == 201
+    assert (await api.report(starting, {"port": port, "addresses": addresses, "notice": "Without x.py."}))[0] == 201
     await eventually(lambda: spawner.server.port == port)
+    assert spawner.notice == spawner.orm_spawner.state["notice"] == "Without x.py."
     assert spawner.server.ip == "127.0.0.1"
     for listener in held:
         listener.close()

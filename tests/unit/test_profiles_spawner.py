@@ -79,6 +79,16 @@ async def test_form_offers_a_start_without_the_users_own_settings(spawner: HPCPr
     await spawner._run_apply_user_options(chosen)
 
 
+async def test_form_remembers_the_setting_that_stopped_the_server(spawner: HPCProfilesSpawner) -> None:
+    spawner.notice = "It runs without x.py, line 2: <b>."
+    assert "Last time: It runs without x.py, line 2: &lt;b&gt;." in await spawner.get_options_form()
+    state = spawner.get_state()
+    spawner.notice = ""
+    assert "Last time" not in await spawner.get_options_form()
+    spawner.load_state(state)
+    assert spawner.notice.startswith("It runs without x.py")
+
+
 async def test_unknown_form_field_is_refused(spawner: HPCProfilesSpawner) -> None:
     with pytest.raises(StartError, match="no field 'options'"):
         spawner.options_from_form({"profile": ["small"], "options": ["--uid=0"]})

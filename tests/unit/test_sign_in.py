@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from hub_app import encode_claims
 from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
@@ -13,6 +16,8 @@ from tornado.httputil import HTTPHeaders
 from tornado.testing import bind_unused_port
 
 from hpchub.hub.authenticator import SSOLoginHandler
+
+REVERSE_PROXY = Path(__file__).resolve().parents[2] / "roles" / "reverse_proxy" / "vars" / "main.yml"
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -93,13 +98,22 @@ async def test_other_user_gets_an_explanation_and_no_cookie(
     assert "jupyterhub-hub-login" not in cookies(response)
 
 
-async def test_logout_ends_the_login_and_then_the_single_sign_on(get: Get) -> None:
-    login = cookies(await get("login", "alice", groups="hpc"))["jupyterhub-hub-login"]
-    cookie = f"jupyterhub-hub-login={login}"
+async def test_logout_ends_the_login_and_then_the_single_sign_on(hub: Hub, get: Get) -> None:
+    received = cookies(await get("login", "alice", groups="hpc"))
+    cookie = "; ".join(f"{name}={received[name]}" for name in ("jupyterhub-hub-login", "jupyterhub-session-id"))
     assert (await get("home", "alice", groups="hpc", cookie=cookie)).code == 200
     response = await get("logout", "alice", groups="hpc", cookie=cookie)
     assert (response.code, response.headers["Location"]) == (302, "/logout")
     assert cookies(response)["jupyterhub-hub-login"] in ("", '""')
+    assert hub.app.proxy.ended == [("alice", received["jupyterhub-session-id"])]
+
+
+async def test_logout_closes_the_websockets_of_a_browser_without_a_login(hub: Hub, get: Get) -> None:
+    response = await get("logout", "alice", groups="hpc")
+    assert response.code == 302
+    assert hub.app.proxy.ended == [("alice", None)]
+    await get("logout")
+    assert len(hub.app.proxy.ended) == 1
 
 
 async def test_login_form_data_cannot_name_a_user(hub: Hub, get: Get) -> None:
@@ -117,3 +131,12 @@ async def test_identity_alone_creates_no_api_token(get: Get, content_type: str) 
     cookie = f"jupyterhub-hub-login={login}"
     response = await get("api/users/alice/tokens", "alice", groups="hpc", cookie=cookie, post=content_type)
     assert response.code == 403
+
+
+async def test_web_server_tells_the_tokens_of_browsers_and_programs_apart(hub: Hub) -> None:
+    """Apache accepts a token of a browser only together with a sign-on. It knows these tokens by their length."""
+    program = re.compile(yaml.safe_load(REVERSE_PROXY.read_text())["__reverse_proxy_program_token"])
+    browser: str = hub.app.oauth_provider.tokens["Bearer"].token_generator(None)
+    assert browser
+    assert not program.fullmatch(browser)
+    assert program.fullmatch(hub.user("alice").new_api_token())

@@ -415,3 +415,12 @@ def test_pre_commit_hooks_are_the_steps_of_lint() -> None:
     expected = {f"bin/test --only lint:{step.name}" for step in lint.steps}
     assert {hook["entry"] for hook in repository["hooks"]} == expected
     assert all(hook["language"] == "system" for hook in repository["hooks"])
+
+
+def test_lint_leaves_the_inventories_of_a_site_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*suite.INVENTORIES, "mysite", "example2"):
+        (tmp_path / "inventories" / name).mkdir(parents=True)
+    monkeypatch.setattr(suite, "REPOSITORY", tmp_path)
+    steps = {step.name: step.command for stage in suite.all_stages() if stage.name == "lint" for step in stage.steps}
+    assert steps["ansible-lint"][-4:] == ["--exclude", "inventories/example2", "--exclude", "inventories/mysite"]
+    assert steps["codespell"][-1] == "--skip=./inventories/example2,./inventories/mysite"

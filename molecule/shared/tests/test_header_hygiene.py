@@ -99,6 +99,7 @@ ORIGIN = (
     *("X-Original-URI", "X-Original-URL", "X-Real-IP", "X-Rewrite-URL", "X-Scheme", "X-Url-Scheme"),
 )
 FORGED = "forged-by-the-client"
+NOBODY = "token of-nobody-with-at-least-32-characters"
 
 
 def spellings(name: str) -> list[str]:
@@ -197,7 +198,7 @@ def test_service_receives_exactly_the_cookies_that_are_not_of_the_sign_on(
 @pytest.mark.parametrize("target", [TARGET, USER_TARGET])
 def test_cookies_do_not_go_along_with_a_token(alice: Visitor, target: str) -> None:
     assert "cookie" in dict(received(alice, [], target))
-    assert "cookie" not in dict(received(alice, [("Authorization", "token of-nobody")], target))
+    assert "cookie" not in dict(received(alice, [("Authorization", NOBODY)], target))
 
 
 def ask_api(hub: Host, compute: Host, target: str, headers: dict[str, str]) -> tuple[int, str]:
@@ -214,19 +215,19 @@ def test_compute_node_reaches_nothing_whose_path_only_begins_like_the_api(hub: H
 
 
 def test_request_with_a_token_has_no_identity(alice: Visitor) -> None:
-    token = [("Authorization", "token of-nobody")]
+    token = [("Authorization", NOBODY)]
     assert dict(received(alice, [], API_TARGET))["x-hpchub-user"] == "alice"
     anonymous = Visitor(alice.addresses, alice.url)
     arrived = dict(received(anonymous, token, API_TARGET))
-    assert arrived["authorization"] == "token of-nobody"
+    assert arrived["authorization"] == NOBODY
     assert not [name for name in arrived if name.startswith("x-hpchub")]
 
 
 def test_compute_node_sends_the_hub_neither_cookies_nor_an_identity(hub: Host, compute: Host) -> None:
-    sent = {"X-Harmless": FORGED, "Authorization": "token of-nobody", "Cookie": "jupyterhub-session-id=x"}
+    sent = {"X-Harmless": FORGED, "Authorization": NOBODY, "Cookie": "jupyterhub-session-id=x"}
     sent |= dict.fromkeys(IDENTITY, "carol")
     arrived = {name.lower(): value for name, value in json.loads(ask_api(hub, compute, API_TARGET, sent)[1])}
-    assert (arrived["x-harmless"], arrived["authorization"]) == (FORGED, "token of-nobody")
+    assert (arrived["x-harmless"], arrived["authorization"]) == (FORGED, NOBODY)
     assert "cookie" not in arrived
     assert "carol" not in arrived.values()
 
@@ -239,11 +240,11 @@ def test_response_headers_of_a_service_are_replaced(alice: Visitor) -> None:
     assert headers.get_all("Referrer-Policy") == ["same-origin"]
 
 
-def test_cookies_of_a_service_become_secure(alice: Visitor) -> None:
+def test_cookies_of_a_service_become_secure_and_stay_on_this_site(alice: Visitor) -> None:
     cookies = alice.ask(TARGET).headers.get_all("Set-Cookie") or []
     assert [cookie for cookie in cookies if cookie.startswith(("plain", "safe"))] == [
-        "plain=1; Path=/; Secure",
-        "safe=1; Path=/; Secure",
+        "plain=1; Path=/; Secure; SameSite=Lax",
+        "safe=1; Path=/; Secure; SameSite=Lax",
     ]
 
 

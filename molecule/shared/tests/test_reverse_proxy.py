@@ -13,6 +13,7 @@ import secrets
 import socket
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
     from testinfra.host import Host
 
-INVALID_TOKEN = [("Authorization", "token of-nobody")]  # Apache passes it on, and the hub refuses it
+NOBODY = "token-of-nobody-that-has-the-form-of-a-program's"
+INVALID_TOKEN = [("Authorization", f"token {NOBODY}")]  # Apache passes it on, and the hub refuses it
+PAGE_TOKEN = [("Authorization", "token " + "p" * 30)]  # the form of a token that JupyterHub gives to a browser
 
 IDENTITY = [
     "X-Hpchub-User",
@@ -209,7 +212,7 @@ def test_token_does_not_replace_the_sign_on(visitor: Visitor, state: dict[str, A
 
 
 def test_authorization_headers_other_than_tokens_are_refused(visitor: Visitor) -> None:
-    for scheme in ("Basic YTpi", "token", "tokens x", "Digest token x"):
+    for scheme in ("Basic YTpi", "token", f"tokens {NOBODY}", f"Digest token {NOBODY}", f"token x {NOBODY}"):
         assert visitor.ask("/hub/api/user", [("Authorization", scheme)]).status == 401
 
 
@@ -275,7 +278,174 @@ def test_signing_out_does_not_redirect_to_other_sites(visitor: Visitor) -> None:
     assert "elsewhere" not in answer.location
 
 
+# -- the end of a sign-on
+
+
+FOREIGN_LINK = [("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate")]
+
+
+def test_token_of_a_page_needs_the_sign_on_of_its_browser(visitor: Visitor, alice: Visitor) -> None:
+    for target in ("/user/alice/api/contents", "/user/alice/api/kernels", "/hub/api/user", "/services/none/api"):
+        for method in ("GET", "PUT", "POST"):
+            answer = visitor.ask(target, PAGE_TOKEN, method=method)
+            assert (answer.status, from_apache(answer)) == (401, True), (method, target, answer)
+    assert not from_apache(alice.ask("/user/alice/api/contents", PAGE_TOKEN))
+
+
+def test_signing_out_ends_the_token_of_a_page_at_once(
+    addresses: dict[str, str], state: dict[str, Any], users: dict[str, dict[str, Any]]
+) -> None:
+    bob = Visitor(addresses, state["url"])
+    bob.sign_in(users["bob"])
+    kept = dict(bob.cookies[urlsplit(bob.url).netloc])
+    assert not from_apache(bob.ask("/user/bob/api/contents", PAGE_TOKEN))
+    bob.follow(bob.ask("/hub/logout"))
+    bob.cookies[urlsplit(bob.url).netloc].update(kept)
+    for headers in (PAGE_TOKEN, []):
+        for target in ("/user/bob/api/contents", "/user/bob/api/kernels/x/execute", "/hub/api/user"):
+            assert bob.ask(target, headers).status == 401, (target, headers)
+    assert not from_apache(bob.ask("/user/bob/api/contents", INVALID_TOKEN))  # programs continue
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/hub/logout",
+        "/hub/%6cogout",
+        "/sso/logout",
+        "/sso/end",
+        "/user/alice/logout",
+        "/oidc/callback?logout=https%3A%2F%2Felsewhere.example%2F",
+        "/oidc/callback?logout=get",
+    ],
+)
+@pytest.mark.parametrize("headers", [FOREIGN_LINK, [("Referer", "https://elsewhere.example/")]], ids=["fetch", "old"])
+def test_link_on_another_page_asks_before_it_signs_out(
+    alice: Visitor, target: str, headers: list[tuple[str, str]]
+) -> None:
+    page = alice.ask(target, headers)
+    assert (page.status, urlsplit(page.location).path) == (302, "/sso/sign-out"), page
+    page, _ = alice.follow(page)
+    assert page.status == 200
+    assert 'href="/hub/logout"' in page.text
+    assert signed_in_as(alice.ask("/hub/home")) == "alice"
+
+
+def test_user_without_permission_can_sign_out(
+    addresses: dict[str, str], state: dict[str, Any], users: dict[str, dict[str, Any]]
+) -> None:
+    dave = Visitor(addresses, state["url"])
+    assert dave.sign_in(users["dave"]).status == 403
+    page, url = dave.follow(dave.ask("/sso/logout"))
+    assert (page.status, url) == (200, state["url"] + "/sso/signed-out")
+    assert dave.ask("/hub/home").location.startswith(state["idp_url"])
+
+
+# -- pages of other hosts
+
+JSON = [("Content-Type", "application/json")]
+FORM = [("Content-Type", "application/x-www-form-urlencoded")]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Content-Type", "text/plain")],
+        [("Content-Type", "text/plain; application/json")],
+        FORM,
+        [("Content-Type", "multipart/form-data; boundary=x")],
+        [],  # a page can send a body without a type
+        [*JSON, ("Origin", "https://elsewhere.example")],
+        [*JSON, ("Origin", "https://hub.localhost.elsewhere.example")],
+        [*JSON, ("Origin", "https://other.hub.localhost:8443")],
+        [*JSON, ("Origin", "http://hub.localhost:8443")],
+        [*JSON, ("Origin", "null")],
+        [*JSON, ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "cors")],
+        [*JSON, ("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Mode", "navigate")],
+        [*JSON, ("Sec-Fetch-Mode", "websocket")],
+        JSON,
+        [*JSON, ("X-XSRFToken", "wrong")],
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("POST", "/hub/api/users/alice/tokens"),
+        ("POST", "/hub/api/users/alice/tokens?_xsrf=wrong"),
+        ("POST", "/hub/api/users/alice/server"),
+        ("PATCH", "/hub/api/users/alice"),
+        ("DELETE", "/hub/api/users/alice/server"),
+    ],
+)
+def test_hub_changes_nothing_for_a_foreign_page(
+    alice: Visitor, method: str, target: str, headers: list[tuple[str, str]]
+) -> None:
+    """Hazard H22. The cookies go along in every case."""
+    answer = alice.ask(target, headers, method=method, body=b'{"note": "planted"}')
+    assert answer.status == 403, answer
+    assert json.loads(answer.text)["message"]
+
+
+def test_foreign_page_cannot_act_on_a_notebook_server(alice: Visitor) -> None:
+    for headers in (
+        [("Origin", "https://elsewhere.example")],
+        [("Origin", "https://elsewhere.example"), *PAGE_TOKEN],
+        [("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Mode", "no-cors")],
+    ):
+        assert from_apache(alice.ask("/user/alice/files/x", headers)), headers
+    assert not from_apache(alice.ask("/user/alice/api/contents", [*INVALID_TOKEN, ("Origin", "https://x.example")]))
+
+
+def test_own_page_makes_a_token_with_its_xsrf_token(alice: Visitor) -> None:
+    alice.follow(alice.ask("/hub/token"))
+    xsrf = alice.cookies[urlsplit(alice.url).netloc]["_xsrf"]
+    headers = [*JSON, ("Origin", alice.url), ("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Mode", "cors")]
+    body = b'{"expires_in": 60}'
+    made = alice.ask("/hub/api/users/alice/tokens", [*headers, ("X-XSRFToken", xsrf)], method="POST", body=body)
+    assert made.status == 201, made
+    # Apache accepts only long tokens without a sign-on.
+    assert len(json.loads(made.text)["token"]) >= 32
+
+
 # -- addresses
+
+
+REASONS = [
+    ("a%5cb", "backslash"),
+    ("a\\b", "backslash"),
+    ("..b", "dots"),
+    ("a/..b", "dots"),
+    ("a/../b", "dots"),
+    ("a/..", "dots"),
+    ("%2e%2e%2fb", "dots"),
+    ("a%2eb", "dot"),
+    ("/a", "two slashes"),
+    ("a//b", "two slashes"),
+    ("%ff", "UTF-8"),
+    ("%c0%af", "UTF-8"),
+    ("%ed%a0%80", "UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("name", "reason"), REASONS)
+def test_answer_explains_which_names_are_not_permitted(alice: Visitor, name: str, reason: str) -> None:
+    page = alice.ask(f"/user/alice/files/{name}")
+    assert (page.status, reason in page.text) == (400, True), page
+    answer = alice.ask(f"/user/alice/api/contents/{name}", method="PUT", body=b"{}")
+    assert answer.headers["Content-Type"] == "application/json"
+    assert (answer.status, reason in json.loads(answer.text)["message"]) == (400, True), answer
+
+
+@pytest.mark.parametrize(
+    "target", ["/hub/static/%ff", "/hub/logo%ff", "/hub/api/users/%ff", "/services/echo/%ff", "/hub/%zz"]
+)
+def test_invalid_characters_are_the_mistake_of_the_client(alice: Visitor, target: str) -> None:
+    assert alice.ask(target).status == 400
+
+
+@pytest.mark.parametrize("name", ["%C3%A9t%C3%A9", "%E6%97%A5%E6%9C%AC", "%F0%9F%90%8D", "a%20b", ".b", "b..c", "c.."])
+def test_other_names_reach_the_notebook_server(alice: Visitor, name: str) -> None:
+    assert not from_apache(alice.ask(f"/user/alice/files/{name}"))
 
 
 @pytest.mark.parametrize(
@@ -326,6 +496,12 @@ class Echo(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def log_message(self, *_): pass
     def do_GET(self):
+        if "/refuse/" in self.path:
+            status = int(self.path.rsplit("/", 1)[1])
+            self.send_response(status)
+            if status not in (204, 304): self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if self.headers.get("Upgrade") == "websocket":
             key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
             self.send_response(101)
@@ -340,7 +516,8 @@ class Echo(http.server.BaseHTTPRequestHandler):
         while left: left -= len(self.rfile.read(min(left, 1 << 20)))
         self.answer(str(length))
     def answer(self, text):
-        self.send_response(200); self.send_header("Content-Length", str(len(text))); self.end_headers()
+        self.send_response(200); self.send_header("Content-Length", str(len(text)))
+        self.send_header("Set-Cookie", "plain=1; Path=/"); self.end_headers()
         self.wfile.write(text.encode())
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer): daemon_threads = True
 Server(("127.0.0.1", 18999), Echo).serve_forever()
@@ -426,16 +603,21 @@ def test_sign_on_cookies_are_removed_in_every_spelling(alice: Visitor, echo: str
 def test_cookies_are_removed_from_a_request_with_a_token(alice: Visitor, echo: str) -> None:
     text = alice.ask(echo, INVALID_TOKEN).text.lower()
     assert "cookie" not in text
-    assert "authorization: token of-nobody" in text
+    assert f"authorization: token {NOBODY}" in text
 
 
 @contextmanager
-def websocket(addresses: dict[str, str], url: str, target: str) -> Iterator[Callable[[bytes], bool]]:
-    """Open a websocket to the echo service. It yields a function that sends bytes and checks that they come back."""
+def websocket(addresses: dict[str, str], url: str, target: str, *headers: str) -> Iterator[Callable[[bytes], bool]]:
+    """Open a websocket to the echo service. It yields a function that sends bytes and checks that they come back.
+
+    Raises:
+        PermissionError: The service refuses the websocket.
+    """
     name = hostname_of(url)
     with (
         socket.create_connection((addresses[name], port_of(url)), timeout=20) as plain,
         unverified().wrap_socket(plain, server_hostname=name) as connection,
+        connection.makefile("rb") as stream,
     ):
         lines = [
             f"GET {target} HTTP/1.1",
@@ -444,11 +626,11 @@ def websocket(addresses: dict[str, str], url: str, target: str) -> Iterator[Call
             "Connection: Upgrade",
             "Sec-WebSocket-Version: 13",
             f"Sec-WebSocket-Key: {base64.b64encode(secrets.token_bytes(16)).decode()}",
-            "Authorization: token of-nobody",
+            *(headers or [f"Authorization: token {NOBODY}"]),
         ]
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
-        stream = connection.makefile("rb")
-        assert stream.readline().split()[1] == b"101"
+        if (status := stream.readline().split()[1]) != b"101":
+            raise PermissionError(status.decode())
         while stream.readline().strip():
             pass
 
@@ -457,6 +639,44 @@ def websocket(addresses: dict[str, str], url: str, target: str) -> Iterator[Call
             return stream.read(len(sent)) == sent
 
         yield echoes
+
+
+def test_program_sends_its_token_in_the_address_of_a_websocket(
+    addresses: dict[str, str], state: dict[str, Any], echo: str
+) -> None:
+    page = "p" * 30
+    for query in (f"token={'a' * 32}", f"session_id=x&token={'a' * 32}"):
+        with websocket(addresses, state["url"], f"{echo}channels?{query}", "X-Harmless: 1") as echoes:
+            assert echoes(b"hello")
+    for query in (f"token={page}", "", "token=", f"other={'a' * 32}", f"session_id={'a' * 32}"):
+        refused = pytest.raises(PermissionError, match="401")
+        with refused, websocket(addresses, state["url"], f"{echo}channels?{query}", "X-Harmless: 1"):
+            pass
+
+
+def test_token_in_another_address_is_no_permission(visitor: Visitor, echo: str) -> None:
+    for headers in ([], [("Sec-Fetch-Mode", "websocket")], [("Upgrade", "h2c"), ("Connection", "Upgrade")]):
+        assert visitor.ask(f"{echo}?token={'a' * 32}", headers).status in {302, 401}, headers
+
+
+def test_request_after_a_refused_upgrade_gets_its_own_answer(
+    addresses: dict[str, str], state: dict[str, Any], echo: str
+) -> None:
+    """Hazard A5. The proxy closes the connection of a refused upgrade, so Apache must not use it again."""
+
+    def take_turns(number: int) -> list[str]:
+        client, problems = Visitor(addresses, state["url"]), []
+        for turn in range(60):
+            upgrade = [("Upgrade", "websocket"), ("Connection", "Upgrade"), *INVALID_TOKEN]
+            status = client.ask(f"{echo}refuse/{(204, 304, 403, 404)[turn % 4]}", upgrade).status
+            problems += [f"upgrade: {status}"] if status >= 500 else []
+            mark = f"mark-{number}-{turn}"
+            answer = client.ask(f"{echo}{mark}", INVALID_TOKEN)
+            problems += [] if answer.text.startswith(f"{echo}{mark}\n") else [f"{mark}: {answer}"]
+        return problems
+
+    with ThreadPoolExecutor(4) as pool:
+        assert [problem for found in pool.map(take_turns, range(4)) for problem in found] == []
 
 
 def test_idle_websocket_survives_a_reload_and_more_than_a_minute(
@@ -602,6 +822,34 @@ def test_only_the_clusters_networks_reach_the_clusters_virtual_host(hub: Host, s
 # -- Apache as a service of the host
 
 
+def test_page_says_that_the_service_has_a_problem_and_that_notebooks_go_on(
+    hub: Host, alice: Visitor, echo: str
+) -> None:
+    hub.check_output("systemctl stop configurable-http-proxy")
+    try:
+        page, answer = alice.ask("/hub/home"), alice.ask("/user/alice/api/contents")
+    finally:
+        hub.check_output("systemctl start configurable-http-proxy")
+    assert page.status == answer.status == 503
+    for text in (page.text, json.loads(answer.text)["message"]):
+        words = " ".join(text.lower().split())
+        assert "the service has a problem" in words
+        assert "running notebooks and their computations go on" in words
+    for _ in range(60):
+        if alice.ask("/hub/home").status == 200:
+            break
+        time.sleep(1)
+    hub.check_output("python3 -c %s POST", ROUTE)
+    assert alice.ask(echo).status == 200
+
+
+def test_every_cookie_states_samesite(visitor: Visitor, echo: str) -> None:
+    answers = [visitor.ask("/hub/home"), visitor.ask(f"{echo}cookies", INVALID_TOKEN), visitor.ask("/hub/login")]
+    cookies = [cookie for answer in answers for cookie in answer.headers.get_all("Set-Cookie") or []]
+    assert cookies
+    assert [cookie for cookie in cookies if "samesite=" not in cookie.lower()] == []
+
+
 def test_apache_opens_exactly_two_ports(hub: Host, state: dict[str, Any], settings: dict[str, Any]) -> None:
     lines = hub.check_output("ss --listening --tcp --numeric --processes --no-header").splitlines()
     ports = {int(line.split()[3].rsplit(":", 1)[1]) for line in lines if '"apache2"' in line}
@@ -609,11 +857,22 @@ def test_apache_opens_exactly_two_ports(hub: Host, state: dict[str, Any], settin
 
 
 def test_log_contains_requests_but_no_tokens(hub: Host, visitor: Visitor) -> None:
-    name, token = f"mark{secrets.token_hex(8)}", secrets.token_hex(8)
-    visitor.ask(f"/user/alice/lab/{name}?token={token}")
+    name, token = f"mark{secrets.token_hex(8)}", secrets.token_hex(16)
+    upgrade = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
+    linked = [("Referer", f"{visitor.url}/user/alice/lab?token={token}")]
+    for target in (f"/user/alice/lab/{name}", f"/user/alice/{name}%5c", f"/nothing/{name}", f"/hub/{name}"):
+        for headers in ([], upgrade, linked, [*upgrade, *linked]):
+            visitor.ask(f"{target}?token={token}", headers)
+            visitor.ask(f"{target}?token={token[:30]}", headers)
+    for headers in ([], INVALID_TOKEN):
+        visitor.ask(f"/hub/api/authorizations/token/{token}", headers)
+        visitor.ask(f"/hub/api/authorizations/token/{token}/%5c", headers)
     found = "grep --recursive --fixed-strings --quiet %s /var/log/apache2"
     assert hub.run(found, name).rc == 0
-    assert hub.run(found, token).rc == 1
+    assert hub.run(found, "/hub/api/authorizations/[secret]").rc == 0
+    assert hub.run(found, token[:30]).rc == 1
+    for unit in ("configurable-http-proxy", "jupyterhub"):
+        assert token[:30] not in hub.check_output("journalctl --unit=%s --no-pager --output=cat", unit)
 
 
 def test_apache_runs_in_a_sandbox(hub: Host) -> None:

@@ -1,4 +1,5 @@
-// A subclass of configurable-http-proxy that authenticates notebook servers, and does not lose responses of the hub.
+// A subclass of configurable-http-proxy that authenticates notebook servers, does not lose or mix up responses, and ends
+// what a browser has open when its user signs off.
 //
 // By default, the proxy expects a certificate for the host name in the browser's address. That name is the same for
 // every session, so any user's server would be accepted. Here, the certificate must belong to the user of the route,
@@ -17,6 +18,16 @@ import { defaultLogger } from "configurable-http-proxy/lib/log.js";
 
 // The domain of the names in the servers' certificates. The package hpchub, which issues them, has the same constant.
 const DOMAIN = "user.hpchub.internal";
+
+// A token that a program uses. The tokens of browsers are shorter, and Apache passes them on only with a sign-on. The role
+// reverse_proxy has the same pattern.
+const PROGRAM = /^(token|bearer) [!-~]{32,}$/i;
+
+// The cookie that identifies a browser's login at the hub.
+const LOGIN = /(?:^|;)\s*jupyterhub-session-id=([^;]+)/;
+
+// How long the proxy refuses a login that has ended, in milliseconds: as long as the hub's cookies are valid.
+const REMEMBERED = 24 * 3600 * 1000;
 
 const { values: options } = parseArgs({
   options: {
@@ -38,10 +49,34 @@ if (!process.env.CONFIGPROXY_AUTH_TOKEN) {
 
 const log = defaultLogger({ level: options["log-level"] });
 
+// An answer other than 503, which the proxy gives itself.
+class Refusal extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
 class Proxy extends ConfigurableProxy {
   constructor(proxyOptions, tls) {
     super(proxyOptions);
     this.tls = tls;
+    this.ended = new Map(); // logins that have ended, each with the time
+    this.websockets = new Map(); // the open websockets of browsers: each socket with its route's user and its login
+    this.on("proxyRequestWs", (request, socket) => {
+      if (PROGRAM.test(request.headers.authorization)) return;
+      this.websockets.set(socket, { user: request.user, login: request.login });
+      socket.once("close", () => this.websockets.delete(socket));
+    });
+    this.proxy.on("proxyReqWs", (outgoing, request, socket) => {
+      outgoing.prependOnceListener("upgrade", () => (socket.upgraded = true));
+      // The proxy closes the connection after such an answer, so the web server must not use it again.
+      outgoing.prependOnceListener("response", (answer) => {
+        delete answer.headers["keep-alive"];
+        answer.headers.connection = "close";
+      });
+    });
+    this.apiHandlers.push([/^\/api\/logins$/, { delete: (request, response) => this.endLogin(request, response) }]);
     // By default, the proxy opens a new connection to a unix socket for each request. Node.js then loses one response
     // in six to requests with a body, because it still tries to write after the hub has responded and closed the
     // connection.
@@ -53,16 +88,72 @@ class Proxy extends ConfigurableProxy {
     this.agents = new Map(); // by user; each agent keeps the connections to the servers of its user
   }
 
-  // Pass the route's user on in the user name of the target URL, which the proxy does not use otherwise.
+  // Refuse requests of a login that has ended. Pass the route's user on in the user name of the target URL, which the
+  // proxy does not use otherwise.
   async targetForReq(req) {
     const match = await super.targetForReq(req);
+    const route = match && (await this._routes.get(match.prefix));
+    req.user = route?.user;
+    if (req.user) {
+      req.login = LOGIN.exec(req.headers.cookie)?.[1];
+      if (this.ended.has(req.login)) throw new Refusal(401, "the user has signed off");
+      // A notebook server must not use cookies in place of a token.
+      if (req.headers.authorization) delete req.headers.cookie;
+    }
     if (match?.target.startsWith("https:")) {
-      const route = await this._routes.get(match.prefix);
       const target = new URL(match.target);
-      target.username = route?.user ?? "";
+      target.username = req.user ?? "";
       match.target = target.href;
     }
     return match;
+  }
+
+  handleProxyWeb(req, res) {
+    // A notebook server would accept a token in the address, and skip the XSRF check, if it took this for a websocket.
+    if (/websocket/i.test(req.headers["sec-fetch-mode"])) delete req.headers["sec-fetch-mode"];
+    return super.handleProxyWeb(req, res);
+  }
+
+  handleProxyWs(req, socket, head) {
+    socket.on("error", () => socket.destroy());
+    const { headers } = req;
+    const body = headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? 0) !== 0;
+    // Nobody reads the body of a refused upgrade. The server would take the next request for this body.
+    if (req.method !== "GET" || body || headers.upgrade?.toLowerCase() !== "websocket") {
+      return this.handleProxyError(500, "ws", req, socket, new Refusal(400, "this is not a websocket"));
+    }
+    moveToken(req);
+    return super.handleProxyWs(req, socket, head);
+  }
+
+  handleProxyError(code, kind, req, res, error) {
+    const status = error?.status ?? (error instanceof URIError ? 400 : code);
+    // The base class only logs the address. JupyterHub's API accepts a token in such a path.
+    const shown = { method: req.method, url: req.url.replace(/(\/authorizations\/).*/, "$1[secret]") };
+    if (kind !== "ws") return super.handleProxyError(status, kind, shown, res, error?.status ? undefined : error);
+    super.handleProxyError(status, kind, shown, null, error?.message); // only log it
+    // After an upgrade, the client would take the answer for a message.
+    if (res.upgraded || res.writableEnded) return res.destroySoon();
+    const lines = [`HTTP/1.1 ${status} ${http.STATUS_CODES[status]}`, "Content-Length: 0", "Connection: close"];
+    res.write([...lines, "", ""].join("\r\n"));
+    res.destroySoon();
+  }
+
+  // The request DELETE /api/logins of the hub, with {"user": NAME, "login": ID}, when a user has signed off.
+  endLogin(request, response) {
+    let text = "";
+    request.on("data", (chunk) => (text += chunk));
+    request.on("end", () => {
+      if (request.headers.authorization !== `token ${this.authToken}`) return response.writeHead(403).end();
+      const { user, login } = JSON.parse(text);
+      const now = Date.now();
+      for (const [known, since] of this.ended) if (since + REMEMBERED < now) this.ended.delete(known);
+      if (login) this.ended.set(login, now);
+      for (const [socket, owner] of this.websockets) {
+        if (login && owner.login ? owner.login === login : owner.user === user) socket.destroy();
+      }
+      response.writeHead(204).end();
+    });
   }
 
   proxyOptsForTarget(target) {
@@ -93,6 +184,18 @@ class Proxy extends ConfigurableProxy {
   }
 }
 
+// Move a token from the address of a websocket into a header, so that no log contains it. Programs and editors put it
+// there, because browsers cannot set headers for websockets. An address with several tokens has none.
+function moveToken(request) {
+  const [path, ...queries] = request.url.split("?");
+  const parameters = new URLSearchParams(queries.join("?"));
+  const tokens = parameters.getAll("token");
+  if (tokens.length === 0) return;
+  parameters.delete("token");
+  request.url = parameters.size ? `${path}?${parameters}` : path;
+  if (tokens.length === 1 && /^[!-~]+$/.test(tokens[0])) request.headers.authorization ??= `token ${tokens[0]}`;
+}
+
 const read = (name) => fs.readFileSync(`${options["tls-directory"]}/${name}`);
 
 const proxy = new Proxy(
@@ -104,6 +207,8 @@ const proxy = new Proxy(
     hostRouting: options["host-routing"],
     includePrefix: true,
     prependPath: true,
+    // Apache closes idle connections after 30 seconds. It would lose a request if the proxy closed them first.
+    keepAliveTimeout: 60_000,
     // Only the web server knows the client's address. This process would add wrong headers, because it sees a unix
     // socket.
     xfwd: false,

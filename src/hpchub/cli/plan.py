@@ -40,7 +40,7 @@ def plan(options: argparse.Namespace) -> int:
                 cluster,
                 profile,
                 session="SESSION",
-                hub=urlsplit(found.service.url).hostname or "HUB",
+                hub=f"{urlsplit(found.service.url).hostname or 'HUB'}~DATABASE",
                 username="USER",
                 template_dir=options.templates,
             )
@@ -50,7 +50,10 @@ def plan(options: argparse.Namespace) -> int:
     if options.json:
         print_json(plans)
         return VALID
-    print("SESSION and USER are placeholders. They differ for each start.", file=sys.stderr)
+    print(
+        "SESSION and USER are placeholders. They differ for each start. DATABASE is the id of the hub's database.",
+        file=sys.stderr,
+    )
     for i, planned in enumerate(plans):
         title = f"## profile {planned['key']}, cluster {planned['cluster']}, queue {planned['queue']}"
         print(f"{'' if i == 0 else chr(10)}{title}\n{planned['script'].rstrip()}")

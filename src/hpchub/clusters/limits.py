@@ -190,6 +190,9 @@ def _restrictions(entry: str, limits: QueueLimits) -> Iterator[Problem]:
     for what, names in (("users", rules.users), ("groups", rules.groups)):
         if names is not None:
             yield Problem(entry, f"permits only the {what} {listing(names) or 'none'}, so jobs of others never start")
+    if rules.hosts is not None:
+        valid = "check that the submit host is one of them"
+        yield Problem(entry, f"accepts jobs only from the hosts {listing(rules.hosts) or 'none'}", valid=valid)
     if rules.denied:
         yield Problem(entry, f"permits no jobs of {listing(rules.denied)}")
 

@@ -61,8 +61,13 @@ def check(
     authorities = (yield from _certificates("ca", files["ca"])) if "ca" in files else []
     if not chain:
         return
-    if public is not None:
-        yield from _compare_key(chain, public)
+    if public is not None and _raw(chain[0].public_key()) != _raw(public):
+        if any(_raw(one.public_key()) == _raw(public) for one in chain[1:]):
+            valid = "put the server's own certificate first, then the intermediate ones"
+            yield Complaint("certificate", "has the certificates in the wrong order", valid)
+            return
+        valid = "use the private key with which the certificate was requested"
+        yield Complaint("key", "does not belong to the certificate", valid)
     yield from _compare_names(chain[0], names, wildcard)
     yield from _check_dates("certificate", chain, now)
     yield from _check_dates("ca", authorities, now)
@@ -146,18 +151,6 @@ def _public_key(data: bytes) -> Generator[Complaint, None, PublicKeyTypes | None
 
 def _raw(key: PublicKeyTypes) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _compare_key(chain: Sequence[x509.Certificate], public: PublicKeyTypes) -> Iterator[Complaint]:
-    own = _raw(public)
-    if _raw(chain[0].public_key()) == own:
-        return
-    if any(_raw(one.public_key()) == own for one in chain[1:]):
-        message = "has the certificates in the wrong order"
-        yield Complaint("certificate", message, "put the server's own certificate first, then the intermediate ones")
-    else:
-        message = "does not belong to the certificate"
-        yield Complaint("key", message, "use the private key with which the certificate was requested")
 
 
 def _compare_names(certificate: x509.Certificate, names: Sequence[str], wildcard: str) -> Iterator[Complaint]:

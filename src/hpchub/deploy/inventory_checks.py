@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import yaml
 
 from hpchub.deploy.inventory_files import shown
-from hpchub.deploy.yaml_text import is_plain, pairs, position, scalars
-from hpchub.messages import listing, near
+from hpchub.deploy.yaml_text import is_plain, pairs, position, scalars, walk
+from hpchub.messages import listing, near, show
 from hpchub.model.fields import PLACEHOLDER
 from hpchub.model.problems import Problem
 from hpchub.model.site import PREFIX, VARIABLES, looks_like_ours, unknown_variable
@@ -52,10 +53,19 @@ def _misplaced_variable(setting: Setting) -> Iterator[Problem]:
 
 def _nested(setting: Setting) -> Iterator[Problem]:
     """Find variables of hpchub inside another variable, as below a key ``vars``."""
-    for key, _ in pairs(setting.node):
-        if key.value in VARIABLES:
-            valid = f"begin the line with {key.value}, without {setting.name} above it"
-            yield setting.problem(f"contains {key.value}, which belongs to the top level of the file", valid, key)
+    for node, _ in walk(setting.node):
+        for key, _value in pairs(node):
+            if key.value in VARIABLES:
+                valid = f"begin the line with {key.value}, without {setting.name} above it"
+                yield setting.problem(f"contains {key.value}, which belongs to the top level of the file", valid, key)
+
+
+def strange_names(inventory: Inventory) -> Iterator[Problem]:
+    """Find variables with names that contain a space or a sign, such as ``ansible_host=10.0.0.1`` in YAML."""
+    for setting in inventory.settings:
+        if re.search(r"[\s=:,]", setting.name):
+            found = setting.problem("is not the name of a variable", 'write "NAME: value"')
+            yield replace(found, entry=show(setting.name, 60))
 
 
 def unused_files(inventory: Inventory, groups: Mapping[str, Sequence[str]]) -> Iterator[Problem]:

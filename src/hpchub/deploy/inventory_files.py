@@ -220,6 +220,8 @@ _CONVERTED = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "
 
 def _as_written(problem: Problem, node: yaml.Node | None) -> Problem:
     """Replace a value that YAML has converted, such as the time 2:00:00 or the word no, by what was written."""
+    if isinstance(node, yaml.ScalarNode) and problem.value == "null" and not node.value:
+        return replace(problem, value="")  # nothing was written
     if not isinstance(node, yaml.ScalarNode) or not is_plain(node) or node.tag not in _CONVERTED or not problem.value:
         return problem
     if problem.value == node.value:
@@ -344,7 +346,7 @@ def _below(inventory: Inventory, directory: Path, depth: int = 0) -> Iterator[Pa
                 _report_unread(inventory, path, "a directory whose name contains a dot")
         elif path.suffix in _VARIABLE_SUFFIXES:
             yield path
-        elif not _LEFTOVER.search(path.name):
+        elif path.suffix == ".txt" or not _LEFTOVER.search(path.name):  # Windows adds .txt to a name
             _report_unread(inventory, path, "a file with this name")
 
 
@@ -426,6 +428,11 @@ def _read_source(inventory: Inventory, path: Path, root: Path) -> None:
         return
     before = len(inventory.unreadable)
     document = _document(inventory, path)
+    if document is None and re.search(rb"(?m)^\[[\w:.-]+\]\s*$", _content(Inventory(), path) or b""):
+        valid = "write it in YAML, or remove the end of its name"
+        inventory.problems[-1] = replace(
+            inventory.problems[-1], message="has a name for YAML, but the INI format", valid=valid
+        )
     file = InventoryFile(path, root, None, document)
     inventory.files.append(file)
     if document is None:
@@ -445,6 +452,12 @@ def _read_source(inventory: Inventory, path: Path, root: Path) -> None:
         inventory.names.setdefault(name, (shown(path), line, column))
     for kind, name, node, values in found.variables:
         inventory.settings += _settings(file, Scope(kind, name), node, values)
+
+
+_INI_HOST = re.compile(
+    r"\s*[^\s=:,;\[\]]*(?:\[[^\]\s]*\][^\s=:,;\[\]]*)*(?::[0-9]+)?"
+    r"(?:\s+[A-Za-z_]\w*\s*=\s*(?:\"[^\"]*\"|'[^']*'|\S*))*\s*(?:[#;].*)?"
+)
 
 
 def _read_ini(inventory: Inventory, path: Path, root: Path) -> None:
@@ -468,6 +481,12 @@ def _read_ini(inventory: Inventory, path: Path, root: Path) -> None:
             continue
         host = line.split()[0]
         group_variables = section.endswith(":vars")
+        if not group_variables and not _INI_HOST.fullmatch(line):
+            message = "is read by Ansible as a list of hosts, but this line is none"
+            valid = f"correct the line, or move the file to the directory {FILES}"
+            _unreadable(inventory, path, Fault(number, 1, message, valid))
+            inventory.hosts_known = False
+            return
         if not group_variables:
             inventory.names.setdefault(host, (shown(path), number, 1))
         scope = Scope("group", section.removesuffix(":vars")) if group_variables else Scope("host", host)

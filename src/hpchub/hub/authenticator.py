@@ -18,7 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 from traitlets import Bool, Integer, List, Set, Unicode
 
-from hpchub.hub.handlers import HealthHandler, PortReportHandler, StartAPIHandler, StartPageHandler, TokensAPIHandler
+from hpchub.hub.handlers import (
+    HealthHandler,
+    PortReportHandler,
+    StartAPIHandler,
+    StartPageHandler,
+    TokenOwnerHandler,
+    TokensAPIHandler,
+)
 from hpchub.hub.session_handlers import PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
@@ -86,7 +93,13 @@ class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]
 
 
 class SSOLogoutHandler(LogoutHandler):  # type: ignore[misc]
-    """A logout page that ends the hub's login and then the SSO session."""
+    """A logout page that ends the hub's login, the browser's websockets, and then the SSO session."""
+
+    async def handle_logout(self) -> None:
+        """Close what the browser has open at notebook servers. Apache alone cannot close an open websocket."""
+        identity = self.authenticator.identity(self)
+        if name := identity["name"] if identity else getattr(self.current_user, "name", ""):
+            await self.proxy.end_login(name, self.get_session_cookie())
 
     async def render_logout_page(self) -> None:
         """Redirect the browser to the SSO logout."""
@@ -145,6 +158,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/health", HealthHandler),
             (r"/api/health", HealthHandler),
             (r"/api/batchspawner", PortReportHandler),
+            (r"/api/user", TokenOwnerHandler),
             (r"/api/users/([^/]+)/tokens", TokensAPIHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),
             (r"/api/users/([^/]+)/server/progress", ProgressHandler),

@@ -310,13 +310,14 @@ class JobSession:
                 f"The cluster {name} did not accept your job: {submit_error or answer.error}", reason="refused"
             )
             return Step(self, fail, note=f"the submission to {name} failed: {answer}")
-        # Without its line end, the output may be cut off, and a part of an id is the id of another job.
-        if not answer.stdout.endswith("\n"):
-            return self._search(f"the submit command's output is cut off: {answer}", submit_error, now)
+        # A last line without its end may be cut off, and a part of an id is the id of another job.
+        complete = answer.stdout[: answer.stdout.rfind("\n") + 1]
         try:
-            job_id = self.context.scheduler.parse_submit(answer.stdout)
+            job_id, certain = (self.context.scheduler.parse_submit(text) for text in (answer.stdout, complete))
         except Unanswered as error:
             return self._search(f"{error}: {answer}", submit_error, now)
+        if job_id != certain:
+            return self._search(f"the submit command's output is cut off: {answer}", submit_error, now)
         return replace(self, job_id=job_id)._submitted(now)
 
     def _submitted(self, now: Now) -> Step:

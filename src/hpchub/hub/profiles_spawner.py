@@ -46,6 +46,9 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     stopped_by: str = ""
     """The name of the user or service who asked the hub to stop the session, or empty."""
 
+    notice: str = ""
+    """What the last session's launcher told the user, such as the setting that stops the notebook server."""
+
     _spawn_future: asyncio.Future[None] | None = None
 
     def __init__(self, **kwargs: Any) -> None:
@@ -97,6 +100,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             profiles=profiles.profiles,
             chosen=offered[0] if offered else profiles.profiles[0].key,
             unknown="" if wanted in ("", *offered) else wanted[:80],
+            notice=self.notice,
         )
 
     def options_from_form(self, formdata: dict[str, list[str]]) -> dict[str, Any]:
@@ -210,7 +214,12 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     def report(self, report: PortReported | ProblemReported) -> bool:
         """Accept the job's report if a start is pending; see ``JobDriver.report``."""
         child = self.child_spawner
-        return isinstance(child, JobSpawner) and self.pending in ("spawn", "check") and child.driver.report(report)
+        if not (isinstance(child, JobSpawner) and self.pending in ("spawn", "check") and child.driver.report(report)):
+            return False
+        self.notice = getattr(report, "notice", "")
+        if self.notice:
+            self._save()
+        return True
 
     # -- the start and the end
 
@@ -366,12 +375,15 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     def get_state(self) -> dict[str, Any]:
         """Return the state to save.
 
-        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "outcome": …}``. For ``job``, see
-        ``JobSpawner.get_state``. For ``outcome``, see ``hpchub.hub.outcome``. It also exists without a session.
+        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "outcome": …, "notice":
+        TEXT}``. For ``job``, see ``JobSpawner.get_state``. For ``outcome``, see ``hpchub.hub.outcome``. It and the
+        notice also exist without a session.
         """
         state: dict[str, Any] = Spawner.get_state(self)
         if outcome := self.outcome:
             state["outcome"] = outcome.saved
+        if self.notice:
+            state["notice"] = self.notice
         if self.child_spawner is not None and self._grant:
             job = self.child_spawner.get_state()
             if job:
@@ -385,6 +397,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         exception, because that would prevent JupyterHub from starting.
         """
         Spawner.load_state(self, state)
+        self.notice = str(state.get("notice", ""))
         if "grant" not in state:
             return
         try:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from aiohttp import ClientError, ClientTimeout
 from jupyterhub import orm
+from jupyterhub.httpclient import fetch
 from jupyterhub.proxy import ConfigurableHTTPProxy
+from jupyterhub.utils import url_path_join
 from traitlets import Float, Unicode
 
 from hpchub.hub.orphans import OrphanCollector
@@ -31,6 +35,9 @@ BACKLOG = 4096
 Tornado's default is 128. A Unix socket refuses further connections, and the proxy then reports that the hub is down.
 A class of students who press Start at the same time can reach that limit.
 """
+
+SIGN_OFF_TIMEOUT = ClientTimeout(total=5)
+"""How long a user who signs off waits for the proxy, in seconds."""
 
 
 class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
@@ -73,6 +80,26 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             shared.background("The check of the tokens has stopped", watch.run())
             shared.background("The proxy watch has stopped", self._watch(user_dict, service_dict))
         await super().check_routes(user_dict, service_dict, routes)
+
+    async def end_login(self, user: str, login: str | None) -> None:
+        """Close the websockets of a browser whose user has signed off, and refuse the browser's login from now on.
+
+        The user signs off even if the proxy does not answer. An error is only logged.
+
+        Args:
+            user: The name of the user.
+            login: The id of the browser's login. Without it, the websockets of all browsers of the user are closed.
+        """
+        try:
+            await fetch(
+                url_path_join(self.api_url, "api/logins"),
+                method="DELETE",
+                headers={"Authorization": f"token {self.auth_token}"},
+                data=json.dumps({"user": dns_label(user), "login": login}),
+                timeout=SIGN_OFF_TIMEOUT,
+            )
+        except (ClientError, OSError) as error:
+            log.error("Cannot close the websockets of %s, who has signed off: %r", user, error)
 
     async def add_route(self, routespec: str, target: str, data: dict[str, Any] | None) -> None:
         """Add a route. The proxy expects the label of the user in the server's certificate, not the name."""

@@ -135,6 +135,7 @@ class QueueRules:
         users: The users who may use the queue, in the scheduler's notation. None means all.
         groups: The groups that may use the queue, in the scheduler's notation. None means all.
         denied: Users and groups that may not use the queue.
+        hosts: The hosts that may submit jobs to the queue, in the scheduler's notation. None means all.
         qos: The qualities of service that may use the queue. None means all.
         needs_reservation: Whether each job needs a reservation.
     """
@@ -146,6 +147,7 @@ class QueueRules:
     users: tuple[str, ...] | None = None
     groups: tuple[str, ...] | None = None
     denied: tuple[str, ...] = ()
+    hosts: tuple[str, ...] | None = None
     qos: tuple[str, ...] | None = None
     needs_reservation: bool = False
 

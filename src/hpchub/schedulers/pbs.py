@@ -185,6 +185,7 @@ def queue_rules(queue: Mapping[str, str]) -> QueueRules:
         closed=f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'} False" if off else "",
         users=names("user"),
         groups=names("group"),
+        hosts=names("host"),
     )
 
 

@@ -539,6 +539,7 @@ def _rules(partition: dict[str, str], most: dict[str, int]) -> QueueRules:
         denied_accounts=_names(partition.get("DenyAccounts", "ALL")) or (),
         groups=_names(partition.get("AllowGroups", "ALL")),
         qos=_names(partition.get("AllowQos", "ALL")),
+        hosts=_names(partition.get("AllocNodes", "ALL")),
         needs_reservation=partition.get("ReqResv") == "YES",
     )
 
