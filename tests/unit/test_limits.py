@@ -255,10 +255,11 @@ def test_scheduler_without_queues_accepts_any_queue_name() -> None:
 
 def test_closed_queue_is_a_problem() -> None:
     problems, warnings = compare(site(), {"demo": LimitsReport([SHORT, changed(open=False)])})
-    assert [str(problem) for problem in problems] == [
+    (problem,) = problems
+    assert str(problem) == (
         f"{ENTRY}: does not accept or start jobs at present; open the queue, or set enabled: false for it until it is"
         " open again"
-    ]
+    )
     assert warnings == []
 
 
