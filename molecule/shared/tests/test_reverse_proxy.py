@@ -104,7 +104,7 @@ def settings(hub: Host) -> dict[str, Any]:
 
 def from_apache(answer: Answer) -> bool:
     """Return whether Apache itself created a page. Only Apache's own pages have this content security policy."""
-    return "default-src 'none'" in answer.headers.get("Content-Security-Policy", "")
+    return "style-src 'unsafe-inline'; frame-ancestors 'none'" in answer.headers.get("Content-Security-Policy", "")
 
 
 def signed_in_as(page: Answer) -> str | None:
