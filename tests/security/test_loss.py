@@ -199,3 +199,27 @@ def test_hub_killed_while_a_job_is_pending_leaves_no_orphan(target: Target) -> N
         time.sleep(2)
     assert agreed == 3, f"{len(jobs)} jobs run without a session" if jobs else "a session has no job"
     target.stop("alice")
+
+
+@pytest.mark.hazard("R9")
+def test_health_check_notices_a_full_disk(target: Target) -> None:
+    """The file system of the hub's database is full"""
+    with target.full_disk():
+        health = {target.person().ask("/hub/health").status}
+        deadline = time.monotonic() + 30
+        while 503 not in health and time.monotonic() < deadline:
+            time.sleep(2)
+            health.add(target.person().ask("/hub/health").status)
+        assert 503 in health, f"the health check answers {health}"
+    assert target.person().ask("/hub/health").status == 200
+
+
+@pytest.mark.hazard("R10")
+def test_hub_with_an_empty_database_ends_no_job(target: Target, alice: Session) -> None:
+    """The hub's database is lost, and the hub starts with an empty one"""
+    with target.empty_database():
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            assert alice.job.id in {job.id for job in target.lab.jobs("alice")}, "the hub ends the jobs that it lost"
+            time.sleep(5)
+    eventually("the session is alive", lambda: target.is_alive(alice), timeout=60)
