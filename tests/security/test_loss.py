@@ -201,19 +201,6 @@ def test_hub_killed_while_a_job_is_pending_leaves_no_orphan(target: Target) -> N
     target.stop("alice")
 
 
-@pytest.mark.hazard("R9")
-def test_health_check_notices_a_full_disk(target: Target) -> None:
-    """The file system of the hub's database is full"""
-    with target.full_disk():
-        health = {target.person().ask("/hub/health").status}
-        deadline = time.monotonic() + 30
-        while 503 not in health and time.monotonic() < deadline:
-            time.sleep(2)
-            health.add(target.person().ask("/hub/health").status)
-        assert 503 in health, f"the health check answers {health}"
-    assert target.person().ask("/hub/health").status == 200
-
-
 @pytest.mark.hazard("R10")
 def test_hub_with_an_empty_database_ends_no_job(target: Target, alice: Session) -> None:
     """The hub's database is lost, and the hub starts with an empty one"""
@@ -223,3 +210,15 @@ def test_hub_with_an_empty_database_ends_no_job(target: Target, alice: Session) 
             assert alice.job.id in {job.id for job in target.lab.jobs("alice")}, "the hub ends the jobs that it lost"
             time.sleep(5)
     eventually("the session is alive", lambda: target.is_alive(alice), timeout=60)
+
+
+@pytest.mark.hazard("A5")
+def test_requests_after_refused_websockets_get_their_answers(target: Target, alice: Session) -> None:
+    """A client asks for many websockets that are refused, while others use the service"""
+    person, other = target.signed_in(alice.user), target.person()
+    upgrade = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
+    for number in range(150):
+        person.ask(f"/user/{alice.user}/hostile/refused-{number}", upgrade)
+        person.ask(f"/user/{alice.user}/%c3%28", upgrade)
+        answer = other.ask("/hub/health")
+        assert answer.status == 200, f"another request gets {answer.status}"
