@@ -48,21 +48,21 @@ class CallbackModule(Default):  # type: ignore[misc]
         return self._changes.check and self._display.verbosity == 0
 
     def set_options(self, *arguments: Any, **options: Any) -> None:
-        """Hide what does not change anything, if the output is to be quiet."""
+        """Hide tasks that change nothing from quiet output."""
         super().set_options(*arguments, **options)
         if self._quiet:
             for name in ("display_ok_hosts", "display_skipped_hosts"):
                 self.set_option(name, False)
 
     def v2_playbook_on_play_start(self, play: Play) -> None:
-        """Show the play, unless the output is to be quiet."""
+        """Show the play in output that is not quiet."""
         if self._quiet:
             self._play = play
         else:
             super().v2_playbook_on_play_start(play)
 
     def v2_playbook_on_include(self, included_file: Any) -> None:
-        """Show an included file, unless the output is to be quiet."""
+        """Show an included file in output that is not quiet."""
         if not self._quiet:
             super().v2_playbook_on_include(included_file)
 

@@ -59,7 +59,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-unreachable:
+silent:
   description: The nodes that the hub cannot reach, with the keys C(cluster), C(node), C(host), and C(text), a message.
   returned: always
   type: list
@@ -101,7 +101,7 @@ def main() -> None:
             for each, text in zip(arguments["nodes"], reasons, strict=True)
             if text
         ]
-    module.exit_json(changed=False, unreachable=found)
+    module.exit_json(changed=False, silent=found)
 
 
 if __name__ == "__main__":

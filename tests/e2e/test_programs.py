@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .pages import Visitor
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "use-from-programs.md"
-PACKAGES = ["jupyter_kernel_client==1.0.2", "jhub-client==0.1.7", "nbclient==0.11.0", "jupyter_server", "ipykernel"]
+PACKAGES = ["jupyter_kernel_client==1.0.2", "jhub-client==0.1.7", "nbclient==0.11.0"]
 
 # The lab's names have no DNS entry.
 RESOLVE = """
@@ -87,7 +87,7 @@ def run(python: Path, lab: Lab, tmp_path: Path) -> Callable[[str, str], str]:
     """Return a function that runs a program with a token and returns its output."""
     (tmp_path / "sitecustomize.py").write_text(RESOLVE)
     authority = str(lab.directory / "ca.pem")
-    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "WEBSOCKET_CLIENT_CA_BUNDLE", "JUPYTER_GATEWAY_CA_CERTS")
+    names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "WEBSOCKET_CLIENT_CA_BUNDLE")
     environment = os.environ | dict.fromkeys(names, authority)
     environment |= {"HUB": lab.url, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path)}
     environment["LAB_HOSTS"] = json.dumps({"hub.localhost": lab.addresses[lab.host("hub")]})
@@ -156,7 +156,7 @@ def test_programs_continue_after_their_user_has_signed_off(
     closed = page.evaluate("() => window.e2eClosed")
     assert closed, f"the websocket of the kernel {kernel} is still open"
     for path in ("/user/alice/api/contents", "/user/alice/api/kernels", "/user/alice/api/kernels/x/channels"):
-        for sent in (page_token, ""):
+        for sent in {page_token, "p" * 30, ""}:
             answer = page.evaluate(_ASK, [path, sent])
             assert answer == 401, (path, bool(sent), answer)
     assert run(example("jupyter_kernel_client", lab), token) == "42\n"
@@ -178,9 +178,9 @@ def test_jupyterlab_desktop_connects_after_the_sign_on(browser_page: Visitor, la
 _KERNEL = """
 async () => {
   const config = JSON.parse(document.getElementById("jupyter-config-data").textContent);
+  const xsrf = document.cookie.match(/(?:^|; )_xsrf=([^;]*)/)?.[1] ?? "";
   const answer = await fetch(`${config.baseUrl}api/kernels`, {
-    method: "POST", body: "{}",
-    headers: {"Content-Type": "application/json", Authorization: `token ${config.token}`},
+    method: "POST", body: "{}", headers: {"Content-Type": "application/json", "X-XSRFToken": xsrf},
   });
   const kernel = (await answer.json()).id;
   const address = `${location.origin.replace("http", "ws")}${config.baseUrl}api/kernels/${kernel}/channels`;

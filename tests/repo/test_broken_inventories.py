@@ -220,7 +220,7 @@ def test_all_problems_are_reported_at_once(ansible: Ansible, site: Path) -> None
     for _, _, message in chosen:
         assert message in output
     assert re.search(r'access\.yml:\d+:1: "hpc_tls" is a duplicate: line \d+ has the same key', output)
-    assert re.search(r"access\.yml:\d+:1: hpc_tls: is also set in .*service\.yml:\d+:1", output)
+    assert re.search(r"service\.yml:\d+:1: hpc_tls: is also set in .*access\.yml:\d+:1", output)
     assert "has 8 problems" in output
 
 

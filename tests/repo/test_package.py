@@ -17,8 +17,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HUB_LOCK = ROOT / "roles" / "jupyterhub" / "files" / "requirements.lock"
 
 # Ansible loads the modules that import it; pydantic pins the version of pydantic_core. The notebook environment has its
-# own lock.
-PROVIDED = {"ansible-core", "jupyter-core", "jupyter-server", "pydantic-core"}
+# own lock. Only the environment of a checkout has argcomplete.
+PROVIDED = {"ansible-core", "argcomplete", "jupyter-core", "jupyter-server", "pydantic-core"}
 
 
 def normalized(name: str) -> str:

@@ -104,6 +104,10 @@ def test_switch_reaches_web_server_proxy_and_hub(written: dict[bool, dict[str, s
     assert json.loads(on["hub.json"])["user_subdomains"] is True
 
 
+def test_proxy_accepts_the_claims_of_a_user_with_many_groups(written: dict[bool, dict[str, str]]) -> None:
+    assert " --max-http-header-size=65536 " in written[False]["unit"]
+
+
 def test_cookies_do_not_go_along_with_a_token_to_user_hosts(written: dict[bool, dict[str, str]]) -> None:
     host = users_host(written[True]["site.conf"])
     program = "%{HTTP:Authorization} =~ /^(token|bearer) [!-~]{32,}$/i"

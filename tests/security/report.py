@@ -10,10 +10,10 @@ RESULTS = Path(__file__).with_name("results.json")
 TARGETS = ("stock", "hpchub")
 
 GROUPS = {
-    "Authentication: who is the user?": ["H4", "H5", "H6", "H7", "H8", "H9", "H10", "H21", "A1", "A2"],
+    "Authentication: who is the user?": ["H4", "H5", "H6", "H7", "H8", "H9", "H10", "H21", "H22", "H23", "A1", "A2"],
     "Authorisation: what may the user run?": ["H1", "H2", "H3", "H11", "H12", "H14", "H15", "H16"],
     "Confidentiality: what can be read?": ["H13", "H17", "H18", "H19", "H20"],
-    "Reliability: what gets lost?": ["R1", "R2", "R3", "R4", "R5", "R6", "A3", "A4"],
+    "Reliability: what gets lost?": ["R1", "R2", "R3", "R4", "R5", "R6", "A3", "A4", "A5"],
 }
 HAZARDS = [hazard for group in GROUPS.values() for hazard in group]
 

@@ -232,6 +232,21 @@ def test_separator_in_the_name_of_a_group_makes_no_administrator(target: Target)
     assert "alice" not in found, "the hub makes alice an administrator"
 
 
+@pytest.mark.hazard("H22")
+def test_page_of_another_site_makes_no_token(target: Target) -> None:
+    """A page of another site makes an API token with the cookies of its visitor"""
+    person = target.signed_in("alice")
+    if (own := person.api("POST", "users/alice/tokens", {"expires_in": 60})).status != 201:
+        raise Unusable(f"alice's own page cannot make a token: {own}")
+    json, text, form = "application/json", "text/plain", "application/x-www-form-urlencoded"
+    foreign = [("Origin", "https://elsewhere.example"), ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "cors")]
+    for kind in (json, text, form, ""):
+        for origin in (foreign, foreign[:1], [("Origin", "null")], [("Sec-Fetch-Mode", "websocket")], []):
+            headers = [*origin, *([("Content-Type", kind)] if kind else [])]
+            answer = person.ask("/hub/api/users/alice/tokens", headers, method="POST", body=b"{}")
+            assert answer.status in {400, 401, 403, 415}, f"the hub makes a token: {headers}"
+
+
 @pytest.mark.hazard("A1")
 def test_cookies_are_secure_and_http_only(target: Target, alice: Session) -> None:
     """A cookie is sent over an unencrypted connection or to another site, or a script reads it"""

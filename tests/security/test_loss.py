@@ -199,3 +199,15 @@ def test_hub_killed_while_a_job_is_pending_leaves_no_orphan(target: Target) -> N
         time.sleep(2)
     assert agreed == 3, f"{len(jobs)} jobs run without a session" if jobs else "a session has no job"
     target.stop("alice")
+
+
+@pytest.mark.hazard("A5")
+def test_requests_after_refused_websockets_get_their_answers(target: Target, alice: Session) -> None:
+    """A client asks for many websockets that are refused, while others use the service"""
+    person, other = target.signed_in(alice.user), target.person()
+    upgrade = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
+    for number in range(150):
+        person.ask(f"/user/{alice.user}/hostile/refused-{number}", upgrade)
+        person.ask(f"/user/{alice.user}/%c3%28", upgrade)
+        answer = other.ask("/hub/health")
+        assert answer.status == 200, f"another request gets {answer.status}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 from .target import Unusable, signed_in_as
 
 if TYPE_CHECKING:
-    from .target import Person, Target
+    from .target import Person, Session, Target
 
 REFRESH_AGE = 60
 """How long the hub may still accept a sign-on that has ended, in seconds."""
@@ -50,3 +51,20 @@ def test_signing_out_ends_every_session_of_the_browser(target: Target) -> None:
     thief = target.person()
     thief.jar.update(kept)
     assert not acts_as(thief), "cookies from before the sign-out are still accepted"
+
+
+@pytest.mark.hazard("H23")
+def test_tab_ends_with_the_sign_on(target: Target, alice: Session) -> None:
+    """A tab goes on with the token of its page, or its cookies, after its user has signed out"""
+    person, mark = target.person(alice.user), secrets.token_hex(4)
+    token = [("Authorization", "token " + "p" * 30)]  # the form of a page's token; the hostile server accepts any
+    person.ask(f"/user/{alice.user}/hostile/{mark}-before", token)
+    kept = dict(person.jar)
+    person.follow(person.ask("/hub/logout"))
+    person.jar.update(kept)
+    for headers in (token, []):
+        person.ask(f"/user/{alice.user}/hostile/{mark}-after", headers)
+    arrived = [uri for _, uri, _, _ in target.received(alice.user) if mark in uri]
+    if not any("before" in uri for uri in arrived):
+        raise Unusable("the server does not record the requests of the tab")
+    assert not any("after" in uri for uri in arrived), "the server still receives the requests of the tab"

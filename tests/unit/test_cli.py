@@ -133,6 +133,17 @@ def test_check_refuses_a_missing_path(capsys: pytest.CaptureFixture[str]) -> Non
     )
 
 
+def test_check_explains_a_path_without_permission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: Any) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(tmp_path), "exists", refuse)
+    assert cli.main(["check", "/closed/site"]) == 2
+    assert "/closed/site: Permission denied; give your account permission" in capsys.readouterr().err
+
+
 def test_schema_prints_the_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out) == Site.json_schema()
@@ -350,7 +361,7 @@ def test_check_live_accepts_matching_limits(
 @pytest.mark.parametrize(
     ("reached", "line"),
     [
-        ({"unreachable": [{"text": "warning: cluster demo, node n1: no"}]}, "warning: cluster demo, node n1: no"),
+        ({"silent": [{"text": "warning: cluster demo, node n1: no"}]}, "warning: cluster demo, node n1: no"),
         ({"msg": "no route"}, "warning: the connections from the hub to the nodes were not tried: no route"),
     ],
 )

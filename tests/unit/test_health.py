@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import time
 from pathlib import Path
@@ -141,3 +142,15 @@ async def test_sign_in_explains_in_words_that_the_database_cannot_be_written(
     assert "readonly" not in page
     hub.app.db.connection().exec_driver_sql("PRAGMA query_only=0")
     assert (await ask("login", **signed_on("alice", "hpc"))).code == 302
+
+
+async def test_running_session_recognises_its_visitor_while_the_database_cannot_be_written(hub: Hub, ask: Ask) -> None:
+    headers = {"Authorization": f"token {hub.user('alice').new_api_token()}"}
+    hub.app.db.connection().exec_driver_sql("PRAGMA query_only=1")
+    for _ in range(2):
+        answer = await ask("api/user", **headers)
+        assert (answer.code, json.loads(answer.body)["name"]) == (200, "alice")
+    assert (await ask("api/user", Authorization="token unknown")).code == 403
+    hub.app.db.connection().exec_driver_sql("PRAGMA query_only=0")
+    assert (await ask("api/user", **headers)).code == 200
+    assert hub.user("alice").orm_user.api_tokens[0].last_activity is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,21 @@ def test_misspelt_role_argument_is_reported_with_a_suggestion() -> None:
 
 def test_directory_without_roles_has_no_misspelt_arguments(tmp_path: Path) -> None:
     assert misspelt_arguments(["jupyterhub_log_levle"], read_specs(tmp_path)) == []
+
+
+@pytest.mark.parametrize("name", ["group_vars/all", "group_vars/all/service.yml", "host_vars", "."])
+def test_path_without_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    site(tmp_path, hosts_yml="all:\n", group_vars__all__service_yml="a: 1\n", host_vars__hub_yml="b: 1\n")
+
+    def permitted(path: Path) -> Path:
+        if path == tmp_path / name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return path
+
+    iterdir, read_bytes = Path.iterdir, Path.read_bytes
+    monkeypatch.setattr(Path, "iterdir", lambda path: iterdir(permitted(path)))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read_bytes(permitted(path)))
+    expected = f"{tmp_path / name}: cannot be read: Permission denied; give your account permission to read it"
+    inventory = read_inventory([tmp_path])
+    assert [str(problem) for problem in inventory.problems] == [expected]
+    assert inventory.unreadable == [tmp_path / name]

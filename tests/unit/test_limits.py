@@ -253,10 +253,14 @@ def test_scheduler_without_queues_accepts_any_queue_name() -> None:
     assert "is above the scheduler's limit (1)" in str(compare(site(), found)[0][0])
 
 
-def test_closed_queue_is_a_warning() -> None:
+def test_closed_queue_is_a_problem() -> None:
     problems, warnings = compare(site(), {"demo": LimitsReport([SHORT, changed(open=False)])})
-    assert problems == []
-    assert [str(warning) for warning in warnings] == [f"{ENTRY}: does not accept or start jobs at present"]
+    (problem,) = problems
+    assert str(problem) == (
+        f"{ENTRY}: does not accept or start jobs at present; open the queue, or set enabled: false for it until it is"
+        " open again"
+    )
+    assert warnings == []
 
 
 def test_scheduler_without_an_answer_is_not_compared() -> None:

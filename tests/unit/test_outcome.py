@@ -448,6 +448,14 @@ async def test_api_knows_no_other_sessions(hub: Hub, browser: Browser, path: str
     assert (await browser.get(f"{SESSIONS}{path}")).code == 404
 
 
+async def test_home_page_shows_the_time_limit_of_a_running_session(hub: Hub, browser: Browser) -> None:
+    spawner = running(hub)
+    page = await browser.page("/hub/home")
+    assert "Your session is running" in page
+    assert f'data-time="{spawner.ends_at}"' in page
+    assert "toLocaleString" in page  # the script that shows the time
+
+
 async def test_time_limit_counts_from_the_start_of_the_job(hub: Hub) -> None:
     child = hub.restored_spawner(submitted=time.time()).child_spawner
     assert child.driver.state.ends_at is None

@@ -48,7 +48,7 @@ def test_node_that_does_not_answer_is_reported(
     node = {"cluster": "demo", "node": "n1", "host": "n1", "port": 20000}
     with patch_module_args({"nodes": [node]}), pytest.raises(SystemExit):
         reach_nodes.main()
-    (found,) = json.loads(capsys.readouterr().out)["unreachable"]
+    (found,) = json.loads(capsys.readouterr().out)["silent"]
     assert found["text"].startswith("warning: cluster demo, node n1: ")
     assert words in found["text"]
 

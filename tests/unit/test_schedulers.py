@@ -136,6 +136,24 @@ def test_slurm_query_is_parsed() -> None:
     assert SLURM.explain(jobs["7"].reason) == "jobs with a higher priority start first"
 
 
+@pytest.mark.parametrize(
+    ("tag", "session"),
+    [
+        ("hub.example~0a1b2c3d", "a" * 16),
+        ("hub.example", "a" * 16),
+        ("hub.example~ffffffff", ""),
+        ("hub.example~", ""),
+        ("hub.example~0a1b2c3d~0a1b2c3d", ""),
+        ("hub.example~0A1B2C3D", ""),
+        ("other.example~0a1b2c3d", ""),
+    ],
+)
+def test_tag_names_the_database_of_the_hub(tag: str, session: str) -> None:
+    """A tag without a database is of an older version, and may be of this hub."""
+    job = Job("7", JobState.RUNNING, name=f"hpchub-{'a' * 16}", user="alice", comment=f"hpchub/{tag}/alice/{'a' * 16}")
+    assert job.session("hub.example~0a1b2c3d") == session
+
+
 ALICES = "7|RUNNING|None|n1|N/A|alice|"
 
 

@@ -50,6 +50,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGate:
     db.commit()
     db.close()
     journal = f"one\nsession {SESSION} is job 7\nstart of alice failed token={TOKEN}\nbob\n"
+    journal += "[I hub] 200 GET /hub/home (alice@::1)\n"
     done = subprocess.CompletedProcess([], 0, journal, "")
     monkeypatch.setattr(why, "subprocess", type("Fake", (), {"run": staticmethod(lambda *_, **__: done)}))
     found = FakeGate([])

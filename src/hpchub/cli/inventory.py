@@ -96,7 +96,11 @@ def read(path: Path, vault: Vault) -> Checked:
     Raises:
         Failure: The path does not exist, or Ansible cannot be used.
     """
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:  # for example, a directory above it that this account may not search
+        raise Failure(f"{path}: {error.strerror}; give your account permission to read it") from None
+    if not exists:
         raise Failure(f"{path}: no such file or directory; write the path of an inventory or of a profile list")
     if path.suffix == ".json" and path.is_file() and _is_profile_list(path):
         try:
@@ -122,6 +126,8 @@ def _read_inventory(path: Path, vault: Vault) -> Checked:
     """
     found = read_inventory([path], _ignored_names(path))
     missing = list(found.unreadable)
+    if path in missing and path.is_dir():
+        return Checked([problem.as_dict() for problem in found.problems])
     sources: dict[str, Any] = {"sources": [str(path.absolute())]}
     with _password(vault) as password_file:
         done, report = _check(path, found, missing, sources, password_file)
@@ -273,10 +279,10 @@ def unreachable_nodes(path: Path, nodes: list[dict[str, Any]], vault: Vault) -> 
         return []
     with _password(vault) as password_file:
         done, answer = _run_ansible(path, "hub[0]", "reach_nodes", {"nodes": nodes}, password_file)
-    if "unreachable" not in answer:
+    if "silent" not in answer:  # Ansible itself sets "unreachable"
         reason = answer.get("msg") or next(iter((done.stderr + done.stdout).strip().splitlines()), "no output")
         return [f"warning: the connections from the hub to the nodes were not tried: {reason}"]
-    return [str(node["text"]) for node in answer["unreachable"]]
+    return [str(node["text"]) for node in answer["silent"]]
 
 
 # Querying schedulers

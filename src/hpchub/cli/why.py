@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine, Row
 
 _JOURNAL = ("journalctl", "--unit=jupyterhub", "--no-pager", "--output=short-iso", "--lines=20000")
+_ANSWERED = re.compile(r"\] [23][0-9][0-9] (?:GET|HEAD|POST|DELETE) ")
+"""A request that the hub answered without an error."""
 _LINES = 40
 """How many lines of the hub's log the report contains."""
 _STATES = text(
@@ -83,7 +86,9 @@ def why(options: argparse.Namespace) -> int:
         engine.dispose()
     asyncio.run(_ask_cluster(report, settings))
     words = [word for word in (report.session, report.user, report.job_id and f"job {report.job_id}") if word]
-    report.journal = [line for line in journal if any(word in line for word in words)][-_LINES:]
+    report.journal = [line for line in journal if any(word in line for word in words) and not _ANSWERED.search(line)][
+        -_LINES:
+    ]
     report = Report(**{name: _without_secrets(value) for name, value in asdict(report).items()})
     if options.json:
         print_json(asdict(report))

@@ -74,6 +74,7 @@ def compare(site: ProfileList, reports: Mapping[str, LimitsReport]) -> tuple[lis
                 continue
             problems += _compare_queue(name, queue, limits)
             problems += _compare_queue_types(name, queue, limits)
+            problems += _compare_state(name, limits)
             warnings += _restrictions(name, limits)
         for k, profile in enumerate(site.profiles):
             if profile.cluster == cluster.name:
@@ -181,12 +182,17 @@ def _compare_profile(
         )
 
 
-def _restrictions(entry: str, limits: QueueLimits) -> Iterator[Problem]:
-    """Yield whether a queue is closed, and who may use it, as far as only some users may."""
-    rules = limits.rules
+def _compare_state(entry: str, limits: QueueLimits) -> Iterator[Problem]:
+    """Yield that a queue is closed. No session of its profiles starts until somebody opens it."""
     if not limits.open:
-        why = f" ({rules.closed})" if rules.closed else ""
-        yield Problem(entry, f"does not accept or start jobs at present{why}")
+        why = f" ({limits.rules.closed})" if limits.rules.closed else ""
+        valid = "open the queue, or set enabled: false for it until it is open again"
+        yield Problem(entry, f"does not accept or start jobs at present{why}", valid=valid)
+
+
+def _restrictions(entry: str, limits: QueueLimits) -> Iterator[Problem]:
+    """Yield who may use a queue, as far as only some users may."""
+    rules = limits.rules
     for what, names in (("users", rules.users), ("groups", rules.groups)):
         if names is not None:
             yield Problem(entry, f"permits only the {what} {listing(names) or 'none'}, so jobs of others never start")

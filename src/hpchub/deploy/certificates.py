@@ -66,7 +66,7 @@ def check(
             valid = "put the server's own certificate first, then the intermediate ones"
             yield Complaint("certificate", "has the certificates in the wrong order", valid)
             return
-        valid = "use the private key with which the certificate was requested"
+        valid = "use the private key of the certificate request"
         yield Complaint("key", "does not belong to the certificate", valid)
     yield from _compare_names(chain[0], names, wildcard)
     yield from _check_dates("certificate", chain, now)

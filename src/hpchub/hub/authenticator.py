@@ -18,7 +18,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 from traitlets import Bool, Integer, List, Set, Unicode
 
-from hpchub.hub.handlers import HealthHandler, PortReportHandler, StartAPIHandler, StartPageHandler, TokensAPIHandler
+from hpchub.hub.handlers import (
+    HealthHandler,
+    PortReportHandler,
+    StartAPIHandler,
+    StartPageHandler,
+    TokenOwnerHandler,
+    TokensAPIHandler,
+)
 from hpchub.hub.session_handlers import PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
@@ -151,6 +158,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/health", HealthHandler),
             (r"/api/health", HealthHandler),
             (r"/api/batchspawner", PortReportHandler),
+            (r"/api/user", TokenOwnerHandler),
             (r"/api/users/([^/]+)/tokens", TokensAPIHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),
             (r"/api/users/([^/]+)/server/progress", ProgressHandler),

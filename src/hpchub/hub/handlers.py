@@ -7,9 +7,10 @@ from ipaddress import ip_address
 from typing import Any
 
 from jupyterhub.apihandlers import APIHandler
-from jupyterhub.apihandlers.users import UserServerAPIHandler, UserTokenListAPIHandler
+from jupyterhub.apihandlers.users import SelfAPIHandler, UserServerAPIHandler, UserTokenListAPIHandler
 from jupyterhub.handlers.pages import HealthCheckHandler, SpawnHandler
 from jupyterhub.scopes import needs_scope
+from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
 from hpchub.hub.job_events import PortReported, ProblemReported
@@ -87,6 +88,23 @@ class TokensAPIHandler(UserTokenListAPIHandler):  # type: ignore[misc]
                 f" {longest} seconds.",
             )
         return body
+
+
+class TokenOwnerHandler(SelfAPIHandler):  # type: ignore[misc]
+    """JupyterHub's REST endpoint ``GET /hub/api/user``, which also answers while the database cannot be written.
+
+    Notebook servers ask it who their visitor is, every five minutes. JupyterHub records the use of the token first, and
+    otherwise answers 403 if this fails. A full disk would shut all users out of their running sessions.
+    """
+
+    def get_current_user_token(self) -> Any:
+        """Return the owner of the token."""
+        try:
+            return super().get_current_user_token()
+        except SQLAlchemyError:
+            self.db.rollback()
+            self._record_activity = lambda *_: False
+            return super().get_current_user_token()
 
 
 class HealthHandler(HealthCheckHandler):  # type: ignore[misc]
