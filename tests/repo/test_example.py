@@ -53,7 +53,7 @@ ADVICE = (
     ("clusters.yml", "shared: true", "shared: false"),
     ("clusters.yml", "firewall: false", "firewall: true"),
     ("clusters.yml", "max_gpus: 4}", "max_gpus: 4, enabled: false}"),
-    ("kernels.yml", "kind: python}", "kind: python, clusters: [mesabi], environment: {NAME: value}}"),
+    ("kernels.yml", "path: /soft/venvs/geo}", "path: /soft/venvs/geo, clusters: [mesabi], environment: {NAME: value}}"),
     ("kernels.yml", "runtime: apptainer", "runtime: charliecloud"),
 )
 LOCAL = (("clusters.yml", "{method: ssh, host: login1.mesabi.example.org}", "{method: local}"),)

@@ -511,6 +511,42 @@ class Target(ABC):
         """The file of the hub's database."""
         return f"{self.state[0]}/jupyterhub.sqlite"
 
+    @contextmanager
+    def empty_database(self) -> Iterator[None]:
+        """Let the hub start with an empty database. Restore its own database afterwards."""
+        kept = "/run/hpchub-kept-database"
+        self.kill()
+        self.run(self.hub, "root", ["sh", "-c", f"rm -rf {kept}; mkdir -m 700 {kept} && mv {self.database}* {kept}"])
+        try:
+            self.start_hub()
+            yield
+        finally:
+            self.kill()
+            restore = f"rm -f {self.database}*; mv {kept}/* {self.state[0]}/ && rmdir {kept}"
+            self.run(self.hub, "root", ["sh", "-c", restore])
+            self.start_hub()
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """Fill the file system of the hub's database while the hub runs."""
+        state, small = self.state[0], "/run/hpchub-small-disk"
+        self.kill()
+        mount = (
+            f"mkdir -p {small} && mount -t tmpfs -o size=32m,mode=700 tmpfs {small} && cp -a {state}/. {small}/"
+            f" && chown --reference={state} {small} && mount --bind {small} {state}"
+        )
+        self.run(self.hub, "root", ["sh", "-c", mount])
+        try:
+            self.start_hub()
+            self.run(self.hub, "root", ["sh", "-c", f"dd if=/dev/zero of={small}/filler bs=4k; true"])
+            yield
+        finally:
+            self.run(self.hub, "root", ["rm", "-f", f"{small}/filler"])
+            self.kill()
+            restore = f"umount {state} && cp -a {small}/. {state}/ && umount {small} && rmdir {small}"
+            self.run(self.hub, "root", ["sh", "-c", restore])
+            self.start_hub()
+
     def log(self, since: float) -> str:
         """Return the log lines of the hub and its web server since a Unix time in seconds."""
         journal = ["journalctl", "--no-pager", "--output=cat", f"--since=@{int(since)}", f"--unit={self.unit}"]

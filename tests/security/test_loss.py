@@ -201,6 +201,31 @@ def test_hub_killed_while_a_job_is_pending_leaves_no_orphan(target: Target) -> N
     target.stop("alice")
 
 
+@pytest.mark.hazard("R9")
+def test_health_check_notices_a_full_disk(target: Target) -> None:
+    """The file system of the hub's database is full"""
+    person = target.signed_in("bob")  # the stock service asks for a password
+    with target.full_disk():
+        health = {person.ask("/hub/health").status}
+        deadline = time.monotonic() + 30
+        while 503 not in health and time.monotonic() < deadline:
+            time.sleep(2)
+            health.add(person.ask("/hub/health").status)
+        assert 503 in health, f"the health check answers {health}"
+    assert person.ask("/hub/health").status == 200
+
+
+@pytest.mark.hazard("R10")
+def test_hub_with_an_empty_database_ends_no_job(target: Target, alice: Session) -> None:
+    """The hub's database is lost, and the hub starts with an empty one"""
+    with target.empty_database():
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            assert alice.job.id in {job.id for job in target.lab.jobs("alice")}, "the hub ends the jobs that it lost"
+            time.sleep(5)
+    eventually("the session is alive", lambda: target.is_alive(alice), timeout=60)
+
+
 @pytest.mark.hazard("A5")
 def test_requests_after_refused_websockets_get_their_answers(target: Target, alice: Session) -> None:
     """A client asks for many websockets that are refused, while others use the service"""

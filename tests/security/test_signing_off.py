@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from typing import TYPE_CHECKING
@@ -38,6 +39,22 @@ def test_hub_cookies_are_refused_without_their_sign_on(target: Target, early_bir
     # This comes last, because the hub then accepts his cookies for a while.
     if acts_as(bob) != {"bob"}:
         raise Unusable("bob's cookies are not even accepted together with his own sign-on")
+
+
+@pytest.mark.hazard("H23")
+def test_api_token_has_an_end(target: Target) -> None:
+    """A user creates an API token without an end, or one that lasts for ten years"""
+    person = target.signed_in("bob")
+    for lifetime in (None, 10 * 365 * 24 * 3600):
+        answer = person.api("POST", "users/bob/tokens", {"note": "program", "expires_in": lifetime})
+        if answer.status == 400:
+            continue
+        if answer.status != 201:
+            raise Unusable(f"bob cannot create a token: {answer}")
+        token = json.loads(answer.text)
+        person.api("DELETE", f"users/bob/tokens/{token['id']}")
+        assert token["expires_at"], "the token has no end"
+        assert token["expires_at"] < f"{time.gmtime().tm_year + 2}", f"the token lasts until {token['expires_at']}"
 
 
 @pytest.mark.hazard("H10")
