@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
 import http.client
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tornado.httpclient import HTTPRequest
-from tornado.websocket import websocket_connect
+from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from hpchub.hub.certificates import Authority, server_name
 
@@ -225,13 +226,13 @@ class Session:
         context = self._context()
         connection = http.client.HTTPSConnection("127.0.0.1", self.hub.reports[0]["port"], context=context, timeout=30)
         headers = {"Authorization": f"token {TOKEN}", "Content-Type": "application/json"}
-        connection.request(method, PREFIX + path, json.dumps(body) if body is not None else None, headers)
-        # The certificate is the session's own.
-        certificate: Any = connection.sock.getpeercert()
-        assert certificate["subjectAltName"] == (("DNS", server_name("alice")),)
-        answer = connection.getresponse()
-        text = answer.read()
-        connection.close()
+        with contextlib.closing(connection):
+            connection.request(method, PREFIX + path, json.dumps(body) if body is not None else None, headers)
+            # The certificate is the session's own.
+            certificate: Any = connection.sock.getpeercert()
+            assert certificate["subjectAltName"] == (("DNS", server_name("alice")),)
+            answer = connection.getresponse()
+            text = answer.read()
         try:
             return answer.status, json.loads(text)
         except ValueError:
@@ -251,6 +252,15 @@ class Session:
         url = f"wss://127.0.0.1:{self.hub.reports[0]['port']}{PREFIX}api/kernels/{kernel}/channels"
         request = HTTPRequest(url, headers={"Authorization": f"token {TOKEN}"}, ssl_options=self._context())
         connection = await websocket_connect(request)
+        try:
+            return await self._printed(connection, code)
+        finally:
+            connection.close()
+            while await connection.read_message() is not None:
+                pass  # wait until the connection is closed
+
+    @staticmethod
+    async def _printed(connection: WebSocketClientConnection, code: str) -> str:
         header = {
             "msg_id": "1",
             "msg_type": "execute_request",
@@ -270,7 +280,6 @@ class Session:
             if answer["msg_type"] == "stream":
                 printed += answer["content"]["text"]
             if answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle" and printed:
-                connection.close()
                 return printed
 
     def close(self) -> None:

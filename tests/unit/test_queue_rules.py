@@ -59,10 +59,14 @@ def profile(**changes: Any) -> Profile:
     )
 
 
+def site_of(scheduler: str, **changes: Any) -> ProfileList:
+    """Return an inventory with one queue and one profile, with changes."""
+    return ProfileList.model_construct(clusters=[cluster(scheduler)], profiles=[profile(**changes)])
+
+
 def check(limits: list[QueueLimits], scheduler: str = "slurm", **changes: Any) -> tuple[list[str], list[str]]:
     """Return the problems of a profile, with changes, and the warnings."""
-    site = ProfileList.model_construct(clusters=[cluster(scheduler)], profiles=[profile(**changes)])
-    problems, warnings = compare(site, {"demo": LimitsReport(limits)})
+    problems, warnings = compare(site_of(scheduler, **changes), {"demo": LimitsReport(limits)})
     return [str(each) for each in problems if "hpc_profiles" in str(each)], [str(each) for each in warnings]
 
 
@@ -100,9 +104,6 @@ def test_slurm_profile_that_can_never_start_is_reported(old: str, new: str, chan
 @pytest.mark.parametrize(
     ("old", "new", "warning"),
     [
-        ("State=UP", "State=DOWN", "its state is DOWN"),
-        ("State=UP", "State=DRAIN", "its state is DRAIN"),
-        ("State=UP", "State=INACTIVE", "its state is INACTIVE"),
         ("AllocNodes=ALL", "AllocNodes=login1,login2", "accepts jobs only from the hosts login1, login2"),
         ("AllowGroups=ALL", "AllowGroups=staff,root", "permits only the groups staff, root"),
         ("AllowAccounts=ALL", "AllowAccounts=physics", "permits only the accounts physics"),
@@ -194,15 +195,12 @@ def test_profile_that_can_never_start_is_reported(scheduler: str, text: str, pro
 @pytest.mark.parametrize(
     ("scheduler", "text", "warning"),
     [
-        ("pbs", pbs(enabled="False"), "(enabled is False)"),
         ("pbs", pbs(',"acl_user_enable":"True","acl_users":"ann@*,bob@x"'), "only the users ann@*, bob@x"),
         ("pbs", pbs(',"acl_group_enable":"True","acl_groups":"staff"'), "only the groups staff"),
         ("pbs", pbs(',"acl_host_enable":"True","acl_hosts":"login1"'), "only from the hosts login1"),
-        ("torque", torque(enabled="False"), "(enabled is False)"),
         ("torque", torque("    acl_user_enable = True\n    acl_users = ann\n"), "only the users ann"),
         ("moab", moab("REQUIREDUSERLIST=ann,bob"), "only the users ann, bob"),
         ("moab", moab("REQUIREDACCOUNTLIST=physics"), "only the accounts physics"),
-        ("lsf", lsf(status="Closed:Inact_Adm"), "(its status is Closed:Inact"),
         ("lsf", lsf(users="ann staff/"), "only the users ann, staff/"),
         ("gridengine", grid_engine(user_lists="staff"), "only the groups staff"),
     ],
@@ -211,6 +209,22 @@ def test_rules_that_depend_on_the_user_are_warnings(scheduler: str, text: str, w
     problems, warnings = check(SCHEDULERS[scheduler].parse_limits(text), scheduler)
     assert problems == []
     assert warning in "".join(warnings)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "text", "state"),
+    [
+        ("slurm", PARTITION.replace("State=UP", "State=DOWN"), "its state is DOWN"),
+        ("slurm", PARTITION.replace("State=UP", "State=DRAIN"), "its state is DRAIN"),
+        ("slurm", PARTITION.replace("State=UP", "State=INACTIVE"), "its state is INACTIVE"),
+        ("pbs", pbs(enabled="False"), "enabled is False"),
+        ("torque", torque(enabled="False"), "enabled is False"),
+        ("lsf", lsf(status="Closed:Inact_Adm"), "its status is Closed:Inact"),
+    ],
+)
+def test_closed_queue_is_a_problem(scheduler: str, text: str, state: str) -> None:
+    problems, _ = compare(site_of(scheduler), {"demo": LimitsReport(SCHEDULERS[scheduler].parse_limits(text))})
+    assert f"does not accept or start jobs at present ({state})" in str(problems[0])
 
 
 def test_condor_machines_that_start_nothing_do_not_count() -> None:
