@@ -417,6 +417,17 @@ def test_warning_has_its_place_and_shows_no_secret(
     )
 
 
+@pytest.mark.parametrize("name", ["Demo", "demo-2", "no"])
+def test_invalid_name_of_a_cluster_is_one_problem(site: Path, lab: Path, name: str) -> None:
+    edit(CLUSTERS, "name: demo", f"name: {name}")(site)
+    assert len(found := check(site, lab).problems) == 1, list(map(str, found))
+
+
+def test_misspelt_group_is_one_problem(site: Path, lab: Path) -> None:
+    both(edit(HOSTS, "    compute_nodes:", "    compute-nodes:"), edit(HOSTS, "compute1:", "compute[3:90]:"))(site)
+    assert len(found := check(site, lab).problems) == 1, list(map(str, found))
+
+
 def test_inventory_without_mistakes_has_no_problems(site: Path, lab: Path) -> None:
     found = check(site, lab)
     assert [*map(str, found.problems), *map(str, found.warnings)] == []

@@ -219,6 +219,11 @@ def _names(drafts: Sequence[Draft], name: str) -> list[str]:
     return list(dict.fromkeys(value for draft in drafts if isinstance(value := draft.written(name), str)))
 
 
+def _all_named(clusters: Sequence[Draft]) -> bool:
+    """Return whether all clusters have valid names. Otherwise, the others refer to a name that was meant."""
+    return bool(clusters) and all(cluster.get("name") for cluster in clusters)
+
+
 def _unknown(draft: Draft, name: str, value: str, what: str, known: Sequence[str]) -> Problem:
     valid = did_you_mean(value, known) if known else "there are none"
     return Problem(draft.name, f"is not {what}", field=name, value=show(value), valid=valid)
@@ -245,7 +250,7 @@ def _duplicate_kernels(kernels: Sequence[Draft]) -> Iterator[Problem]:
 def _compare_kernel(kernel: Draft, clusters: Sequence[Draft]) -> Iterator[Problem]:
     known = _names(clusters, "name")
     for name in kernel.get("clusters") or []:
-        if clusters and name not in known:
+        if name not in known and _all_named(clusters):
             yield _unknown(kernel, "clusters", name, "a cluster of hpc_clusters", known)
     command = kernel.get("command")
     if isinstance(command, list) and command and not any("{connection_file}" in argument for argument in command):
@@ -281,7 +286,7 @@ def _compare_profile(profile: Draft, clusters: Sequence[Draft], kernels: Sequenc
     name = profile.get("cluster")
     known = _names(clusters, "name")
     cluster = next((draft for draft in clusters if draft.written("name") == name), None) if name else None
-    if name and clusters and cluster is None:
+    if name and cluster is None and _all_named(clusters):
         yield _unknown(profile, "cluster", name, "a cluster of hpc_clusters", known)
     if cluster is not None:
         yield from _compare_queue(profile, cluster)
@@ -390,7 +395,8 @@ def compare_groups(clusters: Sequence[Draft], groups: Mapping[str, list[str]]) -
     for cluster in clusters:
         yield from _compare_cluster_groups(cluster, groups, hosts)
     if known:  # otherwise hpc_clusters has a problem that was already reported
-        yield from _stray_groups(groups, known)
+        if _all_named(clusters):
+            yield from _stray_groups(groups, known)
         yield from _stray_hosts(clusters, groups, known)
 
 
