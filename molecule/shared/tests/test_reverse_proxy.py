@@ -487,6 +487,15 @@ def test_unknown_paths_do_not_exist(alice: Visitor, target: str) -> None:
     assert alice.ask(target, INVALID_TOKEN).status == 404
 
 
+def test_only_the_version_of_the_hub_needs_no_sign_on(visitor: Visitor) -> None:
+    """Editors read it to recognise a JupyterHub, before they have a token."""
+    for target in ("/hub/api", "/hub/api/"):
+        answer = visitor.ask(target)
+        assert (answer.status, set(json.loads(answer.text))) == (200, {"version"})
+        assert visitor.ask(target, method="POST").status == 403
+    assert visitor.ask("/hub/api/info").status == 401
+
+
 def test_encoded_slashes_reach_the_hub(alice: Visitor) -> None:
     answer = alice.ask("/hub/api/users/a%2Fb%25c", INVALID_TOKEN)
     assert answer.headers["Content-Type"] == "application/json", answer
