@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from jupyterhub.utils import subdomain_hook_idna
 
 from hpchub.hub.authenticator import SSOAuthenticator
+from hpchub.hub.database import engine_options, wait_until_usable
 from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.proxy import HubProxy
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
@@ -56,7 +57,7 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     # keep connections open: the buffers of a TLS connection take a quarter of a megabyte.
     context = runtime(path).authority.client_context()
     c.JupyterHubHTTPClient.connector_options = {"ssl": context, "force_close": True}
-    _state(c, settings)
+    _state(c, settings, path)
     _pages(c, settings)
 
 
@@ -145,9 +146,11 @@ def _sessions(c: Any, settings: dict[str, Any], path: str) -> None:
     c.JupyterHub.default_url = "/hub/spawn"
 
 
-def _state(c: Any, settings: dict[str, Any]) -> None:
-    """Set the database."""
+def _state(c: Any, settings: dict[str, Any], path: str) -> None:
+    """Set the database, and wait until it can be used."""
     c.JupyterHub.db_url = settings["db_url"]
+    c.JupyterHub.db_kwargs = engine_options(settings["db_url"], runtime(path).guard)
+    wait_until_usable(settings["db_url"])
     c.JupyterHub.pid_file = ""
     url = urlsplit(settings["db_url"])
     if url.scheme == "sqlite" and url.path.strip("/"):

@@ -9,6 +9,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
@@ -52,14 +54,25 @@ class JobDriver:
     # -- the state machine
 
     def _step(self, event: events.Event) -> actions.Action | None:
-        """Give an event to the state machine, save the session if it has changed, and return the next action."""
+        """Give an event to the state machine, save the session if it has changed, and return the next action.
+
+        Raises:
+            SQLAlchemyError: The beginning of a session or a job's report cannot be saved, so it did not happen.
+        """
         before = self.state
         step = before.step(event, _now())
         self.state = step.state
         if step.note:
             self._log.warning("%s: %s", self._label, step.note)
         if self.state.saved != before.saved:
-            self.save()
+            try:
+                self.save()
+            except SQLAlchemyError as error:
+                if isinstance(event, events.StartRequested | events.PortReported | events.ProblemReported):
+                    self.state = before
+                    raise
+                # The hub finds the job by its session's name, which is saved before the submission.
+                self._log.error("%s: cannot save session %s now: %s", self._label, self.state.session, error)
         return step.action
 
     async def _drive(self, event: events.Event) -> str:

@@ -76,6 +76,7 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
 
             self._orphan_collector = OrphanCollector(shared, sessions)
             shared.background("The search for orphaned jobs has stopped", self._orphan_collector.run())
+            shared.background("The check of the database has stopped", shared.health.watch(self.app.db.get_bind()))
             watch = TokenWatch(self.app.db, self.app.authenticator, self.app.token_expires_in_max_seconds)
             shared.background("The check of the tokens has stopped", watch.run())
             shared.background("The proxy watch has stopped", self._watch(user_dict, service_dict))
