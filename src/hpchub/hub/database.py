@@ -108,9 +108,17 @@ class Guard:
         event.listen(Session, "after_begin", end_soon)
 
     async def hold(self) -> None:
-        """Wait as long as the database is at fault, so that no decision is made that cannot be saved."""
-        while self.fault:  # noqa: ASYNC110 the hub's process ends with the fault
-            await asyncio.sleep(1)
+        """Wait as long as the database is at fault, so that no decision is made that cannot be saved.
+
+        A task that waits here never continues: the hub's process ends with the fault. If the hub is stopped before, the
+        process ends at once, because JupyterHub would otherwise complete the decision.
+        """
+        try:
+            while self.fault:  # noqa: ASYNC110 the hub's process ends with the fault
+                await asyncio.sleep(1)
+        except asyncio.CancelledError:
+            self._leave(TRY_AGAIN)
+            raise
 
     def recovered(self, when: float) -> None:
         """End the hub's process if there was a fault, now that the database can be written again.
