@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
-needs_server = pytest.mark.skipif(programs() is None, reason="this machine has no PostgreSQL server (Debian: postgresql)")
+needs_server = pytest.mark.skipif(
+    programs() is None, reason="this machine has no PostgreSQL server (Debian: postgresql)"
+)
 
 
 class Gone(BaseException):
@@ -75,7 +77,9 @@ def sessions(server: Server) -> int:
 
 
 @needs_server
-def test_connection_that_is_cut_between_two_transactions_is_replaced_unnoticed(server: Server, session: Session) -> None:
+def test_connection_that_is_cut_between_two_transactions_is_replaced_unnoticed(
+    server: Server, session: Session
+) -> None:
     ledger = Ledger(session)
     for number in range(5):
         server.cut_connections()
@@ -176,7 +180,12 @@ def test_refused_write_is_a_fault_until_the_database_can_be_written_again(
 @needs_server
 @pytest.mark.parametrize(
     "statement",
-    ["SELECT 1/0", "SELECT * FROM nothing", "SELECT 'a'::int", "INSERT INTO hpchub_database VALUES ('x', 1, 1), ('x', 1, 1)"],
+    [
+        "SELECT 1/0",
+        "SELECT * FROM nothing",
+        "SELECT 'a'::int",
+        "INSERT INTO hpchub_database VALUES ('x', 1, 1), ('x', 1, 1)",
+    ],
 )
 def test_wrong_statement_is_no_fault(session: Session, guard: Guard, statement: str) -> None:
     Ledger(session)
@@ -195,7 +204,9 @@ def test_statement_that_takes_too_long_is_a_fault(
     assert "statement timeout" in guard.fault
 
 
-@pytest.mark.parametrize(("name", "found"), [("SQLITE_FULL", True), ("SQLITE_READONLY_DBMOVED", True), ("SQLITE_ERROR", False)])
+@pytest.mark.parametrize(
+    ("name", "found"), [("SQLITE_FULL", True), ("SQLITE_READONLY_DBMOVED", True), ("SQLITE_ERROR", False)]
+)
 def test_faults_of_sqlite(name: str, found: bool) -> None:
     error = ValueError()
     error.sqlite_errorname = name  # type: ignore[attr-defined]

@@ -34,11 +34,11 @@ KEEP = 90 * 24 * 3600
 A job that is still alive then belongs to no known session, and the hub no longer cancels it.
 """
 
-_METADATA = MetaData()
+METADATA = MetaData()
 
 DATABASE_TABLE = Table(
     "hpchub_database",
-    _METADATA,
+    METADATA,
     Column("id", Unicode(16), primary_key=True),
     Column("created", Float, nullable=False),
     Column("written", Float, nullable=False),
@@ -47,7 +47,7 @@ DATABASE_TABLE = Table(
 
 SESSIONS = Table(
     "hpchub_sessions",
-    _METADATA,
+    METADATA,
     Column("session", Unicode(16), primary_key=True),
     Column("user", Unicode(255), nullable=False),
     Column("cluster", Unicode(255), nullable=False),
@@ -59,7 +59,7 @@ SESSIONS = Table(
 
 UNKNOWN_JOBS = Table(
     "hpchub_unknown_jobs",
-    _METADATA,
+    METADATA,
     Column("cluster", Unicode(255), primary_key=True),
     Column("job_id", Unicode(255), primary_key=True),
     Column("session", Unicode(16), nullable=False),
@@ -107,7 +107,7 @@ class Ledger:
         self.db = db
         self._unwritten: dict[str, dict[str, Any]] = {}
         connection = db.connection()
-        _METADATA.create_all(connection)
+        METADATA.create_all(connection)
         found = connection.execute(select(DATABASE_TABLE)).first()
         if found is None:
             now = time.time()
