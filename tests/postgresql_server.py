@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 PROGRAMS = Path("/usr/lib/postgresql")
 ACCOUNT = "postgres"
 """The account that runs the server if the tests run as root. Debian's package creates it."""
@@ -23,6 +25,13 @@ def programs() -> Path | None:
     if not found or (os.geteuid() == 0 and not _account()):
         return None
     return found[-1].parent
+
+
+needs_server = pytest.mark.skipif(
+    programs() is None and os.environ.get("HPCHUB_POSTGRESQL") != "required",
+    reason="this machine has no PostgreSQL server (Debian's package postgresql)",
+)
+"""Skips a test on a machine without a server, unless HPCHUB_POSTGRESQL says that there must be one."""
 
 
 def _account() -> pwd.struct_passwd | None:

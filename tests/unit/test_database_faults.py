@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hub_app import Hub, answer, job, make_hub
 from jupyterhub import orm
-from postgresql_server import Server, programs
+from postgresql_server import Server, needs_server
 from sqlalchemy.exc import DBAPIError
 
 from hpchub.hub import health

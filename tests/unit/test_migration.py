@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hub_app import make_hub
 from jupyterhub import orm
-from postgresql_server import Server, programs
+from postgresql_server import Server, needs_server
 from sqlalchemy import create_engine, func, select, text
 
 from hpchub.hub.database import DatabaseError

@@ -1,8 +1,8 @@
 """The hub's connection to its database: its options, its faults, and what an error means.
 
-JupyterHub uses one database session, in its own thread, for everything. It does not repeat what has failed half-way: the
-stop of a session that could not be saved stays pending forever, and a start that could not be saved cancels its job. The
-hub therefore follows three rules.
+JupyterHub uses one database session, in its own thread, for everything. It does not repeat what has failed half-way: if
+the end of a session cannot be saved, it stays pending forever, and if a start cannot be saved, its job is cancelled.
+The hub therefore follows three rules.
 
 - If the connection is lost and does not come back within ``BRIDGE`` seconds, the hub's process ends. systemd starts it
   again, and it waits for the database. A restart is safe at any moment: the database contains what is true.

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text, update
+from sqlalchemy import Text, cast, func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpchub.hub.database import Guard, one_line
@@ -120,6 +120,7 @@ DISK_FULL = "53100"
 def _need_room(connection: Connection) -> None:
     """Let PostgreSQL write a temporary file, which it removes at once: it sorts more than its memory may hold."""
     connection.execute(text("SET LOCAL work_mem = '64kB'"))
-    line = "repeat(md5(number::text), 32)"
-    lines = f"SELECT {line} AS line FROM generate_series(1, {ROOM // 1024}) AS number"  # noqa: S608 only constants
-    connection.execute(text(f"SELECT count(*) FROM ({lines} ORDER BY line OFFSET 0) AS sorted"))
+    number = func.generate_series(1, ROOM // 1024).column_valued("number")
+    line = func.repeat(func.md5(cast(number, Text)), 32).label("line")  # 1024 characters
+    lines = select(line).order_by(line).offset(0).subquery()
+    connection.execute(select(func.count()).select_from(lines))

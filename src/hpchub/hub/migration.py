@@ -85,7 +85,7 @@ def compare(source: str, target: str) -> None:
         unknown = names - {table.name for table in tables()}
         if unknown:
             raise DatabaseError(
-                f"{describe(source)} has a table {sorted(unknown)[0]}, which does not belong to the hub; move it to"
+                f"{describe(source)} has a table {min(unknown)}, which does not belong to the hub; move it to"
                 " another database first"
             )
     path = _file(target)
@@ -99,8 +99,8 @@ def compare(source: str, target: str) -> None:
                 continue
             if rows := connection.scalar(select(func.count()).select_from(table)):
                 raise DatabaseError(
-                    f"{describe(target)} is not empty: its table {table.name} has {rows} rows; name an empty database, or"
-                    f" put the tables away first: python -m hpchub.hub.migration retire '{target}'"
+                    f"{describe(target)} is not empty: its table {table.name} has {rows} rows; name an empty"
+                    f" database, or put the tables away first: python -m hpchub.hub.migration retire '{target}'"
                 )
 
 

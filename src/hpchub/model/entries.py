@@ -147,8 +147,8 @@ class StateStore(Entry):
     """The kind of database. To change it for a service that is in use, run ``playbooks/migrate_state_store.yml``."""
     location: Annotated[str, f.Choice(("hub", "own_host", "existing"))] = "hub"
     """For postgresql, where the server is. ``hub``: hpchub installs it on the hub host, without a password.
-    ``own_host``: hpchub installs it on the host of the inventory group ``state_store``. ``existing``: you have a server,
-    which hpchub does not change."""
+    ``own_host``: hpchub installs it on the host of the inventory group ``state_store``. ``existing``: you have a
+    server, which hpchub does not change."""
     host: f.OptionalDnsName = ""
     """For ``existing``: the name of the server, as its certificate contains it. For ``own_host``: the name under which
     the hub reaches it, by default its name in the inventory."""

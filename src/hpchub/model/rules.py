@@ -245,8 +245,12 @@ def _compare_state_store(store: Draft) -> Iterator[Problem]:
                 valid = "remove it, or set backend: postgresql"
                 yield Problem(store.name, 'is set, but backend is "sqlite", which is a file', field=name, valid=valid)
         return
-    if backend != "postgresql" or not location:
-        return
+    if backend == "postgresql" and location:
+        yield from _compare_server(store, location, written)
+
+
+def _compare_server(store: Draft, location: str, written: Sequence[str]) -> Iterator[Problem]:
+    """Compare the fields of a PostgreSQL server with its location."""
     for name in _SERVER_FIELDS[location]:
         if name in written:
             message, valid = f"has no meaning for location {show(location)}", "remove it"
