@@ -228,7 +228,7 @@ def _address(value: Any) -> str:
 
 
 def _origin(handler: Any) -> Origin:
-    """Return the origin of a handler's request. It is unknown if there is an error, which must not affect the request."""
+    """Return the origin of a handler's request. After an error, it is unknown, so that the request goes on."""
     try:
         request = handler.request
         name = str(getattr(handler.current_user, "name", ""))
