@@ -73,7 +73,7 @@ def settle(students: Class) -> None:
     assert students.agree()
 
 
-def test_outage_loses_no_session(lab: Lab, students: Class, server: Server, sessions: list[list[str]]) -> None:
+def test_outage_loses_no_session(students: Class, server: Server, sessions: list[list[str]]) -> None:
     """The database is away for a while. After it, each student has exactly the session of before."""
     server.stop()
     try:
@@ -90,9 +90,8 @@ def test_outage_loses_no_session(lab: Lab, students: Class, server: Server, sess
     assert students.agree() == sessions
 
 
-def test_jobs_start_and_end_while_the_database_is_away(
-    lab: Lab, students: Class, server: Server, sessions: list[list[str]]
-) -> None:
+@pytest.mark.usefixtures("sessions")
+def test_jobs_start_and_end_while_the_database_is_away(lab: Lab, students: Class, server: Server) -> None:
     """Jobs end during an outage, and their students start again during it. Nobody is stuck."""
     work = threading.Thread(target=churn, args=(lab, students))
     work.start()
@@ -105,11 +104,9 @@ def test_jobs_start_and_end_while_the_database_is_away(
     settle(students)
 
 
-@pytest.mark.parametrize("fault", ["restart", "kill", "cut_connections"])
-@pytest.mark.parametrize("number", range(FAULTS))
-def test_jobs_start_and_end_during_a_fault(
-    lab: Lab, students: Class, server: Server, sessions: list[list[str]], fault: str, number: int
-) -> None:
+@pytest.mark.parametrize("fault", ["restart", "kill", "cut_connections"] * FAULTS)
+@pytest.mark.usefixtures("sessions")
+def test_jobs_start_and_end_during_a_fault(lab: Lab, students: Class, server: Server, fault: str) -> None:
     """The server restarts or dies, or all connections are cut, at a random moment of a burst of starts and ends."""
     work = threading.Thread(target=churn, args=(lab, students))
     work.start()
@@ -121,9 +118,8 @@ def test_jobs_start_and_end_during_a_fault(
     settle(students)
 
 
-def test_jobs_start_and_end_while_the_disk_is_full(
-    lab: Lab, students: Class, server: Server, sessions: list[list[str]]
-) -> None:
+@pytest.mark.usefixtures("sessions")
+def test_jobs_start_and_end_while_the_disk_is_full(lab: Lab, students: Class, server: Server) -> None:
     """The health check is red, the sessions that go on are usable, and nobody is stuck afterwards."""
     try:
         with server.full_disk():

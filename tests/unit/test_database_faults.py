@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PAGES = str(Path(__file__).parents[2] / "templates" / "pages")
 
-pytestmark = pytest.mark.skipif(programs() is None, reason="this machine has no PostgreSQL server (Debian: postgresql)")
+pytestmark = needs_server
 
 
 @pytest.fixture(scope="module")

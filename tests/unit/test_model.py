@@ -270,6 +270,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_state_store", {"backend": "postgresql", "location": "own_host", "tls_ca": "/ca"}, "hpc_state_store: tls_ca is set, but tls_certificate is not"),
     ("hpc_state_store", {"backend": "postgresql", "location": "own_host", "database": "Hub"}, "hpc_state_store: database is not a name in PostgreSQL"),
     ("hpc_state_store", {"backend": "postgresql", "location": "own_host", "port": 0}, "hpc_state_store: port is below 1"),
+    ("hpc_backup", {"recipients": ["AGE-SECRET-KEY-1QQQQ"]}, "hpc_backup: recipients[0] is a private key"),
+    ("hpc_backup", {"recipients": ["age1short"]}, "hpc_backup: recipients[0] is not a public key"),
+    ("hpc_backup", {"keep": 0}, "hpc_backup: keep is below 1"),
+    ("hpc_backup", {"directory": "/var/lib"}, "hpc_backup: directory is a directory of the operating system"),
+    ("hpc_backup", {"copy_command": ["/usr/bin/rsync"]}, "hpc_backup: has a copy_command that does not name the backup"),
+    ("hpc_backup", {"copy_command": ["rsync", "{file}"]}, "hpc_backup: has a copy_command without the full path"),
     # kernels
     ("hpc_kernels.0.kind", GONE, 'hpc_kernels[0] (name "python3"): kind is missing; valid: python, r'),
     ("hpc_kernels.0.kind", ["python"], 'hpc_kernels[0] (name "python3"): kind ["python"] is unknown'),

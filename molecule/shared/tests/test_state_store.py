@@ -1,4 +1,4 @@
-"""The hub's PostgreSQL server admits only the hub: from its host, with TLS or over the socket, and with its identity."""
+"""The hub's PostgreSQL server admits only the hub, over its socket or with TLS, and the hub trusts only its server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_hub_reaches_its_database(hub: Host, url: URL) -> None:
     assert connect(hub, url, query=encrypted).stdout.strip() == str(url.host is not None)
 
 
-def test_settings_contain_no_password(hub: Host, url: URL) -> None:
+def test_settings_contain_no_password(url: URL) -> None:
     assert url.password is None
 
 
@@ -61,6 +61,7 @@ def test_server_of_another_name_or_without_tls_is_refused(hub: Host, url: URL) -
     assert "no pg_hba.conf entry" in plain.stderr, plain.stderr
 
 
-def test_server_listens_only_if_the_hub_is_on_another_host(hub: Host, url: URL) -> None:
+@pytest.mark.usefixtures("url")
+def test_server_on_the_hub_host_listens_on_no_port(hub: Host) -> None:
     listeners = hub.check_output("ss --listening --tcp --numeric --processes --no-header")
     assert '"postgres"' not in listeners

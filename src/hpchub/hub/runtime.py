@@ -14,6 +14,7 @@ from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.poller import Poller
 from hpchub.hub.certificates import Authority
 from hpchub.hub.database import Guard
+from hpchub.hub.events import Events
 from hpchub.hub.health import Health
 from hpchub.hub.ledger import Ledger
 from hpchub.hub.throttle import Throttle
@@ -49,6 +50,7 @@ class Runtime:
         self.throttle = Throttle()
         self.guard = Guard()
         self.health = Health(self.guard)
+        self.events = Events()
         self._ledger: Ledger | None = None
         self._pollers: dict[str, Poller] = {}
         self._tasks: set[asyncio.Task[None]] = set()
