@@ -79,16 +79,19 @@ class Server:
         found = programs()
         assert found
         return subprocess.run(
-            [found / program, *arguments],
+            [str(found / program), *arguments],
             cwd=self.directory,
             check=True,
             capture_output=True,
             text=True,
-            **self._identity(),
+            user=self._user,
+            group=self._user,
+            extra_groups=[] if self._user else None,
         ).stdout
 
-    def _identity(self) -> dict[str, object]:
-        return {"user": ACCOUNT, "group": ACCOUNT, "extra_groups": []} if os.geteuid() == 0 else {}
+    @property
+    def _user(self) -> str | None:
+        return ACCOUNT if os.geteuid() == 0 else None
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
@@ -96,11 +99,17 @@ class Server:
         assert found
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [found / "postgres", "-D", "data"], cwd=self.directory, stdout=log, stderr=log, **self._identity()
+                [str(found / "postgres"), "-D", "data"],
+                cwd=self.directory,
+                stdout=log,
+                stderr=log,
+                user=self._user,
+                group=self._user,
+                extra_groups=[] if self._user else None,
             )
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            ready = [found / "pg_isready", "-q", "-h", str(self.directory), "-p", str(self.port)]
+            ready = [str(found / "pg_isready"), "-q", "-h", str(self.directory), "-p", str(self.port)]
             if subprocess.run(ready, check=False).returncode == 0:
                 return
             time.sleep(0.05)

@@ -180,7 +180,7 @@ def database_url(store: StateStore, groups: Mapping[str, Sequence[str]]) -> str:
             "target_session_attrs": "read-write",
         }
     if store.location == "own_host":
-        options["require_auth"] = "scram-sha-256"
+        options["channel_binding"] = "require"  # only SCRAM has it
     return f"postgresql+psycopg://{store.user}@{address}/{store.database}?{urlencode(options)}"
 
 
