@@ -27,18 +27,18 @@ def programs() -> Path | None:
     return found[-1].parent
 
 
-needs_server = pytest.mark.skipif(
-    programs() is None and os.environ.get("HPCHUB_POSTGRESQL") != "required",
-    reason="this machine has no PostgreSQL server (Debian's package postgresql)",
-)
-"""Skips a test on a machine without a server, unless HPCHUB_POSTGRESQL says that there must be one."""
-
-
 def _account() -> pwd.struct_passwd | None:
     try:
         return pwd.getpwnam(ACCOUNT)
     except KeyError:
         return None
+
+
+needs_server = pytest.mark.skipif(
+    programs() is None and os.environ.get("HPCHUB_POSTGRESQL") != "required",
+    reason="this machine has no PostgreSQL server (Debian's package postgresql)",
+)
+"""Skips a test on a machine without a server, unless HPCHUB_POSTGRESQL says that there must be one."""
 
 
 def free_port() -> int:
