@@ -480,7 +480,7 @@ def test_settings_are_read_from_their_files(host: Host, tmp_path: Path) -> None:
     (tmp_path / "backup.json").write_text(json.dumps(hosts.WITHOUT_SETTINGS | {"keep": 7}))
     read = hosts.load(tmp_path / "hub.json", tmp_path / "backup.json")
     assert (read.name, read.keep, read.gate_keys) == (host.name, 7, Path("/etc/hpchub/ssh"))
-    with pytest.raises(BackupError, match="run site.yml, which writes it"):
+    with pytest.raises(BackupError, match=r"run site\.yml, which writes it"):
         hosts.load(tmp_path / "hub.json", tmp_path / "none")
     with pytest.raises(BackupError, match="this is not the hub host"):
         hosts.load(tmp_path / "none")
