@@ -20,6 +20,7 @@ from traitlets.config import Config
 from hpchub.clusters.gate_client import Answer, Gate
 from hpchub.clusters.poller import Poller, Snapshot
 from hpchub.hub import config as hub_config
+from hpchub.hub import metrics
 from hpchub.hub.certificates import ServerIdentity
 from hpchub.hub.runtime import Runtime, runtime
 from hpchub.model.profile_list import profile_list
@@ -285,6 +286,7 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "support": "help@example.org",
         "notebook_ports": PORTS,
         "notebook_tls_directory": str(directory / "tls"),
+        "state_dir": str(directory),
         "token_days": 30,
         "unknown_jobs_end_after": 0,
         "logout_url": "/logout",
@@ -341,4 +343,7 @@ async def make_hub(directory: Path, templates: Sequence[str], db_url: str = "sql
     await app.initialize([])
     app.log.propagate = True
     shared.open_ledger(app.db)
+    metrics.start(
+        shared, app.db.get_bind(), lambda: [each for user in app.users.values() for each in user.spawners.values()]
+    )
     return Hub(app, shared, gate, poller, jobs)

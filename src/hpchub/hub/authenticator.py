@@ -19,6 +19,7 @@ from tornado import web
 from traitlets import Bool, Integer, List, Set, Unicode
 
 from hpchub.hub.handlers import (
+    FreshMetricsHandler,
     HealthHandler,
     PortReportHandler,
     StartAPIHandler,
@@ -157,6 +158,8 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/logout", SSOLogoutHandler),
             (r"/health", HealthHandler),
             (r"/api/health", HealthHandler),
+            (r"/metrics", FreshMetricsHandler),
+            (r"/api/metrics", FreshMetricsHandler),
             (r"/api/batchspawner", PortReportHandler),
             (r"/api/user", TokenOwnerHandler),
             (r"/api/users/([^/]+)/tokens", TokensAPIHandler),
