@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,41 +15,48 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hub_app import Hub, answer, job, profile, signed_on, write_profiles
-from jupyterhub import orm, roles
+from hub_app import Hub, answer, job, make_hub, profile, signed_on, write_profiles
+from jupyterhub import orm
 from prometheus_client.parser import text_string_to_metric_families
 
 from hpchub.clusters.poller import Poller
-from hpchub.hub import metrics
+from hpchub.hub.collector import BACKUP_STATUS
+from hpchub.hub.config import METRICS_TOKEN
+from hpchub.hub.metric_definitions import STATES
 from hpchub.schedulers import SCHEDULERS, JobState, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from hub_app import Ask
 
     Scrape = Callable[[], Awaitable[dict[tuple[str, ...], float]]]
 
 
-def token(hub: Hub, *scopes: str) -> dict[str, str]:
-    """Return the header with a token of a service that has these scopes only."""
-    service = orm.Service(name="prometheus")
-    hub.app.db.add(service)
-    hub.app.db.commit()
-    roles.create_role(hub.app.db, {"name": "metrics", "scopes": list(scopes)})
-    roles.grant_role(hub.app.db, service, "metrics")
-    return {"Authorization": f"Bearer {service.new_api_token()}"}
+PAGES = Path(__file__).parents[2] / "templates" / "pages"
+TOKEN = "5" * 64
 
 
 @pytest.fixture
-def scrape(hub: Hub, ask: Ask) -> Scrape:
+async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
+    """A real JupyterHub with the token for the metrics that systemd would pass to it."""
+    monkeypatch.setenv(METRICS_TOKEN, TOKEN)
+    started = await make_hub(tmp_path, [str(PAGES)])
+    assert METRICS_TOKEN not in os.environ, "programs that the hub starts inherit the token"
+    yield started
+    await started.close()
+
+
+SCRAPER_HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture
+def scrape(ask: Ask) -> Scrape:
     """Return a function that scrapes the hub. The key of a value is the name of its sample and the values of
     its labels, in the alphabetical order of the labels."""
-    headers = token(hub, "read:metrics")
 
     async def scraped() -> dict[tuple[str, ...], float]:
-        response = await ask("metrics", **headers)
+        response = await ask("metrics", **SCRAPER_HEADERS)
         assert response.code == 200
         return {
             (sample.name, *sample.labels.values()): sample.value
@@ -82,13 +91,12 @@ async def test_only_a_token_with_the_scope_reads_the_metrics(hub: Hub, ask: Ask,
     assert (await ask(path, Authorization="token wrong")).code == 403
     own = hub.user("alice").new_api_token()
     assert (await ask(path, Authorization=f"token {own}")).code == 403
-    headers = token(hub, "read:metrics")
-    response = await ask(path, **headers)
+    response = await ask(path, **SCRAPER_HEADERS)
     assert response.code == 200
     assert b"hpchub_healthy 1.0" in response.body
     assert b"jupyterhub_total_users" in response.body
     for other in ("api/users", "api/users/alice", "api/proxy", "api/services", "api/shutdown"):
-        assert (await ask(other, **headers)).code in (403, 404, 405), other
+        assert (await ask(other, **SCRAPER_HEADERS)).code in (403, 404, 405), other
 
 
 async def test_signed_in_user_reads_no_metrics(ask: Ask) -> None:
@@ -102,6 +110,22 @@ async def test_metrics_are_served_while_the_database_cannot_be_written(hub: Hub,
     hub.app.db.connection().exec_driver_sql("PRAGMA query_only=1")
     assert (await scrape())["hpchub_healthy",] == 0
     hub.app.db.connection().exec_driver_sql("PRAGMA query_only=0")
+
+
+async def test_former_token_ends_with_the_restart_after_a_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = f"sqlite:///{tmp_path}/hub.sqlite"
+    for token in (TOKEN, "6" * 64, TOKEN):
+        monkeypatch.setenv(METRICS_TOKEN, token)
+        hub = await make_hub(tmp_path, [str(PAGES)], database)
+        valid = [each for each in (TOKEN, "6" * 64) if orm.APIToken.find(hub.app.db, each)]
+        await hub.close()
+        assert valid == [token]
+    hub = await make_hub(tmp_path, [str(PAGES)], database)
+    found = orm.APIToken.find(hub.app.db, TOKEN)
+    await hub.close()
+    assert found is None, "without hpc_monitoring, there is no token"
 
 
 # Sessions
@@ -121,7 +145,7 @@ async def test_sessions_are_counted_by_state(
     hub.restored_spawner(**saved)
     values = await scrape()
     assert {name: value for name, value in values.items() if name[0] == "hpchub_sessions"} == {
-        ("hpchub_sessions", "demo", "small", each): float(each == state) for each in metrics.STATES
+        ("hpchub_sessions", "demo", "small", each): float(each == state) for each in STATES
     }
 
 
@@ -137,7 +161,7 @@ async def test_no_label_names_a_user_or_a_job(hub: Hub, ask: Ask) -> None:
     hub.show(job(JobState.RUNNING, job_id="4711"))
     hub.restored_spawner(job_id="4711", host="127.0.0.1", port=20000)
     await ask("login", **signed_on("alice", "hpc"))
-    text = (await ask("metrics", **token(hub, "read:metrics"))).body.decode()
+    text = (await ask("metrics", **SCRAPER_HEADERS)).body.decode()
     labels = [line for line in text.splitlines() if "{" in line and not line.startswith("#")]
     assert labels
     assert not [line for line in labels if "alice" in line or "4711" in line]
@@ -247,7 +271,7 @@ async def test_backup_is_described_by_its_status_file(
         content = {**content, "time": time.time() + content["time"]}
     if content is not None:
         text = content if isinstance(content, str) else json.dumps(content)
-        (tmp_path / metrics.BACKUP_STATUS).write_text(text)
+        (tmp_path / BACKUP_STATUS).write_text(text)
     values = await scrape()
     assert values.get(("hpchub_backup_ok",)) == good
     found = values.get(("hpchub_backup_age_seconds",))

@@ -36,6 +36,7 @@ HUB = {
     "/var/lib/hpchub": "jupyterhub:jupyterhub 700",
     "/var/lib/hpchub/cookie_secret": "jupyterhub:jupyterhub 600",
     "/var/lib/hpchub/jupyterhub.sqlite": "jupyterhub:jupyterhub 600",
+    "/var/log/hpchub": "jupyterhub:jupyterhub 700",
 }
 # Only if the hub submits with ssh.
 KEYS = {

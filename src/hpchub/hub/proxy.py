@@ -16,7 +16,7 @@ from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.utils import url_path_join
 from traitlets import Float, Unicode
 
-from hpchub.hub import metrics
+from hpchub.hub import metrics, monitoring
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.hub.tokens import TokenWatch
@@ -76,7 +76,7 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
                 return [spawner for user in user_dict.values() for spawner in user.spawners.values()]
 
             self._orphan_collector = OrphanCollector(shared, lambda: {spawner.session for spawner in spawners()})
-            metrics.start(shared, self.app.db.get_bind(), spawners)
+            monitoring.start(shared, self.app, spawners)
             shared.background("The search for orphaned jobs has stopped", self._orphan_collector.run())
             watch = TokenWatch(self.app.db, self.app.authenticator, self.app.token_expires_in_max_seconds)
             shared.background("The check of the tokens has stopped", watch.run())
