@@ -23,6 +23,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "hpchub"
 
 LAYERS = (
     {"cli"},
+    {"backup"},
     {"hub"},
     {"clusters", "deploy", "profile_file"},
     {"model"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 import json
@@ -19,6 +20,7 @@ from hub_app import Hub, answer, job, make_hub, profile, signed_on, write_profil
 from jupyterhub import orm
 from prometheus_client.parser import text_string_to_metric_families
 
+from hpchub.backup.host import STATUS
 from hpchub.clusters.poller import Poller
 from hpchub.hub.collector import BACKUP_STATUS
 from hpchub.hub.config import METRICS_TOKEN
@@ -128,7 +130,25 @@ async def test_former_token_ends_with_the_restart_after_a_rotation(
     assert found is None, "without hpc_monitoring, there is no token"
 
 
-# Sessions
+# Users and sessions
+
+
+async def test_sign_ins_and_refused_starts_of_the_hub_are_counted(hub: Hub, ask: Ask, scrape: Scrape) -> None:
+    before = await scrape()
+    await ask("login", **signed_on("alice", "hpc"))
+    await ask("login", **signed_on("mallory"))
+    headers = {"Authorization": f"token {hub.user('alice').new_api_token()}"}
+    await ask("api/users/alice/server", "POST", b'{"profile": "no such"}', **headers)
+    expected = {
+        ("hpchub_sign_ins_total", "accepted"): 1,
+        ("hpchub_sign_ins_total", "not_permitted"): 1,
+        ("hpchub_starts_total", "", "refused", "", "bad_choice"): 1,
+    }
+    async with asyncio.timeout(30):
+        while True:
+            after = await scrape()
+            if {name: after[name] - before[name] for name in expected} == expected:
+                break
 
 
 @pytest.mark.parametrize(
@@ -258,17 +278,18 @@ async def test_days_left_are_those_of_the_certificate_that_expires_first(
         (None, None, None),
         ({"time": -3600, "ok": True, "file": "backup.age"}, 1, 3600),
         ({"time": -3600, "ok": False, "file": ""}, 0, 3600),
+        ({"time": None, "ok": False, "file": ""}, 0, None),
         ("{", 0, None),
         ({"ok": True}, 0, None),
         ([], 0, None),
     ],
-    ids=["no backup", "good", "failed", "cut off", "no time", "not an object"],
+    ids=["no backup", "good", "failed", "never good", "cut off", "no time", "not an object"],
 )
 async def test_backup_is_described_by_its_status_file(
     scrape: Scrape, tmp_path: Path, content: object, good: float | None, age: float | None
 ) -> None:
     if isinstance(content, dict) and "time" in content:
-        content = {**content, "time": time.time() + content["time"]}
+        content = {**content, "time": time.time() + content["time"] if content["time"] else 0}
     if content is not None:
         text = content if isinstance(content, str) else json.dumps(content)
         (tmp_path / BACKUP_STATUS).write_text(text)
@@ -276,6 +297,10 @@ async def test_backup_is_described_by_its_status_file(
     assert values.get(("hpchub_backup_ok",)) == good
     found = values.get(("hpchub_backup_age_seconds",))
     assert found is age is None or abs(found - age) < 60  # type: ignore[operator]
+
+
+def test_backup_writes_the_status_that_the_metrics_read() -> None:
+    assert STATUS == BACKUP_STATUS
 
 
 async def test_invalid_profile_list_leaves_the_other_metrics(hub: Hub, scrape: Scrape, tmp_path: Path) -> None:

@@ -68,6 +68,12 @@ def test_hub_host_keeps_others_out(hub: Host, path: str) -> None:
     assert permissions(hub, path) == HUB[path]
 
 
+def test_hub_host_keeps_others_out_of_the_token_for_the_metrics(hub: Host) -> None:
+    path = "/etc/hpchub/secrets/metrics.env"
+    if hub.file(path).exists:
+        assert permissions(hub, path) == "root:root 600"
+
+
 @pytest.mark.parametrize("path", KEYS)
 @pytest.mark.usefixtures("gates")
 def test_hub_host_keeps_others_out_of_ssh_files(hub: Host, path: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpchub import __version__
+from hpchub.cli.backup import BACKUP_HELP, RESTORE_HELP, backup, restore_backup
 from hpchub.cli.check import check
 from hpchub.cli.discover import discover
 from hpchub.cli.failure import VALID, Failure
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
-schedulers. No command changes anything, except "orphans --end" on the hub host.
+schedulers. No command changes anything, except "orphans --end", "backup" and "restore" on the hub host.
 """
 _EXAMPLES = """\
 examples:
@@ -162,6 +163,36 @@ def parser() -> argparse.ArgumentParser:
     )
     listing.add_argument("--end", metavar="JOB", nargs="+", default=[], help="end these jobs, or all of them with ALL")
     listing.add_argument("--json", action="store_true", help="print JSON")
+    saving = command("backup", "save the hub host's database, secrets and settings", backup, BACKUP_HELP + _HUB_CODES)
+    saving.add_argument(
+        "--recipient",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="encrypt for this public key (age1... or ssh-ed25519 ...) instead of the recipients in the settings",
+    )
+    saving.add_argument("--no-copy", action="store_true", help="do not run the copy command of the settings")
+    restoring = command("restore", "restore a backup on the hub host", restore_backup, RESTORE_HELP + _HUB_CODES)
+    restoring.add_argument("file", metavar="FILE", nargs="?", help="the backup")
+    restoring.add_argument(
+        "--identity", metavar="KEYFILE", type=Path, help="the file with the private key; - reads the key from the input"
+    )
+    restoring.add_argument("--force", action="store_true", help="replace the state of a hub that is in use")
+    restoring.add_argument(
+        "--other-database",
+        action="store_true",
+        help="accept a backup of a former database of this hub, after the database was lost",
+    )
+    restoring.add_argument(
+        "--keep-database", action="store_true", help="restore the secrets only, because the database was not lost"
+    )
+    acting = restoring.add_mutually_exclusive_group()
+    acting.add_argument("--facts", action="store_true", help="only print what the backup says about itself")
+    acting.add_argument("--check", action="store_true", help="only verify that the backup can be restored here")
+    acting.add_argument("--undo", action="store_true", help="put back the state before the last restore")
+    acting.add_argument(
+        "--recover", action="store_true", help="put back the state before a restore that was interrupted"
+    )
     explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
     explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
     explaining.add_argument("--json", action="store_true", help="print JSON")

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BACKUP_STATUS = "backup-status.json"
-"""The file in the hub's state directory that each backup writes: ``{"time": SECONDS, "ok": BOOL, "file": NAME}``."""
+"""The file in the hub's state directory in which ``hpchub backup`` tells how the last backup went.
+
+Shape: ``{"time": SECONDS, "ok": BOOL, "file": NAME}``. The time and the name are those of the newest good backup. If
+there is none, the time is 0.
+"""
 
 
 class Collector(BaseCollector):
@@ -114,7 +118,8 @@ class Collector(BaseCollector):
             log.error("Cannot read the status of the last backup in %s: %r", path, error)
             yield _gauge(defined.BACKUP_OK, {(): 0})
             return
-        yield _gauge(defined.BACKUP_AGE, {(): time.time() - at})
+        if at:  # 0 means that no backup has succeeded
+            yield _gauge(defined.BACKUP_AGE, {(): time.time() - at})
         yield _gauge(defined.BACKUP_OK, {(): float(good)})
 
 

@@ -37,9 +37,15 @@ class SubmitAnswer(Protocol):
 
 @dataclass(frozen=True)
 class StartRequested:
-    """The user starts a session. Its job has not been submitted yet."""
+    """The user starts a session. Its job has not been submitted yet.
+
+    Attributes:
+        session: The session's name.
+        requested: When the user asked for it, in seconds since 1970, or 0 if this is not known.
+    """
 
     session: str
+    requested: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,11 @@ class ProblemReported:
 
 
 @dataclass(frozen=True)
+class ServerOpened:
+    """The user can open the notebook server: it answers, and the proxy has its route."""
+
+
+@dataclass(frozen=True)
 class CancelConfirmed:
     """The scheduler confirmed the cancellation of the job."""
 
@@ -159,6 +170,7 @@ Event = (
     | LookUpUnanswered
     | PortReported
     | ProblemReported
+    | ServerOpened
     | CancelConfirmed
     | Completion
 )

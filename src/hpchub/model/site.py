@@ -18,6 +18,7 @@ from hpchub.model import fields as f
 from hpchub.model.entries import (
     KERNEL_KINDS,
     Access,
+    Backup,
     Cluster,
     Entry,
     Kernel,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Access",
+    "Backup",
     "Cluster",
     "Kernel",
     "Problem",
@@ -72,6 +74,8 @@ class Site(Entry):
     """The hub's database."""
     monitoring: Monitoring = Field(default=Monitoring(), alias="hpc_monitoring")
     """How the service is watched: its metrics and its logs."""
+    backup: Backup = Field(default=Backup(), alias="hpc_backup")
+    """Backups of the hub host."""
     clusters: list[Cluster] = Field(min_length=1, alias="hpc_clusters")
     """The clusters."""
     profiles: list[Profile] = Field(min_length=1, alias="hpc_profiles")
@@ -186,6 +190,7 @@ _MAPPINGS: dict[str, type[Entry]] = {
     "hpc_tls": Tls,
     "hpc_state_store": StateStore,
     "hpc_monitoring": Monitoring,
+    "hpc_backup": Backup,
 }
 
 
