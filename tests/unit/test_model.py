@@ -264,7 +264,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_monitoring", {"metrics": True}, 'hpc_monitoring: "metrics" is an unknown key; valid keys: metrics_networks, json_logs, audit_days'),
     ("hpc_monitoring", {"metrics_networks": ["0.0.0.0/0"]}, 'hpc_monitoring: metrics_networks[0] "0.0.0.0/0" admits every address; name the addresses of the Prometheus servers, as in 10.20.0.7/32'),
     ("hpc_monitoring", {"metrics_networks": ["10.0.0.0/6"]}, 'hpc_monitoring: metrics_networks[0] "10.0.0.0/6" has bits set'),
-    ("hpc_monitoring", {"metrics_networks": ["128.0.0.0/1"]}, 'hpc_monitoring: metrics_networks[0] "128.0.0.0/1" is larger than any site\'s network; name the addresses'),
+    ("hpc_monitoring", {"metrics_networks": ["128.0.0.0/1"]}, 'hpc_monitoring: metrics_networks[0] "128.0.0.0/1" is larger than any cluster\'s network; name the addresses'),
     ("hpc_monitoring", {"metrics_networks": ["prometheus.example.org"]}, 'hpc_monitoring: metrics_networks[0] "prometheus.example.org" is not a network; write an address'),
     ("hpc_monitoring", {"json_logs": "yes"}, 'hpc_monitoring: json_logs "yes" is neither true nor false'),
     ("hpc_monitoring", {"audit_days": 0}, "hpc_monitoring: audit_days 0 is below 1; write a whole number from 1 to 3650"),

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DEFAULT_FILE = "/var/log/hpchub/audit.jsonl"
+"""The file if the settings name none: those of an older version, during an upgrade."""
+DEFAULT_DAYS = 180
+"""How many days the file is kept if the settings do not say it."""
+
 LOGGED = (
     events.SignedIn,
     events.SignInRefused,

@@ -172,7 +172,7 @@ def _pages(c: Any, settings: dict[str, Any]) -> None:
 
 def _monitoring(c: Any, settings: dict[str, Any]) -> None:
     """Set the format of the log, and the only token for the metrics. Without a token, only administrators read them."""
-    if settings["json_logs"]:
+    if settings.get("json_logs"):
         c.JupyterHub.logging_config = LOGGING
     # Programs that the hub starts must not inherit the token.
     if token := os.environ.pop(METRICS_TOKEN, ""):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpchub.hub import metrics
-from hpchub.hub.audit import AuditLog
+from hpchub.hub.audit import DEFAULT_DAYS, DEFAULT_FILE, AuditLog
 from hpchub.hub.collector import Collector
 from hpchub.hub.session_metrics import SessionMetrics
 from hpchub.hub.tokens import revoke_former_metrics_tokens
@@ -41,6 +41,7 @@ def start(runtime: Runtime, app: JupyterHub, spawners: Callable[[], Iterable[Any
     counted = SessionMetrics()
     runtime.events.subscribe(counted.receive)
     Collector(runtime, spawners, counted).register()
-    audit = AuditLog(Path(runtime.settings["audit_file"]), runtime.settings["audit_days"])
+    settings = runtime.settings
+    audit = AuditLog(Path(settings.get("audit_file", DEFAULT_FILE)), settings.get("audit_days", DEFAULT_DAYS))
     runtime.events.subscribe(audit.receive)
     return audit

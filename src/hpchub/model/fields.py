@@ -651,7 +651,7 @@ def _network(value: str, members: str = "the networks of the compute nodes") -> 
     if network.prefixlen == 0:
         complain("admits every address", f"name {members}")
     if network.prefixlen < (8 if network.version == 4 else 16):
-        complain("is larger than any site's network", f"name {members}")
+        complain("is larger than any cluster's network", f"name {members}")
 
 
 def _scraper_network(value: str) -> None:
