@@ -20,6 +20,7 @@ from traitlets.config import Config
 from hpchub.clusters.gate_client import Answer, Gate
 from hpchub.clusters.poller import Poller, Snapshot
 from hpchub.hub import config as hub_config
+from hpchub.hub import monitoring
 from hpchub.hub.certificates import ServerIdentity
 from hpchub.hub.database import Guard, engine_options
 from hpchub.hub.health import Health
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from tornado.httpclient import HTTPResponse
 
+    from hpchub.hub.audit import AuditLog
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 
     Ask = Callable[..., Awaitable[HTTPResponse]]
@@ -212,6 +214,7 @@ class Hub:
     runtime: Runtime
     gate: FakeGate
     poller: FakePoller
+    audit: AuditLog
     jobs: list[Job] = field(default_factory=list)
 
     def show(self, *jobs: Job) -> None:
@@ -270,6 +273,7 @@ class Hub:
         await asyncio.gather(*tasks, return_exceptions=True)
         await JupyterHubHTTPClient.instance().close()
         CryptKeeper.clear_instance()
+        self.audit.close()
         engine = self.app.db.get_bind()
         self.app.db.close()
         engine.dispose()
@@ -287,6 +291,10 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "support": "help@example.org",
         "notebook_ports": PORTS,
         "notebook_tls_directory": str(directory / "tls"),
+        "state_dir": str(directory),
+        "json_logs": False,
+        "audit_file": str(directory / "audit.jsonl"),
+        "audit_days": 180,
         "token_days": 30,
         "unknown_jobs_end_after": 0,
         "logout_url": "/logout",
@@ -332,6 +340,7 @@ async def make_hub(
     hub_config._identity(c, shared.settings, str(path))
     hub_config._sessions(c, shared.settings, str(path))
     hub_config._pages(c, shared.settings)
+    hub_config._monitoring(c, shared.settings)
     c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once
     c.JupyterHub.db_url = db_url
     if guard is not None:
@@ -348,4 +357,7 @@ async def make_hub(
     await app.initialize([])
     app.log.propagate = True
     shared.open_ledger(app.db)
-    return Hub(app, shared, gate, poller, jobs)
+    audit = monitoring.start(
+        shared, app, lambda: [each for user in app.users.values() for each in user.spawners.values()]
+    )
+    return Hub(app, shared, gate, poller, audit, jobs)

@@ -35,6 +35,7 @@ HUB = {
     "/var/cache/apache2/hpchub-sso": "www-data:www-data 700",
     "/var/lib/hpchub": "jupyterhub:jupyterhub 700",
     "/var/lib/hpchub/cookie_secret": "jupyterhub:jupyterhub 600",
+    "/var/log/hpchub": "jupyterhub:jupyterhub 700",
 }
 # Only with a database of this kind.
 DATABASE = {
@@ -76,6 +77,12 @@ def test_hub_host_keeps_others_out_of_the_database(hub: Host, path: str) -> None
     if not hub.file(path).exists:
         pytest.skip("the hub's database is of another kind")
     assert permissions(hub, path) == DATABASE[path]
+
+
+def test_hub_host_keeps_others_out_of_the_token_for_the_metrics(hub: Host) -> None:
+    path = "/etc/hpchub/secrets/metrics.env"
+    if hub.file(path).exists:
+        assert permissions(hub, path) == "root:root 600"
 
 
 @pytest.mark.parametrize("path", KEYS)
