@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from security import report  # noqa: E402
 
-from hpchub.model import entries  # noqa: E402
+from hpchub.model import entries, notices  # noqa: E402
 from hpchub.model.site import Site  # noqa: E402
 
 BEGIN = "<!-- arguments: generated from meta/argument_specs.yml -->"
@@ -293,7 +293,8 @@ def default_of(model: str, key: str, field: dict[str, Any], *, required: bool) -
     """
     if required:
         return "**required**"
-    if getattr(entries, model).model_fields[key].default_factory is not None:
+    fields = getattr(notices if hasattr(notices, model) else entries, model).model_fields
+    if next(info for name, info in fields.items() if key in (name, info.alias)).default_factory is not None:
         return "see meaning"
     default = field.get("default")
     return "see its keys" if "$ref" in field else shown(default)

@@ -24,11 +24,11 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "hpchub"
 LAYERS = (
     {"cli"},
     {"hub"},
-    {"clusters", "deploy", "profile_file"},
+    {"clusters", "deploy", "notices_file", "profile_file"},
     {"model"},
     {"schedulers"},
     {"gpus"},
-    {"messages", "names", "units"},
+    {"messages", "moments", "names", "units"},
 )
 """The sub-packages from the top to the bottom. A module may import from its own layer and from lower ones."""
 
@@ -37,6 +37,7 @@ PURE = (
     "schedulers",
     "gpus.py",
     "messages.py",
+    "moments.py",
     "names.py",
     "units.py",
     "hub/job_actions.py",

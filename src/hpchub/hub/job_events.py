@@ -118,6 +118,14 @@ class ProblemReported:
 
 
 @dataclass(frozen=True)
+class DrainBegan:
+    """A drain began, so that a job that still waits in the queue must not start a session."""
+
+    reason: str
+    """The explanation for the user."""
+
+
+@dataclass(frozen=True)
 class CancelConfirmed:
     """The scheduler confirmed the cancellation of the job."""
 
@@ -159,6 +167,7 @@ Event = (
     | LookUpUnanswered
     | PortReported
     | ProblemReported
+    | DrainBegan
     | CancelConfirmed
     | Completion
 )

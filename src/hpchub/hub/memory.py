@@ -68,9 +68,9 @@ class Memory:
         known = self.outcome
         return known is not None and known.session == child.session
 
-    def stopped(self, child: JobSpawner, who: str, *, starting: bool) -> None:
-        """Remember that somebody stopped a session through the hub."""
-        self._record(child, STOPPED, outcomes.stopped_by(who, child.user.name, starting=starting))
+    def stopped(self, child: JobSpawner, who: str, *, starting: bool, reason: str = "") -> None:
+        """Remember that somebody stopped a session through the hub, or that the hub did for the given reason."""
+        self._record(child, STOPPED, reason or outcomes.stopped_by(who, child.user.name, starting=starting))
 
     def unreachable(self, child: JobSpawner) -> None:
         """Remember that the notebook server did not answer the hub."""
