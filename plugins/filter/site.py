@@ -94,7 +94,8 @@ def profile_list(model: Mapping[str, Any], cluster: str | None = None) -> dict[s
 
 def notices(model: Mapping[str, Any]) -> dict[str, Any]:
     """Return the drains and announcements of the site."""
-    return site_notices.notices_file(_site(model))
+    site = _site(model)
+    return site_notices.notices_file(site.drains, site.announcements)
 
 
 def kernels(model: Mapping[str, Any], cluster: str) -> list[dict[str, Any]]:

@@ -269,6 +269,19 @@ def test_wait_ends_when_no_session_is_left(
     assert lines == ["2 sessions left (alice, bob)", "1 session left (bob)", "no session is left."]
 
 
+def test_wait_for_a_planned_drain_begins_with_its_key_and_sets_no_other(
+    run: Run, sessions: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sessions()
+    run("drain", "demo", "--from", "2099-01-01 08:00")
+    (found,) = listed(run)
+    assert run("drain", found["key"], "--until", "2099-01-01 09:00")[2].endswith("name its target and times\n")
+    monkeypatch.setattr("hpchub.cli.drain.time.sleep", lambda _: write_notices(tmp_path, by_hand=True))
+    code, out, _ = run("drain", found["key"], "--wait")
+    assert code == 2
+    assert "0 sessions left; the drain begins at 2099-01-01" in out
+
+
 def test_wait_can_be_interrupted_and_the_drain_stays(
     run: Run, sessions: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -142,12 +142,14 @@ def drain(options: argparse.Namespace) -> int:
             raise Failure(f"--wait needs a drain to wait for; name what is drained, or {ALL} for the whole service")
         return _list(options)
     with _locked() as store:
-        target = _target(options, store)
-        known = next((each for each in store.notices if _is_active(each) and _targets(each, target)), None)
-        if not given and known is not None:
-            notice, changed = known, False
-        else:
-            notice, changed = _set(store, target, given, known)
+        drains = [each for each in store.notices if each.drain is not None]
+        known = next((each for each in drains if each.key == options.target), None)
+        if known is None:
+            target = _target(options, store)
+            known = next((each for each in drains if _is_active(each) and _targets(each, target)), None)
+        elif given:
+            raise Failure(f"{known.key} is the key of a drain that exists; to change it, name its target and times")
+        notice, changed = (known, False) if known and not given else _set(store, target, given, known)
     if options.json:
         print_json({"changed": changed, **_row(notice)})
     else:

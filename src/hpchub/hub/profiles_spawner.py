@@ -13,6 +13,7 @@ from jupyterhub.spawner import Spawner
 from traitlets import TraitError, Unicode, default
 from wrapspawner import ProfilesSpawner, WrapSpawner
 
+from hpchub import moments
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.memory import Memory
 from hpchub.hub.outcome import UNEXPECTED, Outcome
@@ -123,6 +124,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         chosen = [key for key in (wanted, last, *offered) if key in offered]
         return environment.get_template("profiles_form.html").render(
             offers=offers,
+            time_text=moments.shown,
             chosen=chosen[0] if chosen else "",
             unknown="" if not wanted or profiles.get(wanted) else wanted[:80],
             notice=self.notice,
@@ -191,7 +193,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         """
         offered = offer(self.runtime.notices, profile, time.time())
         if offered.is_refused:
-            raise StartError(offered.reason, reason="drained", status_code=503)
+            raise StartError(offered.refusal, reason="drained", status_code=503)
         return offered.profile
 
     # -- from the choice to the session's own spawner

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from pydantic.json_schema import JsonSchemaValue
 
-    from hpchub.model.site import Site
 
 VERSION = 1
 """The version of the format of the files. Readers reject any other version."""
@@ -276,9 +275,9 @@ class NoticesFile(Entry):
         return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, indent=4) + "\n"
 
 
-def notices_file(site: Site) -> dict[str, Any]:
+def notices_file(drains: list[Drain], announcements: list[Announcement]) -> dict[str, Any]:
     """Return the content of the file with the inventory's drains and announcements."""
-    return NoticesFile(drains=site.drains, announcements=site.announcements).model_dump(mode="json", by_alias=True)
+    return NoticesFile(drains=drains, announcements=announcements).model_dump(mode="json", by_alias=True)
 
 
 def parse_notices(text: str, name: str) -> NoticesFile:
@@ -352,7 +351,8 @@ class Notice:
         """Return what a drain means for users, in plain words."""
         if self.drain is None:
             return ""
-        parts = ["No session can start." if self.is_active(now) else "New sessions end before it begins."]
+        where = " with it" if self.drain.profile else " there" if self.drain.cluster else ""
+        parts = [f"No session can start{where}." if self.is_active(now) else "New sessions end before it begins."]
         if self.asks(now):
             parts.append("Please save your work and stop your session.")
         elif self.stops == math.inf:
@@ -415,14 +415,24 @@ class Offer:
     Attributes:
         profile: The profile. If a drain will begin, its run time is the time that is left.
         drain: The drain that prevents or shortens sessions, or None.
-        is_refused: Whether no session can start.
-        reason: Why no session can start, or why it is short, in plain words. Empty if no drain is near.
+        has_begun: Whether the drain is in force.
+        is_refused: Whether no session can start, because the drain is in force or begins too soon.
     """
 
     profile: Profile
     drain: Notice | None = None
+    has_begun: bool = False
     is_refused: bool = False
-    reason: str = ""
+
+    @property
+    def refusal(self) -> str:
+        """Why no session can start, in plain words, or empty."""
+        if self.drain is None or not self.is_refused:
+            return ""
+        if self.has_begun:
+            return in_force(self.drain)
+        begins = f"{self.drain.title} begins at {moments.shown(self.drain.begins)}, too soon for a session."
+        return f"{begins} {_end(self.drain)}"
 
 
 def offer(notices: Sequence[Notice], profile: Profile, now: float) -> Offer:
@@ -435,32 +445,25 @@ def offer(notices: Sequence[Notice], profile: Profile, now: float) -> Offer:
     """
     drains = [notice for notice in notices if notice.covers(profile) and now < notice.ends]
     if active := [drain for drain in drains if drain.begins <= now]:
-        last = max(active, key=lambda drain: drain.ends)
-        return Offer(profile, last, is_refused=True, reason=in_force(last))
+        return Offer(profile, max(active, key=lambda drain: drain.ends), has_begun=True, is_refused=True)
     if not drains:
         return Offer(profile)
     first = min(drains, key=lambda drain: drain.begins)
     left = int(first.begins - now) // 60 * 60
     if left >= profile.runtime_seconds:
         return Offer(profile)
-    begins = moments.shown(first.begins)
     if left < SHORTEST:
-        reason = f"{first.title} begins at {begins}, too soon for a session. {_end(first)}"
-        return Offer(profile, first, is_refused=True, reason=_with_message(reason, first))
-    shorter = profile.model_copy(update={"runtime": format_runtime(left)})
-    return Offer(shorter, first, reason=f"{first.title} begins at {begins}, so the session ends before it.")
+        return Offer(profile, first, is_refused=True)
+    return Offer(profile.model_copy(update={"runtime": format_runtime(left)}), first)
 
 
 def in_force(drain: Notice) -> str:
     """Return in plain words that a drain prevents starts."""
-    return _with_message(f"{drain.title}: no session can start. {_end(drain)}", drain)
+    return f"{drain.title}: no session can start. {_end(drain)}"
 
 
 def _end(drain: Notice) -> str:
-    if drain.ends == math.inf:
-        return "The end is not known yet."
-    return f"It lasts until {moments.shown(drain.ends)}."
-
-
-def _with_message(text: str, drain: Notice) -> str:
-    return f"{text} {drain.message}".rstrip()
+    until = "The end is not known yet."
+    if drain.ends < math.inf:
+        until = f"It lasts until {moments.shown(drain.ends)}."
+    return f"{until} {drain.message}".rstrip()
