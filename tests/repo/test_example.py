@@ -91,7 +91,7 @@ def check(ansible: Ansible, site: Path, *options: object) -> list[str]:
 
 def test_example_has_commented_settings() -> None:
     text = "".join((EXAMPLE / name).read_text() for name in FILES)
-    names = {"user_subdomains", "hpc_tls", "hpc_install_environment", "enabled"}
+    names = {"user_subdomains", "hpc_tls", "hpc_install_environment", "hpc_backup", "enabled"}
     assert {name for name in names if re.search(rf"^ *# {name}:", text, re.MULTILINE)} == names
     assert len(COMMENTED) >= 5
 

@@ -23,6 +23,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "hpchub"
 
 LAYERS = (
     {"cli"},
+    {"backup"},
     {"hub"},
     {"clusters", "deploy", "notices_file", "profile_file"},
     {"model"},

@@ -71,7 +71,8 @@ async def test_session_is_saved_before_its_job_is_submitted(hub: Hub) -> None:
     hub.gate.on_submit = record
     start = asyncio.ensure_future(spawner.start())
     await eventually(lambda: spawner.child_spawner.job_id)
-    fresh = {"job_id": "", "submitted": 0.0, "started": 0.0, "host": "", "port": 0}
+    requested = spawner.child_spawner.driver.state.requested
+    fresh = {"job_id": "", "requested": requested, "submitted": 0.0, "started": 0.0, "host": "", "port": 0}
     assert states[0]["job"] == {"session": spawner.session, **fresh}
     assert saved(spawner)["job_id"] == "7"
     spawner._spawn_pending = True

@@ -254,6 +254,12 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_tls", {"certificate": "hub.pem", "key": "/k"}, 'hpc_tls: certificate "hub.pem" is not an absolute path'),
     ("hpc_tls", {"certificate": "/hub.pem"}, "hpc_tls: key is empty; set both certificate and key, or neither"),
     ("hpc_tls", {"ca": "/ca.pem"}, 'hpc_tls: ca "/ca.pem" is set, but certificate is not'),
+    ("hpc_backup", {"recipients": ["AGE-SECRET-KEY-1QQQQ"]}, "hpc_backup: recipients[0] is a private key"),
+    ("hpc_backup", {"recipients": ["age1short"]}, "hpc_backup: recipients[0] is not a public key"),
+    ("hpc_backup", {"keep": 0}, "hpc_backup: keep is below 1"),
+    ("hpc_backup", {"directory": "/var/lib"}, "hpc_backup: directory is a directory of the operating system"),
+    ("hpc_backup", {"copy_command": ["/usr/bin/rsync"]}, "hpc_backup: has a copy_command that does not name the backup"),
+    ("hpc_backup", {"copy_command": ["rsync", "{file}"]}, "hpc_backup: has a copy_command without the full path"),
     ("hpc_state_store", {"backend": "postgresql"}, 'hpc_state_store: backend "postgresql" is not available yet; available: sqlite'),
     # kernels
     ("hpc_kernels.0.kind", GONE, 'hpc_kernels[0] (name "python3"): kind is missing; valid: python, r'),

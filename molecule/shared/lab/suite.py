@@ -46,8 +46,9 @@ examples:
   bin/test --only default:verify      run one step again on the hosts that --keep has left
 """
 
-# With --all there is time for a longer outage of the scheduler (in seconds) and for more restarts of the hub.
-_LONG = {"HPCHUB_OUTAGE": "300", "HPCHUB_KILLS": "20"}
+# With --all there is time for a longer outage of the scheduler (in seconds), for more restarts of the hub, and for the
+# loss of the hub host.
+_LONG = {"HPCHUB_OUTAGE": "300", "HPCHUB_KILLS": "20", "HPCHUB_REHEARSAL": "1"}
 _CPUS = os.cpu_count() or 1
 _COVERAGE = CACHE / "coverage" / "data"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpchub import __version__
+from hpchub.cli.backup import BACKUP_HELP, RESTORE_HELP, ROLLBACK_HELP, backup, restore_backup, roll_back
 from hpchub.cli.check import check
 from hpchub.cli.discover import discover
 from hpchub.cli.drain import announce, drain, undrain
@@ -21,11 +22,12 @@ from hpchub.cli.why import why
 from hpchub.model.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
-schedulers. No command changes anything, except on the hub host: drain, undrain, announce, and "orphans --end".
+schedulers. No command changes anything, except on the hub host: "backup", "restore", "rollback", "drain", "undrain",
+"announce" and "orphans --end".
 """
 _EXAMPLES = """\
 examples:
@@ -182,6 +184,64 @@ def parser() -> argparse.ArgumentParser:
     )
     listing.add_argument("--end", metavar="JOB", nargs="+", default=[], help="end these jobs, or all of them with ALL")
     listing.add_argument("--json", action="store_true", help="print JSON")
+    _add_drains(command)
+    saving = command("backup", "save the hub host's database, secrets and settings", backup, BACKUP_HELP + _HUB_CODES)
+    saving.add_argument(
+        "--recipient",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="encrypt for this public key (age1... or ssh-ed25519 ...) instead of the recipients in the settings",
+    )
+    saving.add_argument("--no-copy", action="store_true", help="do not run the copy command of the settings")
+    restoring = command("restore", "restore a backup on the hub host", restore_backup, RESTORE_HELP + _HUB_CODES)
+    restoring.add_argument("file", metavar="FILE", nargs="?", help="the backup")
+    restoring.add_argument(
+        "--identity", metavar="KEYFILE", type=Path, help="the file with the private key; - reads the key from the input"
+    )
+    restoring.add_argument("--force", action="store_true", help="replace the state of a hub that is in use")
+    restoring.add_argument(
+        "--other-database",
+        action="store_true",
+        help="accept a backup of a former database of this hub, after the database was lost",
+    )
+    restoring.add_argument(
+        "--keep-database", action="store_true", help="restore the secrets only, because the database was not lost"
+    )
+    acting = restoring.add_mutually_exclusive_group()
+    acting.add_argument("--facts", action="store_true", help="only print what the backup says about itself")
+    acting.add_argument("--check", action="store_true", help="only verify that the backup can be restored here")
+    acting.add_argument("--undo", action="store_true", help="put back the state before the last restore")
+    acting.add_argument(
+        "--recover", action="store_true", help="put back the state before a restore that was interrupted"
+    )
+    returning = command(
+        "rollback", "go back to the hub's environment before the last upgrade", roll_back, ROLLBACK_HELP + _HUB_CODES
+    )
+    returning.add_argument(
+        "--force", action="store_true", help="even if the hub then does not know the sessions that started since then"
+    )
+    returning.add_argument(
+        "--unfinished", action="store_true", help="only if the new version has not answered since the upgrade"
+    )
+    explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
+    explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
+    explaining.add_argument("--json", action="store_true", help="print JSON")
+    for added in (checking, planning, discovering):
+        added.add_argument("--json", action="store_true", help="print JSON")
+        vault = added.add_mutually_exclusive_group()
+        vault.add_argument(
+            "--vault-password-file",
+            metavar="FILE",
+            help="the file with the password of the vault; by default, ANSIBLE_VAULT_PASSWORD_FILE names it",
+        )
+        vault.add_argument("--ask-vault-pass", action="store_true", help="ask for the password of the vault")
+    command("schema", "print the JSON Schema of the inventory's variables", _schema, epilog="")
+    return made
+
+
+def _add_drains(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands for drains and announcements."""
     draining = command(
         "drain", "let no session start during a maintenance, or list the drains", drain, _DRAIN + _HUB_CODES
     )
@@ -205,20 +265,6 @@ def parser() -> argparse.ArgumentParser:
     announcing.add_argument("--until", metavar="TIME", help="when the hub stops to show it; by default with --end")
     announcing.add_argument("--end", metavar="KEY", help="end the announcement with this key")
     announcing.add_argument("--json", action="store_true", help="print the list as JSON")
-    explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
-    explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
-    explaining.add_argument("--json", action="store_true", help="print JSON")
-    for added in (checking, planning, discovering):
-        added.add_argument("--json", action="store_true", help="print JSON")
-        vault = added.add_mutually_exclusive_group()
-        vault.add_argument(
-            "--vault-password-file",
-            metavar="FILE",
-            help="the file with the password of the vault; by default, ANSIBLE_VAULT_PASSWORD_FILE names it",
-        )
-        vault.add_argument("--ask-vault-pass", action="store_true", help="ask for the password of the vault")
-    command("schema", "print the JSON Schema of the inventory's variables", _schema, epilog="")
-    return made
 
 
 def _add_target(added: argparse.ArgumentParser, help_text: str) -> None:

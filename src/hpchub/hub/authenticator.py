@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 from traitlets import Bool, Integer, List, Set, Unicode
 
+from hpchub.hub.events import AccessEnded, SignedIn, SignedOut, SignInRefused
 from hpchub.hub.handlers import (
     HealthHandler,
     PortReportHandler,
@@ -25,6 +26,7 @@ from hpchub.hub.handlers import (
     StartPageHandler,
     TokenOwnerHandler,
     TokensAPIHandler,
+    announce,
 )
 from hpchub.hub.session_handlers import PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
@@ -78,6 +80,12 @@ class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]
             user = await self.login_user({})
         except SQLAlchemyError as error:
             self.db.rollback()
+            announce(
+                self,
+                SignInRefused,
+                user=(self.authenticator.identity(self) or {}).get("name", ""),
+                reason="unavailable",
+            )
             self.log.error("Nobody can sign in, because the database cannot be used: %s", error)
             raise web.HTTPError(503, PROBLEM) from None
         if user is None:
@@ -85,10 +93,13 @@ class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]
             if identity and (known := orm.User.find(self.db, identity["name"])):
                 self.authenticator.end_tokens(known, identity["groups"])
             if identity is None:
+                announce(self, SignInRefused, user="", reason="no_identity")
                 raise web.HTTPError(403, "Your sign-in does not contain a valid account name for this service.")
+            announce(self, SignInRefused, user=identity["name"], reason="not_permitted")
             raise web.HTTPError(
                 403, f"You are signed in as {identity['name']}, and this account may not use the service."
             )
+        announce(self, SignedIn, user=user.name)
         self.redirect(self.get_next_url(user))
 
 
@@ -100,6 +111,7 @@ class SSOLogoutHandler(LogoutHandler):  # type: ignore[misc]
         identity = self.authenticator.identity(self)
         if name := identity["name"] if identity else getattr(self.current_user, "name", ""):
             await self.proxy.end_login(name, self.get_session_cookie())
+            announce(self, SignedOut, user=name)
 
     async def render_logout_page(self) -> None:
         """Redirect the browser to the SSO logout."""
@@ -276,9 +288,11 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
         identity = self.identity(handler)
         if identity is None or identity["name"] != user.name:
             self.log.info("The SSO session of user %s has ended", user.name)
+            announce(handler, AccessEnded, user=user.name, reason="signed_out")
             return False
         if not self.check_blocked_users(user.name, identity) or not self.check_allowed(user.name, identity):
             self.end_tokens(user, identity["groups"])
+            announce(handler, AccessEnded, user=user.name, reason="not_permitted")
             return False
         known = (sorted(group.name for group in user.groups), user.admin)
         return True if known == (identity["groups"], identity["admin"]) else identity

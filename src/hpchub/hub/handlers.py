@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hmac
+import logging
+import time
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyterhub.apihandlers import APIHandler
 from jupyterhub.apihandlers.users import SelfAPIHandler, UserServerAPIHandler, UserTokenListAPIHandler
@@ -13,9 +15,15 @@ from jupyterhub.scopes import needs_scope
 from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
+from hpchub.hub.events import ORIGIN, UNKNOWN, Origin
 from hpchub.hub.job_events import PortReported, ProblemReported
 from hpchub.hub.outcome import UNEXPECTED
 from hpchub.hub.runtime import runtime
+
+if TYPE_CHECKING:
+    from hpchub.hub.events import UserEvent
+
+log = logging.getLogger(__name__)
 
 DEFAULT_TOKEN_DAYS = 30
 """The default lifetime of a token, in days. A site can choose a shorter one for all tokens."""
@@ -25,14 +33,24 @@ MAX_ADDRESSES = 32
 """The maximum number of addresses that a job reports."""
 
 
+def announce(handler: Any, kind: type[UserEvent], **fields: Any) -> None:
+    """Announce what a request did, with the address that sent it. An error must not affect the request."""
+    try:
+        shared = runtime(handler.settings["hpchub_settings_file"])
+        shared.events.emit(kind(**fields, address=str(handler.request.remote_ip or "")))
+    except Exception:
+        log.exception("Cannot announce the event %s", kind.__name__)
+
+
 class Throttled:
-    """A mixin for handlers whose POST requests need much of the hub's time."""
+    """A mixin for handlers whose POST requests need much of the hub's time. It notes who sent a request."""
 
     async def prepare(self: Any) -> None:
         """Wait for a turn if this is a POST request, then continue as JupyterHub does."""
         if self.request.method == "POST":
             await runtime(self.settings["hpchub_settings_file"]).throttle.wait_for_turn()
         await super().prepare()  # type: ignore[misc]
+        ORIGIN.set(_origin(self))
 
 
 class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
@@ -60,7 +78,7 @@ class StartAPIHandler(Throttled, UserServerAPIHandler):  # type: ignore[misc]
         """Stop a server, and remember who asked for it."""
         user = self.find_user(user_name)
         if user is not None and server_name in user.spawners:
-            user.spawners[server_name].stopped_by = self.current_user.name
+            user.spawners[server_name].stop_requested(self.current_user.name)
         await super().delete(user_name, server_name)
 
 
@@ -207,3 +225,14 @@ def _address(value: Any) -> str:
     if not isinstance(value, str) or "%" in value:
         raise TypeError
     return str(ip_address(value))
+
+
+def _origin(handler: Any) -> Origin:
+    """Return the origin of a handler's request. After an error, it is unknown, so that the request goes on."""
+    try:
+        request = handler.request
+        name = str(getattr(handler.current_user, "name", ""))
+        return Origin(name, str(request.remote_ip or ""), time.time() - request.request_time())
+    except Exception:
+        log.exception("Cannot find out who sent a request")
+        return UNKNOWN

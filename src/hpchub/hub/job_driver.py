@@ -13,6 +13,7 @@ from hpchub.clusters.batch_script import render_batch_script
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
 from hpchub.hub.job_session import JobSession, Now
+from hpchub.hub.session_events import progress
 from hpchub.hub.start_error import StartError
 from hpchub.schedulers import JobState, Unanswered
 
@@ -53,12 +54,14 @@ class JobDriver:
 
     def _step(self, event: events.Event) -> actions.Action | None:
         """Give an event to the state machine, save the session if it has changed, and return the next action."""
-        before = self.state
-        step = before.step(event, _now())
+        before, now = self.state, _now()
+        step = before.step(event, now)
         self.state = step.state
         if step.note:
             self._log.warning("%s: %s", self._label, step.note)
         if self.state.saved != before.saved:
+            for happened in progress(before, self.state, now.wall):
+                self._runtime.events.emit(happened)
             self.save()
         return step.action
 
@@ -108,10 +111,14 @@ class JobDriver:
 
     # -- the start
 
-    def begin(self) -> None:
-        """Begin a new session and save it. Its job is not submitted yet."""
+    def begin(self, requested: float = 0.0) -> None:
+        """Begin a new session and save it. Its job is not submitted yet.
+
+        Args:
+            requested: When the user asked for the session, in seconds since 1970, or 0 if this is not known.
+        """
         self._report.clear()
-        self._step(events.StartRequested(secrets.token_hex(8)))
+        self._step(events.StartRequested(secrets.token_hex(8), requested))
 
     async def submit(self, environment: Callable[[], Mapping[str, str]]) -> None:
         """Submit the job. If the submission is not answered, search for the job.
@@ -168,6 +175,10 @@ class JobDriver:
         url = await self._drive(events.FollowRequested(after_restart))
         self._log.info("%s: the server of job %s is ready at %s", self._label, self.state.job_id, url)
         return url
+
+    def opened(self) -> None:
+        """Record when the user could open the notebook server for the first time."""
+        self._step(events.ServerOpened())
 
     def report(self, report: events.PortReported | events.ProblemReported) -> bool:
         """Accept the job's report and save it. Return False if no session is waiting for one."""

@@ -37,9 +37,15 @@ class SubmitAnswer(Protocol):
 
 @dataclass(frozen=True)
 class StartRequested:
-    """The user starts a session. Its job has not been submitted yet."""
+    """The user starts a session. Its job has not been submitted yet.
+
+    Attributes:
+        session: The session's name.
+        requested: When the user asked for it, in seconds since 1970, or 0 if this is not known.
+    """
 
     session: str
+    requested: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,11 @@ class DrainBegan:
 
 
 @dataclass(frozen=True)
+class ServerOpened:
+    """The user can open the notebook server: it answers, and the proxy has its route."""
+
+
+@dataclass(frozen=True)
 class CancelConfirmed:
     """The scheduler confirmed the cancellation of the job."""
 
@@ -168,6 +179,7 @@ Event = (
     | PortReported
     | ProblemReported
     | DrainBegan
+    | ServerOpened
     | CancelConfirmed
     | Completion
 )

@@ -111,14 +111,18 @@ class Step:
 
 @dataclass(frozen=True)
 class JobSession:
-    """The state of a session and its job. All times are on the monotonic clock, except ``submitted`` and ``started``.
+    """The state of a session and its job.
+
+    All times are on the monotonic clock, except ``requested``, ``submitted``, ``started`` and ``ready``.
 
     Attributes:
         context: The facts that do not change.
         session: The session's name, 16 hexadecimal digits, or empty if there is no session.
         job_id: The job's id, or empty until it is known.
+        requested: When the user asked for the session, in seconds since 1970, or 0 if this is not known.
         submitted: When the job was submitted, in seconds since 1970, or 0.
         started: When the job started, in seconds since 1970, or 0 if this is not known.
+        ready: When the user could open the notebook server for the first time, in seconds since 1970, or 0.
         host: The host of the notebook server, or empty until the server is ready.
         port: The port of the notebook server, or 0 until the job has reported it.
         phase: The stage of the start.
@@ -145,8 +149,10 @@ class JobSession:
     context: Context
     session: str = ""
     job_id: str = ""
+    requested: float = 0.0
     submitted: float = 0.0
     started: float = 0.0
+    ready: float = 0.0
     host: str = ""
     port: int = 0
     phase: Phase = Phase.IDLE
@@ -183,6 +189,8 @@ class JobSession:
             "started": self.started,
             "host": self.host,
             "port": self.port,
+            **({"requested": self.requested} if self.requested else {}),
+            **({"ready": self.ready} if self.ready else {}),
             **({"addresses": [list(each) for each in self.addresses]} if self.addresses else {}),
         }
 
@@ -190,13 +198,15 @@ class JobSession:
     def restore(cls, context: Context, saved: Mapping[str, Any], now: Now) -> JobSession:
         """Return the session of an earlier hub process. Invalid values are ignored."""
         session, job_id = str(saved.get("session")), str(saved.get("job_id"))
-        port, submitted, started = saved.get("port"), saved.get("submitted"), saved.get("started")
+        port = saved.get("port")
         return cls(
             context,
             session=session if re.fullmatch(SESSION, session) else "",
             job_id=job_id if re.fullmatch(context.scheduler.job_id_pattern, job_id) else "",
-            submitted=submitted if isinstance(submitted, float) else 0.0,
-            started=started if isinstance(started, float) else 0.0,
+            requested=_time(saved, "requested"),
+            submitted=_time(saved, "submitted"),
+            started=_time(saved, "started"),
+            ready=_time(saved, "ready"),
             host=str(saved.get("host", "")),
             port=port if type(port) is int else 0,
             addresses=_addresses(saved.get("addresses")),
@@ -229,9 +239,9 @@ class JobSession:
     def step(self, event: events.Event, now: Now) -> Step:  # noqa: C901, PLR0911, PLR0912 one case for each event
         """Return the new state and the next action after an event."""
         match event:
-            case events.StartRequested(session):
-                fresh = JobSession(self.context, session=session, phase=Phase.SUBMITTING, last_seen=now.monotonic)
-                return Step(fresh)
+            case events.StartRequested(session, requested):
+                fresh = JobSession(self.context, session=session, requested=requested, phase=Phase.SUBMITTING)
+                return Step(replace(fresh, last_seen=now.monotonic))
             case events.SubmissionAnswered(answer):
                 return self._submission_answered(answer, now)
             case events.SubmissionUnanswered(error):
@@ -252,6 +262,8 @@ class JobSession:
                 return self._reported(event, now)
             case events.DrainBegan(reason):
                 return Step(replace(self, drained=reason) if self.phase is Phase.QUEUED else self)
+            case events.ServerOpened():
+                return Step(replace(self, ready=self.ready or now.wall))
             case events.CancelConfirmed():
                 return Step(replace(self, cancelled=True))
             case events.Observed() | events.Waited() | events.TurnTaken() | events.Probed():
@@ -633,6 +645,12 @@ class JobSession:
             f" If it ran, you find the reason in its log on the cluster: {self._log}",
             reason="ended",
         )
+
+
+def _time(saved: Mapping[str, Any], name: str) -> float:
+    """Return a saved time, or 0 if it is missing or invalid."""
+    found = saved.get(name)
+    return found if isinstance(found, float) else 0.0
 
 
 def _addresses(saved: Any) -> tuple[tuple[str, str], ...]:

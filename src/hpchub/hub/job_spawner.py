@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from typing import TYPE_CHECKING, Any
 
 import batchspawner
@@ -16,15 +17,19 @@ from batchspawner import JobStatus
 from jupyterhub.spawner import Spawner
 from traitlets import Bool, Float, Instance, Unicode
 
+from hpchub.hub.events import ORIGIN, SessionEnded, StartFailed, StartRequested
 from hpchub.hub.job_driver import JobDriver
 from hpchub.hub.job_session import NO_CERTIFICATE, Context
 from hpchub.hub.runtime import Runtime, runtime
+from hpchub.hub.session_events import facts
 from hpchub.hub.start_error import StartError
 from hpchub.model.entries import Cluster, Profile
 from hpchub.schedulers import SCHEDULERS, JobState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from hpchub.hub.events import Origin
 
 _STATUS = {
     JobState.PENDING: JobStatus.PENDING,
@@ -81,6 +86,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         )
         self.driver = JobDriver(context, self.runtime, log=self.log, label=self._log_name)
         self._unfinished_poll: asyncio.Future[JobStatus] | None = None
+        self._ended = ""
 
     @property
     def runtime(self) -> Runtime:
@@ -160,9 +166,31 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             StartError: The start has failed.
         """
         self.ip, self.port = "0.0.0.0", 0  # noqa: S104 the proxy runs on another host; the launcher chooses the port
-        self.driver.begin()
+        origin = ORIGIN.get()
+        self.driver.begin(origin.at or time.time())
+        self._announce_start(origin)
         await self.submit_batch_script()
         return await self.driver.follow()
+
+    def _announce_start(self, origin: Origin) -> None:
+        """Announce the start. An error must not affect it."""
+        try:
+            event = StartRequested(
+                at=self.driver.state.requested,
+                session=facts(self.driver.state),
+                groups=tuple(sorted(group.name for group in self.user.groups)),
+                origin=origin,
+            )
+        except Exception:
+            self.log.exception("%s: cannot announce the start", self._log_name)
+        else:
+            self.runtime.events.emit(event)
+
+    def announce_end(self, end: StartFailed | SessionEnded) -> None:
+        """Announce the end of the session, unless it has been announced."""
+        if self._ended != end.session.name:
+            self._ended = end.session.name
+            self.runtime.events.emit(end)
 
     async def adopt(self) -> str:
         """Continue a session of an earlier hub process. Return its server's URL once the server can be reached.

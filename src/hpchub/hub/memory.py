@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hpchub.hub import outcome as outcomes
+from hpchub.hub.events import EndExplained, Session, SessionEnded, StartFailed
 from hpchub.hub.outcome import NOT_STARTED, STOPPED, Outcome
+from hpchub.hub.session_events import facts as session_facts
 from hpchub.schedulers import SCHEDULERS, Cause, Ending, Unanswered
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class Ended:
     """The facts of a session that is over. Its spawner no longer has them."""
 
     session: str
+    facts: Session
     job_id: str
     user: str
     cluster: Cluster
@@ -70,31 +73,41 @@ class Memory:
 
     def stopped(self, child: JobSpawner, who: str, *, starting: bool, reason: str = "") -> None:
         """Remember that somebody stopped a session through the hub, or that the hub did for the given reason."""
+        state = child.driver.state
+        by = who or ("drain" if reason else "")
+        child.announce_end(
+            SessionEnded(session=session_facts(state), cause=STOPPED, by=by, was_ready=bool(state.ready))
+        )
         self._record(child, STOPPED, reason or outcomes.stopped_by(who, child.user.name, starting=starting))
 
     def unreachable(self, child: JobSpawner) -> None:
         """Remember that the notebook server did not answer the hub."""
         state = child.driver.state
+        child.announce_end(StartFailed(session=session_facts(state), reason="no_answer"))
         self._record(child, NOT_STARTED, outcomes.unreachable(state.host, state.port))
 
     def ended(self, child: JobSpawner) -> None:
         """Remember that a session has ended, and find out in the background how."""
-        self._record(child, Cause.UNKNOWN.value, self._explain(Ending(Cause.UNKNOWN), _facts(child)))
+        state, cause = child.driver.state, Cause.UNKNOWN.value
+        child.announce_end(SessionEnded(session=session_facts(state), cause=cause, was_ready=bool(state.ready)))
+        self._record(child, cause, self._explain(Ending(Cause.UNKNOWN), _facts(child)))
         if child.job_id:
             self._runtime.background("Cannot find out how a session ended", self._find_out(_facts(child)))
 
-    async def start_failed(self, child: JobSpawner | None, message: str, *, job_ended: bool) -> None:
+    async def start_failed(self, child: JobSpawner | None, message: str, *, reason: str) -> None:
         """Remember that a start failed, with the last lines of its log.
 
         Args:
             child: The session's spawner, or None if there is none.
             message: The explanation of the failure.
-            job_ended: Whether the start failed because its job ended.
+            reason: A short label of the failure. It is ``ended`` if the start failed because its job ended.
         """
+        if child is not None and child.session:
+            child.announce_end(StartFailed(session=session_facts(child.driver.state), reason=reason))
         if child is None or not child.job_id:
             self._save(Outcome(child.session if child else "", NOT_STARTED, message, time.time()))
             return
-        facts = _facts(child)
+        facts, job_ended = _facts(child), reason == "ended"
         lines, ending = await asyncio.gather(self._log_lines(facts), self._ending(facts) if job_ended else _nothing())
         self._record(child, NOT_STARTED, message, outcomes.plain_lines(lines))
         if ending is not None:
@@ -138,6 +151,7 @@ class Memory:
 
     def _add(self, ending: Ending, facts: Ended) -> None:
         """Add the scheduler's explanation to the outcome, unless a new session has begun."""
+        self._runtime.events.emit(EndExplained(session=facts.facts, cause=ending.cause.value, by=ending.by))
         known = self.outcome
         if known is None or known.session != facts.session:
             return
@@ -161,7 +175,9 @@ class Memory:
 
 
 def _facts(child: JobSpawner) -> Ended:
-    return Ended(child.session, child.job_id, child.user.name, child.cluster, child.profile)
+    return Ended(
+        child.session, session_facts(child.driver.state), child.job_id, child.user.name, child.cluster, child.profile
+    )
 
 
 async def _nothing() -> None:

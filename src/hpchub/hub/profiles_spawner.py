@@ -14,10 +14,12 @@ from traitlets import TraitError, Unicode, default
 from wrapspawner import ProfilesSpawner, WrapSpawner
 
 from hpchub import moments
+from hpchub.hub.events import ORIGIN, StartRefused, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.memory import Memory
 from hpchub.hub.outcome import UNEXPECTED, Outcome
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
+from hpchub.hub.session_events import facts, restored
 from hpchub.hub.start_error import StartError
 from hpchub.model.entries import Cluster, Profile
 from hpchub.model.notices import offer
@@ -131,7 +133,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         )
 
     def options_from_form(self, formdata: dict[str, list[str]]) -> dict[str, Any]:
-        """Return the user options from the form.
+        """Return the user options from the form, or announce that the start is refused.
 
         Args:
             formdata: The values of each field.
@@ -139,6 +141,13 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         Raises:
             StartError: The form has other fields, or the profile is not offered (400).
         """
+        try:
+            return self._read_form(formdata)
+        except StartError as error:
+            self._announce_refusal(error)
+            raise
+
+    def _read_form(self, formdata: dict[str, list[str]]) -> dict[str, Any]:
         unknown = sorted(set(formdata) - {"profile", "without_settings", "_xsrf"})
         if unknown:
             raise StartError(
@@ -157,7 +166,11 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         """Return the check that JupyterHub applies to the user options at every start."""
 
         def check(spawner: HPCProfilesSpawner, options: dict[str, Any]) -> None:
-            spawner._checked(options)
+            try:
+                spawner._checked(options)
+            except StartError as error:
+                spawner._announce_refusal(error)
+                raise
 
         return check
 
@@ -277,16 +290,36 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         except Exception:
             self.log.exception("%s: unexpected error during the start", self._log_name)
             failure = StartError(UNEXPECTED, reason="unexpected", status_code=500)
+        if not self.session and not self._stopped:
+            self._announce_refusal(failure)
         await self._start_failed(failure)
         raise failure
 
     async def _start_failed(self, failure: StartError) -> None:
-        await self.memory.start_failed(self.child_spawner, str(failure), job_ended=failure.reason == "ended")
+        await self.memory.start_failed(self.child_spawner, str(failure), reason=str(failure.reason))
+
+    def _announce_refusal(self, refusal: StartError) -> None:
+        """Announce that a start was refused before there was a session."""
+        refused = StartRefused(user=self.user.name, reason=str(refusal.reason), origin=ORIGIN.get())
+        self.runtime.events.emit(refused)
+
+    def stop_requested(self, by: str) -> None:
+        """Remember and announce who asked the hub to stop the session."""
+        self.stopped_by = by
+        if self.session:
+            session = facts(self.child_spawner.driver.state)
+            self.runtime.events.emit(StopRequested(session=session, origin=ORIGIN.get()))
 
     async def stop(self, now: bool = False) -> None:
         """Stop the session. JupyterHub calls this method only if the session has not ended by itself."""
         self._stopped = True
         await super().stop(now)
+
+    def add_poll_callback(self, callback: Any, *args: Any, **kwargs: Any) -> None:
+        """Add a callback for the end of the session. JupyterHub calls this method when the server is ready."""
+        super().add_poll_callback(callback, *args, **kwargs)
+        if self.session:
+            self.child_spawner.driver.opened()
 
     @property
     def memory(self) -> Memory:
@@ -445,12 +478,15 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
                 Cluster.model_validate(state["grant"]["cluster"]),
             )
             self.child_state = state["job"]
-            self.construct_child().record()
+            child = self.construct_child()
+            child.record()
         except (KeyError, TypeError, ValueError, TraitError) as error:
             self.log.error("%s: cannot restore the session, its saved state is not valid: %s", self._log_name, error)
             self.clear_state()
             return
         self.token = str(state.get("token", ""))
+        if child.session:
+            self.runtime.events.emit(restored(child.driver.state))
 
     def clear_state(self) -> None:
         """Forget the session and its grant."""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.poller import Poller
 from hpchub.hub.certificates import Authority
+from hpchub.hub.events import Events
 from hpchub.hub.health import Health
 from hpchub.hub.ledger import Ledger
 from hpchub.hub.throttle import Throttle
@@ -90,6 +91,7 @@ class Runtime:
         self.authority = Authority(Path(settings["notebook_tls_directory"]))
         self.throttle = Throttle()
         self.health = Health()
+        self.events = Events()
         self._ledger: Ledger | None = None
         self._pollers: dict[str, Poller] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -145,6 +145,31 @@ class StateStore(Entry):
     """The kind of database."""
 
 
+class Backup(Entry):
+    """Backups of the hub host. Without recipients, there are none."""
+
+    hidden: ClassVar[bool] = True
+
+    recipients: list[f.AgeRecipient] = []
+    """The public keys that can decrypt the backups: of age (``age1...``) or ssh. Keep the private keys elsewhere."""
+    schedule: f.Calendar = "hourly"
+    """When to make a backup, as for ``OnCalendar=`` of a timer of systemd. Sessions that start later are not in it."""
+    keep: f.KeptBackups = 48
+    """How many backups to keep on the hub host."""
+    directory: f.OwnDirectory = "/var/backups/hpchub"
+    """The directory for the backups on the hub host."""
+    copy_command: list[f.Argument] = []
+    """A command of the site that copies each backup to another host, as a list of words. ``{file}`` is its path."""
+
+    @model_validator(mode="after")
+    def _check_copy(self) -> Backup:
+        if self.copy_command and not any("{file}" in word for word in self.copy_command):
+            f.complain("has a copy_command that does not name the backup", 'add the word "{file}" to it')
+        if self.copy_command and not self.copy_command[0].startswith("/"):
+            f.complain("has a copy_command without the full path of its program", "write it, as in /usr/bin/rsync")
+        return self
+
+
 # Clusters
 
 

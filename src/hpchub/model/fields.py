@@ -496,6 +496,29 @@ Word = Annotated[
     str,
     Text("a word without spaces", r"[A-Za-z0-9_.:/@+~-]{1,200}", "write letters, digits and _ . : / @ + ~ -"),
 ]
+
+
+def _age_recipient(value: str) -> None:
+    if value.upper().startswith("AGE-SECRET-KEY-"):
+        complain("is a private key", "replace this key, because it is no longer secret; write its public key (age1...)")
+    if not re.fullmatch(
+        r"age1[02-9ac-hj-np-z]{50,4000}|ssh-(?:ed25519|rsa) [A-Za-z0-9+/]{60,4000}={0,3}(?: .*)?", value
+    ):
+        complain("is not a public key", "write a key that age-keygen prints (age1...), or an ssh key (ssh-ed25519 ...)")
+
+
+AgeRecipient = Annotated[
+    str, Text("a public key", r".{1,5000}", "write a key that age-keygen prints (age1...)", check=_age_recipient)
+]
+KeptBackups = Annotated[int, Whole(1, 10_000)]
+Calendar = Annotated[
+    str,
+    Text(
+        "a time of systemd",
+        r"[A-Za-z0-9*.,:/~ +-]{1,100}",
+        "write it as for OnCalendar= of systemd.timer, as in hourly, 02:30 or *:0/15",
+    ),
+]
 ClaimName = Annotated[str, Text("a claim's name", r"[A-Za-z0-9_.:/-]{1,200}", "write letters, digits and _ . : / -")]
 EnvironmentName = Annotated[
     str,

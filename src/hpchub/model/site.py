@@ -19,6 +19,7 @@ from hpchub.model.drain_rules import compare_drains
 from hpchub.model.entries import (
     KERNEL_KINDS,
     Access,
+    Backup,
     Cluster,
     Entry,
     Kernel,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Access",
+    "Backup",
     "Cluster",
     "Kernel",
     "Problem",
@@ -71,6 +73,8 @@ class Site(Entry):
     """The web server's certificate."""
     state_store: StateStore = Field(default=StateStore(), alias="hpc_state_store")
     """The hub's database."""
+    backup: Backup = Field(default=Backup(), alias="hpc_backup")
+    """Backups of the hub host."""
     clusters: list[Cluster] = Field(min_length=1, alias="hpc_clusters")
     """The clusters."""
     profiles: list[Profile] = Field(min_length=1, alias="hpc_profiles")
@@ -188,6 +192,7 @@ _MAPPINGS: dict[str, type[Entry]] = {
     "hpc_access": Access,
     "hpc_tls": Tls,
     "hpc_state_store": StateStore,
+    "hpc_backup": Backup,
 }
 _LISTS: dict[str, type[Entry]] = {
     "hpc_clusters": Cluster,

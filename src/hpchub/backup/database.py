@@ -1,0 +1,270 @@
+"""The hub's database in a backup: dumps of sqlite and PostgreSQL, their restoration, and JupyterHub's schema.
+
+Functions that talk to a PostgreSQL server run with the hub's account, because the server identifies the account.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import create_engine, inspect, select, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from hpchub.backup.package import BackupError
+from hpchub.hub.ledger import DATABASE_TABLE, SESSIONS
+
+if TYPE_CHECKING:
+    import pwd
+    from collections.abc import Callable
+
+    from sqlalchemy import URL
+
+T = TypeVar("T")
+
+_DROP_TABLES = """
+DO $$
+DECLARE found record;
+BEGIN
+  FOR found IN SELECT schemaname, tablename FROM pg_tables
+      WHERE schemaname = current_schema() AND tableowner = current_user LOOP
+    EXECUTE format('DROP TABLE %I.%I CASCADE', found.schemaname, found.tablename);
+  END LOOP;
+  FOR found IN SELECT n.nspname, t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+      JOIN pg_roles r ON r.oid = t.typowner
+      WHERE t.typtype = 'e' AND n.nspname = current_schema() AND r.rolname = current_user LOOP
+    EXECUTE format('DROP TYPE %I.%I CASCADE', found.nspname, found.typname);
+  END LOOP;
+END $$
+"""
+"""Remove the tables and types of the hub's account, in the transaction that then creates those of the dump."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a database contains.
+
+    Attributes:
+        id: The id that the hub gave the database, or empty if the hub has not used it yet.
+        schema: The revision of JupyterHub's tables, or empty if there are none.
+        sessions: The sessions that are not over.
+        ended: The number of recorded sessions that are over.
+    """
+
+    id: str = ""
+    schema: str = ""
+    sessions: frozenset[str] = frozenset()
+    ended: int = 0
+
+    @property
+    def new(self) -> bool:
+        """Whether no session has ever been recorded."""
+        return not self.sessions and not self.ended
+
+
+class HubDatabase:
+    """The database of a hub.
+
+    Args:
+        url: The database's URL in SQLAlchemy's form.
+        account: The hub's account, or None for the account of this process.
+    """
+
+    def __init__(self, url: str, account: pwd.struct_passwd | None = None) -> None:
+        self.url: URL = make_url(url)
+        self.account = account
+        self.backend = self.url.get_backend_name()
+        if self.backend not in ("sqlite", "postgresql"):
+            raise BackupError(f"the hub's database is {self.backend}; valid: sqlite, postgresql")
+
+    @property
+    def path(self) -> Path:
+        """The file of an sqlite database."""
+        return Path(self.url.database or "")
+
+    @property
+    def text(self) -> str:
+        """The URL with its password."""
+        return self.url.render_as_string(hide_password=False)
+
+    def facts(self) -> Facts:
+        """Return what the database contains.
+
+        Raises:
+            BackupError: The database cannot be read.
+        """
+        if self.backend == "sqlite" and not self.path.exists():
+            return Facts()
+        try:
+            return self._as_account(read_facts, self.text)
+        except (SQLAlchemyError, OSError) as error:
+            raise BackupError(f"the hub's database {self.url!r} cannot be read: {first_line(error)}") from None
+
+    def dump(self, target: Path) -> None:
+        """Write a consistent copy of the database into a new file. The hub may run.
+
+        Raises:
+            BackupError: The database cannot be read.
+        """
+        if self.backend == "sqlite":
+            copy_sqlite(self.path, target)
+            return
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            self._run(["pg_dump", "--no-owner", "--no-privileges", "--dbname", self._libpq], stdout=file)
+
+    def load(self, dump: Path) -> None:
+        """Replace the content of a PostgreSQL database by that of a dump, in one transaction.
+
+        Raises:
+            BackupError: The database was not changed.
+        """
+        options = ["--no-psqlrc", "--quiet", "--output=/dev/null", "--set=ON_ERROR_STOP=1", "--single-transaction"]
+        with dump.open("rb") as file:
+            self._run(["psql", *options, "--dbname", self._libpq, "--command", _DROP_TABLES, "--file=-"], stdin=file)
+
+    def upgrade(self) -> None:
+        """Upgrade JupyterHub's tables to the revision of this installation.
+
+        Raises:
+            BackupError: The upgrade failed. The database may be in a state between two revisions.
+        """
+        self._as_account(upgrade_schema, self.text)
+
+    @property
+    def _libpq(self) -> str:
+        """The URL in the form of PostgreSQL's programs, without the password."""
+        url = self.url.set(drivername="postgresql", password=None)
+        return url.render_as_string(hide_password=False)
+
+    def _run(self, argv: list[str], **streams: Any) -> None:
+        """Run a program of PostgreSQL with the hub's account."""
+        environment = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("PG")}
+        environment |= {"PGAPPNAME": "hpchub", "LC_ALL": "C.UTF-8"}
+        if self.url.password:
+            environment["PGPASSWORD"] = str(self.url.password)
+        who: dict[str, Any] = {}
+        if self.account is not None and os.geteuid() == 0:
+            environment["HOME"] = self.account.pw_dir
+            who = {"user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": []}
+        try:
+            done = subprocess.run(argv, env=environment, stderr=subprocess.PIPE, check=False, cwd="/", **who, **streams)
+        except FileNotFoundError:
+            raise BackupError(f"{argv[0]} is missing on this host; install the package postgresql-client") from None
+        if done.returncode:
+            reason = done.stderr.decode(errors="replace").strip().splitlines()
+            raise BackupError(f"{argv[0]} failed: {reason[0] if reason else f'exit code {done.returncode}'}")
+
+    def _as_account(self, function: Callable[[str], T], argument: str) -> T:
+        """Call a function in a process of the hub's account."""
+        if self.account is None or os.geteuid() != 0 or self.account.pw_uid == 0:
+            return function(argument)
+        context = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(1, context, _become, (self.account,)) as pool:
+            return pool.submit(function, argument).result()
+
+
+def _become(account: pwd.struct_passwd) -> None:
+    os.initgroups(account.pw_name, account.pw_gid)
+    os.setgid(account.pw_gid)
+    os.setuid(account.pw_uid)
+    os.environ["HOME"] = account.pw_dir
+    os.environ["TMPDIR"] = tempfile.gettempdir()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def read_facts(url: str) -> Facts:
+    """Return what the database at a URL contains.
+
+    Raises:
+        SQLAlchemyError: The database cannot be read.
+    """
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            tables = set(inspect(connection).get_table_names())
+            schema = found = None
+            sessions: frozenset[str] = frozenset()
+            ended = 0
+            if "alembic_version" in tables:
+                schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            if DATABASE_TABLE.name in tables:
+                found = connection.execute(select(DATABASE_TABLE.c.id)).scalar()
+            if SESSIONS.name in tables:
+                rows = connection.execute(select(SESSIONS.c.session, SESSIONS.c.ended)).all()
+                sessions = frozenset(row.session for row in rows if row.ended is None)
+                ended = len(rows) - len(sessions)
+            return Facts(found or "", schema or "", sessions, ended)
+    finally:
+        engine.dispose()
+
+
+def copy_sqlite(source: Path, target: Path) -> None:
+    """Copy an sqlite database with its backup interface, which waits for writers and never shows half a transaction.
+
+    Raises:
+        BackupError: The database cannot be read, or is damaged.
+    """
+    if not source.exists():
+        raise BackupError(f"the hub's database {source} does not exist; start the hub first")
+    target.unlink(missing_ok=True)
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"file:{source}?mode=rw", uri=True, timeout=60)) as here,
+            contextlib.closing(sqlite3.connect(target)) as there,
+        ):
+            here.backup(there)
+            there.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
+            (verdict,) = there.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        raise BackupError(f"the hub's database {source} cannot be copied: {error}") from None
+    if verdict != "ok":
+        raise BackupError(f"the hub's database {source} is damaged: {verdict}; restore a backup")
+
+
+# JupyterHub's schema
+
+
+def known_revisions() -> list[str]:
+    """Return the revisions of JupyterHub's tables that this installation knows, with the newest first."""
+    from alembic.config import Config  # noqa: PLC0415  (this package is also installed where JupyterHub is not)
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from jupyterhub import dbutil  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(dbutil.__file__).parent / "alembic"))
+    return [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+
+
+def upgrade_schema(url: str) -> None:
+    """Upgrade the tables at a URL with alembic, in a process of its own.
+
+    Raises:
+        BackupError: The upgrade failed.
+    """
+    from jupyterhub import dbutil  # noqa: PLC0415  (this package is also installed where JupyterHub is not)
+
+    with tempfile.TemporaryDirectory(prefix="hpchub-") as directory:  # the file may contain a password
+        settings = Path(directory) / "alembic.ini"
+        dbutil.write_alembic_ini(str(settings), url)
+        argv = [sys.executable, "-m", "alembic", "-c", str(settings), "upgrade", "head"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=directory)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if re.match(r"[\w.]*(?:Error|Exception)\b", line)]
+        reason = lines[-1] if lines else f"exit code {done.returncode}"
+        raise BackupError(f"the upgrade of JupyterHub's tables failed: {reason}")

@@ -1,0 +1,348 @@
+"""The hub host: its settings for backups, the files that belong into one, its units, and a lock."""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import json
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from hpchub.backup.database import HubDatabase
+from hpchub.backup.package import BackupError, Member
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+HUB_SETTINGS = Path("/etc/hpchub/hub.json")
+"""The hub's settings, which the role ``jupyterhub`` writes."""
+BACKUP_SETTINGS = Path("/etc/hpchub/backup.json")
+"""The settings of backups, which the role ``backup`` writes."""
+FILES = "files"
+"""The directory of the host's files in a backup."""
+STATUS = "backup-status.json"
+"""The file in the hub's state directory that tells how the last backup went."""
+_DATABASE_FILES = ("", "-wal", "-shm", "-journal")
+
+
+class Busy(BackupError):
+    """Another backup or restore is running."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the commands need to know about the hub host.
+
+    Attributes:
+        hub: The settings of the hub.
+        recipients: Who can decrypt the backups.
+        keep: How many backups to keep.
+        directory: Where the backups are.
+        copy_command: The site's command that copies a backup elsewhere. ``{file}`` stands for its path.
+        work: A private directory for unencrypted data.
+        restored: Files and directories that a restore writes.
+        reference: Files that a backup only contains for reference, because roles write them from the inventory.
+        gate_keys: The directory of the ssh keys for the gates.
+        sign_on_key: The key of the sessions of the single sign-on.
+        sign_on_sessions: The directory of these sessions.
+        proxy_files: The proxy must restart if one of these files or directories changes.
+        hub_unit: The hub's unit.
+        proxy_unit: The proxy's unit.
+        web_unit: The web server's unit.
+    """
+
+    hub: dict[str, Any]
+    recipients: list[str]
+    keep: int
+    directory: Path
+    copy_command: list[str]
+    work: Path
+    restored: list[Path]
+    reference: list[Path]
+    gate_keys: Path
+    sign_on_key: Path
+    sign_on_sessions: Path
+    proxy_files: list[Path]
+    hub_unit: str
+    proxy_unit: str
+    web_unit: str
+
+    @property
+    def name(self) -> str:
+        """The host name of the service."""
+        return urlsplit(self.hub["public_url"]).hostname or "hub"
+
+    @property
+    def state(self) -> Path:
+        """The hub's state directory."""
+        return Path(self.hub["state_dir"])
+
+    @property
+    def database(self) -> HubDatabase:
+        """The hub's database. Its account owns the state directory."""
+        owner = self.state.stat().st_uid
+        try:
+            account = pwd.getpwuid(owner)
+        except KeyError:
+            raise BackupError(f"{self.state} belongs to no account (uid {owner}); run site.yml first") from None
+        return HubDatabase(self.hub["db_url"], account)
+
+    def permits(self, path: Path) -> bool:
+        """Return whether a restore may write a path."""
+        inside = any(path == each or path.is_relative_to(each) for each in [*self.restored, self.sign_on_sessions])
+        return inside and ".." not in path.parts and not self._excluded(path)
+
+    def _excluded(self, path: Path) -> bool:
+        """Return whether a path is the database, a backup or the status, which are not files to copy."""
+        database = self.database
+        names = [f"{database.path}{suffix}" for suffix in _DATABASE_FILES] if database.backend == "sqlite" else []
+        return str(path) in names or path == self.state / STATUS or path.is_relative_to(self.directory)
+
+    def members(self) -> list[Member]:
+        """Return the host's files for a backup. Links and sockets are left out."""
+        found: dict[str, Member] = {}
+        for path in _files([*self.restored, *self.reference, self.sign_on_sessions]):
+            if path not in self.reference and not self.permits(path):
+                continue
+            if (member := read_member(path)) is not None:
+                found[member.name] = member
+        return list(found.values())
+
+    def write_status(self, *, ok: bool, file: str, time: float) -> None:
+        """Write how the last backup went, for the hub's metrics.
+
+        Args:
+            ok: Whether it succeeded.
+            file: The name of the newest good backup, or empty.
+            time: When the newest good backup was made, in seconds since 1970, or 0.
+        """
+        owner = self.state.stat()
+        text = json.dumps({"time": int(time), "ok": ok, "file": file}) + "\n"
+        replace_file(self.state / STATUS, text.encode(), mode=0o640, uid=0, gid=owner.st_gid)
+
+    def read_status(self) -> dict[str, Any]:
+        """Return how the last backup went, or nothing if there was none."""
+        try:
+            found = json.loads((self.state / STATUS).read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let only one backup or restore run at a time.
+
+        Raises:
+            Busy: Another one is running.
+        """
+        self.work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.work.chmod(0o700)
+        with os.fdopen(os.open(self.work / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy("another backup or restore is running on this host; wait until it ends") from None
+            yield
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Provide an empty, private directory for unencrypted data. Leftovers of a killed process are removed too."""
+        for left in self.work.glob("scratch-*"):
+            shutil.rmtree(left)
+        directory = Path(tempfile.mkdtemp(prefix="scratch-", dir=self.work))
+        try:
+            yield directory
+        finally:
+            shutil.rmtree(directory)
+
+
+_WITHOUT_SETTINGS: dict[str, Any] = {
+    "recipients": [],
+    "keep": 1,
+    "directory": "/var/backups/hpchub",
+    "copy_command": [],
+    "work": "/var/lib/hpchub-backup",
+    "restored": [],
+    "reference": ["/etc/hpchub/hub.json", "/etc/hpchub/profiles.json", "/etc/hpchub/jupyterhub_config.py"],
+    "gate_keys": "/etc/hpchub/ssh",
+    "sign_on_key": "/etc/hpchub/secrets/sso-sessions.conf",
+    "sign_on_sessions": "/nonexistent",
+    "proxy_files": [],
+    "hub_unit": "jupyterhub.service",
+    "proxy_unit": "configurable-http-proxy.service",
+    "web_unit": "apache2.service",
+}
+"""What an upgrade uses on a host that a version without backups has deployed."""
+
+
+def environments() -> Path:
+    """Return the directory with the hub's environments. This program runs in one of them."""
+    return Path(sys.prefix).resolve().parents[1]
+
+
+def load(hub_settings: Path = HUB_SETTINGS, settings: Path = BACKUP_SETTINGS, *, required: bool = True) -> Host:
+    """Read the settings of the hub host.
+
+    Args:
+        hub_settings: The settings of the hub.
+        settings: The settings of backups.
+        required: Whether the settings of backups must exist.
+
+    Raises:
+        BackupError: This is not the hub host, or this account may not read the settings.
+    """
+    if os.geteuid() != 0:
+        raise BackupError("your account cannot read the hub's secrets; run this command as root")
+    if not hub_settings.exists():
+        raise BackupError(f"this is not the hub host, because {hub_settings} does not exist; run site.yml first")
+    if required and not settings.exists():
+        raise BackupError(f"{settings} does not exist; run site.yml, which writes it")
+    hub = json.loads(hub_settings.read_text())
+    own = json.loads(settings.read_text()) if settings.exists() else _WITHOUT_SETTINGS
+    paths = {"directory", "work", "gate_keys", "sign_on_key", "sign_on_sessions"}
+    lists = {"restored", "reference", "proxy_files"}
+    values: dict[str, Any] = {
+        name: Path(value) if name in paths else [Path(each) for each in value] if name in lists else value
+        for name, value in own.items()
+    }
+    return Host(hub=hub, **values)
+
+
+def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(each for each in path.rglob("*"))
+        else:
+            yield path
+
+
+def read_member(path: Path) -> Member | None:
+    """Read a file as a member of a backup. Return None if it is no regular file, or has just been removed."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                return None
+            return Member(
+                f"{FILES}{path}", file.read(), stat.S_IMODE(found.st_mode), _user(found.st_uid), _group(found.st_gid)
+            )
+    except OSError:
+        if path.is_symlink() or not path.exists() or path.is_dir() or path.is_socket():
+            return None
+        raise
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return "root"
+
+
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return "root"
+
+
+def owner_ids(member: Member) -> tuple[int, int]:
+    """Return the ids of a member's owner and group on this host.
+
+    Raises:
+        BackupError: This host does not have the account.
+    """
+    try:
+        return pwd.getpwnam(member.owner).pw_uid, grp.getgrnam(member.group).gr_gid
+    except KeyError:
+        raise BackupError(
+            f"this host has no account {member.owner} or no group {member.group}, which own {member.name}; run site.yml"
+            " on this host first"
+        ) from None
+
+
+def replace_file(path: Path, content: bytes | Path, *, mode: int, uid: int, gid: int) -> None:
+    """Replace a file atomically. Nobody can read the new content before it has its owner and mode."""
+    fresh = path.with_name(f".{path.name}.hpchub-new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            with content.open("rb") as source:
+                shutil.copyfileobj(source, file, 1024 * 1024)
+        if os.geteuid() == 0:
+            os.fchown(file.fileno(), uid, gid)
+        os.fchmod(file.fileno(), mode & 0o777)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+class Units:
+    """The units of the hub host. Tests replace this class."""
+
+    def active(self, unit: str) -> bool:
+        """Return whether a unit runs, or is about to."""
+        return self._run("is-active", "--quiet", unit) == 0
+
+    def stop(self, unit: str) -> None:
+        """Stop a unit and wait for it."""
+        self._must("stop", unit)
+
+    def start(self, unit: str) -> None:
+        """Start a unit."""
+        self._must("start", unit)
+
+    def restart(self, unit: str) -> None:
+        """Restart a unit."""
+        self._must("restart", unit)
+
+    def reload(self, unit: str) -> None:
+        """Let a unit read its files again."""
+        self._must("reload-or-restart", unit)
+
+    def start_later(self, unit: str, seconds: int) -> None:
+        """Start a unit after some time, even if this process and its connection are gone then."""
+        argv = ["systemd-run", "--quiet", "--collect", f"--on-active={seconds}", "systemctl", "start", unit]
+        subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def reload_units(self) -> None:
+        """Let systemd read its unit files again."""
+        self._must("daemon-reload")
+
+    def _must(self, *words: str) -> None:
+        if self._run(*words):
+            raise BackupError(f"systemctl {' '.join(words)} failed; see journalctl --unit {words[-1]}")
+
+    def _run(self, *words: str) -> int:
+        return subprocess.run(["systemctl", *words], check=False, stdin=subprocess.DEVNULL).returncode
+
+
+def run_copy_command(command: Sequence[str], file: Path) -> None:
+    """Run the site's command that copies a backup elsewhere.
+
+    Raises:
+        BackupError: The command failed.
+    """
+    argv = [word.replace("{file}", str(file)) for word in command]
+    try:
+        done = subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, capture_output=True)
+    except OSError as error:
+        raise BackupError(f"hpc_backup.copy_command: {argv[0]}: {error.strerror}") from None
+    if done.returncode:
+        lines = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
+        raise BackupError(
+            f"hpc_backup.copy_command: {argv[0]} ended with exit code {done.returncode}"
+            f"{f': {lines[-1]}' if lines else ''}; the backup {file} exists on this host only"
+        )

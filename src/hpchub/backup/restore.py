@@ -1,0 +1,321 @@
+"""Restore a backup on the hub host: verify it, replace the files and the database, and undo that if it breaks off.
+
+All checks come before the first change. During the change, a journal in the private work directory tells how to put
+the old state back. An error or a signal undoes the change at once. After a crash, the unit ``hpchub-restore`` does it
+before the hub starts.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpchub import __version__
+from hpchub.backup import package
+from hpchub.backup.create import DATABASE
+from hpchub.backup.database import HubDatabase, known_revisions
+from hpchub.backup.files import load_database, put_back, save_database, save_files, write_member
+from hpchub.backup.host import FILES, Host, Units, owner_ids, read_member, replace_file
+from hpchub.backup.package import BackupError, Manifest, Member
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+JOURNAL, FINISHED = "journal.json", "finished.json"
+"""The name of the journal while a restore changes the host, and afterwards. The unit looks for the first one."""
+
+
+class Interrupted(BaseException):
+    """A signal asked the process to end."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the administrator permits.
+
+    Attributes:
+        force: Replace the state of a hub that is in use.
+        other_database: Accept a backup of another database of this hub.
+        keep_database: Restore the secrets only, because the database was not lost.
+    """
+
+    force: bool = False
+    other_database: bool = False
+    keep_database: bool = False
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A backup that may be restored on this host.
+
+    Attributes:
+        manifest: The manifest.
+        files: The files to write, by their path on the host.
+        dump: The dump of the database, or None to keep the database of this host.
+    """
+
+    manifest: Manifest
+    files: dict[Path, Member]
+    dump: Path | None
+
+
+def verify(
+    host: Host, units: Units, path: Path, *, identity: Path | bytes, options: Options, scratch: Path
+) -> Verified:
+    """Decrypt a backup and check that it may be restored on this host. Nothing is changed.
+
+    Args:
+        host: The hub host.
+        units: Its units.
+        path: The backup.
+        identity: The file with the private key, or its content.
+        options: What the administrator permits.
+        scratch: A private directory for the decrypted members.
+
+    Raises:
+        BackupError: The backup is refused. The message tells why.
+    """
+    _check_facts(host, path, package.read_header(path), options)
+    _check_hub(host, units, path, package.read_header(path), options)
+    manifest, members = package.extract(path, scratch, identity)
+    dump = members.pop(DATABASE[manifest.backend], None)
+    if dump is None or not isinstance(dump.source, Path):
+        raise BackupError(f"{path} is damaged: it has no dump of the database")
+    files = {Path(name.removeprefix(FILES)): member for name, member in members.items()}
+    if foreign := sorted(str(each) for each in files if not each.is_absolute()):
+        raise BackupError(f"{path} is damaged: it has an unknown member {foreign[0]}")
+    files = {target: member for target, member in files.items() if host.permits(target)}
+    _keep_sign_on_sessions(host, files)
+    _keep_gate_keys(host, files)
+    for member in files.values():
+        owner_ids(member)
+    source = dump.source
+    if manifest.backend == "sqlite":
+        found = HubDatabase(f"sqlite:///{source}").facts()
+        if (found.id, found.schema) != (manifest.database, manifest.schema):
+            raise BackupError(f"{path} is damaged: its database is not the one that its manifest names")
+        if not options.keep_database and found.schema != known_revisions()[0]:
+            HubDatabase(f"sqlite:///{source}").upgrade()  # the copy, so that a failure changes nothing
+    return Verified(manifest, files, None if options.keep_database else source)
+
+
+def _check_facts(host: Host, path: Path, manifest: Manifest, options: Options) -> None:
+    """Refuse a backup of another site or of a newer version."""
+    if manifest.hub != host.name:
+        raise BackupError(
+            f"{path} is of another site: it was made for the hub {manifest.hub}, and this is {host.name}; give a"
+            " backup of this hub"
+        )
+    if package.newer(manifest.hpchub):
+        raise BackupError(
+            f"{path} is of a newer version: hpchub {manifest.hpchub} made it, and this host has {__version__};"
+            " install that version or a later one first"
+        )
+    if manifest.schema not in known_revisions():
+        raise BackupError(
+            f"{path} is of a newer version: its database has the schema {manifest.schema}, which this JupyterHub does"
+            " not know; install the version that made the backup, or a later one, first"
+        )
+    backend = host.database.backend
+    if manifest.backend != backend and not options.keep_database:
+        raise BackupError(
+            f"{path} holds a database of {manifest.backend}, and this hub uses {backend}; set hpc_state_store.backend"
+            f" to {manifest.backend} and run site.yml, then restore, and move the database afterwards"
+        )
+
+
+def _check_hub(host: Host, units: Units, path: Path, manifest: Manifest, options: Options) -> None:
+    """Refuse to replace the state of a hub that is in use."""
+    try:
+        facts = host.database.facts()
+    except BackupError:
+        if options.force and host.database.backend == "sqlite":
+            return  # a damaged database is a reason to restore
+        raise
+    another = bool(facts.id) and facts.id != manifest.database
+    if another and not facts.new and not options.other_database:
+        raise BackupError(
+            f"{path} is of another site, or of a former database of this hub: its database has the id"
+            f" {manifest.database}, and this hub's has {facts.id} and {len(facts.sessions) + facts.ended} recorded"
+            " sessions; if this hub lost its database and started with an empty one, use --other-database"
+        )
+    running = units.active(host.hub_unit)
+    if options.force or options.keep_database or (another and facts.new):
+        return
+    if running:
+        raise BackupError(
+            f"this hub is running and in use: its database {facts.id or 'without id'} has {len(facts.sessions)} open"
+            " sessions; a restore replaces its state, and sessions that started after the backup become unknown to it;"
+            " use --force to do that"
+        )
+    if facts.sessions:
+        raise BackupError(
+            f"this hub's database has {len(facts.sessions)} open sessions; those that started after the backup would"
+            " become unknown to the hub; use --force to do that"
+        )
+
+
+def _keep_sign_on_sessions(host: Host, files: dict[Path, Member]) -> None:
+    """Leave out saved sign-ons if those of this host are still valid, because they are newer."""
+    key = files.get(host.sign_on_key)
+    here = read_member(host.sign_on_key)
+    if key is not None and here is not None:
+        with key.open() as saved:
+            if saved.read() == here.source:
+                for path in [each for each in files if each.is_relative_to(host.sign_on_sessions)]:
+                    del files[path]
+
+
+def _keep_gate_keys(host: Host, files: dict[Path, Member]) -> None:
+    """Leave out the ssh keys if this host has its own, because the gates accept those that were deployed last."""
+    inside = [path for path in files if path.is_relative_to(host.gate_keys)]
+    if any(path.exists() for path in inside):
+        for path in inside:
+            del files[path]
+
+
+# The change
+
+
+def restore(host: Host, units: Units, path: Path, identity: Path | bytes, options: Options) -> Manifest:
+    """Restore a backup. If this fails or is interrupted, the old state is back afterwards.
+
+    Raises:
+        BackupError: The backup is refused, or the restore failed.
+    """
+    with host.locked(), host.scratch() as scratch, _signals():
+        undo_unfinished(host, units)
+        verified = verify(host, units, path, identity=identity, options=options, scratch=scratch)
+        _change(host, units, verified)
+        return verified.manifest
+
+
+def _change(host: Host, units: Units, verified: Verified) -> None:
+    changed = {target: member for target, member in verified.files.items() if _differs(target, member)}
+    was_active = units.active(host.hub_unit)
+    units.stop(host.hub_unit)
+    try:
+        _save(host, list(changed), with_database=verified.dump is not None)
+        try:
+            if verified.dump is not None:  # before the files, which may contain a former password of the database
+                load_database(host, verified.dump)
+                if host.database.backend != "sqlite" and verified.manifest.schema != known_revisions()[0]:
+                    host.database.upgrade()
+            for target, member in changed.items():
+                write_member(target, member)
+            (_saved(host) / JOURNAL).rename(_saved(host) / FINISHED)
+        except BaseException:
+            undo(host)
+            raise
+    except BaseException:
+        if was_active:
+            units.start(host.hub_unit)
+        raise
+    _apply(host, units, list(changed))
+
+
+def _apply(host: Host, units: Units, changed: Sequence[Path]) -> None:
+    """Let the services use the new files."""
+    if any(path.is_relative_to(each) for path in changed for each in host.proxy_files):
+        units.restart(host.proxy_unit)
+    if changed and units.active(host.web_unit):  # on a new host, the web server comes last
+        units.reload(host.web_unit)
+    units.start(host.hub_unit)
+
+
+def _differs(path: Path, member: Member) -> bool:
+    here = read_member(path)
+    if here is None:
+        return True
+    with member.open() as file:
+        same = file.read() == here.source
+    return not same or (here.mode, here.owner, here.group) != (member.mode, member.owner, member.group)
+
+
+# The journal
+
+
+def _saved(host: Host) -> Path:
+    """Return the directory of the old state."""
+    return host.work / "restore"
+
+
+def _save(host: Host, paths: Sequence[Path], *, with_database: bool) -> None:
+    """Save the old state, then write the journal. Nothing is changed before."""
+    directory = _saved(host)
+    _forget(host)
+    directory.mkdir(mode=0o700)
+    files = save_files(directory, paths)
+    dump = save_database(host, directory) if with_database else ""
+    journal = json.dumps({"files": files, "dump": dump, "database": with_database}, indent=2)
+    replace_file(directory / JOURNAL, journal.encode(), mode=0o600, uid=0, gid=0)
+
+
+def undo(host: Host) -> bool:
+    """Put back the state before the last restore, and forget it. Return whether there was one."""
+    directory = _saved(host)
+    path = next((directory / name for name in (JOURNAL, FINISHED) if (directory / name).exists()), None)
+    if path is None:
+        return False
+    journal = json.loads(path.read_text())
+    put_back(directory, journal["files"])
+    if journal["dump"]:
+        load_database(host, directory / journal["dump"])
+    elif journal["database"] and host.database.backend == "sqlite":
+        host.database.path.unlink(missing_ok=True)
+    _forget(host)
+    return True
+
+
+def _forget(host: Host) -> None:
+    """Remove the saved state. The journal goes first, because it must not name files that are gone."""
+    for name in (JOURNAL, FINISHED):
+        (_saved(host) / name).unlink(missing_ok=True)
+    shutil.rmtree(_saved(host), ignore_errors=True)
+
+
+def undo_unfinished(host: Host, units: Units) -> bool:
+    """Put the old state back if a restore was interrupted by a crash. Return whether that was so."""
+    if not (_saved(host) / JOURNAL).exists():
+        return False
+    if units.active(host.hub_unit):
+        units.stop(host.hub_unit)
+    return undo(host)
+
+
+def undo_last(host: Host, units: Units) -> None:
+    """Put back the state before the last restore, as an administrator asked for it.
+
+    Raises:
+        BackupError: There is none.
+    """
+    with host.locked(), _signals():
+        if not (_saved(host) / FINISHED).exists():
+            raise BackupError("there is no restore that could be undone on this host")
+        journal = json.loads((_saved(host) / FINISHED).read_text())
+        units.stop(host.hub_unit)
+        undo(host)
+        _apply(host, units, [Path(entry["path"]) for entry in journal["files"]])
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turn the signals that end a process into an exception, so that the old state is put back."""
+
+    def interrupt(number: int, _frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)  # do not interrupt what puts the old state back
+        raise Interrupted(f"{signal.Signals(number).name} interrupted the restore")
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,126 @@
+"""``hpchub backup`` and ``hpchub restore``: save and restore the hub host's database, secrets and settings."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpchub.backup import host as hosts
+from hpchub.backup import upgrade
+from hpchub.backup.create import create
+from hpchub.backup.package import BackupError, read_header
+from hpchub.backup.restore import Interrupted, Options, restore, undo_last, undo_unfinished, verify
+from hpchub.cli.failure import VALID, Failure
+
+if TYPE_CHECKING:
+    import argparse
+
+    from hpchub.backup.package import Manifest
+
+BACKUP_HELP = """\
+The backup contains the database, the secrets and the settings that a new hub host needs, so that the running sessions
+go on. It is encrypted with age for the recipients in hpc_backup, or for those that you name. The hub may run meanwhile.
+A timer runs this command. The output is the path of the backup.
+
+Run it on the hub host, as root.
+
+"""
+RESTORE_HELP = """\
+The command first verifies the backup. It refuses a backup that is truncated, of a newer version, encrypted for somebody
+else, or of another site, and it refuses to replace the state of a hub that is in use. Then it stops the hub, replaces
+the state, and starts the hub. If it fails or is interrupted, it puts the old state back.
+
+Run it on the hub host, as root. playbooks/restore.yml does the same with a backup and a key on your own machine.
+
+"""
+ROLLBACK_HELP = """\
+The command goes back to the environment and the settings of the hub before the last upgrade. If the upgrade changed the
+schema of the database, the database from before the upgrade comes back too. Sessions go on.
+
+Run it on the hub host, as root. playbooks/rollback.yml also rolls back the software of the nodes.
+
+"""
+
+
+def backup(options: argparse.Namespace) -> int:
+    """Run ``hpchub backup``."""
+    try:
+        print(create(hosts.load(), options.recipient, copy=not options.no_copy))
+    except (BackupError, OSError) as error:
+        raise Failure(f"there is no new backup: {error}") from None
+    return VALID
+
+
+def restore_backup(options: argparse.Namespace) -> int:
+    """Run ``hpchub restore``."""
+    units = hosts.Units()
+    try:
+        if options.facts:
+            _print_facts(read_header(_file(options)))
+            return VALID
+        host = hosts.load()
+        if options.recover:
+            _recover(host, units)
+            return VALID
+        if options.undo:
+            undo_last(host, units)
+            print("The state before the last restore is back.")
+            return VALID
+        permitted = Options(options.force, options.other_database, options.keep_database)
+        key = _identity(options)
+        if options.check:
+            with host.locked(), host.scratch() as scratch:
+                verified = verify(host, units, _file(options), identity=key, options=permitted, scratch=scratch)
+            _print_facts(verified.manifest)
+            print("This backup can be restored on this host. Nothing was changed.")
+            return VALID
+        _print_facts(restore(host, units, _file(options), key, permitted))
+        print(f"Restored. To go back: hpchub restore --undo. The former state is in {host.work}/restore.")
+    except (BackupError, OSError) as error:
+        raise Failure(str(error)) from None
+    except Interrupted as error:
+        raise Failure(f"{error}; the old state is back") from None
+    return VALID
+
+
+def _recover(host: hosts.Host, units: hosts.Units) -> None:
+    with contextlib.suppress(hosts.Busy), host.locked():  # a restore that runs starts the hub itself
+        if undo_unfinished(host, units):
+            print("A restore was interrupted. The state before it is back.")
+        if upgrade.recover(host, hosts.environments()):
+            print("An upgrade broke off. The database of the old version is back.")
+
+
+def roll_back(options: argparse.Namespace) -> int:
+    """Run ``hpchub rollback``."""
+    try:
+        host = hosts.load()
+        if options.unfinished and not upgrade.is_unfinished(host):
+            return VALID
+        point = upgrade.rollback(host, hosts.Units(), hosts.environments(), force=options.force)
+    except (BackupError, OSError) as error:
+        raise Failure(str(error)) from None
+    database = "The database is the one from before the upgrade." if point.dump else "The database was not changed."
+    print(f"The hub runs with the environment {point.environment} again. {database}")
+    return VALID
+
+
+def _file(options: argparse.Namespace) -> Path:
+    if options.file is None:
+        raise BackupError("give the file of the backup")
+    return Path(options.file)
+
+
+def _identity(options: argparse.Namespace) -> Path | bytes:
+    if options.identity is None:
+        raise BackupError("give --identity with the file of the private key, or - to read the key from the input")
+    return sys.stdin.buffer.read() if str(options.identity) == "-" else Path(options.identity)
+
+
+def _print_facts(manifest: Manifest) -> None:
+    made = f"{datetime.fromtimestamp(manifest.time, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    print(f"Backup of {manifest.hub}, made {made} by hpchub {manifest.hpchub}")
+    print(f"Database {manifest.database} ({manifest.backend}), schema {manifest.schema}, format {manifest.format}")
