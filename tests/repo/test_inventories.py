@@ -60,6 +60,7 @@ def test_inventory_shows_every_variable(name: str) -> None:
         "hpc_backup",
         "hpc_drains",
         "hpc_install_environment",
+        "hpc_monitoring",
         "hpc_tls",
     }
 
