@@ -74,6 +74,8 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             def sessions() -> set[str]:
                 return {spawner.session for user in user_dict.values() for spawner in user.spawners.values()}
 
+            recording = shared.recorder.run(self.app.db.get_bind())
+            shared.background("The recording of events has stopped", recording)
             self._orphan_collector = OrphanCollector(shared, sessions)
             shared.background("The search for orphaned jobs has stopped", self._orphan_collector.run())
             watch = TokenWatch(self.app.db, self.app.authenticator, self.app.token_expires_in_max_seconds)
