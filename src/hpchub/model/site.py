@@ -21,6 +21,7 @@ from hpchub.model.entries import (
     Backup,
     Cluster,
     Entry,
+    Events,
     Kernel,
     KernelBase,
     Profile,
@@ -41,6 +42,7 @@ __all__ = [
     "Access",
     "Backup",
     "Cluster",
+    "Events",
     "Kernel",
     "Problem",
     "Profile",
@@ -73,6 +75,8 @@ class Site(Entry):
     """The hub's database."""
     backup: Backup = Field(default=Backup(), alias="hpc_backup")
     """Backups of the hub host."""
+    events: Events = Field(default=Events(), alias="hpc_events")
+    """The record of starts and sessions in the hub's database, for the usage report."""
     clusters: list[Cluster] = Field(min_length=1, alias="hpc_clusters")
     """The clusters."""
     profiles: list[Profile] = Field(min_length=1, alias="hpc_profiles")
@@ -187,6 +191,7 @@ _MAPPINGS: dict[str, type[Entry]] = {
     "hpc_tls": Tls,
     "hpc_state_store": StateStore,
     "hpc_backup": Backup,
+    "hpc_events": Events,
 }
 
 
