@@ -88,8 +88,8 @@ def rows_of(event: events.Event) -> Iterator[Row]:  # noqa: C901 one case for ea
             times = {"submitted": event.submitted, "started": event.started, "ready": event.ready}
             for kind, at in times.items():
                 if at:
-                    job_id = event.job_id if kind == "submitted" else None
-                    yield Row(_row(kind, at, session=session.name, job_id=job_id).values, repeated=True)
+                    known = {"job_id": event.job_id} if kind == "submitted" else {}
+                    yield Row(_row(kind, at, session=session.name, **known).values, repeated=True)
 
 
 def _requested(session: events.Session, at: float, groups: tuple[str, ...] | None) -> Row:
