@@ -55,6 +55,12 @@ class FakeUnits(Units):
     def reload(self, unit: str) -> None:
         self.calls.append(f"reload {unit}")
 
+    def start_later(self, unit: str, seconds: int) -> None:
+        self.calls.append(f"start {unit} later")
+
+    def reload_units(self) -> None:
+        self.calls.append("reload units")
+
 
 def keygen(path: Path) -> str:
     """Create a private key in a file, and return the public key."""
@@ -82,6 +88,7 @@ def make_host(root: Path, recipients: list[str], *, name: str = "hub.example.org
         work=root / "work",
         restored=[root / "etc/secrets", root / "etc/notebook-tls", root / "etc/ssh", root / "state"],
         reference=[root / "etc/hub.json"],
+        gate_keys=root / "etc/ssh",
         sign_on_key=root / "etc/secrets/sso-sessions.conf",
         sign_on_sessions=root / "sso",
         proxy_files=[root / "etc/secrets/proxy.env", root / "etc/notebook-tls"],

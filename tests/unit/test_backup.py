@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from backup_host import (
     SECRETS,
     FakeUnits,
@@ -22,6 +25,7 @@ from backup_host import (
 )
 
 from hpchub import __version__
+from hpchub.backup import host as hosts
 from hpchub.backup import package
 from hpchub.backup import restore as restoring
 from hpchub.backup.create import backups, create
@@ -31,7 +35,6 @@ from hpchub.backup.restore import Interrupted, Options, restore, undo_last, undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from hpchub.backup.host import Host
 
@@ -186,9 +189,17 @@ def test_new_host_gets_the_state_of_the_lost_one(
     restore(host, units, path, key, Options())
     after = state_of(root(host))
     for name in SECRETS:
-        assert after[name] == before[name], name
+        # The gates accept the keys of the new host.
+        assert (after[name] == before[name]) == (name != "etc/ssh/demo"), name
     assert (host.database.facts().id, users(host)) == (identity, ["alice"])
     assert units.calls == ["stop hub", "restart proxy", "reload web", "start hub"]
+
+
+def test_host_without_keys_for_the_gates_gets_those_of_the_lost_one(host: Host, key: Path) -> None:
+    path = create(host)
+    shutil.rmtree(host.gate_keys)
+    restore(host, FakeUnits(), path, key, Options(force=True))
+    assert (host.gate_keys / "demo").read_text() == "first-gate-key\n"
 
 
 def test_restored_state_can_be_undone(host: Host, key: Path) -> None:
@@ -343,7 +354,7 @@ def test_database_that_replaced_a_lost_one_is_replaced_on_request(host: Host, ke
 
 
 @pytest.mark.parametrize("error", [Interrupted("SIGTERM"), KeyboardInterrupt(), OSError(28, "No space left on device")])
-@pytest.mark.parametrize("step", ["replace_file", "_load", "_make_parents"])
+@pytest.mark.parametrize("step", ["write_member", "load_database"])
 def test_interrupted_restore_leaves_the_old_state(
     host: Host, key: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, step: str
 ) -> None:
@@ -357,7 +368,7 @@ def test_interrupted_restore_leaves_the_old_state(
         nonlocal calls
         late = (host.work / "restore" / restoring.JOURNAL).exists()
         calls += late
-        if late and calls == (3 if step == "replace_file" else 1):
+        if late and calls == (3 if step == "write_member" else 1):
             raise error
         return real(*arguments, **more)
 
@@ -382,7 +393,7 @@ def test_restore_that_a_crash_interrupted_is_undone_before_the_hub_starts(
     def crash(*_: Any) -> None:
         raise Interrupted
 
-    monkeypatch.setattr(restoring, "_load", crash)
+    monkeypatch.setattr(restoring, "write_member", crash)
     with pytest.raises(Interrupted):
         restore(host, FakeUnits(), path, key, Options(force=True))
     assert state_of(root(host)) != before
@@ -455,3 +466,21 @@ def test_order_of_versions(version: str, than: str, expected: bool) -> None:
 
 def test_facts_of_a_database_that_does_not_exist(tmp_path: Path) -> None:
     assert HubDatabase(f"sqlite:///{tmp_path}/none").facts().new
+
+
+def test_settings_of_the_role_are_those_that_the_commands_read(tmp_path: Path) -> None:
+    variables = yaml.safe_load((Path(__file__).parents[2] / "roles/backup/vars/main.yml").read_text())
+    expected = {each.name for each in fields(hosts.Host)} - {"hub"}
+    assert set(variables["__backup_settings"]) == set(hosts.WITHOUT_SETTINGS) == expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may read the settings")
+def test_settings_are_read_from_their_files(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "hub.json").write_text(json.dumps(host.hub))
+    (tmp_path / "backup.json").write_text(json.dumps(hosts.WITHOUT_SETTINGS | {"keep": 7}))
+    read = hosts.load(tmp_path / "hub.json", tmp_path / "backup.json")
+    assert (read.name, read.keep, read.gate_keys) == (host.name, 7, Path("/etc/hpchub/ssh"))
+    with pytest.raises(BackupError, match=r"run site\.yml, which writes it"):
+        hosts.load(tmp_path / "hub.json", tmp_path / "none")
+    with pytest.raises(BackupError, match="this is not the hub host"):
+        hosts.load(tmp_path / "none")

@@ -265,6 +265,13 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_backup", {"copy_command": ["/usr/bin/rsync"]}, "hpc_backup: has a copy_command that does not name the backup"),
     ("hpc_backup", {"copy_command": ["rsync", "{file}"]}, "hpc_backup: has a copy_command without the full path"),
     ("hpc_state_store", {"backend": "postgresql"}, 'hpc_state_store: backend "postgresql" is not available yet; available: sqlite'),
+    ("hpc_monitoring", {"metrics": True}, 'hpc_monitoring: "metrics" is an unknown key; valid keys: metrics_networks, json_logs, audit_days'),
+    ("hpc_monitoring", {"metrics_networks": ["0.0.0.0/0"]}, 'hpc_monitoring: metrics_networks[0] "0.0.0.0/0" admits every address; name the addresses of the Prometheus servers, as in 10.20.0.7/32'),
+    ("hpc_monitoring", {"metrics_networks": ["10.0.0.0/6"]}, 'hpc_monitoring: metrics_networks[0] "10.0.0.0/6" has bits set'),
+    ("hpc_monitoring", {"metrics_networks": ["128.0.0.0/1"]}, 'hpc_monitoring: metrics_networks[0] "128.0.0.0/1" is larger than any cluster\'s network; name the addresses'),
+    ("hpc_monitoring", {"metrics_networks": ["prometheus.example.org"]}, 'hpc_monitoring: metrics_networks[0] "prometheus.example.org" is not a network; write an address'),
+    ("hpc_monitoring", {"json_logs": "yes"}, 'hpc_monitoring: json_logs "yes" is neither true nor false'),
+    ("hpc_monitoring", {"audit_days": 0}, "hpc_monitoring: audit_days 0 is below 1; write a whole number from 1 to 3650"),
     # kernels
     ("hpc_kernels.0.kind", GONE, 'hpc_kernels[0] (name "python3"): kind is missing; valid: python, r'),
     ("hpc_kernels.0.kind", ["python"], 'hpc_kernels[0] (name "python3"): kind ["python"] is unknown'),

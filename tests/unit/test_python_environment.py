@@ -261,3 +261,12 @@ def test_killed_build_is_repeated(builder: Builder) -> None:
     assert not (builder.environment / ".complete").exists()
     assert builder().communicate()[0] == "built\n"
     assert builder.steps() == BUILD * 2
+
+
+def test_the_previous_environment_is_kept_for_a_rollback(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / "envs" / name).mkdir(parents=True)
+    (tmp_path / "current").symlink_to("envs/a")
+    (tmp_path / "previous").symlink_to("envs/b")
+    prune.prune(tmp_path, 1, 14, 1000 * DAY)
+    assert prune.prune(tmp_path, 1, 14, (tmp_path / "envs").stat().st_mtime + 1000 * DAY) == ["c"]

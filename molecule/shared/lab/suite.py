@@ -46,8 +46,9 @@ examples:
   bin/test --only default:verify      run one step again on the hosts that --keep has left
 """
 
-# With --all there is time for a longer outage of the scheduler (in seconds) and for more restarts of the hub.
-_LONG = {"HPCHUB_OUTAGE": "300", "HPCHUB_KILLS": "20"}
+# With --all there is time for a longer outage of the scheduler (in seconds), for more restarts of the hub, and for the
+# loss of the hub host.
+_LONG = {"HPCHUB_OUTAGE": "300", "HPCHUB_KILLS": "20", "HPCHUB_REHEARSAL": "1"}
 _CPUS = os.cpu_count() or 1
 _COVERAGE = CACHE / "coverage" / "data"
 
@@ -215,6 +216,12 @@ def all_stages() -> list[Stage]:
             "repo",
             "tests of roles, inventories, templates and documents",
             [_parallel_pytest("tests/repo", workers=max(2, _CPUS), distribution="loadfile")],
+        ),
+        Stage(
+            "monitoring",
+            "the alert rules, the dashboard and the metrics of a hub with a real Prometheus",
+            [_pytest("pytest", "tests/monitoring")],
+            lab=True,
         ),
         _scenario(
             "default",

@@ -4,8 +4,8 @@ Usage::
 
     prune.py PATH KEEP DAYS
 
-The program removes an environment if it is not the current one, is not among the KEEP newest, was replaced more than
-DAYS days ago, and no process on this host uses it.
+The program removes an environment if it is neither the current nor the previous one, is not among the KEEP newest, was
+replaced more than DAYS days ago, and no process on this host uses it.
 
 The modification time of the file ``.replaced`` in an environment records when it was replaced. This program creates the
 file when it first finds that the environment is not the current one. It removes the file if the environment becomes the
@@ -46,7 +46,7 @@ def prune(path: Path, keep: int, days: float, now: float) -> list[str]:
     Returns:
         The names of the removed environments.
     """
-    current = (path / "current").resolve()
+    current, previous = (path / "current").resolve(), (path / "previous").resolve()
     replaced = []
     for environment in (path / "envs").iterdir():
         marker = environment / ".replaced"
@@ -58,6 +58,8 @@ def prune(path: Path, keep: int, days: float, now: float) -> list[str]:
         replaced.append((marker.stat().st_mtime, environment))
     removed = []
     for since, environment in sorted(replaced, reverse=True)[max(keep - 1, 0) :]:
+        if environment.resolve() == previous:  # a rollback needs it
+            continue
         if now - since >= days * 86400 and not open_here(environment.resolve()):
             shutil.rmtree(environment)
             removed.append(environment.name)

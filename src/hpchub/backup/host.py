@@ -10,7 +10,9 @@ import pwd
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,10 @@ STATUS = "backup-status.json"
 _DATABASE_FILES = ("", "-wal", "-shm", "-journal")
 
 
+class Busy(BackupError):
+    """Another backup or restore is running."""
+
+
 @dataclass(frozen=True)
 class Host:
     """What the commands need to know about the hub host.
@@ -47,6 +53,7 @@ class Host:
         work: A private directory for unencrypted data.
         restored: Files and directories that a restore writes.
         reference: Files that a backup only contains for reference, because roles write them from the inventory.
+        gate_keys: The directory of the ssh keys for the gates.
         sign_on_key: The key of the sessions of the single sign-on.
         sign_on_sessions: The directory of these sessions.
         proxy_files: The proxy must restart if one of these files or directories changes.
@@ -63,6 +70,7 @@ class Host:
     work: Path
     restored: list[Path]
     reference: list[Path]
+    gate_keys: Path
     sign_on_key: Path
     sign_on_sessions: Path
     proxy_files: list[Path]
@@ -111,16 +119,16 @@ class Host:
                 found[member.name] = member
         return list(found.values())
 
-    def write_status(self, *, ok: bool, file: str, time: float) -> None:
+    def write_status(self, *, ok: bool, file: str, made: float) -> None:
         """Write how the last backup went, for the hub's metrics.
 
         Args:
             ok: Whether it succeeded.
             file: The name of the newest good backup, or empty.
-            time: When the newest good backup was made, in seconds since 1970, or 0.
+            made: When the newest good backup was made, in seconds since 1970, or 0.
         """
         owner = self.state.stat()
-        text = json.dumps({"time": int(time), "ok": ok, "file": file}) + "\n"
+        text = json.dumps({"time": int(made), "ok": ok, "file": file}) + "\n"
         replace_file(self.state / STATUS, text.encode(), mode=0o640, uid=0, gid=owner.st_gid)
 
     def read_status(self) -> dict[str, Any]:
@@ -132,19 +140,27 @@ class Host:
         return found if isinstance(found, dict) else {}
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, patience: float = 0) -> Iterator[None]:
         """Let only one backup or restore run at a time.
 
+        Args:
+            patience: How long to wait until another one ends, in seconds.
+
         Raises:
-            BackupError: Another one is running.
+            Busy: Another one is running.
         """
         self.work.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.work.chmod(0o700)
         with os.fdopen(os.open(self.work / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BackupError("another backup or restore is running on this host; wait until it ends") from None
+            deadline = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise Busy("another backup or restore is running on this host; wait until it ends") from None
+                time.sleep(0.5)
             yield
 
     @contextmanager
@@ -159,8 +175,37 @@ class Host:
             shutil.rmtree(directory)
 
 
-def load(hub_settings: Path = HUB_SETTINGS, settings: Path = BACKUP_SETTINGS) -> Host:
+WITHOUT_SETTINGS: dict[str, Any] = {
+    "recipients": [],
+    "keep": 1,
+    "directory": "/var/backups/hpchub",
+    "copy_command": [],
+    "work": "/var/lib/hpchub-backup",
+    "restored": [],
+    "reference": ["/etc/hpchub/hub.json", "/etc/hpchub/profiles.json", "/etc/hpchub/jupyterhub_config.py"],
+    "gate_keys": "/etc/hpchub/ssh",
+    "sign_on_key": "/etc/hpchub/secrets/sso-sessions.conf",
+    "sign_on_sessions": "/nonexistent",
+    "proxy_files": [],
+    "hub_unit": "jupyterhub.service",
+    "proxy_unit": "configurable-http-proxy.service",
+    "web_unit": "apache2.service",
+}
+"""What an upgrade uses on a host that a version without backups has deployed."""
+
+
+def environments() -> Path:
+    """Return the directory with the hub's environments. This program runs in one of them."""
+    return Path(sys.prefix).resolve().parents[1]
+
+
+def load(hub_settings: Path = HUB_SETTINGS, settings: Path = BACKUP_SETTINGS, *, required: bool = True) -> Host:
     """Read the settings of the hub host.
+
+    Args:
+        hub_settings: The settings of the hub.
+        settings: The settings of backups.
+        required: Whether the settings of backups must exist.
 
     Raises:
         BackupError: This is not the hub host, or this account may not read the settings.
@@ -169,10 +214,11 @@ def load(hub_settings: Path = HUB_SETTINGS, settings: Path = BACKUP_SETTINGS) ->
         raise BackupError("your account cannot read the hub's secrets; run this command as root")
     if not hub_settings.exists():
         raise BackupError(f"this is not the hub host, because {hub_settings} does not exist; run site.yml first")
-    if not settings.exists():
+    if required and not settings.exists():
         raise BackupError(f"{settings} does not exist; run site.yml, which writes it")
-    hub, own = json.loads(hub_settings.read_text()), json.loads(settings.read_text())
-    paths = {"directory", "work", "sign_on_key", "sign_on_sessions"}
+    hub = json.loads(hub_settings.read_text())
+    own = json.loads(settings.read_text()) if settings.exists() else WITHOUT_SETTINGS
+    paths = {"directory", "work", "gate_keys", "sign_on_key", "sign_on_sessions"}
     lists = {"restored", "reference", "proxy_files"}
     values: dict[str, Any] = {
         name: Path(value) if name in paths else [Path(each) for each in value] if name in lists else value
@@ -274,6 +320,15 @@ class Units:
     def reload(self, unit: str) -> None:
         """Let a unit read its files again."""
         self._must("reload-or-restart", unit)
+
+    def start_later(self, unit: str, seconds: int) -> None:
+        """Start a unit after some time, even if this process and its connection are gone then."""
+        argv = ["systemd-run", "--quiet", "--collect", f"--on-active={seconds}", "systemctl", "start", unit]
+        subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    def reload_units(self) -> None:
+        """Let systemd read its unit files again."""
+        self._must("daemon-reload")
 
     def _must(self, *words: str) -> None:
         if self._run(*words):

@@ -8,18 +8,18 @@ before the hub starts.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpchub import __version__
 from hpchub.backup import package
 from hpchub.backup.create import DATABASE
-from hpchub.backup.database import HubDatabase, copy_sqlite, known_revisions
+from hpchub.backup.database import HubDatabase, known_revisions
+from hpchub.backup.files import load_database, put_back, save_database, save_files, write_member
 from hpchub.backup.host import FILES, Host, Units, owner_ids, read_member, replace_file
 from hpchub.backup.package import BackupError, Manifest, Member
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 JOURNAL, FINISHED = "journal.json", "finished.json"
 """The name of the journal while a restore changes the host, and afterwards. The unit looks for the first one."""
+
+_PATIENCE = 300
+"""How long to wait until a backup that runs has ended, in seconds."""
 
 
 class Interrupted(BaseException):
@@ -91,6 +94,7 @@ def verify(
         raise BackupError(f"{path} is damaged: it has an unknown member {foreign[0]}")
     files = {target: member for target, member in files.items() if host.permits(target)}
     _keep_sign_on_sessions(host, files)
+    _keep_gate_keys(host, files)
     for member in files.values():
         owner_ids(member)
     source = dump.source
@@ -170,6 +174,14 @@ def _keep_sign_on_sessions(host: Host, files: dict[Path, Member]) -> None:
                     del files[path]
 
 
+def _keep_gate_keys(host: Host, files: dict[Path, Member]) -> None:
+    """Leave out the ssh keys if this host has its own, because the gates accept those that were deployed last."""
+    inside = [path for path in files if path.is_relative_to(host.gate_keys)]
+    if any(path.exists() for path in inside):
+        for path in inside:
+            del files[path]
+
+
 # The change
 
 
@@ -179,7 +191,7 @@ def restore(host: Host, units: Units, path: Path, identity: Path | bytes, option
     Raises:
         BackupError: The backup is refused, or the restore failed.
     """
-    with host.locked(), host.scratch() as scratch, _signals():
+    with host.locked(_PATIENCE), host.scratch() as scratch, _signals():
         undo_unfinished(host, units)
         verified = verify(host, units, path, identity=identity, options=options, scratch=scratch)
         _change(host, units, verified)
@@ -193,14 +205,12 @@ def _change(host: Host, units: Units, verified: Verified) -> None:
     try:
         _save(host, list(changed), with_database=verified.dump is not None)
         try:
-            for target, member in changed.items():
-                _make_parents(target)
-                uid, gid = owner_ids(member)
-                replace_file(target, member.source, mode=member.mode, uid=uid, gid=gid)
-            if verified.dump is not None:
-                _load(host, verified.dump)
+            if verified.dump is not None:  # before the files, which may contain a former password of the database
+                load_database(host, verified.dump)
                 if host.database.backend != "sqlite" and verified.manifest.schema != known_revisions()[0]:
                     host.database.upgrade()
+            for target, member in changed.items():
+                write_member(target, member)
             (_saved(host) / JOURNAL).rename(_saved(host) / FINISHED)
         except BaseException:
             undo(host)
@@ -216,7 +226,7 @@ def _apply(host: Host, units: Units, changed: Sequence[Path]) -> None:
     """Let the services use the new files."""
     if any(path.is_relative_to(each) for path in changed for each in host.proxy_files):
         units.restart(host.proxy_unit)
-    if changed:
+    if changed and units.active(host.web_unit):  # on a new host, the web server comes last
         units.reload(host.web_unit)
     units.start(host.hub_unit)
 
@@ -228,26 +238,6 @@ def _differs(path: Path, member: Member) -> bool:
     with member.open() as file:
         same = file.read() == here.source
     return not same or (here.mode, here.owner, here.group) != (member.mode, member.owner, member.group)
-
-
-def _make_parents(path: Path) -> None:
-    """Create the missing directories above a file. Only root can enter them, until a role says otherwise."""
-    for parent in reversed(path.parents):
-        if not parent.exists():
-            parent.mkdir(mode=0o700)
-
-
-def _load(host: Host, dump: Path) -> None:
-    """Replace the database."""
-    database = host.database
-    if database.backend != "sqlite":
-        database.load(dump)
-        return
-    account = database.account
-    uid, gid = (account.pw_uid, account.pw_gid) if account else (os.getuid(), os.getgid())
-    for suffix in ("-wal", "-shm", "-journal"):
-        Path(f"{database.path}{suffix}").unlink(missing_ok=True)
-    replace_file(database.path, dump, mode=0o600, uid=uid, gid=gid)
 
 
 # The journal
@@ -263,40 +253,10 @@ def _save(host: Host, paths: Sequence[Path], *, with_database: bool) -> None:
     directory = _saved(host)
     _forget(host)
     directory.mkdir(mode=0o700)
-    files: list[dict[str, Any]] = []
-    for number, path in enumerate(paths):
-        here = read_member(path)
-        entry: dict[str, Any] = {"path": str(path), "saved": ""}
-        if here is not None:
-            saved = directory / f"file{number}"
-            replace_file(saved, _bytes(here), mode=0o600, uid=0, gid=0)
-            entry |= {"saved": saved.name, "mode": here.mode, "owner": here.owner, "group": here.group}
-        files.append(entry)
-    dump = ""
-    if with_database:
-        database = host.database
-        if database.backend != "sqlite" and database.facts().schema:
-            dump = DATABASE[database.backend]
-            database.dump(directory / dump)
-        elif database.backend == "sqlite" and database.path.exists():
-            dump = DATABASE[database.backend]
-            _save_sqlite(database.path, directory / dump)
+    files = save_files(directory, paths)
+    dump = save_database(host, directory) if with_database else ""
     journal = json.dumps({"files": files, "dump": dump, "database": with_database}, indent=2)
     replace_file(directory / JOURNAL, journal.encode(), mode=0o600, uid=0, gid=0)
-
-
-def _save_sqlite(path: Path, target: Path) -> None:
-    """Copy the database of a stopped hub. A damaged one is copied as it is."""
-    try:
-        copy_sqlite(path, target)
-    except BackupError:
-        target.unlink(missing_ok=True)
-        replace_file(target, path, mode=0o600, uid=0, gid=0)
-
-
-def _bytes(member: Member) -> bytes:
-    with member.open() as file:
-        return file.read()
 
 
 def undo(host: Host) -> bool:
@@ -306,16 +266,9 @@ def undo(host: Host) -> bool:
     if path is None:
         return False
     journal = json.loads(path.read_text())
-    for entry in journal["files"]:
-        path = Path(entry["path"])
-        if entry["saved"]:
-            member = Member(entry["path"], directory / entry["saved"], entry["mode"], entry["owner"], entry["group"])
-            uid, gid = owner_ids(member)
-            replace_file(path, member.source, mode=member.mode, uid=uid, gid=gid)
-        else:
-            path.unlink(missing_ok=True)
+    put_back(directory, journal["files"])
     if journal["dump"]:
-        _load(host, directory / journal["dump"])
+        load_database(host, directory / journal["dump"])
     elif journal["database"] and host.database.backend == "sqlite":
         host.database.path.unlink(missing_ok=True)
     _forget(host)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpchub.backup import host as hosts
+from hpchub.backup import upgrade
 from hpchub.backup.create import create
 from hpchub.backup.package import BackupError, read_header
 from hpchub.backup.restore import Interrupted, Options, restore, undo_last, undo_unfinished, verify
@@ -34,6 +36,13 @@ the state, and starts the hub. If it fails or is interrupted, it puts the old st
 Run it on the hub host, as root. playbooks/restore.yml does the same with a backup and a key on your own machine.
 
 """
+ROLLBACK_HELP = """\
+The command goes back to the environment and the settings of the hub before the last upgrade. If the upgrade changed the
+schema of the database, the database from before the upgrade comes back too. Sessions go on.
+
+Run it on the hub host, as root. playbooks/rollback.yml also rolls back the software of the nodes.
+
+"""
 
 
 def backup(options: argparse.Namespace) -> int:
@@ -54,9 +63,7 @@ def restore_backup(options: argparse.Namespace) -> int:
             return VALID
         host = hosts.load()
         if options.recover:
-            with host.locked():
-                if undo_unfinished(host, units):
-                    print("A restore was interrupted. The state before it is back.")
+            _recover(host, units)
             return VALID
         if options.undo:
             undo_last(host, units)
@@ -76,6 +83,28 @@ def restore_backup(options: argparse.Namespace) -> int:
         raise Failure(str(error)) from None
     except Interrupted as error:
         raise Failure(f"{error}; the old state is back") from None
+    return VALID
+
+
+def _recover(host: hosts.Host, units: hosts.Units) -> None:
+    with contextlib.suppress(hosts.Busy), host.locked():  # a restore that runs starts the hub itself
+        if undo_unfinished(host, units):
+            print("A restore was interrupted. The state before it is back.")
+        if upgrade.recover(host, hosts.environments()):
+            print("An upgrade broke off. The database of the old version is back.")
+
+
+def roll_back(options: argparse.Namespace) -> int:
+    """Run ``hpchub rollback``."""
+    try:
+        host = hosts.load()
+        if options.unfinished and not upgrade.is_unfinished(host):
+            return VALID
+        point = upgrade.rollback(host, hosts.Units(), hosts.environments(), force=options.force)
+    except (BackupError, OSError) as error:
+        raise Failure(str(error)) from None
+    database = "The database is the one from before the upgrade." if point.dump else "The database was not changed."
+    print(f"The hub runs with the environment {point.environment} again. {database}")
     return VALID
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpchub import __version__
-from hpchub.cli.backup import BACKUP_HELP, RESTORE_HELP, backup, restore_backup
+from hpchub.cli.backup import BACKUP_HELP, RESTORE_HELP, ROLLBACK_HELP, backup, restore_backup, roll_back
 from hpchub.cli.check import check
 from hpchub.cli.discover import discover
 from hpchub.cli.failure import VALID, Failure
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
-schedulers. No command changes anything, except "orphans --end", "backup" and "restore" on the hub host.
+schedulers. No command changes anything, except "orphans --end", "backup", "restore" and
+"rollback" on the hub host.
 """
 _EXAMPLES = """\
 examples:
@@ -207,6 +208,15 @@ def parser() -> argparse.ArgumentParser:
     acting.add_argument("--undo", action="store_true", help="put back the state before the last restore")
     acting.add_argument(
         "--recover", action="store_true", help="put back the state before a restore that was interrupted"
+    )
+    returning = command(
+        "rollback", "go back to the hub's environment before the last upgrade", roll_back, ROLLBACK_HELP + _HUB_CODES
+    )
+    returning.add_argument(
+        "--force", action="store_true", help="even if the hub then does not know the sessions that started since then"
+    )
+    returning.add_argument(
+        "--unfinished", action="store_true", help="only if the new version has not answered since the upgrade"
     )
     explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
     explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")

@@ -17,9 +17,11 @@ from urllib.parse import urlsplit
 from jupyterhub.utils import subdomain_hook_idna
 
 from hpchub.hub.authenticator import SSOAuthenticator
+from hpchub.hub.json_log import LOGGING
 from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.proxy import HubProxy
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
+from hpchub.hub.tokens import SCRAPER
 from hpchub.names import USER_PATTERN, dns_label
 
 GC_THRESHOLDS = (50_000, 20, 10)
@@ -28,6 +30,9 @@ GC_THRESHOLDS = (50_000, 20, 10)
 With Python's default of 700 new objects, the collector treats the objects of the current requests as old ones and soon
 scans all objects. With 1000 users, such a scan blocks the hub for half a second.
 """
+
+METRICS_TOKEN = "HPCHUB_METRICS_TOKEN"  # noqa: S105 a name, not a secret
+"""The environment variable with the token for the metrics, which systemd sets if there is one."""
 
 START_TIMEOUT = 366 * 24 * 3600
 """How long a start may take according to JupyterHub, in seconds: practically unlimited.
@@ -58,6 +63,7 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     c.JupyterHubHTTPClient.connector_options = {"ssl": context, "force_close": True}
     _state(c, settings)
     _pages(c, settings)
+    _monitoring(c, settings)
 
 
 def host_name(name: str, domain: str, kind: str) -> str:
@@ -162,3 +168,13 @@ def _pages(c: Any, settings: dict[str, Any]) -> None:
     c.JupyterHub.template_paths = settings["template_paths"]
     c.JupyterHub.template_vars = {"service_name": settings["service_name"], "support": settings["support"]}
     c.JupyterHub.log_level = settings.get("log_level", "INFO")
+
+
+def _monitoring(c: Any, settings: dict[str, Any]) -> None:
+    """Set the format of the log, and the only token for the metrics. Without a token, only administrators read them."""
+    if settings.get("json_logs"):
+        c.JupyterHub.logging_config = LOGGING
+    # Programs that the hub starts must not inherit the token.
+    if token := os.environ.pop(METRICS_TOKEN, ""):
+        c.JupyterHub.services = [{"name": SCRAPER, "api_token": token, "display": False}]
+        c.JupyterHub.load_roles = [{"name": "metrics", "services": [SCRAPER], "scopes": ["read:metrics"]}]

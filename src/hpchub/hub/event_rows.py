@@ -1,6 +1,6 @@
-"""The rows of the event table. No I/O, except for ``store`` and ``close_lost_sessions``, which use a given connection.
+"""The rows of the event table: what is stored of each event, and how a session gets each row once.
 
-Each row is one event: ``kind`` says what happened, and ``at`` when, in seconds since 1970.
+Each row is one event. ``kind`` is what happened, and ``at`` is the time, in seconds since 1970.
 
 - ``signed_in``: ``user``.
 - ``refused``: a start was refused before there was a session: ``user``, ``reason``.
@@ -57,7 +57,7 @@ class Row:
 
 
 def pseudonym(key: bytes, user: str) -> str:
-    """Return a user's pseudonym. Without the key, nobody can find out to whom it belongs."""
+    """Return a user's pseudonym. Only the owner of the key can find out which user it is."""
     return f"~{hmac.new(key, user.encode(), hashlib.sha256).hexdigest()[:16]}"
 
 

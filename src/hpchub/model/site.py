@@ -32,6 +32,7 @@ from hpchub.model.entries import (
     StateStore,
     Tls,
 )
+from hpchub.model.operation import Monitoring
 from hpchub.model.problems import Problem, SiteError, Unresolved, label, locate
 from hpchub.model.rules import Draft, compare, compare_groups
 
@@ -73,6 +74,8 @@ class Site(Entry):
     """The web server's certificate."""
     state_store: StateStore = Field(default=StateStore(), alias="hpc_state_store")
     """The hub's database."""
+    monitoring: Monitoring = Field(default=Monitoring(), alias="hpc_monitoring")
+    """How the service is watched: its metrics and its logs."""
     backup: Backup = Field(default=Backup(), alias="hpc_backup")
     """Backups of the hub host."""
     events: Events = Field(default=Events(), alias="hpc_events")
@@ -190,6 +193,7 @@ _MAPPINGS: dict[str, type[Entry]] = {
     "hpc_access": Access,
     "hpc_tls": Tls,
     "hpc_state_store": StateStore,
+    "hpc_monitoring": Monitoring,
     "hpc_backup": Backup,
     "hpc_events": Events,
 }

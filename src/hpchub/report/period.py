@@ -49,7 +49,7 @@ class Period:
 
     @property
     def last_day(self) -> date:
-        """The last day of which a part is in the period."""
+        """The last day that is in the period, at least partly."""
         day = self.day(self.end)
         return day - timedelta(days=1) if midnight(day, self.zone) >= self.end and self.end > self.start else day
 
@@ -58,7 +58,7 @@ class Period:
         return datetime.fromtimestamp(at, self.zone).date()
 
     def days(self) -> list[date]:
-        """Return all days of which a part is in the period."""
+        """Return all days that are in the period, at least partly."""
         count = (self.last_day - self.first_day).days + 1
         return [self.first_day + timedelta(days=number) for number in range(count)]
 

@@ -1,0 +1,268 @@
+"""The upgrade of the hub's environment: JupyterHub's schema, a rollback point, and the way back.
+
+The role ``jupyterhub`` runs this module as a program with the new environment, before it switches to it::
+
+    /opt/hpchub/hub/next/bin/python -I -m hpchub.backup.upgrade
+
+The program saves the settings of the old version. If the schema of the database is older than that of the new version,
+it also stops the hub, makes a backup and upgrades the database. If that fails, the old version runs on, unchanged.
+
+A rollback point consists of ``point.json``, the saved settings, and a dump of the database if the schema has changed.
+It is unfinished until the new version has answered. ``hpchub rollback`` returns to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpchub.backup import host as hosts
+from hpchub.backup.create import DATABASE, create
+from hpchub.backup.database import HubDatabase, known_revisions
+from hpchub.backup.files import load_database, put_back, save_files
+from hpchub.backup.package import BackupError
+
+if TYPE_CHECKING:
+    from hpchub.backup.host import Host, Units
+
+POINT, UNFINISHED = "point.json", "unfinished"
+UNIT = Path("/etc/systemd/system/jupyterhub.service")
+_PATIENCE = 300
+"""How long to wait until a backup that runs has ended, in seconds."""
+RESTART_AFTER = 900
+"""If the deployment breaks off while the hub is stopped, the hub starts again after this time, in seconds."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A rollback point.
+
+    Attributes:
+        environment: The link's target before the upgrade.
+        upgraded: The link's target after it.
+        schema: The schema before the upgrade.
+        dump: The name of the dump, or empty if the schema did not change.
+        files: The saved settings.
+    """
+
+    environment: str
+    upgraded: str
+    schema: str
+    dump: str
+    files: list[dict[str, Any]]
+
+
+def directory(host: Host) -> Path:
+    """Return the directory of the rollback point."""
+    return host.work / "upgrade"
+
+
+def read_point(host: Host) -> Point | None:
+    """Return the rollback point, or None."""
+    try:
+        return Point(**json.loads((directory(host) / POINT).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def is_unfinished(host: Host) -> bool:
+    """Return whether an upgrade has begun and the new version has not answered yet."""
+    return (directory(host) / UNFINISHED).exists()
+
+
+def prepare(host: Host, units: Units, environments: Path) -> str:
+    """Prepare the switch to the environment ``next``. If this fails, the hub runs as before.
+
+    Args:
+        host: The hub host.
+        units: Its units.
+        environments: The directory with the links ``current`` and ``next``.
+
+    Returns:
+        What was done, for the administrator.
+
+    Raises:
+        BackupError: The database cannot be upgraded, or belongs to a newer version.
+    """
+    current, following = (environments / "current").readlink(), (environments / "next").readlink()
+    point = read_point(host)
+    if is_unfinished(host) and point and point.upgraded == str(following):
+        return "the upgrade continues"
+    with host.locked(_PATIENCE):
+        facts = host.database.facts()
+        known = known_revisions()
+        if facts.schema and facts.schema not in known:
+            raise BackupError(
+                f"the hub's database has the schema {facts.schema}, which this version does not know; a newer version"
+                " has used it: deploy that version, or go back with playbooks/rollback.yml first"
+            )
+        changes = facts.schema not in ("", known[0])
+        place = directory(host)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(mode=0o700)
+        files = save_files(place, [path for path in _settings(host) if path.is_file()])
+        dump = DATABASE[host.database.backend] if changes else ""
+        made = Point(str(current), str(following), facts.schema, dump, files)
+        if changes:
+            units.stop(host.hub_unit)
+            units.start_later(host.hub_unit, RESTART_AFTER)
+        try:
+            if changes:
+                host.database.dump(place / dump)
+            hosts.replace_file(place / UNFINISHED, b"", mode=0o600, uid=0, gid=0)
+            hosts.replace_file(place / POINT, json.dumps(vars(made)).encode(), mode=0o600, uid=0, gid=0)
+        except BaseException:
+            _abandon(host, units, start=changes)
+            raise
+    if not changes:
+        return "the schema of the database has not changed"
+    try:
+        if host.recipients:
+            create(host)
+        upgrade_database(host, place / dump)
+    except BaseException:
+        _abandon(host, units, start=True)
+        raise
+    return f"upgraded the database from the schema {facts.schema} to {known[0]}"
+
+
+def _settings(host: Host) -> list[Path]:
+    """Return the files of the old version that the deployment of the new one replaces."""
+    config = hosts.HUB_SETTINGS.parent
+    reference = [path for path in host.reference if path != hosts.BACKUP_SETTINGS]
+    templates = [path for path in (config / "templates").rglob("*") if path.is_file()]
+    return [*reference, *sorted(templates), *sorted((config / "conf.d").glob("*.py")), UNIT]
+
+
+def upgrade_database(host: Host, dump: Path) -> None:
+    """Upgrade the database of a stopped hub. If this fails, the database is as before.
+
+    Args:
+        host: The hub host.
+        dump: A dump of the database.
+
+    Raises:
+        BackupError: The upgrade failed.
+    """
+    database = host.database
+    if database.backend == "sqlite":
+        with host.locked(_PATIENCE), host.scratch() as scratch:
+            copy = Path(shutil.copy(dump, scratch / "upgraded.sqlite"))
+            HubDatabase(f"sqlite:///{copy}").upgrade()
+            load_database(host, copy)
+        return
+    try:
+        database.upgrade()
+    except BaseException:
+        database.load(dump)
+        raise
+
+
+def _abandon(host: Host, units: Units, *, start: bool) -> None:
+    shutil.rmtree(directory(host), ignore_errors=True)
+    if start:
+        units.start(host.hub_unit)
+
+
+def finish(host: Host) -> None:
+    """Record that the new version has answered."""
+    (directory(host) / UNFINISHED).unlink(missing_ok=True)
+
+
+def rollback(host: Host, units: Units, environments: Path, *, force: bool = False) -> Point:
+    """Return to the environment, the settings and the schema before the last upgrade.
+
+    Args:
+        host: The hub host.
+        units: Its units.
+        environments: The directory with the link ``current``.
+        force: Whether the hub may forget the sessions that started after the upgrade.
+
+    Raises:
+        BackupError: There is no rollback point, the old environment is gone, or sessions would be forgotten.
+    """
+    with host.locked(_PATIENCE):
+        point = read_point(host)
+        if point is None:
+            raise BackupError("there is no rollback point on this host; deploy the former version with site.yml")
+        if not (environments / point.environment / "bin" / "jupyterhub").exists():
+            raise BackupError(
+                f"the former environment {environments / point.environment} is gone; deploy the former version with"
+                " site.yml"
+            )
+        place = directory(host)
+        dump = _dump_to_load(host, point)
+        if dump is not None and not force:
+            _check_sessions(host, dump)
+        units.stop(host.hub_unit)
+        try:
+            if dump is not None:
+                load_database(host, dump)
+            put_back(place, point.files)
+            _switch(environments, point.environment)
+            shutil.rmtree(place)
+        finally:
+            units.reload_units()
+            units.start(host.hub_unit)
+        return point
+
+
+def recover(host: Host, environments: Path) -> bool:
+    """Put the old database back if an upgrade broke off before the switch. Return whether that was so."""
+    point = read_point(host)
+    if point is None or not is_unfinished(host):
+        return False
+    with contextlib.suppress(OSError):
+        if str((environments / "current").readlink()) != point.environment:
+            return False  # the hub starts with the new version
+    dump = _dump_to_load(host, point)
+    if dump is not None:
+        load_database(host, dump)
+    put_back(directory(host), point.files)
+    shutil.rmtree(directory(host))
+    return True
+
+
+def _dump_to_load(host: Host, point: Point) -> Path | None:
+    """Return the dump if the database no longer has the schema of the rollback point."""
+    if not point.dump or host.database.facts().schema == point.schema:
+        return None
+    return directory(host) / point.dump
+
+
+def _check_sessions(host: Host, dump: Path) -> None:
+    """Refuse to forget sessions. Only a dump of sqlite can be compared."""
+    now = host.database.facts()
+    before = HubDatabase(f"sqlite:///{dump}").facts().sessions if dump.suffix == ".sqlite" else frozenset[str]()
+    if later := now.sessions - before:
+        raise BackupError(
+            f"the schema of the database has changed, so that the database comes from before the upgrade; it does not"
+            f" know up to {len(later)} open sessions that started since then. Their jobs go on, and 'hpchub orphans'"
+            " lists them. Use --force (-e force=true) to roll back nevertheless"
+        )
+
+
+def _switch(environments: Path, target: str) -> None:
+    fresh = environments / ".current.new"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(target)
+    fresh.replace(environments / "current")
+
+
+def main() -> int:
+    """Run the program."""
+    try:
+        print(prepare(hosts.load(required=False), hosts.Units(), hosts.environments()))
+    except (BackupError, OSError) as error:
+        print(f"{error}; the old version runs on", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The loss of the hub host: a new host continues the sessions of the old one, and bad backups change nothing."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .lab import LabError, eventually
+from .site import REPOSITORY, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .lab import Lab
+    from .pages import Visitor
+
+HPCHUB = "/opt/hpchub/hub/current/bin/hpchub"
+KEY = "/root/hpchub-test.key"
+
+
+@pytest.fixture
+def key(lab: Lab, tmp_path: Path) -> Path:
+    """A private key on the machine of the tests. The hub host has the program that creates it."""
+    path = tmp_path / "key.txt"
+    path.write_text(lab.run("hub", ["age-keygen"]))
+    return path
+
+
+@pytest.fixture
+def key_on_hub(lab: Lab, key: Path) -> Iterator[str]:
+    """The same key on the hub host, as an administrator could copy it there."""
+    write(lab, KEY, key.read_bytes())
+    yield KEY
+    lab.run("hub", ["rm", "-f", KEY])
+
+
+def write(lab: Lab, path: str, content: bytes) -> None:
+    """Write a small file on the hub host."""
+    script = f"import base64, os; os.umask(0o077); open({path!r}, 'wb').write(base64.b64decode({b64(content)!r}))"
+    lab.run("hub", ["python3", "-c", script])
+
+
+def b64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def public(key: Path) -> str:
+    """Return the public key in the file of a private key."""
+    return key.read_text().partition("# public key: ")[2].split()[0]
+
+
+def make_backup(lab: Lab, recipient: str) -> str:
+    """Make a backup, and return its path on the hub host."""
+    return lab.run("hub", [HPCHUB, "backup", "--no-copy", "--recipient", recipient]).strip()
+
+
+def state(lab: Lab) -> str:
+    """Return the hashes of the hub's secrets, and when the hub started."""
+    files = "find /etc/hpchub /var/lib/hpchub/cookie_secret -type f -exec sha256sum {} +; "
+    return lab.run("hub", ["sh", "-c", f"{files}systemctl show --property MainPID jupyterhub"])
+
+
+def refusal(lab: Lab, *arguments: str) -> str:
+    """Return the message of a restore that is refused."""
+    with pytest.raises(LabError) as caught:
+        lab.run("hub", [HPCHUB, "restore", *arguments])
+    return str(caught.value)
+
+
+def test_bad_backups_are_refused_before_anything_changes(lab: Lab, key: Path, key_on_hub: str) -> None:
+    """Truncated, encrypted for somebody else, and a hub in use. The hub does not even restart."""
+    good = make_backup(lab, public(key))
+    other = make_backup(lab, lab.run("hub", ["sh", "-c", "age-keygen | age-keygen -y"]).strip())
+    before = state(lab)
+    cut = "/root/hpchub-test-cut.tar"
+    lab.run("hub", ["sh", "-c", f"head --bytes=20000 {good} > {cut}"])
+    try:
+        assert "is truncated" in refusal(lab, "--identity", key_on_hub, "--force", cut)
+        assert "is encrypted for somebody else" in refusal(lab, "--identity", key_on_hub, "--force", other)
+        assert "use --force" in refusal(lab, "--identity", key_on_hub, good)
+        assert "Nothing was changed" in lab.run(
+            "hub", [HPCHUB, "restore", "--check", "--force", "--identity", key_on_hub, good]
+        )
+        assert state(lab) == before
+    finally:
+        lab.run("hub", ["rm", "-f", cut, good, other])
+
+
+def test_restore_on_the_same_host_keeps_sessions(lab: Lab, browser_page: Visitor, key: Path, key_on_hub: str) -> None:
+    """The open tab goes on, and neither the proxy nor the job notices."""
+    browser_page.sign_in("alice")
+    notebook = browser_page.start(lab.profiles()[0]["key"]).new_notebook("python3")
+    assert notebook.run("kept = 6*7; kept") == "42"
+    jobs = lab.jobs("alice")
+    backup = make_backup(lab, public(key))
+    proxy = lab.run("hub", ["systemctl", "show", "--property", "MainPID", "configurable-http-proxy"])
+    lab.run("hub", [HPCHUB, "restore", "--force", "--identity", key_on_hub, backup])
+    lab.run("hub", ["rm", "-f", backup])
+    eventually("the hub answers", lambda: browser_page.fetch("GET", "/hub/api/").status == 200)
+    assert notebook.run("kept") == "42"
+    assert lab.jobs("alice") == jobs
+    assert lab.run("hub", ["systemctl", "show", "--property", "MainPID", "configurable-http-proxy"]) == proxy
+    assert browser_page.server()["ready"]
+
+
+@pytest.mark.skipif(not os.environ.get("HPCHUB_REHEARSAL"), reason="bin/test --all destroys the hub host")
+def test_new_host_continues_the_sessions_of_a_lost_one(
+    lab: Lab, visitor: Callable[[], Visitor], key: Path, tmp_path: Path
+) -> None:
+    """Destroy the hub host and its volumes. The open tabs go on with their variables after the rebuild.
+
+    The test prints how long the rebuild takes.
+    """
+    from lab.host import podman  # noqa: PLC0415  (the program of the lab, which only this test needs)
+    from lab.instance import Instance  # noqa: PLC0415
+
+    people = {"alice": visitor(), "bob": visitor()}
+    notebooks = {}
+    for number, (name, person) in enumerate(people.items()):
+        person.sign_in(name)
+        notebooks[name] = person.start(lab.profiles()[0]["key"]).new_notebook("python3")
+        assert notebooks[name].run(f"kept = {number} + 41; kept") == str(number + 41)
+    jobs, users = lab.jobs(), lab.hub_users()
+    backup = tmp_path / "backup.tar"
+    path = make_backup(lab, public(key))
+    backup.write_bytes(base64.b64decode(lab.run("hub", ["base64", path])))
+    site, instance = Site(lab, tmp_path), Instance(lab.directory.name)
+
+    lost = time.monotonic()
+    podman("rm", "--force", "--time=0", "--volumes", instance.container("hub"))
+    with instance.lock():
+        instance.create()
+    prepare = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(site.inventory), "--limit", "hub"]
+    subprocess.run(
+        [*prepare, "molecule/shared/prepare.yml"], cwd=REPOSITORY, env=site.environment, check=True, capture_output=True
+    )
+    site.apply("-e", f"backup={backup}", "-e", f"identity={key}")
+    page = visitor().page
+    eventually("the service answers", lambda: (page.goto(f"{lab.url}/sso/signed-out") or page).url)
+    print(f"from the lost host to served pages: {time.monotonic() - lost:.0f} s")
+
+    for number, name in enumerate(people):
+        assert notebooks[name].run("kept") == str(number + 41), name
+    print(f"from the lost host to all open tabs: {time.monotonic() - lost:.0f} s")
+    assert {job.id for job in lab.jobs()} == {job.id for job in jobs}
+    assert lab.hub_users() >= users
+    for person in people.values():
+        assert person.server()["ready"]
