@@ -42,10 +42,16 @@ def generate(sessions: int, seed: int = 1) -> list[dict[str, Any]]:  # noqa: C90
         cores, gpus, hours = PROFILES[profile]
         session = f"{number:016x}"
 
-        def add(kind: str, at: float, session: str = session, **values: Any) -> None:
-            rows.append({"kind": kind, "at": at, "session": session, **values})
+        def add(kind: str, at: float, name: str = session, **values: Any) -> None:
+            rows.append({"kind": kind, "at": at, "session": name, **values})
 
-        facts = {"cores": cores, "gpus": gpus, "runtime": hours * 3600, "queue": "q", "profile": profile}
+        facts: dict[str, Any] = {
+            "cores": cores,
+            "gpus": gpus,
+            "runtime": hours * 3600,
+            "queue": "q",
+            "profile": profile,
+        }
         cluster = "north" if profile != "gpu" and chance.random() < 0.7 else "south"
         add("requested", at, user=f"~user{user}", groups=json.dumps(groups), cluster=cluster, **facts)
         fate = chance.random()
@@ -102,7 +108,7 @@ class Life:
             if kind in self.kinds:
                 return float(self.kinds[kind]["at"])
         if "started" in self.kinds:
-            return min(now, self.kinds["started"]["at"] + self.facts["runtime"])
+            return float(min(now, self.kinds["started"]["at"] + self.facts["runtime"]))
         return now
 
 
@@ -118,7 +124,10 @@ def expected(  # noqa: C901, PLR0912 plain loops on purpose
         if row.get("session") in lives and row["kind"] != "requested":
             lives[row["session"]].kinds[row["kind"]] = row
     limit = min(end, now)
-    waits, per_user, failures, endings = [], {}, {}, {}
+    waits: list[float] = []
+    per_user: dict[str, int] = {}
+    failures: dict[str, int] = {}
+    endings: dict[str, int] = {}
     starts = cancelled = pending = 0
     core_seconds = gpu_seconds = 0.0
     for life in lives.values():

@@ -43,7 +43,6 @@ PURE = (
     "report/figures.py",
     "report/html.py",
     "report/period.py",
-    "hub/events.py",
     "hub/job_actions.py",
     "hub/job_events.py",
     "hub/job_session.py",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import time
 import xml.etree.ElementTree as ET
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
@@ -220,8 +222,8 @@ def test_user_is_active_in_each_week_of_a_long_session() -> None:
 def hub_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[dict[str, Any]]], None]:
     """Return a function that makes this host a hub host with some recorded events."""
     monkeypatch.setattr(inventory, "HUB_SETTINGS", tmp_path / "hub.json")
-    monkeypatch.setattr(inventory.os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(cli.time, "time", lambda: NOW)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(time, "time", lambda: NOW)
 
     def make(rows: list[dict[str, Any]]) -> None:
         database(tmp_path, rows).dispose()
@@ -361,7 +363,7 @@ def test_month_and_year_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_local_time_zone_changes_to_daylight_saving_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Europe/Berlin")
-    cli.time.tzset()
+    time.tzset()
     try:
         for day in (date(2025, 3, 30), date(2025, 10, 26), date(2025, 7, 1)):
             local, named = (Period.of_days(day, day, zone) for zone in (cli._local_zone(), ZONE))
@@ -372,7 +374,7 @@ def test_local_time_zone_changes_to_daylight_saving_time(monkeypatch: pytest.Mon
             ).replace(tzinfo=None)
     finally:
         monkeypatch.undo()
-        cli.time.tzset()
+        time.tzset()
 
 
 # -- The scheduler's accounting
