@@ -411,7 +411,10 @@ def test_backup_that_a_crash_interrupted_leaves_nothing_unencrypted(host: Host) 
     host.work.mkdir(exist_ok=True)
     (host.work / "scratch-old").mkdir()
     (host.work / "scratch-old" / "database.sqlite").write_text("secret")
-    create(host)
+    host.directory.mkdir()
+    (host.directory / ".hpchub-hub.example.org-20270101T000000.000000Z.tar.partial").write_text("part")
+    path = create(host)
+    assert list(host.directory.iterdir()) == [path]
     assert [path.name for path in host.work.iterdir()] == ["lock"]
 
 
