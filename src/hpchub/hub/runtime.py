@@ -14,6 +14,7 @@ from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.poller import Poller
 from hpchub.hub.certificates import Authority
 from hpchub.hub.database import Guard
+from hpchub.hub.event_recorder import EventRecorder
 from hpchub.hub.events import Events
 from hpchub.hub.health import Health
 from hpchub.hub.ledger import Ledger
@@ -94,6 +95,10 @@ class Runtime:
         self.guard = Guard()
         self.health = Health(self.guard)
         self.events = Events()
+        recording = settings["events"]
+        key_file = Path(settings["state_dir"]) / "event_key" if recording["pseudonyms"] else None
+        self.recorder = EventRecorder(recording["keep_days"], key_file)
+        self.events.subscribe(self.recorder.add)
         self._ledger: Ledger | None = None
         self._pollers: dict[str, Poller] = {}
         self._tasks: set[asyncio.Task[None]] = set()
