@@ -25,11 +25,11 @@ LAYERS = (
     {"cli"},
     {"backup"},
     {"hub"},
-    {"clusters", "deploy", "profile_file"},
+    {"clusters", "deploy", "notices_file", "profile_file"},
     {"model"},
     {"schedulers"},
     {"gpus"},
-    {"messages", "names", "units"},
+    {"messages", "moments", "names", "units"},
 )
 """The sub-packages from the top to the bottom. A module may import from its own layer and from lower ones."""
 
@@ -38,6 +38,7 @@ PURE = (
     "schedulers",
     "gpus.py",
     "messages.py",
+    "moments.py",
     "names.py",
     "units.py",
     "hub/job_actions.py",

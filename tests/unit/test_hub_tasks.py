@@ -196,6 +196,7 @@ async def test_first_check_of_the_routes_starts_the_tasks_once(hub: Hub, monkeyp
     assert checks == [users, users]
     assert started == [
         "The search for orphaned jobs has stopped",
+        "The drain watch has stopped",
         "The check of the tokens has stopped",
         "The proxy watch has stopped",
     ]

@@ -19,13 +19,14 @@ DATABASE = {"sqlite": "database.sqlite", "postgresql": "database.sql"}
 SUFFIX = ".tar"
 
 
-def create(host: Host, recipients: Sequence[str] = (), *, copy: bool = True) -> Path:
+def create(host: Host, recipients: Sequence[str] = (), *, copy: bool = True, patience: float = 0) -> Path:
     """Make a backup, and record in the status file whether it succeeded. The hub may run.
 
     Args:
         host: The hub host.
         recipients: Who can decrypt the backup. By default, the recipients of the settings.
         copy: Whether to run the site's copy command.
+        patience: How long to wait until another backup ends, in seconds.
 
     Returns:
         The file of the backup.
@@ -37,7 +38,7 @@ def create(host: Host, recipients: Sequence[str] = (), *, copy: bool = True) -> 
     last = host.read_status()
     ok, file, made = False, str(last.get("file", "")), float(last.get("time", 0) or 0)
     try:
-        with host.locked():
+        with host.locked(patience):
             path = _create(host, recipients or host.recipients)
             file, made = path.name, time.time()
         if copy and host.copy_command:

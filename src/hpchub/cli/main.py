@@ -12,6 +12,7 @@ from hpchub import __version__
 from hpchub.cli.backup import BACKUP_HELP, RESTORE_HELP, ROLLBACK_HELP, backup, restore_backup, roll_back
 from hpchub.cli.check import check
 from hpchub.cli.discover import discover
+from hpchub.cli.drain import announce, drain, undrain
 from hpchub.cli.failure import VALID, Failure
 from hpchub.cli.inventory import NODE_PROFILES, Vault
 from hpchub.cli.orphans import orphans
@@ -21,12 +22,12 @@ from hpchub.cli.why import why
 from hpchub.model.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
-schedulers. No command changes anything, except "orphans --end", "backup", "restore" and
-"rollback" on the hub host.
+schedulers. No command changes anything, except on the hub host: "backup", "restore", "rollback", "drain", "undrain",
+"announce" and "orphans --end".
 """
 _EXAMPLES = """\
 examples:
@@ -70,6 +71,25 @@ backup that is older than the job, or the database of a second hub with the same
 jobs as the hub saw them last. With --end, the hub ends the given jobs within about two minutes, as their owners.
 
 Run it on the hub host, as root or with the hub's account.
+
+"""
+
+_TIMES = """\
+TIME is a date and a time of the hub host, as in "2027-01-31 08:00", with a time zone if you add one, as in "2027-01-31
+08:00 Europe/Berlin". It can also be "now", or a time from now: +30m, +2h, +1d.
+
+Run it on the hub host, as root. The hub applies it at once, and a deployment does not change it.
+
+"""
+_DRAIN = f"""\
+During a drain, no session can start. Before it, sessions get the time that is left. Running sessions go on, unless
+--stop-at says when the hub stops them. Without arguments, the command lists the drains and announcements.
+
+{_TIMES}"""
+_UNDRAIN = """\
+A drain of the inventory stays ended, also after the next deployment, until its target or its times change.
+
+Run it on the hub host, as root.
 
 """
 
@@ -164,6 +184,7 @@ def parser() -> argparse.ArgumentParser:
     )
     listing.add_argument("--end", metavar="JOB", nargs="+", default=[], help="end these jobs, or all of them with ALL")
     listing.add_argument("--json", action="store_true", help="print JSON")
+    _add_drains(command)
     saving = command("backup", "save the hub host's database, secrets and settings", backup, BACKUP_HELP + _HUB_CODES)
     saving.add_argument(
         "--recipient",
@@ -217,3 +238,36 @@ def parser() -> argparse.ArgumentParser:
         vault.add_argument("--ask-vault-pass", action="store_true", help="ask for the password of the vault")
     command("schema", "print the JSON Schema of the inventory's variables", _schema, epilog="")
     return made
+
+
+def _add_drains(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands for drains and announcements."""
+    draining = command(
+        "drain", "let no session start during a maintenance, or list the drains", drain, _DRAIN + _HUB_CODES
+    )
+    _add_target(draining, "the cluster, a queue of it, or ALL for the whole service")
+    draining.add_argument("--from", metavar="TIME", dest="begin", help="when the drain begins; by default now")
+    draining.add_argument("--until", metavar="TIME", help="when the drain ends; by default with hpchub undrain")
+    draining.add_argument("--message", metavar="TEXT", help="what users read about it, as one line of plain text")
+    draining.add_argument("--ask", action="store_true", help="ask users to stop their sessions, in JupyterLab too")
+    draining.add_argument("--stop-at", metavar="TIME", help="when the hub stops the sessions that still run")
+    draining.add_argument(
+        "--wait", action="store_true", help="wait until no session is left; Ctrl-C ends the wait only"
+    )
+    draining.add_argument("--json", action="store_true", help="print JSON")
+    ending = command("undrain", "end a drain", undrain, _UNDRAIN + _HUB_CODES)
+    _add_target(ending, "what is drained, or the key that hpchub drain shows")
+    announcing = command("announce", "show a message to all users, without a drain", announce, _TIMES + _HUB_CODES)
+    announcing.add_argument("message", metavar="TEXT", nargs="?", help="the message, as one line of plain text")
+    announcing.add_argument(
+        "--from", metavar="TIME", dest="begin", help="when the hub begins to show it; by default now"
+    )
+    announcing.add_argument("--until", metavar="TIME", help="when the hub stops to show it; by default with --end")
+    announcing.add_argument("--end", metavar="KEY", help="end the announcement with this key")
+    announcing.add_argument("--json", action="store_true", help="print the list as JSON")
+
+
+def _add_target(added: argparse.ArgumentParser, help_text: str) -> None:
+    """Add the arguments that name what is drained."""
+    added.add_argument("target", metavar="CLUSTER[/QUEUE]", nargs="?", help=help_text)
+    added.add_argument("--profile", metavar="KEY", help="a profile, instead of a cluster")
