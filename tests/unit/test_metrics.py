@@ -25,8 +25,6 @@ from hpchub.clusters.poller import Poller
 from hpchub.hub.collector import BACKUP_STATUS
 from hpchub.hub.config import METRICS_TOKEN
 from hpchub.hub.metric_definitions import STATES
-from hpchub.hub.runtime import LiveFile
-from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS, JobState, Unanswered
 
 if TYPE_CHECKING:
@@ -307,6 +305,6 @@ def test_backup_writes_the_status_that_the_metrics_read() -> None:
 
 async def test_invalid_profile_list_leaves_the_other_metrics(hub: Hub, scrape: Scrape, tmp_path: Path) -> None:
     (tmp_path / "profiles.json").write_text("{")
-    hub.runtime._profiles = LiveFile(tmp_path / "profiles.json", load_profile_list)
+    hub.runtime._profiles._content = None
     values = await scrape()
     assert values["hpchub_healthy",] == 1

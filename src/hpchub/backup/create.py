@@ -55,6 +55,8 @@ def _create(host: Host, recipients: Sequence[str]) -> Path:
     if not facts.id or not facts.schema:
         raise BackupError(f"the hub has not created its tables in {database.url!r} yet; start the hub first")
     host.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in host.directory.glob(f".{_prefix(host)}*"):  # encrypted parts that a killed process has left
+        left.unlink()
     now = datetime.now(UTC)
     path = host.directory / f"{_prefix(host)}{now:%Y%m%dT%H%M%S.%fZ}{SUFFIX}"
     with host.scratch() as scratch:
