@@ -309,6 +309,7 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "audit_days": 180,
         "token_days": 30,
         "unknown_jobs_end_after": 0,
+        "events": {"keep_days": 400, "pseudonyms": True},
         "logout_url": "/logout",
         "cookie_secret_file": str(directory / "cookie_secret"),
         "access": {

@@ -23,7 +23,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "hpchub"
 
 LAYERS = (
     {"cli"},
-    {"backup"},
+    {"backup", "report"},
     {"hub"},
     {"clusters", "deploy", "notices_file", "profile_file"},
     {"model"},
@@ -41,6 +41,9 @@ PURE = (
     "moments.py",
     "names.py",
     "units.py",
+    "report/figures.py",
+    "report/html.py",
+    "report/period.py",
     "hub/job_actions.py",
     "hub/job_events.py",
     "hub/job_session.py",

@@ -59,6 +59,7 @@ def test_inventory_shows_every_variable(name: str) -> None:
         "hpc_announcements",
         "hpc_backup",
         "hpc_drains",
+        "hpc_events",
         "hpc_install_environment",
         "hpc_monitoring",
         "hpc_tls",

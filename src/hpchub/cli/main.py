@@ -18,6 +18,7 @@ from hpchub.cli.inventory import NODE_PROFILES, Vault
 from hpchub.cli.orphans import orphans
 from hpchub.cli.output import print_json
 from hpchub.cli.plan import plan
+from hpchub.cli.report import report
 from hpchub.cli.why import why
 from hpchub.model.site import Site
 
@@ -74,6 +75,20 @@ Run it on the hub host, as root or with the hub's account.
 
 """
 
+_REPORT = """\
+The hub records the starts and the ends of sessions in its database (hpc_events in the inventory). A start counts in the
+period in which it was requested, even if the session was ready or over later. Hours, active users and sessions at once
+count when they happened. A wait ends when the user can open the notebook. Percentiles interpolate linearly. In the
+accounting of Slurm, the command looks up when the jobs ran.
+
+Run it on the hub host, as root or with the hub's account.
+
+examples:
+  hpchub report --from 2026-01 --to 2026-12                        print the figures of a year, month by month
+  hpchub report --from 2026-01 --to 2026-03 --html > report.html   write a page with plots
+  hpchub report --from 2026-01-01 --to 2026-01-31 --by group --csv
+
+"""
 _TIMES = """\
 TIME is a date and a time of the hub host, as in "2027-01-31 08:00", with a time zone if you add one, as in "2027-01-31
 08:00 Europe/Berlin". It can also be "now", or a time from now: +30m, +2h, +1d.
@@ -227,6 +242,7 @@ def parser() -> argparse.ArgumentParser:
     explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
     explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
     explaining.add_argument("--json", action="store_true", help="print JSON")
+    _add_report_options(command("report", "report the usage of the service in a period", report, _REPORT + _HUB_CODES))
     for added in (checking, planning, discovering):
         added.add_argument("--json", action="store_true", help="print JSON")
         vault = added.add_mutually_exclusive_group()
@@ -238,6 +254,28 @@ def parser() -> argparse.ArgumentParser:
         vault.add_argument("--ask-vault-pass", action="store_true", help="ask for the password of the vault")
     command("schema", "print the JSON Schema of the inventory's variables", _schema, epilog="")
     return made
+
+
+def _add_report_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--from", metavar="DAY", dest="start", required=True, help="the first day, or YYYY-MM")
+    made.add_argument(
+        "--to", metavar="DAY", dest="end", required=True, help="the last day, which belongs to the period, or YYYY-MM"
+    )
+    made.add_argument(
+        "--by",
+        choices=("month", "profile", "group", "cluster"),
+        help="divide the sessions; by default, by month, and in JSON and HTML in each of these ways",
+    )
+    formats = made.add_mutually_exclusive_group()
+    formats.add_argument("--csv", action="store_true", help="print CSV")
+    formats.add_argument("--json", action="store_true", help="print JSON")
+    formats.add_argument("--html", action="store_true", help="print a page with plots that needs no other file")
+    made.add_argument(
+        "--timezone", metavar="ZONE", default="", help="the time zone of days and months; by default, that of this host"
+    )
+    made.add_argument(
+        "--no-accounting", dest="accounting", action="store_false", help="do not ask the scheduler's accounting"
+    )
 
 
 def _add_drains(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -76,6 +76,8 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             def spawners() -> list[Any]:
                 return [spawner for user in user_dict.values() for spawner in user.spawners.values()]
 
+            recording = shared.recorder.run(self.app.db.get_bind())
+            shared.background("The recording of events has stopped", recording)
             self._orphan_collector = OrphanCollector(shared, lambda: {spawner.session for spawner in spawners()})
             monitoring.start(shared, self.app, spawners)
             shared.background("The search for orphaned jobs has stopped", self._orphan_collector.run())

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.poller import Poller
 from hpchub.hub.certificates import Authority
+from hpchub.hub.event_recorder import EventRecorder
 from hpchub.hub.events import Events
 from hpchub.hub.health import Health
 from hpchub.hub.ledger import Ledger
@@ -92,6 +93,10 @@ class Runtime:
         self.throttle = Throttle()
         self.health = Health()
         self.events = Events()
+        recording = settings["events"]
+        key_file = Path(settings["state_dir"]) / "event_key" if recording["pseudonyms"] else None
+        self.recorder = EventRecorder(recording["keep_days"], key_file)
+        self.events.subscribe(self.recorder.add)
         self._ledger: Ledger | None = None
         self._pollers: dict[str, Poller] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -511,6 +511,7 @@ AgeRecipient = Annotated[
     str, Text("a public key", r".{1,5000}", "write a key that age-keygen prints (age1...)", check=_age_recipient)
 ]
 KeptBackups = Annotated[int, Whole(1, 10_000)]
+KeptDays = Annotated[int, Whole(0, 36_500)]
 Calendar = Annotated[
     str,
     Text(

@@ -22,6 +22,7 @@ from hpchub.model.entries import (
     Backup,
     Cluster,
     Entry,
+    Events,
     Kernel,
     KernelBase,
     Profile,
@@ -44,6 +45,7 @@ __all__ = [
     "Access",
     "Backup",
     "Cluster",
+    "Events",
     "Kernel",
     "Problem",
     "Profile",
@@ -78,6 +80,8 @@ class Site(Entry):
     """How the service is watched: its metrics and its logs."""
     backup: Backup = Field(default=Backup(), alias="hpc_backup")
     """Backups of the hub host."""
+    events: Events = Field(default=Events(), alias="hpc_events")
+    """The record of starts and sessions in the hub's database, for the usage report."""
     clusters: list[Cluster] = Field(min_length=1, alias="hpc_clusters")
     """The clusters."""
     profiles: list[Profile] = Field(min_length=1, alias="hpc_profiles")
@@ -197,6 +201,7 @@ _MAPPINGS: dict[str, type[Entry]] = {
     "hpc_state_store": StateStore,
     "hpc_monitoring": Monitoring,
     "hpc_backup": Backup,
+    "hpc_events": Events,
 }
 _LISTS: dict[str, type[Entry]] = {
     "hpc_clusters": Cluster,
