@@ -172,7 +172,7 @@ RULES = (
     ),
     Rule(
         "mode",
-        ("roles/state_store/tasks/*.yml",),
+        ("roles/state_store/tasks/main.yml",),
         _MODE,
         (_MODES,),
         "hub_host",
@@ -202,7 +202,13 @@ RULES = (
     ),
     Rule(
         "mode",
-        ("roles/*/tasks/rotate.yml", "roles/reverse_proxy/tasks/tls_own.yml"),
+        (
+            "roles/*/tasks/rotate.yml",
+            "roles/reverse_proxy/tasks/tls_own.yml",
+            "roles/state_store/tasks/client.yml",
+            "roles/state_store/tasks/server.yml",
+            "roles/state_store/tasks/tls_*.yml",
+        ),
         _MODE,
         _PERMISSION_TESTS,
         replace=_weaken,
