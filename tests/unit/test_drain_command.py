@@ -75,6 +75,7 @@ def test_drain_is_set_listed_and_ended(run: Run, tmp_path: Path) -> None:
         (("ALL",), "ALL"),
         (("--message", "Everything"), "ALL"),
         (("--profile", "big"), "--profile big"),
+        (("demo", "--stop-at", "now", "--ask"), "demo"),
         (("demo", "--from", "2099-01-31 08:00 Europe/Berlin", "--until", "2099-01-31 09:00"), "demo"),
     ],
 )

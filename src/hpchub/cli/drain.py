@@ -185,10 +185,11 @@ def _set(store: Store, target: dict[str, str], given: dict[str, Any], known: Not
 
     A drain with the same target and times as one that was set by hand replaces it.
     """
+    now = time.time()
     raw: dict[str, Any] = target | given
     for name in ("from", "until", "stop_at"):
         if name in given:
-            raw[name] = _moment(given[name], f"--{name.replace('_', '-')}")
+            raw[name] = _moment(given[name], f"--{name.replace('_', '-')}", now)
     if "from" not in given:
         # Repeating a command changes nothing, although it says no begin.
         same = (
@@ -197,7 +198,7 @@ def _set(store: Store, target: dict[str, str], given: dict[str, Any], known: Not
             and known.drain is not None
             and known.drain.until == raw.get("until", "")
         )
-        raw["from"] = known.drain.begin if same and known and known.drain else _iso(time.time())
+        raw["from"] = known.drain.begin if same and known and known.drain else _iso(now)
     entry = Drain.model_validate(raw) if not (problems := variable_problems("hpc_drains", [raw])) else None
     if entry is None:
         raise Failure(str(replace(problems[0], entry="drain")))
@@ -221,16 +222,16 @@ def _set(store: Store, target: dict[str, str], given: dict[str, Any], known: Not
     return notice, True
 
 
-def _moment(written: str, option: str) -> str:
+def _moment(written: str, option: str, now: float) -> str:
     """Return a time of the command line, with its offset.
 
     Raises:
         Failure: The text is not a time.
     """
     if written == "now":
-        return _iso(time.time())
+        return _iso(now)
     if relative := _RELATIVE.fullmatch(written):
-        return _iso(time.time() + int(relative[1]) * _UNITS[relative[2]])
+        return _iso(now + int(relative[1]) * _UNITS[relative[2]])
     try:
         return moments.local(written)
     except moments.MomentError as error:
@@ -293,7 +294,7 @@ def announce(options: argparse.Namespace) -> int:
         raw = {"message": options.message}
         for name, value in (("from", options.begin), ("until", options.until)):
             if value:
-                raw[name] = _moment(value, f"--{name}")
+                raw[name] = _moment(value, f"--{name}", time.time())
         if problems := variable_problems("hpc_announcements", [raw]):
             raise Failure(str(replace(problems[0], entry="announcement")))
         entry = Announcement.model_validate(raw)
