@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import shutil
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from postgresql_server import Server, needs_server
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from postgresql_server import ACCOUNT, Server, needs_server
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import sessionmaker
@@ -279,3 +287,49 @@ def test_hub_waits_before_its_start_and_says_why(
     assert caplog.text.count("The hub waits for its database.") >= 1
     assert "nothing listens on its socket" in caplog.text
     assert "answers" in caplog.text
+
+
+def certify(server: Server, name: str, days: int) -> Path:
+    """Give the server a self-signed certificate that ends after some days. Return the file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file, secret = server.directory / "server.pem", server.directory / "server.key"
+    file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    secret.chmod(0o600)
+    if os.geteuid() == 0:
+        shutil.chown(secret, ACCOUNT)
+    for setting in (f"ssl_cert_file = '{file}'", f"ssl_key_file = '{secret}'", "ssl = on"):
+        server.sql(f"ALTER SYSTEM SET {setting}")
+    server.stop()
+    server.start()
+    return file
+
+
+@needs_server
+@pytest.mark.parametrize(
+    ("name", "days", "found"),
+    [
+        ("localhost", 9, "it asks for a password"),
+        ("localhost", -1, "its certificate is not valid: certificate has expired; renew it on the server"),
+        ("db1.example.org", 9, "its certificate is for another name"),
+    ],
+)
+def test_certificate_that_is_not_valid(server: Server, tmp_path: Path, name: str, days: int, found: str) -> None:
+    authority = certify(server, name, days)
+    url = f"postgresql+psycopg://hub@localhost:{server.port}/hub?sslmode=verify-full&passfile={tmp_path}/none"
+    try:
+        assert found in problem(f"{url}&sslrootcert={authority}")
+        other = "set tls_ca of hpc_state_store to the authority that signed it"
+        assert other in problem(f"{url}&sslrootcert=/etc/ssl/certs/ca-certificates.crt")
+    finally:
+        server.sql("ALTER SYSTEM RESET ALL")

@@ -326,7 +326,7 @@ def _tls_problem(url: URL) -> str:
             with context.wrap_socket(plain, server_hostname=host):
                 return ""
     except ssl.SSLCertVerificationError as error:
-        advice = _TLS_ADVICE.get(error.verify_code, "check the certificate, and ca of hpc_state_store")
+        advice = _TLS_ADVICE.get(error.verify_code, "check the certificate, and tls_ca of hpc_state_store")
         return f"its certificate is not valid: {error.verify_message}; {advice}"
     except (OSError, ValueError):
         return ""
@@ -334,9 +334,9 @@ def _tls_problem(url: URL) -> str:
 
 _TLS_ADVICE: dict[int, str] = {
     10: "renew it on the server",
-    18: "set ca of hpc_state_store to the authority that signed it",
-    19: "set ca of hpc_state_store to the authority that signed it",
-    20: "set ca of hpc_state_store to the authority that signed it",
+    18: "set tls_ca of hpc_state_store to the authority that signed it",
+    19: "set tls_ca of hpc_state_store to the authority that signed it",
+    20: "set tls_ca of hpc_state_store to the authority that signed it",
     62: "set host of hpc_state_store to a name in the certificate",
 }
 
