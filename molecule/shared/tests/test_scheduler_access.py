@@ -36,13 +36,13 @@ class SchedulerCommands(NamedTuple):
         script: A batch script that runs for a minute.
         owner: A command that prints the owner of a job, if the job has not ended.
         show: A command that prints everything that the batch system shows about a job.
-        realms: Whether the batch system accepts the jobs of accounts with an "@".
+        realm_refused: The error for a job of an account with an "@", or an empty string if the batch system accepts it.
     """
 
     script: str
     owner: str
     show: str
-    realms: bool = True
+    realm_refused: str = ""
 
 
 SCHEDULER_COMMANDS = {
@@ -55,12 +55,13 @@ SCHEDULER_COMMANDS = {
         "#!/bin/sh\n#$ -o /dev/null -j y -N hpchub-test -l h_vmem=1G\nsleep 60\n",
         "qstat -j {job} 2>/dev/null | sed -n 's/^owner: *//p'",
         "qstat -j {job}; qstat -xml -j {job}",
+        realm_refused="At ('@') not allowed",
     ),
     "htcondor": SchedulerCommands(
         "executable = /bin/sleep\narguments = 60\nqueue\n",
         "condor_q {job} -allusers -constraint 'JobStatus < 3' -autoformat Owner",
         "condor_q -allusers -long {job}",
-        realms=False,
+        realm_refused="is not a valid user account",
     ),
 }
 
@@ -589,9 +590,9 @@ def test_user_with_an_unusual_name_gets_a_job_where_the_site_permits_the_name(
     if not re.fullmatch(settings["user_pattern"], name):
         assert answer["error"] == "the user name is not valid"
         return
-    if "@" in name and not scheduler.realms:
+    if "@" in name and scheduler.realm_refused:
         assert answer["exit"]
-        assert "is not a valid user account" in answer["stderr"]
+        assert scheduler.realm_refused in answer["stderr"]
         return
     job = job_id(answer)
     try:
