@@ -190,29 +190,31 @@ class HTCondor(Scheduler):
         raise inconclusive("condor_q", code, stdout, stderr)
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """Return the limits of all machines from a JSON list of slots. They apply to every queue of the inventory."""
+        """Return the limits of the machines from a JSON list of slots.
+
+        They apply to every queue of the inventory. But the condition START of a machine can name the queues, as
+        attribute ``HpchubQueue``, whose jobs it starts.
+        """
         try:
             _, records = read_json_records(stdout, "condor_status", record=r'\{\s*"[A-Z]', listed=True)
             slots = [record.value for record in records]
             # START is the condition for a machine to start jobs. A machine that is drained has false.
             willing = [slot for slot in slots if slot.get("Start") is not False]
-            nodes = {tuple(int(slot.get(name, 0)) for name in _SIZES) for slot in willing or slots}
+            machines = [(_sizes(slot), _queues(str(slot.get("Start", "")))) for slot in willing or slots]
         except (Unanswered, ValueError, TypeError, AttributeError, OverflowError):
-            nodes = set()
-        if not nodes:
+            machines = []
+        if not machines:
             raise Unanswered(f"condor_status printed no machines: {stdout[:SHOWN]!r}")
-        largest = (max(sizes) for sizes in zip(*nodes, strict=True))
-        limits = dict(zip(("cores", "memory", "gpus"), largest, strict=True))
-        closed = "" if willing else "START is false on every machine"
-        return [
-            QueueLimits(
-                ANY_QUEUE,
-                **limits,
-                open=not closed,
-                nodes=tuple((c, m, g) for c, m, g in sorted(nodes)),
-                rules=QueueRules(closed=closed),
-            )
-        ]
+        rules = QueueRules(closed="" if willing else "START is false on every machine")
+        found = []
+        for name in sorted({ANY_QUEUE}.union(*(names for _, names in machines))):
+            nodes = sorted({sizes for sizes, names in machines if not names or name in names})
+            if nodes:
+                cores, memory, gpus = (max(sizes) for sizes in zip(*nodes, strict=True))
+                found.append(
+                    QueueLimits(name, cores, memory, None, gpus, not rules.closed, nodes=tuple(nodes), rules=rules)
+                )
+        return found
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:  # noqa: PLR0911 one return for each cause
         """Return how a job ended, from the ClassAd in the history.
@@ -246,6 +248,21 @@ class HTCondor(Scheduler):
         if ad.get("ExitBySignal") is True and type(ad.get("ExitSignal")) is int:
             return Ending(Cause.KILLED, signal_name(ad["ExitSignal"]))
         return ending_of_status(ad["ExitCode"]) if type(ad.get("ExitCode")) is int else Ending(Cause.UNKNOWN)
+
+
+def _sizes(slot: dict[str, Any]) -> tuple[int, int, int]:
+    """Return the cores, the memory in MiB and the GPUs of a slot."""
+    cores, memory, gpus = (int(slot.get(name, 0)) for name in _SIZES)
+    return cores, memory, gpus
+
+
+_QUEUE = re.compile(r'(?:TARGET\.)?HpchubQueue\s*(?:=\?=|==)\s*\\?"([^"\\]+)\\?"')
+
+
+def _queues(start: str) -> set[str]:
+    """Return the queues that a machine's START requires, or nothing if it may start jobs of every queue."""
+    others = re.sub(rf"\(?{_QUEUE.pattern}(?:\s*\|\|\s*{_QUEUE.pattern})*\)?", "", start)
+    return set() if re.search(r"\|\||[!?]|\bHpchubQueue\b|ifThenElse", others) else set(_QUEUE.findall(start))
 
 
 _TERM = re.compile(r"!*[A-Za-z_][A-Za-z0-9_.]*(?:(?:==|!=|=\?=|=!=)-?[A-Za-z0-9_.]+)?")
