@@ -54,9 +54,10 @@ KERNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OURS = ("JUPYTERHUB_", "HPCHUB_")  # the prefixes of the variables that the hub may set
 # Modules and login files may set these for other programs. Neither the server nor the site's kernels would start with
 # them. The state of the module system no longer fits then, so login shells of terminals and kernels set it up again.
-FOREIGN_PREFIXES = ("PYTHON", "LD_", "CONDA_", "_ModuleTable", "__LMOD_", "__MODULES_", "_LMFILES_")
+FOREIGN_PREFIXES = ("PYTHON", "_PYTHON", "LD_", "CONDA_", "_ModuleTable", "__LMOD_", "__MODULES_", "_LMFILES_")
 FOREIGN = (
     *("GCONV_PATH", "JULIA_LOAD_PATH", "OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"),
+    *("PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV", "PIP_ROOT", "PIP_TARGET", "PIP_USER"),
     *("R_ENVIRON", "R_HOME", "R_LIBS", "R_LIBS_SITE", "R_PROFILE", "VIRTUAL_ENV"),
     *(
         "LOADEDMODULES",
@@ -74,7 +75,9 @@ OF_JUPYTER = (
 THREADS = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "GOTO_NUM_THREADS"),
     *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS", "JULIA_NUM_THREADS"),
-    *("RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "LOKY_MAX_CPU_COUNT", "MC_CORES"),
+    *("RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "LOKY_MAX_CPU_COUNT", "MC_CORES", "OMP_THREAD_LIMIT"),
+    *("BLAS_NUM_THREADS", "FLEXIBLAS_NUM_THREADS", "NUMEXPR_MAX_THREADS", "TF_NUM_INTRAOP_THREADS"),
+    *("R_DATATABLE_NUM_THREADS", "RCPP_PARALLEL_NUM_THREADS"),
 )
 NEEDED = (
     "HPCHUB_PORT_FIRST",
@@ -464,7 +467,7 @@ def use_directories(env: dict[str, str], home: Path, private: Path, *, slow: boo
         own_settings: Whether to use the user's own settings of Jupyter and IPython.
     """
     env["JUPYTER_RUNTIME_DIR"] = str(private / "runtime")
-    if not Path(env.get("HOME", "")).is_dir():
+    if not (env.get("HOME", "").startswith("/") and Path(env["HOME"]).is_dir()):
         env["HOME"] = str(home)
     runtime = env.get("XDG_RUNTIME_DIR")
     if runtime and not is_private(Path(runtime)):
@@ -771,9 +774,12 @@ class Launch:
         address = within(HUB_TIMEOUT + 1, late, check_hub, url, self.context)
         try:
             self._start(home, address)
-        except LaunchError as error:
-            report_problem(self.session, str(error), self.context)
-            raise
+        except (LaunchError, OSError) as error:
+            if isinstance(error, OSError) and self.listening.is_set():
+                raise
+            problem = str(error) if isinstance(error, LaunchError) else f"the session cannot start: {error}"
+            report_problem(self.session, problem, self.context)
+            raise LaunchError(problem) from error
         finally:
             self._clean_up()
 
