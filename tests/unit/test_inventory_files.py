@@ -63,14 +63,13 @@ def test_misspelt_role_argument_is_reported_with_a_suggestion() -> None:
     names = [
         "jupyterhub_log_levle",
         "jupyterhub_log_level",
-        "jupyterhub_our_own_backup_script",
+        "jupyterhub_our_own",
         "log_level",
         "reverse_proxy",
     ]
     assert [str(found) for name in names if (found := misspelt_argument(name, read_specs(ROOT)))] == [
         'jupyterhub_log_levle: is not an argument of a role; did you mean "jupyterhub_log_level"?',
-        "jupyterhub_our_own_backup_script: is not an argument of a role; give a variable of your own a name without"
-        " jupyterhub_",
+        "jupyterhub_our_own: is not an argument of a role; give a variable of your own a name without jupyterhub_",
     ]
 
 

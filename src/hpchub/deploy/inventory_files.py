@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hpchub.deploy import hosts_file
-from hpchub.deploy.connections import wrong_connections
 from hpchub.deploy.yaml_text import (
     Document,
     Fault,
@@ -260,7 +259,6 @@ def read_inventory(sources: Iterable[str | Path], ignore: Sequence[str] = ()) ->
             _read_source(inventory, path, root)
     # Ansible reads the lists of hosts first, and lets the variables of group_vars override theirs.
     inventory.settings.sort(key=lambda setting: setting.file.scope is not None)
-    inventory.problems += wrong_connections(inventory.settings)
     return inventory
 
 

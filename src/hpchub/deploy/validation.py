@@ -67,6 +67,7 @@ def check_inventory(
     found = Found(variables={name: value_of(name) for name in names if looks_like_ours(name)})
     problems = [*inventory.problems, *inventory_checks.misplaced(inventory, specs)]
     problems += [*inventory_checks.strange_names(inventory), *inventory_checks.second_lists(inventory)]
+    problems += connections.wrong_connections(inventory.settings)
     if inventory.hosts_known:
         problems += inventory_checks.unused_files(inventory, groups)
         found.warnings += inventory_checks.ungrouped_hosts(inventory, groups)
