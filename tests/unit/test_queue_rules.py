@@ -228,6 +228,8 @@ def grid_engine(**changes: str) -> str:
         ("lsf", lsf() + "SCHEDULING POLICIES:  FAIRSHARE ONLY_INTERACTIVE\n", "it accepts no batch jobs"),
         ("lsf", lsf() + "SCHEDULING POLICIES:  NO_INTERACTIVE\n", ""),
         ("gridengine", grid_engine(hostlist="NONE"), "it has no hosts"),
+        ("htcondor", machine(r"x && HpchubQueue =!= \"batch\""), "no machine starts its jobs"),
+        ("htcondor", machine(r"x && HpchubQueue =!= \"gpu\""), ""),
         ("htcondor", machine('TARGET.HpchubQueue =?= \\"batch\\"'), ""),
         ("htcondor", machine('(HpchubQueue == \\"a\\" || HpchubQueue == \\"b\\") && x'), 'queue "batch" is not'),
         ("htcondor", machine('HpchubQueue =?= \\"a\\" || Owner == \\"ann\\"'), ""),

@@ -315,7 +315,8 @@ def _excess(entry: str, field: str, value: str, bound: str, most: str) -> Proble
         most: The largest request that is possible.
     """
     message = f"is {bound}, so the profile could never start"
-    return Problem(entry, message, field=field, value=value, valid=f"request at most {most}")
+    valid = "choose another queue" if most in ("0", "0M") else f"request at most {most}"
+    return Problem(entry, message, field=field, value=value, valid=valid)
 
 
 def _types(numbers: Mapping[str, int]) -> str:

@@ -207,8 +207,12 @@ class HTCondor(Scheduler):
             raise Unanswered(f"condor_status printed no machines: {stdout[:SHOWN]!r}")
         rules = QueueRules(closed="" if willing else "START is false on every machine")
         found = []
-        for name in sorted({ANY_QUEUE}.union(*(names for _, names in machines))):
-            nodes = sorted({sizes for sizes, names in machines if not names or name in names})
+        for name in sorted({ANY_QUEUE}.union(*(required | excluded for _, (required, excluded) in machines))):
+            nodes = sorted(
+                {sizes for sizes, (some, others) in machines if (not some or name in some) and name not in others}
+            )
+            if not nodes and name != ANY_QUEUE:
+                found.append(QueueLimits(name, rules=QueueRules(never="no machine starts its jobs (START)")))
             if nodes:
                 cores, memory, gpus = (max(sizes) for sizes in zip(*nodes, strict=True))
                 found.append(
@@ -256,13 +260,22 @@ def _sizes(slot: dict[str, Any]) -> tuple[int, int, int]:
     return cores, memory, gpus
 
 
-_QUEUE = re.compile(r'(?:TARGET\.)?HpchubQueue\s*(?:=\?=|==)\s*\\?"([^"\\]+)\\?"')
+_QUEUE = re.compile(r'(?:TARGET\.)?HpchubQueue\s*(=\?=|==|=!=|!=)\s*\\?"([^"\\]+)\\?"')
 
 
-def _queues(start: str) -> set[str]:
-    """Return the queues that a machine's START requires, or nothing if it may start jobs of every queue."""
-    others = re.sub(rf"\(?{_QUEUE.pattern}(?:\s*\|\|\s*{_QUEUE.pattern})*\)?", "", start)
-    return set() if re.search(r"\|\||[!?]|\bHpchubQueue\b|ifThenElse", others) else set(_QUEUE.findall(start))
+def _queues(start: str) -> tuple[set[str], set[str]]:
+    """Return the queues that a machine's START requires, and those that it excludes.
+
+    The condition must consist of terms joined by &&. Terms with || compare only queues.
+    """
+    terms = _QUEUE.sub(lambda found: "is" if found[1] in ("=?=", "==") else "not", start)
+    terms = re.sub(r"\(? *is(?: *\|\| *is)+ *\)?", "is", terms)
+    if re.search(r"\|\||\?|! *\(* *(?:is|not)\b|\bHpchubQueue\b|ifThenElse", terms):
+        return set(), set()
+    required, excluded = set(), set()
+    for sign, name in _QUEUE.findall(start):
+        (required if sign in ("=?=", "==") else excluded).add(name)
+    return required, excluded
 
 
 _TERM = re.compile(r"!*[A-Za-z_][A-Za-z0-9_.]*(?:(?:==|!=|=\?=|=!=)-?[A-Za-z0-9_.]+)?")
