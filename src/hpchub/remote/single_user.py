@@ -115,6 +115,8 @@ def serve(
         },
         "AsyncMappingKernelManager": {"default_kernel_name": kernel},
         "FileContentsManager": {"delete_to_trash": False},
+        # JupyterLab reads a file of its own, which the server does not see.
+        "LabApp": {"dev_mode": False, "core_mode": False, "app_url": "/lab"},
     }
     sys.argv = arguments
     application(enforced).launch_instance()

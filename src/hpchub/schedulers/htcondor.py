@@ -272,7 +272,8 @@ def _queues(start: str) -> tuple[set[str], set[str]]:
     terms = re.sub(r"\(? *is(?: *\|\| *is)+ *\)?", "is", terms)
     if re.search(r"\|\||\?|! *\(* *(?:is|not)\b|\bHpchubQueue\b|ifThenElse", terms):
         return set(), set()
-    required, excluded = set(), set()
+    required: set[str] = set()
+    excluded: set[str] = set()
     for sign, name in _QUEUE.findall(start):
         (required if sign in ("=?=", "==") else excluded).add(name)
     return required, excluded
