@@ -367,8 +367,9 @@ class Slurm(Scheduler):
         return None
 
     def parse_submit(self, stdout: str) -> str:
-        """Return the job's id. ``--parsable`` prints a line ``ID`` or ``ID;CLUSTER``."""
-        return find_job_id(stdout, rf"({self.job_id_pattern})(;[\w-]+)?", "sbatch")
+        """Return the job's id. ``--parsable`` prints a line ``ID`` or ``ID;CLUSTER``. A wrapper may omit the option."""
+        line = rf"(?:Submitted batch job )?({self.job_id_pattern})(?:;[\w-]+| on cluster [\w-]+)?"
+        return find_job_id(stdout, line, "sbatch")
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
         """Return all jobs, one per record. An incomplete record at the end means that the output is truncated."""
