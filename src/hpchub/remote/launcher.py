@@ -620,14 +620,16 @@ def opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
 
 
-def post(session: dict[str, str], content: dict[str, Any], context: ssl.SSLContext) -> None:
-    """Send a report to the hub: ``POST JUPYTERHUB_API_URL/batchspawner``. The hub answers 201.
+def post(
+    session: dict[str, str], content: dict[str, Any], context: ssl.SSLContext, endpoint: str = "batchspawner"
+) -> None:
+    """Send a report to the hub: ``POST JUPYTERHUB_API_URL/ENDPOINT``. The hub answers 201.
 
     Raises:
         OSError, ValueError: The hub did not answer, or not with success.
     """
     request = urllib.request.Request(  # noqa: S310 - the hub's own address
-        report_url(session),
+        report_url(session, endpoint),
         method="POST",
         data=json.dumps(content).encode(),
         headers={
@@ -639,9 +641,9 @@ def post(session: dict[str, str], content: dict[str, Any], context: ssl.SSLConte
         pass
 
 
-def report_url(session: dict[str, str]) -> str:
+def report_url(session: dict[str, str], endpoint: str = "batchspawner") -> str:
     """Return the URL of the hub's endpoint for reports."""
-    return session["JUPYTERHUB_API_URL"].rstrip("/") + "/batchspawner"
+    return session["JUPYTERHUB_API_URL"].rstrip("/") + "/" + endpoint
 
 
 def report(
@@ -691,6 +693,32 @@ def report_problem(session: dict[str, str], problem: str, context: ssl.SSLContex
         post(session, {"problem": problem[:PROBLEM_LIMIT]}, context)
     except (OSError, ValueError) as error:
         log(f"the hub did not accept the report of this problem: {getattr(error, 'reason', error)}")
+
+
+def ask_for_adoption(session: dict[str, str], content: dict[str, Any], context: ssl.SSLContext) -> None:
+    """Ask the hub to adopt this session, because the hub does not accept its token.
+
+    A hub whose database was restored from a backup does not know the sessions that started after the backup. The
+    certificate proves to it that it started this one. This function raises no error.
+
+    Args:
+        session: The variables of the session's file.
+        content: The report of the port; see ``report``.
+        context: The TLS context for the hub.
+    """
+    claim = {
+        "certificate": session["HPCHUB_TLS_CERTIFICATE"],
+        "port": content["port"],
+        "addresses": content["addresses"],
+    }
+    try:
+        post(session, claim, context, "hpchub/adoption")
+    except urllib.error.HTTPError as error:
+        log(f"the hub has not adopted this session: {error.code} {answer_text(error)}")
+    except (OSError, ValueError) as error:
+        log(f"the hub does not answer: {getattr(error, 'reason', error)}")
+    else:
+        log("the hub did not know this session, and has adopted it")
 
 
 def wait_for_hub(session: dict[str, str], context: ssl.SSLContext, timeout: float = REPORT_TIMEOUT) -> None:
@@ -801,18 +829,19 @@ class Launch:
         self.files = server.settings_files() if self.own_settings else []
         threading.Thread(target=self._report_when_ready, args=(content, server), daemon=True).start()
         os.umask(umask)  # for the files that the user creates in the session
-        self._serve(server, port, kernel)
+        self._serve(server, content, kernel)
 
-    def _serve(self, server: Any, port: int, kernel: str) -> None:
+    def _serve(self, server: Any, content: dict[str, Any], kernel: str) -> None:
         """Become the server. If it ends before it listens, start once more without the user's settings."""
         cause: BaseException | None = None
         try:
             server.serve(
                 ["jupyterhub-singleuser"],
                 self.context,
-                port=port,
+                port=content["port"],
                 certificates=certificates(self.session),
                 kernel=kernel,
+                ask_for_adoption=functools.partial(ask_for_adoption, self.session, content, self.context),
             )
         except (Exception, SystemExit) as error:  # noqa: BLE001 settings can contain any code
             cause = error
