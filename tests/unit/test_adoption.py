@@ -292,8 +292,29 @@ async def test_job_that_the_scheduler_does_not_show_is_not_adopted(
     hub: Hub, session: Session, claim: Any, shown: list[dict[str, Any]]
 ) -> None:
     known = {"session": session.name, "database": hub.runtime.ledger.database}
-    hub.show(*(job(**{**known, **each}) for each in shown))
+    hub.show(*(dataclasses.replace(job(**{**known, **each}), host="127.0.0.1") for each in shown))
     assert_not_adopted(hub, await claim(), 409, "2 jobs" if len(shown) > 1 else "job 7 does not run")
+
+
+async def test_job_with_the_tag_of_another_database_is_not_adopted(hub: Hub, session: Session, claim: Any) -> None:
+    hub.app.db.execute(delete(UNKNOWN_JOBS))
+    hub.show(job(session=session.name, database="0badcafe"))
+    await sweep(hub)
+    assert_not_adopted(hub, await claim(), 403, NOT_PROVEN)
+
+
+async def test_session_that_starts_during_the_check_is_not_replaced(
+    hub: Hub, claim: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawner = hub.user().spawner
+
+    async def start() -> None:
+        spawner._spawn_pending = True
+
+    monkeypatch.setattr(hub.runtime.throttle, "wait_for_turn", start)
+    answered = await claim()
+    spawner._spawn_pending = False
+    assert_not_adopted(hub, answered, 409, "user alice has another session")
 
 
 async def test_silent_scheduler_adopts_nothing(hub: Hub, claim: Any) -> None:
@@ -382,9 +403,7 @@ async def test_request_with_anything_else_is_refused(hub: Hub, claim: Any, chang
     assert_not_adopted(hub, await claim(**changes), 400, "")
 
 
-async def test_attempts_for_one_session_are_limited(
-    hub: Hub, claim: Any, session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_attempts_for_one_session_are_limited(hub: Hub, claim: Any, session: Session) -> None:
     hub.poller.silent = True
     assert (await claim()).code == 503
     assert_not_adopted(hub, await claim(), 429, f"session {session.name} has just been tried")

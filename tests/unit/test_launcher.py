@@ -358,6 +358,27 @@ def test_report_times_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert "t0k3n" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("answer", "logged"),
+    [
+        (201, "the hub did not know this session, and has adopted it"),
+        (409, "the hub has not adopted this session: 409 reason 409"),
+        (None, "the hub does not answer"),
+    ],
+)
+def test_session_asks_for_adoption_with_its_certificate(
+    fake_hub: FakeHub, capsys: pytest.CaptureFixture[str], answer: int | None, logged: str
+) -> None:
+    fake_hub.answers = [answer]
+    content = {"port": 23456, "addresses": [{"interface": "eth0", "address": "192.0.2.1"}], "notice": "x"}
+    launcher.ask_for_adoption(fake_hub.session, content, launcher.tls_context(""))
+    [(path, headers, body)] = fake_hub.seen
+    assert path == "/hub/api/hpchub/adoption"
+    assert headers["Authorization"] == "token " + SESSION["JUPYTERHUB_API_TOKEN"]
+    assert body == {"certificate": "a certificate", "port": 23456, "addresses": content["addresses"]}
+    assert capsys.readouterr().err.startswith(f"hpchub-launch: {logged}")
+
+
 def test_failed_report_ends_the_job(
     fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -568,6 +589,7 @@ def test_launch_reports_a_port_and_starts_the_server(
     assert served.environment["JUPYTER_PATH"].startswith("/opt/hpchub/jupyter")
     assert served.arguments == ["jupyterhub-singleuser"]
     assert served.options["kernel"] == "ir"
+    assert served.options["ask_for_adoption"].args[1] == fake_hub.seen[0][2]
     assert f":{fake_hub.seen[0][2]['port']}/" in served.environment["JUPYTERHUB_SERVICE_URL"]
     assert not path.exists()
     assert not list(tmp_path.glob("hpchub-*"))  # the runtime directory

@@ -189,7 +189,7 @@ def _unknown_job(runtime: Runtime, statement: Statement) -> UnknownJob:
         raise Refused(f"session {statement.session} is not the session of one unknown job", 403, NOT_PROVEN)
     job = found[0]
     if job.database != ledger.database or job.user != statement.user or job.end:
-        raise Refused(f"job {job.job_id} belongs to somebody else, or is to be ended", 403, NOT_PROVEN)
+        raise Refused(f"job {job.job_id} belongs to another user or database, or is to be ended", 403, NOT_PROVEN)
     return job
 
 
