@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from notebook_server import notebook_environment
 from traitlets import TraitError
 from traitlets.config import Config
 
 from hpchub.remote import launcher, single_user
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_locked_settings_have_the_values_of_the_site() -> None:
@@ -102,36 +103,3 @@ def test_code_in_settings_that_does_not_end_is_found_and_left_out(
     ended.set()
     thread.join()
     assert reasons == [f"{file}, line 3: this code does not come to an end"]
-
-
-REPORTS = """\
-import asyncio, sys
-sys.path.append(sys.argv[1])
-import single_user
-from jupyterhub.singleuser.extension import JupyterHubSingleUser
-
-async def refused(self):
-    raise TimeoutError("Failed to notify Hub of activity")
-
-async def accepted(self):
-    pass
-
-asked = []
-app = single_user.application({"ServerApp": {}}, lambda: asked.append(True))()
-JupyterHubSingleUser.notify_activity = accepted
-asyncio.run(app.notify_activity())
-assert asked == []
-JupyterHubSingleUser.notify_activity = refused
-try:
-    asyncio.run(app.notify_activity())
-except TimeoutError:
-    assert asked == [True]
-    print("asked")
-"""
-
-
-def test_session_asks_for_adoption_after_a_refused_report_of_activity() -> None:
-    python = notebook_environment() / "bin" / "python"
-    command = [python, "-I", "-c", REPORTS, str(Path(single_user.__file__).parent)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.stdout, done.returncode) == ("asked\n", 0), done.stderr

@@ -22,6 +22,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import http.client
 import importlib
 import ipaddress
 import json
@@ -102,6 +103,7 @@ STUCK = 20.0  # seconds that code in the user's settings may take
 LISTEN_TIMEOUT = 300.0  # seconds; the first start from a cold network file system is slow
 REPORT_TIMEOUT = 900.0  # seconds; the hub may be down for an upgrade, and resumes this session afterwards
 REQUEST_TIMEOUT = 10.0  # seconds
+CHECK_INTERVAL = 300.0  # seconds
 
 PROBLEM_LIMIT = 1000  # characters
 ADDRESS_LIMIT = 32
@@ -629,7 +631,7 @@ def post(
         OSError, ValueError: The hub did not answer, or not with success.
     """
     request = urllib.request.Request(  # noqa: S310 - the hub's own address
-        report_url(session, endpoint),
+        api_url(session, endpoint),
         method="POST",
         data=json.dumps(content).encode(),
         headers={
@@ -641,8 +643,8 @@ def post(
         pass
 
 
-def report_url(session: dict[str, str], endpoint: str = "batchspawner") -> str:
-    """Return the URL of the hub's endpoint for reports."""
+def api_url(session: dict[str, str], endpoint: str) -> str:
+    """Return the URL of an endpoint of the hub's API."""
     return session["JUPYTERHUB_API_URL"].rstrip("/") + "/" + endpoint
 
 
@@ -661,7 +663,7 @@ def report(
     Raises:
         LaunchError: The hub rejected the report, or did not answer within ``timeout`` seconds.
     """
-    url = report_url(session)
+    url = api_url(session, "batchspawner")
     deadline = time.monotonic() + timeout
     pause = 0.5
     may_have_arrived = False
@@ -695,8 +697,14 @@ def report_problem(session: dict[str, str], problem: str, context: ssl.SSLContex
         log(f"the hub did not accept the report of this problem: {getattr(error, 'reason', error)}")
 
 
-def ask_for_adoption(session: dict[str, str], content: dict[str, Any], context: ssl.SSLContext) -> None:
-    """Ask the hub to adopt this session, because the hub does not accept its token.
+def stay_known(
+    session: dict[str, str],
+    content: dict[str, Any],
+    context: ssl.SSLContext,
+    stopping: threading.Event,
+    interval: float = CHECK_INTERVAL,
+) -> None:
+    """Check periodically that the hub knows this session, until the server stops. If not, ask to be adopted.
 
     A hub whose database was restored from a backup does not know the sessions that started after the backup. The
     certificate proves to it that it started this one. This function raises no error.
@@ -705,7 +713,35 @@ def ask_for_adoption(session: dict[str, str], content: dict[str, Any], context: 
         session: The variables of the session's file.
         content: The report of the port; see ``report``.
         context: The TLS context for the hub.
+        stopping: Whether the server has begun to stop.
+        interval: The time between two checks, in seconds.
     """
+    logged = ""
+    while not stopping.wait(interval * random.uniform(0.9, 1.1)):  # noqa: S311 not a secret
+        if is_known(session, context):
+            continue
+        result = ask_for_adoption(session, content, context)
+        if result != logged:
+            log(result)
+        logged = result
+
+
+def is_known(session: dict[str, str], context: ssl.SSLContext) -> bool:
+    """Return whether the hub accepts this session's token. If it does not answer, the answer is true."""
+    request = urllib.request.Request(  # noqa: S310 - the hub's own address
+        api_url(session, "user"), headers={"Authorization": "token " + session["JUPYTERHUB_API_TOKEN"]}
+    )
+    try:
+        with opener(context).open(request, timeout=REQUEST_TIMEOUT):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code not in (401, 403)
+    except (OSError, ValueError, http.client.HTTPException):
+        return True
+
+
+def ask_for_adoption(session: dict[str, str], content: dict[str, Any], context: ssl.SSLContext) -> str:
+    """Ask the hub to adopt this session, and return the result as one line."""
     claim = {
         "certificate": session["HPCHUB_TLS_CERTIFICATE"],
         "port": content["port"],
@@ -714,11 +750,10 @@ def ask_for_adoption(session: dict[str, str], content: dict[str, Any], context: 
     try:
         post(session, claim, context, "hpchub/adoption")
     except urllib.error.HTTPError as error:
-        log(f"the hub has not adopted this session: {error.code} {answer_text(error)}")
-    except (OSError, ValueError) as error:
-        log(f"the hub does not answer: {getattr(error, 'reason', error)}")
-    else:
-        log("the hub did not know this session, and has adopted it")
+        return f"the hub does not know this session, and has not adopted it: {error.code} {answer_text(error)}"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"the hub does not answer: {getattr(error, 'reason', error)}"
+    return "the hub did not know this session, and has adopted it"
 
 
 def wait_for_hub(session: dict[str, str], context: ssl.SSLContext, timeout: float = REPORT_TIMEOUT) -> None:
@@ -829,19 +864,18 @@ class Launch:
         self.files = server.settings_files() if self.own_settings else []
         threading.Thread(target=self._report_when_ready, args=(content, server), daemon=True).start()
         os.umask(umask)  # for the files that the user creates in the session
-        self._serve(server, content, kernel)
+        self._serve(server, port, kernel)
 
-    def _serve(self, server: Any, content: dict[str, Any], kernel: str) -> None:
+    def _serve(self, server: Any, port: int, kernel: str) -> None:
         """Become the server. If it ends before it listens, start once more without the user's settings."""
         cause: BaseException | None = None
         try:
             server.serve(
                 ["jupyterhub-singleuser"],
                 self.context,
-                port=content["port"],
+                port=port,
                 certificates=certificates(self.session),
                 kernel=kernel,
-                ask_for_adoption=functools.partial(ask_for_adoption, self.session, content, self.context),
             )
         except (Exception, SystemExit) as error:  # noqa: BLE001 settings can contain any code
             cause = error
@@ -881,6 +915,8 @@ class Launch:
             if not self.listening.is_set():
                 report_problem(self.session, str(error), self.context)
             os.kill(os.getpid(), signal.SIGTERM)
+            return
+        stay_known(self.session, content, self.context, server.stopping)
 
     def _check_stuck(self, seconds: float, server: Any) -> None:
         """Start without the user's settings if code in them does not come to an end."""

@@ -67,13 +67,7 @@ stopping = threading.Event()
 
 
 def serve(
-    arguments: list[str],
-    context: ssl.SSLContext,
-    *,
-    port: int,
-    certificates: Mapping[str, str],
-    kernel: str,
-    ask_for_adoption: Callable[[], None],
+    arguments: list[str], context: ssl.SSLContext, *, port: int, certificates: Mapping[str, str], kernel: str
 ) -> None:
     """Become the single-user server. Its requests to the hub use the TLS context; its kernels do not.
 
@@ -83,7 +77,6 @@ def serve(
         port: The port to listen on, at all addresses of the node.
         certificates: The values of the server's settings ``keyfile``, ``certfile`` and ``client_ca``.
         kernel: The kernel of notebooks that name none.
-        ask_for_adoption: A function that is called after the hub has not accepted a report of activity. It may block.
 
     Raises:
         SystemExit: The server has ended, or a setting stops it.
@@ -114,21 +107,18 @@ def serve(
         "FileContentsManager": {"delete_to_trash": False},
     }
     sys.argv = arguments
-    application(enforced, ask_for_adoption).launch_instance()
+    application(enforced).launch_instance()
 
 
 class ServerError(Exception):
     """The server cannot run with these settings."""
 
 
-def application(  # noqa: C901 the classes need imports
-    enforced: dict[str, dict[str, Any]], ask_for_adoption: Callable[[], None] = lambda: None
-) -> Any:
+def application(enforced: dict[str, dict[str, Any]]) -> Any:  # noqa: C901 the classes need imports
     """Return JupyterHub's single-user application, with a server that enforces settings.
 
     Args:
         enforced: Settings by section, which override those of every file.
-        ask_for_adoption: A function that is called after the hub has not accepted a report of activity.
     """
     from jupyter_server.serverapp import ServerApp as Base  # noqa: PLC0415
     from jupyterhub.singleuser.extension import JupyterHubIdentityProvider, JupyterHubSingleUser  # noqa: PLC0415
@@ -179,14 +169,6 @@ def application(  # noqa: C901 the classes need imports
         """JupyterHub's application, which starts the server above."""
 
         serverapp_class = ServerApp
-
-        async def notify_activity(self) -> None:
-            # JupyterHub calls this method every five minutes. It fails after it has tried for a minute.
-            try:
-                await super().notify_activity()
-            except Exception:
-                await asyncio.to_thread(ask_for_adoption)
-                raise
 
         @classmethod
         def get_extension_package(cls) -> str:
