@@ -94,6 +94,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return Unresolved("it is encrypted, and no vault password was given", VAULT_ADVICE)
         if "Decryption failed" in reason:
             return Unresolved("the vault's password is wrong", VAULT_ADVICE)
+        if "vaulttext format error" in reason:
+            return Unresolved("its vault is damaged", "encrypt the text again with: ansible-vault encrypt_string")
         undefined = re.search(r"'(\w+)' is undefined", reason)
         close = near(undefined[1], self._names, cutoff=0.85) if undefined else None
         return Unresolved(reason, f'did you mean "{close}"?' if close else "")

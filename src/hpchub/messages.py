@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 
 SHOWN = 80
 """The largest number of characters of a value that a message shows."""
@@ -51,6 +53,7 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
     (type(None), "empty"),
     (bool, "true or false"),
     ((int, float), "a number"),
+    (date, "a date"),
     (str, "text"),
     (Mapping, "a mapping"),
     (Sequence, "a list"),
@@ -60,3 +63,12 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 def type_in_words(value: object) -> str:
     """Return the type of a value in words, for messages such as "is a number, not text"."""
     return next((words for kind, words in _KINDS if isinstance(value, kind)), f"a {type(value).__name__}")
+
+
+def unprintable(text: str) -> tuple[str, str]:
+    """Return what is wrong with a text that is not printable, and what to do if that does not depend on the value."""
+    found = next(c for c in text if not c.isprintable())
+    if unicodedata.category(found) == "Cc":
+        return "contains a line break or another control character", ""
+    name = f"contains the invisible character U+{ord(found):04X} ({unicodedata.name(found, 'without a name').lower()})"
+    return name, "remove it, or replace it with an ordinary space"

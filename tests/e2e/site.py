@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from .lab import LabError
 
 if TYPE_CHECKING:
     from .lab import Lab
 
 REPOSITORY = Path(__file__).parents[2]
+CHANGED = ("hpc_service", "hpc_clusters", "hpc_profiles")
 
 
 class Site:
@@ -36,13 +39,17 @@ class Site:
         self.service: dict[str, Any] = known["hpc_service"]
         self.clusters: list[dict[str, Any]] = known["hpc_clusters"]
         self.profiles: list[dict[str, Any]] = known["hpc_profiles"]
+        # A variable may have one definition only, and ``command`` writes these three.
+        for path in (self.inventory / "group_vars" / "all").glob("*.yml"):
+            variables = yaml.safe_load(path.read_text()) or {}
+            kept = {name: value for name, value in variables.items() if name not in CHANGED}
+            if kept != variables:
+                path.write_text(json.dumps(kept))
 
     def command(self, *arguments: str, playbook: str = "site.yml") -> list[str]:
         """Write the changed variables and return the command that applies them; run it in ``REPOSITORY``."""
-        # Ansible reads this directory in alphabetical order, so this file overrides the inventory's own files.
-        changed = self.inventory / "group_vars" / "all" / "zz-changed.yml"
-        now = {"hpc_service": self.service, "hpc_clusters": self.clusters, "hpc_profiles": self.profiles}
-        changed.write_text(json.dumps(now))
+        changed = self.inventory / "group_vars" / "all" / "changed.yml"
+        changed.write_text(json.dumps(dict(zip(CHANGED, (self.service, self.clusters, self.profiles), strict=True))))
         return [self._program("ansible-playbook"), "-i", str(self.inventory), f"playbooks/{playbook}", *arguments]
 
     def apply(self, *arguments: str, playbook: str = "site.yml") -> str:

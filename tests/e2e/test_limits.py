@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from .students import Class
 
 PROFILES = ("--tags", "spawner_profiles")
+NODES = ("compute1", "compute2")
+LOGIN_FILE = "/etc/profile.d/zz-hpchub-test.sh"
+HANG = 'case "$(id -un)" in student*) exec sleep 3600 ;; esac'
 PATIENCE = "/etc/hpchub/conf.d/e2e.py"
-SLEEP = "import time; time.sleep(3600)"
 
 
 @pytest.fixture
@@ -51,15 +54,13 @@ def impatient(lab: Lab) -> Iterator[None]:
 
 
 @pytest.fixture
-def stuck(lab: Lab, students: Class) -> Iterator[None]:
-    """Make the students' notebook servers hang, by a line in their Jupyter configuration."""
-    names = [student.name for student in students.students]
-    write = f"mkdir -p ~/.jupyter && echo '{SLEEP}' > ~/.jupyter/jupyter_server_config.py"
-    for name in names:
-        lab.run("login1", ["su", "-", name, "-c", write])
+def stuck(lab: Lab) -> Iterator[None]:
+    """Make the students' jobs hang in the login files of the nodes, before their notebook servers start."""
+    for node in NODES:
+        lab.run(node, ["sh", "-c", f"echo {shlex.quote(HANG)} > {LOGIN_FILE}"])
     yield
-    for name in names:
-        lab.run("login1", ["su", "-", name, "-c", "rm ~/.jupyter/jupyter_server_config.py"])
+    for node in NODES:
+        lab.run(node, ["rm", LOGIN_FILE])
 
 
 def failure(student: Student) -> str:

@@ -37,7 +37,7 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ("queue-unknown", {"hpc_profiles.0.queue": "interactve"}, SMALL + 'queue "interactve" is not a queue of cluster "demo"; did you mean "interactive"? valid: interactive, batch'),
     ("cluster-unknown", {"hpc_profiles.0.cluster": "mesabi"}, SMALL + 'cluster "mesabi" is not a cluster of hpc_clusters; valid: demo'),
     ("memory-with-a-space", {"hpc_profiles.0.memory": "4 GB"}, SMALL + 'memory "4 GB" is not a size; write a number and M, G or T, as in 4G'),
-    ("memory-is-a-number", {"hpc_profiles.0.memory": 4}, SMALL + "memory 4 is a number, not text; put it in quotes; write a number and M, G or T, as in 4G"),
+    ("memory-is-a-number", {"hpc_profiles.0.memory": 4}, SMALL + "memory 4 is a number, not a size; write a number and M, G or T, as in 4G"),
     ("runtime-in-words", {"hpc_profiles.0.runtime": "8h"}, SMALL + 'runtime "8h" is not a time; write hours, minutes and seconds, as in "8:00:00", or days too, as in "2-00:00:00"'),
     ("runtime-without-quotes", {"hpc_profiles.0.runtime": 28800}, SMALL + "runtime 28800 is a number, because YAML reads a time without quotes as seconds; write hours"),
     ("key-twice", {"hpc_profiles.1.key": "small"}, 'hpc_profiles[1] (key "small"): key "small" is already used by entry 0; give each entry a different key'),

@@ -158,6 +158,8 @@ CLUSTERS, PROFILES, KERNELS, SERVICE, ACCESS = (
 )
 HOSTS = "hosts.yml"
 
+VAULT = "$ANSIBLE_VAULT;1.1;AES256\n" + b"\n".join([b"ab" * 32, b"cd" * 32, b"ef" * 16]).hex() + "\n"
+
 # The name of each case, its change, the place of the problem, and what the message contains.
 MISTAKES: list[tuple[str, Change, str, str]] = [
     # Files that are not YAML
@@ -168,7 +170,7 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("no-space-after-colon", edit(PROFILES, "cores: 1", "cores:1"), f"{PROFILES}:8:10", "has no space after the colon"),
     ("no-colon", edit(PROFILES, "    cores: 1\n", "    cores 1\n"), f"{PROFILES}:8:5", "has a line without a colon"),
     ("no-colon-last", add(SERVICE, "hpc_tls\n"), f"{SERVICE}:17:1", "has a line without a colon"),
-    ("quote-open", edit(PROFILES, 'runtime: "2:00:00"', 'runtime: "2:00:00'), f"{PROFILES}:13:20", "has text after the end of the value"),
+    ("quote-open", edit(PROFILES, 'runtime: "2:00:00"', 'runtime: "2:00:00'), f"{PROFILES}:10:14", "has a quote that is not closed on this line; close the quote"),
     ("quote-open-at-the-end", add(SERVICE, 'hpc_state_stores: "sqlite\n'), f"{SERVICE}:17:19", "has a quote that is never closed"),
     ("apostrophe", edit(PROFILES, "description: For a first look, and for teaching", "description: 'the user's first'"), f"{PROFILES}:5:28", "has text after the end of the value"),
     ("bracket-open", edit(CLUSTERS, "networks: [10.0.0.0/8]", "networks: [10.0.0.0/8"), f"{CLUSTERS}:6:15", "has a [ that is not closed"),
@@ -212,11 +214,27 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("date-as-account", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    account: 2024-01-31\n"), f"{PROFILES}:9:14", "put it in quotes"),
     ("version-as-module", edit(KERNELS, "  - {name: ir", "  - {name: m, kind: module, modules: [3.11]}\n  - {name: ir"), f"{KERNELS}:4:39", "modules[0] 3.11 is a number, not text"),
     ("impossible-date", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    account: 2024-13-45\n"), f"{PROFILES}:9:14", 'has the value "2024-13-45": month must be in 1..12'),
+    ("hexadecimal-memory", edit(PROFILES, "memory: 2G", "memory: 0x10"), f"{PROFILES}:9:13", "memory 0x10 is a number, not a size; write a number and M, G or T"),
+    ("exponent-as-cores", edit(PROFILES, "cores: 1\n", "cores: 1.0e+1\n"), f"{PROFILES}:8:12", "cores 1.0e+1 is not a whole number; write a whole number"),
+    ("underscore-in-cores", edit(PROFILES, "cores: 1\n", "cores: 1_000\n"), f"{PROFILES}:8:12", "cores 1_000 is above max_cores 16 of queue \"interactive\" of cluster \"demo\"; request at most 16"),
+    ("number-as-time", edit(PROFILES, 'runtime: "2:00:00"', "runtime: 120"), f"{PROFILES}:10:14", "runtime 120 is a number, not a time; write hours, minutes and seconds"),
+    ("date-as-time", edit(PROFILES, 'runtime: "2:00:00"', "runtime: 2024-01-31"), f"{PROFILES}:10:14", "runtime 2024-01-31 is a date, not a time; write hours, minutes and seconds"),
+    ("moment-as-time", edit(PROFILES, 'runtime: "2:00:00"', "runtime: 2024-01-31 02:00:00"), f"{PROFILES}:10:14", "is a date, not a time; write hours"),
+    ("zero-width-space-in-a-word", edit(PROFILES, "queue: interactive", "queue: inter\u200bactive"), f"{PROFILES}:7:12", "contains the invisible character U+200B (zero width space); remove it"),
+    ("soft-hyphen-in-a-group", edit(ACCESS, "[hpc, hpc-admins]", "[hpc, hpc\u00ad-admins]"), f"{ACCESS}:12:25", "contains the invisible character U+00AD (soft hyphen)"),
+    ("alias-undefined", edit(PROFILES, "memory: 2G", "memory: *small"), f"{PROFILES}:9:13", "must be defined above, with &"),
+    ("alias-of-itself", edit(PROFILES, "  - key: small", "  - &s\n    options: [*s]\n    key: small"), f"{PROFILES}:3:5", "hpc_profiles contains itself, through the anchor of line 3; remove the alias"),
+    ("merge-of-a-number", edit(PROFILES, "    cores: 1\n", "    <<: [1]\n    cores: 1\n"), f"{PROFILES}:8:10", "is merged with <<, but is not a mapping"),
+    ("end-of-the-document", edit(PROFILES, "  - key: medium", "...\n  - key: medium"), f"{PROFILES}:13:3", "follows a line with ..., which ends the file; remove"),
+    ("colon-first-in-a-list", edit(CLUSTERS, "[10.0.0.0/8]", "[::/0]"), f"{CLUSTERS}:6:16", "put text that begins with : in quotes"),
     # Names
     ("variable-misspelt", edit(PROFILES, "hpc_profiles:", "hpc_profile:"), f"{PROFILES}:2:1", 'is not a variable of hpchub; did you mean "hpc_profiles"?'),
     ("variable-with-a-hyphen", edit(PROFILES, "hpc_profiles:", "hpc-profiles:"), f"{PROFILES}:2:1", 'did you mean "hpc_profiles"?'),
     ("variable-with-a-capital", edit(PROFILES, "hpc_profiles:", "HPC_profiles:"), f"{PROFILES}:2:1", 'did you mean "hpc_profiles"?'),
     ("key-misspelt", edit(PROFILES, "    runtime:", "    runtme:"), f"{PROFILES}:10:5", '"runtme" is an unknown key; did you mean "runtime"?'),
+    ("key-of-slurm", edit(PROFILES, "    queue: interactive", "    partition: interactive"), f"{PROFILES}:7:5", '"partition" is an unknown key; did you mean "queue"?'),
+    ("key-of-pbs", edit(PROFILES, "    runtime:", "    walltime:"), f"{PROFILES}:10:5", '"walltime" is an unknown key; did you mean "runtime"?'),
+    ("key-of-slurm-for-memory", edit(PROFILES, "    memory:", "    mem:"), f"{PROFILES}:9:5", '"mem" is an unknown key; did you mean "memory"?'),
     ("key-of-a-queue-misspelt", edit(CLUSTERS, "max_cores: 16", "max_core: 16"), f"{CLUSTERS}:10:29", '"max_core" is an unknown key; did you mean "max_cores"?'),
     ("key-nested-too-deep", edit(SERVICE, "hpc_tls:\n", "  hpc_tls:\n"), f"{SERVICE}:10:3", '"hpc_tls" is an unknown key'),
     ("queue-unknown", edit(PROFILES, "queue: interactive", "queue: interactiv"), f"{PROFILES}:7:12", 'did you mean "interactive"?'),
@@ -231,7 +249,7 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("yaml-key-twice", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    cores: 2\n"), f"{PROFILES}:9:5", '"cores" is a duplicate: line 8 has the same key'),
     # Values
     ("memory-with-a-space", edit(PROFILES, "memory: 2G", "memory: 2 GB"), f"{PROFILES}:9:13", 'memory "2 GB" is not a size'),
-    ("memory-a-number", edit(PROFILES, "memory: 2G", "memory: 2048"), f"{PROFILES}:9:13", "is a number, not text; put it in quotes"),
+    ("memory-a-number", edit(PROFILES, "memory: 2G", "memory: 2048"), f"{PROFILES}:9:13", "memory 2048 is a number, not a size; write a number and M, G or T"),
     ("memory-lower-case", edit(PROFILES, "memory: 2G", "memory: 2g"), f"{PROFILES}:9:13", 'memory "2g" is not a size'),
     ("cores-in-quotes", edit(PROFILES, "cores: 1\n", 'cores: "1"\n'), f"{PROFILES}:8:12", "is text, not a number"),
     ("cores-zero", edit(PROFILES, "cores: 1\n", "cores: 0\n"), f"{PROFILES}:8:12", "is below 1"),
@@ -267,11 +285,28 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("path-relative", edit(CLUSTERS, "path: /opt/hpchub", "path: opt/hpchub"), f"{CLUSTERS}:7:22", "is not an absolute path"),
     ("path-with-a-blank", edit(CLUSTERS, "path: /opt/hpchub", "path: /opt/hpc hub"), f"{CLUSTERS}:7:22", "use no spaces"),
     ("command-without-connection-file", edit(KERNELS, "  - {name: ir", "  - {name: oct, kind: command, language: octave, command: [octave_kernel]}\n  - {name: ir"), f"{KERNELS}:4:50", "does not contain {connection_file}"),
+    ("connection-file-without-quotes", edit(KERNELS, "  - {name: ir", "  - {name: oct, kind: command, language: octave, command: [octave_kernel, {connection_file}]}\n  - {name: ir"), f"{KERNELS}:4:75", 'is a mapping, not an argument; put it in quotes: "{connection_file}"'),
     ("kernel-name-twice", edit(KERNELS, "name: ir", "name: python3"), f"{KERNELS}:4:12", "is already used by entry 0"),
     ("secret-undefined", edit(ACCESS, "vault_sso_client_secret", "vault_sso_client_secert"), f"{ACCESS}:6:18", "is undefined"),
     ("secret-empty", edit(ACCESS, '"{{ vault_sso_client_secret }}"', '""'), f"{ACCESS}:6:3", "client_secret is empty"),
     ("secret-placeholder", edit(ACCESS, '"{{ vault_sso_client_secret }}"', "CHANGEME"), f"{ACCESS}:6:18", "is still a placeholder"),
+    ("secret-with-single-braces", edit(ACCESS, "{{ vault_sso_client_secret }}", "{ vault_sso_client_secret }"), f"{ACCESS}:6:18", 'is an expression with too few braces; write "{{ vault_sso_client_secret }}"'),
+    ("group-wildcard", edit(ACCESS, "allowed_groups: [hpc, hpc-admins]", 'allowed_groups: ["*"]'), f"{ACCESS}:12:20", "is a wildcard, but hpchub compares whole names"),
+    ("group-split-at-commas", edit(ACCESS, "allowed_groups: [hpc, hpc-admins]", "allowed_groups: [CN=HPC,DC=cl]"), f"{ACCESS}:12:27", "is a part of a distinguished name"),
+    ("unix-group-negative", edit(ACCESS, "job_groups: [hpc]", "job_groups: [-5]"), f"{ACCESS}:17:16", "job_groups[0] -5 is not a numeric id"),
+    ("network-of-half-the-world", edit(CLUSTERS, "[10.0.0.0/8]", "[0.0.0.0/1, 128.0.0.0/1]"), f"{CLUSTERS}:6:16", "is larger than any cluster's network"),
+    ("path-of-the-system", edit(CLUSTERS, "path: /opt/hpchub", "path: /usr/local"), f"{CLUSTERS}:7:22", "is a directory of the operating system; name a directory for hpchub alone"),
+    ("api-port-of-ssh", edit(SERVICE, "api_port: 8445", "api_port: 22"), f"{SERVICE}:7:13", "is the port of ssh; choose another port"),
+    ("api-host-of-the-node-itself", edit(SERVICE, "api_host: hub", "api_host: localhost"), f"{SERVICE}:6:13", "means the compute node itself"),
     # Hosts and groups
+    ("login-group-misspelt", edit(HOSTS, "    login_nodes:", "    login_node:"), f"{HOSTS}:8:5", 'group login_node: is not a group of hpchub; did you mean "login_nodes"?'),
+    ("compute-group-with-a-hyphen", edit(HOSTS, "    compute_nodes:", "    compute-nodes:"), f"{HOSTS}:12:5", 'did you mean "compute_nodes"?'),
+    ("hub-misspelt", edit(HOSTS, "    hub:\n", "    hubs:\n"), f"{HOSTS}:4:5", 'group hubs: is not a group of hpchub; did you mean "hub"?'),
+    ("group-below-hosts", edit(HOSTS, "    login_nodes:\n      children:", "    login_nodes:\n      hosts:"), f"{HOSTS}:10:9", 'hosts contains "cluster_demo_login", which is a group; write it below children:'),
+    ("port-is-a-word", edit(HOSTS, "            login1:", "            login1: {ansible_port: ssh}"), f"{HOSTS}:20:36", 'ansible_port: "ssh" is not a port; write a number from 1 to 65535'),
+    ("address-is-a-url", edit(HOSTS, "            login1:", "            login1: {ansible_host: ssh://login1}"), f"{HOSTS}:20:36", "is not a host's name or address"),
+    ("many-hosts-in-no-list", both(edit(HOSTS, "    compute_nodes:", "    workers:"), edit(HOSTS, "compute1:", "compute[3:9]:")), f"{HOSTS}:24:13", "but in neither login_nodes nor compute_nodes; the same holds for compute3, compute4, compute5, compute6, compute7 and 2 more"),
+    ("variables-beside-hosts", move(PROFILES, "profiles.yml"), "profiles.yml:2:1", "hpc_profiles is a variable, but Ansible reads this file as a list of hosts; move the file to group_vars/all"),
     ("range-with-a-hyphen", edit(HOSTS, "            compute1:", "            compute[1-4]:"), f"{HOSTS}:23:13", "has a range that is not valid; write it as in node[001:128]"),
     ("range-backwards", edit(HOSTS, "            compute1:", "            compute[4:1]:"), f"{HOSTS}:23:13", "has a range from 4 down to 1; write [1:4]"),
     ("range-of-two-lengths", edit(HOSTS, "            compute1:", "            compute[01:128]:"), f"{HOSTS}:23:13", "which have different lengths; write 001"),
@@ -325,6 +360,8 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("certificate-for-another-host", edit(SERVICE, "api_host: hub", "api_host: other"), f"{SERVICE}:11:16", "is not valid for other; it is valid for hub.localhost, hub"),
     ("key-not-set", edit(SERVICE, '  key: "{{ lab_dir }}/hub.key"\n', ""), f"{SERVICE}:10:1", "set both certificate and key"),
     # Vaults
+    ("vault-beside-hosts", add("vault.yml", VAULT), "vault.yml:1:1", "is an encrypted file that Ansible reads as a list of hosts, not for variables"),
+    ("vault-without-a-block", add(f"{ALL}vault.yml", VAULT[:-33]), f"{ALL}vault.yml:2:1", "is a damaged vault: a part is missing"),
     ("vault-after-a-line", add(f"{ALL}vault.yml", "---\n$ANSIBLE_VAULT;1.1;AES256\n6162\n"), f"{ALL}vault.yml:2:1", "does not begin on the first line"),
     ("vault-cut-off", add(f"{ALL}vault.yml", "$ANSIBLE_VAULT;1.1;AES256\n616\n"), f"{ALL}vault.yml:2:1", "is a damaged vault: the end is missing"),
     ("vault-with-text", add(f"{ALL}vault.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\nhpc_x: 1\n"), f"{ALL}vault.yml:3:1", "the line is not hexadecimal"),
@@ -378,6 +415,17 @@ def test_warning_has_its_place_and_shows_no_secret(
     assert not any(
         secret in line for line in lines for secret in ("hunter2", "d41d8cd98f00", "aaaa", "abc", "changeme")
     )
+
+
+@pytest.mark.parametrize("name", ["Demo", "demo-2", "no"])
+def test_invalid_name_of_a_cluster_is_one_problem(site: Path, lab: Path, name: str) -> None:
+    edit(CLUSTERS, "name: demo", f"name: {name}")(site)
+    assert len(found := check(site, lab).problems) == 1, list(map(str, found))
+
+
+def test_misspelt_group_is_one_problem(site: Path, lab: Path) -> None:
+    both(edit(HOSTS, "    compute_nodes:", "    compute-nodes:"), edit(HOSTS, "compute1:", "compute[3:90]:"))(site)
+    assert len(found := check(site, lab).problems) == 1, list(map(str, found))
 
 
 def test_inventory_without_mistakes_has_no_problems(site: Path, lab: Path) -> None:

@@ -194,7 +194,7 @@ def test_routes_survive_a_restart_of_the_hub(hub: Host) -> None:
         # The target of this route does not answer, so the proxy shows its error page.
         status, text = send(hub, PUBLIC, "/services/stays/")
         assert status == 503
-        assert "reload this page" in text
+        assert "This page reloads" in text
         for _ in range(60):
             if send(hub, PUBLIC, "/hub/health")[0] == 200:
                 break

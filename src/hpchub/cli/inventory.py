@@ -204,7 +204,8 @@ def _checked(
         )
     except (ValueError, KeyError, TypeError, ValidationError):
         reason = _why_unreadable(path, done)
-        return Checked([*first, *([] if first and reason.entry else [reason.as_dict()])])
+        known = any((one["file"], one["line"]) == (reason.file, reason.line) for one in first)
+        return Checked([*first, *([] if known else [reason.as_dict()])])
 
 
 def _vault_problem(output: str) -> str:
@@ -233,6 +234,10 @@ def _why_unreadable(path: Path, done: subprocess.CompletedProcess[str]) -> Probl
         )
     if "vault password file" in output:
         raise Failure(f"{' '.join(lines[:3]).removeprefix('[ERROR]: ')}")
+    if "Completely failed to parse inventory source" in output and path.is_dir():
+        valid = "describe the hosts in the file hosts.yml, as inventories/example_slurm does"
+        return Problem("", "contains no list of hosts that Ansible can read", valid=valid, file=shown(path))
+    lines = [line.partition(" Task failed. Origin: ")[0] for line in lines]
     message = "Ansible cannot read this inventory: " + " ".join(lines[:6]).removeprefix("[ERROR]: ")
     if origin := re.search(r"Origin: (/.+?):([0-9]+):([0-9]+)$", output, re.MULTILINE):
         place = {"file": shown(Path(origin[1])), "line": int(origin[2]), "column": int(origin[3])}

@@ -44,6 +44,11 @@ exit codes:
   1  the inventory is wrong; each line of the output names an entry, the invalid value and what is valid
   2  the command failed: wrong usage, a missing file or profile, no Ansible, or no answer from a scheduler
 """
+_HUB_CODES = """\
+exit codes:
+  0  the command succeeded
+  2  the command failed: wrong usage, not the hub host, no permission, or an unknown user or job
+"""
 _LIVE = f"""{_PATH}\
 With --live, the command queries the queues and limits of the schedulers and compares them with the inventory. It finds
 missing queues, lower limits, profiles that could never start, and jobs that are hidden from the hub. It uses Ansible to
@@ -153,11 +158,11 @@ def parser() -> argparse.ArgumentParser:
         "orphans",
         "list the live jobs that carry the hub's name and that its database does not know",
         orphans,
-        _ORPHANS + _CODES,
+        _ORPHANS + _HUB_CODES,
     )
     listing.add_argument("--end", metavar="JOB", nargs="+", default=[], help="end these jobs, or all of them with ALL")
     listing.add_argument("--json", action="store_true", help="print JSON")
-    explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _CODES)
+    explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
     explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
     explaining.add_argument("--json", action="store_true", help="print JSON")
     for added in (checking, planning, discovering):

@@ -61,8 +61,17 @@ def read_hosts(node: yaml.Node | None, value: Any) -> Hosts:
         found.complain("", f"is {kind}, not a mapping of groups", 'begin with "all:", then "  children:"', node)
         return found
     for key, group in pairs(node):
-        _read_group(found, key, group, value.get(key.value) if isinstance(value, dict) else None, ())
+        if is_variable(key.value):
+            message = "is a variable, but Ansible reads this file as a list of hosts"
+            found.complain("", f"{key.value} {message}", "move the file to group_vars/all", key)
+        else:
+            _read_group(found, key, group, value.get(key.value) if isinstance(value, dict) else None, ())
     return found
+
+
+def is_variable(name: str) -> bool:
+    """Return whether a name is a variable's of hpchub, not a group's."""
+    return name.startswith(("hpc_", "vault_"))
 
 
 def _empty(node: yaml.Node) -> bool:
@@ -125,6 +134,9 @@ def _not_a_mapping(found: Hosts, entry: str, part: str, node: yaml.Node) -> None
 
 def _read_host(found: Hosts, entry: str, key: yaml.ScalarNode, node: yaml.Node, value: Any) -> None:
     name = key.value
+    if name.startswith("cluster_") or name in ("login_nodes", "compute_nodes"):
+        found.complain(entry, f"hosts contains {show(name, 60)}, which is a group", "write it below children:", key)
+        return
     for message, valid in _host_name_problems(name):
         found.complain(entry, f"host {show(name, 60)} {message}", valid, key)
     for host in expand(name):

@@ -20,6 +20,7 @@ from hpchub.deploy.yaml_text import (
     Document,
     Fault,
     child,
+    cycle,
     decode,
     duplicates,
     find,
@@ -225,8 +226,14 @@ def _as_written(problem: Problem, node: yaml.Node | None) -> Problem:
     if not isinstance(node, yaml.ScalarNode) or not is_plain(node) or node.tag not in _CONVERTED or not problem.value:
         return problem
     if problem.value == node.value:
-        return problem
-    return replace(problem, value=node.value, valid=f'put it in quotes: "{node.value}"')
+        return replace(
+            problem, message=re.sub("is a number, because YAML .*", "is a number, not a time", problem.message)
+        )
+    message = problem.message.removesuffix("; put it in quotes")
+    quotes = message != problem.message or problem.valid == "put it in quotes"
+    if quotes or re.search("without quotes as|^is true or false, not (?!a list|a mapping)", message):
+        return replace(problem, message=message, value=node.value, valid=f'put it in quotes: "{node.value}"')
+    return replace(problem, value=node.value)
 
 
 # Reading
@@ -250,7 +257,24 @@ def read_inventory(sources: Iterable[str | Path], ignore: Sequence[str] = ()) ->
             _read_source(inventory, path, root)
     # Ansible reads the lists of hosts first, and lets the variables of group_vars override theirs.
     inventory.settings.sort(key=lambda setting: setting.file.scope is not None)
+    inventory.problems += _connections(inventory)
     return inventory
+
+
+def _connections(inventory: Inventory) -> Iterator[Problem]:
+    """Find addresses and ports of hosts that Ansible cannot use."""
+    for setting in inventory.settings:
+        text = "" if setting.value is None else str(setting.value)
+        if setting.name not in ("ansible_host", "ansible_port") or "{{" in text:
+            continue
+        if setting.name == "ansible_port":
+            wrong = not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536
+            message, valid = "is not a port", "write a number from 1 to 65535"
+        else:
+            wrong = not re.fullmatch(r"[\w.:%-]+", text) or text.count(":") == 1
+            message, valid = "is not a host's name or address", "write it without user, scheme and port"
+        if wrong:
+            yield setting.problem(message, valid, setting.node, value=show(text, 60))
 
 
 def _unreadable(inventory: Inventory, path: Path, fault: Fault) -> None:
@@ -378,6 +402,14 @@ def _read_variable_file(inventory: Inventory, path: Path, root: Path, scope: Sco
         fault = Fault(line, column, f"is {kind}, not a mapping", 'write "NAME: value" lines')
         _unreadable(inventory, path, fault)
         return
+    for key, value in pairs(document.node):
+        if hosts_file.is_variable(key.value) and (found := cycle(value)):
+            message = f"{key.value} contains itself, through the anchor of line {position(found)[0]}"
+            _unreadable(
+                inventory, path, Fault(*position(found), message, "remove the alias, a word that begins with *")
+            )
+            inventory.guessed |= {name.value for name, _ in pairs(document.node)}
+            return
     inventory.settings += _settings(file, scope, document.node, document.value)
 
 
@@ -438,8 +470,18 @@ def _read_source(inventory: Inventory, path: Path, root: Path) -> None:
     if document is None:
         inventory.hosts_known = False
         return
-    if document.encrypted or child(document.node, "plugin"):
-        return
+    if document.encrypted:
+        if re.search(r"(?i)vault|secret", path.name):
+            message = "is an encrypted file that Ansible reads as a list of hosts, not for variables"
+            _unreadable(inventory, path, Fault(1, 1, message, "move the file to group_vars/all"))
+    elif not child(document.node, "plugin"):
+        _read_hosts(inventory, file, document, before)
+
+
+def _read_hosts(inventory: Inventory, file: InventoryFile, document: Document, before: int) -> None:
+    """Read a list of hosts in YAML."""
+    path = file.path
+    inventory.guessed |= {key.value for key, _ in pairs(document.node) if hosts_file.is_variable(key.value)}
     found = hosts_file.read_hosts(document.node, document.value)
     for problem in found.problems:
         if problem in found.fatal:

@@ -142,6 +142,13 @@ def _vault(text: str) -> Document | Fault:
             return Fault(number, 1, "is a damaged vault: the line is not hexadecimal", "restore the file from a backup")
     if not lines or len("".join(line.strip() for line in lines)) % 2:
         return Fault(len(lines) + 1, 1, "is a damaged vault: the end is missing", "restore the file from a backup")
+    try:
+        body = bytes.fromhex("".join(line.strip() for line in lines))
+    except ValueError:
+        body = b""
+    # A salt, a checksum, and blocks of 16 encrypted bytes.
+    if not re.fullmatch(rb"[0-9a-f]+\n[0-9a-f]{64}\n(?:[0-9a-f]{32})+", body):
+        return Fault(len(lines) + 1, 1, "is a damaged vault: a part is missing", "restore the file from a backup")
     return Document(text, encrypted=True)
 
 
@@ -194,7 +201,21 @@ _RULES: Sequence[tuple[str, bool, str, str]] = (
     ("unknown escape", False, "has a backslash in double quotes", "use single quotes, or write two backslashes"),
     ("flow sequence", True, "has a [ that is not closed, or a comma is missing after it", "close it with ]"),
     ("flow mapping", True, "has a { that is not closed, or a comma is missing after it", "close it with }"),
+    ("expected node content", False, _BEGINS_WITH, _QUOTE_IT),
+    ("undefined alias", False, _BEGINS_WITH, f"{_QUOTE_IT}; a name after * must be defined above, with &"),
     ("alias|anchor", True, _BEGINS_WITH, _QUOTE_IT),
+    (
+        "for merging",
+        False,
+        "is merged with <<, but is not a mapping",
+        "write <<: *NAME, and define &NAME at a mapping above it",
+    ),
+    (
+        "expected <document start>",
+        False,
+        "follows a line with ..., which ends the file",
+        "remove the line with ...",
+    ),
     ("unhashable", True, "has a { that begins a mapping", 'put an expression in quotes, as in "{{ NAME }}"'),
     ("tag", False, "has a tag, a word that begins with !, that Ansible does not know", _QUOTE_IT),
     (
@@ -247,7 +268,7 @@ def _special(words: str, here: yaml.Mark, begin: yaml.Mark, lines: list[str]) ->
     if "expected ':'" in words:
         return _glued_colon(lines, begin.line)
     if "block mapping" in words:
-        return _broken_mapping(here, begin, lines[here.line] if here.line < len(lines) else "")
+        return _broken_mapping(here, begin, lines)
     return None
 
 
@@ -279,8 +300,21 @@ def _colon(here: yaml.Mark, lines: list[str]) -> Fault:
     )
 
 
-def _broken_mapping(here: yaml.Mark, begin: yaml.Mark, line: str) -> Fault:
+def _open_quote(lines: list[str], first: int, last: int) -> Fault | None:
+    """Return the fault of a quote that is not closed on its line, so that the next quote seems to close it."""
+    for number in range(first, last):
+        text = re.sub(r"\\.|(?:^|\s)#.*", "", lines[number])
+        if text.count('"') % 2:
+            column = lines[number].rfind('"') + 1
+            return Fault(number + 1, column, "has a quote that is not closed on this line", "close the quote")
+    return None
+
+
+def _broken_mapping(here: yaml.Mark, begin: yaml.Mark, lines: list[str]) -> Fault:
+    line = lines[here.line] if here.line < len(lines) else ""
     before = line[: here.column].rstrip()
+    if before.endswith('"') and (opened := _open_quote(lines, begin.line, here.line)):
+        return opened
     if before and re.search(r"['\"}\])]$", before):
         message = "has text after the end of the value"
         return Fault(here.line + 1, here.column + 1, message, "put the whole value in one pair of quotes")
@@ -342,6 +376,23 @@ def walk(top: yaml.Node | None) -> Iterator[tuple[yaml.Node, tuple[Step, ...]]]:
 def scalars(top: yaml.Node | None) -> Iterator[tuple[yaml.ScalarNode, tuple[Step, ...]]]:
     """Yield every scalar below a node that is not a key, with the way to it."""
     return ((node, way) for node, way in walk(top) if isinstance(node, yaml.ScalarNode))
+
+
+def cycle(
+    node: yaml.Node, above: tuple[yaml.Node, ...] = (), done: set[int] | None = None
+) -> yaml.CollectionNode | None:
+    """Return the first node that contains itself through an alias, or None."""
+    done = set() if done is None else done
+    if not isinstance(node, yaml.CollectionNode) or id(node) in done:
+        return None
+    if node in above:
+        return node
+    for item in node.value:
+        for part in item if isinstance(item, tuple) else (item,):
+            if found := cycle(part, (*above, node), done):
+                return found
+    done.add(id(node))
+    return None
 
 
 # Text that YAML accepts, but that nobody means

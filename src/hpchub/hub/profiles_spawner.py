@@ -201,10 +201,10 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     def _save(self) -> None:
         """Save the session in the database, so that a restarted hub can continue it."""
         if self.api_token and not self.token:
-            self.token = orm.APIToken.find(self.db, self.api_token).hashed
+            self.token = orm.APIToken.find(self.user.db, self.api_token).hashed
         self.orm_spawner.state = self.get_state()
         self.child_spawner.record()
-        self.db.commit()
+        self.user.db.commit()
 
     @property
     def session(self) -> str:
@@ -252,7 +252,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     @property
     def memory(self) -> Memory:
         """The memory of the user's last session."""
-        return Memory(self.orm_spawner, self.db, self.runtime, self.log)
+        return Memory(self.orm_spawner, self.user.db, self.runtime, self.log)
 
     @property
     def outcome(self) -> Outcome | None:
@@ -356,7 +356,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         if self.session and not self.memory.knows(self.child_spawner):
             self._record_end()
         if self.token:
-            self.db.query(orm.APIToken).filter_by(hashed=self.token).delete()
+            self.user.db.query(orm.APIToken).filter_by(hashed=self.token).delete()
         return super().run_post_stop_hook()
 
     def _record_end(self) -> None:

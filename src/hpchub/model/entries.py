@@ -177,7 +177,7 @@ class Submit(Entry):
 class Software(Entry):
     """The directory of a cluster's notebook environments."""
 
-    path: f.Path = "/opt/hpchub"
+    path: f.OwnDirectory = "/opt/hpchub"
     """The directory. It is the same on every node of the cluster."""
     shared: Annotated[bool, Field(strict=True)] = False
     """Whether all nodes share this directory, for example over NFS. It is then installed once, from a login node."""

@@ -17,7 +17,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, SecretStr
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from hpchub.gpus import Gpus
-from hpchub.messages import listing, near, show, type_in_words
+from hpchub.messages import listing, near, show, type_in_words, unprintable
 from hpchub.names import CLUSTER_NAME, GROUP_NAME_LIMIT, QUEUE_NAME, USER_NAME
 from hpchub.units import mebibytes, seconds
 
@@ -47,7 +47,7 @@ class Text:
         valid: What to write, as in ``write a number and M, G or T, as in 4G``.
         empty: Whether an empty text is permitted. It means that the option is not used.
         check: A function with further conditions. It reports errors with :func:`complain`.
-        number: The message for a number. YAML turns some texts without quotes into numbers.
+        number: The message for a number that YAML may have made of a text without quotes.
         whole: Whether a numeric id is permitted too, as a number. It becomes text.
     """
 
@@ -56,27 +56,39 @@ class Text:
     valid: str
     empty: bool = False
     check: Callable[[str], None] | None = None
-    number: str = "is a number, not text; put it in quotes"
+    number: str = ""
     whole: bool = False
 
     def _validate(self, value: object) -> str:
         if self.whole and type(value) is int and 0 < value <= _MAXIMUM_ID:
             value = str(value)
         if not isinstance(value, str):
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                complain(self.number, self.valid)
-            complain(f"is {type_in_words(value)}, not {self.what}", self.valid)
+            self._not_text(value)
         if value == "" and self.empty:
             return value
         if value == "":
             complain("is empty", self.valid)
         if not value.isprintable():
-            complain("contains a line break or another control character", self.valid)
+            message, advice = unprintable(value)
+            complain(message, advice or self.valid)
         if not re.fullmatch(self.pattern, value):
             complain(f"is not {self.what}", self.valid)
         if self.check:
             self.check(value)
         return value
+
+    def _not_text(self, value: object) -> NoReturn:
+        """Reject a value that is not text. Advise quotes only if the same text in quotes would be valid."""
+        kind = type_in_words(value)
+        if self.whole and kind == "a number":
+            complain("is not a numeric id", self.valid)
+        if kind in ("a number", "a date") and re.fullmatch(self.pattern, str(value)):
+            complain(f"is {kind}, not text; put it in quotes", self.valid)
+        if kind == "a number" and self.number:
+            complain(self.number, self.valid)
+        if isinstance(value, Mapping) and list(value.values()) == [None]:  # {connection_file} without quotes
+            complain(f"is {kind}, not {self.what}", f'put it in quotes: "{{{next(iter(value))!s:.60}}}"')
+        complain(f"is {kind}, not {self.what}", self.valid)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._validate)
@@ -164,8 +176,11 @@ class Secret:
             complain("is empty", valid)
         if PLACEHOLDER.fullmatch(value):
             complain("is still a placeholder", valid)
+        if name := re.fullmatch(r"(?!\{\{.*\}\}$)\{{1,2}\s*([A-Za-z_]\w*)\s*\}{1,2}", value):
+            complain("is an expression with too few braces", f'write "{{{{ {name[1]} }}}}"')
         if not value.isprintable():
-            complain("contains a line break or another control character", valid)
+            message, advice = unprintable(value)
+            complain(message, advice or valid)
         # Apache's configuration would interpret these characters. mod_auth_openidc would run the text after "exec:".
         if any(mark in value for mark in ('"', "\\", "${", "%{")) or value.startswith("exec:"):
             complain('contains one of " \\ ${ %{ or begins with exec:', "create a new secret at the provider")
@@ -429,6 +444,15 @@ UserPattern = Annotated[
 def _group(value: str) -> None:
     if value != value.strip() or "{{" in value:
         complain("begins or ends with a blank, or contains {{", "write the group's name exactly")
+    if re.fullmatch(r"\.?\*", value):
+        complain("is a wildcard, but hpchub compares whole names", "list the groups")
+
+
+def _sso_group(value: str) -> None:
+    _group(value)
+    if re.fullmatch(r"(?i)(?:ou|dc)=[^,]*", value):
+        message = "is a part of a distinguished name, because a comma without quotes separates two items"
+        complain(message, 'put the whole name in quotes, as in "CN=HPC Users,DC=cl,DC=org"')
 
 
 def _unix_group(value: str) -> None:
@@ -446,7 +470,7 @@ SsoGroup = Annotated[
         "a group's name",
         rf".{{1,{GROUP_NAME_LIMIT}}}",
         f"write the name as the provider sends it, at most {GROUP_NAME_LIMIT} characters",
-        check=_group,
+        check=_sso_group,
     ),
 ]
 UnixGroup = Annotated[
@@ -557,15 +581,21 @@ def _no_way_up(value: str) -> None:
         complain("contains ..", "write the path without it")
 
 
-Path = Annotated[
-    str,
-    Text(
-        "an absolute path",
-        r"(?:/[A-Za-z0-9_.+@=,~-]+)+",
-        "begin with /, use no spaces, and do not end with /",
-        check=_no_way_up,
-    ),
-]
+_PATH = ("an absolute path", r"(?:/[A-Za-z0-9_.+@=,~-]+)+", "begin with /, use no spaces, and do not end with /")
+_OF_THE_SYSTEM = re.compile(
+    r"/(?:bin|boot|dev|etc|lib|lib64|proc|run|sbin|sys)(?:/.*)?|/(?:home|media|mnt|opt|root|srv|tmp|usr|var)"
+    r"|/usr/(?:bin|include|lib|lib64|libexec|local|sbin|share)|/var/(?:cache|lib|log|run|spool|tmp)"
+)
+
+
+def _own_directory(value: str) -> None:
+    _no_way_up(value)
+    if _OF_THE_SYSTEM.fullmatch(value):
+        complain("is a directory of the operating system", "name a directory for hpchub alone, as in /opt/hpchub")
+
+
+Path = Annotated[str, Text(*_PATH, check=_no_way_up)]
+OwnDirectory = Annotated[str, Text(*_PATH, check=_own_directory)]
 ControllerPath = Annotated[
     str,
     Text(
@@ -597,6 +627,8 @@ def _network(value: str) -> None:
         complain("has bits set after its prefix", f"write {meant}")
     if network.prefixlen == 0:
         complain("admits every address", "name the networks of the compute nodes")
+    if network.prefixlen < (8 if network.version == 4 else 16):
+        complain("is larger than any cluster's network", "name the networks of the compute nodes")
 
 
 Network = Annotated[
@@ -634,6 +666,13 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host's name or address always means the machine that uses it."""
+    if is_address(host):
+        return ipaddress.ip_address(host).is_loopback
+    return host.lower() in ("localhost", "localhost.localdomain")
 
 
 def url_port(url: str) -> int:

@@ -85,14 +85,21 @@ class Unresolved:
     @property
     def message(self) -> str:
         """The reason, on one line."""
-        return f"cannot be evaluated: {' '.join(self.reason.split())[:200]}"
+        reason = self.reason.partition(" Use -vvv")[0]  # advice for ansible-playbook
+        return f"cannot be evaluated: {' '.join(reason.split())[:200].rstrip('.')}"
 
     @property
     def valid(self) -> str:
         """What to do."""
-        if self.reason.endswith("is undefined"):
-            return self.advice or "define it in the inventory; a secret belongs in its vault"
-        return self.advice
+        if self.advice:
+            return self.advice
+        if undefined := re.search(r"'(\w+)' is undefined$", self.reason):
+            if undefined[1].startswith("ansible_"):
+                return "write the value itself, because the check does not query the hosts"
+            return "define it in the inventory; a secret belongs in its vault"
+        if "lookup plugin" in self.reason and "was not found" not in self.reason:
+            return "correct the path or name in the lookup"
+        return "correct the expression between {{ and }}"
 
 
 def label(value: object) -> str:

@@ -82,6 +82,7 @@ def compare(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
     for draft in drafts["hpc_service"]:
         yield from _compare_ports(draft)
         yield from _compare_subdomains(draft)
+        yield from _compare_api_host(draft, clusters)
     for draft in drafts["hpc_sso"]:
         scopes = draft.get("scopes")
         if scopes is not None and "openid" not in scopes:
@@ -120,6 +121,9 @@ def _duplicates(drafts: Sequence[Draft], name: str) -> Iterator[Problem]:
         first.setdefault(value, i)
 
 
+_TAKEN_PORTS = {22: "ssh", 80: "HTTP without encryption, which the web server may redirect"}
+
+
 def _compare_ports(service: Draft) -> Iterator[Problem]:
     bind, api, ports = (service.get(name) for name in ("bind_port", "api_port", "notebook_ports"))
     if bind is None and service.get("url") and service.written("bind_port") is None:
@@ -132,6 +136,9 @@ def _compare_ports(service: Draft) -> Iterator[Problem]:
             value=show(api),
             valid="choose another port",
         )
+    if api in _TAKEN_PORTS:
+        message = f"is the port of {_TAKEN_PORTS[api]}"
+        yield Problem(service.name, message, field="api_port", value=show(api), valid="choose another port, as in 8445")
     if isinstance(ports, NotebookPorts):
         for name, port in (("bind_port", bind), ("api_port", api)):
             if port is not None and ports.first <= port <= ports.last:
@@ -142,6 +149,16 @@ def _compare_ports(service: Draft) -> Iterator[Problem]:
                     value=show(port),
                     valid="choose a port outside this range, or change notebook_ports",
                 )
+
+
+def _compare_api_host(service: Draft, clusters: Sequence[Draft]) -> Iterator[Problem]:
+    """Find the name of a loopback interface, which jobs on other hosts cannot use."""
+    host = service.get("api_host") or ""
+    methods = [cluster.get("submit") for cluster in clusters]
+    if f.is_loopback(host) and any(isinstance(each, Submit) and each.method == "ssh" for each in methods):
+        message = "means the compute node itself, where the hub does not run"
+        valid = "write the name of the hub host as compute nodes know it"
+        yield Problem(service.name, message, field="api_host", value=show(host), valid=valid)
 
 
 def _compare_subdomains(service: Draft) -> Iterator[Problem]:
@@ -202,6 +219,11 @@ def _names(drafts: Sequence[Draft], name: str) -> list[str]:
     return list(dict.fromkeys(value for draft in drafts if isinstance(value := draft.written(name), str)))
 
 
+def _all_named(clusters: Sequence[Draft]) -> bool:
+    """Return whether all clusters have valid names. Otherwise, the others refer to a name that was meant."""
+    return bool(clusters) and all(cluster.get("name") for cluster in clusters)
+
+
 def _unknown(draft: Draft, name: str, value: str, what: str, known: Sequence[str]) -> Problem:
     valid = did_you_mean(value, known) if known else "there are none"
     return Problem(draft.name, f"is not {what}", field=name, value=show(value), valid=valid)
@@ -228,7 +250,7 @@ def _duplicate_kernels(kernels: Sequence[Draft]) -> Iterator[Problem]:
 def _compare_kernel(kernel: Draft, clusters: Sequence[Draft]) -> Iterator[Problem]:
     known = _names(clusters, "name")
     for name in kernel.get("clusters") or []:
-        if clusters and name not in known:
+        if name not in known and _all_named(clusters):
             yield _unknown(kernel, "clusters", name, "a cluster of hpc_clusters", known)
     command = kernel.get("command")
     if isinstance(command, list) and command and not any("{connection_file}" in argument for argument in command):
@@ -264,7 +286,7 @@ def _compare_profile(profile: Draft, clusters: Sequence[Draft], kernels: Sequenc
     name = profile.get("cluster")
     known = _names(clusters, "name")
     cluster = next((draft for draft in clusters if draft.written("name") == name), None) if name else None
-    if name and clusters and cluster is None:
+    if name and cluster is None and _all_named(clusters):
         yield _unknown(profile, "cluster", name, "a cluster of hpc_clusters", known)
     if cluster is not None:
         yield from _compare_queue(profile, cluster)
@@ -346,8 +368,21 @@ def _compare_gpu_types(profile: Draft, queue: Draft, where: str) -> Iterator[Pro
     yield Problem(profile.name, message, field="gpus", value=show(profile.written("gpus")), valid=valid)
 
 
+_FIXED_GROUPS = ("hub", "login_nodes", "compute_nodes")
+
+
+def _misspelt_group(name: str, groups: Mapping[str, list[str]]) -> str | None:
+    """Return the group that stands for a group of hpchub that is missing."""
+    others = [] if name in groups else [other for other in groups if other not in _FIXED_GROUPS]
+    return near(name, [other for other in others if not other.startswith("cluster_")])
+
+
 def compare_groups(clusters: Sequence[Draft], groups: Mapping[str, list[str]]) -> Iterator[Problem]:
     """Compare the clusters with the inventory's groups, each given with its hosts."""
+    misspelt = {name: close for name in _FIXED_GROUPS if (close := _misspelt_group(name, groups))}
+    for name, close in misspelt.items():
+        yield Problem(f"group {close}", "is not a group of hpchub", valid=f'did you mean "{name}"?')
+    groups = {**groups, **{name: groups[close] for name, close in misspelt.items()}}
     hosts = {host for members in groups.values() for host in members}
     hub = groups.get("hub", [])
     if len(hub) != 1:
@@ -360,7 +395,8 @@ def compare_groups(clusters: Sequence[Draft], groups: Mapping[str, list[str]]) -
     for cluster in clusters:
         yield from _compare_cluster_groups(cluster, groups, hosts)
     if known:  # otherwise hpc_clusters has a problem that was already reported
-        yield from _stray_groups(groups, known)
+        if _all_named(clusters):
+            yield from _stray_groups(groups, known)
         yield from _stray_hosts(clusters, groups, known)
 
 
@@ -434,6 +470,7 @@ def _stray_hosts(drafts: Sequence[Draft], groups: Mapping[str, list[str]], known
             clusters.setdefault(host, []).append(name)
     # Hosts of a group without a cluster were already reported with the group.
     reported = {host for group, hosts in groups.items() if group.startswith("cluster_") for host in hosts}
+    alike: dict[tuple[str, str], list[str]] = {}
     for host in sorted({*served, *clusters}):
         member_of = clusters.get(host, [])
         settings = [
@@ -452,4 +489,9 @@ def _stray_hosts(drafts: Sequence[Draft], groups: Mapping[str, list[str]], known
             valid = f"add it to one of the groups {listing(f'cluster_{name}' for name in known)}"
         else:
             continue
-        yield Problem(f"host {host}", message, valid=valid)
+        alike.setdefault((message, valid), []).append(host)
+    for (message, valid), hosts in alike.items():
+        many = len(hosts) > 5
+        more = f"; the same holds for {listing(hosts[1:], 5)}" if many else ""
+        for host in hosts[:1] if many else hosts:
+            yield Problem(f"host {host}", message + more, valid=valid)

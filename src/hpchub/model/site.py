@@ -309,7 +309,7 @@ def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> P
             "is an unknown key",
             field=at.field,
             value=show(location[-1], 40),
-            valid=suggestion(location[-1], known, "valid keys"),
+            valid=suggestion(_SYNONYMS.get(str(location[-1]), location[-1]), known, "valid keys"),
         )
     at = locate(entry, raw, location)
     if isinstance(at.value, Unresolved):
@@ -334,6 +334,20 @@ def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> P
     return Problem(at.entry, message, field=at.field, value=value, valid=valid)
 
 
+_SYNONYMS = {
+    "partition": "queue",
+    "time": "runtime",
+    "walltime": "runtime",
+    "mem": "memory",
+    "cpus": "cores",
+    "ncpus": "cores",
+    "ntasks": "cores",
+    "gres": "gpus",
+    "title": "display_name",
+    "constraint": "node_constraint",
+    "features": "node_constraint",
+}
+"""The names that schedulers use for keys of ours."""
 _STANDARD: dict[str, tuple[str, str]] = {
     "bool_type": ("is neither true nor false", "write true or false, without quotes"),
     "dict_type": ("not a mapping", "write NAME: value lines"),
