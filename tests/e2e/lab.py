@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NODES = ("compute1", "compute2")
+LOGIN_FILE = "/etc/profile.d/zz-hpchub-test.sh"
+"""A file that every job of a compute node reads. Tests create it and remove it."""
 DEFAULT_DIRECTORY = Path.home() / ".cache" / "hpchub" / "lab" / "demo"
 
 

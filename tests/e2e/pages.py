@@ -188,10 +188,13 @@ class Visitor:
         if not self.user:
             return
         self.page.goto(f"{self.lab.url}/hub/home")
-        if self.page.url.startswith(self.lab.url):
-            self.fetch("DELETE", f"/hub/api/users/{self._name}/server")
-        elif self.lab.jobs(self._name):
-            self.lab.cancel_jobs(self._name)
+        if not self.page.url.startswith(self.lab.url):
+            if not self.lab.jobs(self._name):
+                return
+            # The hub must end the session. It would notice only at its next poll that a job was cancelled, and the
+            # next test would still find the session.
+            self.sign_in(self._name)
+        self.fetch("DELETE", f"/hub/api/users/{self._name}/server")
         eventually(f"all jobs of {self._name} have ended", lambda: not self.lab.jobs(self._name))
 
 

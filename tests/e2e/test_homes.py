@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .lab import LOGIN_FILE, NODES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from .pages import Visitor
 
 USER = "carol"
-LOGIN_FILE = "/etc/profile.d/zz-hpchub-test.sh"
 # A module of the site's default modules, and a login file that fails.
 PROFILE = (
     "export PYTHONPATH=/tmp/pp LD_LIBRARY_PATH=/tmp/pp OMP_NUM_THREADS=64\nset -e\necho the login file has run\nfalse\n"
@@ -47,7 +48,6 @@ mkdir -p /tmp/pp/traitlets
 echo "raise ImportError('of another Python')" > /tmp/pp/traitlets/__init__.py
 printf %s "$1" > {LOGIN_FILE}
 """
-NODES = ("compute1", "compute2")
 
 
 @pytest.fixture

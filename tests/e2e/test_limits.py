@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .lab import eventually
+from .lab import LOGIN_FILE, NODES, eventually
 from .site import Site
 from .students import Student
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from .students import Class
 
 PROFILES = ("--tags", "spawner_profiles")
-NODES = ("compute1", "compute2")
-LOGIN_FILE = "/etc/profile.d/zz-hpchub-test.sh"
 HANG = 'case "$(id -un)" in student*) exec sleep 3600 ;; esac'
 PATIENCE = "/etc/hpchub/conf.d/e2e.py"
 

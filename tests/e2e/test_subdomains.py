@@ -126,7 +126,8 @@ def act_as_bob(lab: Lab, bob: Visitor, client: Client) -> None:
 
     # An old browser sends no Origin header. The hub then requires the XSRF token, which only its own pages know.
     sent = "; ".join(f"{each['name']}={each['value']}" for each in bob.page.context.cookies(lab.url))
-    answer = client.ask("/hub/api/users/bob/tokens", [("Cookie", sent)], method="POST", body=b'{"note": "planted"}')
+    headers = [("Cookie", sent), ("Content-Type", "application/json")]
+    answer = client.ask("/hub/api/users/bob/tokens", headers, method="POST", body=b'{"note": "planted"}')
     assert answer.status == 403
     assert "_xsrf" in answer.text
 

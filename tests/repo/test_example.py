@@ -1,4 +1,4 @@
-"""Whoever follows a comment of the example inventory gets a valid inventory."""
+"""Each comment of the example inventory leads to a valid inventory."""
 
 from __future__ import annotations
 

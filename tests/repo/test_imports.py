@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from hpchub import names
+from hpchub.hub import handlers
 from hpchub.remote import gate, launcher
 
 if TYPE_CHECKING:
@@ -144,6 +145,11 @@ def _imports(nodes: Iterable[ast.AST]) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
     return {name for name in found if not name.startswith("hpchub") and name != "__future__"}
+
+
+def test_copied_limits_are_equal() -> None:
+    assert launcher.PROBLEM_LIMIT == handlers.MAX_TEXT
+    assert launcher.ADDRESS_LIMIT == handlers.MAX_ADDRESSES
 
 
 def test_copied_patterns_are_equal() -> None:

@@ -7,7 +7,6 @@ packages, set up as their documentation shows.
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import re
 import secrets
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from lab.web_client import Answer, Visitor
+from lab.web_client import IDENTITY, Answer, Visitor, spellings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,17 +36,6 @@ PROBE = "/run/hpchub-probe"
 REAL = "/usr/libexec/hpchub-probe"
 START = 120
 """How long a session may take to start, in seconds."""
-
-IDENTITY = [
-    "X-Hpchub-User",
-    "X-Hpchub-Userinfo",
-    "X-Hpchub-Id-Token",
-    "Remote-User",
-    "X-Remote-User",
-    "X-Forwarded-User",
-]
-"""Headers that could carry a user's identity. The attacks try each of them in every spelling."""
-
 
 NOT_RUN = {126, 127, 255}
 """Exit codes that mean that a command did not run: not executable, not found, or the ssh connection failed."""
@@ -74,16 +62,6 @@ def wait(what: str, probe: Callable[[], Any], *, timeout: float = 60, interval: 
             raise Unusable(f"timed out after {timeout:.0f} s: {what} (last value: {answer!r})")
         time.sleep(interval)
     return answer
-
-
-def spellings(name: str) -> list[str]:
-    """Return a header's name with every mixture of dashes and underscores, in three cases."""
-    words = name.split("-")
-    found = []
-    for marks in itertools.product("-_", repeat=len(words) - 1):
-        spelt = words[0] + "".join(mark + word for mark, word in zip(marks, words[1:], strict=True))
-        found += [spelt, spelt.lower(), spelt.upper()]
-    return found
 
 
 def forged(name: str) -> list[tuple[str, str]]:

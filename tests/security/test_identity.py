@@ -9,7 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from .target import IDENTITY, Unusable, basic, forged, hub_cookie, signed_in_as, spellings, wait
+from lab.web_client import IDENTITY, spellings
+
+from .target import Unusable, basic, forged, hub_cookie, signed_in_as, wait
 
 if TYPE_CHECKING:
     from .target import Session, Target

@@ -65,11 +65,19 @@ async def hub(tmp_path: Path) -> AsyncIterator[hub_app.Hub]:
 
 
 @pytest.fixture
-async def ask(hub: hub_app.Hub) -> AsyncIterator[hub_app.Ask]:
-    """Return a function that sends a request to the hub over HTTP. Underscores in names of headers mean dashes."""
+async def port(hub: hub_app.Hub) -> AsyncIterator[int]:
+    """The port of a real HTTP server with the hub's application."""
     listener, port = bind_unused_port()
     server = HTTPServer(hub.app.tornado_application)
     server.add_socket(listener)
+    yield port
+    server.stop()
+    await server.close_all_connections()
+
+
+@pytest.fixture
+async def ask(port: int) -> AsyncIterator[hub_app.Ask]:
+    """Return a function that sends a request to the hub over HTTP. Underscores in names of headers mean dashes."""
     client = AsyncHTTPClient(force_instance=True)
 
     async def request(path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> HTTPResponse:
@@ -81,5 +89,3 @@ async def ask(hub: hub_app.Hub) -> AsyncIterator[hub_app.Ask]:
 
     yield request
     client.close()
-    server.stop()
-    await server.close_all_connections()

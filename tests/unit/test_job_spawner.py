@@ -13,7 +13,6 @@ from batchspawner import JobStatus
 from hub_app import CLUSTER, GRANT, HUB, PORTS, SESSION, Hub, answer, job
 from jupyterhub import orm
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
-from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
 from hpchub.clusters.poller import Snapshot
@@ -281,14 +280,9 @@ class Api:
 
 
 @pytest.fixture
-async def api(hub: Hub) -> AsyncIterator[Api]:
-    """The hub's application behind a real HTTP server."""
-    listener, port = bind_unused_port()
-    server = HTTPServer(hub.app.tornado_application)
-    server.add_socket(listener)
-    yield Api(port)
-    server.stop()
-    await server.close_all_connections()
+def api(port: int) -> Api:
+    """The REST API of the hub behind a real HTTP server."""
+    return Api(port)
 
 
 @pytest.fixture

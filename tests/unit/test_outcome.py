@@ -13,8 +13,6 @@ import pytest
 from hub_app import SESSION, SITE, answer, job, profile, write_profiles
 from jupyterhub import orm
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
-from tornado.httpserver import HTTPServer
-from tornado.testing import bind_unused_port
 
 from hpchub.hub import outcome as outcomes
 from hpchub.hub.outcome import NOT_STARTED, STOPPED, Outcome, plain, plain_lines
@@ -23,7 +21,7 @@ from hpchub.schedulers import Cause, Ending, JobState, Unanswered
 from hpchub.schedulers.endings import OWNER
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from hub_app import Hub
@@ -305,17 +303,12 @@ class Browser:
 
 
 @pytest.fixture
-async def browser(hub: Hub) -> AsyncIterator[Browser]:
-    listener, port = bind_unused_port()
-    server = HTTPServer(hub.app.tornado_application)
-    server.add_socket(listener)
+async def browser(hub: Hub, port: int) -> Browser:
     found = Browser(port)
     hub.app.authenticator.allowed_users = {"alice"}
     response = await found.get("/hub/login?next=/hub/home")
     assert response.code == 302
-    yield found
-    server.stop()
-    await server.close_all_connections()
+    return found
 
 
 HOSTILE = Outcome(

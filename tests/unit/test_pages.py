@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hub_app import encode_claims
+from hub_app import signed_on
 
 if TYPE_CHECKING:
     from hub_app import Ask, Hub
@@ -14,16 +14,11 @@ if TYPE_CHECKING:
 HOME = re.compile(r'<a [^>]*href="/hub/home">Go to your home page</a>')
 
 
-def signed_in(group: str) -> dict[str, str]:
-    """Return the headers with alice's identity, as Apache sends them."""
-    return {"X_Hpchub_User": "alice", "X_Hpchub_Userinfo": encode_claims(groups=[group])}
-
-
 @pytest.fixture
 async def cookie(hub: Hub, ask: Ask) -> str:
     """Return the login cookies of alice, who administers the hub."""
     hub.app.authenticator.admin_users = {"alice"}
-    response = await ask("login", **signed_in("hpc"))
+    response = await ask("login", **signed_on("alice", "hpc"))
     assert response.code == 302
     return "; ".join(header.split(";")[0] for header in response.headers.get_list("Set-Cookie"))
 
@@ -42,7 +37,7 @@ async def cookie(hub: Hub, ask: Ask) -> str:
 async def test_error_page_explains_itself_and_offers_a_way_back(
     ask: Ask, cookie: str, path: str, code: int, title: str
 ) -> None:
-    response = await ask(path, **signed_in("hpc"), Cookie=cookie)
+    response = await ask(path, **signed_on("alice", "hpc"), Cookie=cookie)
     page = response.body.decode()
     assert response.code == code
     assert f">{title}</h1>" in page
@@ -52,14 +47,14 @@ async def test_error_page_explains_itself_and_offers_a_way_back(
 
 
 async def test_refused_sign_in_names_the_account(ask: Ask) -> None:
-    response = await ask("login", **signed_in("others"))
+    response = await ask("login", **signed_on("alice", "others"))
     assert response.code == 403
     assert "You are signed in as alice, and this account may not use the service." in response.body.decode()
 
 
 async def test_missing_permission_is_explained_without_scopes(hub: Hub, ask: Ask, cookie: str) -> None:
     hub.app.authenticator.admin_users = set()
-    response = await ask("admin", **signed_in("hpc"), Cookie=cookie)
+    response = await ask("admin", **signed_on("alice", "hpc"), Cookie=cookie)
     page = response.body.decode()
     assert response.code == 403
     assert "<p>Your account has no permission for it.</p>" in page
@@ -71,7 +66,7 @@ async def test_token_page_selects_30_days_and_does_not_revoke_the_token_of_the_s
     user = hub.user()
     user.new_api_token(note="a script")
     user.new_api_token(note="Server at /user/alice/")
-    response = await ask("token", **signed_in("hpc"), Cookie=cookie)
+    response = await ask("token", **signed_on("alice", "hpc"), Cookie=cookie)
     page = response.body.decode()
     rows = {
         note: row
@@ -86,7 +81,7 @@ async def test_token_page_selects_30_days_and_does_not_revoke_the_token_of_the_s
 
 
 async def test_admin_page_asks_twice_before_it_acts_on_other_people(ask: Ask, cookie: str) -> None:
-    response = await ask("admin", **signed_in("hpc"), Cookie=cookie)
+    response = await ask("admin", **signed_on("alice", "hpc"), Cookie=cookie)
     page = response.body.decode()
     assert response.code == 200
     assert page.count("Are you sure?") == 2

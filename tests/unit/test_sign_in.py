@@ -11,9 +11,7 @@ import pytest
 import yaml
 from hub_app import encode_claims
 from tornado.httpclient import AsyncHTTPClient
-from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders
-from tornado.testing import bind_unused_port
 
 from hpchub.hub.authenticator import SSOLoginHandler
 
@@ -29,11 +27,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def get(hub: Hub) -> AsyncIterator[Get]:
+async def get(port: int) -> AsyncIterator[Get]:
     """Return a function that requests a page as Apache does: with the identity in headers. With ``post``, it posts."""
-    listener, port = bind_unused_port()
-    server = HTTPServer(hub.app.tornado_application)
-    server.add_socket(listener)
     client = AsyncHTTPClient(force_instance=True)
 
     async def request(
@@ -59,8 +54,6 @@ async def get(hub: Hub) -> AsyncIterator[Get]:
 
     yield request
     client.close()
-    server.stop()
-    await server.close_all_connections()
 
 
 def cookies(response: HTTPResponse) -> dict[str, str]:

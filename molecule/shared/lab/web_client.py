@@ -6,6 +6,7 @@ Browsers and HTTP libraries normalise addresses and headers. That would hide exa
 from __future__ import annotations
 
 import http.client
+import itertools
 import re
 import socket
 import ssl
@@ -19,6 +20,26 @@ if TYPE_CHECKING:
 
 REDIRECTS = 20
 """The number of redirects to follow before the client assumes a redirect loop."""
+
+IDENTITY = (
+    *("X-Hpchub-User", "X-Hpchub-Userinfo", "X-Hpchub-Id-Token"),
+    *("Remote-User", "X-Remote-User", "X-Forwarded-User"),
+)
+"""Headers that could carry a user's identity. The tests try each of them in every spelling."""
+
+
+def mixtures(name: str) -> list[str]:
+    """Return a header's name with every mixture of dashes and underscores."""
+    words = name.split("-")
+    return [
+        words[0] + "".join(mark + word for mark, word in zip(marks, words[1:], strict=True))
+        for marks in itertools.product("-_", repeat=len(words) - 1)
+    ]
+
+
+def spellings(name: str) -> list[str]:
+    """Return a header's name with every mixture of dashes and underscores, each in original, lower and upper case."""
+    return [case for spelt in mixtures(name) for case in (spelt, spelt.lower(), spelt.upper())]
 
 
 def unverified() -> ssl.SSLContext:

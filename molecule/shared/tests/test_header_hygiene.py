@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lab.web_client import Visitor
+from lab.web_client import Visitor, mixtures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,15 +101,6 @@ FORGED = "forged-by-the-client"
 NOBODY = "token of-nobody-with-at-least-32-characters"
 
 
-def spellings(name: str) -> list[str]:
-    """Return a header's name with every mixture of dashes and underscores."""
-    words = name.split("-")
-    return [
-        words[0] + "".join(mark + word for mark, word in zip(marks, words[1:], strict=True))
-        for marks in itertools.product("-_", repeat=len(words) - 1)
-    ]
-
-
 @pytest.fixture(scope="module")
 def alice(hub: Host, idp: Host, state: dict[str, Any]) -> Visitor:
     """Return a visitor who is signed in as alice."""
@@ -156,7 +146,7 @@ def test_harmless_client_header_reaches_the_service(alice: Visitor) -> None:
 
 @pytest.mark.parametrize("name", IDENTITY)
 def test_client_header_with_an_identity_does_not_reach_the_service(alice: Visitor, name: str) -> None:
-    arrived = received(alice, [(spelt, FORGED) for spelt in spellings(name)])
+    arrived = received(alice, [(spelt, FORGED) for spelt in mixtures(name)])
     assert FORGED not in str(arrived)
 
 

@@ -6,7 +6,6 @@ Apache has two virtual hosts. The public one serves users' browsers. The cluster
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import re
 import secrets
@@ -20,7 +19,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from lab.web_client import Answer, Visitor, unverified
+from lab.web_client import IDENTITY, Answer, Visitor, spellings, unverified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,16 +29,6 @@ if TYPE_CHECKING:
 NOBODY = "token-of-nobody-that-has-the-form-of-a-program's"
 INVALID_TOKEN = [("Authorization", f"token {NOBODY}")]  # Apache passes it on, and the hub refuses it
 PAGE_TOKEN = [("Authorization", "token " + "p" * 30)]  # the form of a token that JupyterHub gives to a browser
-
-IDENTITY = [
-    "X-Hpchub-User",
-    "X-Hpchub-Userinfo",
-    "X-Hpchub-Id-Token",
-    "Remote-User",
-    "X-Remote-User",
-    "X-Forwarded-User",
-]
-"""Headers that could carry an identity. The tests try each of them in every spelling."""
 
 
 def port_of(url: str) -> int:
@@ -54,14 +43,6 @@ def hostname_of(url: str) -> str:
     hostname = urlsplit(url).hostname
     assert hostname is not None, url
     return hostname
-
-
-def spellings(name: str) -> Iterator[str]:
-    """Yield the name with every combination of dashes and underscores, each in original, lower and upper case."""
-    words = name.split("-")
-    for marks in itertools.product("-_", repeat=len(words) - 1):
-        spelt = words[0] + "".join(mark + word for mark, word in zip(marks, words[1:], strict=True))
-        yield from (spelt, spelt.lower(), spelt.upper())
 
 
 @pytest.fixture(scope="module")
@@ -485,6 +466,15 @@ def test_ambiguous_paths_are_refused(alice: Visitor, target: str) -> None:
 )
 def test_unknown_paths_do_not_exist(alice: Visitor, target: str) -> None:
     assert alice.ask(target, INVALID_TOKEN).status == 404
+
+
+def test_only_the_version_of_the_hub_needs_no_sign_on(visitor: Visitor) -> None:
+    """Editors read it to recognise a JupyterHub, before they have a token."""
+    for target in ("/hub/api", "/hub/api/"):
+        answer = visitor.ask(target)
+        assert (answer.status, set(json.loads(answer.text))) == (200, {"version"})
+        assert visitor.ask(target, method="POST").status == 403
+    assert visitor.ask("/hub/api/info").status == 401
 
 
 def test_encoded_slashes_reach_the_hub(alice: Visitor) -> None:

@@ -237,8 +237,8 @@ def _why_unreadable(path: Path, done: subprocess.CompletedProcess[str]) -> Probl
     if "Completely failed to parse inventory source" in output and path.is_dir():
         valid = "describe the hosts in the file hosts.yml, as inventories/example_slurm does"
         return Problem("", "contains no list of hosts that Ansible can read", valid=valid, file=shown(path))
-    lines = [line.partition(" Task failed. Origin: ")[0] for line in lines]
     message = "Ansible cannot read this inventory: " + " ".join(lines[:6]).removeprefix("[ERROR]: ")
+    message = re.split(r" (?:Task failed\. )?Origin: <", message)[0]
     if origin := re.search(r"Origin: (/.+?):([0-9]+):([0-9]+)$", output, re.MULTILINE):
         place = {"file": shown(Path(origin[1])), "line": int(origin[2]), "column": int(origin[3])}
         return Problem("", message[:600], **place)  # type: ignore[arg-type]

@@ -106,10 +106,9 @@ def _compare_queue_types(entry: str, queue: Queue, limits: QueueLimits) -> Itera
     """Yield the types of GPUs of a queue's entry that the scheduler's queue does not have."""
     for kind, number in getattr(queue.max_gpus, "types", {}).items():
         if limits.gpu_types is not None and limits.gpu_types.get(kind, 0) < number:
-            has = listing(f"{count} of type {name}" for name, count in limits.gpu_types.items()) or "no types"
             yield Problem(
                 entry,
-                f"is above what a node of the queue has ({has})",
+                f"is above what a node of the queue has ({_types(limits.gpu_types)})",
                 field="max_gpus",
                 value=f"{number} of type {show(kind)}",
                 valid="lower it, or correct the type",
@@ -144,13 +143,7 @@ def _compare_profile(
             found = True
             limit = show(words(most)) if words is not str else most
             excess = f"above the limit of {queue}" if name == "runtime" else f"more than any node of {queue} has"
-            yield Problem(
-                entry,
-                f"is {excess} ({limit}), so the profile could never start",
-                field=name,
-                value=show(getattr(profile, name)),
-                valid=f"request at most {words(most)}",
-            )
+            yield _excess(entry, name, show(getattr(profile, name)), f"{excess} ({limit})", words(most))
     if limits.environments is not None and profile.cores > 1 and environment not in limits.environments:
         has = listing(limits.environments) or "none"
         yield Problem(
@@ -160,13 +153,12 @@ def _compare_profile(
         )
     request, kind = (profile.cores, profile.memory_mib, int(profile.gpus)), gpu_type(profile.gpus)
     if kind and not found and limits.gpu_types is not None and limits.gpu_types.get(kind, 0) < profile.gpus:
-        has = listing(f"{number} of type {name}" for name, number in limits.gpu_types.items()) or "no types"
         yield Problem(
             entry,
             f"could never start: no node of {queue} has {int(profile.gpus)} GPUs of type {show(kind)}",
             field="gpus",
             value=_gpus(profile.gpus),
-            valid=f"its nodes have at most {has}",
+            valid=f"its nodes have at most {_types(limits.gpu_types)}",
         )
         return
     types = limits.node_gpus or ({kind: profile.gpus},) * len(limits.nodes)
@@ -269,29 +261,32 @@ def _compare_resources(entry: str, profile: Profile, limits: QueueLimits, cluste
     total = parse_size(limits.consumables.get(names.memory_resource, ""))
     gpus = parse_whole(limits.consumables.get(names.gpu_resource, ""))
     if per_slot is not None and share > per_slot:
-        yield Problem(
-            entry,
-            f"is above the limit of {queue} ({format_memory(per_slot)} per core), so the profile could never start",
-            field="memory",
-            value=show(profile.memory),
-            valid=f"request at most {format_memory(per_slot * profile.cores)}",
-        )
+        bound = f"above the limit of {queue} ({format_memory(per_slot)} per core)"
+        yield _excess(entry, "memory", show(profile.memory), bound, format_memory(per_slot * profile.cores))
     elif total is not None and profile.memory_mib > total:
-        yield Problem(
-            entry,
-            f"is more than any node of {queue} has ({format_memory(total)}), so the profile could never start",
-            field="memory",
-            value=show(profile.memory),
-            valid=f"request at most {format_memory(total)}",
-        )
+        bound = f"more than any node of {queue} has ({format_memory(total)})"
+        yield _excess(entry, "memory", show(profile.memory), bound, format_memory(total))
     if gpus is not None and profile.gpus > gpus:
-        yield Problem(
-            entry,
-            f"is more than any node of {queue} has ({gpus}), so the profile could never start",
-            field="gpus",
-            value=_gpus(profile.gpus),
-            valid=f"request at most {gpus}",
-        )
+        yield _excess(entry, "gpus", _gpus(profile.gpus), f"more than any node of {queue} has ({gpus})", str(gpus))
+
+
+def _excess(entry: str, field: str, value: str, bound: str, most: str) -> Problem:
+    """Return the problem of a profile that requests too much of a resource.
+
+    Args:
+        entry: The profile's entry.
+        field: The field of the resource.
+        value: The request.
+        bound: What the request exceeds, as the rest of "is ...".
+        most: The largest request that is possible.
+    """
+    message = f"is {bound}, so the profile could never start"
+    return Problem(entry, message, field=field, value=value, valid=f"request at most {most}")
+
+
+def _types(numbers: Mapping[str, int]) -> str:
+    """Return numbers of GPUs by type, for messages."""
+    return listing(f"{number} of type {name}" for name, number in numbers.items()) or "no types"
 
 
 def _gpus(gpus: int) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _KEYS = ("hosts", "children", "vars")
+_MOST = 20_000
 _RANGE = re.compile(r"\[([0-9]+|[a-z]|[A-Z]):([0-9]+|[a-z]|[A-Z])(?::([0-9]+))?\]")
 
 
@@ -137,6 +138,9 @@ def _read_host(found: Hosts, entry: str, key: yaml.ScalarNode, node: yaml.Node, 
     if name.startswith("cluster_") or name in ("login_nodes", "compute_nodes"):
         found.complain(entry, f"hosts contains {show(name, 60)}, which is a group", "write it below children:", key)
         return
+    if key.tag != "tag:yaml.org,2002:str":
+        found.complain(entry, f"host {name} is not text", f'put it in quotes: "{name}"', key)
+        return
     for message, valid in _host_name_problems(name):
         found.complain(entry, f"host {show(name, 60)} {message}", valid, key)
     for host in expand(name):
@@ -152,11 +156,17 @@ def _host_name_problems(name: str) -> Iterator[tuple[str, str]]:
     if re.search(r"[\s,;]", name):
         yield "contains a space, comma or semicolon", "write one host per line"
         return
+    if "@" in name:
+        yield "contains a user", "write the host alone, and the user as ansible_user"
     rest = _RANGE.sub("", name)
     if "[" in rest or "]" in rest:
         yield "has a range that is not valid", "write it as in node[001:128]"
-    for begin, end, _ in _RANGE.findall(name):
-        if begin.isdigit() != end.isdigit() or (not begin.isdigit() and begin.islower() != end.islower()):
+    for begin, end, step in _RANGE.findall(name):
+        if step and not int(step):
+            yield "has a range with the step 0", "write it as in node[001:128]"
+        elif begin.isdigit() and end.isdigit() and int(end) - int(begin) >= _MOST:
+            yield f"has a range of more than {_MOST} hosts", "correct the range"
+        elif begin.isdigit() != end.isdigit() or (not begin.isdigit() and begin.islower() != end.islower()):
             yield f"has a range from {begin} to {end}", "write it as in node[001:128] or node[a:f]"
         elif begin.startswith("0") and len(begin) > 1 and len(begin) != len(end):
             yield f"has a range from {begin} to {end}, which have different lengths", f"write {begin.zfill(len(end))}"
@@ -164,7 +174,7 @@ def _host_name_problems(name: str) -> Iterator[tuple[str, str]]:
             yield f"has a range from {begin} down to {end}", f"write [{end}:{begin}]"
 
 
-def expand(name: str, limit: int = 20_000) -> list[str]:
+def expand(name: str, limit: int = _MOST) -> list[str]:
     """Return the hosts of a name with ranges: ``node[1:2]`` is node1 and node2. An invalid range stays as it is."""
     names = [name]
     while found := _RANGE.search(names[0]):

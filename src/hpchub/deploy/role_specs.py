@@ -153,7 +153,7 @@ def _type_problem(value: Any, kind: str) -> tuple[str, str] | None:
 
 
 _TYPES: dict[str, tuple[type | tuple[type, ...], str, str]] = {
-    "int": (int, "a whole number", "write it without quotes"),
+    "int": (int, "a whole number", "write a whole number, without quotes"),
     "float": ((int, float), "a number", "write it without quotes"),
     "bool": (bool, "true or false", "write true or false, without quotes"),
     "str": (str, "text", "write text"),
@@ -185,6 +185,8 @@ def _range_problem(name: str, value: Any) -> tuple[str, str] | None:
         return "is not a key of the right form", f"{_KEYS[name][1]}, or leave it empty to generate one"
     if name.endswith(("_directory", "_socket", "_file")) and value and not value.startswith("/"):
         return "is not an absolute path", "begin with /"
+    if name.endswith("_directory") and value and not value.strip("/"):
+        return "is the root directory", "name a directory for hpchub alone"
     return None
 
 
@@ -192,8 +194,12 @@ def _wrong_networks(name: str, value: Iterable[Any]) -> Iterator[Problem]:
     for i, item in enumerate(value):
         if isinstance(item, str):
             try:
-                ipaddress.ip_network(item)
+                everything = ipaddress.ip_network(item).prefixlen == 0
             except ValueError as error:
                 message = f"is not an address or a network: {error}".split(": '")[0]
                 valid = "write an address or a network, as in 10.20.0.0/16"
                 yield Problem(name, message, field=f"[{i}]", value=show(item), valid=valid)
+            else:
+                if everything:
+                    valid = "name the addresses that are meant"
+                    yield Problem(name, "contains every address", field=f"[{i}]", value=show(item), valid=valid)

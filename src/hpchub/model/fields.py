@@ -690,12 +690,20 @@ ServiceUrl = Annotated[
         check=_port,
     ),
 ]
+
+
+def _metadata(value: str) -> None:
+    _port(value)
+    if value.endswith("/"):
+        complain("ends with /", "write the https address that ends in /.well-known/openid-configuration")
+
+
 MetadataUrl = Annotated[
     str,
     Text(
         "an address of provider metadata",
         rf"https://{_HOST}{_PORT}/[A-Za-z0-9_.~/%+-]*",
         "write the https address of the provider that ends in /.well-known/openid-configuration",
-        check=_port,
+        check=_metadata,
     ),
 ]

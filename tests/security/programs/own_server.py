@@ -6,9 +6,9 @@ that acts in the hub as its visitor: a link opens the hub in a new tab, which a 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,22 @@ link.onclick = () => {
 
 DIRECTORY = Path.home() / ".hostile"
 DIRECTORY.mkdir(mode=0o700, exist_ok=True)
-# Code in the notebook server, such as this, can read the server's key and certificate if it has them.
-given = dict(word.lstrip("-").split("=", 1) for word in sys.argv if "=" in word)
-files = ("keyfile", "certfile")
-places = [given.get(f"ServerApp.{name}", os.environ.get(f"JUPYTERHUB_SSL_{name.upper()}")) for name in files]
+
+
+def memory_files(name: str) -> list[str]:
+    """Return the paths of this process's anonymous files of a name."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the directory itself is closed meanwhile
+            if str(link.readlink()).startswith(f"/memfd:{name} "):
+                found.append(str(link))
+    return found
+
+
+# Code in the notebook server, such as this, can read the server's key and certificate: in files that its environment
+# names, or in anonymous files that the server has open.
+places = [os.environ.get("JUPYTERHUB_SSL_KEYFILE"), os.environ.get("JUPYTERHUB_SSL_CERTFILE")]
+places += memory_files("hpchub_tls_key") + memory_files("hpchub_tls_certificate")
 pem = "\n".join(Path(place).read_text() for place in places if place)
 known = {"pid": os.getpid(), "environment": dict(os.environ), "pem": pem}
 (DIRECTORY / "server.json").write_text(json.dumps(known))
