@@ -303,6 +303,17 @@ async def test_job_with_the_tag_of_another_database_is_not_adopted(hub: Hub, ses
     assert_not_adopted(hub, await claim(), 403, NOT_PROVEN)
 
 
+async def test_job_of_another_user_with_the_tag_of_the_session_prevents_nothing(
+    hub: Hub, session: Session, claim: Any
+) -> None:
+    known = {"session": session.name, "database": hub.runtime.ledger.database}
+    hub.show(job(**known), job(**known, user="bob", job_id="8"))
+    await sweep(hub)
+    assert len(unknown_jobs(hub.app.db.connection())) == 2
+    assert (await claim()).code == 201
+    assert hub.user().spawner.session == session.name
+
+
 async def test_session_that_starts_during_the_check_is_not_replaced(
     hub: Hub, claim: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

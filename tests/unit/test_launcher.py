@@ -7,6 +7,7 @@ import errno
 import http.server
 import json
 import os
+import queue
 import signal
 import socket
 import stat
@@ -564,7 +565,7 @@ def test_launch_reports_a_port_and_starts_the_server(
     path.write_text(json.dumps(fake_hub.session | {"HPCHUB_DEFAULT_KERNEL": "ir"}))
     path.chmod(0o600)
     settings = tmp_path / "settings.json"
-    settings.write_text('{"jupyter_path": ["/opt/hpchub/jupyter"]}')
+    settings.write_text('{"jupyter_path": ["/opt/hpchub/jupyter"], "check_interval": 60}')
     reported = threading.Event()
     served = SimpleNamespace()
 
@@ -584,6 +585,7 @@ def test_launch_reports_a_port_and_starts_the_server(
         report(*arguments)
         reported.set()
 
+    intervals: queue.Queue[float] = queue.Queue()
     reserve_port = launcher.reserve_port
     held = contextlib.ExitStack()
 
@@ -594,6 +596,7 @@ def test_launch_reports_a_port_and_starts_the_server(
     server_module = SimpleNamespace(serve=serve, settings_files=list, stopping=threading.Event())
     monkeypatch.setattr(launcher, "reserve_port", reserve)
     monkeypatch.setattr(launcher, "report", report_and_notify)
+    monkeypatch.setattr(launcher, "stay_known", lambda *arguments: intervals.put(arguments[-1]))
     monkeypatch.setattr(launcher, "server_module", lambda: server_module)
     monkeypatch.setattr(launcher, "home_directory", lambda: tmp_path)
     loaded = launcher.settings
@@ -607,11 +610,11 @@ def test_launch_reports_a_port_and_starts_the_server(
 
     with held:
         assert launcher.main() == 0
+    assert intervals.get(timeout=10) == 60
     assert os.umask(umask) == 0o027
     assert served.directory == tmp_path
     assert served.environment["JUPYTER_PATH"].startswith("/opt/hpchub/jupyter")
-    assert served.arguments == ["jupyterhub-singleuser"]
-    assert served.options["kernel"] == "ir"
+    assert (served.arguments, served.options["kernel"]) == (["jupyterhub-singleuser"], "ir")
     assert f":{fake_hub.seen[0][2]['port']}/" in served.environment["JUPYTERHUB_SERVICE_URL"]
     assert not path.exists()
     assert not list(tmp_path.glob("hpchub-*"))  # the runtime directory

@@ -184,12 +184,14 @@ def _read(runtime: Runtime, token: str, text: str) -> tuple[Issued, Statement]:
 def _unknown_job(runtime: Runtime, statement: Statement) -> UnknownJob:
     """Return the session's job from the list of unknown jobs."""
     ledger = runtime.ledger
-    found = [each for each in unknown_jobs(ledger.db.connection()) if each.session == statement.session]
+    # Another user's job with this session's name must not prevent the adoption.
+    wanted = (statement.session, statement.user)
+    found = [each for each in unknown_jobs(ledger.db.connection()) if (each.session, each.user) == wanted]
     if ledger.knows(statement.session) or len(found) != 1:
         raise Refused(f"session {statement.session} is not the session of one unknown job", 403, NOT_PROVEN)
     job = found[0]
-    if job.database != ledger.database or job.user != statement.user or job.end:
-        raise Refused(f"job {job.job_id} belongs to another user or database, or is to be ended", 403, NOT_PROVEN)
+    if job.database != ledger.database or job.end:
+        raise Refused(f"job {job.job_id} belongs to another database, or is to be ended", 403, NOT_PROVEN)
     return job
 
 
@@ -236,9 +238,9 @@ async def _running_job(runtime: Runtime, cluster: Cluster, unknown: UnknownJob) 
     except (Unanswered, ValueError) as error:
         raise Refused(f"the scheduler of {cluster.name} does not answer: {error}", 503) from None
     tag = Tag(runtime.host, unknown.database, unknown.session)
-    marked = [job for job in snapshot.jobs.values() if job.tag == tag]
+    marked = [job for job in snapshot.jobs.values() if job.tag == tag and job.user == unknown.user]
     for job in marked:
-        if job.id == unknown.job_id and job.user == unknown.user and job.state is JobState.RUNNING and job.host:
+        if job.id == unknown.job_id and job.state is JobState.RUNNING and job.host:
             if len(marked) > 1:
                 raise Refused(f"{len(marked)} jobs claim to be session {unknown.session}")
             return job

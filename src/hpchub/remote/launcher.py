@@ -103,7 +103,7 @@ STUCK = 20.0  # seconds that code in the user's settings may take
 LISTEN_TIMEOUT = 300.0  # seconds; the first start from a cold network file system is slow
 REPORT_TIMEOUT = 900.0  # seconds; the hub may be down for an upgrade, and resumes this session afterwards
 REQUEST_TIMEOUT = 10.0  # seconds
-CHECK_INTERVAL = 300.0  # seconds
+CHECK_INTERVAL = 300.0  # seconds, unless the settings say otherwise
 
 PROBLEM_LIMIT = 1000  # characters
 ADDRESS_LIMIT = 32
@@ -789,7 +789,10 @@ def answer_text(error: urllib.error.HTTPError) -> str:
 
 
 def settings(path: Path = SETTINGS) -> dict[str, Any]:
-    """Return the settings that the role wrote for this environment: ``{"jupyter_path": [DIRECTORY, …]}``."""
+    """Return the settings that the role wrote for this environment.
+
+    Shape: ``{"jupyter_path": [DIRECTORY, …], "check_interval": SECONDS}``.
+    """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -916,7 +919,9 @@ class Launch:
                 report_problem(self.session, str(error), self.context)
             os.kill(os.getpid(), signal.SIGTERM)
             return
-        stay_known(self.session, content, self.context, server.stopping)
+        stay_known(
+            self.session, content, self.context, server.stopping, settings().get("check_interval", CHECK_INTERVAL)
+        )
 
     def _check_stuck(self, seconds: float, server: Any) -> None:
         """Start without the user's settings if code in them does not come to an end."""
