@@ -303,13 +303,20 @@ async def test_job_with_the_tag_of_another_database_is_not_adopted(hub: Hub, ses
     assert_not_adopted(hub, await claim(), 403, NOT_PROVEN)
 
 
-async def test_job_of_another_user_with_the_tag_of_the_session_prevents_nothing(
-    hub: Hub, session: Session, claim: Any
+@pytest.mark.parametrize(
+    ("other", "listed"),
+    [
+        pytest.param({"user": "bob"}, 2, id="of-another-user"),
+        pytest.param({"state": JobState.ENDED}, 1, id="that-has-ended"),
+    ],
+)
+async def test_other_job_with_the_name_of_the_session_prevents_nothing(
+    hub: Hub, session: Session, claim: Any, other: dict[str, Any], listed: int
 ) -> None:
     known = {"session": session.name, "database": hub.runtime.ledger.database}
-    hub.show(job(**known), job(**known, user="bob", job_id="8"))
+    hub.show(job(**known), job(**known, **other, job_id="8"))
     await sweep(hub)
-    assert len(unknown_jobs(hub.app.db.connection())) == 2
+    assert len(unknown_jobs(hub.app.db.connection())) == listed
     assert (await claim()).code == 201
     assert hub.user().spawner.session == session.name
 

@@ -238,7 +238,8 @@ async def _running_job(runtime: Runtime, cluster: Cluster, unknown: UnknownJob) 
     except (Unanswered, ValueError) as error:
         raise Refused(f"the scheduler of {cluster.name} does not answer: {error}", 503) from None
     tag = Tag(runtime.host, unknown.database, unknown.session)
-    marked = [job for job in snapshot.jobs.values() if job.tag == tag and job.user == unknown.user]
+    live = [job for job in snapshot.jobs.values() if job.state is not JobState.ENDED]
+    marked = [job for job in live if job.tag == tag and job.user == unknown.user]
     for job in marked:
         if job.id == unknown.job_id and job.state is JobState.RUNNING and job.host:
             if len(marked) > 1:
