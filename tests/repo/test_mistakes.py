@@ -156,7 +156,7 @@ def link(name: str, target: str) -> Change:
 CLUSTERS, PROFILES, KERNELS, SERVICE, ACCESS = (
     f"{ALL}{name}.yml" for name in ("clusters", "profiles", "kernels", "service", "access")
 )
-HOSTS = "hosts.yml"
+HOSTS, LAB = "hosts.yml", f"{ALL}lab.yml"
 
 VAULT = "$ANSIBLE_VAULT;1.1;AES256\n" + b"\n".join([b"ab" * 32, b"cd" * 32, b"ef" * 16]).hex() + "\n"
 
@@ -231,6 +231,12 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("variable-misspelt", edit(PROFILES, "hpc_profiles:", "hpc_profile:"), f"{PROFILES}:2:1", 'is not a variable of hpchub; did you mean "hpc_profiles"?'),
     ("variable-with-a-hyphen", edit(PROFILES, "hpc_profiles:", "hpc-profiles:"), f"{PROFILES}:2:1", 'did you mean "hpc_profiles"?'),
     ("variable-with-a-capital", edit(PROFILES, "hpc_profiles:", "HPC_profiles:"), f"{PROFILES}:2:1", 'did you mean "hpc_profiles"?'),
+    ("variable-unlike-any-other", add(f"{ALL}z.yml", "hpc_quota_warning: 90\n"), f"{ALL}z.yml:1:1", "hpc_quota_warning: is not a variable of hpchub; valid: hpc_"),
+    ("variable-unlike-any-other-of-a-host", add("host_vars/login1.yml", "hpc_mail: a@cl.org\n"), "host_vars/login1.yml:1:1", "hpc_mail: is not a variable of hpchub; valid: hpc_"),
+    ("variable-with-a-capital-unlike-any-other", add(f"{ALL}z.yml", "HPC_quota: 90\n"), f"{ALL}z.yml:1:1", "is not a variable of hpchub"),
+    ("variable-without-prefix", edit(KERNELS, "hpc_kernels:", "kernels:"), f"{KERNELS}:2:1", 'kernels: is not a variable of hpchub; did you mean "hpc_kernels"?'),
+    ("variable-with-another-prefix", edit(KERNELS, "hpc_kernels:", "hpchub_kernels:"), f"{KERNELS}:2:1", 'hpchub_kernels: is not a variable of hpchub; did you mean "hpc_kernels"?'),
+    ("variable-of-the-playbooks", add(f"{ALL}z.yml", "hpchub_model: {}\n"), f"{ALL}z.yml:1:1", "hpchub_model: is not a variable of hpchub"),
     ("key-misspelt", edit(PROFILES, "    runtime:", "    runtme:"), f"{PROFILES}:10:5", '"runtme" is an unknown key; did you mean "runtime"?'),
     ("key-of-slurm", edit(PROFILES, "    queue: interactive", "    partition: interactive"), f"{PROFILES}:7:5", '"partition" is an unknown key; did you mean "queue"?'),
     ("key-of-pbs", edit(PROFILES, "    runtime:", "    walltime:"), f"{PROFILES}:10:5", '"walltime" is an unknown key; did you mean "runtime"?'),
@@ -306,6 +312,27 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("group-below-hosts", edit(HOSTS, "    login_nodes:\n      children:", "    login_nodes:\n      hosts:"), f"{HOSTS}:10:9", 'hosts contains "cluster_demo_login", which is a group; write it below children:'),
     ("host-is-a-number", edit(HOSTS, "            compute1:", "            10.1:"), f"{HOSTS}:23:13", 'host 10.1 is not text; put it in quotes: "10.1"'),
     ("host-with-a-user", edit(HOSTS, "            compute1:", "            root@compute1:"), f"{HOSTS}:23:13", "contains a user; write the host alone, and the user as ansible_user"),
+    ("become-is-false", edit(HOSTS, "            login1:", "            login1: {ansible_user: ann, ansible_become: false}"), f"{HOSTS}:20:57", "ansible_become: \"false\" prevents that Ansible becomes root, which the roles need; write true, or log in as root"),
+    ("become-misspelt", edit(HOSTS, "            login1:", "            login1: {ansible_become: ture}"), f"{HOSTS}:20:38", "is neither true nor false"),
+    ("become-another-user", edit(HOSTS, "            login1:", "            login1: {ansible_become_user: admin}"), f"{HOSTS}:20:43", "is not root, but the roles need root"),
+    ("become-method-misspelt", edit(LAB, "ansible_user: root", "ansible_user: root\nansible_become_method: sduo"), f"{LAB}:6:24", '"sduo" is not a method to become root; did you mean "sudo"?'),
+    ("become-method-of-windows", edit(LAB, "ansible_user: root", "ansible_user: root\nansible_become_method: runas"), f"{LAB}:6:24", "is not a method to become root; did you mean \"run0\"? valid: sudo"),
+    ("connection-misspelt", edit(LAB, "ansible_user: root", "ansible_user: root\nansible_connection: shh"), f"{LAB}:6:21", 'is not a kind of connection to a Linux host; did you mean "ssh"?'),
+    ("connection-of-windows", edit(LAB, "ansible_user: root", "ansible_user: root\nansible_connection: winrm"), f"{LAB}:6:21", "is not a kind of connection to a Linux host; valid: ssh"),
+    ("connection-of-all-is-local", edit(LAB, "ansible_user: root", "ansible_user: root\nansible_connection: local"), f"{LAB}:6:21", "is local for all hosts, so that"),
+    ("user-empty", edit(LAB, "ansible_user: root", "ansible_user: ''"), f"{LAB}:5:15", "is not the name of an account; write the account that Ansible logs in with, or remove the line"),
+    ("user-missing", edit(LAB, "ansible_user: root", "ansible_user:"), f"{LAB}:5:14", "ansible_user: is not the name of an account"),
+    ("user-with-a-host", edit(LAB, "ansible_user: root", "ansible_user: ssh root"), f"{LAB}:5:15", "is not the name of an account"),
+    ("port-is-true", edit(HOSTS, "            login1:", "            login1: {ansible_port: yes}"), f"{HOSTS}:20:36", "is not a port"),
+    ("port-with-a-zero", edit(HOSTS, "            login1:", "            login1: {ansible_port: 022}"), f"{HOSTS}:20:36", "022 is read by YAML as 18"),
+    ("address-with-a-large-number", edit(HOSTS, "            login1:", "            login1: {ansible_host: 10.0.0.256}"), f"{HOSTS}:20:36", "is not a host's name or address"),
+    ("address-of-another-host", edit(HOSTS, "            compute1:\n            compute2:", "            compute1: {ansible_host: 10.0.0.1}\n            compute2: {ansible_host: 10.0.0.1}"), f"{HOSTS}:24:38", "is also the address of the host compute1"),
+    ("public-key-for-the-connection", edit(LAB, "ansible_user: root", "ansible_user: root\nansible_ssh_private_key_file: ~/.ssh/id_ed25519.pub"), f"{LAB}:6:31", "is not a private key; write its path, which does not end in .pub"),
+    ("python-2", edit(LAB, "ansible_user: root", "ansible_user: root\nansible_python_interpreter: /usr/bin/python2.7"), f"{LAB}:6:29", "is not a Python 3"),
+    ("ssh-options-are-a-list", edit(LAB, "ansible_ssh_common_args: -F {{ lab_dir }}/ssh_config", "ansible_ssh_common_args: [-F, x]"), f"{LAB}:6:26", "is not text; write all options in one line of text"),
+    ("connection-variable-misspelt", edit(HOSTS, "            login1:", "            login1: {ansible_hots: 10.0.0.1}"), f"{HOSTS}:20:22", 'is not a variable of Ansible\'s connections; did you mean "ansible_host"?'),
+    ("keyword-as-a-variable", edit(LAB, "ansible_user: root", "ansible_user: root\nbecome: true"), f"{LAB}:6:1", "become: has no effect as a variable, because it is a keyword of Ansible's playbooks; write ansible_become"),
+    ("sudo-of-old-versions", edit(LAB, "ansible_user: root", "ansible_user: root\nansible_sudo: true"), f"{LAB}:6:1", "is a variable that Ansible no longer reads; write ansible_become"),
     ("range-without-a-step", edit(HOSTS, "            compute1:", "            compute[1:4:0]:"), f"{HOSTS}:23:13", "has a range with the step 0"),
     ("range-too-large", edit(HOSTS, "            compute1:", "            compute[1:999999]:"), f"{HOSTS}:23:13", "has a range of more than 20000 hosts"),
     ("port-is-a-word", edit(HOSTS, "            login1:", "            login1: {ansible_port: ssh}"), f"{HOSTS}:20:36", 'ansible_port: "ssh" is not a port; write a number from 1 to 65535'),
@@ -364,6 +391,14 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("certificate-and-key-swapped", both(edit(SERVICE, 'hub.pem"', 'hub.tmp"'), edit(SERVICE, 'hub.key"', 'hub.pem"'), edit(SERVICE, 'hub.tmp"', 'hub.key"')), f"{SERVICE}:11:16", "certificate and key are swapped"),
     ("certificate-for-another-host", edit(SERVICE, "api_host: hub", "api_host: other"), f"{SERVICE}:11:16", "is not valid for other; it is valid for hub.localhost, hub"),
     ("key-not-set", edit(SERVICE, '  key: "{{ lab_dir }}/hub.key"\n', ""), f"{SERVICE}:10:1", "set both certificate and key"),
+    # A second list of hosts
+    ("hosts-in-two-formats", add("hosts.ini", "[hub]\nhub\n"), "hosts.ini:1:1", "is read by Ansible in addition to hosts.yml; keep one of them"),
+    ("hosts-in-yml-and-yaml", add("hosts.yaml", "all:\n"), "hosts.yaml:1:1", "is read by Ansible in addition to hosts.yml"),
+    ("hosts-without-a-suffix", add("hosts", "[hub]\nold\n"), "hosts:1:1", "is read by Ansible in addition to hosts.yml"),
+    ("hosts-of-last-year", add("hosts.2025.yml", "all:\n"), "hosts.2025.yml:1:1", "is read by Ansible in addition to hosts.yml"),
+    ("hosts-saved", add("hosts.yml.save", "all:\n"), "hosts.yml.save", "is read by Ansible as a list of hosts; move it"),
+    ("hosts-copied", add("copy of hosts.yml", "all:\n  children:\n    login_nodes:\n      hosts:\n        login1:\n    cluster_demo_login:\n      hosts:\n        login1:\n"), "hosts.yml:20:13", "host login1: is also in the group cluster_demo_login in copy of hosts.yml:8; Ansible reads both files"),
+    ("hosts-copied-to-ini", add("old.ini", "[cluster_demo_login]\nlogin1\n"), "old.ini:2:1", "host login1: is also in the group cluster_demo_login in hosts.yml:20"),
     # Vaults
     ("vault-beside-hosts", add("vault.yml", VAULT), "vault.yml:1:1", "is an encrypted file that Ansible reads as a list of hosts, not for variables"),
     ("vault-without-a-block", add(f"{ALL}vault.yml", VAULT[:-33]), f"{ALL}vault.yml:2:1", "is a damaged vault: a part is missing"),
@@ -372,6 +407,10 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("vault-with-text", add(f"{ALL}vault.yml", "$ANSIBLE_VAULT;1.1;AES256\n6162\nhpc_x: 1\n"), f"{ALL}vault.yml:3:1", "the line is not hexadecimal"),
     # Arguments of roles
     ("argument-misspelt", add(f"{ALL}z.yml", "jupyterhub_log_levle: DEBUG\n"), f"{ALL}z.yml:1:1", 'is not an argument of a role; did you mean "jupyterhub_log_level"?'),
+    ("argument-unlike-any-other", add(f"{ALL}z.yml", "jupyterhub_quota: 10\n"), f"{ALL}z.yml:1:1", "jupyterhub_quota: is not an argument of a role; give a variable of your own a name without jupyterhub_"),
+    ("argument-of-a-host-unlike-any-other", add("host_vars/hub.yml", "reverse_proxy_http2: true\n"), "host_vars/hub.yml:1:1", "reverse_proxy_http2: is not an argument of a role"),
+    ("argument-with-hyphens", add(f"{ALL}z.yml", "jupyterhub-log-level: DEBUG\n"), f"{ALL}z.yml:1:1", 'did you mean "jupyterhub_log_level"?'),
+    ("argument-with-a-misspelt-role", add(f"{ALL}z.yml", "jupiterhub_log_level: DEBUG\n"), f"{ALL}z.yml:1:1", 'did you mean "jupyterhub_log_level"?'),
     ("argument-misspelt-in-a-group", add("group_vars/hub.yml", "jupyterhub_log_levle: DEBUG\n"), "group_vars/hub.yml:1:1", "is not an argument of a role"),
     ("argument-choice", add(f"{ALL}z.yml", "jupyterhub_log_level: TRACE\n"), f"{ALL}z.yml:1:23", "is unknown; valid: "),
     ("argument-number-in-quotes", add(f"{ALL}z.yml", 'reverse_proxy_max_connections: "4096"\n'), f"{ALL}z.yml:1:32", "is text, not a whole number"),
@@ -405,6 +444,7 @@ WARNINGS: list[tuple[str, Change, str, str]] = [
     ("password-of-ansible", add("host_vars/login1.yml", "ansible_become_password: hunter2\n"), "host_vars/login1.yml:1:26", "is a secret in clear text"),
     ("secret-argument", add(f"{ALL}z.yml", f"jupyterhub_crypt_key: {'a' * 64}\n"), f"{ALL}z.yml:1:23", "is a secret in clear text"),
     ("password-in-a-url", edit(f"{ALL}lab.yml", "UV_LINK_MODE: copy", "HTTPS_PROXY: http://u:hunter2@proxy:3128"), f"{ALL}lab.yml:17:16", "contains a password in clear text"),
+    ("no-way-to-root", edit(LAB, "ansible_user: root", "ansible_user: admin"), f"{LAB}:5:15", "is not root, and the inventory has no ansible_become; add ansible_become: true"),
     ("placeholder-todo", edit(SERVICE, "name: Demo cluster", "name: TODO"), f"{SERVICE}:4:9", "is still a placeholder"),
     ("placeholder-xxx", edit(ACCESS, "client_id: hpchub", "client_id: xxx"), f"{ACCESS}:5:14", "is still a placeholder"),
     ("placeholder-in-the-vault", add(f"{ALL}vault.yml", "vault_other: changeme\n"), f"{ALL}vault.yml:1:14", "is still a placeholder"),

@@ -36,11 +36,13 @@ class SchedulerCommands(NamedTuple):
         script: A batch script that runs for a minute.
         owner: A command that prints the owner of a job, if the job has not ended.
         show: A command that prints everything that the batch system shows about a job.
+        realms: Whether the batch system accepts the jobs of accounts with an "@".
     """
 
     script: str
     owner: str
     show: str
+    realms: bool = True
 
 
 SCHEDULER_COMMANDS = {
@@ -58,6 +60,7 @@ SCHEDULER_COMMANDS = {
         "executable = /bin/sleep\narguments = 60\nqueue\n",
         "condor_q {job} -allusers -constraint 'JobStatus < 3' -autoformat Owner",
         "condor_q -allusers -long {job}",
+        realms=False,
     ),
 }
 
@@ -585,6 +588,10 @@ def test_user_with_an_unusual_name_gets_a_job_where_the_site_permits_the_name(
     answer = send_request(**submit(name))
     if not re.fullmatch(settings["user_pattern"], name):
         assert answer["error"] == "the user name is not valid"
+        return
+    if "@" in name and not scheduler.realms:
+        assert answer["exit"]
+        assert "is not a valid user account" in answer["stderr"]
         return
     job = job_id(answer)
     try:

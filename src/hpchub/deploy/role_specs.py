@@ -61,16 +61,17 @@ def _load(path: Path) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a safe loader)
 
 
-def misspelt_arguments(names: Iterable[str], specs: RoleSpecs) -> list[Problem]:
-    """Find variables with names that are similar to an argument of a role, but not equal."""
-    return [
-        Problem(name, "is not an argument of a role", valid=f'did you mean "{close}"?')
-        for name in sorted(names)
-        if specs.prefixes
-        and name.startswith(specs.prefixes)
-        and name not in specs.arguments
-        and (close := near(name, specs.arguments, cutoff=0.85))
-    ]
+def misspelt_argument(name: str, specs: RoleSpecs) -> Problem | None:
+    """Return the problem of a variable that has the prefix of a role, or nearly its name, but is no argument of it."""
+    if name in specs.arguments:
+        return None
+    folded = name.casefold().replace("-", "_")
+    prefix = next((prefix for prefix in specs.prefixes if folded.startswith(prefix)), "")
+    close = near(name, specs.arguments, cutoff=0.85 if prefix else 0.93)
+    if not prefix and not close:
+        return None
+    valid = f'did you mean "{close}"?' if close else f"give a variable of your own a name without {prefix}"
+    return Problem(show(name, 60)[1:-1], "is not an argument of a role", valid=valid)
 
 
 def derived_argument(name: str, specs: RoleSpecs) -> Problem | None:
