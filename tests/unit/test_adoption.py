@@ -313,7 +313,7 @@ async def test_job_with_the_tag_of_another_database_is_not_adopted(hub: Hub, ses
 async def test_other_job_with_the_name_of_the_session_prevents_nothing(
     hub: Hub, session: Session, claim: Any, other: dict[str, Any], listed: int
 ) -> None:
-    known = {"session": session.name, "database": hub.runtime.ledger.database}
+    known: dict[str, Any] = {"session": session.name, "database": hub.runtime.ledger.database}
     hub.show(job(**known), job(**known, **other, job_id="8"))
     await sweep(hub)
     assert len(unknown_jobs(hub.app.db.connection())) == listed

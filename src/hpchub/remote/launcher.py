@@ -780,7 +780,7 @@ def wait_for_hub(session: dict[str, str], context: ssl.SSLContext, timeout: floa
 def answer_text(error: urllib.error.HTTPError) -> str:
     """Return the hub's message in an error response."""
     try:
-        return str(json.loads(error.read(4096))["message"])
+        return str(json.loads(error.read(4096))["message"] or error.reason)
     except (OSError, ValueError, KeyError, TypeError):
         return str(error.reason)
 
