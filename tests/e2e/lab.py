@@ -177,8 +177,8 @@ class Lab:
         """Copy the hub's database. Return a function that kills the hub and starts it again with the copy."""
         copy = f"{DATABASE}.backup"
         script = (
-            "import sqlite3, sys; source, target = map(sqlite3.connect, sys.argv[1:]); source.backup(target);"
-            " target.close()"
+            "import os, sqlite3, sys; os.umask(0o077); source, target = map(sqlite3.connect, sys.argv[1:]);"
+            " source.backup(target); target.close()"
         )
         self.run("hub", ["rm", "-f", copy])
         self.run("hub", ["runuser", "--user", "jupyterhub", "--", "python3", "-c", script, DATABASE, copy])
