@@ -149,6 +149,11 @@ def _read_host(found: Hosts, entry: str, key: yaml.ScalarNode, node: yaml.Node, 
         found.names.setdefault(host, position(key))
         found.members.setdefault((entry.removeprefix("group "), host), position(key))
     if isinstance(node, yaml.MappingNode):
+        for variable, _ in pairs(node):
+            if variable.value in _KEYS:
+                message = f"host {show(name, 60)} has the key {variable.value}, which only groups have"
+                valid = "write variables directly below the host, and hosts below hosts: of a group"
+                found.complain(entry, message, valid, variable, fatal=False)
         found.variables.append(("host", name, node, value))
     elif not _empty(node):
         message = f"host {show(name, 60)} has a value that is not a mapping"

@@ -440,7 +440,7 @@ def _read_source(inventory: Inventory, path: Path, root: Path) -> None:
     if path.suffix == ".toml" or (path.is_file() and os.access(path, os.X_OK)):  # a program that prints an inventory
         inventory.files.append(InventoryFile(path, root, None))
         return
-    if path.suffix not in _YAML_SUFFIXES:
+    if path.suffix not in _YAML_SUFFIXES and not (path.suffix == "" and _seems_to_be_yaml(path)):
         _read_ini(inventory, path, root)
         return
     before = len(inventory.unreadable)
@@ -461,6 +461,14 @@ def _read_source(inventory: Inventory, path: Path, root: Path) -> None:
             _unreadable(inventory, path, Fault(1, 1, message, "move the file to group_vars/all"))
     elif not child(document.node, "plugin"):
         _read_hosts(inventory, file, document, before)
+
+
+def _seems_to_be_yaml(path: Path) -> bool:
+    """Return whether a file without a suffix begins like a list of hosts in YAML, which Ansible tries first."""
+    data = _content(Inventory(), path) or b""
+    lines = [] if b"\n\t" in data else data.splitlines()
+    begin = next((line for line in lines if line.strip() and not line.startswith((b"#", b"---"))), b"")
+    return bool(re.fullmatch(rb"[\w.-]+:\s*(?:#.*)?", begin))
 
 
 def _read_hosts(inventory: Inventory, file: InventoryFile, document: Document, before: int) -> None:
