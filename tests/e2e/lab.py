@@ -31,6 +31,8 @@ T = TypeVar("T")
 NODES = ("compute1", "compute2")
 LOGIN_FILE = "/etc/profile.d/zz-hpchub-test.sh"
 """A file that every job of a compute node reads. Tests create it and remove it."""
+HUB_PROGRAM = "/opt/hpchub/hub/current/bin/hpchub"
+DATABASE = "/var/lib/hpchub/jupyterhub.sqlite"
 DEFAULT_DIRECTORY = Path.home() / ".cache" / "hpchub" / "lab" / "demo"
 
 
@@ -166,6 +168,32 @@ class Lab:
         """Return the whole profile list of the hub host."""
         found: dict[str, Any] = json.loads(self.run("hub", ["cat", "/etc/hpchub/profiles.json"]))
         return found
+
+    def unknown_jobs(self) -> set[str]:
+        """Return the ids of the jobs that carry the hub's name and that its database does not know."""
+        return {job["job_id"] for job in json.loads(self.run("hub", [HUB_PROGRAM, "orphans", "--json"]))}
+
+    def back_up_database(self) -> Callable[[], None]:
+        """Copy the hub's database. Return a function that kills the hub and starts it again with the copy."""
+        copy = f"{DATABASE}.backup"
+        script = (
+            "import os, sqlite3, sys; os.umask(0o077); source, target = map(sqlite3.connect, sys.argv[1:]);"
+            " source.backup(target); target.close()"
+        )
+        self.run("hub", ["rm", "-f", copy])
+        self.run("hub", ["runuser", "--user", "jupyterhub", "--", "python3", "-c", script, DATABASE, copy])
+
+        def restore() -> None:
+            self.run("hub", ["systemctl", "kill", "--signal=KILL", "jupyterhub"])
+            self.run("hub", ["systemctl", "stop", "jupyterhub"])
+            self.run("hub", ["sh", "-c", f"rm -f {DATABASE} {DATABASE}-*; mv {copy} {DATABASE}"])
+            self.run("hub", ["systemctl", "reset-failed", "jupyterhub"], check=False)
+            self.run("hub", ["systemctl", "start", "jupyterhub"])
+            request = ["curl", "--silent", "--unix-socket", "/run/hpchub-proxy/public/proxy.sock"]
+            api = [*request, "http://localhost/hub/api/"]
+            eventually("the hub answers", lambda: "version" in self.run("hub", api, check=False))
+
+        return restore
 
     def hub_users(self) -> set[str]:
         """Return the account names in the hub's database, which is opened read-only."""

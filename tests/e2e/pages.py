@@ -21,6 +21,18 @@ PAGE = 30_000
 START = 180_000
 CELL = 90_000
 
+NEW_NOTEBOOK = {
+    "type": "notebook",
+    "format": "json",
+    "content": {
+        "cells": [{"cell_type": "code", "source": "", "metadata": {}, "outputs": [], "execution_count": None}],
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 4,
+    },
+}
+"""A notebook for the contents API: format 4, one empty cell, the Python kernel."""
+
 # Reports every text of the progress page, including messages that a fast start replaces within a second.
 _WATCH_PROGRESS = """
 addEventListener("DOMContentLoaded", () => {

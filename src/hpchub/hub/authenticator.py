@@ -19,6 +19,7 @@ from tornado import web
 from traitlets import Bool, Integer, List, Set, Unicode
 
 from hpchub.hub.handlers import (
+    AdoptionHandler,
     HealthHandler,
     PortReportHandler,
     StartAPIHandler,
@@ -158,6 +159,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/health", HealthHandler),
             (r"/api/health", HealthHandler),
             (r"/api/batchspawner", PortReportHandler),
+            (r"/api/hpchub/adoption", AdoptionHandler),
             (r"/api/user", TokenOwnerHandler),
             (r"/api/users/([^/]+)/tokens", TokensAPIHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),

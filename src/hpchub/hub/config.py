@@ -17,8 +17,10 @@ from urllib.parse import urlsplit
 from jupyterhub.utils import subdomain_hook_idna
 
 from hpchub.hub.authenticator import SSOAuthenticator
+from hpchub.hub.handlers import DEFAULT_TOKEN_DAYS
 from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.proxy import HubProxy
+from hpchub.hub.request_log import log_request
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.names import USER_PATTERN, dns_label
 
@@ -126,6 +128,7 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
         "cookie_options": {"secure": True, "samesite": "Lax", "httponly": True, "expires_days": 1},
         "hpchub_notebook_ports": settings["notebook_ports"],
         "hpchub_settings_file": path,
+        "log_function": log_request,
     }
 
 
@@ -160,5 +163,9 @@ def _state(c: Any, settings: dict[str, Any]) -> None:
 def _pages(c: Any, settings: dict[str, Any]) -> None:
     """Set the page templates and their variables, and the log level."""
     c.JupyterHub.template_paths = settings["template_paths"]
-    c.JupyterHub.template_vars = {"service_name": settings["service_name"], "support": settings["support"]}
+    c.JupyterHub.template_vars = {
+        "service_name": settings["service_name"],
+        "support": settings["support"],
+        "default_token_days": DEFAULT_TOKEN_DAYS,
+    }
     c.JupyterHub.log_level = settings.get("log_level", "INFO")

@@ -47,6 +47,8 @@ class Runtime:
         self.authority = Authority(Path(settings["notebook_tls_directory"]))
         self.throttle = Throttle()
         self.health = Health()
+        self.adoptions: dict[str, float] = {}
+        """When the hub last tried to adopt a session, by the session's name (monotonic clock)."""
         self._ledger: Ledger | None = None
         self._pollers: dict[str, Poller] = {}
         self._tasks: set[asyncio.Task[None]] = set()
