@@ -206,7 +206,12 @@ def test_refused_user_is_in_the_audit_log_of_apache(
 
 
 def test_token_reads_the_metrics_from_permitted_addresses_only(
-    hub: Host, visitor: Visitor, alice: Visitor, settings: dict[str, Any], state: dict[str, Any]
+    hub: Host,
+    compute: Host,
+    visitor: Visitor,
+    alice: Visitor,
+    settings: dict[str, Any],
+    state: dict[str, Any],
 ) -> None:
     """The lab permits the hub host itself, or nobody. Signed-in users are refused by the hub."""
     for target in ("/hub/metrics", "/hub/api/metrics"):
@@ -214,7 +219,7 @@ def test_token_reads_the_metrics_from_permitted_addresses_only(
         assert (answer.status, from_apache(answer)) == (401, True), target
         answer = alice.ask(target)
         assert (answer.status, from_apache(answer)) == (403, False), target
-    assert visitor.ask("/hub/api/metrics", INVALID_TOKEN, base=settings["api_url"]).status in (403, 404)
+    assert get_from_node(compute, settings, "/hub/api/metrics", **dict(INVALID_TOKEN))[0] in (403, 404)
     found = hub.run("sed -n 's/^HPCHUB_METRICS_TOKEN=//p' /etc/hpchub/secrets/metrics.env").stdout.strip()
     if not found:
         return
