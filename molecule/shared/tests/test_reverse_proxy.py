@@ -211,7 +211,6 @@ def test_token_reads_the_metrics_from_permitted_addresses_only(
     visitor: Visitor,
     alice: Visitor,
     settings: dict[str, Any],
-    state: dict[str, Any],
 ) -> None:
     """The lab permits the hub host itself, or nobody. Signed-in users are refused by the hub."""
     for target in ("/hub/metrics", "/hub/api/metrics"):
@@ -223,10 +222,10 @@ def test_token_reads_the_metrics_from_permitted_addresses_only(
     found = hub.run("sed -n 's/^HPCHUB_METRICS_TOKEN=//p' /etc/hpchub/secrets/metrics.env").stdout.strip()
     if not found:
         return
-    url = urlsplit(state["url"])
+    url = urlsplit(settings["public_url"])
     curl = f"curl --silent --insecure --resolve {url.netloc}:127.0.0.1 --write-out '%{{http_code}}'"
     for token, status in ((found, "200"), (NOBODY, "403")):
-        done = hub.check_output(f"{curl} --header 'Authorization: Bearer {token}' {state['url']}/hub/metrics")
+        done = hub.check_output(f"{curl} --header 'Authorization: Bearer {token}' {settings['public_url']}/hub/metrics")
         assert done.endswith(status), done[-300:]
         assert ("hpchub_healthy 1.0" in done) == (token == found)
 
