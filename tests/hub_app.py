@@ -287,6 +287,7 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "notebook_tls_directory": str(directory / "tls"),
         "token_days": 30,
         "unknown_jobs_end_after": 0,
+        "canary": {"user": ""},
         "logout_url": "/logout",
         "cookie_secret_file": str(directory / "cookie_secret"),
         "access": {
@@ -328,6 +329,7 @@ async def make_hub(directory: Path, templates: Sequence[str], db_url: str = "sql
     hub_config._identity(c, shared.settings, str(path))
     hub_config._sessions(c, shared.settings, str(path))
     hub_config._pages(c, shared.settings)
+    hub_config._canary(c, shared.settings)
     c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once
     c.JupyterHub.db_url = db_url
     c.JupyterHub.proxy_class = MemoryProxy

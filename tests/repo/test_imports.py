@@ -25,7 +25,7 @@ LAYERS = (
     {"cli"},
     {"backup"},
     {"hub"},
-    {"clusters", "deploy", "profile_file"},
+    {"canary", "clusters", "deploy", "profile_file"},
     {"model"},
     {"schedulers"},
     {"gpus"},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub import __version__
 from hpchub.cli.backup import BACKUP_HELP, RESTORE_HELP, ROLLBACK_HELP, backup, restore_backup, roll_back
+from hpchub.cli.canary import CANARY_HELP, canary
 from hpchub.cli.check import check
 from hpchub.cli.discover import discover
 from hpchub.cli.failure import VALID, Failure
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
-schedulers. No command changes anything, except "orphans --end", "backup", "restore" and
-"rollback" on the hub host.
+schedulers. No command changes anything, except "orphans --end", "backup", "restore",
+"rollback" and "canary" on the hub host.
 """
 _EXAMPLES = """\
 examples:
@@ -203,6 +204,15 @@ def parser() -> argparse.ArgumentParser:
     returning.add_argument(
         "--unfinished", action="store_true", help="only if the new version has not answered since the upgrade"
     )
+    testing = command("canary", "start sessions as a user does, and test their kernels", canary, CANARY_HELP)
+    testing.add_argument(
+        "--profile",
+        metavar="KEY",
+        action="append",
+        default=[],
+        help="test this one; by default those in hpc_canary",
+    )
+    testing.add_argument("--json", action="store_true", help="print the results as JSON at the end")
     explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
     explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
     explaining.add_argument("--json", action="store_true", help="print JSON")

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from jupyterhub.utils import subdomain_hook_idna
 
+from hpchub.canary import TOKEN as CANARY_TOKEN
 from hpchub.hub.authenticator import SSOAuthenticator
 from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.proxy import HubProxy
@@ -28,6 +29,9 @@ GC_THRESHOLDS = (50_000, 20, 10)
 With Python's default of 700 new objects, the collector treats the objects of the current requests as old ones and soon
 scans all objects. With 1000 users, such a scan blocks the hub for half a second.
 """
+
+CANARY = "canary"
+"""The name of the canary's service and role."""
 
 START_TIMEOUT = 366 * 24 * 3600
 """How long a start may take according to JupyterHub, in seconds: practically unlimited.
@@ -58,6 +62,7 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     c.JupyterHubHTTPClient.connector_options = {"ssl": context, "force_close": True}
     _state(c, settings)
     _pages(c, settings)
+    _canary(c, settings)
 
 
 def host_name(name: str, domain: str, kind: str) -> str:
@@ -162,3 +167,14 @@ def _pages(c: Any, settings: dict[str, Any]) -> None:
     c.JupyterHub.template_paths = settings["template_paths"]
     c.JupyterHub.template_vars = {"service_name": settings["service_name"], "support": settings["support"]}
     c.JupyterHub.log_level = settings.get("log_level", "INFO")
+
+
+def _canary(c: Any, settings: dict[str, Any]) -> None:
+    """Let the canary start, open and stop the sessions of its account, and nothing else."""
+    # Programs that the hub starts must not inherit the token.
+    token, user = os.environ.pop(CANARY_TOKEN, ""), settings["canary"]["user"]
+    if token and user:
+        scopes = [f"servers!user={user}", f"access:servers!user={user}"]
+        c.JupyterHub.services.append({"name": CANARY, "api_token": token, "display": False})
+        # JupyterHub creates the account in its database, because nobody signs in with it.
+        c.JupyterHub.load_roles.append({"name": CANARY, "services": [CANARY], "users": [user], "scopes": scopes})
