@@ -20,6 +20,7 @@ from traitlets.config import Config
 from hpchub.clusters.gate_client import Answer, Gate
 from hpchub.clusters.poller import Poller, Snapshot
 from hpchub.hub import config as hub_config
+from hpchub.hub import monitoring
 from hpchub.hub.certificates import ServerIdentity
 from hpchub.hub.runtime import Runtime, runtime
 from hpchub.model.profile_list import profile_list
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from tornado.httpclient import HTTPResponse
 
+    from hpchub.hub.audit import AuditLog
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 
     Ask = Callable[..., Awaitable[HTTPResponse]]
@@ -210,6 +212,7 @@ class Hub:
     runtime: Runtime
     gate: FakeGate
     poller: FakePoller
+    audit: AuditLog
     jobs: list[Job] = field(default_factory=list)
 
     def show(self, *jobs: Job) -> None:
@@ -268,6 +271,7 @@ class Hub:
         await asyncio.gather(*tasks, return_exceptions=True)
         await JupyterHubHTTPClient.instance().close()
         CryptKeeper.clear_instance()
+        self.audit.close()
         engine = self.app.db.get_bind()
         self.app.db.close()
         engine.dispose()
@@ -285,6 +289,10 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "support": "help@example.org",
         "notebook_ports": PORTS,
         "notebook_tls_directory": str(directory / "tls"),
+        "state_dir": str(directory),
+        "json_logs": False,
+        "audit_file": str(directory / "audit.jsonl"),
+        "audit_days": 180,
         "token_days": 30,
         "unknown_jobs_end_after": 0,
         "canary": {"user": ""},
@@ -329,6 +337,7 @@ async def make_hub(directory: Path, templates: Sequence[str], db_url: str = "sql
     hub_config._identity(c, shared.settings, str(path))
     hub_config._sessions(c, shared.settings, str(path))
     hub_config._pages(c, shared.settings)
+    hub_config._monitoring(c, shared.settings)
     hub_config._canary(c, shared.settings)
     c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once
     c.JupyterHub.db_url = db_url
@@ -343,4 +352,7 @@ async def make_hub(directory: Path, templates: Sequence[str], db_url: str = "sql
     await app.initialize([])
     app.log.propagate = True
     shared.open_ledger(app.db)
-    return Hub(app, shared, gate, poller, jobs)
+    audit = monitoring.start(
+        shared, app, lambda: [each for user in app.users.values() for each in user.spawners.values()]
+    )
+    return Hub(app, shared, gate, poller, audit, jobs)

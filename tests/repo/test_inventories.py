@@ -55,7 +55,13 @@ def test_inventory_shows_every_variable(name: str) -> None:
     for path in (ROOT / "inventories" / name / "group_vars" / "all").glob("*.yml"):
         written |= set(yaml.safe_load(path.read_text()) or {})
     assert {variable for variable in written if variable.startswith("hpc_")} <= set(VARIABLES)
-    assert set(VARIABLES) - written <= {"hpc_backup", "hpc_install_environment", "hpc_tls"}
+    assert set(VARIABLES) - written <= {
+        "hpc_backup",
+        "hpc_canary",
+        "hpc_install_environment",
+        "hpc_monitoring",
+        "hpc_tls",
+    }
 
 
 GROUP_VARS = sorted((ROOT / "group_vars" / "all").glob("*.yml"))

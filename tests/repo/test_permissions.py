@@ -22,6 +22,10 @@ SECRET_FILES = {
     ("configurable_http_proxy/tasks/rotate.yml", "{{ configurable_http_proxy_secrets_file }}"): "0600",
     ("jupyterhub/tasks/rotate.yml", "{{ __jupyterhub_crypt_key_file }}"): "0600",
     ("jupyterhub/tasks/rotate.yml", "{{ __jupyterhub_cookie_secret_file }}"): "0600",
+    ("jupyterhub/tasks/configure.yml", "{{ __jupyterhub_canary_token_file }}"): "0600",
+    ("jupyterhub/tasks/configure.yml", "{{ __jupyterhub_metrics_token_file }}"): "0600",
+    ("jupyterhub/tasks/rotate.yml", "{{ __jupyterhub_canary_token_file }}"): "0600",
+    ("jupyterhub/tasks/rotate.yml", "{{ __jupyterhub_metrics_token_file }}"): "0600",
     ("reverse_proxy/tasks/rotate.yml", "{{ __reverse_proxy_sso_key_file }}"): "0600",
     ("reverse_proxy/tasks/tls_own.yml", "{{ __reverse_proxy_tls_directory }}/{{ item }}.key"): "0600",
 }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from backup_host import (
     SECRETS,
     FakeUnits,
@@ -22,6 +25,7 @@ from backup_host import (
 )
 
 from hpchub import __version__
+from hpchub.backup import host as hosts
 from hpchub.backup import package
 from hpchub.backup import restore as restoring
 from hpchub.backup.create import backups, create
@@ -31,7 +35,6 @@ from hpchub.backup.restore import Interrupted, Options, restore, undo_last, undo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from hpchub.backup.host import Host
 
@@ -463,3 +466,21 @@ def test_order_of_versions(version: str, than: str, expected: bool) -> None:
 
 def test_facts_of_a_database_that_does_not_exist(tmp_path: Path) -> None:
     assert HubDatabase(f"sqlite:///{tmp_path}/none").facts().new
+
+
+def test_settings_of_the_role_are_those_that_the_commands_read(tmp_path: Path) -> None:
+    variables = yaml.safe_load((Path(__file__).parents[2] / "roles/backup/vars/main.yml").read_text())
+    expected = {each.name for each in fields(hosts.Host)} - {"hub"}
+    assert set(variables["__backup_settings"]) == set(hosts.WITHOUT_SETTINGS) == expected
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may read the settings")
+def test_settings_are_read_from_their_files(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "hub.json").write_text(json.dumps(host.hub))
+    (tmp_path / "backup.json").write_text(json.dumps(hosts.WITHOUT_SETTINGS | {"keep": 7}))
+    read = hosts.load(tmp_path / "hub.json", tmp_path / "backup.json")
+    assert (read.name, read.keep, read.gate_keys) == (host.name, 7, Path("/etc/hpchub/ssh"))
+    with pytest.raises(BackupError, match=r"run site\.yml, which writes it"):
+        hosts.load(tmp_path / "hub.json", tmp_path / "none")
+    with pytest.raises(BackupError, match="this is not the hub host"):
+        hosts.load(tmp_path / "none")

@@ -186,6 +186,7 @@ async def test_first_check_of_the_routes_starts_the_tasks_once(hub: Hub, monkeyp
         http_server=SimpleNamespace(_sockets={3: listener}),
         db=hub.app.db,
         authenticator=hub.app.authenticator,
+        service_tokens={},
         token_expires_in_max_seconds=60,
     )
     spawner = SimpleNamespace(session=SESSION)

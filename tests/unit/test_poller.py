@@ -155,7 +155,7 @@ async def test_backoff_stays_bounded_in_a_long_outage() -> None:
     gate = FakeGate()
     gate.output = Unanswered("down")
     poller = make_poller(gate, interval=1.0)
-    poller._failures = 2000
+    poller.failures = 2000
     for _ in range(3):
         with pytest.raises(Unanswered):
             await poller.snapshot(0.0)

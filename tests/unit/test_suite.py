@@ -39,7 +39,7 @@ def test_rules_name_existing_stages_only() -> None:
 
 
 def test_scenarios_are_the_stages_that_need_the_lab() -> None:
-    assert {*changes.SCENARIOS, "collection"} == {stage.name for stage in STAGES if stage.lab}
+    assert {*changes.SCENARIOS, "collection", "monitoring"} == {stage.name for stage in STAGES if stage.lab}
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,13 @@ def test_scenarios_are_the_stages_that_need_the_lab() -> None:
         ("tests/e2e/test_session.py", {"lint", "default"}),
         ("tests/security/test_loss.py", {"lint", "repo", "default"}),
         ("src/hpchub/model/site.py", {"lint", "unit", "repo", "default", "single_node"}),
+        ("src/hpchub/hub/metrics.py", {"lint", "unit", "repo", "monitoring", "default", "single_node"}),
+        ("monitoring/alerts.yml", {"lint", "repo", "monitoring"}),
         ("src/hpchub/remote/gate.py", {"lint", "unit", "repo", "default", "single_node"}),
         ("src/hpchub/schedulers/htcondor.py", {"lint", "unit", "repo", "htcondor"}),
         ("src/hpchub/schedulers/lsf.py", {"lint", "unit", "repo", "emulated"}),
-        ("src/hpchub/schedulers/base.py", set(NAMES) - {"collection"}),
-        ("src/hpchub/schedulers/a_new_one.py", set(NAMES) - {"collection"}),
+        ("src/hpchub/schedulers/base.py", set(NAMES) - {"collection", "monitoring"}),
+        ("src/hpchub/schedulers/a_new_one.py", set(NAMES) - {"collection", "monitoring"}),
         ("templates/batch/gridengine.sh.j2", {"lint", "unit", "repo", "gridengine", "multi_cluster"}),
         ("plugins/modules/write_files.py", {"lint", "unit", "repo", "default", "single_node", "collection"}),
         (
@@ -165,7 +167,7 @@ def test_error_names_an_unknown_base(repository: Path) -> None:
 
 
 def test_default_run_leaves_out_the_extra_scenarios() -> None:
-    assert names(selected().stages) == ["lint", "unit", "repo", "default", "single_node", "collection"]
+    assert names(selected().stages) == ["lint", "unit", "repo", "monitoring", "default", "single_node", "collection"]
     assert names(selected("--all").stages) == NAMES
 
 

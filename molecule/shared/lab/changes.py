@@ -60,6 +60,10 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/bench/*", LINT),
     ("tests/collection/*", ("lint", "collection")),
     ("tests/installed_collection.py", (*DOCUMENTS, "collection")),
+    ("monitoring/*", (*DOCUMENTS, "monitoring")),
+    ("tests/monitoring/*", ("lint", "monitoring")),
+    ("tests/prometheus_queries.py", (*DOCUMENTS, "monitoring")),
+    ("molecule/shared/lab/prometheus.py", ("lint", "monitoring")),
     ("tests/e2e/test_emulated.py", ("lint", "emulated")),
     ("tests/e2e/test_clusters.py", ("lint", "multi_cluster")),
     ("tests/e2e/*", ("lint", "default")),
@@ -87,6 +91,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("molecule/shared/roles/lab_emulator/*", ("lint", "unit", "emulated")),
     # The product
     ("src/hpchub/cli/*", (*PLAIN, "default")),
+    ("src/hpchub/hub/*", (*SERVICE, "monitoring")),
     ("src/hpchub/schedulers/*", (*PLAIN, *SCENARIOS)),
     ("src/hpchub/clusters/*", (*SERVICE, "multi_cluster")),
     ("src/*", SERVICE),

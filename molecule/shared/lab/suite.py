@@ -217,6 +217,12 @@ def all_stages() -> list[Stage]:
             "tests of roles, inventories, templates and documents",
             [_parallel_pytest("tests/repo", workers=max(2, _CPUS), distribution="loadfile")],
         ),
+        Stage(
+            "monitoring",
+            "the alert rules, the dashboard and the metrics of a hub with a real Prometheus",
+            [_pytest("pytest", "tests/monitoring")],
+            lab=True,
+        ),
         _scenario(
             "default",
             "Molecule with the demo's hosts, then browser tests and attacks on the deployed service",

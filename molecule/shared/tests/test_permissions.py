@@ -36,6 +36,7 @@ HUB = {
     "/var/lib/hpchub": "jupyterhub:jupyterhub 700",
     "/var/lib/hpchub/cookie_secret": "jupyterhub:jupyterhub 600",
     "/var/lib/hpchub/jupyterhub.sqlite": "jupyterhub:jupyterhub 600",
+    "/var/log/hpchub": "jupyterhub:jupyterhub 700",
 }
 # Only if the hub submits with ssh.
 KEYS = {
@@ -65,6 +66,12 @@ def gates(hub: Host) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("path", HUB)
 def test_hub_host_keeps_others_out(hub: Host, path: str) -> None:
     assert permissions(hub, path) == HUB[path]
+
+
+def test_hub_host_keeps_others_out_of_the_token_for_the_metrics(hub: Host) -> None:
+    path = "/etc/hpchub/secrets/metrics.env"
+    if hub.file(path).exists:
+        assert permissions(hub, path) == "root:root 600"
 
 
 @pytest.mark.parametrize("path", KEYS)

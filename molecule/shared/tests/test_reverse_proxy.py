@@ -192,6 +192,27 @@ def test_token_does_not_replace_the_sign_on(visitor: Visitor, state: dict[str, A
         assert visitor.ask(target, INVALID_TOKEN).location.startswith(state["idp_url"])
 
 
+def test_token_reads_the_metrics_from_permitted_addresses_only(
+    hub: Host, visitor: Visitor, alice: Visitor, settings: dict[str, Any], state: dict[str, Any]
+) -> None:
+    """The lab permits the hub host itself, or nobody. Signed-in users are refused by the hub."""
+    for target in ("/hub/metrics", "/hub/api/metrics"):
+        answer = visitor.ask(target, INVALID_TOKEN)
+        assert (answer.status, from_apache(answer)) == (401, True), target
+        answer = alice.ask(target)
+        assert (answer.status, from_apache(answer)) == (403, False), target
+    assert visitor.ask("/hub/api/metrics", INVALID_TOKEN, base=settings["api_url"]).status in (403, 404)
+    found = hub.run("sed -n 's/^HPCHUB_METRICS_TOKEN=//p' /etc/hpchub/secrets/metrics.env").stdout.strip()
+    if not found:
+        return
+    url = urlsplit(state["url"])
+    curl = f"curl --silent --insecure --resolve {url.netloc}:127.0.0.1 --write-out '%{{http_code}}'"
+    for token, status in ((found, "200"), (NOBODY, "403")):
+        done = hub.check_output(f"{curl} --header 'Authorization: Bearer {token}' {state['url']}/hub/metrics")
+        assert done.endswith(status), done[-300:]
+        assert ("hpchub_healthy 1.0" in done) == (token == found)
+
+
 def test_authorization_headers_other_than_tokens_are_refused(visitor: Visitor) -> None:
     for scheme in ("Basic YTpi", "token", f"tokens {NOBODY}", f"Digest token {NOBODY}", f"token x {NOBODY}"):
         assert visitor.ask("/hub/api/user", [("Authorization", scheme)]).status == 401

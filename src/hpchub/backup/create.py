@@ -44,7 +44,7 @@ def create(host: Host, recipients: Sequence[str] = (), *, copy: bool = True) -> 
             run_copy_command(host.copy_command, path)
         ok = True
     finally:
-        host.write_status(ok=ok, file=file, time=made)
+        host.write_status(ok=ok, file=file, made=made)
     return path
 
 

@@ -143,14 +143,17 @@ class HubDatabase:
 
     @property
     def _libpq(self) -> str:
-        """The URL in the form of PostgreSQL's programs, without the password."""
-        url = self.url.set(drivername="postgresql", password=None)
+        """The URL in the form of PostgreSQL's programs, without the password.
+
+        Programs before version 16 do not know ``require_auth``.
+        """
+        url = self.url._replace(password=None).set(drivername="postgresql").difference_update_query(["require_auth"])
         return url.render_as_string(hide_password=False)
 
     def _run(self, argv: list[str], **streams: Any) -> None:
         """Run a program of PostgreSQL with the hub's account."""
         environment = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("PG")}
-        environment |= {"PGAPPNAME": "hpchub", "LC_ALL": "C.UTF-8"}
+        environment |= {"PGAPPNAME": "hpchub", "PGOPTIONS": "-c client_min_messages=warning", "LC_ALL": "C.UTF-8"}
         if self.url.password:
             environment["PGPASSWORD"] = str(self.url.password)
         who: dict[str, Any] = {}
@@ -162,8 +165,9 @@ class HubDatabase:
         except FileNotFoundError:
             raise BackupError(f"{argv[0]} is missing on this host; install the package postgresql-client") from None
         if done.returncode:
-            reason = done.stderr.decode(errors="replace").strip().splitlines()
-            raise BackupError(f"{argv[0]} failed: {reason[0] if reason else f'exit code {done.returncode}'}")
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            errors = [line for line in lines if "ERROR" in line or "error" in line]
+            raise BackupError(f"{argv[0]} failed: {(errors or lines or [f'exit code {done.returncode}'])[0]}")
 
     def _as_account(self, function: Callable[[str], T], argument: str) -> T:
         """Call a function in a process of the hub's account."""

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,16 +119,16 @@ class Host:
                 found[member.name] = member
         return list(found.values())
 
-    def write_status(self, *, ok: bool, file: str, time: float) -> None:
+    def write_status(self, *, ok: bool, file: str, made: float) -> None:
         """Write how the last backup went, for the hub's metrics.
 
         Args:
             ok: Whether it succeeded.
             file: The name of the newest good backup, or empty.
-            time: When the newest good backup was made, in seconds since 1970, or 0.
+            made: When the newest good backup was made, in seconds since 1970, or 0.
         """
         owner = self.state.stat()
-        text = json.dumps({"time": int(time), "ok": ok, "file": file}) + "\n"
+        text = json.dumps({"time": int(made), "ok": ok, "file": file}) + "\n"
         replace_file(self.state / STATUS, text.encode(), mode=0o640, uid=0, gid=owner.st_gid)
 
     def read_status(self) -> dict[str, Any]:
@@ -139,8 +140,11 @@ class Host:
         return found if isinstance(found, dict) else {}
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, patience: float = 0) -> Iterator[None]:
         """Let only one backup or restore run at a time.
+
+        Args:
+            patience: How long to wait until another one ends, in seconds.
 
         Raises:
             Busy: Another one is running.
@@ -148,10 +152,15 @@ class Host:
         self.work.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.work.chmod(0o700)
         with os.fdopen(os.open(self.work / "lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Busy("another backup or restore is running on this host; wait until it ends") from None
+            deadline = time.monotonic() + patience
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise Busy("another backup or restore is running on this host; wait until it ends") from None
+                time.sleep(0.5)
             yield
 
     @contextmanager
@@ -166,7 +175,7 @@ class Host:
             shutil.rmtree(directory)
 
 
-_WITHOUT_SETTINGS: dict[str, Any] = {
+WITHOUT_SETTINGS: dict[str, Any] = {
     "recipients": [],
     "keep": 1,
     "directory": "/var/backups/hpchub",
@@ -208,7 +217,7 @@ def load(hub_settings: Path = HUB_SETTINGS, settings: Path = BACKUP_SETTINGS, *,
     if required and not settings.exists():
         raise BackupError(f"{settings} does not exist; run site.yml, which writes it")
     hub = json.loads(hub_settings.read_text())
-    own = json.loads(settings.read_text()) if settings.exists() else _WITHOUT_SETTINGS
+    own = json.loads(settings.read_text()) if settings.exists() else WITHOUT_SETTINGS
     paths = {"directory", "work", "gate_keys", "sign_on_key", "sign_on_sessions"}
     lists = {"restored", "reference", "proxy_files"}
     values: dict[str, Any] = {

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 JOURNAL, FINISHED = "journal.json", "finished.json"
 """The name of the journal while a restore changes the host, and afterwards. The unit looks for the first one."""
 
+_PATIENCE = 300
+"""How long to wait until a backup that runs has ended, in seconds."""
+
 
 class Interrupted(BaseException):
     """A signal asked the process to end."""
@@ -188,7 +191,7 @@ def restore(host: Host, units: Units, path: Path, identity: Path | bytes, option
     Raises:
         BackupError: The backup is refused, or the restore failed.
     """
-    with host.locked(), host.scratch() as scratch, _signals():
+    with host.locked(_PATIENCE), host.scratch() as scratch, _signals():
         undo_unfinished(host, units)
         verified = verify(host, units, path, identity=identity, options=options, scratch=scratch)
         _change(host, units, verified)

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 POINT, UNFINISHED = "point.json", "unfinished"
 UNIT = Path("/etc/systemd/system/jupyterhub.service")
-PATIENCE = 900
+_PATIENCE = 300
+"""How long to wait until a backup that runs has ended, in seconds."""
+RESTART_AFTER = 900
 """If the deployment breaks off while the hub is stopped, the hub starts again after this time, in seconds."""
 
 
@@ -91,7 +93,7 @@ def prepare(host: Host, units: Units, environments: Path) -> str:
     point = read_point(host)
     if is_unfinished(host) and point and point.upgraded == str(following):
         return "the upgrade continues"
-    with host.locked():
+    with host.locked(_PATIENCE):
         facts = host.database.facts()
         known = known_revisions()
         if facts.schema and facts.schema not in known:
@@ -108,7 +110,7 @@ def prepare(host: Host, units: Units, environments: Path) -> str:
         made = Point(str(current), str(following), facts.schema, dump, files)
         if changes:
             units.stop(host.hub_unit)
-            units.start_later(host.hub_unit, PATIENCE)
+            units.start_later(host.hub_unit, RESTART_AFTER)
         try:
             if changes:
                 host.database.dump(place / dump)
@@ -149,7 +151,7 @@ def upgrade_database(host: Host, dump: Path) -> None:
     """
     database = host.database
     if database.backend == "sqlite":
-        with host.locked(), host.scratch() as scratch:
+        with host.locked(_PATIENCE), host.scratch() as scratch:
             copy = Path(shutil.copy(dump, scratch / "upgraded.sqlite"))
             HubDatabase(f"sqlite:///{copy}").upgrade()
             load_database(host, copy)
@@ -184,7 +186,7 @@ def rollback(host: Host, units: Units, environments: Path, *, force: bool = Fals
     Raises:
         BackupError: There is no rollback point, the old environment is gone, or sessions would be forgotten.
     """
-    with host.locked():
+    with host.locked(_PATIENCE):
         point = read_point(host)
         if point is None:
             raise BackupError("there is no rollback point on this host; deploy the former version with site.yml")

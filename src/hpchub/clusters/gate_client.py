@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -61,17 +61,30 @@ class Answer:
         return self.exit == 124
 
 
+OUTCOMES = ("done", "failed", "not_run", "timed_out", "unreachable", "invalid", "abandoned")
+"""The outcomes of a request, which an observer is told.
+
+``done`` and ``failed``: the command ran, and exited with 0 or not. ``not_run``: the gate could not run it.
+``timed_out``: there was no answer in time. ``unreachable``: the connection failed. ``invalid``: the answer was not
+valid. ``abandoned``: nobody waits for the answer any more.
+"""
+
+
 class Gate(ABC):
     """A client for the gate of one cluster.
 
     Args:
         cluster: The cluster's name.
         timeout: How long a request may take, in seconds. It must exceed the gate's own timeout for a command.
+
+    Attributes:
+        observer: A function that is called after each request with its action, its outcome and its time in seconds.
     """
 
     def __init__(self, cluster: str, timeout: float = 90.0) -> None:
         self.cluster = cluster
         self.timeout = timeout
+        self.observer: Callable[[str, str, float], None] = lambda *_: None
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
         self._answered = -math.inf
 
@@ -101,12 +114,21 @@ class Gate(ABC):
 
     async def _request(self, action: str, fields: dict[str, Any]) -> Answer:
         text = json.dumps({"action": action, **fields}).encode()
+        began, outcome = time.monotonic(), "abandoned"
         try:
             answer = await asyncio.wait_for(self._exchange(text), self.timeout)
+            outcome = _outcome(answer)
         except TimeoutError:
+            outcome = "timed_out"
             raise Unanswered(f"the submit host of {self.cluster} took more than {self.timeout:g} seconds") from None
         except OSError as error:
+            outcome = "unreachable"
             raise Unanswered(f"the submit host of {self.cluster} cannot be reached: {error}") from None
+        except Unanswered:
+            outcome = "invalid"
+            raise
+        finally:
+            self.observer(action, outcome, time.monotonic() - began)
         self._answered = time.monotonic()
         return answer
 
@@ -185,6 +207,15 @@ class Gate(ABC):
         if not answer.ok:
             raise Unanswered(str(answer))
         return answer.stdout.splitlines()
+
+
+def _outcome(answer: Answer) -> str:
+    """Return the outcome of a request that was answered; see ``OUTCOMES``."""
+    if answer.ok:
+        return "done"
+    if answer.timed_out:
+        return "timed_out"
+    return "not_run" if not answer.command or answer.exit in NOT_RUN else "failed"
 
 
 class LocalGate(Gate):

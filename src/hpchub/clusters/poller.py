@@ -87,6 +87,12 @@ class Poller:
         gate: The gate, which runs the queries and returns their output. It raises Unanswered if there is no output.
         interval: The minimum time from the start of a query to the start of the next one, in seconds.
         longest_backoff: The maximum time between attempts while the scheduler is slow or silent, in seconds.
+
+    Attributes:
+        answered: When the query started that got the last answer, on the monotonic clock. Before the first answer, when
+            the poller was created.
+        failures: How many queries in a row had no answer.
+        total_failures: How many queries had no answer, since the poller was created.
     """
 
     def __init__(
@@ -102,7 +108,9 @@ class Poller:
         self._interval = interval
         self._longest_backoff = longest_backoff
         self._snapshot: Snapshot | None = None
-        self._failures = 0
+        self.answered = time.monotonic()
+        self.failures = 0
+        self.total_failures = 0
         self._next = 0.0
         self._running: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -121,12 +129,12 @@ class Poller:
         if self._snapshot is not None and self._snapshot.taken >= wanted:
             return self._snapshot
         if self._running is None:
-            if self._failures and time.monotonic() < self._next:
+            if self.failures and time.monotonic() < self._next:
                 raise Unanswered("the scheduler does not answer")
             self._running = asyncio.create_task(self._query())
         # Shield the query: when a session stops while it waits, the other sessions still need the answer.
         await asyncio.shield(self._running)
-        if self._failures or self._snapshot is None:
+        if self.failures or self._snapshot is None:
             raise Unanswered("the scheduler does not answer")
         return self._snapshot
 
@@ -184,10 +192,11 @@ class Poller:
         return self._hidden
 
     def _failed(self, reason: object) -> None:
-        self._failures += 1
-        wait = min(self._longest_backoff, self._interval * 2 ** min(self._failures, 16))
+        self.failures += 1
+        self.total_failures += 1
+        wait = min(self._longest_backoff, self._interval * 2 ** min(self.failures, 16))
         self._next = time.monotonic() + wait * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret
-        log.warning("%s does not answer (%d times): %s", self.scheduler.name, self._failures, reason)
+        log.warning("%s does not answer (%d times): %s", self.scheduler.name, self.failures, reason)
 
     async def _query(self) -> None:
         try:
@@ -203,9 +212,10 @@ class Poller:
                 # Query a slow scheduler less often, so that our queries take at most a fifth of its time.
                 pause = min(5 * (time.monotonic() - started), self._longest_backoff)
                 self._next = max(self._next, started + pause * random.uniform(1.0, 1.2))  # noqa: S311 jitter
-                if self._failures:
+                if self.failures:
                     log.warning("%s answers again", self.scheduler.name)
-                self._failures = 0
+                self.failures = 0
+                self.answered = started
                 self._snapshot = Snapshot(taken=started, jobs=jobs)
         finally:
             self._running = None

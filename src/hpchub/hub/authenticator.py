@@ -20,6 +20,7 @@ from traitlets import Bool, Integer, List, Set, Unicode
 
 from hpchub.hub.events import AccessEnded, SignedIn, SignedOut, SignInRefused
 from hpchub.hub.handlers import (
+    FreshMetricsHandler,
     HealthHandler,
     PortReportHandler,
     StartAPIHandler,
@@ -169,6 +170,8 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/logout", SSOLogoutHandler),
             (r"/health", HealthHandler),
             (r"/api/health", HealthHandler),
+            (r"/metrics", FreshMetricsHandler),
+            (r"/api/metrics", FreshMetricsHandler),
             (r"/api/batchspawner", PortReportHandler),
             (r"/api/user", TokenOwnerHandler),
             (r"/api/users/([^/]+)/tokens", TokensAPIHandler),

@@ -16,11 +16,14 @@ from urllib.parse import urlsplit
 
 from jupyterhub.utils import subdomain_hook_idna
 
+from hpchub.canary import SERVICE as CANARY
 from hpchub.canary import TOKEN as CANARY_TOKEN
 from hpchub.hub.authenticator import SSOAuthenticator
+from hpchub.hub.json_log import LOGGING
 from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.proxy import HubProxy
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
+from hpchub.hub.tokens import SCRAPER
 from hpchub.names import USER_PATTERN, dns_label
 
 GC_THRESHOLDS = (50_000, 20, 10)
@@ -30,8 +33,8 @@ With Python's default of 700 new objects, the collector treats the objects of th
 scans all objects. With 1000 users, such a scan blocks the hub for half a second.
 """
 
-CANARY = "canary"
-"""The name of the canary's service and role."""
+METRICS_TOKEN = "HPCHUB_METRICS_TOKEN"  # noqa: S105 a name, not a secret
+"""The environment variable with the token for the metrics, which systemd sets if there is one."""
 
 START_TIMEOUT = 366 * 24 * 3600
 """How long a start may take according to JupyterHub, in seconds: practically unlimited.
@@ -62,6 +65,7 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     c.JupyterHubHTTPClient.connector_options = {"ssl": context, "force_close": True}
     _state(c, settings)
     _pages(c, settings)
+    _monitoring(c, settings)
     _canary(c, settings)
 
 
@@ -169,10 +173,19 @@ def _pages(c: Any, settings: dict[str, Any]) -> None:
     c.JupyterHub.log_level = settings.get("log_level", "INFO")
 
 
+def _monitoring(c: Any, settings: dict[str, Any]) -> None:
+    """Set the format of the log, and the only token for the metrics. Without a token, only administrators read them."""
+    if settings.get("json_logs"):
+        c.JupyterHub.logging_config = LOGGING
+    # Programs that the hub starts must not inherit the token.
+    if token := os.environ.pop(METRICS_TOKEN, ""):
+        c.JupyterHub.services = [{"name": SCRAPER, "api_token": token, "display": False}]
+        c.JupyterHub.load_roles = [{"name": "metrics", "services": [SCRAPER], "scopes": ["read:metrics"]}]
+
+
 def _canary(c: Any, settings: dict[str, Any]) -> None:
     """Let the canary start, open and stop the sessions of its account, and nothing else."""
-    # Programs that the hub starts must not inherit the token.
-    token, user = os.environ.pop(CANARY_TOKEN, ""), settings["canary"]["user"]
+    token, user = os.environ.pop(CANARY_TOKEN, ""), settings.get("canary", {}).get("user")
     if token and user:
         scopes = [f"servers!user={user}", f"access:servers!user={user}"]
         c.JupyterHub.services.append({"name": CANARY, "api_token": token, "display": False})

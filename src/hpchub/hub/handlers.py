@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from jupyterhub.apihandlers import APIHandler
 from jupyterhub.apihandlers.users import SelfAPIHandler, UserServerAPIHandler, UserTokenListAPIHandler
+from jupyterhub.handlers.metrics import MetricsHandler
 from jupyterhub.handlers.pages import HealthCheckHandler, SpawnHandler
 from jupyterhub.scopes import needs_scope
+from jupyterhub.utils import metrics_authentication
 from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
@@ -108,21 +110,41 @@ class TokensAPIHandler(UserTokenListAPIHandler):  # type: ignore[misc]
         return body
 
 
-class TokenOwnerHandler(SelfAPIHandler):  # type: ignore[misc]
-    """JupyterHub's REST endpoint ``GET /hub/api/user``, which also answers while the database cannot be written.
+class AnswersWithoutWriting:
+    """A mixin for handlers that also answer while the database cannot be written.
 
-    Notebook servers ask it who their visitor is, every five minutes. JupyterHub records the use of the token first, and
-    otherwise answers 403 if this fails. A full disk would shut all users out of their running sessions.
+    JupyterHub records the use of a token first, and otherwise answers 403 if this fails.
     """
 
-    def get_current_user_token(self) -> Any:
+    def get_current_user_token(self: Any) -> Any:
         """Return the owner of the token."""
         try:
-            return super().get_current_user_token()
+            return super().get_current_user_token()  # type: ignore[misc]
         except SQLAlchemyError:
             self.db.rollback()
             self._record_activity = lambda *_: False
-            return super().get_current_user_token()
+            return super().get_current_user_token()  # type: ignore[misc]
+
+
+class TokenOwnerHandler(AnswersWithoutWriting, SelfAPIHandler):  # type: ignore[misc]
+    """JupyterHub's REST endpoint ``GET /hub/api/user``, which also answers while the database cannot be written.
+
+    Notebook servers ask it who their visitor is, every five minutes. Otherwise, a full disk would shut all users out of
+    their running sessions.
+    """
+
+
+class FreshMetricsHandler(AnswersWithoutWriting, MetricsHandler):  # type: ignore[misc]
+    """The metrics of JupyterHub and of this package: ``GET /hub/metrics``, with the scope ``read:metrics``.
+
+    Each request checks the hub's health first, so that the metrics of the database are never old.
+    """
+
+    @metrics_authentication  # type: ignore[untyped-decorator]
+    async def get(self) -> None:
+        """Answer with the metrics in the format of Prometheus."""
+        await runtime(self.settings["hpchub_settings_file"]).health.problems(self.db.get_bind())
+        await super().get()
 
 
 class HealthHandler(HealthCheckHandler):  # type: ignore[misc]

@@ -47,6 +47,11 @@ class Health:
         self._checked = -INTERVAL
         self._running: asyncio.Future[tuple[str, str]] | None = None
 
+    @property
+    def is_good(self) -> bool:
+        """Whether the last check found no problem, and there is no alarm."""
+        return not (self._problem or self.alarms)
+
     async def problems(self, engine: Engine) -> list[str]:
         """Return the hub's problems. It writes to the database if the last write is older than ``INTERVAL``.
 

@@ -14,6 +14,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from hpchub.hub import metrics
 from hpchub.schedulers import JobState, Unanswered
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class OrphanCollector:
         orphans, unknown = self._compare(cluster.name, jobs)
         before = self._suspects.get(cluster.name, {})
         self._suspects[cluster.name] = {job_id: before.get(job_id, snapshot.taken) for job_id in orphans}
+        metrics.unknown_jobs.labels(cluster.name).set(len(unknown))
         self._report(cluster.name, unknown)
         for job_id, (user, session, reason) in orphans.items():
             if self._runtime.health.alarms and reason != TOLD:

@@ -16,6 +16,7 @@ from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.utils import url_path_join
 from traitlets import Float, Unicode
 
+from hpchub.hub import metrics, monitoring
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.hub.tokens import TokenWatch
@@ -71,10 +72,11 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             shared.open_ledger(self.app.db)
             _end_half_stopped_sessions(self.app.db, shared.ledger)
 
-            def sessions() -> set[str]:
-                return {spawner.session for user in user_dict.values() for spawner in user.spawners.values()}
+            def spawners() -> list[Any]:
+                return [spawner for user in user_dict.values() for spawner in user.spawners.values()]
 
-            self._orphan_collector = OrphanCollector(shared, sessions)
+            self._orphan_collector = OrphanCollector(shared, lambda: {spawner.session for spawner in spawners()})
+            monitoring.start(shared, self.app, spawners)
             shared.background("The search for orphaned jobs has stopped", self._orphan_collector.run())
             watch = TokenWatch(self.app.db, self.app.authenticator, self.app.token_expires_in_max_seconds)
             shared.background("The check of the tokens has stopped", watch.run())
@@ -100,6 +102,12 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             )
         except (ClientError, OSError) as error:
             log.error("Cannot close the websockets of %s, who has signed off: %r", user, error)
+
+    async def get_all_routes(self) -> dict[str, Any]:
+        """Return the proxy's routes, and remember their number."""
+        routes: dict[str, Any] = await super().get_all_routes()
+        metrics.proxy_routes.set(len(routes))
+        return routes
 
     async def add_route(self, routespec: str, target: str, data: dict[str, Any] | None) -> None:
         """Add a route. The proxy expects the label of the user in the server's certificate, not the name."""

@@ -18,7 +18,10 @@ from sqlalchemy import or_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import object_session
 
+from hpchub.canary import SERVICE as CANARY
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from sqlalchemy.orm import Session
@@ -30,6 +33,29 @@ INTERVAL = 600.0
 
 ACCOUNT_PATIENCE = 3600.0
 """How long an account must be missing before its tokens are deleted, in seconds."""
+
+
+SCRAPER = "prometheus"
+"""The service whose token permits a Prometheus server to read the metrics."""
+
+
+def revoke_former_service_tokens(db: Session, configured: Iterable[str]) -> None:
+    """Delete the tokens of our services from before a rotation, which JupyterHub keeps.
+
+    Args:
+        db: JupyterHub's database session.
+        configured: The tokens of services in the configuration.
+
+    Raises:
+        SQLAlchemyError: The database cannot be written.
+    """
+    kept = [orm.APIToken.find(db, token) for token in configured]
+    for service in filter(None, (orm.Service.find(db, name) for name in (SCRAPER, CANARY))):
+        for token in service.api_tokens:
+            if token not in kept:
+                db.delete(token)
+                log.warning("Deleted a former token of the service %s", service.name)
+    db.commit()
 
 
 def revoke_tokens(user: Any, why: str) -> None:

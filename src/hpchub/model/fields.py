@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -364,6 +364,9 @@ DnsName = Annotated[
     str,
     Text("a host's name", _HOST_NAME, "write a host name or an address: letters, digits, . and -"),
 ]
+OptionalAddress = Annotated[
+    str, Text("a host", _HOST_NAME, "write the name or the IPv4 address of a host", empty=True)
+]
 OptionalHostName = Annotated[
     str, Text("a host's name", _HOST_NAME, "write the name of a host in the inventory", empty=True)
 ]
@@ -400,6 +403,15 @@ UserName = Annotated[
         "a user's name",
         USER_NAME,
         "write letters, digits and _ . @ -, a letter, digit or _ first; neither root nor digits only",
+    ),
+]
+OptionalUserName = Annotated[
+    str,
+    Text(
+        "a user's name",
+        USER_NAME,
+        "write letters, digits and _ . @ -, a letter, digit or _ first; neither root nor digits only",
+        empty=True,
     ),
 ]
 
@@ -639,7 +651,7 @@ Bind = Annotated[
 ]
 
 
-def _network(value: str) -> None:
+def _network(value: str, members: str = "the networks of the compute nodes") -> None:
     try:
         network = ipaddress.ip_network(value)
     except ValueError:
@@ -649,20 +661,23 @@ def _network(value: str) -> None:
             complain("is not a network", "write an address and a prefix length, as in 10.20.0.0/16")
         complain("has bits set after its prefix", f"write {meant}")
     if network.prefixlen == 0:
-        complain("admits every address", "name the networks of the compute nodes")
+        complain("admits every address", f"name {members}")
     if network.prefixlen < (8 if network.version == 4 else 16):
-        complain("is larger than any cluster's network", "name the networks of the compute nodes")
+        complain("is larger than any cluster's network", f"name {members}")
 
 
-Network = Annotated[
-    str,
-    Text(
-        "a network",
-        r"[0-9A-Fa-f:.]+/[0-9]{1,3}",
-        "write an address and a prefix length, as in 10.20.0.0/16",
-        check=_network,
-    ),
-]
+def _scraper_network(value: str) -> None:
+    _network(value, "the addresses of the Prometheus servers, as in 10.20.0.7/32")
+
+
+_NETWORK = Text(
+    "a network",
+    r"[0-9A-Fa-f:.]+/[0-9]{1,3}",
+    "write an address and a prefix length, as in 10.20.0.0/16",
+    check=_network,
+)
+Network = Annotated[str, _NETWORK]
+ScraperNetwork = Annotated[str, replace(_NETWORK, check=_scraper_network)]
 
 _HOST = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
 _PORT = r"(?::[0-9]{1,5})?"

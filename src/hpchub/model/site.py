@@ -31,6 +31,7 @@ from hpchub.model.entries import (
     StateStore,
     Tls,
 )
+from hpchub.model.operation import Canary, Monitoring
 from hpchub.model.problems import Problem, SiteError, Unresolved, label, locate
 from hpchub.model.rules import Draft, compare, compare_groups
 
@@ -71,8 +72,12 @@ class Site(Entry):
     """The web server's certificate."""
     state_store: StateStore = Field(default=StateStore(), alias="hpc_state_store")
     """The hub's database."""
+    monitoring: Monitoring = Field(default=Monitoring(), alias="hpc_monitoring")
+    """How the service is watched: its metrics and its logs."""
     backup: Backup = Field(default=Backup(), alias="hpc_backup")
     """Backups of the hub host."""
+    canary: Canary = Field(default=Canary(), alias="hpc_canary")
+    """Regular tests of the whole service."""
     clusters: list[Cluster] = Field(min_length=1, alias="hpc_clusters")
     """The clusters."""
     profiles: list[Profile] = Field(min_length=1, alias="hpc_profiles")
@@ -186,6 +191,8 @@ _MAPPINGS: dict[str, type[Entry]] = {
     "hpc_access": Access,
     "hpc_tls": Tls,
     "hpc_state_store": StateStore,
+    "hpc_monitoring": Monitoring,
+    "hpc_canary": Canary,
     "hpc_backup": Backup,
 }
 
