@@ -55,7 +55,7 @@ class FakeUnits(Units):
     def reload(self, unit: str) -> None:
         self.calls.append(f"reload {unit}")
 
-    def start_later(self, unit: str, seconds: int) -> None:
+    def start_later(self, unit: str, seconds: int, *, if_exists: Path) -> None:
         self.calls.append(f"start {unit} later")
 
     def reload_units(self) -> None:

@@ -7,6 +7,7 @@ import base64
 import json
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub import orm, roles
@@ -85,6 +86,17 @@ def site(*profiles: dict[str, Any], **variables: Any) -> Site:
 def write_profiles(directory: Path, *profiles: dict[str, Any]) -> None:
     """Write the profile list that the hub reads."""
     (directory / "profiles.json").write_text(json.dumps(profile_list(site(*profiles))))
+
+
+def write_notices(directory: Path, *drains: dict[str, Any], by_hand: bool = False, **others: Any) -> None:
+    """Write a file of drains and announcements that the hub reads."""
+    name = "notices-by-hand.json" if by_hand else "notices.json"
+    (directory / name).write_text(json.dumps({"version": 1, "drains": list(drains), **others}))
+
+
+def after(seconds: float) -> str:
+    """Return the time after so many seconds from now, as an inventory contains it."""
+    return datetime.fromtimestamp(time.time() + seconds, UTC).isoformat(timespec="seconds")
 
 
 SITE = site(profile("small"))
@@ -284,6 +296,8 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "api_url": f"https://{HUB}:8445/hub/api",
         "gates": {"demo": {"method": "local", "socket": str(directory / "gate.sock")}},
         "profiles_file": str(directory / "profiles.json"),
+        "notices_file": str(directory / "notices.json"),
+        "notices_by_hand_file": str(directory / "notices-by-hand.json"),
         "template_paths": list(templates),
         "service_name": "Example HPC",
         "support": "help@example.org",
@@ -296,6 +310,7 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "token_days": 30,
         "unknown_jobs_end_after": 0,
         "canary": {"user": ""},
+        "events": {"keep_days": 400, "pseudonyms": True},
         "logout_url": "/logout",
         "cookie_secret_file": str(directory / "cookie_secret"),
         "access": {

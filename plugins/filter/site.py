@@ -16,6 +16,7 @@ with hpchub_package():
     from hpchub.deploy import role_arguments
     from hpchub.messages import listing, show
     from hpchub.model import kernels as site_kernels
+    from hpchub.model import notices as site_notices
     from hpchub.model import profile_list as site_profiles
     from hpchub.model.problems import SiteError
     from hpchub.model.site import Site, plain
@@ -89,6 +90,12 @@ def profile_list(model: Mapping[str, Any], cluster: str | None = None) -> dict[s
     if cluster is not None:
         _cluster(site, cluster)
     return site_profiles.profile_list(site, cluster)
+
+
+def notices(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the drains and announcements of the site."""
+    site = _site(model)
+    return site_notices.notices_file(site.drains, site.announcements)
 
 
 def kernels(model: Mapping[str, Any], cluster: str) -> list[dict[str, Any]]:
@@ -172,6 +179,7 @@ class FilterModule:
                 cluster,
                 clusters_of,
                 profile_list,
+                notices,
                 kernels,
                 kernel_packages,
                 python_packages,

@@ -303,7 +303,8 @@ def default_of(model: str, key: str, field: dict[str, Any], *, required: bool) -
     """
     if required:
         return "**required**"
-    if _entries()[model].model_fields[key].default_factory is not None:
+    fields = _entries()[model].model_fields
+    if next(info for name, info in fields.items() if key in (name, info.alias)).default_factory is not None:
         return "see meaning"
     default = field.get("default")
     return "see its keys" if "$ref" in field else shown(default)

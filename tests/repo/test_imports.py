@@ -23,13 +23,13 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "hpchub"
 
 LAYERS = (
     {"cli"},
-    {"backup"},
+    {"backup", "report"},
     {"hub"},
-    {"canary", "clusters", "deploy", "profile_file"},
+    {"canary", "clusters", "deploy", "notices_file", "profile_file"},
     {"model"},
     {"schedulers"},
     {"gpus"},
-    {"messages", "names", "units"},
+    {"messages", "moments", "names", "units"},
 )
 """The sub-packages from the top to the bottom. A module may import from its own layer and from lower ones."""
 
@@ -38,8 +38,12 @@ PURE = (
     "schedulers",
     "gpus.py",
     "messages.py",
+    "moments.py",
     "names.py",
     "units.py",
+    "report/figures.py",
+    "report/html.py",
+    "report/period.py",
     "hub/job_actions.py",
     "hub/job_events.py",
     "hub/job_session.py",

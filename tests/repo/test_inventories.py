@@ -56,8 +56,11 @@ def test_inventory_shows_every_variable(name: str) -> None:
         written |= set(yaml.safe_load(path.read_text()) or {})
     assert {variable for variable in written if variable.startswith("hpc_")} <= set(VARIABLES)
     assert set(VARIABLES) - written <= {
+        "hpc_announcements",
         "hpc_backup",
         "hpc_canary",
+        "hpc_drains",
+        "hpc_events",
         "hpc_install_environment",
         "hpc_monitoring",
         "hpc_tls",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -32,6 +34,7 @@ from hpchub.backup.create import backups, create
 from hpchub.backup.database import HubDatabase, known_revisions
 from hpchub.backup.package import BackupError, newer, read_header
 from hpchub.backup.restore import Interrupted, Options, restore, undo_last, undo_unfinished
+from hpchub.cli import main as cli
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -408,7 +411,10 @@ def test_backup_that_a_crash_interrupted_leaves_nothing_unencrypted(host: Host) 
     host.work.mkdir(exist_ok=True)
     (host.work / "scratch-old").mkdir()
     (host.work / "scratch-old" / "database.sqlite").write_text("secret")
-    create(host)
+    host.directory.mkdir()
+    (host.directory / ".hpchub-hub.example.org-20270101T000000.000000Z.tar.partial").write_text("part")
+    path = create(host)
+    assert list(host.directory.iterdir()) == [path]
     assert [path.name for path in host.work.iterdir()] == ["lock"]
 
 
@@ -484,3 +490,59 @@ def test_settings_are_read_from_their_files(host: Host, tmp_path: Path) -> None:
         hosts.load(tmp_path / "hub.json", tmp_path / "none")
     with pytest.raises(BackupError, match="this is not the hub host"):
         hosts.load(tmp_path / "none")
+
+
+# The commands
+
+
+@pytest.fixture
+def on_hub(host: Host, monkeypatch: pytest.MonkeyPatch) -> FakeUnits:
+    """Let the commands run as on the hub host."""
+    units = FakeUnits({"hub", "web"})
+    monkeypatch.setattr(hosts, "load", lambda: host)
+    monkeypatch.setattr(hosts, "Units", lambda: units)
+    return units
+
+
+def test_commands_save_verify_restore_and_undo(
+    host: Host, on_hub: FakeUnits, key: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main(["backup"]) == 0
+    path = capsys.readouterr().out.strip()
+    assert cli.main(["restore", "--facts", path]) == 0
+    assert capsys.readouterr().out.startswith("Backup of hub.example.org, made 20")
+    assert cli.main(["restore", "--identity", str(key), path]) == 2
+    assert "use --force" in capsys.readouterr().err
+    assert cli.main(["restore", "--check", "--force", "--identity", str(key), path]) == 0
+    assert "Nothing was changed." in capsys.readouterr().out
+    assert on_hub.calls == []
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(key.read_bytes())))
+    assert cli.main(["restore", "--force", "--identity", "-", path]) == 0
+    assert on_hub.calls == ["stop hub", "start hub"]
+    assert cli.main(["restore", "--undo"]) == 0
+    assert cli.main(["restore", "--recover"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["restore"], "give --identity"),
+        (["restore", "--identity", "/nonexistent"], "give the file of the backup"),
+        (["restore", "--facts", "/nonexistent"], "cannot be read"),
+        (["restore", "--undo"], "there is no restore that could be undone"),
+        (["rollback"], "there is no rollback point on this host"),
+        (["backup", "--recipient", "age1wrong"], "there is no new backup: age cannot encrypt"),
+    ],
+    ids=["no-key", "no-file", "missing-file", "nothing-to-undo", "nothing-to-roll-back", "wrong-recipient"],
+)
+def test_command_that_fails_tells_why(
+    on_hub: FakeUnits, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_commands_on_another_host_name_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("backup", "rollback"):
+        assert cli.main([command]) == 2
+        assert re.search(r"not the hub host|as root", capsys.readouterr().err)

@@ -20,9 +20,12 @@ from hpchub.canary.client import CODE, Client, FixedResolver, connect
 from hpchub.canary.run import Busy, Canary, alone
 from hpchub.canary.status import STATUS, CanaryError, KernelResult, Result, read_status, write_status
 from hpchub.cli import canary as command
+from hpchub.cli import inventory
 from hpchub.cli.failure import Failure
 from hpchub.hub.job_events import PortReported
 from hpchub.model.entries import Profile
+from hpchub.model.notices import Drain, NoticesFile
+from hpchub.notices_file import save_notices
 from hpchub.schedulers import JobState
 
 if TYPE_CHECKING:
@@ -189,16 +192,16 @@ async def test_unknown_profile_is_refused(hub: Hub, client: Client, tmp_path: Pa
 
 async def test_full_queue_is_no_fault_of_the_service(hub: Hub, client: Client, tmp_path: Path) -> None:
     accept(hub, JobState.PENDING)
-    result = await make(client, tmp_path).test(SMALL, 1)
+    result = await make(client, tmp_path).test(SMALL, 6)
     assert (result.outcome, result.stage) == ("skipped", "queue")
-    assert result.reason == "the job was still in the queue after 1 seconds"
+    assert result.reason == "the job was still in the queue after 6 seconds"
     assert "submission" in result.seconds
     assert is_clean(hub)
 
 
 async def test_job_without_a_notebook_fails_in_the_launch(hub: Hub, client: Client, tmp_path: Path) -> None:
     accept(hub, JobState.RUNNING)
-    result = await make(client, tmp_path).test(SMALL, 2)
+    result = await make(client, tmp_path).test(SMALL, 6)
     assert (result.outcome, result.stage) == ("failed", "launch")
     assert is_clean(hub)
 
@@ -320,10 +323,20 @@ def test_token_is_read_from_the_environment_or_the_file(tmp_path: Path, monkeypa
 
 def test_command_says_that_there_is_no_canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "TOKEN_FILE", tmp_path / "none")
-    monkeypatch.setattr(command.inventory, "is_hub_host", lambda: True)
-    monkeypatch.setattr(command.inventory, "hub_settings", lambda: {"canary": {"user": ""}})
+    monkeypatch.setattr(inventory, "is_hub_host", lambda: True)
+    monkeypatch.setattr(inventory, "hub_settings", lambda: {"canary": {"user": ""}})
     with pytest.raises(Failure, match="set hpc_canary in the inventory"):
         command.canary(None)  # type: ignore[arg-type]
+
+
+def test_drain_that_was_set_by_hand_is_respected_at_once(tmp_path: Path) -> None:
+    by_hand = tmp_path / "by-hand.json"
+    refusal = command.drains({"notices_file": str(tmp_path / "none"), "notices_by_hand_file": str(by_hand)})
+    assert refusal(SMALL) == ""
+    drain = Drain.model_validate({"cluster": "demo", "from": "2026-01-01 08:00", "message": "New disks"})
+    save_notices(by_hand, NoticesFile(drains=[drain]))
+    assert "no session can start" in refusal(SMALL)
+    assert refusal(SMALL.model_copy(update={"cluster": "other"})) == ""
 
 
 # -- a real notebook server

@@ -207,8 +207,10 @@ async def test_refused_choice_is_announced_with_who_asked(hub: Hub, ask: Ask, ev
     assert (refused.user, refused.reason, refused.origin.by) == ("alice", "bad_choice", "alice")
 
 
-async def test_start_without_a_profile_list_is_announced_as_refused(hub: Hub, ask: Ask, events: list[Event]) -> None:
-    hub.runtime.settings["profiles_file"] += ".missing"
+async def test_start_without_a_profile_list_is_announced_as_refused(
+    hub: Hub, ask: Ask, events: list[Event], tmp_path: Any
+) -> None:
+    (tmp_path / "profiles.json").unlink()
     await ask("api/users/alice/server", "POST", b'{"profile": "small"}', **token(hub))
     await eventually(lambda: events)
     await asyncio.sleep(0.05)

@@ -90,7 +90,7 @@ def stream(request: object) -> io.StringIO:
         ("", "not JSON"),
         ("[]", "not an object"),
         ("x" * (gate.REQUEST_LIMIT + 1), "longer than"),
-        ({"action": "run"}, "the action is unknown; valid: cancel, find, history, limits, log, query, submit"),
+        ({"action": "run"}, "the action is unknown; valid: cancel, find, history, limits, log, query, submit, usage"),
         ({"action": "query", "command": "id"}, "requires exactly these fields: action"),
         (submit(extra=1), "requires exactly these fields"),
         (submit(session="../../etc"), "16 hexadecimal"),
@@ -456,6 +456,30 @@ def test_history_joins_the_output_of_all_successful_commands(config: dict[str, A
 def test_history_that_is_not_configured_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(gate.Refused, match="history is not configured for slurm on this host"):
         gate.serve_gate("demo", stream({"action": "history", "job_id": "17"}))
+
+
+def test_usage_passes_the_ids_of_the_jobs_as_one_argument(config: dict[str, Any]) -> None:
+    write_config(config, usage=["echo", "--jobs"])
+    found = gate.serve_gate("demo", stream({"action": "usage", "job_ids": "17,18,19"}))
+    assert (found["ok"], found["stdout"]) == (True, "--jobs 17,18,19\n")
+
+
+def test_usage_that_is_not_configured_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(gate.Refused, match="usage is not configured for slurm on this host"):
+        gate.serve_gate("demo", stream({"action": "usage", "job_ids": "17"}))
+
+
+@pytest.mark.parametrize("job_ids", ["", "17,", "17,--user=bob", "17, 18", "1;id", "17\n18", "17,18\n"])
+def test_usage_refuses_anything_but_job_ids(config: dict[str, Any], job_ids: str) -> None:
+    write_config(config, usage=["echo"])
+    with pytest.raises(gate.Refused, match="the job id is not a valid id for slurm"):
+        gate.serve_gate("demo", stream({"action": "usage", "job_ids": job_ids}))
+
+
+def test_usage_refuses_too_many_jobs(config: dict[str, Any]) -> None:
+    write_config(config, usage=["echo"])
+    with pytest.raises(gate.Refused, match="usage accepts at most 500 job ids"):
+        gate.serve_gate("demo", stream({"action": "usage", "job_ids": ",".join(["17"] * 501)}))
 
 
 @pytest.mark.parametrize("job_id", ["1;id", "--user=bob", "1\n2", "../17"])

@@ -195,7 +195,9 @@ async def test_first_check_of_the_routes_starts_the_tasks_once(hub: Hub, monkeyp
         await proxy.check_routes(users, {})
     assert checks == [users, users]
     assert started == [
+        "The recording of events has stopped",
         "The search for orphaned jobs has stopped",
+        "The drain watch has stopped",
         "The check of the tokens has stopped",
         "The proxy watch has stopped",
     ]

@@ -14,11 +14,14 @@ from bench.load.shared import proxy
 EXTENSION = Path(__file__).parents[2] / "roles" / "notebook_environment" / "files" / "labextension"
 MINUTE = 60_000
 
-# Reads [FUNCTION, [ARGUMENT, …]] from standard input. null stands for a value that is not known, and "Infinity" for it.
+# Reads [FUNCTION, [ARGUMENT, …]] from standard input. null stands for a value that is not known.
 PROGRAM = """
 import * as words from %s;
 const [name, given] = JSON.parse(await new Response(process.stdin).text());
-const value = words[name](...given.map(each => each === "Infinity" ? Infinity : each));
+const seen = new Set();
+const special = {Infinity, "a new set": seen};
+const repeatedly = (other, list) => list.map(each => words[other](each, seen)?.title ?? null);
+const value = (words[name] ?? repeatedly)(...given.map(each => special[each] ?? each));
 console.log(JSON.stringify(value));
 """
 
@@ -148,6 +151,63 @@ def test_draft_goes_back_only_into_the_file_it_began_with(file: dict[str, Any] |
 )
 def test_copy_keeps_directory_and_suffix(path: str, copy: str) -> None:
     assert call("copyPath", path, 1_800_000_000_000) == copy
+
+
+DRAIN = {
+    "key": "1",
+    "kind": "drain",
+    "title": "Maintenance of the cluster demo",
+    "message": "<b>New</b> disks.",
+    "advice": "No session can start.",
+    "active": True,
+    "ask": False,
+    "from": 1_800_000_000,
+    "until": 1_800_003_600,
+    "stop_at": None,
+}
+HELLO = DRAIN | {"key": "2", "kind": "announcement", "title": "Announcement", "message": "Hello.", "advice": ""}
+
+
+def news(*notices: dict[str, Any]) -> Any:
+    """Return what a tab shows that has shown nothing yet."""
+    return call("news", list(notices), "a new set", "en-GB")
+
+
+@pytest.mark.parametrize(
+    ("notices", "title", "said", "action"),
+    [
+        ([DRAIN], "Maintenance of the cluster demo", ["until 15 Jan 2027", "<b>New</b> disks. No session can"], ""),
+        ([DRAIN | {"active": False}], "Maintenance of the cluster demo", ["from 15 Jan 2027", "until 15 Jan 2027"], ""),
+        ([DRAIN | {"until": None}], "Maintenance of the cluster demo", ["until further notice."], ""),
+        ([DRAIN | {"ask": True}], "Maintenance of the cluster demo", ["disks."], "home"),
+        ([DRAIN | {"stop_at": 1_800_001_800}], "Maintenance of", ["At 15 Jan 2027", "the service stops sessions."], ""),
+        ([HELLO], "Announcement", ["Hello."], ""),
+        ([DRAIN, HELLO], "Announcements", ["Maintenance of the cluster demo: until", "Announcement: Hello."], ""),
+    ],
+    ids=["drain", "planned", "without-an-end", "ask", "stop", "announcement", "both"],
+)
+def test_tab_shows_drains_and_announcements(
+    notices: list[dict[str, Any]], title: str, said: list[str], action: str
+) -> None:
+    found = news(*notices)
+    assert found["title"].startswith(title)
+    assert all(words in found["text"] for words in said)
+    assert found["action"] == action
+
+
+def test_tab_shows_nothing_without_notices() -> None:
+    assert news() is None
+    assert call("news", None, "a new set") is None
+
+
+def test_tab_shows_a_notice_again_only_if_it_has_changed() -> None:
+    changed = DRAIN | {"ask": True}
+    assert call("repeatedly", "news", [[DRAIN], [DRAIN], [changed], [changed, HELLO]]) == [
+        "Maintenance of the cluster demo",
+        None,
+        "Maintenance of the cluster demo",
+        "Announcement",
+    ]
 
 
 def notebook(source: object, **metadata: object) -> dict[str, Any]:

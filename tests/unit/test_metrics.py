@@ -305,6 +305,6 @@ def test_backup_writes_the_status_that_the_metrics_read() -> None:
 
 async def test_invalid_profile_list_leaves_the_other_metrics(hub: Hub, scrape: Scrape, tmp_path: Path) -> None:
     (tmp_path / "profiles.json").write_text("{")
-    hub.runtime._list = None
+    hub.runtime._profiles._content = None
     values = await scrape()
     assert values["hpchub_healthy",] == 1

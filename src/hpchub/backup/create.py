@@ -19,13 +19,14 @@ DATABASE = {"sqlite": "database.sqlite", "postgresql": "database.sql"}
 SUFFIX = ".tar"
 
 
-def create(host: Host, recipients: Sequence[str] = (), *, copy: bool = True) -> Path:
+def create(host: Host, recipients: Sequence[str] = (), *, copy: bool = True, patience: float = 0) -> Path:
     """Make a backup, and record in the status file whether it succeeded. The hub may run.
 
     Args:
         host: The hub host.
         recipients: Who can decrypt the backup. By default, the recipients of the settings.
         copy: Whether to run the site's copy command.
+        patience: How long to wait until another backup ends, in seconds.
 
     Returns:
         The file of the backup.
@@ -37,7 +38,7 @@ def create(host: Host, recipients: Sequence[str] = (), *, copy: bool = True) -> 
     last = host.read_status()
     ok, file, made = False, str(last.get("file", "")), float(last.get("time", 0) or 0)
     try:
-        with host.locked():
+        with host.locked(patience):
             path = _create(host, recipients or host.recipients)
             file, made = path.name, time.time()
         if copy and host.copy_command:
@@ -54,6 +55,8 @@ def _create(host: Host, recipients: Sequence[str]) -> Path:
     if not facts.id or not facts.schema:
         raise BackupError(f"the hub has not created its tables in {database.url!r} yet; start the hub first")
     host.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in host.directory.glob(f".{_prefix(host)}*"):  # encrypted parts that a killed process has left
+        left.unlink()
     now = datetime.now(UTC)
     path = host.directory / f"{_prefix(host)}{now:%Y%m%dT%H%M%S.%fZ}{SUFFIX}"
     with host.scratch() as scratch:

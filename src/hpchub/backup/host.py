@@ -238,17 +238,15 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 def read_member(path: Path) -> Member | None:
     """Read a file as a member of a backup. Return None if it is no regular file, or has just been removed."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
             found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                return None
             return Member(
                 f"{FILES}{path}", file.read(), stat.S_IMODE(found.st_mode), _user(found.st_uid), _group(found.st_gid)
             )
-    except OSError:
-        if path.is_symlink() or not path.exists() or path.is_dir() or path.is_socket():
-            return None
-        raise
+    except FileNotFoundError:
+        return None
 
 
 def _user(uid: int) -> str:
@@ -321,9 +319,10 @@ class Units:
         """Let a unit read its files again."""
         self._must("reload-or-restart", unit)
 
-    def start_later(self, unit: str, seconds: int) -> None:
-        """Start a unit after some time, even if this process and its connection are gone then."""
-        argv = ["systemd-run", "--quiet", "--collect", f"--on-active={seconds}", "systemctl", "start", unit]
+    def start_later(self, unit: str, seconds: int, *, if_exists: Path) -> None:
+        """Start a unit after some time if a file still exists then, even if this process is gone."""
+        script = ["/bin/sh", "-c", 'test -e "$0" && systemctl start "$1"', str(if_exists), unit]
+        argv = ["systemd-run", "--quiet", "--collect", f"--on-active={seconds}", *script]
         subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def reload_units(self) -> None:

@@ -110,7 +110,7 @@ def prepare(host: Host, units: Units, environments: Path) -> str:
         made = Point(str(current), str(following), facts.schema, dump, files)
         if changes:
             units.stop(host.hub_unit)
-            units.start_later(host.hub_unit, RESTART_AFTER)
+            units.start_later(host.hub_unit, RESTART_AFTER, if_exists=place / UNFINISHED)
         try:
             if changes:
                 host.database.dump(place / dump)
@@ -123,7 +123,7 @@ def prepare(host: Host, units: Units, environments: Path) -> str:
         return "the schema of the database has not changed"
     try:
         if host.recipients:
-            create(host)
+            create(host, copy=False, patience=_PATIENCE)
         upgrade_database(host, place / dump)
     except BaseException:
         _abandon(host, units, start=True)

@@ -81,7 +81,7 @@ class Client:
         model = self._mapping(await self._request("GET", self._hub(f"users/{self._user}")))
         server = (model.get("servers") or {}).get("") or {}
         path = server.get("full_url") or server.get("url") or f"/user/{self._user}/"
-        url = urljoin(self._url + "/", path)
+        url: str = urljoin(self._url + "/", path)
         if not self._is_ours(url):  # the token must not reach another host
             raise CanaryError(f"the hub names {url} as the session's address, which is not an address of this service")
         return url

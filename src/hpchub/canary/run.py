@@ -184,6 +184,10 @@ class Canary:
             else:
                 trial.kernels[name] = KernelResult(ok=True, seconds=time.monotonic() - began)
             self.say(f"{profile.key}: kernel {name}: {trial.kernels[name].reason or '6*7 is 42'}")
+        # The hub notes the time when the notebook was ready after it has reported the session as running.
+        with contextlib.suppress(CanaryError):
+            trial.observe(await self.client.session())
+        trial.stage = "kernel"
 
     async def _clean_up(self, profile: Profile, trial: Trial) -> None:
         """Stop the session. A cancellation of the caller waits for this."""

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,18 @@ from hpchub.canary.status import FAILED, CanaryError
 from hpchub.cli import inventory
 from hpchub.cli.failure import VALID, WRONG, Failure
 from hpchub.cli.output import print_json
+from hpchub.model.notices import NoticesError, combine, offer
 from hpchub.model.profile_list import ProfileListError, UnknownProfileError
+from hpchub.notices_file import BY_HAND, INVENTORY, load_notices
 from hpchub.profile_file import load_profile_list
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from hpchub.canary.status import Result
     from hpchub.model.entries import Profile
-    from hpchub.model.profile_list import ProfileList
-
+from hpchub.model.profile_list import ProfileList
 
 TOKEN_FILE = Path("/etc/hpchub/secrets/canary.env")
 """The file with the token, which only root can read. The role ``jupyterhub`` writes it."""
@@ -44,6 +47,19 @@ exit codes:
   1  at least one profile does not work
   2  the command failed: wrong usage, not the hub host, no permission, or another canary is running
 """
+
+
+def add_canary(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command to the parser of the command line.
+
+    Args:
+        command: Adds a command with a name, a help text, a function, and further help.
+    """
+    added = command("canary", "start sessions as a user does, and test their kernels", canary, CANARY_HELP)
+    added.add_argument(
+        "--profile", metavar="KEY", action="append", default=[], help="test this one; by default those in hpc_canary"
+    )
+    added.add_argument("--json", action="store_true", help="print the results as JSON at the end")
 
 
 def canary(options: argparse.Namespace) -> int:
@@ -90,6 +106,22 @@ def choose(profiles: ProfileList, keys: list[str]) -> list[Profile]:
     return [profile for profile in profiles.profiles if not keys or profile.key in keys]
 
 
+def drains(settings: dict[str, Any]) -> Callable[[Profile], str]:
+    """Return a function that returns why a profile is drained now, or empty."""
+
+    def refusal(profile: Profile) -> str:
+        try:
+            notices = combine(
+                load_notices(settings.get("notices_file", INVENTORY)),
+                load_notices(settings.get("notices_by_hand_file", BY_HAND)),
+            )
+        except NoticesError as error:
+            raise CanaryError(f"the drains cannot be read: {error}") from None
+        return offer(notices, profile, time.time()).refusal
+
+    return refusal
+
+
 async def _run(
     settings: dict[str, Any], token: str, profiles: list[Profile], offered: list[str], *, quiet: bool
 ) -> dict[str, Result]:
@@ -102,7 +134,7 @@ async def _run(
     async with connect(
         settings["public_url"], chosen["user"], token, connect_to=target, ca_file=Path(settings["api_ca_file"])
     ) as client:
-        run = Canary(client, chosen.get("kernels") or [], lambda _: "", Path(settings["state_dir"]), say)
+        run = Canary(client, chosen.get("kernels") or [], drains(settings), Path(settings["state_dir"]), say)
         task = asyncio.ensure_future(run.run(profiles, float(chosen["minutes"]) * 60, offered))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -317,24 +317,43 @@ def is_hub_host() -> bool:
     return HUB_SETTINGS.parent.exists() and os.access(HUB_SETTINGS.parent, os.X_OK) and HUB_SETTINGS.exists()
 
 
-def hub_settings() -> dict[str, Any]:
-    """Read the hub's settings. If root calls this function, the process continues with the hub's account.
+def read_hub_settings() -> dict[str, Any]:
+    """Read the hub's settings.
 
     Raises:
-        Failure: This account cannot read the settings.
+        Failure: This is not the hub host, or this account cannot read the settings.
     """
+    if not is_hub_host():
+        raise Failure(f"this is not the hub host, because {HUB_SETTINGS} does not exist")
     try:
         settings: dict[str, Any] = json.loads(HUB_SETTINGS.read_text(encoding="utf-8"))
     except PermissionError:
         raise Failure(
             f"{HUB_SETTINGS} cannot be read with your account; run this command as root or with the hub's account"
         ) from None
+    return settings
+
+
+def become_hub(settings: dict[str, Any]) -> None:
+    """Continue with the hub's account if this process is root's.
+
+    Files that root creates in the hub's directories, such as connection sockets, would be unusable for the hub.
+    """
     if os.geteuid() == 0:
-        # Files that root creates in the hub's directories, such as connection sockets, would be unusable for the hub.
         account = pwd.getpwuid(Path(settings["state_dir"]).stat().st_uid)
         os.initgroups(account.pw_name, account.pw_gid)
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
+
+
+def hub_settings() -> dict[str, Any]:
+    """Read the hub's settings. If root calls this function, the process continues with the hub's account.
+
+    Raises:
+        Failure: This is not the hub host, or this account cannot read the settings.
+    """
+    settings = read_hub_settings()
+    become_hub(settings)
     return settings
 
 

@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub import __version__
 from hpchub.cli.backup import BACKUP_HELP, RESTORE_HELP, ROLLBACK_HELP, backup, restore_backup, roll_back
-from hpchub.cli.canary import CANARY_HELP, canary
+from hpchub.cli.canary import add_canary
 from hpchub.cli.check import check
 from hpchub.cli.discover import discover
+from hpchub.cli.drain import announce, drain, undrain
 from hpchub.cli.failure import VALID, Failure
 from hpchub.cli.inventory import NODE_PROFILES, Vault
 from hpchub.cli.orphans import orphans
 from hpchub.cli.output import print_json
 from hpchub.cli.plan import plan
+from hpchub.cli.report import report
 from hpchub.cli.why import why
 from hpchub.model.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
-schedulers. No command changes anything, except "orphans --end", "backup", "restore",
-"rollback" and "canary" on the hub host.
+schedulers. No command changes anything, except on the hub host: "backup", "restore", "rollback", "drain", "undrain",
+"announce", "canary" and "orphans --end".
 """
 _EXAMPLES = """\
 examples:
@@ -71,6 +73,39 @@ backup that is older than the job, or the database of a second hub with the same
 jobs as the hub saw them last. With --end, the hub ends the given jobs within about two minutes, as their owners.
 
 Run it on the hub host, as root or with the hub's account.
+
+"""
+
+_REPORT = """\
+The hub records the starts and the ends of sessions in its database (hpc_events in the inventory). A start counts in the
+period in which it was requested, even if the session was ready or over later. Hours, active users and sessions at once
+count when they happened. A wait ends when the user can open the notebook. Percentiles interpolate linearly. In the
+accounting of Slurm, the command looks up when the jobs ran.
+
+Run it on the hub host, as root or with the hub's account.
+
+examples:
+  hpchub report --from 2026-01 --to 2026-12                        print the figures of a year, month by month
+  hpchub report --from 2026-01 --to 2026-03 --html > report.html   write a page with plots
+  hpchub report --from 2026-01-01 --to 2026-01-31 --by group --csv
+
+"""
+_TIMES = """\
+TIME is a date and a time of the hub host, as in "2027-01-31 08:00", with a time zone if you add one, as in "2027-01-31
+08:00 Europe/Berlin". It can also be "now", or a time from now: +30m, +2h, +1d.
+
+Run it on the hub host, as root. The hub applies it at once, and a deployment does not change it.
+
+"""
+_DRAIN = f"""\
+During a drain, no session can start. Before it, sessions get the time that is left. Running sessions go on, unless
+--stop-at says when the hub stops them. Without arguments, the command lists the drains and announcements.
+
+{_TIMES}"""
+_UNDRAIN = """\
+A drain of the inventory stays ended, also after the next deployment, until its target or its times change.
+
+Run it on the hub host, as root.
 
 """
 
@@ -165,6 +200,7 @@ def parser() -> argparse.ArgumentParser:
     )
     listing.add_argument("--end", metavar="JOB", nargs="+", default=[], help="end these jobs, or all of them with ALL")
     listing.add_argument("--json", action="store_true", help="print JSON")
+    _add_drains(command)
     saving = command("backup", "save the hub host's database, secrets and settings", backup, BACKUP_HELP + _HUB_CODES)
     saving.add_argument(
         "--recipient",
@@ -204,18 +240,11 @@ def parser() -> argparse.ArgumentParser:
     returning.add_argument(
         "--unfinished", action="store_true", help="only if the new version has not answered since the upgrade"
     )
-    testing = command("canary", "start sessions as a user does, and test their kernels", canary, CANARY_HELP)
-    testing.add_argument(
-        "--profile",
-        metavar="KEY",
-        action="append",
-        default=[],
-        help="test this one; by default those in hpc_canary",
-    )
-    testing.add_argument("--json", action="store_true", help="print the results as JSON at the end")
+    add_canary(command)
     explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
     explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
     explaining.add_argument("--json", action="store_true", help="print JSON")
+    _add_report_options(command("report", "report the usage of the service in a period", report, _REPORT + _HUB_CODES))
     for added in (checking, planning, discovering):
         added.add_argument("--json", action="store_true", help="print JSON")
         vault = added.add_mutually_exclusive_group()
@@ -227,3 +256,58 @@ def parser() -> argparse.ArgumentParser:
         vault.add_argument("--ask-vault-pass", action="store_true", help="ask for the password of the vault")
     command("schema", "print the JSON Schema of the inventory's variables", _schema, epilog="")
     return made
+
+
+def _add_report_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--from", metavar="DAY", dest="start", required=True, help="the first day, or YYYY-MM")
+    made.add_argument(
+        "--to", metavar="DAY", dest="end", required=True, help="the last day, which belongs to the period, or YYYY-MM"
+    )
+    made.add_argument(
+        "--by",
+        choices=("month", "profile", "group", "cluster"),
+        help="divide the sessions; by default, by month, and in JSON and HTML in each of these ways",
+    )
+    formats = made.add_mutually_exclusive_group()
+    formats.add_argument("--csv", action="store_true", help="print CSV")
+    formats.add_argument("--json", action="store_true", help="print JSON")
+    formats.add_argument("--html", action="store_true", help="print a page with plots that needs no other file")
+    made.add_argument(
+        "--timezone", metavar="ZONE", default="", help="the time zone of days and months; by default, that of this host"
+    )
+    made.add_argument(
+        "--no-accounting", dest="accounting", action="store_false", help="do not ask the scheduler's accounting"
+    )
+
+
+def _add_drains(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands for drains and announcements."""
+    draining = command(
+        "drain", "let no session start during a maintenance, or list the drains", drain, _DRAIN + _HUB_CODES
+    )
+    _add_target(draining, "the cluster, a queue of it, or ALL for the whole service")
+    draining.add_argument("--from", metavar="TIME", dest="begin", help="when the drain begins; by default now")
+    draining.add_argument("--until", metavar="TIME", help="when the drain ends; by default with hpchub undrain")
+    draining.add_argument("--message", metavar="TEXT", help="what users read about it, as one line of plain text")
+    draining.add_argument("--ask", action="store_true", help="ask users to stop their sessions, in JupyterLab too")
+    draining.add_argument("--stop-at", metavar="TIME", help="when the hub stops the sessions that still run")
+    draining.add_argument(
+        "--wait", action="store_true", help="wait until no session is left; Ctrl-C ends the wait only"
+    )
+    draining.add_argument("--json", action="store_true", help="print JSON")
+    ending = command("undrain", "end a drain", undrain, _UNDRAIN + _HUB_CODES)
+    _add_target(ending, "what is drained, or the key that hpchub drain shows")
+    announcing = command("announce", "show a message to all users, without a drain", announce, _TIMES + _HUB_CODES)
+    announcing.add_argument("message", metavar="TEXT", nargs="?", help="the message, as one line of plain text")
+    announcing.add_argument(
+        "--from", metavar="TIME", dest="begin", help="when the hub begins to show it; by default now"
+    )
+    announcing.add_argument("--until", metavar="TIME", help="when the hub stops to show it; by default with --end")
+    announcing.add_argument("--end", metavar="KEY", help="end the announcement with this key")
+    announcing.add_argument("--json", action="store_true", help="print the list as JSON")
+
+
+def _add_target(added: argparse.ArgumentParser, help_text: str) -> None:
+    """Add the arguments that name what is drained."""
+    added.add_argument("target", metavar="CLUSTER[/QUEUE]", nargs="?", help=help_text)
+    added.add_argument("--profile", metavar="KEY", help="a profile, instead of a cluster")

@@ -22,8 +22,6 @@ ALL = "ALL"
 
 def orphans(options: argparse.Namespace) -> int:
     """Run ``hpchub orphans``."""
-    if not inventory.is_hub_host():
-        raise Failure(f"this is not the hub host, because {inventory.HUB_SETTINGS} does not exist")
     url = inventory.hub_settings()["db_url"]
     engine = create_engine(url)
     try:

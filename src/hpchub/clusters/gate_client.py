@@ -197,6 +197,17 @@ class Gate(ABC):
             raise Unanswered(str(answer))
         return answer.stdout
 
+    async def usage(self, job_ids: Sequence[str]) -> str:
+        """Return what the scheduler's accounting knows of some jobs.
+
+        Raises:
+            Unanswered: There is no output.
+        """
+        answer = await self.request("usage", job_ids=",".join(job_ids))
+        if not answer.ok:
+            raise Unanswered(str(answer))
+        return answer.stdout
+
     async def log(self, user: str, job_id: str) -> list[str]:
         """Return the last lines of a session's log, without secrets.
 

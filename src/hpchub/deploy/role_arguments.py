@@ -110,8 +110,9 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
 
     Returns:
         The content of ``/etc/hpchub/gate.d/CLUSTER.json``: the argument vectors ``submit``, ``cancel``, ``query``,
-        ``find`` and ``limits``, lists of vectors ``limits_more`` and ``history``, the query's message for an empty
-        queue, the patterns of job ids and of users' names, the Unix groups of permitted users, and their lowest uid.
+        ``find``, ``limits`` and ``usage``, lists of vectors ``limits_more`` and ``history``, the query's message for an
+        empty queue, the patterns of job ids and of users' names, the Unix groups of permitted users, and their lowest
+        uid.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     return {
@@ -124,6 +125,7 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "limits": list(scheduler.limits_command),
         "limits_more": [list(command) for command in scheduler.limits_more],
         "history": [list(command) for command in scheduler.history_commands],
+        "usage": list(scheduler.usage_command),
         "job_id_pattern": scheduler.job_id_pattern,
         "user_pattern": access.user_pattern,
         "permitted_groups": list(access.job_groups),

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from jupyterhub.utils import subdomain_hook_idna
 
+from hpchub import moments
 from hpchub.canary import SERVICE as CANARY
 from hpchub.canary import TOKEN as CANARY_TOKEN
 from hpchub.hub.authenticator import SSOAuthenticator
@@ -169,7 +170,12 @@ def _state(c: Any, settings: dict[str, Any]) -> None:
 def _pages(c: Any, settings: dict[str, Any]) -> None:
     """Set the page templates and their variables, and the log level."""
     c.JupyterHub.template_paths = settings["template_paths"]
-    c.JupyterHub.template_vars = {"service_name": settings["service_name"], "support": settings["support"]}
+    c.JupyterHub.template_vars = {
+        "service_name": settings["service_name"],
+        "support": settings["support"],
+        # JupyterHub calls a function with the user, and the page gets its result: here, the function to call.
+        "time_text": lambda _user: moments.shown,
+    }
     c.JupyterHub.log_level = settings.get("log_level", "INFO")
 
 

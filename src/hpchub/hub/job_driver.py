@@ -189,6 +189,14 @@ class JobDriver:
         self._report.set()
         return True
 
+    def drain(self, reason: str) -> None:
+        """End the start if its job still waits in the queue. A session that has started goes on.
+
+        Args:
+            reason: The explanation for the user.
+        """
+        self._step(events.DrainBegan(reason))
+
     # -- the job
 
     async def observe(self, max_age: float) -> JobState:

@@ -124,6 +124,14 @@ class ProblemReported:
 
 
 @dataclass(frozen=True)
+class DrainBegan:
+    """A drain began, so that a job that still waits in the queue must not start a session."""
+
+    reason: str
+    """The explanation for the user."""
+
+
+@dataclass(frozen=True)
 class ServerOpened:
     """The user can open the notebook server: it answers, and the proxy has its route."""
 
@@ -170,6 +178,7 @@ Event = (
     | LookUpUnanswered
     | PortReported
     | ProblemReported
+    | DrainBegan
     | ServerOpened
     | CancelConfirmed
     | Completion

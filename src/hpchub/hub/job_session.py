@@ -137,6 +137,7 @@ class JobSession:
         addresses: The network interfaces that the job reported, each with its address.
         notice: The message that the job reported for the user, or empty.
         problem: The reason that the job reported for a failed start, or empty.
+        drained: Why the job must not start a session any more, or empty.
         candidates: The hosts that may be the notebook server's, which the hub has not tried in this round.
         reported_at: When the job reported its port.
         node: The node on which the job started.
@@ -166,6 +167,7 @@ class JobSession:
     addresses: tuple[tuple[str, str], ...] = ()
     notice: str = ""
     problem: str = ""
+    drained: str = ""
     candidates: tuple[str, ...] = ()
     reported_at: float = -math.inf
     node: str = ""
@@ -258,6 +260,8 @@ class JobSession:
                 return Step(replace(self, status=JobState.UNKNOWN))
             case events.PortReported() | events.ProblemReported():
                 return self._reported(event, now)
+            case events.DrainBegan(reason):
+                return Step(replace(self, drained=reason) if self.phase is Phase.QUEUED else self)
             case events.ServerOpened():
                 return Step(replace(self, ready=self.ready or now.wall))
             case events.CancelConfirmed():
@@ -269,6 +273,8 @@ class JobSession:
         """Continue the start after an action."""
         if self.problem and self.phase in (Phase.QUEUED, Phase.LAUNCHING):
             return Step(self, self._reported_failure())
+        if self.drained and self.phase is Phase.QUEUED and self.status is not JobState.RUNNING:
+            return Step(self, actions.Fail(self.drained, reason="drained", status_code=503))
         match self.phase, event:
             case Phase.SEARCHING, events.Observed():
                 return self._submitted(now) if self.job_id else Step(self, actions.Wait(self.context.poll_interval))

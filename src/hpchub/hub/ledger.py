@@ -1,4 +1,4 @@
-"""The hub's own tables in its database: the database's id, the sessions, and the live jobs that belong to no session.
+"""The hub's own tables in its database: its id, the sessions, the live jobs that belong to no session, and the events.
 
 JupyterHub's tables contain the sessions of now. These tables add what has been: which sessions this database has seen,
 and which of them are over. The hub cancels a job only if its session is over according to this record. A lost, restored
@@ -14,7 +14,21 @@ import secrets
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlalchemy import Boolean, Column, Float, MetaData, Table, Unicode, delete, insert, select, update
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Unicode,
+    UnicodeText,
+    delete,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 if TYPE_CHECKING:
@@ -34,11 +48,11 @@ KEEP = 90 * 24 * 3600
 A job that is still alive then belongs to no known session, and the hub no longer cancels it.
 """
 
-_METADATA = MetaData()
+METADATA = MetaData()
 
 DATABASE_TABLE = Table(
     "hpchub_database",
-    _METADATA,
+    METADATA,
     Column("id", Unicode(16), primary_key=True),
     Column("created", Float, nullable=False),
     Column("written", Float, nullable=False),
@@ -47,7 +61,7 @@ DATABASE_TABLE = Table(
 
 SESSIONS = Table(
     "hpchub_sessions",
-    _METADATA,
+    METADATA,
     Column("session", Unicode(16), primary_key=True),
     Column("user", Unicode(255), nullable=False),
     Column("cluster", Unicode(255), nullable=False),
@@ -59,7 +73,7 @@ SESSIONS = Table(
 
 UNKNOWN_JOBS = Table(
     "hpchub_unknown_jobs",
-    _METADATA,
+    METADATA,
     Column("cluster", Unicode(255), primary_key=True),
     Column("job_id", Unicode(255), primary_key=True),
     Column("session", Unicode(16), nullable=False),
@@ -72,6 +86,28 @@ UNKNOWN_JOBS = Table(
 
 ``end`` is set if an administrator has told the hub to end the job; see the command ``hpchub orphans``.
 """
+
+
+EVENTS = Table(
+    "hpchub_events",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("kind", Unicode(16), nullable=False),
+    Column("session", Unicode(16), nullable=True),
+    Column("user", Unicode(255), nullable=True),
+    Column("groups", UnicodeText, nullable=True),
+    Column("cluster", Unicode(255), nullable=True),
+    Column("queue", Unicode(255), nullable=True),
+    Column("profile", Unicode(255), nullable=True),
+    Column("cores", Integer, nullable=True),
+    Column("gpus", Integer, nullable=True),
+    Column("runtime", Integer, nullable=True),
+    Column("job_id", Unicode(255), nullable=True),
+    Column("reason", Unicode(255), nullable=True),
+    Index("hpchub_events_once", "session", "kind", unique=True),
+)
+"""What happened to users and sessions. ``hpchub.hub.event_rows`` explains the columns."""
 
 
 class UnknownJob(NamedTuple):
@@ -107,7 +143,7 @@ class Ledger:
         self.db = db
         self._unwritten: dict[str, dict[str, Any]] = {}
         connection = db.connection()
-        _METADATA.create_all(connection)
+        METADATA.create_all(connection)
         found = connection.execute(select(DATABASE_TABLE)).first()
         if found is None:
             now = time.time()

@@ -71,13 +71,14 @@ class Memory:
         known = self.outcome
         return known is not None and known.session == child.session
 
-    def stopped(self, child: JobSpawner, who: str, *, starting: bool) -> None:
-        """Remember that somebody stopped a session through the hub."""
+    def stopped(self, child: JobSpawner, who: str, *, starting: bool, reason: str = "") -> None:
+        """Remember that somebody stopped a session through the hub, or that the hub did for the given reason."""
         state = child.driver.state
+        by = who or ("drain" if reason else "")
         child.announce_end(
-            SessionEnded(session=session_facts(state), cause=STOPPED, by=who, was_ready=bool(state.ready))
+            SessionEnded(session=session_facts(state), cause=STOPPED, by=by, was_ready=bool(state.ready))
         )
-        self._record(child, STOPPED, outcomes.stopped_by(who, child.user.name, starting=starting))
+        self._record(child, STOPPED, reason or outcomes.stopped_by(who, child.user.name, starting=starting))
 
     def unreachable(self, child: JobSpawner) -> None:
         """Remember that the notebook server did not answer the hub."""

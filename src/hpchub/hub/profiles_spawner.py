@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from jupyterhub.spawner import Spawner
 from traitlets import TraitError, Unicode, default
 from wrapspawner import ProfilesSpawner, WrapSpawner
 
+from hpchub import moments
 from hpchub.hub.events import ORIGIN, StartRefused, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.memory import Memory
@@ -20,6 +22,7 @@ from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.session_events import facts, restored
 from hpchub.hub.start_error import StartError
 from hpchub.model.entries import Cluster, Profile
+from hpchub.model.notices import offer
 
 if TYPE_CHECKING:
     from hpchub.hub.job_events import PortReported, ProblemReported
@@ -47,6 +50,9 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     stopped_by: str = ""
     """The name of the user or service who asked the hub to stop the session, or empty."""
+
+    stop_reason: str = ""
+    """Why the hub itself stops the session, in plain words for the user, or empty."""
 
     notice: str = ""
     """What the last session's launcher told the user, such as the setting that stops the notebook server."""
@@ -80,6 +86,23 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
                 status_code=503,
             ) from None
 
+    @property
+    def notices(self) -> list[dict[str, Any]]:
+        """The drains and announcements that the pages show now; see ``Notice.public``."""
+        now = time.time()
+        return [notice.public(now) for notice in self.runtime.notices if notice.is_shown(now)]
+
+    @property
+    def session_notices(self) -> list[dict[str, Any]]:
+        """Those of the notices that concern the session: the announcements, and the drains of its profile."""
+        child, now = self.child_spawner, time.time()
+        profile = child.profile if isinstance(child, JobSpawner) else None
+        return [
+            notice.public(now)
+            for notice in self.runtime.notices
+            if notice.is_shown(now) and (notice.drain is None or (profile is not None and notice.covers(profile)))
+        ]
+
     # -- the choice
 
     async def get_options_form(self) -> str:
@@ -97,11 +120,15 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         # A link may preselect a profile: /hub/spawn?profile=KEY.
         wanted = self.handler.get_query_argument("profile", "") if self.handler else ""
         last = str((self.orm_spawner.user_options or {}).get("profile"))
-        offered = [key for key in (wanted, last) if profiles.get(key) is not None]
+        now = time.time()
+        offers = [offer(self.runtime.notices, profile, now) for profile in profiles.profiles]
+        offered = [each.profile.key for each in offers if not each.is_refused]
+        chosen = [key for key in (wanted, last, *offered) if key in offered]
         return environment.get_template("profiles_form.html").render(
-            profiles=profiles.profiles,
-            chosen=offered[0] if offered else profiles.profiles[0].key,
-            unknown="" if wanted in ("", *offered) else wanted[:80],
+            offers=offers,
+            time_text=moments.shown,
+            chosen=chosen[0] if chosen else "",
+            unknown="" if not wanted or profiles.get(wanted) else wanted[:80],
             notice=self.notice,
         )
 
@@ -168,7 +195,19 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         key = options["profile"]
         if not isinstance(key, str) or key not in keys:
             raise StartError(f"There is no profile {str(key)[:80]!r}. {valid}", reason="bad_choice")
+        self._offer(self.profile_list.require(key))
         return {"profile": key} | ({"without_settings": True} if options.get("without_settings") else {})
+
+    def _offer(self, profile: Profile) -> Profile:
+        """Return a profile as it is offered now. Before a drain, its run time is the time that is left.
+
+        Raises:
+            StartError: No session can start with this profile, because of a drain (503).
+        """
+        offered = offer(self.runtime.notices, profile, time.time())
+        if offered.is_refused:
+            raise StartError(offered.refusal, reason="drained", status_code=503)
+        return offered.profile
 
     # -- from the choice to the session's own spawner
 
@@ -182,7 +221,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         """
         self._checked({"profile": profile})
         profiles = self.profile_list
-        granted = profiles.require(profile)
+        granted = self._offer(profiles.require(profile))
         cluster = profiles.cluster(granted.cluster)
         assert cluster is not None  # noqa: S101 a valid list contains the cluster
         self._take(granted, cluster)
@@ -242,7 +281,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         Raises:
             StartError: The start has failed. Pages show only this exception's message, never one of Python's.
         """
-        self._stopped, self.stopped_by = False, ""
+        self._stopped, self.stopped_by, self.stop_reason = False, "", ""
         self.memory.forget()
         try:
             return str(await super().start())
@@ -407,7 +446,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             # The session's own part of the start was successful. Then JupyterHub tried to reach the server.
             self.memory.unreachable(self.child_spawner)
         elif self._stopped or (starting and self.stopped_by):
-            self.memory.stopped(self.child_spawner, self.stopped_by, starting=starting)
+            self.memory.stopped(self.child_spawner, self.stopped_by, starting=starting, reason=self.stop_reason)
         else:
             self.memory.ended(self.child_spawner)
 

@@ -1,4 +1,4 @@
-"""The hub's proxy class. It also starts the hub's background tasks: orphan collector, token watch and proxy watch."""
+"""The hub's proxy class. It also starts the hub's background tasks: orphan collector, drain watch and so on."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from jupyterhub.utils import url_path_join
 from traitlets import Float, Unicode
 
 from hpchub.hub import metrics, monitoring
+from hpchub.hub.drains import DrainWatch
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.hub.tokens import TokenWatch
@@ -75,9 +76,13 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             def spawners() -> list[Any]:
                 return [spawner for user in user_dict.values() for spawner in user.spawners.values()]
 
+            recording = shared.recorder.run(self.app.db.get_bind())
+            shared.background("The recording of events has stopped", recording)
             self._orphan_collector = OrphanCollector(shared, lambda: {spawner.session for spawner in spawners()})
             monitoring.start(shared, self.app, spawners)
             shared.background("The search for orphaned jobs has stopped", self._orphan_collector.run())
+            drains = DrainWatch(shared, lambda: list(user_dict.values()), self.delete_user)
+            shared.background("The drain watch has stopped", drains.run())
             watch = TokenWatch(self.app.db, self.app.authenticator, self.app.token_expires_in_max_seconds)
             shared.background("The check of the tokens has stopped", watch.run())
             shared.background("The proxy watch has stopped", self._watch(user_dict, service_dict))

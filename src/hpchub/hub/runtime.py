@@ -7,30 +7,74 @@ import functools
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.poller import Poller
 from hpchub.hub.certificates import Authority
+from hpchub.hub.event_recorder import EventRecorder
 from hpchub.hub.events import Events
 from hpchub.hub.health import Health
 from hpchub.hub.ledger import Ledger
 from hpchub.hub.throttle import Throttle
+from hpchub.model.notices import NoticesFile, combine
+from hpchub.notices_file import BY_HAND, INVENTORY, load_notices
 from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from sqlalchemy.orm import Session
 
+    from hpchub.model.notices import Notice
     from hpchub.model.profile_list import ProfileList
 
 log = logging.getLogger(__name__)
 
+Content = TypeVar("Content")
+
 DEFAULT_SETTINGS = "/etc/hpchub/hub.json"
 """The settings file that the Ansible role ``jupyterhub`` writes."""
+
+
+class LiveFile(Generic[Content]):
+    """A file that is read again whenever it has changed.
+
+    If the new file is not valid, the last valid content remains in use and the error is logged once.
+
+    Args:
+        path: The file.
+        load: Reads the file.
+    """
+
+    def __init__(self, path: Path, load: Callable[[Path], Content]) -> None:
+        self._path = path
+        self._load = load
+        self._content: Content | None = None
+        self._stamp: tuple[int, ...] | None = None
+
+    def read(self) -> Content:
+        """Return the content.
+
+        Raises:
+            OSError, ValueError: The file is not valid, and no valid content has been read yet.
+        """
+        try:
+            status = self._path.stat()
+            stamp: tuple[int, ...] = (status.st_mtime_ns, status.st_ino, status.st_size)
+        except OSError:
+            stamp = ()
+        if self._content is None or stamp != self._stamp:
+            try:
+                self._content = self._load(self._path)
+            except (OSError, ValueError) as error:
+                if self._content is None:
+                    raise
+                log.error("The new file is not valid; the last valid content remains in use: %s", error)
+            self._stamp = stamp
+        return self._content
 
 
 class Runtime:
@@ -49,33 +93,42 @@ class Runtime:
         self.throttle = Throttle()
         self.health = Health()
         self.events = Events()
+        recording = settings["events"]
+        key_file = Path(settings["state_dir"]) / "event_key" if recording["pseudonyms"] else None
+        self.recorder = EventRecorder(recording["keep_days"], key_file)
+        self.events.subscribe(self.recorder.add)
         self._ledger: Ledger | None = None
         self._pollers: dict[str, Poller] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._list: ProfileList | None = None
-        self._stamp: tuple[int, int, int] | None = None
+        self._profiles = LiveFile(Path(settings["profiles_file"]), load_profile_list)
+        self._notices = [
+            LiveFile(Path(settings.get("notices_file", INVENTORY)), load_notices),
+            LiveFile(Path(settings.get("notices_by_hand_file", BY_HAND)), load_notices),
+        ]
 
     @property
     def profiles(self) -> ProfileList:
-        """The profile list. It is read again whenever its file has changed.
-
-        If the new file is not valid, the last valid list remains in use and the error is logged.
+        """The profile list, as it is now.
 
         Raises:
             OSError, ValueError: No valid list has been read yet.
         """
-        path = Path(self.settings["profiles_file"])
-        try:
-            status = path.stat()
-            stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
-            if self._list is None or stamp != self._stamp:
-                self._list = load_profile_list(path)
-                self._stamp = stamp
-        except (OSError, ValueError) as error:
-            if self._list is None:
-                raise
-            log.error("The new profile list is not valid; the last valid list remains in use: %s", error)
-        return self._list
+        return self._profiles.read()
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """The drains and announcements, as they are now.
+
+        A file that was never valid counts as empty, because otherwise nobody could start a session.
+        """
+        found = []
+        for file in self._notices:
+            try:
+                found.append(file.read())
+            except (OSError, ValueError) as error:
+                log.error("Cannot read the drains and announcements: %s", error)
+                found.append(NoticesFile())
+        return combine(*found)
 
     def gate(self, cluster: str) -> Gate:
         """Return a cluster's gate.

@@ -145,6 +145,15 @@ class StateStore(Entry):
     """The kind of database."""
 
 
+class Events(Entry):
+    """The record of starts and sessions in the hub's database, for `hpchub report`."""
+
+    keep_days: f.KeptDays = 400
+    """After how many days the hub deletes an event. With 0, it records none and deletes all."""
+    pseudonyms: bool = True
+    """Whether the record contains pseudonyms instead of the names of users."""
+
+
 class Backup(Entry):
     """Backups of the hub host. Without recipients, there are none."""
 

@@ -364,9 +364,7 @@ DnsName = Annotated[
     str,
     Text("a host's name", _HOST_NAME, "write a host name or an address: letters, digits, . and -"),
 ]
-OptionalAddress = Annotated[
-    str, Text("a host", _HOST_NAME, "write the name or the IPv4 address of a host", empty=True)
-]
+OptionalAddress = Annotated[str, Text("a host", _HOST_NAME, "write the name or the IPv4 address of a host", empty=True)]
 OptionalHostName = Annotated[
     str, Text("a host's name", _HOST_NAME, "write the name of a host in the inventory", empty=True)
 ]
@@ -523,6 +521,7 @@ AgeRecipient = Annotated[
     str, Text("a public key", r".{1,5000}", "write a key that age-keygen prints (age1...)", check=_age_recipient)
 ]
 KeptBackups = Annotated[int, Whole(1, 10_000)]
+KeptDays = Annotated[int, Whole(0, 36_500)]
 Calendar = Annotated[
     str,
     Text(

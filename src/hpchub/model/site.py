@@ -15,12 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpchub.messages import did_you_mean, listing, near, show, suggestion, type_in_words
 from hpchub.model import fields as f
+from hpchub.model.drain_rules import compare_drains
 from hpchub.model.entries import (
     KERNEL_KINDS,
     Access,
     Backup,
     Cluster,
     Entry,
+    Events,
     Kernel,
     KernelBase,
     Profile,
@@ -31,6 +33,7 @@ from hpchub.model.entries import (
     StateStore,
     Tls,
 )
+from hpchub.model.notices import Announcement, Drain
 from hpchub.model.operation import Canary, Monitoring
 from hpchub.model.problems import Problem, SiteError, Unresolved, label, locate
 from hpchub.model.rules import Draft, compare, compare_groups
@@ -42,6 +45,7 @@ __all__ = [
     "Access",
     "Backup",
     "Cluster",
+    "Events",
     "Kernel",
     "Problem",
     "Profile",
@@ -78,12 +82,18 @@ class Site(Entry):
     """Backups of the hub host."""
     canary: Canary = Field(default=Canary(), alias="hpc_canary")
     """Regular tests of the whole service."""
+    events: Events = Field(default=Events(), alias="hpc_events")
+    """The record of starts and sessions in the hub's database, for the usage report."""
     clusters: list[Cluster] = Field(min_length=1, alias="hpc_clusters")
     """The clusters."""
     profiles: list[Profile] = Field(min_length=1, alias="hpc_profiles")
     """The choices of the start form. The first one is the default."""
     kernels: list[Kernel] = Field(default=[_DEFAULT_KERNEL], alias="hpc_kernels")
     """The kernels of every notebook server. Users can add their own kernels."""
+    drains: list[Drain] = Field(default=[], alias="hpc_drains")
+    """Times of maintenance, in which no session can start. Running sessions go on."""
+    announcements: list[Announcement] = Field(default=[], alias="hpc_announcements")
+    """Messages for all users, without a drain."""
     install_environment: dict[f.EnvironmentName, f.EnvironmentValue] = Field(
         default={}, alias="hpc_install_environment"
     )
@@ -103,7 +113,7 @@ class Site(Entry):
         problems: list[Problem] = list(_unknown_variables(variables))
         parts = {name: _read_part(name, variables.get(name, _ABSENT), problems) for name in VARIABLES}
         drafts = {name: part.drafts for name, part in parts.items()}
-        problems += compare(drafts)
+        problems += [*compare(drafts), *compare_drains(drafts)]
         if inventory is not None:
             problems += compare_groups(drafts["hpc_clusters"], plain(inventory.get("groups", {})))
         if problems:
@@ -194,6 +204,13 @@ _MAPPINGS: dict[str, type[Entry]] = {
     "hpc_monitoring": Monitoring,
     "hpc_canary": Canary,
     "hpc_backup": Backup,
+    "hpc_events": Events,
+}
+_LISTS: dict[str, type[Entry]] = {
+    "hpc_clusters": Cluster,
+    "hpc_profiles": Profile,
+    "hpc_drains": Drain,
+    "hpc_announcements": Announcement,
 }
 
 
@@ -290,10 +307,8 @@ def _read_environment(name: str, raw: Any, problems: list[Problem]) -> Part:
 
 def _read_item(name: str, entry: str, raw: Any, problems: list[Problem]) -> Draft:
     """Read one entry of a list."""
-    if name == "hpc_clusters":
-        return _read(Cluster, entry, raw, problems)
-    if name == "hpc_profiles":
-        return _read(Profile, entry, raw, problems)
+    if name in _LISTS:
+        return _read(_LISTS[name], entry, raw, problems)
     if not isinstance(raw, Mapping):
         return _read(KernelBase, entry, raw, problems)
     kind = raw.get("kind")
@@ -381,7 +396,7 @@ def _keys_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
         for candidate in (annotation, *getattr(annotation, "__args__", ())):
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 kind = candidate
-    return list(kind.model_fields)
+    return [info.alias or name for name, info in kind.model_fields.items()]
 
 
 def looks_like_ours(name: str) -> bool:

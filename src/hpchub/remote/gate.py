@@ -10,6 +10,7 @@ It reads one JSON request from standard input and writes one JSON answer to stan
     {"action": "find", "job_id": ID}
     {"action": "limits"}
     {"action": "history", "job_id": ID}
+    {"action": "usage", "job_ids": "ID,ID,..."}
     {"action": "log", "user": NAME, "job_id": ID}
 
     {"ok": BOOL, "exit": INT, "stdout": TEXT, "stderr": TEXT, "command": [ARGV], "error": TEXT}
@@ -45,6 +46,7 @@ from typing import Any, TextIO
 CONFIG_DIRECTORY = Path("/etc/hpchub/gate.d")
 JOB_PROGRAM = "/usr/local/libexec/hpchub/job"
 REQUEST_LIMIT = 1024 * 1024  # bytes; a batch script and its secrets need a few thousand
+USAGE_LIMIT = 500  # job ids in one request
 KEEP_LOGS = 20
 LOG_BYTES = 32 * 1024  # how much of the end of a log the job program reads
 LOG_LINES = 25
@@ -63,6 +65,7 @@ FIELDS = {
     "find": {"action", "job_id"},
     "limits": {"action"},
     "history": {"action", "job_id"},
+    "usage": {"action", "job_ids"},
     "log": {"action", "user", "job_id"},
 }
 QUERIES = ("query", "find", "limits")
@@ -285,12 +288,32 @@ def query_history(request: dict[str, Any], config: dict[str, Any]) -> dict[str, 
     return dict((succeeded or results)[0], stdout="".join(result["stdout"] for result in succeeded))
 
 
+def query_usage(request: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Run the command that shows when some jobs ran, according to the scheduler's accounting.
+
+    Raises:
+        Refused: The configuration has no such command, there are too many jobs, or a job id is not valid.
+    """
+    job_ids = request["job_ids"].split(",")
+    command = config.get("usage", [])
+    if not command:
+        raise Refused(f"usage is not configured for {config['scheduler']} on this host")
+    if len(job_ids) > USAGE_LIMIT:
+        raise Refused(f"usage accepts at most {USAGE_LIMIT} job ids")
+    for job_id in job_ids:
+        checked_job_id({"job_id": job_id}, config)
+    return run([*command, ",".join(job_ids)], config)
+
+
+RECORDS = {"history": query_history, "usage": query_usage}
+
+
 def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
     """Answer one request of the hub."""
     request = read_request(stream)
     config = read_config(cluster)
-    if request["action"] == "history":
-        return query_history(request, config)
+    if request["action"] in RECORDS:
+        return RECORDS[request["action"]](request, config)
     if request["action"] in QUERIES:
         # Each record of the answer begins with this random mark. Users can put any text into the names of their jobs,
         # even line breaks, but they cannot predict the mark.

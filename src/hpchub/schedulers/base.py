@@ -263,6 +263,8 @@ class Scheduler(ABC):
 
     The gate joins the output of the commands that succeed. Therefore a command may be missing or not permitted.
     """
+    usage_command: tuple[str, ...] = ()
+    """The command that shows when jobs ran, from the scheduler's accounting. The gate appends ids, joined by commas."""
     job_id_pattern: str
     """A regular expression that matches a whole job id of a session, and no text with another meaning to a command.
 
@@ -455,6 +457,13 @@ class Scheduler(ABC):
             reason: The reason in the scheduler's terms; see ``Job.reason``.
         """
         return find_reason(reason, self.reasons)
+
+    def parse_usage(self, stdout: str) -> dict[str, tuple[str, float, float | None]]:
+        """Return the name, the start and the end of each job in the output of ``usage_command``, by the job's id.
+
+        Times are in seconds since 1970. The end is None if the job runs. Jobs that have not started are left out.
+        """
+        return {}
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended. The default suits schedulers without ``history_commands``.

@@ -317,6 +317,10 @@ class Slurm(Scheduler):
             *("--format=JobIDRaw,State,ExitCode,UID,NodeList", "--jobs"),
         ),
     )
+    usage_command = (
+        *("env", "SLURM_TIME_FORMAT=%s", "sacct", "--allusers", "--allocations", "--noheader", "--parsable2"),
+        *("--format=JobIDRaw,JobName,Start,End", "--jobs"),
+    )
     job_id_pattern = r"[0-9]+"
     batchspawner_class = "SlurmSpawner"
     reserved_options = _RESERVED
@@ -450,6 +454,15 @@ class Slurm(Scheduler):
             f"hides {what} from the hub's account (PrivateData={','.join(hidden)})",
             f"make the account an operator ({right}), or remove {' and '.join(hidden)} from PrivateData in slurm.conf",
         )
+
+    def parse_usage(self, stdout: str) -> dict[str, tuple[str, float, float | None]]:
+        """Return the jobs of sacct's lines. Times are numbers, or words such as ``Unknown``."""
+        found = {}
+        for line in stdout.splitlines():
+            match line.split("|"):
+                case [job_id, name, start, end] if start.isdigit():
+                    found[job_id] = name, float(start), float(end) if end.isdigit() else None
+        return found
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended, from the line of scontrol and the lines of sacct for the job and its steps."""

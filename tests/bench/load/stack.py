@@ -154,6 +154,7 @@ class Stack:
             "hub_socket_mode": "0660",
             "api_url": "http://hub.example.org/",
             "api_ca_file": "",
+            "events": {"keep_days": 400, "pseudonyms": True},
             "notebook_tls_directory": str(shared.authority),
             "token_days": 30,
             "unknown_jobs_end_after": 0,

@@ -9,6 +9,7 @@ const STYLE = `
   border-radius: 4px; box-shadow: 0 4px 12px rgb(0 0 0 / 30%);
   font-family: var(--jp-ui-font-family, system-ui, sans-serif); font-size: 14px; line-height: 1.4;
 }
+.hpchub-banner[data-place="top"] { top: 40px; bottom: auto; }
 .hpchub-banner[data-kind="warning"] { border-left-color: var(--jp-warn-color1, #e65100); }
 .hpchub-banner strong { display: block; margin-bottom: 4px; font-size: 15px; }
 .hpchub-banner p { margin: 0 0 10px; overflow-wrap: anywhere; }
@@ -21,7 +22,9 @@ const STYLE = `
 `;
 
 export class Banner {
-  constructor() {
+  /** @param {'bottom' | 'top'} place The corner, so that two messages do not cover each other. */
+  constructor(place = 'bottom') {
+    this.place = place;
     this.node = null;
     this.shown = '';
   }
@@ -41,6 +44,7 @@ export class Banner {
     const node = document.createElement('div');
     node.className = 'hpchub-banner';
     node.dataset.kind = kind;
+    node.dataset.place = this.place;
     node.setAttribute('role', kind === 'warning' ? 'alert' : 'status');
     const style = document.createElement('style');
     style.textContent = STYLE;

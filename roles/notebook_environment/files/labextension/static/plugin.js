@@ -4,10 +4,11 @@ import {Banner} from './banner.js';
 import {Connection} from './connection.js';
 import {Documents} from './documents.js';
 import {Drafts} from './drafts.js';
-import {before, connected, found, warning} from './words.js';
+import {before, connected, found, news, warning} from './words.js';
 
 const TICK = 15_000; // milliseconds between looks at the clock
-const ASK = 15 * 60_000; // milliseconds between questions to the hub about the session's end
+const ASK = 5 * 60_000; // milliseconds between questions to the hub about the session's end and about notices
+const SOON = 30_000; // the shortest time between two such questions
 
 export default (watch, {IConnectionLost, JupyterFrontEnd}, {IDocumentManager}) => [
   {
@@ -66,7 +67,12 @@ function start(watch, app, urls, manager) {
     },
   });
   watch.check = () => connection.check();
-  const end = new End(connection, documents, banner);
+  const notices = new Banner('top');
+  const tell = notice => notices.show(notice, 'warning', notice.action ? [actions[notice.action]()] : []);
+  const end = new End(connection, documents, banner, tell);
+  // The user may come back to this tab after hours.
+  document.addEventListener('visibilitychange', () => end.look());
+  window.addEventListener('focus', () => end.look());
 
   void app.restored.then(async () => {
     await connection.check();
@@ -76,10 +82,11 @@ function start(watch, app, urls, manager) {
   });
 }
 
-/** The end of the session, as far as the hub knows it. */
+/** What the hub says about the session: its end, and the drains and announcements that concern it. */
 class End {
-  constructor(connection, documents, banner) {
-    Object.assign(this, {connection, documents, banner});
+  constructor(connection, documents, banner, tell) {
+    Object.assign(this, {connection, documents, banner, tell});
+    this.seen = new Set();
     this.ends = null;
     this.warned = Infinity;
     this.asked = 0;
@@ -91,6 +98,12 @@ class End {
     if (session?.state !== 'running') return;
     if (session.ends !== this.ends && !(Math.abs(session.ends - this.ends) < 60_000)) this.warned = Infinity;
     this.ends = session.ends;
+    const notice = news(session.notices, this.seen);
+    if (notice) this.tell(notice);
+  }
+
+  async look() {
+    if (!document.hidden && !this.connection.isLost && Date.now() - this.asked > SOON) await this.ask();
   }
 
   async tick() {

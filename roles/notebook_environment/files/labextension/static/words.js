@@ -133,6 +133,42 @@ export function warning(ends, now, locale) {
   };
 }
 
+/** Return a date and a time as the user's browser writes them. */
+function date(milliseconds, locale) {
+  return new Date(milliseconds).toLocaleString(locale, {dateStyle: 'medium', timeStyle: 'short'});
+}
+
+/** Return when a drain is, in words. */
+function period({from, until, active}, locale) {
+  const begin = active || from === null ? '' : `from ${date(from * 1000, locale)} `;
+  return begin + (until === null ? 'until further notice' : `until ${date(until * 1000, locale)}`);
+}
+
+/**
+ * Return what the tab shows about drains and announcements that the user has not seen yet, or null.
+ *
+ * @param {object[] | undefined} notices What the hub says, see Notice.public in hpchub.model.notices.
+ * @param {Set<string>} seen What the user has seen. This function adds what it returns.
+ * @param {string} [locale] The language of the times.
+ * @returns {{title: string, text: string, action: '' | 'home'} | null} The text is plain text.
+ */
+export function news(notices, seen, locale) {
+  const fresh = (notices ?? []).filter(each => {
+    const key = `${each.key} ${each.message} ${each.active} ${each.ask} ${each.stop_at}`;
+    return !seen.has(key) && seen.add(key);
+  });
+  if (!fresh.length) return null;
+  const lines = fresh.map(each => {
+    const when = each.kind === 'drain' ? `${period(each, locale)}.` : '';
+    const stop = each.stop_at === null ? '' : `At ${date(each.stop_at * 1000, locale)}, the service stops sessions.`;
+    return [each.title, [when, each.message, each.advice, stop].filter(Boolean).join(' ')];
+  });
+  const ask = fresh.some(each => each.ask);
+  const action = ask ? 'home' : '';
+  if (lines.length === 1) return {title: lines[0][0], text: lines[0][1], action};
+  return {title: 'Announcements', text: lines.map(parts => parts.join(': ')).join(' '), action};
+}
+
 /** Return what the tab says after it has connected again. */
 export function connected(renewed, saved, failed) {
   const parts = [];
