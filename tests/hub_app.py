@@ -23,6 +23,8 @@ from hpchub.clusters.poller import Poller, Snapshot
 from hpchub.hub import config as hub_config
 from hpchub.hub import monitoring
 from hpchub.hub.certificates import ServerIdentity
+from hpchub.hub.database import Guard, engine_options
+from hpchub.hub.health import Health
 from hpchub.hub.runtime import Runtime, runtime
 from hpchub.model.profile_list import profile_list
 from hpchub.model.site import Site
@@ -332,7 +334,9 @@ def encode_claims(**claims: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(claims, ensure_ascii=False).encode()).decode().rstrip("=")
 
 
-async def make_hub(directory: Path, templates: Sequence[str], db_url: str = "sqlite:///:memory:") -> Hub:
+async def make_hub(
+    directory: Path, templates: Sequence[str], db_url: str = "sqlite:///:memory:", guard: Guard | None = None
+) -> Hub:
     """Create and initialise a hub with hpchub's own configuration, a database, and fakes."""
     path = directory / "hub.json"
     path.write_text(json.dumps(settings(directory, templates)))
@@ -356,6 +360,9 @@ async def make_hub(directory: Path, templates: Sequence[str], db_url: str = "sql
     hub_config._canary(c, shared.settings)
     c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once
     c.JupyterHub.db_url = db_url
+    if guard is not None:
+        shared.guard, shared.health = guard, Health(guard)
+        c.JupyterHub.db_kwargs = engine_options(db_url, guard)
     c.JupyterHub.proxy_class = MemoryProxy
     c.JupyterHub.pid_file = ""
     c.JupyterHub.log_level = "WARN"

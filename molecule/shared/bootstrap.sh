@@ -60,6 +60,15 @@ need_packages() {
     fail "apt-get cannot install$missing ($(grep -m1 '^E:' "$cache/apt.log" || echo "see $cache/apt.log")). To fix this, check the network and /etc/apt/sources.list, and run the same command again"
 }
 
+# Install the programs of a PostgreSQL server. The tests start servers of their own, so Debian's server does not run.
+need_postgresql() {
+  for found in /usr/lib/postgresql/*/bin/initdb; do
+    [ ! -x "$found" ] || return 0
+  done
+  need_packages postgresql
+  [ ! -d /run/systemd/system ] || systemctl --quiet disable --now postgresql
+}
+
 # Ensure that the system's Python can create a virtual environment. Only root installs packages for this.
 need_python() {
   "$system_python" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && return

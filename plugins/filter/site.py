@@ -167,6 +167,26 @@ def gate_settings(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return role_arguments.gate_settings(_site(model))
 
 
+def database_host(model: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> str:
+    """Return the name of the host of the PostgreSQL server, or an empty text if it is the hub host.
+
+    Args:
+        model: The model of the site.
+        groups: The hosts of each group of the inventory.
+    """
+    return role_arguments.database_host(_site(model).state_store, plain(groups))
+
+
+def database_url(model: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> str:
+    """Return the URL of the hub's database. It contains no password.
+
+    Args:
+        model: The model of the site.
+        groups: The hosts of each group of the inventory.
+    """
+    return role_arguments.database_url(_site(model).state_store, plain(groups))
+
+
 class FilterModule:
     """The filters of this file, in the form that Ansible expects."""
 
@@ -188,5 +208,7 @@ class FilterModule:
                 submit_side,
                 node_hosts,
                 gate_settings,
+                database_host,
+                database_url,
             )
         }

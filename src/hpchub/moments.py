@@ -24,7 +24,7 @@ _OFFSET = re.compile(r"([+-])([0-9]{2}):?([0-9]{2})")
 
 
 class MomentError(ValueError):
-    """A text is not a point in time. ``valid`` says what to write instead."""
+    """A text is not a point in time. The attribute ``valid`` contains the advice."""
 
     def __init__(self, message: str, valid: str = VALID) -> None:
         super().__init__(message)

@@ -167,13 +167,23 @@ class Lab:
         found: dict[str, Any] = json.loads(self.run("hub", ["cat", "/etc/hpchub/profiles.json"]))
         return found
 
-    def hub_users(self) -> set[str]:
-        """Return the account names in the hub's database, which is opened read-only."""
-        settings = json.loads(self.run("hub", ["cat", "/etc/hpchub/hub.json"]))
-        database = settings["db_url"].removeprefix("sqlite:///")
-        query = (
-            "import sqlite3, sys; "
-            "db = sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True); "
-            "print(*(row[0] for row in db.execute('select name from users')), sep='\\n')"
+    def hub_settings(self) -> dict[str, Any]:
+        """Return the hub's settings."""
+        found: dict[str, Any] = json.loads(self.run("hub", ["cat", "/etc/hpchub/hub.json"]))
+        return found
+
+    def database(self, statement: str) -> list[list[Any]]:
+        """Run a statement on the hub's database with the hub's account, and return its rows."""
+        program = (
+            "import json, sys; from sqlalchemy import create_engine, text; "
+            "connection = create_engine(sys.argv[1]).connect(); result = connection.execute(text(sys.argv[2])); "
+            "rows = [list(row) for row in result] if result.returns_rows else []; connection.commit(); "
+            "print(json.dumps(rows, default=str))"
         )
-        return set(self.run("hub", ["python3", "-c", query, database]).split())
+        argv = ["/opt/hpchub/hub/current/bin/python", "-I", "-c", program, self.hub_settings()["db_url"], statement]
+        found: list[list[Any]] = json.loads(self.run("hub", ["runuser", "--user", "jupyterhub", "--", *argv]))
+        return found
+
+    def hub_users(self) -> set[str]:
+        """Return the account names in the hub's database."""
+        return {name for (name,) in self.database("SELECT name FROM users")}

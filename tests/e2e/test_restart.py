@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,31 +115,16 @@ def test_killed_proxy_gets_its_routes_back(browser_page: Visitor, lab: Lab) -> N
     assert notebook.run("kept") == "42"
 
 
-STATE = "/var/lib/hpchub/jupyterhub.sqlite"
-
-
-def state(lab: Lab, statement: str) -> list[list[object]]:
-    """Run a statement on the hub's database, and return its rows."""
-    script = (
-        f"import json, sqlite3; db = sqlite3.connect({STATE!r}, timeout=30);"
-        f" rows = db.execute({statement!r}).fetchall(); db.commit(); print(json.dumps(rows))"
-    )
-    found: list[list[object]] = json.loads(
-        lab.run("hub", ["runuser", "--user", "jupyterhub", "--", "python3", "-c", script])
-    )
-    return found
-
-
 def test_only_the_job_of_a_session_that_is_over_is_ended(lab: Lab) -> None:
     """The hub leaves jobs of unknown sessions, of other databases, users and hubs, and users' own jobs."""
     host = json.loads(lab.run("hub", ["cat", "/etc/hpchub/hub.json"]))["public_url"].split("/")[2].split(":")[0]
-    database = state(lab, "SELECT id FROM hpchub_database")[0][0]
+    database = lab.database("SELECT id FROM hpchub_database")[0][0]
     profile = lab.profiles()[0]
     over = "0" * 16
-    state(
-        lab,
-        "INSERT OR REPLACE INTO hpchub_sessions (session, user, cluster, job_id, started, ended)"
-        f" VALUES ('{over}', 'bob', '{profile['cluster']}', '', 1, strftime('%s'))",
+    lab.database(f"DELETE FROM hpchub_sessions WHERE session = '{over}'")
+    lab.database(
+        'INSERT INTO hpchub_sessions (session, "user", cluster, job_id, started, ended)'
+        f" VALUES ('{over}', 'bob', '{profile['cluster']}', '', 1, {time.time():.0f})"
     )
 
     def submit(name: str, comment: str) -> str:

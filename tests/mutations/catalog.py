@@ -172,7 +172,7 @@ RULES = (
     ),
     Rule(
         "mode",
-        ("roles/state_store/tasks/*.yml",),
+        ("roles/state_store/tasks/main.yml",),
         _MODE,
         (_MODES,),
         "hub_host",
@@ -202,7 +202,13 @@ RULES = (
     ),
     Rule(
         "mode",
-        ("roles/*/tasks/rotate.yml", "roles/reverse_proxy/tasks/tls_own.yml"),
+        (
+            "roles/*/tasks/rotate.yml",
+            "roles/reverse_proxy/tasks/tls_own.yml",
+            "roles/state_store/tasks/client.yml",
+            "roles/state_store/tasks/server.yml",
+            "roles/state_store/tasks/tls_*.yml",
+        ),
         _MODE,
         _PERMISSION_TESTS,
         replace=_weaken,
@@ -345,7 +351,36 @@ def _proxy(name: str, old: str, new: str) -> HandWritten:
 
 _MACROS, _SITE, _SERVER, _OIDC = "macros.conf.j2", "site.conf.j2", "server.conf.j2", "sso_oidc.conf.j2"
 
+_METRICS_TESTS = ("tests/unit/test_metrics.py",)
+_METRICS = (
+    HandWritten(
+        "scope", CONFIG, '"scopes": ["read:metrics"]', '"scopes": ["read:metrics", "list:users"]', _METRICS_TESTS
+    ),
+    HandWritten(
+        "token-is-not-inherited", CONFIG, "os.environ.pop(METRICS_TOKEN", "os.environ.get(METRICS_TOKEN", _METRICS_TESTS
+    ),
+    HandWritten("former-token", "src/hpchub/hub/tokens.py", "if token not in kept:", "if False:", _METRICS_TESTS),
+    HandWritten("mode-of-the-file", "src/hpchub/hub/audit.py", "0o600", "0o644", ("tests/unit/test_audit.py",)),
+    HandWritten(
+        "metrics-networks",
+        "roles/reverse_proxy/templates/site.conf.j2",
+        "        Require ip {{ reverse_proxy_metrics_networks | join(' ') }}\n",
+        "",
+        ("tests/repo/test_subdomains.py",),
+        "metrics",
+    ),
+    HandWritten(
+        "metrics-stay-on-the-public-side",
+        "roles/reverse_proxy/templates/site.conf.j2",
+        '  RewriteRule "^/hub/api/metrics(/|$)" "-" [R=404,L]\n',
+        "",
+        ("tests/repo/test_subdomains.py",),
+        "metrics",
+    ),
+)
+
 HAND_WRITTEN = (
+    *_METRICS,
     _gate("request-length", "if len(text) > REQUEST_LIMIT:", "if False:"),
     _gate("exact-fields", 'if set(request) - {"cluster"} != fields:', "if False:"),
     _gate("null-bytes", ' or "\\0" in request[field]', ""),

@@ -27,6 +27,13 @@ SECRET_FILES = {
     ("jupyterhub/tasks/rotate.yml", "{{ __jupyterhub_canary_token_file }}"): "0600",
     ("jupyterhub/tasks/rotate.yml", "{{ __jupyterhub_metrics_token_file }}"): "0600",
     ("reverse_proxy/tasks/rotate.yml", "{{ __reverse_proxy_sso_key_file }}"): "0600",
+    ("state_store/tasks/client.yml", "{{ state_store_password_file }}"): "0600",
+    ("state_store/tasks/server.yml", "{{ __state_store_directory }}"): "0750",
+    ("state_store/tasks/server.yml", "{{ __state_store_server_password_file }}"): "0600",
+    ("state_store/tasks/server.yml", "{{ __state_store_config_directory }}/hpchub_hba.conf"): "0640",
+    ("state_store/tasks/server.yml", "{{ __state_store_config_directory }}/hpchub_ident.conf"): "0640",
+    ("state_store/tasks/tls_given.yml", "{{ __state_store_directory }}/server.key"): "0600",
+    ("state_store/tasks/tls_own.yml", "{{ __state_store_directory }}/{{ item.name }}.key"): "0600",
     ("reverse_proxy/tasks/tls_own.yml", "{{ __reverse_proxy_tls_directory }}/{{ item }}.key"): "0600",
 }
 GATE_SOCKET = {"SocketUser": "root", "SocketMode": "0660"}

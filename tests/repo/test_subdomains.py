@@ -57,6 +57,7 @@ def _write(ansible: Ansible, directory: Path, switch: bool) -> dict[str, str]:
     ]
     settings = {"content": "{{ __jupyterhub_settings | to_json }}", "dest": str(directory / "hub.json"), "mode": "0600"}
     tasks.append({"ansible.builtin.copy": settings})
+    networks = ["192.0.2.7/32"] if switch else []
     if switch:
         service["user_subdomains"] = True
     play.write_text(
@@ -67,6 +68,7 @@ def _write(ansible: Ansible, directory: Path, switch: bool) -> dict[str, str]:
                     "gather_facts": False,
                     "vars": {
                         "hpc_service": service,
+                        "hpc_monitoring": {"metrics_networks": networks},
                         "ansible_facts": {"hostname": "hub"},
                         "playbook_dir": str(ROOT / "playbooks"),
                         "ansible_managed": "",
@@ -130,6 +132,29 @@ def test_web_server_completes_cookies_and_drops_them_from_programs(
     program = re.escape("%{HTTP:Authorization} =~ /^(token|bearer) [!-~]{32,}$/i ||")
     found = re.findall(rf'^    RequestHeader unset Cookie "expr={program}', configuration, re.MULTILINE)
     assert len(found) == 1
+
+
+def test_metrics_are_for_administrators_and_for_the_networks_of_the_inventory(
+    written: dict[bool, dict[str, str]],
+) -> None:
+    for switch, files in written.items():
+        public, cluster = re.split(r"<VirtualHost \*:8445>", files["site.conf"])
+        (section,) = re.findall(
+            r'<LocationMatch "\^/hub/\(api/\)\?metrics\(/\|\$\)">(.*?)</LocationMatch>', public, re.DOTALL
+        )
+        assert ("Require ip 192.0.2.7/32\n        Require expr" in section) == switch
+        assert ("Require ip" in section, section.count("Require expr")) == (switch, int(switch))
+        assert "Require valid-user" in section
+        assert 'RewriteRule "^/hub/api/metrics(/|$)" "-" [R=404,L]' in cluster
+
+
+@pytest.mark.parametrize("switch", [False, True])
+def test_web_server_logs_the_users_whom_it_refuses(written: dict[bool, dict[str, str]], switch: bool) -> None:
+    lines = [line for line in written[switch]["site.conf"].splitlines() if "hpchub_refused" in line]
+    assert len(lines) == written[switch]["site.conf"].count("<VirtualHost ")
+    for line in lines:
+        assert "%{REQUEST_STATUS} == 403 && -n %{REMOTE_USER}" in line
+        assert "&& !(%{THE_REQUEST} =~ m#/api/authorizations/#i)" in line, "this path may contain a token"
 
 
 def test_user_hosts_have_no_sign_on(written: dict[bool, dict[str, str]]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from e2e import pages
+from e2e.database import Server
 
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.model.entries import Cluster, Profile
@@ -73,13 +73,39 @@ class HPCHub(Target):
         for claim in ([access["allowed_groups"][0], *named], *named):
             headers = [[self.identity_header, "alice"], self._claims(claim)]
             self.python("ask.py", self.hub, "www-data", [{**step, "headers": headers}])
-        query = (
-            "import sqlite3, sys; "
-            "print(*(row[0] for row in sqlite3.connect(f'file:{sys.argv[1]}?mode=ro', uri=True)"
-            ".execute('select name from users where admin')), sep='\\n')"
-        )
-        database = self.settings["db_url"].removeprefix("sqlite:///")
-        return set(self.lab.run("hub", ["python3", "-c", query, database]).split())
+        return {name for (name,) in self.lab.database("SELECT name FROM users WHERE admin")}
+
+    @contextmanager
+    def empty_database(self) -> Iterator[None]:
+        if not Server.exists(self.lab):
+            with super().empty_database():
+                yield
+            return
+        self.kill()
+        self.lab.database("ALTER SCHEMA public RENAME TO kept")
+        self.lab.database("CREATE SCHEMA public")
+        try:
+            self.start_hub()
+            yield
+        finally:
+            self.kill()
+            self.lab.database("DROP SCHEMA public CASCADE")
+            self.lab.database("ALTER SCHEMA kept RENAME TO public")
+            self.start_hub()
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        if not Server.exists(self.lab):
+            with super().full_disk():
+                yield
+            return
+        server = Server(self.lab)
+        try:
+            with server.full_disk():
+                yield
+        finally:
+            server.leave_small_disk()
+            self._wait_for_hub()
 
     def accounts(self) -> set[str]:
         return self.lab.hub_users()
@@ -89,8 +115,7 @@ class HPCHub(Target):
         profile = Profile.model_validate(next(entry for entry in known["profiles"] if entry["key"] == self.profile))
         cluster = Cluster.model_validate(next(each for each in known["clusters"] if each["name"] == profile.cluster))
         name = session.job.name.removeprefix("hpchub-")
-        query = f"import sqlite3; print(*sqlite3.connect({self.database!r}).execute('SELECT id FROM hpchub_database'))"
-        database = re.sub("[^0-9a-f]", "", self.run("hub", self.account, ["python3", "-c", query]))
+        database = self.lab.database("SELECT id FROM hpchub_database")[0][0]
         hub = f"hub.localhost~{database}"
         return render_batch_script(cluster, profile, session=name, hub=hub, username=session.user)
 

@@ -445,11 +445,17 @@ def test_check_live_on_the_hub_host_uses_its_gates(
     monkeypatch.setattr(inventory, "HUB_SETTINGS", hub)
     assert cli.main(["check", "--live"]) == 2
     assert f"this is not the hub host, because {hub} does not exist; add the path of an" in capsys.readouterr().err
-    hub.write_text(json.dumps({"gates": {"demo": {}}, "profiles_file": str(profiles), "state_dir": str(tmp_path)}))
+    settings = {"gates": {"demo": {}}, "profiles_file": str(profiles), "state_dir": str(tmp_path)}
+    hub.write_text(json.dumps({**settings, "db_url": "postgresql+psycopg://hub@127.0.0.1:1/hub"}))
     monkeypatch.setattr(os, "geteuid", lambda: 990)
     monkeypatch.setattr(inventory, "make_gate", lambda name, settings: Gate())
+    assert cli.main(["check", "--live"]) == 2
+    assert "hpchub: database hub on 127.0.0.1:1: nothing listens there; start the server" in capsys.readouterr().err
+    hub.write_text(json.dumps({**settings, "db_url": f"sqlite:///{tmp_path}/hub.sqlite"}))
     assert cli.main(["check", "--live"]) == 1
-    assert "max_runtime" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "max_runtime" in shown.out
+    assert f"database {tmp_path}/hub.sqlite: SQLite 3" in shown.err
     assert cli.main(["discover", "demo"]) == 0
     assert "max_runtime: '0:20:00'" in capsys.readouterr().out
 

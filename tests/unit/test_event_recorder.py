@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hub_app import answer
 from sqlalchemy import create_engine, insert, select, text
 from sqlalchemy.exc import OperationalError
 
@@ -15,11 +17,14 @@ from hpchub.hub import event_recorder, events
 from hpchub.hub.event_recorder import EventRecorder
 from hpchub.hub.event_rows import pseudonym
 from hpchub.hub.ledger import EVENTS, METADATA, SESSIONS
+from hpchub.report.period import Period
+from hpchub.report.records import read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from hub_app import Ask, Hub
     from sqlalchemy import Engine
 
 NOW = time.time()
@@ -291,3 +296,24 @@ def test_full_queue_loses_its_oldest_events_and_says_so(
     record(recorder, engine, *(events.SignedIn(at=float(n), user=f"u{n}", address="") for n in range(5)))
     assert rows(engine, "user") == ["u2", "u3", "u4"]
     assert caplog.text.count("the oldest of them are lost") == 1
+
+
+# -- The hub
+
+
+async def test_session_of_a_real_hub_is_recorded_for_the_report(hub: Hub, ask: Ask) -> None:
+    database = hub.app.db.get_bind()
+    hub.gate.on_submit = lambda session: answer(code=1, stderr="over quota")
+    token = hub.user().new_api_token()
+    headers = {"Authorization": f"token {token}", "Content_Type": "application/json"}
+    assert (await ask("api/users/alice/server", "POST", b'{"profile": "small"}', **headers)).code == 202
+    await ask("api/users/alice/server", "POST", b'{"profile": "none"}', **headers)
+    async with asyncio.timeout(20):
+        while not hub.user().spawners[""].outcome:  # noqa: ASYNC110 the condition has no event
+            await asyncio.sleep(0.01)
+    hub.runtime.recorder.flush(database)
+    with database.connect() as connection:
+        found = read(connection, Period(NOW - 60, time.time() + 60, UTC))
+    (session,) = found.records
+    assert (session.profile, session.cluster, session.cores, session.failure) == ("small", "demo", 1, "refused")
+    assert session.user.startswith("~")

@@ -176,13 +176,33 @@ def news(*notices: dict[str, Any]) -> Any:
 @pytest.mark.parametrize(
     ("notices", "title", "said", "action"),
     [
-        ([DRAIN], "Maintenance of the cluster demo", ["until 15 Jan 2027", "<b>New</b> disks. No session can"], ""),
-        ([DRAIN | {"active": False}], "Maintenance of the cluster demo", ["from 15 Jan 2027", "until 15 Jan 2027"], ""),
+        (
+            [DRAIN],
+            "Maintenance of the cluster demo",
+            ["It lasts until 15 Jan 2027", "<b>New</b> disks. No session can"],
+            "",
+        ),
+        (
+            [DRAIN | {"active": False}],
+            "Maintenance of the cluster demo",
+            ["It lasts from 15 Jan 2027", "until 15 Jan 2027"],
+            "",
+        ),
         ([DRAIN | {"until": None}], "Maintenance of the cluster demo", ["until further notice."], ""),
         ([DRAIN | {"ask": True}], "Maintenance of the cluster demo", ["disks."], "home"),
-        ([DRAIN | {"stop_at": 1_800_001_800}], "Maintenance of", ["At 15 Jan 2027", "the service stops sessions."], ""),
+        (
+            [DRAIN | {"stop_at": 1_800_001_800}],
+            "Maintenance of",
+            ["At 15 Jan 2027", "the service stops sessions that still run."],
+            "",
+        ),
         ([HELLO], "Announcement", ["Hello."], ""),
-        ([DRAIN, HELLO], "Announcements", ["Maintenance of the cluster demo: until", "Announcement: Hello."], ""),
+        (
+            [DRAIN, HELLO],
+            "Announcements",
+            ["Maintenance of the cluster demo: It lasts until", "Announcement: Hello."],
+            "",
+        ),
     ],
     ids=["drain", "planned", "without-an-end", "ask", "stop", "announcement", "both"],
 )

@@ -254,6 +254,22 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_tls", {"certificate": "hub.pem", "key": "/k"}, 'hpc_tls: certificate "hub.pem" is not an absolute path'),
     ("hpc_tls", {"certificate": "/hub.pem"}, "hpc_tls: key is empty; set both certificate and key, or neither"),
     ("hpc_tls", {"ca": "/ca.pem"}, 'hpc_tls: ca "/ca.pem" is set, but certificate is not'),
+    ("hpc_state_store", {"backend": "mysql"}, "hpc_state_store: backend is unknown; available: sqlite, postgresql"),
+    ("hpc_state_store", {"backend": "postgres"}, 'hpc_state_store: backend is unknown; did you mean "postgresql"?'),
+    ("hpc_state_store", {"host": "db1"}, 'hpc_state_store: host is set, but backend is "sqlite", which is a file; remove it, or set backend: postgresql'),
+    ("hpc_state_store", {"backend": "postgresql", "location": "remote"}, "hpc_state_store: location is unknown; available: hub, own_host, existing"),
+    ("hpc_state_store", {"backend": "postgresql", "host": "db1"}, 'hpc_state_store: host has no meaning for location "hub"; remove it'),
+    ("hpc_state_store", {"backend": "postgresql", "password": "x7"}, 'hpc_state_store: password has no meaning for location "hub"; remove it'),
+    ("hpc_state_store", {"backend": "postgresql", "user": "hub"}, "hpc_state_store: user is not the hub's account"),
+    ("hpc_state_store", {"backend": "postgresql", "location": "existing", "password": "x7"}, "hpc_state_store: host is missing; add the name of the server"),
+    ("hpc_state_store", {"backend": "postgresql", "location": "existing", "host": "db1"}, "hpc_state_store: password is missing; add it, and keep it in the vault"),
+    ("hpc_state_store", {"backend": "postgresql", "location": "existing", "host": "db1", "password": "changeme"}, "hpc_state_store: password is still a placeholder"),
+    ("hpc_state_store", {"backend": "postgresql", "location": "existing", "host": "db1", "password": 7}, "hpc_state_store: password is a number, not text"),
+    ("hpc_state_store", {"backend": "postgresql", "location": "existing", "host": "postgresql://u:hunter2@db1", "password": "x7"}, "hpc_state_store: host is not a host's name; write a host name"),
+    ("hpc_state_store", {"backend": "postgresql", "location": "own_host", "tls_key": "/k"}, "hpc_state_store: tls_certificate is empty; set both"),
+    ("hpc_state_store", {"backend": "postgresql", "location": "own_host", "tls_ca": "/ca"}, "hpc_state_store: tls_ca is set, but tls_certificate is not"),
+    ("hpc_state_store", {"backend": "postgresql", "location": "own_host", "database": "Hub"}, "hpc_state_store: database is not a name in PostgreSQL"),
+    ("hpc_state_store", {"backend": "postgresql", "location": "own_host", "port": 0}, "hpc_state_store: port is below 1"),
     ("hpc_backup", {"recipients": ["AGE-SECRET-KEY-1QQQQ"]}, "hpc_backup: recipients[0] is a private key"),
     ("hpc_backup", {"recipients": ["age1short"]}, "hpc_backup: recipients[0] is not a public key"),
     ("hpc_backup", {"keep": 0}, "hpc_backup: keep is below 1"),
@@ -264,7 +280,6 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_backup", {"directory": "/var/lib"}, "hpc_backup: directory is a directory of the operating system"),
     ("hpc_backup", {"copy_command": ["/usr/bin/rsync"]}, "hpc_backup: has a copy_command that does not name the backup"),
     ("hpc_backup", {"copy_command": ["rsync", "{file}"]}, "hpc_backup: has a copy_command without the full path"),
-    ("hpc_state_store", {"backend": "postgresql"}, 'hpc_state_store: backend "postgresql" is not available yet; available: sqlite'),
     ("hpc_monitoring", {"metrics": True}, 'hpc_monitoring: "metrics" is an unknown key; valid keys: metrics_networks, json_logs, audit_days'),
     ("hpc_monitoring", {"metrics_networks": ["0.0.0.0/0"]}, 'hpc_monitoring: metrics_networks[0] "0.0.0.0/0" admits every address; name the addresses of the Prometheus servers, as in 10.20.0.7/32'),
     ("hpc_monitoring", {"metrics_networks": ["10.0.0.0/6"]}, 'hpc_monitoring: metrics_networks[0] "10.0.0.0/6" has bits set'),
@@ -280,7 +295,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_canary", {"kernels": ["pyhton3"]}, 'hpc_canary: kernels "pyhton3" is not in hpc_kernels; did you mean "python3"?'),
     ("hpc_canary", {"minutes": 0}, "hpc_canary: minutes 0 is below 1; write a whole number from 1 to 1440"),
     ("hpc_canary", {"schedule": "$(x)"}, 'hpc_canary: schedule "$(x)" is not a time of systemd'),
-    ("hpc_canary", {"connect_to": "https://x"}, 'hpc_canary: connect_to "https://x" is not a host; write the name'),
+    ("hpc_canary", {"connect_to": "https://x"}, 'hpc_canary: connect_to "https://x" is not a host\'s name; write a host name or an address'),
     # kernels
     ("hpc_kernels.0.kind", GONE, 'hpc_kernels[0] (name "python3"): kind is missing; valid: python, r'),
     ("hpc_kernels.0.kind", ["python"], 'hpc_kernels[0] (name "python3"): kind ["python"] is unknown'),
@@ -433,6 +448,37 @@ def test_dictionary_contains_the_whole_site() -> None:
     assert data["sso"]["client_secret"] == "W9x-real-secret"
     assert json.loads(json.dumps(data)) == data
     assert Site.model_validate(data) == site
+
+
+@pytest.mark.parametrize(
+    ("store", "hosts", "problem"),
+    [
+        ({}, [], ""),
+        ({"backend": "postgresql"}, [], ""),
+        ({"backend": "postgresql", "location": "own_host"}, ["db1"], ""),
+        ({"backend": "postgresql", "location": "existing", "host": "db1", "password": "x7"}, [], ""),
+        ({"backend": "postgresql", "location": "own_host"}, [], "group state_store: has 0 hosts; put exactly one"),
+        ({"backend": "postgresql", "location": "own_host"}, ["a", "b"], "group state_store: has 2 hosts (a, b); put"),
+        ({"backend": "postgresql", "location": "own_host"}, ["hub"], "group state_store: contains the hub host hub"),
+        ({"backend": "postgresql"}, ["db1"], "group state_store: has a host, but hpc_state_store does not use it"),
+        ({}, ["db1"], "group state_store: has a host, but hpc_state_store does not use it"),
+    ],
+)
+def test_group_of_the_database_fits_its_location(store: dict[str, Any], hosts: list[str], problem: str) -> None:
+    variables = GOOD | {"hpc_state_store": store}
+    groups = {**GROUPS, "state_store": hosts}
+    if problem:
+        (found,) = problems(variables, groups)
+        assert found.startswith(problem)
+    else:
+        Site.from_vars(variables, {"groups": groups})
+
+
+def test_password_of_the_database_is_in_no_text() -> None:
+    store = {"backend": "postgresql", "location": "existing", "host": "db1", "password": "W9x-real"}
+    site = Site.from_vars(GOOD | {"hpc_state_store": store})
+    assert "W9x-real" not in repr(site)
+    assert site.as_dict()["state_store"]["password"] == "W9x-real"
 
 
 def test_all_problems_are_reported_at_once() -> None:

@@ -25,6 +25,7 @@ from traitlets.config import Config
 
 from hpchub.hub import config as hub_config
 from hpchub.hub.authenticator import SSOAuthenticator, SSOLoginHandler, SSOLogoutHandler
+from hpchub.hub.database import Guard
 from hpchub.hub.handlers import PortReportHandler
 from hpchub.remote import gate, launcher
 
@@ -221,7 +222,8 @@ SETTINGS = {
 def configured(monkeypatch: pytest.MonkeyPatch) -> Config:
     """Return JupyterHub's configuration for SETTINGS."""
     authority = SimpleNamespace(client_context=object)
-    monkeypatch.setattr(hub_config, "runtime", lambda _: SimpleNamespace(settings=SETTINGS, authority=authority))
+    shared = SimpleNamespace(settings=SETTINGS, authority=authority, guard=Guard())
+    monkeypatch.setattr(hub_config, "runtime", lambda _: shared)
     monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
     config = Config()
     hub_config.configure(config, "/etc/hpchub/hub.json")

@@ -6,12 +6,14 @@ import json
 import re
 import sys
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from hpchub.clusters import gate_client
 from hpchub.clusters.gate_client import SSHGate
 from hpchub.deploy import role_arguments as access
+from hpchub.model.entries import StateStore
 from hpchub.model.site import Site
 from hpchub.schedulers import Unanswered
 
@@ -172,3 +174,37 @@ async def test_next_login_node_is_tried_only_if_the_first_was_not_reached(
             found = str(error)
         assert expected in found
     assert (tmp_path / "ssh.log").read_text().split() == asked.split()
+
+
+# The hub's database
+
+
+def state_store(**fields: str) -> StateStore:
+    return StateStore.model_validate(fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({}, "sqlite:////var/lib/hpchub/jupyterhub.sqlite"),
+        ({"backend": "postgresql"}, "postgresql+psycopg://jupyterhub@/hpchub"),
+        ({"backend": "postgresql", "location": "own_host"}, "postgresql+psycopg://jupyterhub@db1:5432/hpchub"),
+        (
+            {"backend": "postgresql", "location": "own_host", "host": "db.example.org", "user": "h", "database": "d"},
+            "postgresql+psycopg://h@db.example.org:5432/d",
+        ),
+        (
+            {"backend": "postgresql", "location": "existing", "host": "db.example.org", "password": "hunter2"},
+            "postgresql+psycopg://jupyterhub@db.example.org:5432/hpchub",
+        ),
+    ],
+)
+def test_url_of_the_database_contains_no_password(fields: dict[str, str], url: str) -> None:
+    found = access.database_url(state_store(**fields), {"state_store": ["db1"]})
+    assert found.partition("?")[0] == url
+    query = dict(parse_qsl(urlsplit(found).query))
+    assert "hunter2" not in found
+    location = fields.get("location", "hub")
+    assert (query.get("sslmode") == "verify-full") is (location != "hub")
+    assert (query.get("channel_binding") == "require") is (location == "own_host")
+    assert (query.get("host") == "/var/run/postgresql") is (location == "hub" and bool(fields))

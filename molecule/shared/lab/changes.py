@@ -31,6 +31,7 @@ SCENARIOS = (
     "multi_cluster",
     "gridengine",
     "htcondor",
+    "postgresql",
 )
 
 ROLES_ALONE = ("jupyter_kernels", "reverse_proxy")
@@ -66,6 +67,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("molecule/shared/lab/prometheus.py", ("lint", "monitoring")),
     ("tests/e2e/test_emulated.py", ("lint", "emulated")),
     ("tests/e2e/test_clusters.py", ("lint", "multi_cluster")),
+    ("tests/e2e/test_database.py", ("lint", "default", "postgresql")),
     ("tests/e2e/*", ("lint", "default")),
     ("tests/mutations/*", LINT),
     ("tests/repo/*", DOCUMENTS),
@@ -94,6 +96,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("src/hpchub/hub/*", (*SERVICE, "monitoring")),
     ("src/hpchub/schedulers/*", (*PLAIN, *SCENARIOS)),
     ("src/hpchub/clusters/*", (*SERVICE, "multi_cluster")),
+    *((f"src/hpchub/hub/{name}.py", (*SERVICE, "postgresql")) for name in ("database", "health", "migration")),
     ("src/*", SERVICE),
     ("plugins/*", COLLECTION),
     ("collections/*", COLLECTION),
@@ -103,6 +106,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("templates/pages/*", (*PLAIN, "default")),
     ("roles/*/vars/Debian-12.yml", (*DOCUMENTS, "slurm_debian12")),
     *((f"roles/{role}/*", COLLECTION) for role in ROLES_ALONE),
+    ("roles/state_store/*", (*SERVICE, "postgresql")),
     ("roles/*", SERVICE),
     ("playbooks/*", (*DOCUMENTS, "default", "single_node")),
     ("group_vars/*", (*DOCUMENTS, "default", "single_node")),

@@ -134,6 +134,9 @@ def _parallel_pytest(path: str, workers: int, distribution: str) -> Step:
     return _pytest("pytest", "--numprocesses", str(workers), "--dist", distribution, path)
 
 
+_DATABASE_TESTS = tuple(f"tests/unit/test_{name}.py" for name in ("database", "database_faults", "migration"))
+
+
 def _session_tests(scenario: str, *more: str) -> Step:
     """Return the browser tests that every scheduler must pass, and further ones."""
     names = ("session", "change", "limits", "class", *more)
@@ -174,7 +177,9 @@ def _scenario(name: str, about: str, *more: Step, extra: bool = False) -> Stage:
     )
 
 
-INVENTORIES = ("demo", "emulated", "example_slurm", "gridengine", "htcondor", "multi_cluster", "single_node")
+INVENTORIES = (
+    *("demo", "emulated", "example_slurm", "gridengine", "htcondor", "multi_cluster", "postgresql", "single_node"),
+)
 """The inventories of the repository. The checkout of a site also contains its own."""
 
 
@@ -269,6 +274,14 @@ def all_stages() -> list[Stage]:
             "htcondor",
             "Molecule with HTCondor instead of Slurm, then browser tests",
             _session_tests("htcondor"),
+            extra=True,
+        ),
+        _scenario(
+            "postgresql",
+            "Molecule with PostgreSQL on a host of its own, then unit and browser tests of faults of the database",
+            # These tests are skipped on a machine without PostgreSQL. Here, bin/test has installed it.
+            _pytest("unit", *_DATABASE_TESTS, environment={"HPCHUB_POSTGRESQL": "required"}),
+            _session_tests("postgresql", "restart", "database"),
             extra=True,
         ),
     ]

@@ -70,5 +70,6 @@ TOPOLOGIES = {
             _IDP,
         )
     ),
+    "postgresql": Topology((*_demo("node").hosts, Host("database", "base"))),
     "single_node": Topology((Host("node", "node", port=SERVICE_PORT, also=("hub", "login1", "compute1")), _IDP)),
 }

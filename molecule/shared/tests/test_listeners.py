@@ -126,6 +126,7 @@ def permitted_on(groups: set[str], state: dict[str, Any], settings: dict[str, An
         # systemd listens for the lab's role lab_forward, which connects the hub host and the identity provider.
         "hub": {"apache2": {service, port_of(settings["api_url"])}, "systemd": {provider}},
         "idp": {"apache2": {provider}, "systemd": {service}},
+        "state_store": {"postgres": {5432}},
         **batch_systems,
     }
     for group in parts.keys() & groups:

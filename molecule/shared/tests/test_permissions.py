@@ -35,8 +35,12 @@ HUB = {
     "/var/cache/apache2/hpchub-sso": "www-data:www-data 700",
     "/var/lib/hpchub": "jupyterhub:jupyterhub 700",
     "/var/lib/hpchub/cookie_secret": "jupyterhub:jupyterhub 600",
-    "/var/lib/hpchub/jupyterhub.sqlite": "jupyterhub:jupyterhub 600",
     "/var/log/hpchub": "jupyterhub:jupyterhub 700",
+}
+# Only with a database of this kind.
+DATABASE = {
+    "/var/lib/hpchub/jupyterhub.sqlite": "jupyterhub:jupyterhub 600",
+    "/var/lib/hpchub/pgpass": "jupyterhub:jupyterhub 600",
 }
 # Only if the hub submits with ssh.
 KEYS = {
@@ -66,6 +70,13 @@ def gates(hub: Host) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("path", HUB)
 def test_hub_host_keeps_others_out(hub: Host, path: str) -> None:
     assert permissions(hub, path) == HUB[path]
+
+
+@pytest.mark.parametrize("path", DATABASE)
+def test_hub_host_keeps_others_out_of_the_database(hub: Host, path: str) -> None:
+    if not hub.file(path).exists:
+        pytest.skip("the hub's database is of another kind")
+    assert permissions(hub, path) == DATABASE[path]
 
 
 def test_hub_host_keeps_others_out_of_the_token_for_the_metrics(hub: Host) -> None:

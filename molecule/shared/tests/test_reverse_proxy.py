@@ -192,6 +192,19 @@ def test_token_does_not_replace_the_sign_on(visitor: Visitor, state: dict[str, A
         assert visitor.ask(target, INVALID_TOKEN).location.startswith(state["idp_url"])
 
 
+def test_refused_user_is_in_the_audit_log_of_apache(
+    hub: Host, addresses: dict[str, str], state: dict[str, Any], users: dict[str, dict[str, Any]]
+) -> None:
+    """dave may sign in at the provider, but not use the service. The hub never sees his requests."""
+    dave = Visitor(addresses, state["url"])
+    assert dave.sign_in(users["dave"]).status == 403
+    lines = hub.check_output("tail --lines=5 /var/log/apache2/hpchub-refused.log").splitlines()
+    refused = [json.loads(line) for line in lines]
+    assert ("request_refused", "dave") in {(line["event"], line["user"]) for line in refused}
+    assert all(line["address"] for line in refused)
+    assert hub.run("runuser -u nobody -- cat /var/log/apache2/hpchub-refused.log").rc != 0
+
+
 def test_token_reads_the_metrics_from_permitted_addresses_only(
     hub: Host, visitor: Visitor, alice: Visitor, settings: dict[str, Any], state: dict[str, Any]
 ) -> None:

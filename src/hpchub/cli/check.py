@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from hpchub.cli import inventory
+from hpchub.cli.check_clusters import query_database
 from hpchub.cli.failure import UNUSABLE, VALID, WRONG, Failure
 from hpchub.cli.output import count, print_json
 from hpchub.clusters.limits import LimitsReport, compare
@@ -46,8 +47,11 @@ def _report(path: str, checked: inventory.Checked, options: argparse.Namespace) 
 
 def _check_live(options: argparse.Namespace) -> int:
     """Compare an inventory with the schedulers. An invalid inventory is only reported."""
+    database_answers = True
     if options.path is None:
         found, all_reports = inventory.query_gates()
+        database_answers, line = query_database(inventory.hub_settings()["db_url"])
+        print(line if database_answers else f"hpchub: {line}", file=sys.stderr)
         unreachable = []  # the hub does not know the names of all nodes
         reports = {c.name: all_reports[c.name] for c in found.clusters if c.enabled and c.name in all_reports}
     else:
@@ -68,7 +72,7 @@ def _check_live(options: argparse.Namespace) -> int:
         unreachable = inventory.unreachable_nodes(options.path, checked.nodes, options.vault)
     problems, warnings = compare(found, reports)
     _print_live(problems, warnings, reports, unreachable, as_json=options.json)
-    if any(report.unanswered for report in reports.values()):
+    if not database_answers or any(report.unanswered for report in reports.values()):
         return UNUSABLE
     return WRONG if problems else VALID
 

@@ -1,7 +1,7 @@
-"""Query all clusters of a deployed hub: print one line per cluster, then the differences from the inventory.
+"""Query the database and all clusters of a deployed hub: print a line for each, then differences from the inventory.
 
-Run ``python -m hpchub.cli.check_clusters [SETTINGS]`` on the hub host with the hub's account. The exit code is 1 if a
-cluster did not answer. Differences are only warnings; see ``hpchub.clusters.limits``.
+Run ``python -m hpchub.cli.check_clusters [SETTINGS]`` on the hub host with the hub's account. The exit code is 1 if one
+of them did not answer. Differences are only warnings; see ``hpchub.clusters.limits``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.limits import LimitsReport, compare, parse_report
+from hpchub.hub.database import DatabaseError, check
 from hpchub.hub.runtime import DEFAULT_SETTINGS
 from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered
@@ -62,12 +63,21 @@ async def query_all(gates: list[Gate], site: ProfileList) -> tuple[list[tuple[bo
     return answers, [f"warning: {line}" for line in [*problems, *warnings, *unknown]]
 
 
+def query_database(url: str) -> tuple[bool, str]:
+    """Return whether the hub's database can be used, and a line that describes it."""
+    try:
+        return True, check(url)
+    except DatabaseError as error:
+        return False, str(error)
+
+
 def main(argv: list[str]) -> int:
     """Run the program and return its exit code."""
     path = Path(argv[0] if argv else DEFAULT_SETTINGS)
     settings = json.loads(path.read_text())
     gates = [make_gate(name, gate) for name, gate in settings["gates"].items()]
     answers, warnings = asyncio.run(query_all(gates, load_profile_list(settings["profiles_file"])))
+    answers = [query_database(settings["db_url"]), *answers]
     for line in [*(line for _, line in answers), *warnings]:
         print(line)
     return 0 if all(ok for ok, _ in answers) else 1

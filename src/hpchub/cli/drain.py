@@ -191,7 +191,7 @@ def _set(store: Store, target: dict[str, str], given: dict[str, Any], known: Not
         if name in given:
             raw[name] = _moment(given[name], f"--{name.replace('_', '-')}", now)
     if "from" not in given:
-        # Repeating a command changes nothing, although it says no begin.
+        # A repeated command without a begin must change nothing.
         same = (
             known is not None
             and known.by_hand

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpchub.cli import inventory
 from hpchub.cli.failure import UNUSABLE, VALID, Failure
 from hpchub.cli.output import count, print_json
+from hpchub.hub.database import explain
 from hpchub.hub.ledger import UnknownJob, end_unknown_job, unknown_jobs
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def orphans(options: argparse.Namespace) -> int:
             missing = sorted(set(options.end) - {ALL} - {job.job_id for job in ending})
             found = unknown_jobs(connection)
     except SQLAlchemyError as error:
-        raise Failure(f"the hub's database {engine.url!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise Failure(f"the hub's {explain(error, url)}") from None
     finally:
         engine.dispose()
     if options.json:

@@ -18,6 +18,7 @@ from hpchub.cli.failure import UNUSABLE, VALID, Failure
 from hpchub.cli.output import print_json
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.hub import outcome as outcomes
+from hpchub.hub.database import explain
 from hpchub.hub.ledger import SESSIONS
 from hpchub.profile_file import load_profile_list
 from hpchub.remote.gate import redact
@@ -79,7 +80,7 @@ def why(options: argparse.Namespace) -> int:
     try:
         report = _read_database(engine, options.subject)
     except SQLAlchemyError as error:
-        raise Failure(f"the hub's database {engine.url!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise Failure(f"the hub's {explain(error, settings['db_url'])}") from None
     finally:
         engine.dispose()
     asyncio.run(_ask_cluster(report, settings))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from hpchub.model.entries import Access, Cluster
+    from hpchub.model.entries import Access, Cluster, StateStore
     from hpchub.model.site import Site
 
 ACCOUNT = "hpchub"
 KEY_DIRECTORY = "/etc/hpchub/ssh"
 SOCKET_DIRECTORY = "/run/hpchub"
 CONTROL_DIRECTORY = "/run/jupyterhub"
+SQLITE_FILE = "/var/lib/hpchub/jupyterhub.sqlite"
+DATABASE_SOCKETS = "/var/run/postgresql"
+PGPASS_FILE = "/var/lib/hpchub/pgpass"
+DATABASE_CA_FILE = "/etc/hpchub/database-ca.pem"
 HOST_KEYS = ("ed25519", "ecdsa", "rsa")
 
 
@@ -133,6 +138,52 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "environment": dict(cluster.submit.environment),
         "timeout": 60,
     }
+
+
+def database_host(store: StateStore, groups: Mapping[str, Sequence[str]]) -> str:
+    """Return the name under which the hub reaches its PostgreSQL server, or an empty text if it is on the hub host.
+
+    Args:
+        store: The database of the site.
+        groups: The hosts of each group of the inventory.
+    """
+    if not store.is_postgresql or store.location == "hub":
+        return ""
+    return store.host or next(iter(groups.get("state_store", [])), "")
+
+
+def database_url(store: StateStore, groups: Mapping[str, Sequence[str]]) -> str:
+    """Return the URL of the hub's database, in the format of SQLAlchemy. It contains no password.
+
+    The hub proves its identity to a server on its host by its account, and to another server by the password in a file.
+    The server proves its identity by its certificate.
+
+    Args:
+        store: The database of the site.
+        groups: The hosts of each group of the inventory.
+    """
+    if not store.is_postgresql:
+        return f"sqlite:///{SQLITE_FILE}"
+    options: dict[str, Any] = {"application_name": "hpchub", "connect_timeout": 5}
+    if store.location == "hub":
+        address = ""
+        options |= {"host": DATABASE_SOCKETS, "port": store.port}
+    else:
+        address = f"{database_host(store, groups)}:{store.port}"
+        options |= {
+            "sslmode": "verify-full",
+            "sslrootcert": DATABASE_CA_FILE,
+            "passfile": PGPASS_FILE,
+            # The hub notices within seconds that the network or the server is dead.
+            "tcp_user_timeout": 10_000,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "target_session_attrs": "read-write",
+        }
+    if store.location == "own_host":
+        options["channel_binding"] = "require"  # only SCRAM has it
+    return f"postgresql+psycopg://{store.user}@{address}/{store.database}?{urlencode(options)}"
 
 
 def node_hosts(site: Site, groups: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:

@@ -192,6 +192,10 @@ def _controller_files(site: Site, read_file: Callable[[Path], bytes]) -> tuple[l
             wildcard=f"*.{host}" if site.service.user_subdomains else "",
             now=now,
         )
+    if "tls_certificate" in contents and "tls_key" in contents:
+        store = {name: contents[f"tls_{name}"] for name in ("certificate", "key", "ca") if f"tls_{name}" in contents}
+        found = certificates.check(store, [site.state_store.host] if site.state_store.host else [], now=now)
+        complaints += [replace(one, field=f"tls_{one.field}") for one in found]
     if "ca_bundle" in contents:
         complaints += certificates.check_bundle(contents["ca_bundle"], now)
     warnings: list[Problem] = []
@@ -200,17 +204,17 @@ def _controller_files(site: Site, read_file: Callable[[Path], bytes]) -> tuple[l
         text = one.valid.replace("FILE", path)
         problem = Problem(entry, one.message, field=one.field, value=show(path), valid=text)
         (warnings if one.warning else problems).append(problem)
-    return problems, [*warnings, *_open_key(paths)]
+    return problems, [*warnings, *_open_key(paths, "key"), *_open_key(paths, "tls_key")]
 
 
-def _open_key(paths: Mapping[str, tuple[str, str]]) -> Iterator[Problem]:
+def _open_key(paths: Mapping[str, tuple[str, str]], name: str) -> Iterator[Problem]:
     """Warn about a private key that is not encrypted and that other accounts can read."""
-    entry, path = paths.get("key", ("", ""))
+    entry, path = paths.get(name, ("", ""))
     try:
         if path and Path(path).stat().st_mode & 0o044 and not Path(path).read_bytes().startswith(b"$ANSIBLE_VAULT"):
             valid = f"encrypt it with: ansible-vault encrypt {path}"
             yield Problem(
-                entry, "is a private key that other accounts can read", field="key", value=show(path), valid=valid
+                entry, "is a private key that other accounts can read", field=name, value=show(path), valid=valid
             )
     except OSError:
         return

@@ -20,6 +20,7 @@ from hpchub import moments
 from hpchub.canary import SERVICE as CANARY
 from hpchub.canary import TOKEN as CANARY_TOKEN
 from hpchub.hub.authenticator import SSOAuthenticator
+from hpchub.hub.database import engine_options, wait_until_usable
 from hpchub.hub.json_log import LOGGING
 from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.proxy import HubProxy
@@ -64,7 +65,7 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     # keep connections open: the buffers of a TLS connection take a quarter of a megabyte.
     context = runtime(path).authority.client_context()
     c.JupyterHubHTTPClient.connector_options = {"ssl": context, "force_close": True}
-    _state(c, settings)
+    _state(c, settings, path)
     _pages(c, settings)
     _monitoring(c, settings)
     _canary(c, settings)
@@ -155,9 +156,11 @@ def _sessions(c: Any, settings: dict[str, Any], path: str) -> None:
     c.JupyterHub.default_url = "/hub/spawn"
 
 
-def _state(c: Any, settings: dict[str, Any]) -> None:
-    """Set the database."""
+def _state(c: Any, settings: dict[str, Any], path: str) -> None:
+    """Set the database, and wait until it can be used."""
     c.JupyterHub.db_url = settings["db_url"]
+    c.JupyterHub.db_kwargs = engine_options(settings["db_url"], runtime(path).guard)
+    wait_until_usable(settings["db_url"])
     c.JupyterHub.pid_file = ""
     url = urlsplit(settings["db_url"])
     if url.scheme == "sqlite" and url.path.strip("/"):

@@ -1,4 +1,4 @@
-"""The drain watch: it ends starts that wait when a drain begins, and stops sessions if an administrator has said so.
+"""The drain watch: when a drain begins, it ends waiting starts. At the time of ``stop_at``, it stops sessions.
 
 A drain refuses starts when they are requested; see ``HPCProfilesSpawner``. This module treats what is there already.
 """

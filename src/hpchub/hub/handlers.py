@@ -33,6 +33,10 @@ MAX_TEXT = 1000
 """The maximum length of a text that a job reports, in characters."""
 MAX_ADDRESSES = 32
 """The maximum number of addresses that a job reports."""
+AT_FAULT = (
+    "The service has a problem with its database at the moment, so no session can start or stop. Notebooks that are"
+    " running go on. Please try again in a few minutes."
+)
 
 
 def announce(handler: Any, kind: type[UserEvent], **fields: Any) -> None:
@@ -45,14 +49,24 @@ def announce(handler: Any, kind: type[UserEvent], **fields: Any) -> None:
 
 
 class Throttled:
-    """A mixin for handlers whose POST requests need much of the hub's time. It notes who sent a request."""
+    """A mixin for handlers whose POST requests need much of the hub's time, and whose decisions must be saved.
+
+    It notes who sent a request.
+    """
 
     async def prepare(self: Any) -> None:
-        """Wait for a turn if this is a POST request, then continue as JupyterHub does."""
+        """Wait for a turn if this is a POST request, then continue as JupyterHub does.
+
+        Raises:
+            web.HTTPError: The database cannot be written (503).
+        """
+        shared = runtime(self.settings["hpchub_settings_file"])
         if self.request.method == "POST":
-            await runtime(self.settings["hpchub_settings_file"]).throttle.wait_for_turn()
+            await shared.throttle.wait_for_turn()
         await super().prepare()  # type: ignore[misc]
         ORIGIN.set(_origin(self))
+        if shared.guard.fault and self.request.method in ("POST", "DELETE"):
+            raise web.HTTPError(503, AT_FAULT)
 
 
 class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]

@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import update
+from sqlalchemy import Text, cast, func, select, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from hpchub.hub.database import Guard, one_line
 from hpchub.hub.ledger import DATABASE_TABLE
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
 log = logging.getLogger(__name__)
 
@@ -27,21 +28,28 @@ LONGEST_WRITE = 3.0
 """How long a health check waits for the database, in seconds."""
 
 ROOM = 1024 * 1024
-"""The free space that a database in a file needs, in bytes.
+"""The free space that a database needs, in bytes.
 
-A small write can succeed on a full disk, because SQLite uses its files again. The next larger one then fails.
+A small write can succeed on a full disk, because databases use their files again. The next larger one then fails.
 """
+
+NOT_WRITABLE = "The hub cannot write to its database."
+FULL = "The hub cannot write to its database: its disk is full or read-only."
 
 
 class Health:
     """The state of the hub.
+
+    Args:
+        guard: What the hub's own thread knows about faults of the database.
 
     Attributes:
         alarms: The problems that background tasks have found, by their place. The texts contain no private data,
             because everybody can read the result of the health check.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard | None = None) -> None:
+        self._guard = guard or Guard()
         self.alarms: dict[str, str] = {}
         self._problem = ""
         self._checked = -INTERVAL
@@ -64,7 +72,16 @@ class Health:
             await asyncio.wait({self._running}, timeout=LONGEST_WRITE)
             if self._running is not None:
                 self._note("The hub's database does not answer.")
-        return [*([self._problem] if self._problem else []), *sorted(set(self.alarms.values()))]
+        problem = self._problem or (NOT_WRITABLE if self._guard.fault else "")
+        return [*([problem] if problem else []), *sorted(set(self.alarms.values()))]
+
+    async def watch(self, engine: Engine) -> None:
+        """Check the database periodically, and tell the guard when it can be written again. It never returns."""
+        while True:
+            await asyncio.sleep(INTERVAL)
+            await self.problems(engine)
+            if not self._problem:
+                self._guard.recovered(self._checked)
 
     def _written(self, running: asyncio.Future[tuple[str, str]]) -> None:
         self._running = None
@@ -89,10 +106,26 @@ def _write(engine: Engine) -> tuple[str, str]:
             with tempfile.TemporaryFile(dir=Path(path).parent) as file:
                 os.posix_fallocate(file.fileno(), 0, ROOM)
         except OSError as error:
-            return "The hub cannot write to its database: its disk is full or read-only.", f"{path}: {error.strerror}"
+            return FULL, f"{path}: {error.strerror}"
     try:
         with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                _need_room(connection)
             connection.execute(update(DATABASE_TABLE).values(written=time.time()))
     except SQLAlchemyError as error:
-        return "The hub cannot write to its database.", str(error)
+        full = getattr(getattr(error, "orig", None), "sqlstate", "") == DISK_FULL
+        return FULL if full else NOT_WRITABLE, one_line(error)
     return "", ""
+
+
+DISK_FULL = "53100"
+"""PostgreSQL's error code of a full disk."""
+
+
+def _need_room(connection: Connection) -> None:
+    """Let PostgreSQL write a temporary file, which it removes at once: it sorts more than its memory may hold."""
+    connection.execute(text("SET LOCAL work_mem = '64kB'"))
+    number = func.generate_series(1, ROOM // 1024).column_valued("number")
+    line = func.repeat(func.md5(cast(number, Text)), 32).label("line")  # 1024 characters
+    lines = select(line).order_by(line).offset(0).subquery()
+    connection.execute(select(func.count()).select_from(lines))

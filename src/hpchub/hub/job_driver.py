@@ -9,6 +9,8 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
@@ -53,7 +55,11 @@ class JobDriver:
     # -- the state machine
 
     def _step(self, event: events.Event) -> actions.Action | None:
-        """Give an event to the state machine, save the session if it has changed, and return the next action."""
+        """Give an event to the state machine, save the session if it has changed, and return the next action.
+
+        Raises:
+            SQLAlchemyError: The beginning of a session or a job's report cannot be saved, so it did not happen.
+        """
         before, now = self.state, _now()
         step = before.step(event, now)
         self.state = step.state
@@ -62,7 +68,14 @@ class JobDriver:
         if self.state.saved != before.saved:
             for happened in progress(before, self.state, now.wall):
                 self._runtime.events.emit(happened)
-            self.save()
+            try:
+                self.save()
+            except SQLAlchemyError as error:
+                if isinstance(event, events.StartRequested | events.PortReported | events.ProblemReported):
+                    self.state = before
+                    raise
+                # The hub finds the job by its session's name, which is saved before the submission.
+                self._log.error("%s: cannot save session %s now: %s", self._label, self.state.session, error)
         return step.action
 
     async def _drive(self, event: events.Event) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from jupyterhub import orm
 from jupyterhub.spawner import Spawner
+from sqlalchemy.exc import SQLAlchemyError
 from traitlets import TraitError, Unicode, default
 from wrapspawner import ProfilesSpawner, WrapSpawner
 
@@ -255,8 +256,12 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         if self.api_token and not self.token:
             self.token = orm.APIToken.find(self.user.db, self.api_token).hashed
         self.orm_spawner.state = self.get_state()
-        self.child_spawner.record()
-        self.user.db.commit()
+        try:
+            self.child_spawner.record()
+            self.user.db.commit()
+        except SQLAlchemyError:
+            self.user.db.rollback()
+            raise
 
     @property
     def session(self) -> str:
@@ -284,7 +289,10 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         self._stopped, self.stopped_by, self.stop_reason = False, "", ""
         self.memory.forget()
         try:
-            return str(await super().start())
+            url = str(await super().start())
+            # JupyterHub would cancel the job if it could not save the server's address.
+            await self.runtime.guard.hold()
+            return url
         except StartError as error:
             failure = error
         except Exception:
@@ -310,8 +318,22 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             session = facts(self.child_spawner.driver.state)
             self.runtime.events.emit(StopRequested(session=session, origin=ORIGIN.get()))
 
+    async def poll(self) -> int | None:
+        """Return the exit code of a session that is over, else None. See ``JobSpawner.poll``.
+
+        JupyterHub could not save the end of a session while its database is at fault, so it is reported later.
+        """
+        if self.runtime.guard.fault:
+            return None
+        status: int | None = await super().poll()
+        return status
+
     async def stop(self, now: bool = False) -> None:
-        """Stop the session. JupyterHub calls this method only if the session has not ended by itself."""
+        """Stop the session. JupyterHub calls this method only if the session has not ended by itself.
+
+        It also calls it if it cannot save a start. The job then goes on, and the restarted hub continues the start.
+        """
+        await self.runtime.guard.hold()
         self._stopped = True
         await super().stop(now)
 

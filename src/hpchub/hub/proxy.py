@@ -81,6 +81,7 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             self._orphan_collector = OrphanCollector(shared, lambda: {spawner.session for spawner in spawners()})
             monitoring.start(shared, self.app, spawners)
             shared.background("The search for orphaned jobs has stopped", self._orphan_collector.run())
+            shared.background("The check of the database has stopped", shared.health.watch(self.app.db.get_bind()))
             drains = DrainWatch(shared, lambda: list(user_dict.values()), self.delete_user)
             shared.background("The drain watch has stopped", drains.run())
             watch = TokenWatch(self.app.db, self.app.authenticator, self.app.token_expires_in_max_seconds)

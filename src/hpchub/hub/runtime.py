@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.poller import Poller
 from hpchub.hub.certificates import Authority
+from hpchub.hub.database import Guard
 from hpchub.hub.event_recorder import EventRecorder
 from hpchub.hub.events import Events
 from hpchub.hub.health import Health
@@ -91,7 +92,8 @@ class Runtime:
         }
         self.authority = Authority(Path(settings["notebook_tls_directory"]))
         self.throttle = Throttle()
-        self.health = Health()
+        self.guard = Guard()
+        self.health = Health(self.guard)
         self.events = Events()
         recording = settings["events"]
         key_file = Path(settings["state_dir"]) / "event_key" if recording["pseudonyms"] else None

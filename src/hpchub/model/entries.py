@@ -139,10 +139,41 @@ class Tls(Entry):
 
 
 class StateStore(Entry):
-    """The hub's database."""
+    """The hub's database: a SQLite file on the hub host, or a PostgreSQL database."""
 
-    backend: Annotated[str, f.Choice(("sqlite",), ("postgresql",))] = "sqlite"
-    """The kind of database."""
+    hidden: ClassVar[bool] = True
+
+    backend: Annotated[str, f.Choice(("sqlite", "postgresql"))] = "sqlite"
+    """The kind of database. To change it for a service that is in use, run ``playbooks/migrate_state_store.yml``."""
+    location: Annotated[str, f.Choice(("hub", "own_host", "existing"))] = "hub"
+    """For postgresql, where the server is. ``hub``: hpchub installs it on the hub host, without a password.
+    ``own_host``: hpchub installs it on the host of the inventory group ``state_store``. ``existing``: you have a
+    server, which hpchub does not change."""
+    host: f.OptionalDnsName = ""
+    """For ``existing``: the name of the server, as its certificate contains it. For ``own_host``: the name under which
+    the hub reaches it, by default its name in the inventory."""
+    port: f.Port = 5432
+    """The port of the server."""
+    database: f.DatabaseName = "hpchub"
+    """The name of the database. It contains nothing but the hub's tables."""
+    user: f.DatabaseName = "jupyterhub"
+    """The user of the database, who owns it. For ``hub``, this is the hub's account."""
+    password: Annotated[SecretStr, f.DatabasePassword()] = SecretStr("")
+    """The user's password. Write an expression that refers to a variable in the vault. ``existing`` needs it. For
+    ``own_host``, hpchub creates one if it is empty. For ``hub``, there is none."""
+    tls_certificate: f.ControllerPath = ""
+    """For ``own_host``: a file on the controller with the server's certificate, followed by its chain. If it is empty,
+    hpchub creates an authority and a certificate, and renews the certificate."""
+    tls_key: f.ControllerPath = ""
+    """For ``own_host``: a file on the controller with the private key of this certificate."""
+    tls_ca: f.ControllerPath = ""
+    """A file on the controller with the CA certificate that the server's certificate is checked with. Empty: the
+    system's CA certificates, or the authority that hpchub has created."""
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Whether the database is a PostgreSQL database."""
+        return self.backend == "postgresql"
 
 
 class Events(Entry):

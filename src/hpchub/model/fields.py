@@ -193,6 +193,29 @@ class Secret:
         return {"type": "string", "format": "password", "writeOnly": True}
 
 
+class DatabasePassword:
+    """The password of a user of a database. It never appears in a message, a ``repr`` or a schema's example."""
+
+    def _validate(self, value: object) -> SecretStr:
+        if isinstance(value, SecretStr):
+            return value
+        valid = "put the real password into the inventory's vault"
+        if not isinstance(value, str):
+            complain(f"is {type_in_words(value)}, not text", valid)
+        if value and PLACEHOLDER.fullmatch(value):
+            complain("is still a placeholder", valid)
+        if not value.isprintable():
+            message, advice = unprintable(value)
+            complain(message, advice or valid)
+        return SecretStr(value)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._validate)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "format": "password", "writeOnly": True}
+
+
 # Sizes and times
 
 
@@ -364,7 +387,18 @@ DnsName = Annotated[
     str,
     Text("a host's name", _HOST_NAME, "write a host name or an address: letters, digits, . and -"),
 ]
-OptionalAddress = Annotated[str, Text("a host", _HOST_NAME, "write the name or the IPv4 address of a host", empty=True)]
+OptionalDnsName = Annotated[
+    str,
+    Text("a host's name", _HOST_NAME, "write a host name or an address: letters, digits, . and -", empty=True),
+]
+DatabaseName = Annotated[
+    str,
+    Text(
+        "a name in PostgreSQL",
+        r"[a-z_][a-z0-9_]{0,62}",
+        "write lower-case letters, digits and _, no digit first",
+    ),
+]
 OptionalHostName = Annotated[
     str, Text("a host's name", _HOST_NAME, "write the name of a host in the inventory", empty=True)
 ]

@@ -81,7 +81,7 @@ class Timed(Entry):
     model_config = ConfigDict(validate_by_alias=True, validate_by_name=True, serialize_by_alias=True)
 
     def check_period(self, begin: str, until: str) -> None:
-        """Reject a period that ends before it begins, and times of which only one has a time zone."""
+        """Reject a period that ends before it begins, and two times if only one has a time zone."""
         if begin and until:
             self.check_zones("from", begin, "until", until)
             if not datetime.fromisoformat(begin) < datetime.fromisoformat(until):
@@ -159,14 +159,14 @@ class Drain(Timed):
 
     @property
     def target(self) -> str:
-        """What is drained, as ``hpchub drain`` names it: ``demo``, ``demo/batch``, ``--profile small`` or ``ALL``."""
+        """The target, as ``hpchub drain`` names it: ``demo``, ``demo/batch``, ``--profile small`` or ``ALL``."""
         if self.profile:
             return f"--profile {self.profile}"
         return f"{self.cluster}/{self.queue}" if self.queue else self.cluster or "ALL"
 
     @property
     def title(self) -> str:
-        """What is drained, in plain words."""
+        """The target, in plain words."""
         if self.profile:
             return f"Maintenance of the profile {self.profile}"
         if self.queue:
@@ -231,7 +231,7 @@ def _plain(moment: str) -> str:
 def unknown_target(
     cluster: str, queue: str, profile: str, *, queues: Mapping[str, Sequence[str]], profiles: Sequence[str]
 ) -> Problem | None:
-    """Return the problem of a drain whose cluster, queue or profile does not exist.
+    """Return the problem of a drain of an unknown cluster, queue or profile.
 
     Args:
         cluster: The cluster of the drain, or empty.

@@ -37,7 +37,7 @@ class Canary(Entry):
     """When to test, as for ``OnCalendar=`` of a timer of systemd."""
     minutes: Annotated[int, f.Whole(1, 1440)] = 30
     """How long one run may take, in minutes. Each profile may use the time that the others leave."""
-    connect_to: f.OptionalAddress = ""
+    connect_to: f.OptionalDnsName = ""
     """The host of the web server as the hub host reaches it. Set it if the hub host cannot use the public address."""
 
     @model_validator(mode="after")

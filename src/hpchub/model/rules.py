@@ -15,7 +15,17 @@ from pydantic_core import PydanticUndefined
 from hpchub.gpus import gpu_type
 from hpchub.messages import did_you_mean, listing, near, show
 from hpchub.model import fields as f
-from hpchub.model.entries import Cluster, Entry, GridEngineSite, KernelBase, NotebookPorts, Queue, RKernel, Submit
+from hpchub.model.entries import (
+    Cluster,
+    Entry,
+    GridEngineSite,
+    KernelBase,
+    NotebookPorts,
+    Queue,
+    RKernel,
+    StateStore,
+    Submit,
+)
 from hpchub.model.problems import Problem, label
 from hpchub.names import is_user_name
 from hpchub.schedulers import SCHEDULERS
@@ -93,6 +103,8 @@ def compare(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
         yield from _compare_access(draft)
     for draft in drafts["hpc_tls"]:
         yield from _compare_tls(draft)
+    for draft in drafts["hpc_state_store"]:
+        yield from _compare_state_store(draft)
     yield from _duplicates(clusters, "name")
     for cluster in clusters:
         yield from _duplicates(cluster.items("queues", Queue), "name")
@@ -234,6 +246,72 @@ def _compare_tls(tls: Draft) -> Iterator[Problem]:
             value=show(ca),
             valid="set certificate and key too",
         )
+
+
+_SERVER_FIELDS: dict[str, tuple[str, ...]] = {
+    "hub": ("host", "password", "tls_certificate", "tls_key", "tls_ca"),
+    "own_host": (),
+    "existing": ("tls_certificate", "tls_key"),
+}
+"""For each location of a PostgreSQL server, the fields that have no meaning there."""
+
+
+def _compare_state_store(store: Draft) -> Iterator[Problem]:
+    """Compare the fields of the database with its kind and its location."""
+    backend, location = store.get("backend"), store.get("location")
+    written = [name for name in StateStore.model_fields if store.written(name) not in (None, "")]
+    if backend == "sqlite":
+        for name in written:
+            if name != "backend":
+                valid = "remove it, or set backend: postgresql"
+                yield Problem(store.name, 'is set, but backend is "sqlite", which is a file', field=name, valid=valid)
+        return
+    if backend == "postgresql" and location:
+        yield from _compare_server(store, location, written)
+
+
+def _compare_server(store: Draft, location: str, written: Sequence[str]) -> Iterator[Problem]:
+    """Compare the fields of a PostgreSQL server with its location."""
+    for name in _SERVER_FIELDS[location]:
+        if name in written:
+            message, valid = f"has no meaning for location {show(location)}", "remove it"
+            yield Problem(store.name, message, field=name, valid=valid)
+    if location == "hub" and "user" in written and store.get("user") not in (None, "jupyterhub"):
+        message = "is not the hub's account, which is the database's user for location \"hub\""
+        yield Problem(store.name, message, field="user", valid="remove it")
+    for name in ("host", "password"):
+        if location == "existing" and name not in written:
+            valid = "add the name of the server" if name == "host" else "add it, and keep it in the vault"
+            yield Problem(store.name, "is missing", field=name, valid=valid)
+    if location == "own_host" and ("tls_certificate" in written) != ("tls_key" in written):
+        missing = "tls_key" if "tls_certificate" in written else "tls_certificate"
+        valid = "set both tls_certificate and tls_key, or neither"
+        yield Problem(store.name, "is empty", field=missing, valid=valid)
+    if location == "own_host" and "tls_ca" in written and "tls_certificate" not in written:
+        valid = "set tls_certificate and tls_key too, or remove it"
+        yield Problem(store.name, "is set, but tls_certificate is not", field="tls_ca", valid=valid)
+
+
+STATE_STORE_GROUP = "state_store"
+
+
+def _compare_state_store_group(drafts: Sequence[Draft], groups: Mapping[str, list[str]]) -> Iterator[Problem]:
+    """Compare the location of the database with the hosts of its group."""
+    hosts = groups.get(STATE_STORE_GROUP, [])
+    store = drafts[0].value if drafts else StateStore()
+    if not isinstance(store, StateStore):
+        return
+    own = store.is_postgresql and store.location == "own_host"
+    if not own and hosts:
+        valid = "set backend: postgresql and location: own_host in hpc_state_store, or remove the group"
+        yield Problem(f"group {STATE_STORE_GROUP}", "has a host, but hpc_state_store does not use it", valid=valid)
+    elif own and len(hosts) != 1:
+        listed = f" ({listing(hosts, 5)})" if hosts else ""
+        valid = "put exactly one host into it, on which hpchub installs PostgreSQL"
+        yield Problem(f"group {STATE_STORE_GROUP}", f"has {len(hosts)} hosts{listed}", valid=valid)
+    elif own and hosts[0] in groups.get("hub", []):
+        valid = "set location: hub in hpc_state_store, or name another host"
+        yield Problem(f"group {STATE_STORE_GROUP}", f"contains the hub host {hosts[0]}", valid=valid)
 
 
 def _names(drafts: Sequence[Draft], name: str) -> list[str]:
@@ -389,7 +467,7 @@ def _compare_gpu_types(profile: Draft, queue: Draft, where: str) -> Iterator[Pro
     yield Problem(profile.name, message, field="gpus", value=show(profile.written("gpus")), valid=valid)
 
 
-_FIXED_GROUPS = ("hub", "login_nodes", "compute_nodes")
+_FIXED_GROUPS = ("hub", "login_nodes", "compute_nodes", STATE_STORE_GROUP)
 
 
 def _misspelt_group(name: str, groups: Mapping[str, list[str]]) -> str | None:
@@ -398,8 +476,9 @@ def _misspelt_group(name: str, groups: Mapping[str, list[str]]) -> str | None:
     return near(name, [other for other in others if not other.startswith("cluster_")])
 
 
-def compare_groups(clusters: Sequence[Draft], groups: Mapping[str, list[str]]) -> Iterator[Problem]:
-    """Compare the clusters with the inventory's groups, each given with its hosts."""
+def compare_groups(drafts: Mapping[str, Sequence[Draft]], groups: Mapping[str, list[str]]) -> Iterator[Problem]:
+    """Compare the entries of a site, given by variable, with the inventory's groups, each given with its hosts."""
+    clusters = drafts["hpc_clusters"]
     misspelt = {name: close for name in _FIXED_GROUPS if (close := _misspelt_group(name, groups))}
     for name, close in misspelt.items():
         yield Problem(f"group {close}", "is not a group of hpchub", valid=f'did you mean "{name}"?')
@@ -412,6 +491,7 @@ def compare_groups(clusters: Sequence[Draft], groups: Mapping[str, list[str]]) -
             f"has {len(hub)} hosts" + (f" ({listing(hub, 5)})" if hub else ""),
             valid="put exactly one host into it",
         )
+    yield from _compare_state_store_group(drafts["hpc_state_store"], groups)
     known = _names(clusters, "name")
     for cluster in clusters:
         yield from _compare_cluster_groups(cluster, groups, hosts)

@@ -115,7 +115,7 @@ class Site(Entry):
         drafts = {name: part.drafts for name, part in parts.items()}
         problems += [*compare(drafts), *compare_drains(drafts)]
         if inventory is not None:
-            problems += compare_groups(drafts["hpc_clusters"], plain(inventory.get("groups", {})))
+            problems += compare_groups(drafts, plain(inventory.get("groups", {})))
         if problems:
             raise SiteError(problems)
         return cls.model_validate({name: part.value for name, part in parts.items() if part.value is not _ABSENT})
@@ -184,6 +184,7 @@ class Site(Entry):
         """Return all fields with their defaults for Ansible, as JSON types. Secrets are in plain text."""
         data = self.model_dump(mode="python")
         data["sso"]["client_secret"] = self.sso.client_secret.get_secret_value()
+        data["state_store"]["password"] = self.state_store.password.get_secret_value()
         return data
 
 
@@ -407,7 +408,9 @@ def looks_like_ours(name: str) -> bool:
 def controller_files(site: Site) -> list[tuple[str, str, str]]:
     """Return the controller's files that a site uses, as (entry, field, path). A path may be empty."""
     tls = [("hpc_tls", name, getattr(site.tls, name)) for name in ("certificate", "key", "ca")]
-    return [*tls, ("hpc_sso", "ca_bundle", site.sso.ca_bundle)]
+    names = ("tls_certificate", "tls_key", "tls_ca")
+    store = [("hpc_state_store", name, getattr(site.state_store, name)) for name in names]
+    return [*tls, ("hpc_sso", "ca_bundle", site.sso.ca_bundle), *store]
 
 
 def _unknown_variables(variables: Mapping[str, Any]) -> Iterator[Problem]:

@@ -148,7 +148,7 @@ def _plot(title: str, description: str, values: Mapping[str, float]) -> str:
     top = max(values, key=lambda name: values[name])
     summary = f"{description}: {len(values)} values, at most {most:,.1f} ({top})".replace(".0 ", " ")
     step = (WIDTH - LEFT) / len(values)
-    every = max(1, -(-len(values) // 12))
+    every = max(1, -(-len(values) // 9))
     low = HEIGHT - BOTTOM
     marks = []
     for share in (0, 0.5, 1):

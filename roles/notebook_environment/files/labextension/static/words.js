@@ -140,8 +140,8 @@ function date(milliseconds, locale) {
 
 /** Return when a drain is, in words. */
 function period({from, until, active}, locale) {
-  const begin = active || from === null ? '' : `from ${date(from * 1000, locale)} `;
-  return begin + (until === null ? 'until further notice' : `until ${date(until * 1000, locale)}`);
+  const end = until === null ? 'until further notice' : `until ${date(until * 1000, locale)}`;
+  return active ? `It lasts ${end}` : `It lasts from ${date(from * 1000, locale)} ${end}`;
 }
 
 /**
@@ -160,7 +160,7 @@ export function news(notices, seen, locale) {
   if (!fresh.length) return null;
   const lines = fresh.map(each => {
     const when = each.kind === 'drain' ? `${period(each, locale)}.` : '';
-    const stop = each.stop_at === null ? '' : `At ${date(each.stop_at * 1000, locale)}, the service stops sessions.`;
+    const stop = each.stop_at === null ? '' : `At ${date(each.stop_at * 1000, locale)}, the service stops sessions that still run.`;
     return [each.title, [when, each.message, each.advice, stop].filter(Boolean).join(' ')];
   });
   const ask = fresh.some(each => each.ask);

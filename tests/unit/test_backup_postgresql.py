@@ -1,0 +1,145 @@
+"""Backups and upgrades of a hub whose database is a real PostgreSQL server."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from backup_host import FakeUnits, keygen, make_database, make_host
+from postgresql_server import Server, needs_server
+
+from hpchub.backup.create import create
+from hpchub.backup.database import HubDatabase, known_revisions
+from hpchub.backup.package import BackupError
+from hpchub.backup.restore import Options, restore, undo_last
+from hpchub.backup.upgrade import prepare, rollback
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from hpchub.backup.host import Host
+
+pytestmark = [
+    pytest.mark.slow,
+    needs_server,
+    pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed"),
+]
+
+HEAD, OLD = known_revisions()[:2]
+DOWNGRADE = f"ALTER TABLE spawners DROP COLUMN display_name; UPDATE alembic_version SET version_num = '{OLD}'"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    return tmp_path / "key.txt"
+
+
+@pytest.fixture
+def host(server: Server, tmp_path: Path, key: Path) -> Host:
+    """A host with one open session."""
+    server.empty()
+    made = make_host(tmp_path / "host", [keygen(key)], url=server.url)
+    make_database(made, "a" * 16)
+    return made
+
+
+def test_restored_database_equals_the_saved_one(host: Host, server: Server, key: Path) -> None:
+    facts, path = host.database.facts(), create(host)
+    server.sql("DELETE FROM hpchub_sessions; UPDATE users SET name = 'bob'; CREATE TABLE newer (id integer)")
+    units = FakeUnits({"hub"})
+    restore(host, units, path, key, Options(force=True))
+    assert host.database.facts() == facts
+    assert server.sql("SELECT name FROM users") == "alice"
+    # Tables of a newer version are gone, because they would be in the way of the next upgrade.
+    assert server.sql("SELECT to_regclass('newer')") == ""
+    undo_last(host, units)
+    assert server.sql("SELECT name FROM users") == "bob"
+    assert server.sql("SELECT to_regclass('newer')") == "newer"
+
+
+def test_hub_in_use_is_replaced_only_with_force(host: Host, key: Path) -> None:
+    with pytest.raises(BackupError, match="use --force"):
+        restore(host, FakeUnits({"hub"}), create(host), key, Options())
+
+
+def test_broken_dump_changes_nothing(host: Host, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "dump.sql").write_text("CREATE TABLE users (id integer);\nSELECT nonsense;\n")
+    with pytest.raises(BackupError, match=r"psql failed: .*nonsense"):
+        host.database.load(tmp_path / "dump.sql")
+    assert server.sql("SELECT name FROM users") == "alice"
+
+
+def test_server_that_does_not_answer_is_reported(host: Host, server: Server) -> None:
+    server.stop()
+    try:
+        with pytest.raises(BackupError, match="cannot be read"):
+            create(host)
+    finally:
+        server.start()
+
+
+def test_upgrade_and_rollback_of_the_schema(host: Host, server: Server, tmp_path: Path) -> None:
+    environments = make_environments(tmp_path)
+    server.sql(DOWNGRADE)
+    prepare(host, FakeUnits({"hub"}), environments)
+    assert (host.database.facts().schema, host.database.facts().sessions) == (HEAD, frozenset({"a" * 16}))
+    rollback(host, FakeUnits(), environments, force=True)
+    assert (host.database.facts().schema, host.database.facts().sessions) == (OLD, frozenset({"a" * 16}))
+
+
+def test_failed_upgrade_puts_the_old_database_back(host: Host, server: Server, tmp_path: Path) -> None:
+    server.sql(f"{DOWNGRADE}; ALTER TABLE spawners RENAME TO other")
+    units = FakeUnits({"hub"})
+    with pytest.raises(BackupError, match="the upgrade of JupyterHub's tables failed"):
+        prepare(host, units, make_environments(tmp_path))
+    assert host.database.facts().schema == OLD
+    assert server.sql("SELECT to_regclass('other')") == "other"
+    assert units.running == {"hub"}
+
+
+def test_interrupted_restore_leaves_the_old_database(
+    host: Host, server: Server, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = create(host)
+    server.sql("UPDATE users SET name = 'bob'")
+    (host.work.parent / "state/cookie_secret").write_text("other")
+    monkeypatch.setattr("hpchub.backup.restore.write_member", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        restore(host, FakeUnits(), path, key, Options(force=True))
+    assert server.sql("SELECT name FROM users") == "bob"
+
+
+def test_password_is_in_no_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def run(argv: list[str], **_: object) -> None:
+        seen.extend(argv)
+        raise FileNotFoundError
+
+    monkeypatch.setattr("subprocess.run", run)
+    database = HubDatabase(
+        "postgresql+psycopg://hub:geheim@db.example/hub?sslmode=verify-full&require_auth=scram-sha-256"
+    )
+    with pytest.raises(BackupError, match="pg_dump is missing"):
+        database.dump(tmp_path / "dump")
+    assert "geheim" not in " ".join(seen)
+    assert "postgresql://hub@db.example/hub?sslmode=verify-full" in seen
+
+
+def make_environments(tmp_path: Path) -> Path:
+    """Create an environment in use, and the next one."""
+    for name in ("old", "new"):
+        (tmp_path / "hub" / "envs" / name / "bin").mkdir(parents=True)
+        (tmp_path / "hub" / "envs" / name / "bin" / "jupyterhub").touch()
+    (tmp_path / "hub" / "current").symlink_to("envs/old")
+    (tmp_path / "hub" / "next").symlink_to("envs/new")
+    return tmp_path / "hub"
