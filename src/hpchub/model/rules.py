@@ -114,14 +114,14 @@ def compare(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
         yield from _compare_kernel(kernel, clusters)
     for profile in profiles:
         yield from _compare_profile(profile, clusters, kernels)
-    for draft in drafts["hpc_canary"]:
-        yield from _compare_canary(draft, drafts)
+    yield from _compare_canary(drafts)
 
 
-def _compare_canary(draft: Draft, drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
+def _compare_canary(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
     """Compare the canary with the profiles, the kernels, and the rules for users."""
+    (draft,) = drafts["hpc_canary"] or [Draft("hpc_canary", {})]
     for field, variable, name in (("profiles", "hpc_profiles", "key"), ("kernels", "hpc_kernels", "name")):
-        known = [str(entry.written(name)) for entry in drafts[variable]]
+        known = [str(entry.get(name)) for entry in drafts[variable]]
         for each in draft.get(field) or []:
             if each not in known:
                 valid = did_you_mean(each, known)
