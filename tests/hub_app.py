@@ -194,7 +194,7 @@ class FakePoller(Poller):
 class FakeAuthority:
     """A certificate authority that creates no keys."""
 
-    def issue(self, user: str) -> ServerIdentity:
+    def issue(self, user: str, statement: str = "") -> ServerIdentity:
         return ServerIdentity(key="KEY", certificate=f"CERTIFICATE OF {user}", clients="CLIENTS")
 
 

@@ -78,7 +78,8 @@ _TORQUE = (
 )
 
 _MOAB = (
-    '<Data>\n<job AWDuration="5" Account="{text}" GJID="7" JobID="7" JobName="sim" State="Running" User="ann">'
+    "<Data><Object>job</Object>\n"
+    '<job AWDuration="5" Account="{text}" GJID="7" JobID="7" JobName="sim" State="Running" User="ann">'
     '<req AllocNodeList="n1:2"/></job>\n'
     f'<job AWDuration="5" GJID="8" JobID="8" JobName="hpchub-{SESSION}.{HUB}" State="Running" User="bob">'
     '<req AllocNodeList="n2:2"/></job>\n</Data>\n'

@@ -31,6 +31,8 @@ T = TypeVar("T")
 NODES = ("compute1", "compute2")
 LOGIN_FILE = "/etc/profile.d/zz-hpchub-test.sh"
 """A file that every job of a compute node reads. Tests create it and remove it."""
+HUB_PROGRAM = "/opt/hpchub/hub/current/bin/hpchub"
+DATABASE = "/var/lib/hpchub/jupyterhub.sqlite"
 DEFAULT_DIRECTORY = Path.home() / ".cache" / "hpchub" / "lab" / "demo"
 
 
@@ -183,6 +185,40 @@ class Lab:
         argv = ["/opt/hpchub/hub/current/bin/python", "-I", "-c", program, self.hub_settings()["db_url"], statement]
         found: list[list[Any]] = json.loads(self.run("hub", ["runuser", "--user", "jupyterhub", "--", *argv]))
         return found
+
+    def unknown_jobs(self) -> set[str]:
+        """Return the ids of the jobs that carry the hub's name and that its database does not know."""
+        return {job["job_id"] for job in json.loads(self.run("hub", [HUB_PROGRAM, "orphans", "--json"]))}
+
+    def back_up_database(self) -> Callable[[], None]:
+        """Copy the hub's database. Return a function that kills the hub and starts it again with the copy."""
+        url = self.hub_settings()["db_url"].replace("postgresql+psycopg:", "postgresql:")
+        as_hub = ["runuser", "--user", "jupyterhub", "--"]
+        copy = f"{DATABASE}.backup"
+        self.run("hub", ["rm", "-f", copy])
+        if url.startswith("postgresql:"):
+            back_up = ["pg_dump", f"--dbname={url}", f"--file={copy}", "--no-owner", "--clean", "--if-exists"]
+            replace = [*as_hub, "psql", "--quiet", "--set=ON_ERROR_STOP=1", f"--dbname={url}", f"--file={copy}"]
+        else:
+            script = (
+                "import os, sqlite3, sys; os.umask(0o077); source, target = map(sqlite3.connect, sys.argv[1:]);"
+                " source.backup(target); target.close()"
+            )
+            back_up = ["python3", "-c", script, DATABASE, copy]
+            replace = ["sh", "-c", f"rm -f {DATABASE} {DATABASE}-*; mv {copy} {DATABASE}"]
+        self.run("hub", [*as_hub, *back_up])
+
+        def restore() -> None:
+            self.run("hub", ["systemctl", "kill", "--signal=KILL", "jupyterhub"])
+            self.run("hub", ["systemctl", "stop", "jupyterhub"])
+            self.run("hub", replace)
+            self.run("hub", ["systemctl", "reset-failed", "jupyterhub"], check=False)
+            self.run("hub", ["systemctl", "start", "jupyterhub"])
+            request = ["curl", "--silent", "--unix-socket", "/run/hpchub-proxy/public/proxy.sock"]
+            api = [*request, "http://localhost/hub/api/"]
+            eventually("the hub answers", lambda: "version" in self.run("hub", api, check=False))
+
+        return restore
 
     def hub_users(self) -> set[str]:
         """Return the account names in the hub's database."""

@@ -21,6 +21,18 @@ PAGE = 30_000
 START = 180_000
 CELL = 90_000
 
+NEW_NOTEBOOK = {
+    "type": "notebook",
+    "format": "json",
+    "content": {
+        "cells": [{"cell_type": "code", "source": "", "metadata": {}, "outputs": [], "execution_count": None}],
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 4,
+    },
+}
+"""A notebook for the contents API: format 4, one empty cell, the Python kernel."""
+
 # Reports every text of the progress page, including messages that a fast start replaces within a second.
 _WATCH_PROGRESS = """
 addEventListener("DOMContentLoaded", () => {
@@ -188,10 +200,13 @@ class Visitor:
         if not self.user:
             return
         self.page.goto(f"{self.lab.url}/hub/home")
-        if self.page.url.startswith(self.lab.url):
-            self.fetch("DELETE", f"/hub/api/users/{self._name}/server")
-        elif self.lab.jobs(self._name):
-            self.lab.cancel_jobs(self._name)
+        if not self.page.url.startswith(self.lab.url):
+            if not self.lab.jobs(self._name):
+                return
+            # The hub must end the session. It would notice only at its next poll that a job was cancelled, and the
+            # next test would still find the session.
+            self.sign_in(self._name)
+        self.fetch("DELETE", f"/hub/api/users/{self._name}/server")
         eventually(f"all jobs of {self._name} have ended", lambda: not self.lab.jobs(self._name))
 
 

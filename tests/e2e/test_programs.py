@@ -164,14 +164,13 @@ def test_programs_continue_after_their_user_has_signed_off(
 
 def test_jupyterlab_desktop_connects_after_the_sign_on(browser_page: Visitor, lab: Lab) -> None:
     """The application opens the address in a window of its own, and reads the configuration of the page."""
-    # The hub may not have noticed yet that the session of the last test, which signed alice off, is over.
-    browser_page.sign_in("bob")
+    browser_page.sign_in("alice")
     browser_page.start(lab.profiles()[0]["key"])
     page = browser_page.page
-    answer = page.goto(f"{lab.url}/user/bob/lab?token=")
+    answer = page.goto(f"{lab.url}/user/alice/lab?token=")
     assert answer is not None
     assert answer.status == 200
-    assert page.url.startswith(f"{lab.url}/user/bob/lab")
+    assert page.url.startswith(f"{lab.url}/user/alice/lab")
     assert json.loads(page.locator("#jupyter-config-data").text_content() or "{}")["appVersion"]
 
 

@@ -11,22 +11,11 @@ import pytest
 from playwright.sync_api import expect
 
 from .lab import eventually
+from .pages import NEW_NOTEBOOK
 
 if TYPE_CHECKING:
     from .lab import Lab
     from .pages import Visitor
-
-# A notebook for the contents API: format 4, one empty cell, the Python kernel.
-NEW_NOTEBOOK = {
-    "type": "notebook",
-    "format": "json",
-    "content": {
-        "cells": [{"cell_type": "code", "source": "", "metadata": {}, "outputs": [], "execution_count": None}],
-        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-        "nbformat": 4,
-        "nbformat_minor": 4,
-    },
-}
 
 # Code that prints the name of the kernel's host, by kernel.
 HOSTNAME = {

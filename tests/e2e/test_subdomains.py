@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
 from lab.web_client import Visitor as Client
 
-from .pages import JupyterLab
+from .pages import START, JupyterLab, Visitor, fetch
 from .site import Site
+from .test_unsaved_work import CONTENT, NOTEBOOK, banner, edit, end_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .lab import Lab
-    from .pages import Visitor
 
 ROLES = ("--tags", "configurable_http_proxy,jupyterhub,reverse_proxy")
 
@@ -88,6 +88,33 @@ def test_shared_server_admits_the_visitor_but_cannot_act_for_them(
     assert shared_by_all == {"jupyterhub-session-id"}
     act_as_bob(lab, bob, client)
     assert alice.fetch("DELETE", "/hub/api/shares/alice/").status == 204
+
+
+def test_tab_of_an_ended_session_saves_into_the_next_one(hosts: None, lab: Lab, browser_page: Visitor) -> None:
+    """The tab cannot ask the hub about its session, because the hub has another host name. It saves all the same."""
+    page = browser_page.page
+    browser_page.sign_in("alice")
+    session = browser_page.start(lab.profiles()[0]["key"])
+    assert session.base_url == f"{host_of(lab, 'alice')}/user/alice"
+    address = f"{session.base_url}/api/contents/{quote(NOTEBOOK)}"
+    answer = fetch(page, "PUT", address, body={"type": "notebook", "format": "json", "content": CONTENT})
+    assert answer.status in (200, 201), answer
+    session.open_notebook(NOTEBOOK)
+    edit(page, "6*7")
+    page.evaluate("window.notReloaded = true")
+    end_session(lab)
+    button = banner(page).get_by_role("button", name="Open my home page")
+    expect(button).to_be_visible(timeout=START)
+    with page.expect_popup() as opened:
+        button.click()
+    other = Visitor(lab, opened.value)
+    other.user = lab.user("alice")
+    other.start(lab.profiles()[0]["key"])
+
+    expect(banner(page)).to_contain_text("connected to your new session", timeout=START)
+    saved = json.loads(fetch(page, "GET", address).text)["content"]["cells"][0]["source"]
+    assert (saved, page.evaluate("window.notReloaded")) == ("6*7", True)
+    assert fetch(page, "DELETE", address).status == 204
 
 
 def cookies(visitor: Visitor, url: str) -> set[str]:

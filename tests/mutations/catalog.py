@@ -11,6 +11,7 @@ _SHARED = "molecule/shared/tests"
 _GATE_TESTS = ("tests/unit/test_gate.py", "tests/unit/test_protections.py")
 _LAUNCHER_TESTS = ("tests/unit/test_protections.py", "tests/unit/test_launcher.py")
 _AUTHENTICATOR_TESTS = ("tests/unit/test_authenticator.py", "tests/unit/test_protections.py")
+_ADOPTION_TESTS = ("tests/unit/test_adoption.py",)
 _HANDLER_TESTS = ("tests/unit/test_job_spawner.py",)
 _SESSION_TESTS = ("tests/unit/test_job_session.py",)
 _CERTIFICATE_TESTS = ("tests/unit/test_certificates.py",)
@@ -31,6 +32,7 @@ _TLS = f"{_SHARED}/test_tls.py"
 GATE = "src/hpchub/remote/gate.py"
 LAUNCHER = "src/hpchub/remote/launcher.py"
 HANDLERS = "src/hpchub/hub/handlers.py"
+ADOPTION = "src/hpchub/hub/adoption.py"
 AUTHENTICATOR = "src/hpchub/hub/authenticator.py"
 CERTIFICATES = "src/hpchub/hub/certificates.py"
 CONFIG = "src/hpchub/hub/config.py"
@@ -325,6 +327,12 @@ def _handler(name: str, old: str, new: str) -> HandWritten:
     return HandWritten(name, HANDLERS, old, new, _HANDLER_TESTS, "report")
 
 
+def _adoption(name: str, old: str, new: str) -> HandWritten:
+    return HandWritten(
+        name, ADOPTION, old, new, _ADOPTION_TESTS, "not_adopted or adopts_nothing or no_session or not_replaced"
+    )
+
+
 def _session(name: str, old: str, new: str) -> HandWritten:
     return HandWritten(name, JOB_SESSION, old, new, _SESSION_TESTS)
 
@@ -440,6 +448,22 @@ HAND_WRITTEN = (
     ),
     _handler("token-is-known", "spawner.token and ", ""),
     _handler("authentication", "    @web.authenticated\n", ""),
+    _adoption("token-of-the-session", "hmac.compare_digest(statement.token, digest(token))", "True"),
+    _adoption("own-database", " and statement.hub == runtime.hub_name", ""),
+    _adoption("age-of-the-certificate", "dt.timedelta(seconds=KEEP)", "dt.timedelta.max"),
+    _adoption("no-record-of-the-session", "ledger.knows(statement.session) or ", ""),
+    _adoption("listed-for-this-database", "job.database != ledger.database or ", ""),
+    _adoption("listed-for-this-user", "(each.session, each.user) == wanted", "each.session == statement.session"),
+    _adoption("not-to-be-ended", " or job.end:", ":"),
+    _adoption("permitted-user", ' or not authenticator.check_allowed(name, {"groups": groups})', ""),
+    _adoption("blocked-user", "not authenticator.check_blocked_users(name) or ", ""),
+    _adoption("user-without-a-session", "spawner.active or spawner.server is not None or spawner.session", "False"),
+    _adoption("listed-job", "job.id == unknown.job_id and ", ""),
+    _adoption("owner-of-the-job", " and job.user == unknown.user]", "]"),
+    _adoption("job-runs", "job.state is JobState.RUNNING and ", ""),
+    _adoption("tag-of-the-job", "job.tag == tag and ", ""),
+    _adoption("one-job", "if len(marked) > 1:", "if len(marked) > 9:"),
+    _adoption("key-of-the-server", "== certificate.content", "is not None"),
     _session("saved-session-pattern", "re.fullmatch(SESSION, session)", "True"),
     _session("saved-job-id-pattern", "re.fullmatch(context.scheduler.job_id_pattern, job_id)", "True"),
     _session("one-report", "if not self.session or self.port or self.problem:", "if not self.session:"),
@@ -477,6 +501,12 @@ HAND_WRITTEN = (
     _authenticator("not-permitted-since", " or not self.check_allowed(user.name, identity)", ""),
     _authenticator("port-report-handler", '            (r"/api/batchspawner", PortReportHandler),\n', ""),
     _authenticator("login-handler", '            (r"/login", SSOLoginHandler),\n', ""),
+    _certificate("signature-of-the-authority", "if not any(_is_issuer(", "if not any(True or _is_issuer("),
+    _certificate(
+        "time-of-the-certificate",
+        "<= dt.datetime.now(dt.UTC) <= found.not_valid_after_utc",
+        "< dt.datetime.now(dt.UTC)",
+    ),
     _certificate("server-certificates-only", "ExtendedKeyUsageOID.SERVER_AUTH", "ExtendedKeyUsageOID.CLIENT_AUTH"),
     _certificate(
         "no-authority", "BasicConstraints(ca=False, path_length=None)", "BasicConstraints(ca=True, path_length=0)"

@@ -13,7 +13,7 @@ GROUPS = {
     "Authentication: who is the user?": ["H4", "H5", "H6", "H7", "H8", "H9", "H10", "H21", "H22", "H23", "A1", "A2"],
     "Authorisation: what may the user run?": ["H1", "H2", "H3", "H11", "H12", "H14", "H15", "H16"],
     "Confidentiality: what can be read?": ["H13", "H17", "H18", "H19", "H20"],
-    "Reliability: what gets lost?": ["R1", "R2", "R3", "R4", "R5", "R6", "R9", "R10", "A3", "A4", "A5"],
+    "Reliability: what gets lost?": ["R1", "R2", "R3", "R4", "R5", "R6", "R9", "R10", "R11", "A3", "A4", "A5"],
 }
 HAZARDS = [hazard for group in GROUPS.values() for hazard in group]
 

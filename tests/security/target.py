@@ -152,6 +152,13 @@ class Session:
         return int(found[1])
 
     @property
+    def certificate(self) -> str:
+        """The notebook server's certificate, without its key."""
+        _, begin, rest = self.pem.partition("-----BEGIN CERTIFICATE-----")
+        assert begin, f"the notebook server of {self.user} has no certificate"
+        return begin + rest
+
+    @property
     def token(self) -> str:
         """The notebook server's token for the hub's API."""
         return self.environment["JUPYTERHUB_API_TOKEN"]
@@ -564,6 +571,9 @@ class Target(ABC):
 
     def needs_job_certificates(self) -> None:  # noqa: B027 most targets need nothing
         """Skip the test if jobs have no certificates."""
+
+    def needs_adoption(self) -> None:  # noqa: B027
+        """Skip the test if the hub does not adopt the sessions that its database lacks."""
 
     def needs_a_secret_of_the_web_server(self) -> None:  # noqa: B027
         """Skip the test if the web server does not prove its identity to the hub by a secret."""

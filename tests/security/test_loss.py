@@ -8,10 +8,13 @@ import json
 import os
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from e2e.lab import eventually
 
 from lab.web_client import unverified
@@ -223,6 +226,119 @@ def test_hub_with_an_empty_database_ends_no_job(target: Target, alice: Session) 
         while time.monotonic() < deadline:
             assert alice.job.id in {job.id for job in target.lab.jobs("alice")}, "the hub ends the jobs that it lost"
             time.sleep(5)
+    eventually("the session is alive", lambda: target.is_alive(alice), timeout=60)
+
+
+def ask_for_adoption(target: Target, session: Session, **changes: Any) -> tuple[int, str]:
+    """Ask for the adoption of a session from its node, as its launcher does. Return the status and the message.
+
+    Args:
+        target: The service.
+        session: The session of the user who asks.
+        changes: Other values for ``token``, ``certificate`` and ``port``.
+    """
+    claim = {"token": session.token, "certificate": session.certificate, "port": session.port, **changes}
+    headers = [["Authorization", f"token {claim.pop('token')}"], ["Content-Type", "application/json"]]
+    step = {
+        **target.api_of(session),
+        "method": "POST",
+        "target": f"{urlsplit(session.api_url).path}/hpchub/adoption",
+        "headers": headers,
+        "body": json.dumps({**claim, "addresses": []}),
+    }
+    (answer,) = target.python("ask.py", session.job.node, session.user, [step])
+    if "status" not in answer or answer["status"] in {400, 404, 429}:
+        raise Unusable(f"the hub does not judge the request: {answer}")
+    return answer["status"], json.loads(answer["text"])["message"]
+
+
+def forged_certificate(certificate: str) -> str:
+    """Return a certificate with the same content that is signed with a key of the attacker."""
+    known = x509.load_pem_x509_certificate(certificate.encode())
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder(
+        known.issuer,
+        known.subject,
+        key.public_key(),
+        known.serial_number,
+        known.not_valid_before_utc,
+        known.not_valid_after_utc,
+    )
+    for extension in known.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def tag_of(target: Target, session: Session) -> str:
+    """Return the comment that marks the job of a session."""
+    return target.run("login1", "root", ["squeue", "--noheader", "--format=%k", f"--jobs={session.job.id}"]).strip()
+
+
+def submit_twin(target: Target, session: Session, user: str, tag: str) -> str:
+    """Submit a job as a user that carries the marks of a session, and return its id."""
+    argv = ["sbatch", "--parsable", "--mem=100M", "--output=/dev/null", f"--job-name={session.job.name}"]
+    argv += ["--comment=" + tag.replace(f"/{session.user}/", f"/{user}/"), "--wrap=sleep 600"]
+    return target.run("login1", user, argv).split()[-1]
+
+
+@pytest.mark.hazard("R11")
+def test_restored_hub_adopts_only_proven_sessions(target: Target) -> None:
+    """A user asks a hub with a restored database for a session: another user's, a copied or an ended one"""
+    target.needs_adoption()
+    for name in ("alice", "bob"):
+        target.stop(name)
+    restore = target.lab.back_up_database()
+    alice, bob = target.session("alice"), target.session("bob")
+    tag = tag_of(target, alice)
+    twins = {name: submit_twin(target, alice, name, tag) for name in ("alice", "bob")}
+    restore()
+    listed = {alice.job.id, bob.job.id, *twins.values()}
+    wait("the hub lists the jobs", lambda: listed <= target.lab.unknown_jobs(), timeout=90)
+    person = target.signed_in("bob")
+    made = json.loads(person.api("POST", "users/bob/tokens", {"expires_in": 600}).text)
+
+    attempts: dict[str, tuple[Session, dict[str, Any]]] = {
+        "the certificate of alice": (bob, {"certificate": alice.certificate, "port": alice.port}),
+        "the certificate of alice and his own server": (bob, {"certificate": alice.certificate}),
+        "the server of alice": (bob, {"port": alice.port}),
+        "the token of alice": (bob, {"token": alice.token}),
+        "a forged certificate": (bob, {"certificate": forged_certificate(alice.certificate)}),
+        "no token": (bob, {"token": "", "certificate": alice.certificate, "port": alice.port}),
+        "an API token of his own": (bob, {"token": made["token"]}),
+        "a second job of the same session": (alice, {}),
+    }
+    for what, (session, changes) in attempts.items():
+        status, message = ask_for_adoption(target, session, **changes)
+        assert status in {403, 409}, f"{session.user} gets a session with {what}: {status} {message}"
+        for name in ("alice", "bob"):
+            assert not target.signed_in(name).server(), f"{session.user} gets a session of {name} with {what}"
+    assert listed <= {job.id for job in target.lab.jobs()}, "the hub ends jobs"
+
+    # The job of another user does not prevent the adoption.
+    target.run("login1", "alice", ["scancel", twins["alice"]])
+    wait("the hub notices the end", lambda: twins["alice"] not in target.lab.unknown_jobs(), timeout=90)
+    if (answer := ask_for_adoption(target, alice))[0] != 201:
+        raise Unusable(f"the hub adopts nothing at all: {answer}")
+    wait("the session is alive", lambda: target.is_alive(alice), timeout=30)
+    assert ask_for_adoption(target, alice)[0] == 409, "the hub adopts a session twice"
+
+    target.stop("alice")
+    submit_twin(target, alice, "alice", tag)
+    assert ask_for_adoption(target, alice)[0] == 403, "the hub adopts a session that has ended"
+    assert not target.signed_in("alice").server()
+    target.stop("bob")
+
+
+@pytest.mark.hazard("R11")
+def test_hub_adopts_no_session_of_another_database(target: Target, alice: Session) -> None:
+    """The session of another database asks a hub with the same name for its adoption"""
+    target.needs_adoption()
+    with target.empty_database():
+        person = target.signed_in("alice")
+        person.page("/hub/home")  # the new database knows her
+        wait("the hub lists the job", lambda: alice.job.id in target.lab.unknown_jobs(), timeout=90)
+        status, message = ask_for_adoption(target, alice)
+        assert (status, person.server()) == (403, {}), message
     eventually("the session is alive", lambda: target.is_alive(alice), timeout=60)
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import grp
 import json
 import os
 import pwd
 import ssl
 import stat
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from hpchub.hub.certificates import Authority, server_name
+from hpchub.hub import certificates
+from hpchub.hub.certificates import STATEMENT, Authority, server_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,8 +66,8 @@ def make(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Module:
 class Server:
     """The notebook server's side of a new session."""
 
-    def __init__(self, authority: Authority, directory: Path, user: str = "alice") -> None:
-        identity = authority.issue(user)
+    def __init__(self, authority: Authority, directory: Path, user: str = "alice", statement: str = "") -> None:
+        identity = authority.issue(user, statement)
         pem = directory / "server.pem"
         pem.write_text(identity.key + identity.certificate)
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=identity.clients)
@@ -163,6 +168,40 @@ def test_certificate_of_a_server_signs_no_other_certificate(make: Module) -> Non
 def test_each_session_has_a_different_key(make: Module) -> None:
     make()
     assert make.authority.issue("alice").key != make.authority.issue("alice").key
+
+
+def test_certificate_carries_a_statement_that_only_the_authority_can_write(make: Module, tmp_path: Path) -> None:
+    make()
+    server = Server(make.authority, make.directory, statement="granted: ä")
+    assert shake_hands(proxy(make.directory), server.context, server_name("alice"))
+    issued = make.authority.read(server.identity.certificate)
+    assert issued.statement == "granted: ä"
+    assert abs(issued.issued.timestamp() - time.time()) < 60
+    assert issued.content == ssl.PEM_cert_to_DER_cert(server.identity.certificate)
+    assert make.authority.read(make.authority.issue("alice").certificate).statement == ""
+    make(rotate=True)
+    assert make.authority.read(server.identity.certificate) == issued
+
+    own = ec.generate_private_key(ec.SECP256R1())
+    known = x509.load_pem_x509_certificate(server.identity.certificate.encode())
+    forged = (
+        x509.CertificateBuilder(known.issuer, known.subject, own.public_key(), 1)
+        .not_valid_before(known.not_valid_before_utc)
+        .not_valid_after(known.not_valid_after_utc)
+        .add_extension(x509.UnrecognizedExtension(STATEMENT, b"granted: everything"), critical=False)
+        .sign(own, hashes.SHA256())
+    )
+    for certificate in (forged.public_bytes(serialization.Encoding.PEM).decode(), "", "-----BEGIN CERTIFICATE-----"):
+        with pytest.raises(ValueError, match=r"certificate|PEM"):
+            make.authority.read(certificate)
+
+
+def test_certificate_whose_time_is_over_states_nothing(make: Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    make()
+    monkeypatch.setattr(certificates, "VALIDITY", dt.timedelta(0))
+    certificate = make.authority.issue("alice", "granted").certificate
+    with pytest.raises(ValueError, match="not valid now"):
+        make.authority.read(certificate)
 
 
 def test_session_survives_one_rotation_but_not_two(make: Module) -> None:

@@ -97,7 +97,7 @@ def test_local_time_and_time_zone_are_accepted(run: Run) -> None:
         (("dem",), 'cluster "dem" is not a cluster; did you mean "demo"? valid: demo'),
         (("demo/long",), 'queue "long" is not a queue of cluster "demo"; valid: q'),
         (("/q",), '"/q" names no cluster; write CLUSTER or CLUSTER/QUEUE'),
-        (("--profile", "smal"), 'profile "smal" is not a profile; did you mean "small"? valid: small, big'),
+        (("--profile", "smalll"), 'profile "smalll" is not a profile; did you mean "small"? valid: small, big'),
         (("demo", "--profile", "small"), "the command names a profile and a cluster; remove one of them"),
         (("demo", "--until", "soon"), '--until "soon" is not a date and a time; write a date and a time'),
         (("demo", "--until", "2099-02-30 08:00"), "is a date or a time that does not exist"),

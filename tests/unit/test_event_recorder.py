@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hub_app import answer
+from postgresql_server import Server, needs_server
 from sqlalchemy import create_engine, insert, select, text
 from sqlalchemy.exc import OperationalError
 
@@ -33,10 +34,23 @@ SESSION = events.Session(
 )
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server."""
+    started = Server()
+    yield started
+    started.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs_server)])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """An empty database with hpchub's tables."""
-    made = create_engine(f"sqlite:///{tmp_path}/hub.sqlite")
+    url = f"sqlite:///{tmp_path}/hub.sqlite"
+    if request.param == "postgresql":
+        running: Server = request.getfixturevalue("server")
+        running.empty()
+        url = running.url
+    made = create_engine(url)
     METADATA.create_all(made)
     yield made
     made.dispose()

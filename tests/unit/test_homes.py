@@ -29,7 +29,8 @@ TAKEOVERS: dict[str, dict[str, str]] = {
         ".jupyter/jupyter_notebook_config.py": "c.NotebookApp.ip = '10.0.0.1'\nc.NotebookApp.certfile = '/x'\n"
         f"c.NotebookApp.notebook_dir = {MISSING!r}\n",
         ".jupyter/jupyter_config.json": '{"ServerApp": {"sock": "/tmp/mine", "port": 9999}}',
-        ".jupyter/jupyter_lab_config.py": "c.LabApp.port = 9999\nc.ServerApp.base_url = '/mine/'\n",
+        ".jupyter/jupyter_lab_config.py": "c.LabApp.port = 9999\nc.ServerApp.base_url = '/mine/'\n"
+        "c.LabApp.dev_mode = True\nc.LabApp.app_url = '/mine'\nc.LabApp.static_dir = '/gone'\n",
     },
     "server-settings": {
         f"{SERVER}.py": "c.ServerApp.ip = '10.0.0.1'\nc.ServerApp.port = 9999\nc.ServerApp.port_retries = 5\n"
@@ -53,7 +54,8 @@ TAKEOVERS: dict[str, dict[str, str]] = {
         "c.JupyterHubSingleUser.hub_activity_url = 'http://127.0.0.1:9'\n"
         "c.KernelSpecManager.allowed_kernelspecs = {'mine'}\nc.KernelSpecManager.whitelist = {'mine'}\n"
         "c.ServerApp.kernel_spec_manager_class = 'nb_conda_kernels.CondaKernelSpecManager'\n"
-        "c.MultiKernelManager.default_kernel_name = 'mine'\nc.GatewayClient.url = 'http://127.0.0.1:9'\n",
+        "c.MultiKernelManager.default_kernel_name = 'mine'\n"
+        "c.KernelProvisionerFactory.default_provisioner_name = 'gone'\nc.GatewayClient.url = 'http://127.0.0.1:9'\n",
     },
     "unreadable-files": {
         f"{SERVER}.py": "import gone_module\nc.ServerApp.port = 9999\n",
@@ -69,6 +71,8 @@ VARIABLES = {
     "JUPYTER_RUNTIME_DIR": "/gone",
     "JUPYTERLAB_DIR": "/gone",
     "JUPYTERHUB_SINGLEUSER_APP": "notebook",
+    "_PYTHON_SYSCONFIGDATA_NAME": "gone",
+    "HOME": "",
 }
 
 
@@ -101,6 +105,7 @@ STOPPERS = {
     "exit": (f"{SERVER}.py", "import sys\n\nsys.exit(3)\n", 3, ""),
     "unknown-old-setting": (".jupyter/jupyter_notebook_config.py", "\n\nc.NotebookApp.ipp = '*'\n", 3, "ipp"),
     "type": (f"{SERVER}.json", '{"ContentsManager":\n {"root_dir": 5,\n "untitled_notebook": 5}}', 3, ""),
+    "shape": (f"{SERVER}.d/mine.json", '["ServerApp"]', 1, "object"),
 }
 
 
@@ -121,6 +126,7 @@ def test_server_starts_without_settings_that_stop_it(
 # -- kernels
 
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_MAX_THREADS", "OMP_THREAD_LIMIT", "TF_NUM_INTRAOP_THREADS")
 SHOW = "import json, os, sys; print(json.dumps([dict(os.environ), sys.path]))"
 HARMFUL = {
     "PYTHONPATH": "/foreign",
@@ -130,6 +136,8 @@ HARMFUL = {
     "R_HOME": "/foreign",
     "CONDA_PREFIX": "/foreign",
     "LOADEDMODULES": "foreign",
+    "PIP_TARGET": "/foreign",
+    "PIP_USER": "1",
 }
 
 
@@ -149,7 +157,7 @@ def test_variables_of_modules_reach_no_kernel(session: Session, tmp_path: Path) 
     found = kernel_environment(session)
     assert not set(HARMFUL) & set(found)
     assert found["KEPT"] == "1"
-    assert {found[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")} == {"3"}
+    assert {found[name] for name in THREADS} == {"3"}
     assert found["JUPYTER_RUNTIME_DIR"].startswith(f"{tmp_path}/hpchub-")
 
 

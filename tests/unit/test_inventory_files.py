@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpchub.deploy.inventory_files import read_inventory
-from hpchub.deploy.role_specs import misspelt_arguments, read_specs
+from hpchub.deploy.role_specs import misspelt_argument, read_specs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,17 +63,18 @@ def test_misspelt_role_argument_is_reported_with_a_suggestion() -> None:
     names = [
         "jupyterhub_log_levle",
         "jupyterhub_log_level",
-        "jupyterhub_our_own_backup_script",
+        "jupyterhub_our_own",
         "log_level",
         "reverse_proxy",
     ]
-    assert [str(problem) for problem in misspelt_arguments(names, read_specs(ROOT))] == [
-        'jupyterhub_log_levle: is not an argument of a role; did you mean "jupyterhub_log_level"?'
+    assert [str(found) for name in names if (found := misspelt_argument(name, read_specs(ROOT)))] == [
+        'jupyterhub_log_levle: is not an argument of a role; did you mean "jupyterhub_log_level"?',
+        "jupyterhub_our_own: is not an argument of a role; give a variable of your own a name without jupyterhub_",
     ]
 
 
 def test_directory_without_roles_has_no_misspelt_arguments(tmp_path: Path) -> None:
-    assert misspelt_arguments(["jupyterhub_log_levle"], read_specs(tmp_path)) == []
+    assert misspelt_argument("jupyterhub_log_levle", read_specs(tmp_path)) is None
 
 
 @pytest.mark.parametrize("name", ["group_vars/all", "group_vars/all/service.yml", "host_vars", "."])

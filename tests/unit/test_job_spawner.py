@@ -96,7 +96,7 @@ async def test_job_gets_its_secrets_through_the_gate_and_not_in_its_script(hub: 
 
 
 async def test_start_without_a_certificate_authority_is_explained(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    def issue(user: str) -> None:
+    def issue(user: str, statement: str) -> None:
         raise FileNotFoundError("current.pem")
 
     monkeypatch.setattr(hub.runtime.authority, "issue", issue)

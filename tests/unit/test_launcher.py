@@ -7,6 +7,7 @@ import errno
 import http.server
 import json
 import os
+import queue
 import signal
 import socket
 import stat
@@ -358,6 +359,50 @@ def test_report_times_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert "t0k3n" not in capsys.readouterr().err
 
 
+class Checks(threading.Event):
+    """An event that is set after so many checks."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        assert 270 <= timeout <= 330
+        self.count -= 1
+        return self.count < 0
+
+
+@pytest.mark.parametrize("answer", [200, 500, 503], ids=str)
+def test_session_that_the_hub_knows_asks_for_nothing(fake_hub: FakeHub, answer: int) -> None:
+    fake_hub.answers = [answer] * 3
+    launcher.stay_known(fake_hub.session, {"port": 23456, "addresses": []}, launcher.tls_context(""), Checks(3))
+    assert (fake_hub.seen, fake_hub.answers) == ([], [])
+
+
+def test_session_asks_for_nothing_while_the_hub_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    session = SESSION | {"JUPYTERHUB_API_URL": "http://127.0.0.1:1/hub/api"}
+    launcher.stay_known(session, {"port": 23456, "addresses": []}, launcher.tls_context(""), Checks(1))
+    assert capsys.readouterr().err == ""
+
+
+def test_session_that_the_hub_does_not_know_asks_for_adoption(
+    fake_hub: FakeHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_hub.answers = [403, 409, 403, 409, 403, None, 403, 201, 200]
+    content = {"port": 23456, "addresses": [{"interface": "eth0", "address": "192.0.2.1"}], "notice": "x"}
+    launcher.stay_known(fake_hub.session, content, launcher.tls_context(""), Checks(5))
+    assert fake_hub.answers == []
+    path, headers, body = fake_hub.seen[0]
+    assert path == "/hub/api/hpchub/adoption"
+    assert headers["Authorization"] == "token " + SESSION["JUPYTERHUB_API_TOKEN"]
+    assert body == {"certificate": "a certificate", "port": 23456, "addresses": content["addresses"]}
+    refused, silent, adopted = capsys.readouterr().err.splitlines()
+    assert refused.endswith("the hub does not know this session, and has not adopted it: 409 reason 409")
+    assert "the hub does not answer" in silent
+    assert adopted == "hpchub-launch: the hub did not know this session, and has adopted it"
+
+
 def test_failed_report_ends_the_job(
     fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -520,7 +565,7 @@ def test_launch_reports_a_port_and_starts_the_server(
     path.write_text(json.dumps(fake_hub.session | {"HPCHUB_DEFAULT_KERNEL": "ir"}))
     path.chmod(0o600)
     settings = tmp_path / "settings.json"
-    settings.write_text('{"jupyter_path": ["/opt/hpchub/jupyter"]}')
+    settings.write_text('{"jupyter_path": ["/opt/hpchub/jupyter"], "check_interval": 60}')
     reported = threading.Event()
     served = SimpleNamespace()
 
@@ -540,6 +585,7 @@ def test_launch_reports_a_port_and_starts_the_server(
         report(*arguments)
         reported.set()
 
+    intervals: queue.Queue[float] = queue.Queue()
     reserve_port = launcher.reserve_port
     held = contextlib.ExitStack()
 
@@ -547,9 +593,10 @@ def test_launch_reports_a_port_and_starts_the_server(
         # The launcher keeps the port until its process ends. This process goes on, so the test frees the port.
         return [held.enter_context(sock) for sock in reserve_port(*ports)]
 
-    server_module = SimpleNamespace(serve=serve, settings_files=list)
+    server_module = SimpleNamespace(serve=serve, settings_files=list, stopping=threading.Event())
     monkeypatch.setattr(launcher, "reserve_port", reserve)
     monkeypatch.setattr(launcher, "report", report_and_notify)
+    monkeypatch.setattr(launcher, "stay_known", lambda *arguments: intervals.put(arguments[-1]))
     monkeypatch.setattr(launcher, "server_module", lambda: server_module)
     monkeypatch.setattr(launcher, "home_directory", lambda: tmp_path)
     loaded = launcher.settings
@@ -563,11 +610,11 @@ def test_launch_reports_a_port_and_starts_the_server(
 
     with held:
         assert launcher.main() == 0
+    assert intervals.get(timeout=10) == 60
     assert os.umask(umask) == 0o027
     assert served.directory == tmp_path
     assert served.environment["JUPYTER_PATH"].startswith("/opt/hpchub/jupyter")
-    assert served.arguments == ["jupyterhub-singleuser"]
-    assert served.options["kernel"] == "ir"
+    assert (served.arguments, served.options["kernel"]) == (["jupyterhub-singleuser"], "ir")
     assert f":{fake_hub.seen[0][2]['port']}/" in served.environment["JUPYTERHUB_SERVICE_URL"]
     assert not path.exists()
     assert not list(tmp_path.glob("hpchub-*"))  # the runtime directory

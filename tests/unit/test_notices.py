@@ -78,7 +78,7 @@ def test_time_without_a_zone_is_a_local_time_of_the_host(monkeypatch: pytest.Mon
         ([drain(until="2027-01-31 18:00")], "has a time zone in from, but none in until; write the time zone in both"),
         ([drain(cluster="dem")], 'hpc_drains[0]: cluster "dem" is not a cluster; did you mean "demo"?'),
         ([drain(cluster="demo", queue="long")], 'queue "long" is not a queue of cluster "demo"; valid: q'),
-        ([drain(profile="smal")], 'profile "smal" is not a profile; did you mean "small"?'),
+        ([drain(profile="smalll")], 'profile "smalll" is not a profile; did you mean "small"?'),
         ([drain(queue="q")], 'has the queue "q", but no cluster; add the cluster of this queue'),
         ([drain(cluster="demo", profile="small")], "has a cluster and a profile; remove one of them"),
         ([drain(message="x" * 10_000)], "is not text of one line; write one line of at most 1000 characters"),

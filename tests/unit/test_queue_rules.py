@@ -28,6 +28,13 @@ short|||01:00:00||||
 tiny|cpu=2,mem=2G||||||
 large||||cpu=32|||
 nogpu|gres/gpu=0||||||
+high|||||||
+half|mem=1.50G||||||
+zero|cpu=0||||||
+shared|||||cpu=2||
+gpus||||gres/gpu:a100=1|||
+course|||||||DenyOnLimit,RequiresReservation
+over|cpu=8||||||OverPartQOS
 """
 
 
@@ -92,6 +99,20 @@ def check(limits: list[QueueLimits], scheduler: str = "slurm", **changes: Any) -
         ("", "", {"gpus": {"type": "v100", "count": 3}}, 'no node of queue "batch" has 3 GPUs of type "v100"'),
         ("", "", {"gpus": {"type": "h100", "count": 1}}, "its nodes have at most 4 of type a100, 2 of type v100"),
         ("QoS=N/A", "QoS=nogpu", {"gpus": {"type": "a100", "count": 1}}, "is more than any node"),
+        ("QoS=N/A", "QoS=half", {}, "more than any node of queue"),
+        ("QoS=N/A", "QoS=zero", {}, "more than any node of queue"),
+        ("QoS=N/A", "QoS=shared", {}, "cores 4 is more than any node"),
+        ("QoS=N/A", "QoS=gpus", {}, "gpus 0 is below the minimum"),
+        ("QoS=N/A", "QoS=course", {}, ""),
+        ("AllowQos=ALL", "DenyQos=low,tiny", {"options": ["--qos=tiny"], "cores": 1, "memory": "1G"}, "may not use"),
+        ("AllowQos=ALL", "DenyQos=low,tiny", {"options": ["--qos=high"]}, ""),
+        ("", "", {"options": ["--qos=short"]}, 'runtime "8:00:00" is above the limit'),
+        ("", "", {"options": ["-q tiny"], "memory": "1G"}, "cores 4 is more than any node"),
+        ("", "", {"options": ["--qos=course"]}, "needs a reservation"),
+        ("", "", {"options": ["--qos=course"], "reservation": "intro"}, ""),
+        ("", "", {"options": ["--qos=hgih"]}, '"--qos=hgih" is not a quality of service of the cluster'),
+        ("QoS=N/A", "QoS=tiny", {"options": ["--qos=over"], "memory": "1G"}, ""),
+        ("QoS=N/A", "QoS=tiny", {"options": ["--qos=high"], "memory": "1G"}, "cores 4 is more than any node"),
     ],
 )
 def test_slurm_profile_that_can_never_start_is_reported(old: str, new: str, changes: Any, problem: str) -> None:
@@ -109,6 +130,7 @@ def test_slurm_profile_that_can_never_start_is_reported(old: str, new: str, chan
         ("AllowAccounts=ALL", "AllowAccounts=physics", "permits only the accounts physics"),
         ("AllowAccounts=ALL", "DenyAccounts=bio", "does not permit the accounts bio"),
         ("AllowQos=ALL", "AllowQos=high", "permits only the qualities of service high"),
+        ("AllowQos=ALL", "DenyQos=low", "does not permit the qualities of service low"),
     ],
 )
 def test_slurm_rules_that_depend_on_the_user_are_warnings(old: str, new: str, warning: str) -> None:
@@ -130,6 +152,13 @@ def torque(more: str = "", enabled: str = "True") -> str:
 def moab(more: str = "") -> str:
     heading = "ClassID        Priority Flags        QDef              QOSList* PartitionList        Target Limits"
     return f"{heading}\n\nbatch                 1 ---          ---                   ---  [A][B]    70.00  {more}\n"
+
+
+SERVER = "Server: srv\n    server_state = Active\n    resources_max.walltime = 04:00:00\naccount = hpchub\n"
+
+
+def machine(start: str) -> str:
+    return f'[{{"TotalSlotCpus": 8, "TotalSlotMemory": 16384, "Start": "\\/Expr({start})\\/"}}]'
 
 
 def lsf(status: str = "Open:Active", slots: str = "-    -    -    -", users: str = "all", hosts: str = "all") -> str:
@@ -167,17 +196,43 @@ def grid_engine(**changes: str) -> str:
         ("pbs", pbs(',"max_run":"[u:PBS_GENERIC=0]"'), "max_run is 0"),
         ("pbs", pbs(',"resources_min":{"ncpus":8}'), "cores 4 is below the minimum"),
         ("pbs", pbs(',"resources_max":{"ncpus":2}'), "cores 4 is more than any node"),
+        ("pbs", pbs(',"max_run":"[u:PBS_GENERIC=0],[u:ann=5]"'), ""),
+        ("pbs", pbs(',"max_run":"[u:PBS_GENERIC=9],[o:PBS_ALL=0]"'), "max_run is 0"),
+        ("pbs", pbs(',"max_group_run":0'), "max_group_run is 0"),
+        ("pbs", pbs(',"max_run_res":{"ncpus":"[u:PBS_GENERIC=2],[u:ann=3]"}'), "cores 4 is more than any node"),
+        ("pbs", pbs(',"max_run_res":{"ncpus":"[u:ann=2]","mem":"[o:PBS_ALL=64gb]"}'), ""),
+        ("pbs", pbs(',"max_queued_res":{"mem":"[g:PBS_GENERIC=4gb]"}'), "memory"),
+        ("pbs", pbs(',"resources_available":{"ncpus":2}'), "cores 4 is more than any node"),
+        ("pbs", pbs(',"resources_max":{"nodect":0}'), "it permits no nodes"),
+        ("pbs", pbs(',"resources_min":{"nodect":2}'), "its jobs need several nodes"),
+        ("pbs", pbs() + SERVER, "runtime"),
+        ("pbs", pbs(',"resources_max":{"walltime":"24:00:00"}') + SERVER, ""),
         ("torque", torque(), ""),
+        ("torque", torque() + SERVER, "runtime"),
+        ("torque", torque("    resources_max.procct = 2\n"), "cores 4 is more than any node"),
+        ("torque", torque("    resources_min.procct = 16\n"), "cores 4 is below the minimum"),
+        ("torque", torque("    resources_min.nodect = 2\n"), "its jobs need several nodes"),
         ("torque", torque("    max_running = 0\n"), "max_running is 0"),
         ("torque", torque("    disallowed_types = batch\n"), "it accepts no batch jobs"),
         ("torque", torque("    resources_min.walltime = 24:00:00\n"), "below the minimum"),
         ("moab", moab("MAX.WCLIMIT=12:00:00"), ""),
         ("moab", moab("MIN.PROC=16"), "cores 4 is below the minimum"),
         ("moab", moab("MIN.NODE=2"), "its jobs need several nodes"),
+        ("moab", moab("MAX.NODE=0"), "it permits no jobs (MAX.NODE=0)"),
+        ("moab", moab("MAXJOB[USER]=4,0"), "it permits no jobs"),
+        ("moab", moab("MAXPROC=2"), "cores 4 is more than any node"),
         ("lsf", lsf(), ""),
         ("lsf", lsf(slots="-    2    -    -"), "cores 4 is more than any node"),
         ("lsf", lsf(slots="-    -    2    -"), ""),
         ("lsf", lsf(hosts="none"), "it has no hosts"),
+        ("lsf", lsf() + "SCHEDULING POLICIES:  FAIRSHARE ONLY_INTERACTIVE\n", "it accepts no batch jobs"),
+        ("lsf", lsf() + "SCHEDULING POLICIES:  NO_INTERACTIVE\n", ""),
+        ("gridengine", grid_engine(hostlist="NONE"), "it has no hosts"),
+        ("htcondor", machine(r"x && HpchubQueue =!= \"batch\""), "no machine starts its jobs"),
+        ("htcondor", machine(r"x && HpchubQueue =!= \"gpu\""), ""),
+        ("htcondor", machine('TARGET.HpchubQueue =?= \\"batch\\"'), ""),
+        ("htcondor", machine('(HpchubQueue == \\"a\\" || HpchubQueue == \\"b\\") && x'), 'queue "batch" is not'),
+        ("htcondor", machine('HpchubQueue =?= \\"a\\" || Owner == \\"ann\\"'), ""),
         ("gridengine", grid_engine(), ""),
         ("gridengine", grid_engine(qtype="INTERACTIVE", pe_list="NONE"), "it accepts no batch jobs (qtype)"),
         ("gridengine", grid_engine(h_vmem="1G"), 'above the limit of queue "batch" (1G per core)'),
@@ -202,6 +257,14 @@ def test_profile_that_can_never_start_is_reported(scheduler: str, text: str, pro
         ("moab", moab("REQUIREDUSERLIST=ann,bob"), "only the users ann, bob"),
         ("moab", moab("REQUIREDACCOUNTLIST=physics"), "only the accounts physics"),
         ("lsf", lsf(users="ann staff/"), "only the users ann, staff/"),
+        ("lsf", lsf(status="Open:Inact_Win") + "RUN_WINDOW:  20:00-8:00\n", "only at certain times (20:00-8:00)"),
+        ("lsf", lsf() + "DISPATCH_WINDOW:  20:00-8:00\n", "only at certain times (20:00-8:00)"),
+        ("gridengine", grid_engine(calendar="office"), "only at certain times (calendar office)"),
+        ("gridengine", grid_engine(projects="a b"), "only the projects a, b"),
+        ("gridengine", grid_engine(xprojects="c"), "no jobs of the projects c"),
+        ("moab", moab("EXCLUDEUSERLIST=ann"), "permits no jobs of ann"),
+        ("moab", moab("REQUIREDQOSLIST=high"), "only the qualities of service high"),
+        ("pbs", pbs(',"acl_user_enable":"True","acl_users":"+ann,-bob"'), "only the users ann,"),
         ("gridengine", grid_engine(user_lists="staff"), "only the groups staff"),
     ],
 )
@@ -209,6 +272,18 @@ def test_rules_that_depend_on_the_user_are_warnings(scheduler: str, text: str, w
     problems, warnings = check(SCHEDULERS[scheduler].parse_limits(text), scheduler)
     assert problems == []
     assert warning in "".join(warnings)
+
+
+def test_project_that_may_not_use_the_queue_is_reported() -> None:
+    for changes, options, problem in (
+        ({"projects": "a b"}, ["-P c"], 'options "-P c" may not use queue "batch"'),
+        ({"projects": "a b"}, ["-P a"], ""),
+        ({"xprojects": "c"}, ["-P c"], 'options "-P c" may not use queue "batch"'),
+    ):
+        limits = SCHEDULERS["gridengine"].parse_limits(grid_engine(**changes))
+        problems, _ = check(limits, "gridengine", options=options)
+        assert problem in "".join(problems)
+        assert bool(problems) is bool(problem)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +294,7 @@ def test_rules_that_depend_on_the_user_are_warnings(scheduler: str, text: str, w
         ("slurm", PARTITION.replace("State=UP", "State=INACTIVE"), "its state is INACTIVE"),
         ("pbs", pbs(enabled="False"), "enabled is False"),
         ("torque", torque(enabled="False"), "enabled is False"),
-        ("lsf", lsf(status="Closed:Inact_Adm"), "its status is Closed:Inact"),
+        ("lsf", lsf(status="Closed:Inact_Adm"), "its status is Closed:Inact_Adm"),
     ],
 )
 def test_closed_queue_is_a_problem(scheduler: str, text: str, state: str) -> None:

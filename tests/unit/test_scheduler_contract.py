@@ -544,6 +544,7 @@ BANNERS = [
     pytest.param("Welcome to the cluster\n", id="message"),
     pytest.param("Maintenance on 2026-01-02 [see https://example.org/?a=b&c=d] {soon}\n\n", id="brackets"),
     pytest.param("*** \"Read\" <the> rules; it's 5 o'clock ***\n", id="quotes"),
+    pytest.param('{"level": "info", "msg": "connected"}\n', id="message-as-json"),
 ]
 DAMAGE = (
     *('"', "\\", '\\"', "\\u", "\\@", "&", "<", ">", "<b>", "</b>", "<!--", "-->", "<!-- x -->", "]]>", "<![CDATA["),
@@ -591,6 +592,13 @@ def test_lines_before_and_after_an_answer_change_nothing(scheduler: Scheduler, s
     assert scheduler.parse_query(banner + plain) == jobs
     assert scheduler.parse_query(plain + banner) == jobs
     assert scheduler.parse_query(banner * 2 + plain + banner) == jobs
+
+
+def test_line_breaks_of_a_terminal_and_a_byte_order_mark_change_nothing(scheduler: Scheduler, sample: Sample) -> None:
+    plain = sample.query.replace("{text}", "x")
+    jobs = scheduler.parse_query(plain)
+    assert scheduler.parse_query(plain.replace("\n", "\r\n")) == jobs
+    assert scheduler.parse_query("\ufeff" + plain) == jobs
 
 
 @pytest.mark.parametrize("banner", BANNERS)

@@ -85,7 +85,15 @@ def test_directive_with_a_line_break_is_rejected() -> None:
 
 @pytest.mark.parametrize(
     ("output", "job"),
-    [("209\n", "209"), ("209;demo\n", "209"), ("noise\n209\n", "209"), ("12\nwelcome", "12"), ("---\n 9 \n9\n", "9")],
+    [
+        ("209\n", "209"),
+        ("209;demo\n", "209"),
+        ("noise\n209\n", "209"),
+        ("12\nwelcome", "12"),
+        ("---\n 9 \n9\n", "9"),
+        ("Submitted batch job 209\n", "209"),
+        ("note\nSubmitted batch job 209 on cluster demo\n", "209"),
+    ],
 )
 def test_slurm_job_id_is_in_its_own_line(output: str, job: str) -> None:
     assert SLURM.parse_submit(output) == job

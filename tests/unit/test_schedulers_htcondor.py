@@ -101,7 +101,8 @@ def test_submit_description_contains_every_resource(profile: Callable[..., Profi
     ]
     (launch,) = (line for line in lines if line.startswith("arguments"))
     assert f"exec /opt/hpchub/notebook/current/bin/hpchub-launch {'a' * 16};" in launch
-    assert launch.endswith("; trap launch EXIT; . /etc/profile </dev/null; launch'\"")
+    assert "; trap launch EXIT; " in launch
+    assert launch.endswith("; . /etc/profile </dev/null; launch'\"")
     assert "getenv = false" in lines
 
 

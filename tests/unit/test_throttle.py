@@ -13,6 +13,7 @@ from virtual_time import VirtualTimeLoop
 from hpchub.clusters import gate_client
 from hpchub.clusters.gate_client import MAX_CONCURRENT_REQUESTS, Answer, Gate
 from hpchub.hub import handlers, throttle
+from hpchub.hub.database import Guard
 from hpchub.hub.throttle import Throttle
 from hpchub.schedulers import Unanswered
 
@@ -105,7 +106,7 @@ async def test_only_requests_that_start_a_server_take_a_turn(
     async def wait_for_turn() -> None:
         seen.append("turn")
 
-    shared = SimpleNamespace(throttle=SimpleNamespace(wait_for_turn=wait_for_turn))
+    shared = SimpleNamespace(throttle=SimpleNamespace(wait_for_turn=wait_for_turn), guard=Guard())
     monkeypatch.setattr(handlers, "runtime", lambda path: shared)
     await Handler().prepare()
     assert seen == ["turn"] * taken + ["prepared"]

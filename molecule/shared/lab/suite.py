@@ -249,7 +249,7 @@ def all_stages() -> list[Stage]:
         _scenario(
             "slurm_debian12",
             "Molecule on Debian 12 with its older Slurm, Apache module and Python, then browser tests",
-            _session_tests("slurm_debian12"),
+            _session_tests("slurm_debian12", "adoption"),
             extra=True,
         ),
         _scenario(

@@ -20,7 +20,7 @@ def test_no_unit_has_failed(node: str, request: pytest.FixtureRequest) -> None:
 def test_slurm_runs_a_job_as_its_user(login: Host, state: dict[str, Any]) -> None:
     if state["topology"] in ("gridengine", "htcondor"):
         pytest.skip("this topology has no Slurm")
-    script = "srun --partition=interactive --mem=100M --time=1 sh -c 'id -un'"
+    script = "srun --mem=100M --time=1 sh -c 'id -un'"
     done = login.run("runuser --login alice --command=%s", script)
     assert (done.rc, done.stdout.strip()) == (0, "alice"), done.stderr
 

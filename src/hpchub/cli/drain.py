@@ -20,6 +20,7 @@ from hpchub import moments
 from hpchub.cli import inventory
 from hpchub.cli.failure import VALID, Failure
 from hpchub.cli.output import count, print_json
+from hpchub.hub.database import explain
 from hpchub.messages import listing, show
 from hpchub.model.entries import Profile
 from hpchub.model.notices import (
@@ -384,7 +385,7 @@ def _wait(settings: dict[str, Any], notice: Notice) -> int:
                 raise Failure(f"the drain has ended, but not all sessions: {count(len(left), 'session')} left")
             time.sleep(PAUSE)
     except SQLAlchemyError as error:
-        raise Failure(f"the hub's database {engine.url!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise Failure(f"the hub's {explain(error, settings['db_url'])}") from None
     except KeyboardInterrupt:
         print(f"\nInterrupted. The drain stays in force. To end it: hpchub undrain {notice.key}")
         return INTERRUPTED

@@ -147,13 +147,15 @@ def _check(
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """Let Ansible check an inventory, or a copy without the files that are missing."""
     arguments = {"report": True, **arguments}
+    # The check connects to no host. A connection that is not valid must not prevent it.
+    local = ["--extra-vars", json.dumps({"ansible_connection": "local", "ansible_become": False})]
     if not missing:
-        return _run_ansible(path, "all[0]", "validate_site", arguments, password_file)
+        return _run_ansible(path, "all[0]", "validate_site", arguments, password_file, *local)
     with tempfile.TemporaryDirectory(prefix="hpchub-") as directory:
         copy = _copy_without(path, Path(directory).resolve(), missing)
         if not found.hosts_known:
             (copy if copy.is_dir() else copy.parent).joinpath("hpchub.yml").write_text("hub: {hosts: {hub: }}\n")
-        done, report = _run_ansible(copy, "all[0]", "validate_site", arguments, password_file)
+        done, report = _run_ansible(copy, "all[0]", "validate_site", arguments, password_file, *local)
         # Expressions such as inventory_dir contain the path of the copy.
         text = json.dumps(report).replace(str(copy), str(path.absolute()))
         return done, json.loads(text)
@@ -381,7 +383,12 @@ def query_gates() -> tuple[ProfileList, dict[str, LimitsReport]]:
 
 
 def _run_ansible(
-    path: Path, host: str, module: str, arguments: dict[str, Any], password_file: str | None
+    path: Path,
+    host: str,
+    module: str,
+    arguments: dict[str, Any],
+    password_file: str | None,
+    *options: str,
 ) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
     """Run one of our modules on a host of an inventory.
 
@@ -394,6 +401,7 @@ def _run_ansible(
         f"--module-name=hpchub.hpchub.{module}",
         f"--args={json.dumps(arguments)}",
         *([f"--vault-password-file={password_file}"] if password_file else []),
+        *options,
         host,
     ]
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)

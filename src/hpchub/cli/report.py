@@ -18,6 +18,7 @@ from hpchub.cli import inventory
 from hpchub.cli.failure import VALID, Failure
 from hpchub.cli.output import print_json
 from hpchub.clusters.gate_client import make_gate
+from hpchub.hub.database import explain
 from hpchub.profile_file import load_profile_list
 from hpchub.report.accounting import join
 from hpchub.report.figures import BREAKDOWNS, Figures, Report, as_dict, make_report
@@ -51,7 +52,7 @@ def report(options: argparse.Namespace) -> int:
         with engine.connect() as connection:
             table = read(connection, period)
     except SQLAlchemyError as error:
-        raise Failure(f"the hub's database {engine.url!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise Failure(f"the hub's {explain(error, settings['db_url'])}") from None
     finally:
         engine.dispose()
     if options.accounting:

@@ -109,6 +109,10 @@ def _remarks(rules: QueueRules) -> list[str]:
         ("permits only the groups", rules.groups),
         ("permits no jobs of", rules.denied or None),
         ("permits only the qualities of service", rules.qos),
+        ("does not permit the qualities of service", rules.denied_qos or None),
+        ("permits only the projects", rules.projects),
+        ("permits no jobs of the projects", rules.denied_projects or None),
+        ("starts jobs only at certain times:", (rules.times,) if rules.times else None),
     ]
     return [f"{words} {listing(names)}" for words, names in found if names is not None]
 

@@ -84,6 +84,12 @@ def compare(site: ProfileList, reports: Mapping[str, LimitsReport]) -> tuple[lis
     return problems, warnings
 
 
+def _limits_of(profile: Profile, given: Mapping[str, QueueLimits]) -> QueueLimits | None:
+    """Return the limits for a profile: those of its queue, with those of its quality of service."""
+    limits = given.get(profile.queue) or given.get(ANY_QUEUE)
+    return limits.with_qos.get(_qos(profile), limits) if limits else None
+
+
 def _compare_queue(entry: str, queue: Queue, limits: QueueLimits) -> Iterator[Problem]:
     """Yield the limits of a queue's entry that are higher than the scheduler's."""
     for name, size, most, words in (
@@ -119,7 +125,7 @@ def _compare_profile(
     entry: str, profile: Profile, given: Mapping[str, QueueLimits], cluster: Cluster
 ) -> Iterator[Problem]:
     """Yield the reasons why a profile could never start."""
-    limits, queue = given.get(profile.queue) or given.get(ANY_QUEUE), f"queue {show(profile.queue)}"
+    limits, queue = _limits_of(profile, given), f"queue {show(profile.queue)}"
     if limits is None:
         yield Problem(
             entry,
@@ -191,6 +197,12 @@ def _restrictions(entry: str, limits: QueueLimits) -> Iterator[Problem]:
     if rules.hosts is not None:
         valid = "check that the submit host is one of them"
         yield Problem(entry, f"accepts jobs only from the hosts {listing(rules.hosts) or 'none'}", valid=valid)
+    if rules.projects is not None:
+        yield Problem(entry, f"permits only the projects {listing(rules.projects)}, so jobs of others never start")
+    if rules.denied_projects:
+        yield Problem(entry, f"permits no jobs of the projects {listing(rules.denied_projects)}")
+    if rules.times:
+        yield Problem(entry, f"starts jobs only at certain times ({rules.times}), so users may wait for hours")
     if rules.denied:
         yield Problem(entry, f"permits no jobs of {listing(rules.denied)}")
 
@@ -211,11 +223,19 @@ def _compare_rules(entry: str, profile: Profile, limits: QueueLimits) -> Iterato
             value=show(account),
             valid=f"use one of {listing(permitted)}" if permitted else "use another account, or another queue",
         )
-    qos = _qos(profile)
-    if qos and rules.qos is not None and qos not in rules.qos:
-        message = f"may not use {queue}, so the profile could never start"
-        valid = f"use one of {listing(rules.qos)}"
-        yield Problem(entry, message, field="options", value=show(f"--qos={qos}"), valid=valid)
+    qos, option = _qos(profile), next((option for option in profile.options if _QOS.fullmatch(option)), "")
+    message = f"may not use {queue}, so the profile could never start"
+    if qos and (qos in rules.denied_qos or (rules.qos is not None and qos not in rules.qos)):
+        valid = f"use one of {listing(rules.qos)}" if rules.qos else "use another quality of service, or another queue"
+        yield Problem(entry, message, field="options", value=show(option), valid=valid)
+    elif qos and limits.with_qos and qos not in limits.with_qos:
+        unknown = "is not a quality of service of the cluster, so the profile could never start"
+        valid = did_you_mean(qos, list(limits.with_qos))
+        yield Problem(entry, unknown, field="options", value=show(option), valid=valid)
+    project = _option(profile, r"-P (\S+)")
+    if project and (project in rules.denied_projects or (rules.projects and project not in rules.projects)):
+        valid = f"use one of {listing(rules.projects)}" if rules.projects else "use another project, or another queue"
+        yield Problem(entry, message, field="options", value=show(f"-P {project}"), valid=valid)
     for name, requested, words in (
         ("cores", profile.cores, str),
         ("memory", profile.memory_mib, format_memory),
@@ -242,14 +262,28 @@ def _uncertain_rules(entry: str, profile: Profile, given: Mapping[str, QueueLimi
     if rules.denied_accounts and not profile.account:
         valid = "set account, unless no user has such a default account"
         yield Problem(entry, f"{queue} does not permit the accounts {listing(rules.denied_accounts)}", valid=valid)
+    if rules.denied_qos and not _qos(profile):
+        valid = "add --qos=NAME to options, unless no user has such a default"
+        yield Problem(
+            entry, f"{queue} does not permit the qualities of service {listing(rules.denied_qos)}", valid=valid
+        )
     if rules.qos is not None and not _qos(profile):
         valid = "add --qos=NAME to options, unless the default of each user is one of them"
         yield Problem(entry, f"{queue} permits only the qualities of service {listing(rules.qos)}", valid=valid)
 
 
+_QOS = re.compile(r"(?:--qos=|-q |-l qos=)(\S+)")
+"""The options of Slurm and Moab that request a quality of service."""
+
+
 def _qos(profile: Profile) -> str:
     """Return the quality of service that the profile's options request, or an empty text."""
-    found = [re.fullmatch(r"(?:--qos=|-q )(\S+)", option) for option in profile.options]
+    return _option(profile, _QOS)
+
+
+def _option(profile: Profile, pattern: str | re.Pattern[str]) -> str:
+    """Return the first group of a pattern that matches one of the profile's options, or an empty text."""
+    found = [re.fullmatch(pattern, option) for option in profile.options]
     return next((match[1] for match in found if match), "")
 
 
@@ -281,7 +315,8 @@ def _excess(entry: str, field: str, value: str, bound: str, most: str) -> Proble
         most: The largest request that is possible.
     """
     message = f"is {bound}, so the profile could never start"
-    return Problem(entry, message, field=field, value=value, valid=f"request at most {most}")
+    valid = "choose another queue" if most in ("0", "0M") else f"request at most {most}"
+    return Problem(entry, message, field=field, value=value, valid=valid)
 
 
 def _types(numbers: Mapping[str, int]) -> str:

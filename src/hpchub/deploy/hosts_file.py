@@ -28,6 +28,7 @@ class Hosts:
         problems: What is wrong.
         fatal: The problems that make the list unreadable for Ansible.
         names: The places of groups and hosts, as line and column.
+        members: The places where a host is in a group, for each group and host.
         variables: The variables of groups and hosts: kind, name, node and value.
         children: The groups in each group.
     """
@@ -35,6 +36,7 @@ class Hosts:
     problems: list[Problem] = field(default_factory=list)
     fatal: list[Problem] = field(default_factory=list)
     names: dict[str, tuple[int, int]] = field(default_factory=dict)
+    members: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     variables: list[tuple[str, str, yaml.Node, Any]] = field(default_factory=list)
     children: dict[str, set[str]] = field(default_factory=dict)
 
@@ -145,7 +147,13 @@ def _read_host(found: Hosts, entry: str, key: yaml.ScalarNode, node: yaml.Node, 
         found.complain(entry, f"host {show(name, 60)} {message}", valid, key)
     for host in expand(name):
         found.names.setdefault(host, position(key))
+        found.members.setdefault((entry.removeprefix("group "), host), position(key))
     if isinstance(node, yaml.MappingNode):
+        for variable, _ in pairs(node):
+            if variable.value in _KEYS:
+                message = f"host {show(name, 60)} has the key {variable.value}, which only groups have"
+                valid = "write variables directly below the host, and hosts below hosts: of a group"
+                found.complain(entry, message, valid, variable, fatal=False)
         found.variables.append(("host", name, node, value))
     elif not _empty(node):
         message = f"host {show(name, 60)} has a value that is not a mapping"

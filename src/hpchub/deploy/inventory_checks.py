@@ -17,20 +17,26 @@ from hpchub.model.site import PREFIX, VARIABLES, looks_like_ours, unknown_variab
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
-    from hpchub.deploy.inventory_files import Inventory, Setting
+    from hpchub.deploy.inventory_files import Inventory, InventoryFile, Setting
     from hpchub.deploy.role_specs import RoleSpecs
 
 PER_HOST = {"hpc_install_environment"}
 """The variables that may differ between groups and hosts. All others describe the whole site."""
+
+_DERIVED = "hpchub_"
+"""The prefix of the variables that the playbooks derive from the inventory. An inventory must not replace them."""
 
 
 def misplaced(inventory: Inventory, specs: RoleSpecs) -> Iterator[Problem]:
     """Find variables of hpchub that Ansible does not read for all hosts, or that two files set."""
     first: dict[tuple[str, object, object], Setting] = {}
     for setting in inventory.settings:
-        if looks_like_ours(setting.name):
+        if looks_like_ours(setting.name) or setting.name.startswith(_DERIVED):
             yield from _misplaced_variable(setting)
+        elif f"{PREFIX}{setting.name}" in VARIABLES and not inventory.of_site(f"{PREFIX}{setting.name}"):
+            yield setting.problem("is not a variable of hpchub", f'did you mean "{PREFIX}{setting.name}"?')
         elif setting.file.scope is not None:
             yield from _nested(setting)
         if not (looks_like_ours(setting.name) or setting.name in specs.arguments or setting.name.startswith("vault_")):
@@ -98,10 +104,32 @@ def ungrouped_hosts(inventory: Inventory, groups: Mapping[str, Sequence[str]]) -
             yield Problem("", message, valid=valid, file=file, line=line, column=column)
 
 
+def second_lists(inventory: Inventory) -> Iterator[Problem]:
+    """Find lists of hosts that Ansible reads in addition to others: an older copy, or a second format."""
+    first: dict[tuple[Path, str], InventoryFile] = {}
+    reported: set[Path] = set()
+    for file in sorted(inventory.files, key=lambda file: (file.path.suffix != ".yml", len(file.path.name))):
+        if file.scope is None and file.path.parent == file.root:
+            other = first.setdefault((file.root, file.path.name.split(".")[0].casefold()), file)
+            if other is not file:
+                reported.add(file.path)
+                message = f"is read by Ansible in addition to {shown(other.path)}"
+                valid = "keep one of them, and move the other out of the inventory"
+                yield Problem("", message, valid=valid, file=shown(file.path), line=1, column=1)
+    for (group, host), places in inventory.members.items():
+        (one, number, _), *others = places
+        for file, line, column in others:
+            if file.root == one.root and file is not one and file.path not in reported:
+                reported.add(file.path)
+                message = f"is also in the group {group} in {shown(one.path)}:{number}; Ansible reads both files"
+                valid = "remove it here, or move the file out of the inventory if it is a copy"
+                yield Problem(f"host {host}", message, valid=valid, file=shown(file.path), line=line, column=column)
+
+
 def odd_numbers(inventory: Inventory, reported: set[tuple[str, int, int]]) -> Iterator[Problem]:
     """Find numbers that YAML reads differently than a person: 010 is 8, and 1:30 is 90."""
     for setting in inventory.settings:
-        if not setting.name.startswith(PREFIX):
+        if not setting.name.startswith((PREFIX, "ansible_")):
             continue
         for node, _ in scalars(setting.node):
             if node.tag != "tag:yaml.org,2002:int" or not is_plain(node):

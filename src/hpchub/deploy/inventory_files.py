@@ -131,6 +131,7 @@ class Inventory:
         problems: What is wrong with the files, apart from the values of variables.
         settings: All variables that the files set, in the order in which Ansible reads them.
         names: The places of groups and hosts, as file, line and column.
+        members: The places where files list a host in a group, for each group and host.
         hosts_known: Whether all lists of hosts can be read.
         guessed: The names of variables that unreadable files seem to set.
     """
@@ -140,6 +141,7 @@ class Inventory:
     problems: list[Problem] = field(default_factory=list)
     settings: list[Setting] = field(default_factory=list)
     names: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    members: dict[tuple[str, str], list[tuple[InventoryFile, int, int]]] = field(default_factory=dict)
     hosts_known: bool = True
     guessed: set[str] = field(default_factory=set)
 
@@ -257,24 +259,7 @@ def read_inventory(sources: Iterable[str | Path], ignore: Sequence[str] = ()) ->
             _read_source(inventory, path, root)
     # Ansible reads the lists of hosts first, and lets the variables of group_vars override theirs.
     inventory.settings.sort(key=lambda setting: setting.file.scope is not None)
-    inventory.problems += _connections(inventory)
     return inventory
-
-
-def _connections(inventory: Inventory) -> Iterator[Problem]:
-    """Find addresses and ports of hosts that Ansible cannot use."""
-    for setting in inventory.settings:
-        text = "" if setting.value is None else str(setting.value)
-        if setting.name not in ("ansible_host", "ansible_port") or "{{" in text:
-            continue
-        if setting.name == "ansible_port":
-            wrong = not re.fullmatch(r"[0-9]{1,5}", text) or not 0 < int(text) < 65536
-            message, valid = "is not a port", "write a number from 1 to 65535"
-        else:
-            wrong = not re.fullmatch(r"[\w.:%-]+", text) or text.count(":") == 1
-            message, valid = "is not a host's name or address", "write it without user, scheme and port"
-        if wrong:
-            yield setting.problem(message, valid, setting.node, value=show(text, 60))
 
 
 def _unreadable(inventory: Inventory, path: Path, fault: Fault) -> None:
@@ -455,7 +440,7 @@ def _read_source(inventory: Inventory, path: Path, root: Path) -> None:
     if path.suffix == ".toml" or (path.is_file() and os.access(path, os.X_OK)):  # a program that prints an inventory
         inventory.files.append(InventoryFile(path, root, None))
         return
-    if path.suffix not in _YAML_SUFFIXES:
+    if path.suffix not in _YAML_SUFFIXES and not (path.suffix == "" and _seems_to_be_yaml(path)):
         _read_ini(inventory, path, root)
         return
     before = len(inventory.unreadable)
@@ -478,6 +463,14 @@ def _read_source(inventory: Inventory, path: Path, root: Path) -> None:
         _read_hosts(inventory, file, document, before)
 
 
+def _seems_to_be_yaml(path: Path) -> bool:
+    """Return whether a file without a suffix begins like a list of hosts in YAML, which Ansible tries first."""
+    data = _content(Inventory(), path) or b""
+    lines = [] if b"\n\t" in data else data.splitlines()
+    begin = next((line for line in lines if line.strip() and not line.startswith((b"#", b"---"))), b"")
+    return bool(re.fullmatch(rb"[\w.-]+:\s*(?:#.*)?", begin))
+
+
 def _read_hosts(inventory: Inventory, file: InventoryFile, document: Document, before: int) -> None:
     """Read a list of hosts in YAML."""
     path = file.path
@@ -492,8 +485,17 @@ def _read_hosts(inventory: Inventory, file: InventoryFile, document: Document, b
     inventory.hosts_known &= len(inventory.unreadable) == before
     for name, (line, column) in found.names.items():
         inventory.names.setdefault(name, (shown(path), line, column))
+    for member, (line, column) in found.members.items():
+        inventory.members.setdefault(member, []).append((file, line, column))
     for kind, name, node, values in found.variables:
         inventory.settings += _settings(file, Scope(kind, name), node, values)
+
+
+def _add_host(inventory: Inventory, name: str, group: str, place: tuple[InventoryFile, int, int]) -> None:
+    file, line, column = place
+    inventory.names.setdefault(name, (shown(file.path), line, column))
+    for host in hosts_file.expand(name):
+        inventory.members.setdefault((group, host), []).append(place)
 
 
 _INI_HOST = re.compile(
@@ -530,7 +532,7 @@ def _read_ini(inventory: Inventory, path: Path, root: Path) -> None:
             inventory.hosts_known = False
             return
         if not group_variables:
-            inventory.names.setdefault(host, (shown(path), number, 1))
+            _add_host(inventory, host, section, (file, number, 1))
         scope = Scope("group", section.removesuffix(":vars")) if group_variables else Scope("host", host)
         for found in re.finditer(r"(?:^|\s)([A-Za-z_]\w*)\s*=\s*(\"[^\"]*\"|'[^']*'|\S*)", line):
             value = found[2].strip("\"'")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hpchub.messages import did_you_mean, near, show, type_in_words
+from hpchub.model.fields import AMBIGUOUS
+from hpchub.model.patterns import takes_too_long
 from hpchub.model.problems import Problem
 
 if TYPE_CHECKING:
@@ -61,16 +63,17 @@ def _load(path: Path) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506  (a safe loader)
 
 
-def misspelt_arguments(names: Iterable[str], specs: RoleSpecs) -> list[Problem]:
-    """Find variables with names that are similar to an argument of a role, but not equal."""
-    return [
-        Problem(name, "is not an argument of a role", valid=f'did you mean "{close}"?')
-        for name in sorted(names)
-        if specs.prefixes
-        and name.startswith(specs.prefixes)
-        and name not in specs.arguments
-        and (close := near(name, specs.arguments, cutoff=0.85))
-    ]
+def misspelt_argument(name: str, specs: RoleSpecs) -> Problem | None:
+    """Return the problem of a variable that has the prefix of a role, or nearly its name, but is no argument of it."""
+    if name in specs.arguments:
+        return None
+    folded = name.casefold().replace("-", "_")
+    prefix = next((prefix for prefix in specs.prefixes if folded.startswith(prefix)), "")
+    close = near(name, specs.arguments, cutoff=0.85 if prefix else 0.93)
+    if not prefix and not close:
+        return None
+    valid = f'did you mean "{close}"?' if close else f"give a variable of your own a name without {prefix}"
+    return Problem(show(name, 60)[1:-1], "is not an argument of a role", valid=valid)
 
 
 def derived_argument(name: str, specs: RoleSpecs) -> Problem | None:
@@ -163,7 +166,7 @@ _TYPES: dict[str, tuple[type | tuple[type, ...], str, str]] = {
 }
 _NETWORK_NAMES = ("_networks", "_trusted_proxies", "_addresses")
 _OPTIONAL_PORTS = ("reverse_proxy_redirect_port",)
-_MINIMUM = {"reverse_proxy_max_connections": 256}
+_MINIMUM = {"reverse_proxy_max_connections": 256, "jupyterhub_token_days": 1}
 """What the roles check on the hosts too."""
 _KEYS = {
     "reverse_proxy_oidc_crypto_passphrase": (r"(?:[A-Za-z0-9]{32,})?", "write at least 32 letters and digits"),
@@ -181,13 +184,31 @@ def _range_problem(name: str, value: Any) -> tuple[str, str] | None:
             return None if inside else ("is not a port", f"write a number from {lowest} to 65535")
         lowest = _MINIMUM.get(name, 0)
         return None if value >= lowest else (f"is below {lowest}", f"write a number of at least {lowest}")
+    return _text_problem(name, value) if value or name in _KEYS else None
+
+
+def _text_problem(name: str, value: str) -> tuple[str, str] | None:
     if name in _KEYS and not re.fullmatch(_KEYS[name][0], value):
         return "is not a key of the right form", f"{_KEYS[name][1]}, or leave it empty to generate one"
-    if name.endswith(("_directory", "_socket", "_file")) and value and not value.startswith("/"):
+    if name.endswith(("_directory", "_socket", "_file")) and not value.startswith("/"):
         return "is not an absolute path", "begin with /"
-    if name.endswith("_directory") and value and not value.strip("/"):
+    if name == "reverse_proxy_oidc_user_pattern":
+        return _pattern_problem(value)
+    if name.endswith("_directory") and not value.strip("/"):
         return "is the root directory", "name a directory for hpchub alone"
     return None
+
+
+def _pattern_problem(value: str) -> tuple[str, str] | None:
+    """Return what is wrong with a regular expression that Apache uses, as far as Python knows its constructs."""
+    try:
+        groups = re.compile(value).groups
+    except re.error as error:
+        known = not error.msg.startswith(("bad escape", "unknown extension"))
+        return (f"is not a regular expression: {error}", "correct it") if known else None
+    if not groups:
+        return "has no group", r"put the part that is the name in parentheses, as in ^(.*)@cl\.org$"
+    return AMBIGUOUS if not re.search(r"\(\?[^:]", value) and takes_too_long(value) else None
 
 
 def _wrong_networks(name: str, value: Iterable[Any]) -> Iterator[Problem]:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpchub.deploy import certificates, inventory_checks
+from hpchub.deploy import certificates, connections, inventory_checks
 from hpchub.deploy.inventory_files import ALL, Inventory, Setting, read_inventory, shown
-from hpchub.deploy.role_specs import RoleSpecs, derived_argument, misspelt_arguments, read_specs, wrong_argument
+from hpchub.deploy.role_specs import RoleSpecs, derived_argument, misspelt_argument, read_specs, wrong_argument
 from hpchub.deploy.yaml_text import VAULT_ADVICE, scalars
 from hpchub.messages import show
 from hpchub.model.fields import url_host
@@ -66,10 +66,13 @@ def check_inventory(
     unknown = [Path(path) for path in undecrypted]
     found = Found(variables={name: value_of(name) for name in names if looks_like_ours(name)})
     problems = [*inventory.problems, *inventory_checks.misplaced(inventory, specs)]
-    problems += inventory_checks.strange_names(inventory)
+    problems += [*inventory_checks.strange_names(inventory), *inventory_checks.second_lists(inventory)]
+    problems += connections.wrong_connections(inventory.settings)
     if inventory.hosts_known:
         problems += inventory_checks.unused_files(inventory, groups)
         found.warnings += inventory_checks.ungrouped_hosts(inventory, groups)
+        problems += connections.local_for_all(inventory.settings, groups)
+    found.warnings += connections.root_missing(inventory.settings)
     problems += _arguments(inventory, specs, names, value_of)
     problems += _per_host(inventory)
     try:
@@ -127,7 +130,12 @@ def _arguments(
     """Check the arguments of roles that an inventory sets, for any group or host."""
     settings = [setting for setting in inventory.settings if setting.name in specs.arguments]
     written = {setting.name for setting in inventory.settings}
-    yield from misspelt_arguments({*names, *written} - {s.name for s in settings}, specs)
+    for name in sorted({*names} - written):
+        if problem := misspelt_argument(name, specs):
+            yield problem
+    for setting in inventory.settings:
+        if problem := misspelt_argument(setting.name, specs):
+            yield setting.problem(problem.message, problem.valid)
     for setting in settings:
         if setting.scope.everywhere and (problem := derived_argument(setting.name, specs)):
             yield replace(problem, file=shown(setting.file.path), line=setting.line, column=setting.column)

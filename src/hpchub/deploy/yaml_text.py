@@ -254,6 +254,8 @@ def _explain(error: yaml.MarkedYAMLError, text: str) -> Fault:
             at = begin if at_beginning else here
             line = lines[at.line] if at.line < len(lines) else ""
             mark = line[at.column : at.column + 1]
+            if not mark.strip() and pattern.startswith("expected node"):
+                return Fault(at.line + 1, at.column + 1, "ends before a { or [ is closed", "close it with } or ]")
             if mark == "\t":
                 return Fault(at.line + 1, at.column + 1, "is indented with a tab", "use spaces")
             text = f"{message}\n{valid}".replace("MARK", mark).replace("LINE", str(begin.line + 1))

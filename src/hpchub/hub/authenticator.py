@@ -20,6 +20,7 @@ from traitlets import Bool, Integer, List, Set, Unicode
 
 from hpchub.hub.events import AccessEnded, SignedIn, SignedOut, SignInRefused
 from hpchub.hub.handlers import (
+    AdoptionHandler,
     FreshMetricsHandler,
     HealthHandler,
     PortReportHandler,
@@ -173,6 +174,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/metrics", FreshMetricsHandler),
             (r"/api/metrics", FreshMetricsHandler),
             (r"/api/batchspawner", PortReportHandler),
+            (r"/api/hpchub/adoption", AdoptionHandler),
             (r"/api/user", TokenOwnerHandler),
             (r"/api/users/([^/]+)/tokens", TokensAPIHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),

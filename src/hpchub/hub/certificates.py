@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -33,6 +34,13 @@ VALIDITY = dt.timedelta(days=366)
 
 It is longer than any session, because a job may wait in a queue and an administrator may extend its time limit.
 """
+
+
+CLOCK_ERROR = dt.timedelta(days=1)
+"""How slow the clock of a node may be."""
+
+STATEMENT = x509.ObjectIdentifier("2.25.331306986447859773087611640360189203594")
+"""The extension with the hub's statement about the session. The number is derived from a random UUID (ITU-T X.667)."""
 
 
 def server_name(user: str) -> str:
@@ -55,6 +63,21 @@ class ServerIdentity:
     clients: str
 
 
+@dataclass(frozen=True)
+class Issued:
+    """A certificate that the hub issued earlier.
+
+    Attributes:
+        statement: The hub's statement about the session, or empty.
+        issued: When the hub issued the certificate.
+        content: The certificate in the form that TLS sends (DER).
+    """
+
+    statement: str
+    issued: dt.datetime
+    content: bytes
+
+
 class _Context(ssl.SSLContext):
     """A TLS context that can be a value in JupyterHub's configuration, which traitlets copies."""
 
@@ -72,8 +95,12 @@ class Authority:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def issue(self, user: str) -> ServerIdentity:
+    def issue(self, user: str, statement: str = "") -> ServerIdentity:
         """Create a new key and a certificate for one session of a user. The certificate is valid for servers only.
+
+        Args:
+            user: The user.
+            statement: A text that the certificate contains. It proves later that the hub wrote it. It is not secret.
 
         Raises:
             OSError, ValueError: The authority's files are missing, not readable or not valid.
@@ -89,20 +116,22 @@ class Authority:
             )
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
-        certificate = (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, user)]))
             .issuer_name(authority.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))  # a node's clock may be slow
+            .not_valid_before(now - CLOCK_ERROR)
             .not_valid_after(min(now + VALIDITY, authority.not_valid_after_utc))
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(server_name(user))]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=True)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
-            .sign(signer, hashes.SHA256())
         )
+        if statement:
+            builder = builder.add_extension(x509.UnrecognizedExtension(STATEMENT, statement.encode()), critical=False)
+        certificate = builder.sign(signer, hashes.SHA256())
         text = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -111,6 +140,32 @@ class Authority:
             certificate=certificate.public_bytes(serialization.Encoding.PEM).decode(),
             clients=(self.directory / "clients.pem").read_text(),
         )
+
+    def read(self, certificate: str) -> Issued:
+        """Return the content of a certificate that this authority issued for a notebook server.
+
+        Args:
+            certificate: The certificate as PEM text, from any source.
+
+        Raises:
+            OSError: The authority's files are not readable.
+            ValueError: This authority did not issue the certificate, or its time is over.
+        """
+        found = x509.load_pem_x509_certificate(certificate.encode())
+        if not any(_is_issuer(each, found) for each in self._authorities()):
+            raise ValueError("the certificate is not of this authority")
+        if not found.not_valid_before_utc <= dt.datetime.now(dt.UTC) <= found.not_valid_after_utc:
+            raise ValueError("the certificate is not valid now")
+        statement = ""
+        for extension in found.extensions:
+            if extension.oid == STATEMENT and isinstance(extension.value, x509.UnrecognizedExtension):
+                statement = extension.value.value.decode()
+        return Issued(
+            statement, found.not_valid_before_utc + CLOCK_ERROR, found.public_bytes(serialization.Encoding.DER)
+        )
+
+    def _authorities(self) -> list[x509.Certificate]:
+        return x509.load_pem_x509_certificates((self.directory / "servers.pem").read_bytes())
 
     def client_context(self) -> ssl.SSLContext:
         """Return the TLS context that the hub uses to check whether a notebook server answers.
@@ -126,3 +181,12 @@ class Authority:
         context.check_hostname = False
         context.load_cert_chain(self.directory / "hub.pem")
         return context
+
+
+def _is_issuer(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Return whether an authority signed a certificate."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True

@@ -21,9 +21,11 @@ from hpchub.canary import SERVICE as CANARY
 from hpchub.canary import TOKEN as CANARY_TOKEN
 from hpchub.hub.authenticator import SSOAuthenticator
 from hpchub.hub.database import engine_options, wait_until_usable
+from hpchub.hub.handlers import DEFAULT_TOKEN_DAYS
 from hpchub.hub.json_log import LOGGING
 from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.proxy import HubProxy
+from hpchub.hub.request_log import log_request
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.hub.tokens import SCRAPER
 from hpchub.names import USER_PATTERN, dns_label
@@ -137,6 +139,7 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
         "cookie_options": {"secure": True, "samesite": "Lax", "httponly": True, "expires_days": 1},
         "hpchub_notebook_ports": settings["notebook_ports"],
         "hpchub_settings_file": path,
+        "log_function": log_request,
     }
 
 
@@ -178,6 +181,7 @@ def _pages(c: Any, settings: dict[str, Any]) -> None:
         "support": settings["support"],
         # JupyterHub calls a function with the user, and the page gets its result: here, the function to call.
         "time_text": lambda _user: moments.shown,
+        "default_token_days": DEFAULT_TOKEN_DAYS,
     }
     c.JupyterHub.log_level = settings.get("log_level", "INFO")
 

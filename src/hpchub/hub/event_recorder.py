@@ -95,7 +95,7 @@ class EventRecorder:
                 await self._wait(tidy_at)
         finally:
             try:
-                self.flush(engine)
+                await asyncio.to_thread(self.flush, engine)
             except Exception as error:  # noqa: BLE001 the hub must stop after any error
                 log.error("%d events are lost, because the hub stops: %r", len(self._queue), error)
 

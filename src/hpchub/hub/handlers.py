@@ -17,6 +17,7 @@ from jupyterhub.utils import metrics_authentication
 from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
+from hpchub.hub.adoption import Claim, Refused, adopt
 from hpchub.hub.events import ORIGIN, UNKNOWN, Origin
 from hpchub.hub.job_events import PortReported, ProblemReported
 from hpchub.hub.outcome import UNEXPECTED
@@ -31,6 +32,8 @@ DEFAULT_TOKEN_DAYS = 30
 """The default lifetime of a token, in days. A site can choose a shorter one for all tokens."""
 MAX_TEXT = 1000
 """The maximum length of a text that a job reports, in characters."""
+MAX_CLAIM = 32 * 1024
+"""The maximum length of a request for adoption, in bytes."""
 MAX_ADDRESSES = 32
 """The maximum number of addresses that a job reports."""
 AT_FAULT = (
@@ -224,6 +227,42 @@ class PortReportHandler(Throttled, APIHandler):  # type: ignore[misc]
             raise web.HTTPError(400, f"The port is not valid; {valid}.")
         notice = _text(body["notice"]) if "notice" in body else ""
         return PortReported(port, _addresses(body.get("addresses", [])), notice)
+
+
+class AdoptionHandler(APIHandler):  # type: ignore[misc]
+    """The endpoint at which a notebook server asks to be adopted: ``POST /hub/api/hpchub/adoption``.
+
+    The body is ``{"certificate": PEM, "port": N, "addresses": […]}``, as in a port report. The request carries the
+    server's own token, which the hub does not know after the restore of a backup. See ``hpchub.hub.adoption``.
+    """
+
+    async def post(self) -> None:
+        """Adopt the session and answer 201, or answer 4xx and change nothing."""
+        token = self.get_auth_token() or ""
+        if self.current_user is not None:
+            raise web.HTTPError(409, "The hub knows this session, or the request is not from a session.")
+        try:
+            await adopt(self, runtime(self.settings["hpchub_settings_file"]), token, self._claim())
+        except Refused as error:
+            self.log.warning("A session is not adopted: %s", error)
+            raise web.HTTPError(error.status, error.public) from None
+        self.set_status(201)
+        self.finish({"message": "adopted"})
+
+    def _claim(self) -> Claim:
+        """Return the content of the request's body.
+
+        Raises:
+            web.HTTPError: The body is not valid (400).
+        """
+        body: Any = self.get_json_body() if len(self.request.body) <= MAX_CLAIM else None
+        ports = self.settings["hpchub_notebook_ports"]
+        match body:
+            case {"certificate": str(certificate), "port": int(port), "addresses": addresses, **others} if (
+                not others and type(port) is int and ports["first"] <= port <= ports["last"]
+            ):
+                return Claim(certificate, port, _addresses(addresses))
+        raise web.HTTPError(400, "The request's body is not valid; send certificate, port and addresses.")
 
 
 def _text(value: Any) -> str:

@@ -17,6 +17,7 @@ from batchspawner import JobStatus
 from jupyterhub.spawner import Spawner
 from traitlets import Bool, Float, Instance, Unicode
 
+from hpchub.hub.adoption import Statement, digest
 from hpchub.hub.events import ORIGIN, SessionEnded, StartFailed, StartRequested
 from hpchub.hub.job_driver import JobDriver
 from hpchub.hub.job_session import NO_CERTIFICATE, Context
@@ -118,7 +119,9 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         }
         ports = self.runtime.settings["notebook_ports"]
         try:
-            identity = self.runtime.authority.issue(self.user.name)
+            identity = self.runtime.authority.issue(
+                self.user.name, self._statement(env.get("JUPYTERHUB_API_TOKEN", ""))
+            )
         except (OSError, ValueError) as error:
             self.log.error("%s: cannot create the server's certificate: %s", self._log_name, error)
             raise StartError.of(NO_CERTIFICATE) from None
@@ -136,6 +139,16 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             HPCHUB_TLS_CLIENTS=identity.clients,
         )
         return env
+
+    def _statement(self, token: str) -> str:
+        """Return what the hub states about this session in the server's certificate; see ``hpchub.hub.adoption``."""
+        return Statement(
+            hub=self.runtime.hub_name,
+            user=self.user.name,
+            session=self.session,
+            token=digest(token),
+            profile=self.profile.model_dump(mode="json", exclude_defaults=True),
+        ).text
 
     # -- batchspawner's three commands
 

@@ -187,6 +187,14 @@ class Ledger:
         )
         return {row.session: (row.user, row.cluster) for row in self.db.execute(query)}
 
+    def knows(self, session: str) -> bool:
+        """Return whether this database has a record of a session.
+
+        Raises:
+            SQLAlchemyError: The database cannot be read.
+        """
+        return self.db.execute(select(SESSIONS.c.session).where(SESSIONS.c.session == session)).first() is not None
+
     def tidy(self) -> None:
         """Repeat the records that could not be written, and delete old ones.
 

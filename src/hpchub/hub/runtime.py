@@ -99,6 +99,8 @@ class Runtime:
         key_file = Path(settings["state_dir"]) / "event_key" if recording["pseudonyms"] else None
         self.recorder = EventRecorder(recording["keep_days"], key_file)
         self.events.subscribe(self.recorder.add)
+        self.adoptions: dict[str, float] = {}
+        """When the hub last tried to adopt a session, by the session's name (monotonic clock)."""
         self._ledger: Ledger | None = None
         self._pollers: dict[str, Poller] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -18,6 +18,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from hpchub.gpus import Gpus
 from hpchub.messages import listing, near, show, type_in_words, unprintable
+from hpchub.model.patterns import takes_too_long
 from hpchub.names import CLUSTER_NAME, GROUP_NAME_LIMIT, QUEUE_NAME, USER_NAME
 from hpchub.units import mebibytes, seconds
 
@@ -450,6 +451,10 @@ OptionalUserName = Annotated[
 # A subset of regular expressions that has the same meaning in Python, in Apache, and on a submit host with Python 3.9.
 _PATTERN_PART = re.compile(r"[A-Za-z0-9_.@*+?|(){},:-]|\\[.@+_dw-]|\[\^?(?:[A-Za-z0-9_.@+*-]|\\[.@+_dw-])+\]")
 _PATTERN_PITFALLS = re.compile(r"\(\?(?!:)|[*+?}][*+]|\{,")
+AMBIGUOUS = (
+    "can read some names in very many ways, and whoever has such a name stops the service",
+    "begin each repeated group with a character that occurs nowhere else in it, as in [a-z]+(?:[.-][a-z]+)*",
+)
 _NEVER_A_NAME = ("a/b", "a b", "a;b", "a$b", "a\nb", "")
 
 
@@ -472,6 +477,8 @@ def _user_pattern(value: str) -> None:
                 f"admits {show(name)}, which can never be a user's name",
                 "admit letters, digits and _ . @ - only",
             )
+    if takes_too_long(value):
+        complain(*AMBIGUOUS)
 
 
 UserPattern = Annotated[
@@ -651,15 +658,18 @@ def _no_way_up(value: str) -> None:
 
 _PATH = ("an absolute path", r"(?:/[A-Za-z0-9_.+@=,~-]+)+", "begin with /, use no spaces, and do not end with /")
 _OF_THE_SYSTEM = re.compile(
-    r"/(?:bin|boot|dev|etc|lib|lib64|proc|run|sbin|sys)(?:/.*)?|/(?:home|media|mnt|opt|root|srv|tmp|usr|var)"
-    r"|/usr/(?:bin|include|lib|lib64|libexec|local|sbin|share)|/var/(?:cache|lib|log|run|spool|tmp)"
+    r"/(?:bin|boot|dev|etc|lib|lib64|proc|run|sbin|sys)(?:/.*)?|/(?:home|media|mnt|opt|root|srv|usr|var)"
+    r"|/usr/(?:bin|include|lib|lib64|libexec|local|sbin|share)|/var/(?:cache|lib|log|run|spool)"
 )
+_TEMPORARY = re.compile(r"(?:/var|/usr)?/tmp(?:/.*)?|/dev/shm(?:/.*)?|/var/run/.*")
 
 
 def _own_directory(value: str) -> None:
     _no_way_up(value)
     if _OF_THE_SYSTEM.fullmatch(value):
         complain("is a directory of the operating system", "name a directory for hpchub alone, as in /opt/hpchub")
+    if _TEMPORARY.fullmatch(value):
+        complain("is a directory for temporary files", "name a directory that lasts, as in /opt/hpchub")
 
 
 Path = Annotated[str, Text(*_PATH, check=_no_way_up)]

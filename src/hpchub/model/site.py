@@ -402,7 +402,7 @@ def _keys_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
 
 def looks_like_ours(name: str) -> bool:
     """Return whether a variable has the prefix of our variables, or a name similar to one of them."""
-    return name.startswith(PREFIX) or near(name, VARIABLES, cutoff=0.9) is not None
+    return name.casefold().replace("-", "_").startswith(PREFIX) or near(name, VARIABLES, cutoff=0.9) is not None
 
 
 def controller_files(site: Site) -> list[tuple[str, str, str]]:
@@ -425,7 +425,7 @@ def unknown_variable(name: str) -> Problem:
     """Return the problem of a variable with a misspelt name."""
     # All names share the prefix, so only the rest shows which one was meant.
     suffixes = {known.removeprefix(PREFIX): known for known in VARIABLES}
-    close = near(name.removeprefix(PREFIX), suffixes) or ""
+    close = near(name.removeprefix("hpchub_").removeprefix(PREFIX), suffixes) or ""
     meant = suffixes.get(close) or near(name, VARIABLES, cutoff=0.9)
     valid = f'did you mean "{meant}"?' if meant else f"valid: {listing(VARIABLES)}"
     return Problem(show(name, 60)[1:-1], "is not a variable of hpchub", valid=valid)

@@ -22,6 +22,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import http.client
 import importlib
 import ipaddress
 import json
@@ -54,9 +55,10 @@ KERNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OURS = ("JUPYTERHUB_", "HPCHUB_")  # the prefixes of the variables that the hub may set
 # Modules and login files may set these for other programs. Neither the server nor the site's kernels would start with
 # them. The state of the module system no longer fits then, so login shells of terminals and kernels set it up again.
-FOREIGN_PREFIXES = ("PYTHON", "LD_", "CONDA_", "_ModuleTable", "__LMOD_", "__MODULES_", "_LMFILES_")
+FOREIGN_PREFIXES = ("PYTHON", "_PYTHON", "LD_", "CONDA_", "_ModuleTable", "__LMOD_", "__MODULES_", "_LMFILES_")
 FOREIGN = (
     *("GCONV_PATH", "JULIA_LOAD_PATH", "OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"),
+    *("PIP_PREFIX", "PIP_REQUIRE_VIRTUALENV", "PIP_ROOT", "PIP_TARGET", "PIP_USER"),
     *("R_ENVIRON", "R_HOME", "R_LIBS", "R_LIBS_SITE", "R_PROFILE", "VIRTUAL_ENV"),
     *(
         "LOADEDMODULES",
@@ -74,7 +76,9 @@ OF_JUPYTER = (
 THREADS = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "GOTO_NUM_THREADS"),
     *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS", "JULIA_NUM_THREADS"),
-    *("RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "LOKY_MAX_CPU_COUNT", "MC_CORES"),
+    *("RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "LOKY_MAX_CPU_COUNT", "MC_CORES", "OMP_THREAD_LIMIT"),
+    *("BLAS_NUM_THREADS", "FLEXIBLAS_NUM_THREADS", "NUMEXPR_MAX_THREADS", "TF_NUM_INTRAOP_THREADS"),
+    *("R_DATATABLE_NUM_THREADS", "RCPP_PARALLEL_NUM_THREADS"),
 )
 NEEDED = (
     "HPCHUB_PORT_FIRST",
@@ -102,6 +106,7 @@ STUCK = 20.0  # seconds that code in the user's settings may take
 LISTEN_TIMEOUT = 300.0  # seconds; the first start from a cold network file system is slow
 REPORT_TIMEOUT = 900.0  # seconds; the hub may be down for an upgrade, and resumes this session afterwards
 REQUEST_TIMEOUT = 10.0  # seconds
+CHECK_INTERVAL = 300.0  # seconds, unless the settings say otherwise
 
 PROBLEM_LIMIT = 1000  # characters
 ADDRESS_LIMIT = 32
@@ -464,7 +469,7 @@ def use_directories(env: dict[str, str], home: Path, private: Path, *, slow: boo
         own_settings: Whether to use the user's own settings of Jupyter and IPython.
     """
     env["JUPYTER_RUNTIME_DIR"] = str(private / "runtime")
-    if not Path(env.get("HOME", "")).is_dir():
+    if not (env.get("HOME", "").startswith("/") and Path(env["HOME"]).is_dir()):
         env["HOME"] = str(home)
     runtime = env.get("XDG_RUNTIME_DIR")
     if runtime and not is_private(Path(runtime)):
@@ -620,14 +625,16 @@ def opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
 
 
-def post(session: dict[str, str], content: dict[str, Any], context: ssl.SSLContext) -> None:
-    """Send a report to the hub: ``POST JUPYTERHUB_API_URL/batchspawner``. The hub answers 201.
+def post(
+    session: dict[str, str], content: dict[str, Any], context: ssl.SSLContext, endpoint: str = "batchspawner"
+) -> None:
+    """Send a report to the hub: ``POST JUPYTERHUB_API_URL/ENDPOINT``. The hub answers 201.
 
     Raises:
         OSError, ValueError: The hub did not answer, or not with success.
     """
     request = urllib.request.Request(  # noqa: S310 - the hub's own address
-        report_url(session),
+        api_url(session, endpoint),
         method="POST",
         data=json.dumps(content).encode(),
         headers={
@@ -639,9 +646,9 @@ def post(session: dict[str, str], content: dict[str, Any], context: ssl.SSLConte
         pass
 
 
-def report_url(session: dict[str, str]) -> str:
-    """Return the URL of the hub's endpoint for reports."""
-    return session["JUPYTERHUB_API_URL"].rstrip("/") + "/batchspawner"
+def api_url(session: dict[str, str], endpoint: str) -> str:
+    """Return the URL of an endpoint of the hub's API."""
+    return session["JUPYTERHUB_API_URL"].rstrip("/") + "/" + endpoint
 
 
 def report(
@@ -659,7 +666,7 @@ def report(
     Raises:
         LaunchError: The hub rejected the report, or did not answer within ``timeout`` seconds.
     """
-    url = report_url(session)
+    url = api_url(session, "batchspawner")
     deadline = time.monotonic() + timeout
     pause = 0.5
     may_have_arrived = False
@@ -693,6 +700,65 @@ def report_problem(session: dict[str, str], problem: str, context: ssl.SSLContex
         log(f"the hub did not accept the report of this problem: {getattr(error, 'reason', error)}")
 
 
+def stay_known(
+    session: dict[str, str],
+    content: dict[str, Any],
+    context: ssl.SSLContext,
+    stopping: threading.Event,
+    interval: float = CHECK_INTERVAL,
+) -> None:
+    """Check periodically that the hub knows this session, until the server stops. If not, ask to be adopted.
+
+    A hub whose database was restored from a backup does not know the sessions that started after the backup. The
+    certificate proves to it that it started this one. This function raises no error.
+
+    Args:
+        session: The variables of the session's file.
+        content: The report of the port; see ``report``.
+        context: The TLS context for the hub.
+        stopping: Whether the server has begun to stop.
+        interval: The time between two checks, in seconds.
+    """
+    logged = ""
+    while not stopping.wait(interval * random.uniform(0.9, 1.1)):  # noqa: S311 not a secret
+        if is_known(session, context):
+            continue
+        result = ask_for_adoption(session, content, context)
+        if result != logged:
+            log(result)
+        logged = result
+
+
+def is_known(session: dict[str, str], context: ssl.SSLContext) -> bool:
+    """Return whether the hub accepts this session's token. If it does not answer, the answer is true."""
+    request = urllib.request.Request(  # noqa: S310 - the hub's own address
+        api_url(session, "user"), headers={"Authorization": "token " + session["JUPYTERHUB_API_TOKEN"]}
+    )
+    try:
+        with opener(context).open(request, timeout=REQUEST_TIMEOUT):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code not in (401, 403)
+    except (OSError, ValueError, http.client.HTTPException):
+        return True
+
+
+def ask_for_adoption(session: dict[str, str], content: dict[str, Any], context: ssl.SSLContext) -> str:
+    """Ask the hub to adopt this session, and return the result as one line."""
+    claim = {
+        "certificate": session["HPCHUB_TLS_CERTIFICATE"],
+        "port": content["port"],
+        "addresses": content["addresses"],
+    }
+    try:
+        post(session, claim, context, "hpchub/adoption")
+    except urllib.error.HTTPError as error:
+        return f"the hub does not know this session, and has not adopted it: {error.code} {answer_text(error)}"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"the hub does not answer: {getattr(error, 'reason', error)}"
+    return "the hub did not know this session, and has adopted it"
+
+
 def wait_for_hub(session: dict[str, str], context: ssl.SSLContext, timeout: float = REPORT_TIMEOUT) -> None:
     """Wait while the web server answers in place of the hub, because the hub is being restarted.
 
@@ -717,7 +783,7 @@ def wait_for_hub(session: dict[str, str], context: ssl.SSLContext, timeout: floa
 def answer_text(error: urllib.error.HTTPError) -> str:
     """Return the hub's message in an error response."""
     try:
-        return str(json.loads(error.read(4096))["message"])
+        return str(json.loads(error.read(4096))["message"] or error.reason)
     except (OSError, ValueError, KeyError, TypeError):
         return str(error.reason)
 
@@ -726,7 +792,10 @@ def answer_text(error: urllib.error.HTTPError) -> str:
 
 
 def settings(path: Path = SETTINGS) -> dict[str, Any]:
-    """Return the settings that the role wrote for this environment: ``{"jupyter_path": [DIRECTORY, …]}``."""
+    """Return the settings that the role wrote for this environment.
+
+    Shape: ``{"jupyter_path": [DIRECTORY, …], "check_interval": SECONDS}``.
+    """
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -771,9 +840,12 @@ class Launch:
         address = within(HUB_TIMEOUT + 1, late, check_hub, url, self.context)
         try:
             self._start(home, address)
-        except LaunchError as error:
-            report_problem(self.session, str(error), self.context)
-            raise
+        except (LaunchError, OSError) as error:
+            if isinstance(error, OSError) and self.listening.is_set():
+                raise
+            problem = str(error) if isinstance(error, LaunchError) else f"the session cannot start: {error}"
+            report_problem(self.session, problem, self.context)
+            raise LaunchError(problem) from error
         finally:
             self._clean_up()
 
@@ -852,6 +924,10 @@ class Launch:
             if not self.listening.is_set():
                 report_problem(self.session, str(error), self.context)
             os.kill(os.getpid(), signal.SIGTERM)
+            return
+        stay_known(
+            self.session, content, self.context, server.stopping, settings().get("check_interval", CHECK_INTERVAL)
+        )
 
     def _check_stuck(self, seconds: float, server: Any) -> None:
         """Start without the user's settings if code in them does not come to an end."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import os
 import re
 import sys
@@ -30,7 +31,7 @@ LOCKED_SECTIONS = frozenset(
         *("Authorizer", "JupyterHubAuthorizer", "AllowAllAuthorizer"),
         *("IdentityProvider", "PasswordIdentityProvider", "LegacyIdentityProvider", "JupyterHubIdentityProvider"),
         *("HubAuth", "HubOAuth", "JupyterHubSingleUser", "JupyterHubHTTPClient"),
-        *("KernelSpecManager", "GatewayClient", "GatewayKernelSpecManager"),
+        *("KernelSpecManager", "KernelProvisionerFactory", "GatewayClient", "GatewayKernelSpecManager"),
     }
 )
 # Settings of the server. Extensions pass their settings to it.
@@ -52,6 +53,15 @@ LOCKED_SETTINGS = frozenset(
         *("open_browser", "browser", "use_redirect_file", "answer_yes", "quit_button", "file_to_run", "config_file"),
         *("generate_config", "show_config", "show_config_json", "reraise_server_extension_failures", "allow_root"),
         *("config_file_name", "raise_config_file_errors"),
+    }
+)
+# The pages of the user interfaces
+INTERFACE_SECTIONS = frozenset({"LabApp", "JupyterNotebookApp", "LabServerApp", "ExtensionApp"})
+LOCKED_PAGES = frozenset(
+    {
+        *("app_dir", "app_url", "core_mode", "dev_mode", "labextensions_url", "override_static_url", "schemas_dir"),
+        *("settings_url", "splice_source", "static_dir", "static_paths", "static_url_prefix", "template_paths"),
+        *("templates_dir", "translations_api_url", "workspaces_api_url"),
     }
 )
 LOCKED_KERNEL_SETTINGS = frozenset({"ip", "transport", "transport_encryption", "kernel_spec_manager"})
@@ -105,6 +115,8 @@ def serve(
         },
         "AsyncMappingKernelManager": {"default_kernel_name": kernel},
         "FileContentsManager": {"delete_to_trash": False},
+        # JupyterLab reads a file of its own, which the server does not see.
+        "LabApp": {"dev_mode": False, "core_mode": False, "app_url": "/lab"},
     }
     sys.argv = arguments
     application(enforced).launch_instance()
@@ -221,6 +233,8 @@ def is_locked(section: str, name: str) -> bool:
         return True
     if section.endswith("KernelManager") or section == "ConnectionFileMixin":
         return name in LOCKED_KERNEL_SETTINGS
+    if section in INTERFACE_SECTIONS and name in LOCKED_PAGES:
+        return True
     return (section.endswith("App") or section == "Application") and name in LOCKED_SETTINGS
 
 
@@ -263,6 +277,21 @@ def find_setting(files: Iterable[Path], name: str) -> str:
     return find_line(files, lambda line: bool(pattern.search(line)))
 
 
+def find_shapeless(files: Iterable[Path]) -> str:
+    """Return the place of the first JSON file that is not an object of objects, as ``FILE, line 1``, or empty."""
+    for file in files:
+        if file.suffix == ".json":
+            try:
+                content = json.loads(file.read_text(encoding="utf-8-sig"))
+            except (OSError, ValueError):
+                continue
+            if not isinstance(content, dict) or not all(
+                isinstance(each, (dict, type(None))) for each in content.values()
+            ):
+                return f"{file}, line 1"
+    return ""
+
+
 def find_line(files: Iterable[Path], matches: Callable[[str], bool]) -> str:
     """Return the place of the first line that matches and is not a comment, as ``FILE, line N``, or empty."""
     for file in files:
@@ -290,7 +319,8 @@ def explain(error: BaseException | None, files: list[Path]) -> str:
         place = place_of(cause, files)
         if place:
             return f"{place}: {reason}"
-    return reason
+    place = find_shapeless(files)
+    return f"{place}: the file must contain an object with objects" if place else reason
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

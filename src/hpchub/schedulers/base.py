@@ -137,6 +137,10 @@ class QueueRules:
         denied: Users and groups that may not use the queue.
         hosts: The hosts that may submit jobs to the queue, in the scheduler's notation. None means all.
         qos: The qualities of service that may use the queue. None means all.
+        denied_qos: The qualities of service that may not use the queue.
+        projects: The projects that may use the queue. None means all. Only Grid Engine has them.
+        denied_projects: The projects that may not use the queue.
+        times: When the queue starts jobs, for example ``20:00-8:00``, or empty if it always does.
         needs_reservation: Whether each job needs a reservation.
     """
 
@@ -149,6 +153,10 @@ class QueueRules:
     denied: tuple[str, ...] = ()
     hosts: tuple[str, ...] | None = None
     qos: tuple[str, ...] | None = None
+    denied_qos: tuple[str, ...] = ()
+    projects: tuple[str, ...] | None = None
+    denied_projects: tuple[str, ...] = ()
+    times: str = ""
     needs_reservation: bool = False
 
 
@@ -169,6 +177,7 @@ class QueueLimits:
         least: The smallest ``cores``, ``memory``, ``runtime`` and ``gpus`` of a job, as far as there are limits.
         gpu_types: The largest number of GPUs of each type on one node. None means that the types are unknown.
         node_gpus: For each of ``nodes``, the number of its GPUs of each type. Empty if the types are unknown.
+        with_qos: The limits of jobs with each quality of service. Empty if they are unknown. Only Slurm has them.
         consumables: The amounts of other resources that one node of the queue has. Only Grid Engine has them.
         per_slot: The limits of other resources of each slot. Only Grid Engine has them.
     """
@@ -185,6 +194,7 @@ class QueueLimits:
     least: Mapping[str, int] = field(default_factory=dict, compare=False)
     gpu_types: Mapping[str, int] | None = field(default=None, compare=False)
     node_gpus: tuple[Mapping[str, int], ...] = field(default=(), compare=False)
+    with_qos: Mapping[str, QueueLimits] = field(default_factory=dict, compare=False)
     consumables: Mapping[str, str] = field(default_factory=dict, compare=False)
     per_slot: Mapping[str, str] = field(default_factory=dict, compare=False)
 

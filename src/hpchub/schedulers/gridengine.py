@@ -76,7 +76,7 @@ _REASONS: tuple[tuple[str, Reason], ...] = (
     (r"calendar|runtime of \S+ sec\. is too long", TIME_WINDOW),
     (r"exceeds? limit|user limitations|max_aj_instances", LIMIT_REACHED),
     (r"job filter|no messages|information", NOT_CONSIDERED),
-    (r"not available for parallel|pe (?:\S+ )?dropped", NO_FREE_NODE),
+    (r"not available for parallel|pe (?:\S+ )?dropped|only offers", NO_FREE_NODE),
     (r"disabled|suspended|not available|0 slots", QUEUE_CLOSED),
     (r"clean ?up", PREPARING),
     (r"permission|correct project|excluded project", Reason("only queues that you may not use are free")),
@@ -346,10 +346,15 @@ def _rules(entry: dict[str, str]) -> QueueRules:
     kinds = _values(entry.get("qtype", "BATCH"))
     is_batch = any("BATCH" in kind.split() for kind in kinds)
     environments = {name for value in _values(entry.get("pe_list", "NONE")) for name in value.split()}
+    never = "" if is_batch or environments - {"NONE", "make"} else "it accepts no batch jobs (qtype)"
+    calendar = entry.get("calendar", "NONE").strip()
     return QueueRules(
-        never="" if is_batch or environments - {"NONE", "make"} else "it accepts no batch jobs (qtype)",
-        groups=names("user_lists") + tuple(f"project {name}" for name in names("projects")) or None,
-        denied=names("xuser_lists") + tuple(f"project {name}" for name in names("xprojects")),
+        never="it has no hosts (hostlist)" if entry.get("hostlist", "").strip() == "NONE" else never,
+        groups=names("user_lists") or None,
+        denied=names("xuser_lists"),
+        projects=names("projects") or None,
+        denied_projects=names("xprojects"),
+        times="" if "NONE" in _values(calendar) else f"calendar {calendar}",
     )
 
 

@@ -190,29 +190,35 @@ class HTCondor(Scheduler):
         raise inconclusive("condor_q", code, stdout, stderr)
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """Return the limits of all machines from a JSON list of slots. They apply to every queue of the inventory."""
+        """Return the limits of the machines from a JSON list of slots.
+
+        They apply to every queue of the inventory. But the condition START of a machine can name the queues, as
+        attribute ``HpchubQueue``, whose jobs it starts.
+        """
         try:
             _, records = read_json_records(stdout, "condor_status", record=r'\{\s*"[A-Z]', listed=True)
             slots = [record.value for record in records]
             # START is the condition for a machine to start jobs. A machine that is drained has false.
             willing = [slot for slot in slots if slot.get("Start") is not False]
-            nodes = {tuple(int(slot.get(name, 0)) for name in _SIZES) for slot in willing or slots}
+            machines = [(_sizes(slot), _queues(str(slot.get("Start", "")))) for slot in willing or slots]
         except (Unanswered, ValueError, TypeError, AttributeError, OverflowError):
-            nodes = set()
-        if not nodes:
+            machines = []
+        if not machines:
             raise Unanswered(f"condor_status printed no machines: {stdout[:SHOWN]!r}")
-        largest = (max(sizes) for sizes in zip(*nodes, strict=True))
-        limits = dict(zip(("cores", "memory", "gpus"), largest, strict=True))
-        closed = "" if willing else "START is false on every machine"
-        return [
-            QueueLimits(
-                ANY_QUEUE,
-                **limits,
-                open=not closed,
-                nodes=tuple((c, m, g) for c, m, g in sorted(nodes)),
-                rules=QueueRules(closed=closed),
+        rules = QueueRules(closed="" if willing else "START is false on every machine")
+        found = []
+        for name in sorted({ANY_QUEUE}.union(*(required | excluded for _, (required, excluded) in machines))):
+            nodes = sorted(
+                {sizes for sizes, (some, others) in machines if (not some or name in some) and name not in others}
             )
-        ]
+            if not nodes and name != ANY_QUEUE:
+                found.append(QueueLimits(name, rules=QueueRules(never="no machine starts its jobs (START)")))
+            if nodes:
+                cores, memory, gpus = (max(sizes) for sizes in zip(*nodes, strict=True))
+                found.append(
+                    QueueLimits(name, cores, memory, None, gpus, not rules.closed, nodes=tuple(nodes), rules=rules)
+                )
+        return found
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:  # noqa: PLR0911 one return for each cause
         """Return how a job ended, from the ClassAd in the history.
@@ -246,6 +252,31 @@ class HTCondor(Scheduler):
         if ad.get("ExitBySignal") is True and type(ad.get("ExitSignal")) is int:
             return Ending(Cause.KILLED, signal_name(ad["ExitSignal"]))
         return ending_of_status(ad["ExitCode"]) if type(ad.get("ExitCode")) is int else Ending(Cause.UNKNOWN)
+
+
+def _sizes(slot: dict[str, Any]) -> tuple[int, int, int]:
+    """Return the cores, the memory in MiB and the GPUs of a slot."""
+    cores, memory, gpus = (int(slot.get(name, 0)) for name in _SIZES)
+    return cores, memory, gpus
+
+
+_QUEUE = re.compile(r'(?:TARGET\.)?HpchubQueue\s*(=\?=|==|=!=|!=)\s*\\?"([^"\\]+)\\?"')
+
+
+def _queues(start: str) -> tuple[set[str], set[str]]:
+    """Return the queues that a machine's START requires, and those that it excludes.
+
+    The condition must consist of terms joined by &&. Terms with || compare only queues.
+    """
+    terms = _QUEUE.sub(lambda found: "is" if found[1] in ("=?=", "==") else "not", start)
+    terms = re.sub(r"\(? *is(?: *\|\| *is)+ *\)?", "is", terms)
+    if re.search(r"\|\||\?|! *\(* *(?:is|not)\b|\bHpchubQueue\b|ifThenElse", terms):
+        return set(), set()
+    required: set[str] = set()
+    excluded: set[str] = set()
+    for sign, name in _QUEUE.findall(start):
+        (required if sign in ("=?=", "==") else excluded).add(name)
+    return required, excluded
 
 
 _TERM = re.compile(r"!*[A-Za-z_][A-Za-z0-9_.]*(?:(?:==|!=|=\?=|=!=)-?[A-Za-z0-9_.]+)?")

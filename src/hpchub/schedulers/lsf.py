@@ -81,21 +81,21 @@ _REASONS: tuple[tuple[str, Reason], ...] = (
     (r"unable to (?:access job file|set job's env|determine job's home|open job's|copy restarting)", LAUNCH_FAILED),
     (r"initialization failed|get user password|retry limit|re-?queue limit", LAUNCH_FAILED),
     (r"pre-exec command", Reason("a preparation on the node failed, and the scheduler will try again")),
-    (r"queue is (?:in)?activated by its time|run window|dispatch window|termination deadline", TIME_WINDOW),
-    (r"queue is inactivated|queue is closed", QUEUE_CLOSED),
+    (r"queue is (?:in)?activated by its time|run window|dispatch window|deadline", TIME_WINDOW),
+    (r"queue is inactivated|queue is closed|inactive queue", QUEUE_CLOSED),
     (
         r"job slot limit|slot limit|job slots?|job quota|exceeds quota",
         Reason("the limit of cores is reached, for you, your group or the queue"),
     ),
     (r"job limit|running element limit", LIMIT_OF_JOBS),
     (r"requirements? (?:for resource reservation|for reserving resource)|for reserv", NO_FREE_NODE),
-    (r"limit", LIMIT_REACHED),
+    (r"limit|pending job threshold", LIMIT_REACHED),
     (
         r"resource requirements not satisfied|spanning requirement|not the same type|not specified in job",
         Reason("no node has what your job needs"),
     ),
     (r"resource reservation|resource \(|not enough|unable to allocate memory", NO_FREE_NODE),
-    (r"exclusive|just started a job", NO_FREE_NODE),
+    (r"exclusive|just started a job|gpu|not satisfied|waiting for allocation", NO_FREE_NODE),
     (r"load threshold|load information|host load", Reason("the nodes are too busy at the moment")),
     (r"fairshare|lower priority|compete|preempt", PRIORITY),
     (r"start time|postponed|delayed", START_TIME),
@@ -289,7 +289,7 @@ class LSF(Scheduler):
         text, names = _split_queue_table(stdout)
         found = []
         for paragraph in re.split(r"^QUEUE: ", text, flags=re.MULTILINE)[1:]:
-            status = re.search(r"\b(Open|Closed)(?:_\w+)?:(Active|Inact)", paragraph)
+            status = re.search(r"\b(?:Open|Closed)(?:_\w+)?:(?:Active|Inact(?:_\w+)?)\b", paragraph)
             if status is None or not re.search(r"^HOSTS:.*\n", paragraph, re.MULTILINE):
                 raise Unanswered(f"bqueues printed an incomplete queue: {paragraph[-SHOWN:]!r}")
             limits = _maximum_limits(paragraph)
@@ -302,8 +302,8 @@ class LSF(Scheduler):
                     cores=min((number for number in numbers if number is not None), default=None),
                     memory=parse_size(limits.get("MEMLIMIT", "")),
                     runtime=int(float(minutes[0]) * 60) if minutes else None,
-                    open=status.groups() == ("Open", "Active"),
-                    rules=_rules(paragraph, status[0]),
+                    open=not (rules := _rules(paragraph, status[0])).closed,
+                    rules=rules,
                     least={"cores": int(tasks[0])} if len(tasks) > 1 and parse_whole(tasks[0]) else {},
                 )
             )
@@ -389,9 +389,14 @@ def _rules(paragraph: str, status: str) -> QueueRules:
     words = found[1].split() if found else ["all"]
     names = None if "all" in words else tuple(words)
     hosts = re.search(r"^HOSTS:(.*)$", paragraph, re.MULTILINE)
+    never = "it has no hosts" if hosts and hosts[1].strip() in ("", "none") else ""
+    if re.search(r"^SCHEDULING POLICIES:.*\bONLY_INTERACTIVE\b", paragraph, re.MULTILINE):
+        never = "it accepts no batch jobs (ONLY_INTERACTIVE)"
+    times = re.findall(r"^(?:RUN|DISPATCH)_WINDOW: *(\S.*?) *$", paragraph, re.MULTILINE)
     return QueueRules(
-        never="it has no hosts" if hosts and hosts[1].strip() in ("", "none") else "",
-        closed="" if status.startswith("Open") and status.endswith(":Active") else f"its status is {status}",
+        never=never,
+        closed="" if re.fullmatch(r"Open:(?:Active|Inact_Win)", status) else f"its status is {status}",
+        times=" and ".join(times),
         users=tuple(name for name in names if not name.startswith("~")) or None if names else None,
         denied=tuple(name[1:] for name in words if name.startswith("~")),
     )

@@ -85,30 +85,31 @@ _STATES = (
 )
 
 _REASONS: tuple[tuple[str, Reason], ...] = (
+    # Whatever the reason, a deferred job is tried again, and nobody but an administrator releases a batch hold.
+    (r"^defer", Reason("your job could not be started, and the scheduler will try again later")),
+    (
+        r"^batchhold",
+        Reason("the scheduler has put your job on hold, because it could not be started", Outlook.NEVER, TELL),
+    ),
     (r"idlepolicy", Reason("you or your group already have as many waiting jobs as the scheduler considers")),
     (r"activepolicy", Reason("you or your group already use as much as you may use")),
-    (r"hardpolicy|violates .*(?:per ?job|maxwc|max\.)", TOO_LARGE),
+    (r"hardpolicy|violates .*(?:per ?job|maxwc|max\.|class config)", TOO_LARGE),
     (r"maxjob", Reason("you or your group already have as many running jobs as you may have")),
     (r"maxproc", Reason("you or your group already use as many cores as you may use")),
     (r"system ?limits?|exceeds .*limit", TOO_LARGE),
     (r"policy ?violation|throttl", LIMIT_REACHED),
     (
-        r"bank ?failure|no ?funds|allocation|insufficient funds",
+        r"bank ?failure|no ?funds|allocation|insufficient funds|cannot debit",
         Reason("your project has used up its computing time", Outlook.WAITS_FOR_PERSON, ASK_FOR_TIME),
     ),
     (r"rm ?failure|rm ?reject|node ?failure|run ?failure|launch", LAUNCH_FAILED),
-    (
-        r"batchhold",
-        Reason("the scheduler has put your job on hold, because it could not be started", Outlook.NEVER, TELL),
-    ),
     (r"systemhold", HOLD_ADMIN),
     (r"userhold|jobhold|^hold", HOLD),
     (r"data ?stag|staging", PREPARING),
     (r"depend", DEPENDENCY),
     (r"starttime|startdate|releasetime|not reached", START_TIME),
-    (r"qos ?(?:not|access)|credential|no ?access|not authorized", NO_ACCESS),
+    (r"qos ?(?:not|access)|credential|no ?access|access ?denied|not authorized", NO_ACCESS),
     (r"noclass|class .*not|partition ?access|feature|no ?match", UNSATISFIABLE),
-    (r"defer", Reason("your job could not be started, and the scheduler will try again later")),
     (r"noresources|no ?resource|insufficient|not ?enough|notimefree|no ?time", NO_FREE_NODE),
     (r"reservation|rsv", RESERVATION),
     (r"priority|fairshare", PRIORITY),
@@ -150,15 +151,22 @@ def _rules(text: str) -> QueueRules:
     """Return which jobs a class accepts, from lists like ``REQUIREDUSERLIST=ann,bob``."""
     lists = {
         name: tuple(each for each in re.split(r"[,:+]", words.strip("[]")) if each)
-        for name, words in re.findall(r"\b((?:REQUIRED|REQ|EXCLUDED|EXCL)\.?(?:USER|ACCOUNT|GROUP)LIST)=(\S+)", text)
+        for name, words in re.findall(
+            r"\b((?:REQ(?:UIRED)?|EXCL(?:UDED?)?)\.?(?:USER|ACCOUNT|GROUP|QOS)LIST)=(\S+)", text
+        )
     }
 
     def of(kind: str, *words: str) -> tuple[str, ...] | None:
         return next((lists[name] for name in lists if name.startswith(words) and kind in name), None)
 
     denied = [*(of("USER", "EXCL") or ()), *(of("GROUP", "EXCL") or ())]
+    never = "its jobs need several nodes (MIN.NODE)" if re.search(r"\bMIN\.NODE=(?!0\b|1\b)[0-9]", text) else ""
+    if zero := re.search(r"\bMAX(?:\.?NODE|JOB)(?:\[[^\]]*\])?=(?:[0-9]+,)?0(?=\s|$)", text):
+        never = f"it permits no jobs ({zero[0]})"
     return QueueRules(
-        never="its jobs need several nodes (MIN.NODE)" if re.search(r"\bMIN\.NODE=(?!0\b|1\b)[0-9]", text) else "",
+        never=never,
+        qos=of("QOS", "REQ"),
+        denied_qos=of("QOS", "EXCL") or (),
         accounts=of("ACCOUNT", "REQ"),
         denied_accounts=of("ACCOUNT", "EXCL") or (),
         users=of("USER", "REQ"),
@@ -308,8 +316,8 @@ class Moab(Scheduler):
             raise Unanswered(f"mdiag printed no class for the queue {min(missing)}: {stdout[:SHOWN]!r}")
         found = []
         for name, text in classes.items():
-            # Names with a dot or PER limit one job. Other names, such as MAXPROC, limit all jobs of the class together.
-            limits = dict(re.findall(r"\bMAX\.?((?<=\.)[A-Z]+|PROCPER[A-Z]+)(?:\[[^\]]*\])?=(\S+)", text))
+            # Names with a dot or PER limit one job. MAXPROC limits all jobs of the class together, so each of them too.
+            limits = dict(re.findall(r"\bMAX\.?((?<=\.)[A-Z]+|PROCPER[A-Z]+|PROC)(?:\[[^\]]*\])?=(\S+)", text))
             # 16,32 is a soft and a hard limit. The hard limit applies.
             limits = {limit: value.rpartition(",")[2] for limit, value in limits.items()}
             cores = [parse_whole(limits.get(limit, "")) for limit in ("PROC", "PROCPERJOB", "PROCPERNODE")]

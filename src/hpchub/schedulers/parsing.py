@@ -105,7 +105,7 @@ def read_json(text: str, program: str) -> dict[str, Any]:
     Raises:
         Unanswered: The text is not a JSON object, is truncated, or has a duplicate key at the top level.
     """
-    begin = re.search(r"^[ \t]*(?=\{)", text, re.MULTILINE)
+    begin = re.search(r"^[ \t\ufeff]*(?=\{)", text, re.MULTILINE)
     found = decode_json(text[begin.end() :]) if begin else None
     if isinstance(found, dict) and not isinstance(found, DuplicateKeys):
         return found

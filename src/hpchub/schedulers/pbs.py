@@ -44,6 +44,7 @@ from hpchub.schedulers.reasons import (
     NODES_DOWN,
     PRIORITY,
     QUEUE_CLOSED,
+    REQUEUED,
     RESERVATION,
     SCHEDULER_FAILED,
     TIME_WINDOW,
@@ -56,7 +57,7 @@ from hpchub.schedulers.records import Record, jobs_by_id, read_json_records, unr
 from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
@@ -125,30 +126,34 @@ _NO_NODE = Reason("no node has what your job needs at present", Outlook.WAITS_FO
 REASONS: tuple[tuple[str, Reason], ...] = (
     (r"can never run|no longer be satisfied|invalid job/resv", TOO_LARGE),
     (r"would cross dedicated time|dedicated time", MAINTENANCE),
-    (r"too many failed attempts|provisioning failed|security breach|stage.?in failed", LAUNCH_FAILED),
+    (r"too many failed attempts|provisioning failed|security breach|stage.?in failed|bad password", LAUNCH_FAILED),
     (r"running job limit|running limit|job limit|running subjobs limit|job run limit|user run limit", LIMIT_OF_JOBS),
     (r"group run limit|max number of small cpusets|max token", LIMIT_OF_JOBS),
     (
         r"would conflict with reservation or top job",
         Reason(f"{PRIORITY.words}, or your job would not end before a reservation begins"),
     ),
-    (r"interfere with a confirmed reservation|conflict with existing job/reservation", RESERVATION),
-    (r"top job|backfill job|strict sorted order|strict fifo|preempt enough|sort_formula threshold", PRIORITY),
-    (r"nonprimetime|primetime|will cross into", TIME_WINDOW),
+    (r"interfere with a (?:confirmed )?reservation|conflict with existing job/reservation", RESERVATION),
+    (r"top job|backfill job|strict sorted order|strict fifo|preempt|sort_formula threshold", PRIORITY),
+    (r"nonprimetime|primetime|cross into", TIME_WINDOW),
     (r"zero shares", Reason("your group has no share of the cluster", Outlook.WAITS_FOR_PERSON, ASK_FOR_TIME)),
-    (r"specified .* does not exist|can't fit in the largest", UNSATISFIABLE),
+    (r"specified .* does not exist|can't fit in the largest|bad requested resource", UNSATISFIABLE),
     (r"[AE]OE .* not available|multi-node job|ineligible type|cannot provision", _NO_NODE),
     (r"not eligible for|won't fit on", _NO_NODE),
     (r"not an execution queue|configured to be ignored", replace(QUEUE_CLOSED, words="the queue starts no jobs")),
     (r"would exceed .*limit|limit reached on resource|limit on resource", LIMIT_REACHED),
+    (r"ineligible state: (?:job-|resv-|busy|provisioning|wait-prov|sleep)", NO_FREE_NODE),
     (r"ineligible state|not enough total nodes|nodes are too loaded|nodes not available", NODES_DOWN),
     (r"insufficient amount of|not enough|no available resources|too few free resources|exclusive node", NO_FREE_NODE),
     (r"draining", Reason("the scheduler keeps the nodes free for a job that has waited longer")),
     (r"queue not started", QUEUE_CLOSED),
     (r"not in running state", replace(QUEUE_CLOSED, words="the queue, or the reservation of your job, is closed")),
     (r"no PBS license", LICENCES),
-    (r"scheduling error|pbs error|not in queued state", SCHEDULER_FAILED),
+    (r"^job run at|^job started on", REQUEUED),
+    (r"scheduling error|pbs error|system error|not in queued state|invalid state|^job is invalid", SCHEDULER_FAILED),
+    (r"^failed to run|send of job to|on mother superior|unable to create new subjob|undesirable", SCHEDULER_FAILED),
     (r"held by (?:an administrator|root|\S*admin)|\((?:[nup]*[so][a-z]*)\)", HOLD_ADMIN),
+    (r"^held \(\w*p", LAUNCH_FAILED),
     (r"job held|^held|\(u\)", HOLD),
     (r"depend", DEPENDENCY),
     (r"limit|mission .*share", LIMIT_REACHED),
@@ -163,25 +168,39 @@ parentheses."""
 def queue_rules(queue: Mapping[str, str]) -> QueueRules:
     """Return which jobs a queue of PBS or Torque accepts, from its attributes.
 
-    A limit such as ``[u:PBS_GENERIC=0]`` or 0 permits no running job.
+    A limit such as ``[u:PBS_GENERIC=0]`` or 0 permits no running job. A list such as ``+ann,-bob`` permits ann.
     """
-    none = re.compile(r"0|\[(?:u:PBS_GENERIC|o:PBS_ALL)=0\].*")
-    limits = ("max_run", "max_running", "max_user_run", "max_queued", "max_queuable", "max_user_queuable")
-    zero = next((name for name in limits if none.fullmatch(queue.get(name, "").strip(' "'))), "")
+    limits = ("max_run", "max_running", "max_user_run", "max_group_run", "max_queued", "max_queuable")
+    zero = next((name for name in (*limits, "max_user_queuable") if limit_of(queue.get(name, "")) == "0"), "")
     never = f"it permits no jobs ({zero} is 0)" if zero else ""
+    if queue.get("resources_max.nodect") == "0":
+        never = "it permits no nodes (resources_max.nodect is 0)"
+    if (parse_whole(queue.get("resources_min.nodect", "")) or 0) > 1:
+        never = "its jobs need several nodes (resources_min.nodect)"
     if queue.get("from_route_only") == "True":
         never = "it accepts jobs from other queues only (from_route_only)"
     if "batch" in queue.get("disallowed_types", "").split(","):
         never = "it accepts no batch jobs (disallowed_types)"
     off = [name for name in ("enabled", "started") if queue.get(name) == "False"]
 
-    def names(kind: str) -> tuple[str, ...] | None:
-        if queue.get(f"acl_{kind}_enable") != "True":
-            return None
-        return tuple(name.strip() for name in queue.get(f"acl_{kind}s", "").split(",") if name.strip())
+    def words(kind: str) -> list[str]:
+        return [name.strip() for name in queue.get(f"acl_{kind}s", "").split(",") if name.strip()]
 
+    def names(kind: str) -> tuple[str, ...] | None:
+        if queue.get(f"acl_{kind}_enable") != "True" or "+" in words(kind):
+            return None
+        return tuple(name.removeprefix("+") for name in words(kind) if not name.startswith("-"))
+
+    denied = [
+        name[1:]
+        for kind in ("user", "group")
+        if queue.get(f"acl_{kind}_enable") == "True"
+        for name in words(kind)
+        if name.startswith("-") and name != "-"
+    ]
     return QueueRules(
         never=never,
+        denied=tuple(denied),
         closed=f"{' and '.join(off)} {'is' if len(off) == 1 else 'are'} False" if off else "",
         users=names("user"),
         groups=names("group"),
@@ -189,10 +208,52 @@ def queue_rules(queue: Mapping[str, str]) -> QueueRules:
     )
 
 
+def limit_of(text: str) -> str:
+    """Return the limit that applies to the user with the most rights, or an empty text if there is none.
+
+    ``[u:PBS_GENERIC=2],[u:ann=8],[o:PBS_ALL=6]`` permits 8 for ann and 6 for all together, so the limit is 6.
+    """
+    text = text.strip(' "')
+    if "[" not in text:
+        return text
+    kinds: dict[str, list[str]] = {}
+    for kind, amount in re.findall(r"\[ *([ugpo]):[^=\]]*= *([^\]]*?) *\]", text):
+        kinds.setdefault(kind, []).append(amount)
+    generic = re.findall(r"\[ *([ugp]):\"?PBS_GENERIC|\[ *(o):", text)
+    # Without a limit for everybody else, users without their own limit have none.
+    limits = [max(kinds[kind], key=_amount) for kind in {"".join(each) for each in generic}]
+    return min(limits, key=_amount, default="")
+
+
+def _amount(text: str) -> int:
+    """Return an amount of any resource, as a number that can be compared with the others."""
+    number = parse_clock(text)
+    return number if number is not None else parse_size(text) or 0
+
+
+def most_of(queue: Mapping[str, str]) -> dict[str, int | None]:
+    """Return the largest job of a queue of PBS or Torque.
+
+    The attributes limit a job (``resources_max``), or all running or queued jobs of the queue, a user or a group.
+    """
+    kinds = ("resources_max", "resources_available", "max_run_res", "max_queued_res", "max_user_res", "max_group_res")
+
+    def lowest(parse: Callable[[str], int | None], *resources: str) -> int | None:
+        texts = [limit_of(queue.get(f"{kind}.{resource}", "")) for kind in kinds for resource in resources]
+        return min((number for number in map(parse, texts) if number is not None), default=None)
+
+    return {
+        "cores": lowest(parse_whole, "ncpus", "procct"),
+        "memory": lowest(parse_size, "mem"),
+        "runtime": parse_clock(queue.get("resources_max.walltime", "")),
+        "gpus": lowest(parse_whole, "ngpus"),
+    }
+
+
 def least_of(queue: Mapping[str, str]) -> dict[str, int]:
     """Return the smallest job of a queue of PBS or Torque, from attributes like ``resources_min.ncpus``."""
     found = {
-        "cores": parse_whole(queue.get("resources_min.ncpus", "")),
+        "cores": parse_whole(queue.get("resources_min.ncpus", "") or queue.get("resources_min.procct", "")),
         "memory": parse_size(queue.get("resources_min.mem", "")),
         "runtime": parse_clock(queue.get("resources_min.walltime", "")),
         "gpus": parse_whole(queue.get("resources_min.ngpus", "")),
@@ -235,6 +296,13 @@ _SERVER = re.compile(r"^(?:Server: |account = ).*", re.MULTILINE | re.DOTALL)
 def without_server(stdout: str) -> str:
     """Return the output of the limits commands without the output of ``SERVER_COMMANDS``."""
     return _SERVER.sub("", stdout)
+
+
+def server_limits(stdout: str) -> dict[str, str]:
+    """Return the limits of the server, such as ``resources_max.ncpus``. A queue's own limits replace them."""
+    found = _SERVER.search(stdout)
+    text = found[0].replace("\n\t", "") if found else ""
+    return dict(re.findall(r"^ *(resources_(?:max|min)\.\w+) = (.*?) *$", text, re.MULTILINE))
 
 
 def server_privacy(stdout: str) -> tuple[str, str] | None:
@@ -457,20 +525,18 @@ class PBS(Scheduler):
         found = []
         for name, queue in queues.items():
             raw = queue if isinstance(queue, dict) else {}
-            resources = raw.get("resources_max", {})
-            largest = {key: str(value) for key, value in resources.items()} if isinstance(resources, dict) else {}
-            smallest = raw.get("resources_min", {})
-            attributes = {key: str(value) for key, value in raw.items()} | {
-                f"resources_min.{key}": str(value)
-                for key, value in (smallest.items() if isinstance(smallest, dict) else ())
-            }
+            attributes = server_limits(stdout) | {key: str(value) for key, value in raw.items()}
+            for field, resources in raw.items():
+                if isinstance(resources, dict):
+                    attributes |= {f"{field}.{key}": str(value) for key, value in resources.items()}
+            most = most_of(attributes)
             found.append(
                 QueueLimits(
                     name=name,
-                    cores=parse_whole(largest.get("ncpus", "")),
-                    memory=parse_size(largest.get("mem", "")),
-                    runtime=parse_clock(largest.get("walltime", "")),
-                    gpus=parse_whole(largest.get("ngpus", "")),
+                    cores=most["cores"],
+                    memory=most["memory"],
+                    runtime=most["runtime"],
+                    gpus=most["gpus"],
                     open=(raw.get("enabled"), raw.get("started")) == ("True", "True"),
                     rules=queue_rules(attributes),
                     least=least_of(attributes),

@@ -106,10 +106,14 @@ def read_json_records(
     Raises:
         Unanswered: The text contains no such document, or is truncated.
     """
-    begin = re.search(r"^[ \t]*(?=" + (r'\{\s*"' if field else r"\[\s*[\[\]{]") + ")", text, re.MULTILINE)
-    if begin is None:
+    begin = re.compile(r"^[ \t\ufeff]*(?=" + (r'\{\s*"' if field else r"\[\s*[\[\]{]") + ")", re.MULTILINE)
+    # A line with an object of its own is a message of a site's program, if it is not the whole document.
+    places = [place.end() for place in begin.finditer(text)]
+    while len(places) > 1 and field and _is_message(text[places[0] :].partition("\n")[0], {field, required}):
+        places.pop(0)
+    if not places:
         raise unexpected_output(program, text)
-    text = text[begin.end() :]
+    text = text[places[0] :]
     layout = _Layout.of(text, field, record)
     found = decode_json(text)
     fields = found if field and isinstance(found, dict) else {}
@@ -133,6 +137,12 @@ def read_json_records(
     if required not in {"", *fields} or (not layout.by_line and len(set(keys)) < len(keys)):
         raise unexpected_output(program, text)
     return fields, result
+
+
+def _is_message(line: str, fields: set[str]) -> bool:
+    """Return whether a line is a whole JSON object without the fields of an answer."""
+    found = decode_json(line, alone=True) if line.rstrip().endswith("}") else None
+    return isinstance(found, dict) and not fields & set(found)
 
 
 @dataclass(frozen=True)
@@ -331,7 +341,8 @@ def read_xml_records(text: str, program: str, *, root: str, record: str) -> list
         raise incomplete_output(program, text)
     pieces = [body[a:b] for a, b in zip([0, *starts], [*starts, end + len(f"</{root}>")], strict=True)]
     pieces = [_COMMENT.sub("", piece) for piece in pieces]
-    # Only the tags of elements that contain records are outside of the records.
+    # Only the tags of elements that contain records are outside of the records, and elements with text before them.
+    pieces[0] = re.sub(r"<([A-Za-z_][\w.:-]*)>[^<>]*</\1>", "", pieces[0])
     outside = re.findall(r"<([A-Za-z_][\w.:-]*)", pieces[0])
     tags = re.compile(rf"(?:\s*</?(?:{'|'.join(map(re.escape, outside))})(?:\s[^<>]*)?/?>)*\s*")
     if not tags.fullmatch(pieces[0]):

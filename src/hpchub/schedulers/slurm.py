@@ -33,18 +33,22 @@ from hpchub.schedulers.reasons import (
     LICENCES,
     LIMIT_OF_JOBS,
     LIMIT_REACHED,
+    MAINTENANCE,
+    NO_ACCESS,
     NO_FREE_NODE,
     NODES_DOWN,
     NOT_CONSIDERED,
     PREPARING,
     PRIORITY,
     QUEUE_CLOSED,
+    RESERVATION,
     START_TIME,
     TOO_LARGE,
     TOO_LONG,
     UNSATISFIABLE,
     Outlook,
     Reason,
+    find_reason,
 )
 from hpchub.schedulers.records import unreadable
 from hpchub.units import parse_size, parse_whole, seconds
@@ -106,6 +110,7 @@ _RESOURCES = {
     "Unknown": "resources",
 }
 _TIME_USED_UP = Reason("your group has used up its computing time", Outlook.WAITS_FOR_PERSON, ASK_FOR_TIME)
+_QOS_NOT_PERMITTED = Reason("you may not use the quality of service of your job", Outlook.NEVER, CHOOSE_ANOTHER)
 _NODES_TAKEN = Reason("the nodes for your job are switched off, in maintenance, or reserved for others")
 
 
@@ -113,14 +118,18 @@ def _reasons() -> Iterator[tuple[str, Reason]]:
     """Yield the reasons of src/common/job_state_reason.c, and the texts that replace them."""
     never = Outlook.NEVER
     yield from (
-        # Texts, with blanks or underscores
-        (r"launch.failed.requeued.held|user.env.retrieval.failed|^JobLaunchFailure|^JobHoldMaxRequeue", LAUNCH_FAILED),
-        (r"job.requeued.in.held.state", LAUNCH_FAILED),
+        # Texts
+        (r"requeued held$|^job requeued in|^JobLaunchFailure|^JobHoldMaxRequeue|^Unable to load job", LAUNCH_FAILED),
+        (r"^burst.?buffer[ _/:]|^datawarp:|^Could not find burst buffer|^Invalid burst buffer", LAUNCH_FAILED),
+        (r"not in group permitted to use|account not (?:known|permitted)", NO_ACCESS),
+        (r"QOS not (?:known|permitted)", _QOS_NOT_PERMITTED),
         (r"^Nodes required for job are DOWN", _NODES_TAKEN),
+        (r"^ReqNodeNotAvail, ?Reserved for maintenance", MAINTENANCE),
+        (r"^ReqNodeNotAvail, ?May be reserved", RESERVATION),
         (r"Job is at or exceeds .* group (?:max TRES|wall)", _TIME_USED_UP),
         (r"Job is at or exceeds .* max TRES", TOO_LARGE),
         # Single reasons
-        (r"^None\b", NOT_CONSIDERED),
+        (r"^(?:None|WaitingForScheduling)\b", NOT_CONSIDERED),
         (r"^(?:Priority|SchedDefer)\b", PRIORITY),
         (r"^Resources\b", Reason("no node has enough free cores and memory at the moment")),
         (r"^(?:Prolog|Cleaning|BurstBufferStageIn|BurstBufferResources)\b", PREPARING),
@@ -128,9 +137,12 @@ def _reasons() -> Iterator[tuple[str, Reason]]:
         (r"^Dependency\b", DEPENDENCY),
         (r"^BeginTime\b", START_TIME),
         (r"^ReqNodeNotAvail\b", replace(NODES_DOWN, outlook=Outlook.WAITS, advice="")),
-        (r"^NodeDown\b", NODES_DOWN),
+        (r"^(?:NodeDown|FrontEndDown|BlockMaxError|BlockFreeAction)\b", NODES_DOWN),
         (r"^Constraints\b", NO_FREE_NODE),
-        (r"^Reservation(?:Deleted|Invalid)\b", Reason("the reservation of your job is over", never, CHOOSE_ANOTHER)),
+        (
+            r"^Reservation(?:Deleted|Invalid|.* (?:was deleted|is invalid|has ended)$)",
+            Reason("the reservation of your job is over", never, CHOOSE_ANOTHER),
+        ),
         (r"^Reservation\b", Reason("the reservation of your job has not begun")),
         (r"^PartitionDown\b", replace(QUEUE_CLOSED, words="the queue does not start jobs at the moment")),
         (r"^PartitionInactive\b", QUEUE_CLOSED),
@@ -145,14 +157,14 @@ def _reasons() -> Iterator[tuple[str, Reason]]:
         (r"^InvalidAccount\b", Reason("your account does not exist, or is closed", never, ASK_FOR_ACCOUNT)),
         (r"^AccountNotAllowed\b", Reason("your account may not use the queue", never, ASK_FOR_ACCOUNT)),
         (r"^InvalidQOS\b", Reason("your quality of service does not exist", never, CHOOSE_ANOTHER)),
-        (r"^QOSNotAllowed\b", Reason("you may not use the quality of service of your job", never, CHOOSE_ANOTHER)),
+        (r"^QOSNotAllowed\b", _QOS_NOT_PERMITTED),
         (r"^MaxMemPerLimit\b", Reason("your job requests more memory than the queue permits", never, CHOOSE_SMALLER)),
         (r"^DeadLine\b", Reason("your job cannot end before its deadline", never, CHOOSE_ANOTHER)),
         (r"^BurstBufferOperation\b|^SystemFailure\b", LAUNCH_FAILED),
         (r"^(?:NonZeroExitCode|RaisedSignal|TimeLimit|InactiveLimit|OutOfMemory)\b", LAUNCH_FAILED),
         (r"^FedJobLock\b", Reason("the clusters are agreeing on which of them runs your job")),
         (r"^NvidiaImexChannels\b|^MpiPortsBusy\b", NO_FREE_NODE),
-        (r"^MaxPoweredUpNodes\b", Reason("no more nodes may be switched on at the moment")),
+        (r"^MaxPoweredUpNodes\b|^Power", Reason("no more nodes may be switched on at the moment")),
         (r"^AccountingPolicy\b|^(?:Association|QOS)(?:Job|Resource)Limit\b", LIMIT_REACHED),
         (r"^(?:Association|QOS)TimeLimit\b|^QOSUsageThreshold\b", _TIME_USED_UP),
         (r"^(?:Assoc|QOS)MaxWallDurationPerJobLimit\b", TOO_LONG),
@@ -172,10 +184,12 @@ def _reasons() -> Iterator[tuple[str, Reason]]:
         yield rf"^(?:Assoc|QOS)Grp{part}Min", replace(_TIME_USED_UP, words=f"your group has used up its {words} time")
         yield rf"^(?:Assoc|QOS)Grp{part}", Reason(f"your group already uses all the {words} that it may use")
         too_much = Reason(f"your job requests more {words} than one job may have", never, CHOOSE_SMALLER)
-        yield rf"^(?:Assoc|QOS)Max{part}(?:Minutes)?Per(?:Job|Node)", too_much
+        yield rf"^(?:Assoc|QOS)Max{part}s?(?:Min(?:ute)?s)?Per(?:Job|Node)", too_much
         yield rf"^QOSMin{part}", Reason(f"your job requests less {words} than it must", never, CHOOSE_ANOTHER)
-        yield rf"^(?:QOS)?Max{part}(?:RunMins)?PerUser", Reason(f"you already use all the {words} that you may use")
+        yield rf"^(?:QOS)?Max{part}s?(?:RunMins)?PerUser", Reason(f"you already use all the {words} that you may use")
         yield rf"^Max{part}(?:RunMins)?PerAccount", Reason(f"your group already uses all the {words} that it may use")
+    # Limits of resources that newer versions or sites add
+    yield r"^(?:Assoc|QOS)Grp|^(?:QOS)?Max\w+Per(?:User|Account)", LIMIT_REACHED
 
 
 _CAUSES = {
@@ -357,14 +371,16 @@ class Slurm(Scheduler):
         return None
 
     def parse_submit(self, stdout: str) -> str:
-        """Return the job's id. ``--parsable`` prints a line ``ID`` or ``ID;CLUSTER``."""
-        return find_job_id(stdout, rf"({self.job_id_pattern})(;[\w-]+)?", "sbatch")
+        """Return the job's id. ``--parsable`` prints a line ``ID`` or ``ID;CLUSTER``. A wrapper may omit the option."""
+        line = rf"(?:Submitted batch job )?({self.job_id_pattern})(?:;[\w-]+| on cluster [\w-]+)?"
+        return find_job_id(stdout, line, "sbatch")
 
     def parse_query(self, stdout: str) -> dict[str, Job]:
         """Return all jobs, one per record. An incomplete record at the end means that the output is truncated."""
         if not stdout.strip():
             return {}
-        # A site's wrapper may print lines before the first record.
+        # A site's wrapper may print lines before the first record, and use a terminal, which changes line breaks.
+        stdout = stdout.replace("\r\n", "\n")
         begin = _MARK.search(stdout)
         if begin is None or not stdout.endswith("\n"):
             raise unexpected_output("squeue", stdout)
@@ -437,10 +453,13 @@ class Slurm(Scheduler):
             raise Unanswered("scontrol printed no partitions, or not all of them")
         if not sizes and any(partition.get("TotalNodes") != "0" for partition in partitions):
             raise Unanswered("sinfo printed no nodes")
-        return [
-            _limits(partition, config, sizes.get(partition["PartitionName"], []), qos.get(partition.get("QoS", ""), {}))
-            for partition in partitions
-        ]
+        limits: list[QueueLimits] = []
+        for partition in partitions:
+            nodes = sizes.get(partition["PartitionName"], [])
+            own = qos.get(partition.get("QoS", ""), {}) | {"Flags": ""}  # the flags concern the job's own
+            others = {name: _limits(partition, config, nodes, _merge(own, each)) for name, each in qos.items()}
+            limits.append(replace(_limits(partition, config, nodes, own), with_qos=others))
+        return limits
 
     def parse_privacy(self, stdout: str) -> tuple[str, str] | None:
         """Return what ``PrivateData`` hides. Operators and administrators in Slurm's database see everything."""
@@ -463,6 +482,11 @@ class Slurm(Scheduler):
                 case [job_id, name, start, end] if start.isdigit():
                     found[job_id] = name, float(start), float(end) if end.isdigit() else None
         return found
+
+    def understand(self, reason: str) -> Reason:
+        """Explain a reason. It can be a text, and a site's program may print underscores instead of blanks."""
+        found = find_reason(reason.replace("_", " "), self.reasons)
+        return Reason(reason) if found.words == reason.replace("_", " ") else found
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended, from the line of scontrol and the lines of sacct for the job and its steps."""
@@ -500,6 +524,17 @@ class _Size(NamedTuple):
     types: tuple[tuple[str, int], ...]
 
 
+def _merge(partition: dict[str, str], job: dict[str, str]) -> dict[str, str]:
+    """Return the limits of a job with a quality of service in a partition that has one too.
+
+    A limit of the partition's applies, unless the job's has the flag OverPartQOS.
+    """
+    flags = job["Flags"].split(",")
+    first, second = (job, partition) if "OverPartQOS" in flags else (partition, job)
+    found = {name: first.get(name) or second.get(name, "") for name in job}
+    return found | {"Flags": job["Flags"], "Name": job["Name"]}
+
+
 def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[_Size], qos: dict[str, str]) -> QueueLimits:
     """Return the lowest limits: those of the partition, its quality of service, the cluster and the nodes' sizes."""
     max_cores = _number(partition.get("MaxCPUsPerNode"))
@@ -517,6 +552,7 @@ def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[_Size
         usable.append(_Size(usable_cores, min(limits), gpus, kinds))
     times = [_seconds(partition["MaxTime"]), _seconds(qos["MaxWall"]) if qos.get("MaxWall") else None]
     names = {"cpu": "cores", "mem": "memory", "gres/gpu": "gpus"}
+    least = {name.partition(":")[0]: number for name, number in _tres(qos.get("MinTRES", "")).items()}
     kinds_of = [dict(size.types) for size in usable]
     gpu_types = {kind: max(each.get(kind, 0) for each in kinds_of) for one in kinds_of for kind in one}
     return QueueLimits(
@@ -529,14 +565,14 @@ def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[_Size
         and partition.get("RootOnly") != "YES"
         and partition.get("TotalNodes") != "0",
         nodes=tuple(size[:3] for size in usable),
-        rules=_rules(partition, most),
-        least={names[name]: number for name, number in _tres(qos.get("MinTRES", "")).items() if name in names},
+        rules=_rules(partition, most, qos),
+        least={names[name]: number for name, number in sorted(least.items()) if name in names},
         gpu_types=gpu_types,
         node_gpus=tuple(kinds_of),
     )
 
 
-def _rules(partition: dict[str, str], most: dict[str, int]) -> QueueRules:
+def _rules(partition: dict[str, str], most: dict[str, int], qos: dict[str, str]) -> QueueRules:
     """Return which jobs a partition accepts. A session's job needs exactly one node."""
     state, least_nodes = partition.get("State", ""), parse_whole(partition.get("MinNodes", "")) or 0
     reasons = {
@@ -552,8 +588,9 @@ def _rules(partition: dict[str, str], most: dict[str, int]) -> QueueRules:
         denied_accounts=_names(partition.get("DenyAccounts", "ALL")) or (),
         groups=_names(partition.get("AllowGroups", "ALL")),
         qos=_names(partition.get("AllowQos", "ALL")),
+        denied_qos=_names(partition.get("DenyQos", "ALL")) or (),
         hosts=_names(partition.get("AllocNodes", "ALL")),
-        needs_reservation=partition.get("ReqResv") == "YES",
+        needs_reservation=partition.get("ReqResv") == "YES" or "RequiresReservation" in qos.get("Flags", ""),
     )
 
 
@@ -565,8 +602,8 @@ def _names(words: str) -> tuple[str, ...] | None:
 def _tres(text: str) -> dict[str, int]:
     """Return the amounts of resources, memory in MiB: ``cpu=4,mem=16G,gres/gpu=1``."""
     found = {}
-    for name, number, unit in re.findall(r"([\w/:.-]+)=([0-9]{1,12})([KMGTP]?)(?=,|$)", text):
-        size = parse_size(f"{number}{unit.lower() or 'm'}") if name == "mem" else int(number)
+    for name, number, unit in re.findall(r"([\w/:.-]+)=([0-9]{1,12}(?:\.[0-9]{1,9})?)([KMGTP]?)(?=,|$)", text):
+        size = parse_size(f"{number}{unit.lower() or 'm'}") if name == "mem" else int(float(number))
         found[name] = size or 0
     return found
 

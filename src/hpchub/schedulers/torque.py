@@ -38,18 +38,20 @@ from hpchub.schedulers.pbs import (
     first_host,
     is_unknown_job,
     least_of,
+    most_of,
     qsub_size,
     queue_rules,
     read_job_id,
     read_owner,
     read_tag,
+    server_limits,
     server_privacy,
     split_queue_table,
     waiting_reason,
     without_server,
 )
 from hpchub.schedulers.records import jobs_by_id, read_xml, read_xml_records, unreadable
-from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
+from hpchub.units import format_clock, parse_whole, seconds
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -213,13 +215,15 @@ class Torque(Scheduler):
             is_whole = all(re.fullmatch(r" +[\w.]+ = .*|\t.*|", line) for line in rest.splitlines())
             if not is_whole or not {values.get("enabled"), values.get("started")} <= {"True", "False"}:
                 raise Unanswered(f"qstat printed an incomplete queue: {paragraph[-SHOWN:]!r}")
+            values = server_limits(stdout) | values
+            most = most_of(values)
             ppn = re.search(r"ppn=([0-9]+)", values.get("resources_max.nodes", ""))
             found.append(
                 QueueLimits(
                     name=name.strip(),
-                    cores=parse_whole(ppn[1] if ppn else values.get("resources_max.ncpus", "")),
-                    memory=parse_size(values.get("resources_max.mem", "")),
-                    runtime=parse_clock(values.get("resources_max.walltime", "")),
+                    cores=parse_whole(ppn[1]) if ppn else most["cores"],
+                    memory=most["memory"],
+                    runtime=most["runtime"],
                     open=(values.get("enabled"), values.get("started")) == ("True", "True"),
                     rules=queue_rules(values),
                     least=least_of(values),
