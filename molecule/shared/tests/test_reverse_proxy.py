@@ -206,7 +206,11 @@ def test_refused_user_is_in_the_audit_log_of_apache(
 
 
 def test_token_reads_the_metrics_from_permitted_addresses_only(
-    hub: Host, visitor: Visitor, alice: Visitor, settings: dict[str, Any], state: dict[str, Any]
+    hub: Host,
+    compute: Host,
+    visitor: Visitor,
+    alice: Visitor,
+    settings: dict[str, Any],
 ) -> None:
     """The lab permits the hub host itself, or nobody. Signed-in users are refused by the hub."""
     for target in ("/hub/metrics", "/hub/api/metrics"):
@@ -214,14 +218,14 @@ def test_token_reads_the_metrics_from_permitted_addresses_only(
         assert (answer.status, from_apache(answer)) == (401, True), target
         answer = alice.ask(target)
         assert (answer.status, from_apache(answer)) == (403, False), target
-    assert visitor.ask("/hub/api/metrics", INVALID_TOKEN, base=settings["api_url"]).status in (403, 404)
+    assert get_from_node(compute, settings, "/hub/api/metrics", **dict(INVALID_TOKEN))[0] in (403, 404)
     found = hub.run("sed -n 's/^HPCHUB_METRICS_TOKEN=//p' /etc/hpchub/secrets/metrics.env").stdout.strip()
     if not found:
         return
-    url = urlsplit(state["url"])
+    url = urlsplit(settings["public_url"])
     curl = f"curl --silent --insecure --resolve {url.netloc}:127.0.0.1 --write-out '%{{http_code}}'"
     for token, status in ((found, "200"), (NOBODY, "403")):
-        done = hub.check_output(f"{curl} --header 'Authorization: Bearer {token}' {state['url']}/hub/metrics")
+        done = hub.check_output(f"{curl} --header 'Authorization: Bearer {token}' {settings['public_url']}/hub/metrics")
         assert done.endswith(status), done[-300:]
         assert ("hpchub_healthy 1.0" in done) == (token == found)
 
