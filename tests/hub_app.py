@@ -311,6 +311,7 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "audit_days": 180,
         "token_days": 30,
         "unknown_jobs_end_after": 0,
+        "canary": {"user": ""},
         "events": {"keep_days": 400, "pseudonyms": True},
         "logout_url": "/logout",
         "cookie_secret_file": str(directory / "cookie_secret"),
@@ -356,6 +357,7 @@ async def make_hub(
     hub_config._sessions(c, shared.settings, str(path))
     hub_config._pages(c, shared.settings)
     hub_config._monitoring(c, shared.settings)
+    hub_config._canary(c, shared.settings)
     c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once
     c.JupyterHub.db_url = db_url
     if guard is not None:

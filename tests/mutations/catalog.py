@@ -737,6 +737,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "request-header/server.conf.j2/requestheader-unset-x-forwarded-for": ("tests/repo/test_trusted_proxies.py",),
     # JupyterHub does not start with a cookie secret that others can read, so the role fails.
     "mode/configure.yml/jupyterhub-cookie-secret-file-0600": ("tests/repo/test_permissions.py",),
+    "mode/configure.yml/jupyterhub-canary-token-file-0600": ("tests/repo/test_permissions.py",),
     "mode/configure.yml/jupyterhub-metrics-token-file-0600": ("tests/repo/test_permissions.py",),
     # The file is written once, so that only a new host would show its mode.
     "mode/sso_oidc.yml/reverse-proxy-sso-key-file-0600": ("tests/repo/test_permissions.py",),

@@ -25,7 +25,7 @@ LAYERS = (
     {"cli"},
     {"backup", "report"},
     {"hub"},
-    {"clusters", "deploy", "notices_file", "profile_file"},
+    {"canary", "clusters", "deploy", "notices_file", "profile_file"},
     {"model"},
     {"schedulers"},
     {"gpus"},

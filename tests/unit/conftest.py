@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import grp
+import io
+import json
+import os
+import pwd
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hub_app
 import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
+from notebook_server import Session
 from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
-from hpchub.model.entries import Cluster, Profile
+from hpchub.model.entries import Cluster, Profile, PythonKernel
+from hpchub.model.kernels import kernel_spec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from tornado.httpclient import HTTPResponse
 
@@ -89,3 +99,26 @@ async def ask(port: int) -> AsyncIterator[hub_app.Ask]:
 
     yield request
     client.close()
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    """Return a session in an empty home, with a certificate authority and the site's python3 kernel."""
+    tls = tmp_path / "tls"
+    tls.mkdir()
+    arguments = {
+        "path": str(tls),
+        "owner": pwd.getpwuid(os.getuid()).pw_name,
+        "proxy_group": grp.getgrgid(os.getgid()).gr_name,
+        "rotate": False,
+        "_ansible_remote_tmp": str(tmp_path / "ansible"),
+    }
+    with patch_module_args(arguments), pytest.raises(SystemExit), redirect_stdout(io.StringIO()):
+        notebook_certificates.main()
+    kernel = tmp_path / "site" / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    spec = kernel_spec(PythonKernel(name="python3", display_name="Python 3", kind="python"))
+    kernel.write_text(json.dumps(spec))
+    made = Session(tmp_path / "home", tls, tmp_path / "site")
+    yield made
+    made.close()

@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-import grp
-import io
 import json
 import os
-import pwd
 import shlex
 import subprocess
 import time
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
-from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
-from notebook_server import Session
-
-from hpchub.model.entries import PythonKernel
-from hpchub.model.kernels import kernel_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-
-@pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    """Return a session in an empty home, with a certificate authority and the site's python3 kernel."""
-    tls = tmp_path / "tls"
-    tls.mkdir()
-    arguments = {
-        "path": str(tls),
-        "owner": pwd.getpwuid(os.getuid()).pw_name,
-        "proxy_group": grp.getgrgid(os.getgid()).gr_name,
-        "rotate": False,
-        "_ansible_remote_tmp": str(tmp_path / "ansible"),
-    }
-    with patch_module_args(arguments), pytest.raises(SystemExit), redirect_stdout(io.StringIO()):
-        notebook_certificates.main()
-    kernel = tmp_path / "site" / "kernels" / "python3" / "kernel.json"
-    kernel.parent.mkdir(parents=True)
-    spec = kernel_spec(PythonKernel(name="python3", display_name="Python 3", kind="python"))
-    kernel.write_text(json.dumps(spec))
-    made = Session(tmp_path / "home", tls, tmp_path / "site")
-    yield made
-    made.close()
+    from notebook_server import Session
 
 
 SERVER = ".jupyter/jupyter_server_config"

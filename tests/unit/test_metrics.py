@@ -21,6 +21,8 @@ from jupyterhub import orm
 from prometheus_client.parser import text_string_to_metric_families
 
 from hpchub.backup.host import STATUS
+from hpchub.canary.status import STATUS as STATUS_OF_CANARY
+from hpchub.canary.status import Result, write_status
 from hpchub.clusters.poller import Poller
 from hpchub.hub.collector import BACKUP_STATUS
 from hpchub.hub.config import METRICS_TOKEN
@@ -297,6 +299,27 @@ async def test_backup_is_described_by_its_status_file(
     assert values.get(("hpchub_backup_ok",)) == good
     found = values.get(("hpchub_backup_age_seconds",))
     assert found is age is None or abs(found - age) < 60  # type: ignore[operator]
+
+
+async def test_canary_is_described_by_its_status_file(scrape: Scrape, tmp_path: Path) -> None:
+    assert not [name for name in await scrape() if name[0].startswith("hpchub_canary")]
+    now = time.time()
+    results = {
+        "small": Result("demo", "good", time=now, seconds={"queue": 2.5}),
+        "big": Result("demo", "failed", "launch", "no answer", time=now),
+        "gpu": Result("other", "skipped", reason="drained", time=now),
+    }
+    write_status(tmp_path, results, results)
+    values = await scrape()
+    good = {name[1:]: value for name, value in values.items() if name[0] == "hpchub_canary_good"}
+    assert good == {("demo", "small", ""): 1, ("demo", "big", "launch"): 0}
+    assert values[("hpchub_canary_stage_seconds", "demo", "small", "queue")] == 2.5
+    assert 0 <= values[("hpchub_canary_age_seconds",)] < 60
+    assert 0 <= values[("hpchub_canary_good_age_seconds", "demo", "small")] < 60
+    (tmp_path / STATUS_OF_CANARY).write_text('{"time": 1, "profiles": {"a": []}}')
+    values = await scrape()
+    assert ("hpchub_healthy",) in values
+    assert not [name for name in values if name[0].startswith("hpchub_canary")]
 
 
 def test_backup_writes_the_status_that_the_metrics_read() -> None:

@@ -405,19 +405,26 @@ async def test_api_reports_the_state_of_a_session_to_its_owner(hub: Hub, browser
     async def ask() -> Any:
         return json.loads(await browser.page(f"{SESSIONS}/alice"))
 
-    assert await ask() == {"state": "none", "ending": None, "ends_at": None, "notices": []}
+    nothing: dict[str, Any] = {"ending": None, "ends_at": None, "times": None, "notices": []}
+    assert await ask() == {**nothing, "state": "none"}
     spawner = hub.user().spawners[""]
     spawner.memory._save(HOSTILE)
     ending = {"cause": "not_started", "text": "<b>text</b>", "at": HOSTILE.at}
-    assert await ask() == {"state": "ended", "ending": ending, "ends_at": None, "notices": []}
+    assert await ask() == {**nothing, "state": "ended", "ending": ending}
     spawner._spawn_pending = True
-    assert await ask() == {"state": "starting", "ending": None, "ends_at": None, "notices": []}
+    assert await ask() == {**nothing, "state": "starting"}
 
 
 async def test_api_reports_the_time_limit_of_a_running_session(hub: Hub, browser: Browser) -> None:
     spawner = running(hub)
     started = spawner.child_spawner.driver.state.started
-    expected = {"state": "running", "ending": None, "ends_at": started + 3600, "notices": []}
+    expected = {
+        "state": "running",
+        "ending": None,
+        "ends_at": started + 3600,
+        "times": {"requested": None, "submitted": None, "started": started, "ready": None},
+        "notices": [],
+    }
     assert json.loads(await browser.page(f"{SESSIONS}/alice")) == expected
     # Lab sends no XSRF token of the hub, and browsers mark its requests.
     response = await browser.get(f"{SESSIONS}/alice/", **{"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub import __version__
 from hpchub.cli.backup import BACKUP_HELP, RESTORE_HELP, ROLLBACK_HELP, backup, restore_backup, roll_back
+from hpchub.cli.canary import add_canary
 from hpchub.cli.check import check
 from hpchub.cli.discover import discover
 from hpchub.cli.drain import announce, drain, undrain
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
 schedulers. No command changes anything, except on the hub host: "backup", "restore", "rollback", "drain", "undrain",
-"announce" and "orphans --end".
+"announce", "canary" and "orphans --end".
 """
 _EXAMPLES = """\
 examples:
@@ -239,6 +240,7 @@ def parser() -> argparse.ArgumentParser:
     returning.add_argument(
         "--unfinished", action="store_true", help="only if the new version has not answered since the upgrade"
     )
+    add_canary(command)
     explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
     explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
     explaining.add_argument("--json", action="store_true", help="print JSON")

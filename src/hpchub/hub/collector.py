@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as BaseCollector
 
+from hpchub.canary.status import GOOD, SKIPPED, read_status
 from hpchub.hub import metric_definitions as defined
 from hpchub.hub.job_session import Phase
 
@@ -61,7 +62,7 @@ class Collector(BaseCollector):
 
     def collect(self) -> Iterator[Any]:
         """Return the metrics. A part that fails is logged and left out."""
-        for part in (self._sessions, self._schedulers, self._health, self._certificates, self._backup):
+        for part in (self._sessions, self._schedulers, self._health, self._certificates, self._backup, self._canary):
             try:
                 yield from part()
             except Exception:
@@ -121,6 +122,25 @@ class Collector(BaseCollector):
         if at:  # 0 means that no backup has succeeded
             yield _gauge(defined.BACKUP_AGE, {(): time.time() - at})
         yield _gauge(defined.BACKUP_OK, {(): float(good)})
+
+    def _canary(self) -> Iterator[Any]:
+        status = read_status(Path(self._runtime.settings["state_dir"]))
+        good: dict[tuple[str, ...], float] = {}
+        ages: dict[tuple[str, ...], float] = {}
+        seconds: dict[tuple[str, ...], float] = {}
+        now = time.time()
+        for key, result in status["profiles"].items():
+            profile = (str(result["cluster"]), str(key))
+            if result["outcome"] != SKIPPED:
+                good[(*profile, str(result["stage"]))] = float(result["outcome"] == GOOD)
+            if result["good_at"]:
+                ages[profile] = now - result["good_at"]
+            seconds |= {(*profile, str(stage)): float(value) for stage, value in result["seconds"].items()}
+        if status["time"]:
+            yield _gauge(defined.CANARY_AGE, {(): now - status["time"]})
+        yield _gauge(defined.CANARY_GOOD, good)
+        yield _gauge(defined.CANARY_GOOD_AGE, ages)
+        yield _gauge(defined.CANARY_SECONDS, seconds)
 
 
 _registered: Collector | None = None

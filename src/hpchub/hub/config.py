@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 from jupyterhub.utils import subdomain_hook_idna
 
 from hpchub import moments
+from hpchub.canary import SERVICE as CANARY
+from hpchub.canary import TOKEN as CANARY_TOKEN
 from hpchub.hub.authenticator import SSOAuthenticator
 from hpchub.hub.database import engine_options, wait_until_usable
 from hpchub.hub.handlers import DEFAULT_TOKEN_DAYS
@@ -68,6 +70,7 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     _state(c, settings, path)
     _pages(c, settings)
     _monitoring(c, settings)
+    _canary(c, settings)
 
 
 def host_name(name: str, domain: str, kind: str) -> str:
@@ -191,3 +194,13 @@ def _monitoring(c: Any, settings: dict[str, Any]) -> None:
     if token := os.environ.pop(METRICS_TOKEN, ""):
         c.JupyterHub.services = [{"name": SCRAPER, "api_token": token, "display": False}]
         c.JupyterHub.load_roles = [{"name": "metrics", "services": [SCRAPER], "scopes": ["read:metrics"]}]
+
+
+def _canary(c: Any, settings: dict[str, Any]) -> None:
+    """Let the canary start, open and stop the sessions of its account, and nothing else."""
+    token, user = os.environ.pop(CANARY_TOKEN, ""), settings.get("canary", {}).get("user")
+    if token and user:
+        scopes = [f"servers!user={user}", f"access:servers!user={user}"]
+        c.JupyterHub.services.append({"name": CANARY, "api_token": token, "display": False})
+        # JupyterHub creates the account in its database, because nobody signs in with it.
+        c.JupyterHub.load_roles.append({"name": CANARY, "services": [CANARY], "users": [user], "scopes": scopes})

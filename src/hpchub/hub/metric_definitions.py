@@ -134,6 +134,25 @@ CERTIFICATE_DAYS = Metric(
 )
 BACKUP_AGE = Metric("hpchub_backup_age_seconds", "gauge", "The age of the newest backup, in seconds")
 BACKUP_OK = Metric("hpchub_backup_ok", "gauge", "1 if the last backup succeeded, else 0")
+CANARY_GOOD = Metric(
+    "hpchub_canary_good",
+    "gauge",
+    "1 if the profile worked in the last run of the canary, 0 if a stage failed. A profile that was skipped has none",
+    {**_PROFILE, "stage": "empty, submission, queue, launch, kernel"},
+)
+CANARY_GOOD_AGE = Metric(
+    "hpchub_canary_good_age_seconds",
+    "gauge",
+    "The time since the profile last worked in a run of the canary, in seconds",
+    _PROFILE,
+)
+CANARY_AGE = Metric("hpchub_canary_age_seconds", "gauge", "The time since the last run of the canary, in seconds")
+CANARY_SECONDS = Metric(
+    "hpchub_canary_stage_seconds",
+    "gauge",
+    "How long a stage took in the last run of the canary, in seconds",
+    {**_PROFILE, "stage": "submission, queue, launch, kernel"},
+)
 AUDIT_FAILURES = Metric("hpchub_audit_failures", "counter", "Lines that are missing in the audit log")
 
 METRICS = (
@@ -157,6 +176,10 @@ METRICS = (
     CERTIFICATE_DAYS,
     BACKUP_AGE,
     BACKUP_OK,
+    CANARY_GOOD,
+    CANARY_GOOD_AGE,
+    CANARY_AGE,
+    CANARY_SECONDS,
     AUDIT_FAILURES,
 )
 """All metrics of this package."""

@@ -9,7 +9,7 @@ from hpchub.hub import metrics
 from hpchub.hub.audit import DEFAULT_DAYS, DEFAULT_FILE, AuditLog
 from hpchub.hub.collector import Collector
 from hpchub.hub.session_metrics import SessionMetrics
-from hpchub.hub.tokens import revoke_former_metrics_tokens
+from hpchub.hub.tokens import revoke_former_service_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,7 +33,7 @@ def start(runtime: Runtime, app: JupyterHub, spawners: Callable[[], Iterable[Any
     Raises:
         SQLAlchemyError: The database cannot be written.
     """
-    revoke_former_metrics_tokens(app.db, app.service_tokens)
+    revoke_former_service_tokens(app.db, app.service_tokens)
     for cluster, gate in runtime.gates.items():
         gate.observer = metrics.observe_gate(cluster)
         metrics.unknown_jobs.labels(cluster)

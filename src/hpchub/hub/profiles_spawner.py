@@ -365,6 +365,14 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         """When the session reaches its time limit, in seconds since 1970, or None if this is not known."""
         return self.child_spawner.driver.state.ends_at if isinstance(self.child_spawner, JobSpawner) else None
 
+    @property
+    def times(self) -> dict[str, float | None] | None:
+        """When the session was requested, submitted, started and ready, or None if there is no session."""
+        if not self.session or not isinstance(self.child_spawner, JobSpawner):
+            return None
+        state = self.child_spawner.driver.state
+        return {name: getattr(state, name) or None for name in ("requested", "submitted", "started", "ready")}
+
     # -- after a restart of the hub
 
     async def get_url(self) -> str:

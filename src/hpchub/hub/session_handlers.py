@@ -42,13 +42,16 @@ class ProgressHandler(SpawnProgressAPIHandler):  # type: ignore[misc]
 class SessionHandler(APIHandler):  # type: ignore[misc]
     """The state of a session: ``GET /hub/api/hpchub/sessions/USERNAME`` or ``…/USERNAME/SERVERNAME``.
 
-    The answer is ``{"state": STATE, "ending": ENDING, "ends_at": TIME, "notices": NOTICES}``:
+    The answer is ``{"state": STATE, "ending": ENDING, "ends_at": TIME, "times": TIMES, "notices": NOTICES}``:
 
     - ``STATE`` is ``running``, ``starting``, ``ended`` or ``none`` (no session, and none is remembered).
     - ``ENDING`` is ``{"cause": …, "text": …, "at": TIME}`` if the state is ``ended``, else null. The causes are the
       values of ``hpchub.schedulers.Cause``, ``stopped`` (through the hub) and ``not_started``. The text is for users.
     - ``ends_at`` is when the session reaches its time limit or when the hub stops it for a drain. It is null if this is
       not known or there is no session.
+    - ``TIMES`` is ``{"requested": …, "submitted": …, "started": …, "ready": …}``: when the session was requested, its
+      job was submitted, its job started, and its notebook was ready. A time that is not known yet is null. Without a
+      session, ``TIMES`` is null.
     - ``NOTICES`` are the announcements, and the drains that concern a running session; see ``Notice.public``.
 
     Times are in seconds since 1970. The owner may ask, with a cookie or a token, and so may everyone else who may open
@@ -84,6 +87,7 @@ class SessionHandler(APIHandler):  # type: ignore[misc]
                 "state": state,
                 "ending": outcome.public if outcome and state == "ended" else None,
                 "ends_at": min(ends, default=None) if state == "running" else None,
+                "times": spawner.times,
                 "notices": notices,
             }
         )

@@ -18,6 +18,8 @@ from sqlalchemy import or_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import object_session
 
+from hpchub.canary import SERVICE as CANARY
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
@@ -37,8 +39,8 @@ SCRAPER = "prometheus"
 """The service whose token permits a Prometheus server to read the metrics."""
 
 
-def revoke_former_metrics_tokens(db: Session, configured: Iterable[str]) -> None:
-    """Delete the tokens for the metrics from before a rotation, which JupyterHub keeps.
+def revoke_former_service_tokens(db: Session, configured: Iterable[str]) -> None:
+    """Delete the tokens of our services from before a rotation, which JupyterHub keeps.
 
     Args:
         db: JupyterHub's database session.
@@ -47,13 +49,13 @@ def revoke_former_metrics_tokens(db: Session, configured: Iterable[str]) -> None
     Raises:
         SQLAlchemyError: The database cannot be written.
     """
-    if service := orm.Service.find(db, SCRAPER):
-        kept = [orm.APIToken.find(db, token) for token in configured]
+    kept = [orm.APIToken.find(db, token) for token in configured]
+    for service in filter(None, (orm.Service.find(db, name) for name in (SCRAPER, CANARY))):
         for token in service.api_tokens:
             if token not in kept:
                 db.delete(token)
-                log.warning("Deleted a former token for the metrics")
-        db.commit()
+                log.warning("Deleted a former token of the service %s", service.name)
+    db.commit()
 
 
 def revoke_tokens(user: Any, why: str) -> None:

@@ -438,6 +438,15 @@ UserName = Annotated[
         "write letters, digits and _ . @ -, a letter, digit or _ first; neither root nor digits only",
     ),
 ]
+OptionalUserName = Annotated[
+    str,
+    Text(
+        "a user's name",
+        USER_NAME,
+        "write letters, digits and _ . @ -, a letter, digit or _ first; neither root nor digits only",
+        empty=True,
+    ),
+]
 
 # A subset of regular expressions that has the same meaning in Python, in Apache, and on a submit host with Python 3.9.
 _PATTERN_PART = re.compile(r"[A-Za-z0-9_.@*+?|(){},:-]|\\[.@+_dw-]|\[\^?(?:[A-Za-z0-9_.@+*-]|\\[.@+_dw-])+\]")

@@ -1,10 +1,10 @@
-"""The entries of an inventory about the operation of the service: how it is watched. No I/O."""
+"""The entries of an inventory about the operation of the service: how it is watched and tested. No I/O."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hpchub.model import fields as f
 from hpchub.model.entries import Entry
@@ -20,3 +20,28 @@ class Monitoring(Entry):
     """Whether the hub writes its log as JSON, one object per line."""
     audit_days: Annotated[int, f.Whole(1, 3650)] = 180
     """How long the audit log is kept, in days."""
+
+
+class Canary(Entry):
+    """Regular tests of the whole service with sessions of a service account. They are off by default."""
+
+    enabled: Annotated[bool, Field(strict=True)] = False
+    """Whether a timer on the hub host runs the tests."""
+    user: f.OptionalUserName = ""
+    """The account that the sessions belong to. It may run jobs like every user. No person uses it."""
+    profiles: list[f.ProfileKey] = Field(default=[])
+    """The profiles to test, by their keys. Empty: all."""
+    kernels: list[f.KernelName] = Field(default=[])
+    """The kernels to test in each session. Empty: all that the session offers."""
+    schedule: f.Calendar = "hourly"
+    """When to test, as for ``OnCalendar=`` of a timer of systemd."""
+    minutes: Annotated[int, f.Whole(1, 1440)] = 30
+    """How long one run may take, in minutes. Each profile may use the time that the others leave."""
+    connect_to: f.OptionalDnsName = ""
+    """The host of the web server as the hub host reaches it. Set it if the hub host cannot use the public address."""
+
+    @model_validator(mode="after")
+    def _check_user(self) -> Canary:
+        if self.enabled and not self.user:
+            f.complain("is enabled without a user", "set user to an account that may run jobs")
+        return self

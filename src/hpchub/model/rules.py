@@ -114,6 +114,27 @@ def compare(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
         yield from _compare_kernel(kernel, clusters)
     for profile in profiles:
         yield from _compare_profile(profile, clusters, kernels)
+    yield from _compare_canary(drafts)
+
+
+def _compare_canary(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
+    """Compare the canary with the profiles, the kernels, and the rules for users."""
+    (draft,) = drafts["hpc_canary"] or [Draft("hpc_canary", {})]
+    for field, variable, name in (("profiles", "hpc_profiles", "key"), ("kernels", "hpc_kernels", "name")):
+        known = [str(entry.get(name)) for entry in drafts[variable]]
+        for each in draft.get(field) or []:
+            if each not in known:
+                valid = did_you_mean(each, known)
+                yield Problem(draft.name, f"is not in {variable}", field=field, value=show(each), valid=valid)
+    user = draft.get("user")
+    for access in drafts["hpc_access"] if user else []:
+        pattern, blocked = access.get("user_pattern"), access.get("blocked_users") or []
+        if pattern and not is_user_name(user, pattern):
+            message = "does not match hpc_access.user_pattern"
+            yield Problem(draft.name, message, field="user", value=show(user), valid=f"write a name like {pattern}")
+        if user in blocked:
+            message = "is in hpc_access.blocked_users"
+            yield Problem(draft.name, message, field="user", value=show(user), valid="choose another account")
 
 
 def _duplicates(drafts: Sequence[Draft], name: str) -> Iterator[Problem]:

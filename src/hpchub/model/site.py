@@ -34,7 +34,7 @@ from hpchub.model.entries import (
     Tls,
 )
 from hpchub.model.notices import Announcement, Drain
-from hpchub.model.operation import Monitoring
+from hpchub.model.operation import Canary, Monitoring
 from hpchub.model.problems import Problem, SiteError, Unresolved, label, locate
 from hpchub.model.rules import Draft, compare, compare_groups
 
@@ -80,6 +80,8 @@ class Site(Entry):
     """How the service is watched: its metrics and its logs."""
     backup: Backup = Field(default=Backup(), alias="hpc_backup")
     """Backups of the hub host."""
+    canary: Canary = Field(default=Canary(), alias="hpc_canary")
+    """Regular tests of the whole service."""
     events: Events = Field(default=Events(), alias="hpc_events")
     """The record of starts and sessions in the hub's database, for the usage report."""
     clusters: list[Cluster] = Field(min_length=1, alias="hpc_clusters")
@@ -201,6 +203,7 @@ _MAPPINGS: dict[str, type[Entry]] = {
     "hpc_tls": Tls,
     "hpc_state_store": StateStore,
     "hpc_monitoring": Monitoring,
+    "hpc_canary": Canary,
     "hpc_backup": Backup,
     "hpc_events": Events,
 }
