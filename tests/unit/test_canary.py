@@ -339,6 +339,25 @@ def test_drain_that_was_set_by_hand_is_respected_at_once(tmp_path: Path) -> None
     assert refusal(SMALL.model_copy(update={"cluster": "other"})) == ""
 
 
+def test_kernels_are_tested_once_on_each_cluster() -> None:
+    profiles = [SMALL.model_copy(update={"key": key, "cluster": cluster}) for key, cluster in ("ax", "bx", "cy", "az")]
+    assert [profile.key for profile in command.one_per_cluster(profiles)] == ["a", "c", "a"]
+
+
+def test_kernels_are_printed_as_a_table() -> None:
+    kernels = {"python3": KernelResult(ok=True, seconds=1.24), "r": KernelResult(ok=False, seconds=9, reason="no R")}
+    results = {
+        "a": Result("x", "failed", "kernel", "r: no R", kernels=kernels),
+        "b": Result("y", "skipped", reason="z"),
+    }
+    assert command.kernel_table(results) == [
+        "CLUSTER  PROFILE  KERNEL   SECONDS  RESULT",
+        "x        a        python3  1.2      6*7 is 42",
+        "x        a        r        9.0      no R",
+        "y        b        -        -        skipped: z",
+    ]
+
+
 # -- a real notebook server
 
 

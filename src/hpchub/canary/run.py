@@ -77,14 +77,14 @@ class Canary:
         client: The connection to the service.
         kernels: The kernels to test in each session. Empty: all kernels that the session offers.
         refusal: Returns why a profile must not be started now, or empty. A drained profile is not started.
-        directory: The hub's state directory, where the status file is.
+        directory: The hub's state directory, where the status file is. None: the results are not saved.
         say: Prints a line about the progress.
     """
 
     client: Client
     kernels: Sequence[str]
     refusal: Callable[[Profile], str]
-    directory: Path
+    directory: Path | None
     say: Callable[[str], None]
 
     async def run(self, profiles: Sequence[Profile], limit: float, offered: Sequence[str]) -> dict[str, Result]:
@@ -109,7 +109,8 @@ class Canary:
             result = await self.test(profile, share)
             result.time = time.time()
             results[profile.key] = result
-            write_status(self.directory, results, offered)
+            if self.directory is not None:
+                write_status(self.directory, results, offered)
             self.say(f"{profile.key}: {summary(result)}")
         return results
 

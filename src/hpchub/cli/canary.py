@@ -25,7 +25,7 @@ from hpchub.profile_file import load_profile_list
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from hpchub.canary.status import Result
     from hpchub.model.entries import Profile
@@ -59,6 +59,11 @@ def add_canary(command: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument(
         "--profile", metavar="KEY", action="append", default=[], help="test this one; by default those in hpc_canary"
     )
+    added.add_argument(
+        "--kernels",
+        action="store_true",
+        help="test all kernels of each cluster in one session, print a table, and do not save the results",
+    )
     added.add_argument("--json", action="store_true", help="print the results as JSON at the end")
 
 
@@ -75,15 +80,19 @@ def canary(options: argparse.Namespace) -> int:
         profiles = load_profile_list(settings["profiles_file"])
         tested = choose(profiles, chosen.get("profiles") or [])
         asked = [profiles.require(key) for key in options.profile] or tested
+        if options.kernels and not options.profile:
+            asked = one_per_cluster([*tested, *profiles.profiles])
     except (ProfileListError, UnknownProfileError) as error:
         raise Failure(str(error)) from None
     keys = [profile.key for profile in tested]
     try:
         with alone(Path(settings["state_dir"])):
-            results = asyncio.run(_run(settings, token, asked, keys, quiet=options.json))
+            results = asyncio.run(_run(settings, token, asked, keys, options))
     except (CanaryError, OSError) as error:
         raise Failure(str(error)) from None
-    if options.json:
+    if options.kernels:
+        print("\n".join(kernel_table(results)))
+    elif options.json:
         print_json({key: {"outcome": result.outcome, "summary": summary(result)} for key, result in results.items()})
     return WRONG if any(result.outcome == FAILED for result in results.values()) else VALID
 
@@ -106,6 +115,23 @@ def choose(profiles: ProfileList, keys: list[str]) -> list[Profile]:
     return [profile for profile in profiles.profiles if not keys or profile.key in keys]
 
 
+def one_per_cluster(profiles: Iterable[Profile]) -> list[Profile]:
+    """Return the first profile of each cluster."""
+    return list({profile.cluster: profile for profile in reversed(list(profiles))}.values())[::-1]
+
+
+def kernel_table(results: Mapping[str, Result]) -> list[str]:
+    """Return the results of all kernels as the lines of a table. A session without results has one line."""
+    rows = [("CLUSTER", "PROFILE", "KERNEL", "SECONDS", "RESULT")]
+    for key, result in results.items():
+        for name, kernel in result.kernels.items():
+            rows.append((result.cluster, key, name, f"{kernel.seconds:.1f}", kernel.reason or "6*7 is 42"))
+        if not result.kernels:
+            rows.append((result.cluster, key, "-", "-", summary(result)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def drains(settings: dict[str, Any]) -> Callable[[Profile], str]:
     """Return a function that returns why a profile is drained now, or empty."""
 
@@ -123,18 +149,20 @@ def drains(settings: dict[str, Any]) -> Callable[[Profile], str]:
 
 
 async def _run(
-    settings: dict[str, Any], token: str, profiles: list[Profile], offered: list[str], *, quiet: bool
+    settings: dict[str, Any], token: str, profiles: list[Profile], offered: list[str], options: argparse.Namespace
 ) -> dict[str, Result]:
     chosen = settings["canary"]
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr if quiet else sys.stdout, flush=True)
+        print(line, file=sys.stderr if options.json or options.kernels else sys.stdout, flush=True)
 
     target = (chosen["connect_to"], int(chosen["port"])) if chosen.get("connect_to") else None
     async with connect(
         settings["public_url"], chosen["user"], token, connect_to=target, ca_file=Path(settings["api_ca_file"])
     ) as client:
-        run = Canary(client, chosen.get("kernels") or [], drains(settings), Path(settings["state_dir"]), say)
+        kernels = [] if options.kernels else chosen.get("kernels") or []
+        directory = None if options.kernels else Path(settings["state_dir"])
+        run = Canary(client, kernels, drains(settings), directory, say)
         task = asyncio.ensure_future(run.run(profiles, float(chosen["minutes"]) * 60, offered))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
