@@ -24,6 +24,7 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
+from hpchub.canary.status import Result, write_status
 from hpchub.hub.collector import BACKUP_STATUS
 from hpchub.hub.config import METRICS_TOKEN
 from lab.prometheus import program
@@ -113,6 +114,7 @@ async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     (tmp_path / "server.pem").write_bytes(certificate(dt.timedelta(days=90)))
     started.runtime.settings["certificates"] = {"web_server": str(tmp_path / "server.pem")}
     (tmp_path / BACKUP_STATUS).write_text(json.dumps({"time": time.time(), "ok": True, "file": "backup.age"}))
+    write_status(tmp_path, {"small": Result("demo", "good", time=time.time(), seconds={"queue": 1.5})}, ["small"])
     yield started
     await started.close()
 
