@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .students import Class
 
 PROFILES = ("--tags", "spawner_profiles")
-HANG = 'case "$(id -un)" in student*) exec sleep 3600 ;; esac'
+HANG = 'case "$(id -un)" in student*) sleep 3600 ;; esac'
 PATIENCE = "/etc/hpchub/conf.d/e2e.py"
 
 
