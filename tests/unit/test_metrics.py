@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -184,7 +185,7 @@ async def test_no_label_names_a_user_or_a_job(hub: Hub, ask: Ask) -> None:
     hub.restored_spawner(job_id="4711", host="127.0.0.1", port=20000)
     await ask("login", **signed_on("alice", "hpc"))
     text = (await ask("metrics", **SCRAPER_HEADERS)).body.decode()
-    labels = [line for line in text.splitlines() if "{" in line and not line.startswith("#")]
+    labels = re.findall(r"^\w+(\{.*\}) ", text, re.MULTILINE)
     assert labels
     assert not [line for line in labels if "alice" in line or "4711" in line]
 
