@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 
 from lab.web_client import Visitor as Client
 
+from .lab import eventually
 from .pages import START, JupyterLab, Visitor, fetch
 from .site import Site
 from .test_unsaved_work import CONTENT, NOTEBOOK, banner, edit, end_session
@@ -109,6 +110,7 @@ def test_tab_of_an_ended_session_saves_into_the_next_one(hosts: None, lab: Lab, 
         button.click()
     other = Visitor(lab, opened.value)
     other.user = lab.user("alice")
+    eventually("the hub has noticed the end of the session", lambda: not other.server(), timeout=120)
     other.start(lab.profiles()[0]["key"])
 
     expect(banner(page)).to_contain_text("connected to your new session", timeout=START)
