@@ -110,6 +110,7 @@ def test_tab_of_an_ended_session_saves_into_the_next_one(hosts: None, lab: Lab, 
         button.click()
     other = Visitor(lab, opened.value)
     other.user = lab.user("alice")
+    other.page.wait_for_url(f"{lab.url}/hub/home")
     eventually("the hub has noticed the end of the session", lambda: not other.server(), timeout=120)
     other.start(lab.profiles()[0]["key"])
 
