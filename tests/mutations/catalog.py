@@ -439,8 +439,8 @@ HAND_WRITTEN = (
     _handler("known-fields", ' or not {"port"} <= set(body) <= {"port", "addresses", "notice"}', ""),
     _handler("length-of-texts", " or len(value) > MAX_TEXT", ""),
     _handler("number-of-addresses", " or len(value) > MAX_ADDRESSES", ""),
-    _handler("integer-port", "type(port) is not int or ", ""),
-    _handler("port-range", ' or not ports["first"] <= port <= ports["last"]', ""),
+    _handler("integer-port", "type(port) is int and ", ""),
+    _handler("port-range", ' and ports["first"] <= port <= ports["last"]', ""),
     _handler(
         "own-token",
         "hmac.compare_digest(spawner.token, token.hashed)",

@@ -1,4 +1,4 @@
-"""The variables with which Ansible connects to hosts and becomes root, and values that break a deployment. No I/O."""
+"""Checks of the variables for Ansible's connections to hosts, such as ``ansible_become``. No I/O."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _USERS = ("ansible_user", "ansible_ssh_user")
 
 
 def wrong_connections(settings: Sequence[Setting]) -> Iterator[Problem]:
-    """Find variables with which Ansible cannot connect to a host, or cannot become root there."""
+    """Find variables that prevent Ansible from connecting to a host or becoming root there."""
     for setting in settings:
         if not isinstance(setting.value, (dict, list)) and "{{" in str(setting.value):
             continue
@@ -191,7 +191,7 @@ def _same_address(settings: Iterable[Setting]) -> Iterator[Problem]:
 
 
 def local_for_all(settings: Iterable[Setting], groups: Mapping[str, Sequence[str]]) -> Iterator[Problem]:
-    """Find a local connection for all of several hosts, with which every role changes the controller."""
+    """Find a local connection for several hosts. Every role would then change the controller."""
     hosts = {host for members in groups.values() for host in members}
     for setting in settings:
         local = _text(setting.value).removeprefix("ansible.builtin.") == "local"

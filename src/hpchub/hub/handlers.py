@@ -223,10 +223,15 @@ class PortReportHandler(Throttled, APIHandler):  # type: ignore[misc]
         if not isinstance(body, dict) or not {"port"} <= set(body) <= {"port", "addresses", "notice"}:
             raise web.HTTPError(400, f"The request's body is not valid; {valid}.")
         port = body["port"]
-        if type(port) is not int or not ports["first"] <= port <= ports["last"]:
+        if not _is_notebook_port(port, ports):
             raise web.HTTPError(400, f"The port is not valid; {valid}.")
         notice = _text(body["notice"]) if "notice" in body else ""
         return PortReported(port, _addresses(body.get("addresses", [])), notice)
+
+
+def _is_notebook_port(port: Any, ports: dict[str, int]) -> bool:
+    """Return whether a job may report this port. ``True`` is an ``int`` for Python, but not a port."""
+    return type(port) is int and ports["first"] <= port <= ports["last"]
 
 
 class AdoptionHandler(APIHandler):  # type: ignore[misc]
@@ -258,8 +263,8 @@ class AdoptionHandler(APIHandler):  # type: ignore[misc]
         body: Any = self.get_json_body() if len(self.request.body) <= MAX_CLAIM else None
         ports = self.settings["hpchub_notebook_ports"]
         match body:
-            case {"certificate": str(certificate), "port": int(port), "addresses": addresses, **others} if (
-                not others and type(port) is int and ports["first"] <= port <= ports["last"]
+            case {"certificate": str(certificate), "port": port, "addresses": addresses, **others} if (
+                not others and _is_notebook_port(port, ports)
             ):
                 return Claim(certificate, port, _addresses(addresses))
         raise web.HTTPError(400, "The request's body is not valid; send certificate, port and addresses.")

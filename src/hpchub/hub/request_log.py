@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SHOWN_HEADERS = frozenset(
     {"Accept", "Connection", "Content-Length", "Content-Type", "Host", "Sec-Fetch-Mode", "Sec-Fetch-Site", "User-Agent"}
 )
-"""The headers whose values may be logged."""
+"""The log shows the values of these headers."""
 
 
 def log_request(handler: RequestHandler) -> None:

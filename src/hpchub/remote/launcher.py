@@ -106,7 +106,7 @@ STUCK = 20.0  # seconds that code in the user's settings may take
 LISTEN_TIMEOUT = 300.0  # seconds; the first start from a cold network file system is slow
 REPORT_TIMEOUT = 900.0  # seconds; the hub may be down for an upgrade, and resumes this session afterwards
 REQUEST_TIMEOUT = 10.0  # seconds
-CHECK_INTERVAL = 300.0  # seconds, unless the settings say otherwise
+CHECK_INTERVAL = 300.0  # seconds; the default of check_interval in the settings
 
 PROBLEM_LIMIT = 1000  # characters
 ADDRESS_LIMIT = 32

@@ -192,8 +192,8 @@ class HTCondor(Scheduler):
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
         """Return the limits of the machines from a JSON list of slots.
 
-        They apply to every queue of the inventory. But the condition START of a machine can name the queues, as
-        attribute ``HpchubQueue``, whose jobs it starts.
+        They apply to every queue of the inventory. A machine's condition START can restrict it to the jobs of some
+        queues: it compares the attribute ``HpchubQueue``.
         """
         try:
             _, records = read_json_records(stdout, "condor_status", record=r'\{\s*"[A-Z]', listed=True)

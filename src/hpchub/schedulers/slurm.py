@@ -48,7 +48,6 @@ from hpchub.schedulers.reasons import (
     UNSATISFIABLE,
     Outlook,
     Reason,
-    find_reason,
 )
 from hpchub.schedulers.records import unreadable
 from hpchub.units import parse_size, parse_whole, seconds
@@ -485,8 +484,9 @@ class Slurm(Scheduler):
 
     def understand(self, reason: str) -> Reason:
         """Explain a reason. It can be a text, and a site's program may print underscores instead of blanks."""
-        found = find_reason(reason.replace("_", " "), self.reasons)
-        return Reason(reason) if found.words == reason.replace("_", " ") else found
+        text = reason.replace("_", " ")
+        found = super().understand(text)
+        return Reason(reason) if found.words == text else found
 
     def parse_history(self, job_id: str, stdout: str) -> Ending:
         """Return how a job ended, from the line of scontrol and the lines of sacct for the job and its steps."""
