@@ -155,8 +155,36 @@ async def test_failed_start_is_remembered_with_its_log_and_its_cause(hub: Hub) -
     assert set(row.state) == {"outcome"}
 
 
+async def test_failed_start_waits_for_a_job_that_completes(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm lists a job that is completing as ended, but does not report how it ended until it has completed."""
+    monkeypatch.setattr("hpchub.hub.memory.START_PAUSES", (0, 0.01, 0.01))
+    end_at_once(hub)
+    answers = [
+        answer("JobId=7 UserId=alice(1) JobState=COMPLETING ExitCode=0:0\n"),
+        answer("JobId=7 UserId=alice(1) JobState=CANCELLED ExitCode=0:15\n"),
+    ]
+    hub.gate.on_history = lambda job_id: answers.pop(0)
+    outcome = await fail(hub.user().spawners[""])
+    assert "cancelled" in outcome.text
+
+
+async def test_failed_start_does_not_wait_long_for_a_silent_scheduler(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpchub.hub.memory.PATIENCE", 0.1)
+    monkeypatch.setattr("hpchub.hub.memory.START_PAUSES", (0, 60))
+    end_at_once(hub)
+    hub.gate.on_history = lambda job_id: answer(code=1)
+    async with asyncio.timeout(20):
+        outcome = await fail(hub.user().spawners[""])
+    assert "Your job 7 ended before" in outcome.text
+
+
 @pytest.mark.parametrize("silent", [Unanswered("the submit host is down"), answer("rubbish"), answer(code=1)])
-async def test_failed_start_is_remembered_although_the_gate_is_silent(hub: Hub, silent: Any) -> None:
+async def test_failed_start_is_remembered_although_the_gate_is_silent(
+    hub: Hub, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpchub.hub.memory.START_PAUSES", (0,))
     end_at_once(hub)
     hub.gate.on_log = hub.gate.on_history = lambda job_id: silent
     outcome = await fail(hub.user().spawners[""])
@@ -179,7 +207,8 @@ async def test_unexpected_error_is_explained_in_plain_words(hub: Hub, monkeypatc
     assert outcome.text == outcomes.UNEXPECTED
 
 
-async def test_next_start_forgets_the_outcome(hub: Hub) -> None:
+async def test_next_start_forgets_the_outcome(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpchub.hub.memory.START_PAUSES", (0,))
     end_at_once(hub)
     await fail(hub.user().spawners[""])
     spawner = hub.new_spawner()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ PATIENCE = 10.0
 """How long a failed start may wait for its log and for the scheduler's record, in seconds."""
 PAUSES = (0.0, 3.0, 12.0, 45.0)
 """The pauses before the questions how a session ended, in seconds. Some schedulers record an end with a delay."""
+START_PAUSES = (0.0, 2.0, 3.0)
+"""The same while a user waits for the explanation of a failed start. Slurm reports no cause while a job completes."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,9 @@ class Memory:
             self._save(Outcome(child.session if child else "", NOT_STARTED, message, time.time()))
             return
         facts, job_ended = _facts(child), reason == "ended"
-        lines, ending = await asyncio.gather(self._log_lines(facts), self._ending(facts) if job_ended else _nothing())
+        lines, ending = await asyncio.gather(
+            self._log_lines(facts), self._ending_of_start(facts) if job_ended else _nothing()
+        )
         self._record(child, NOT_STARTED, message, outcomes.plain_lines(lines))
         if ending is not None:
             self._add(ending, facts)
@@ -126,6 +131,17 @@ class Memory:
                 # Slurm's database receives the name of the canceller later than the controller knows the end.
                 if ending.cause is not Cause.CANCELLED or ending.by:
                     return
+
+    async def _ending_of_start(self, facts: Ended) -> Ending | None:
+        """Return how the job of a failed start ended, or None if the scheduler does not report it soon."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                for pause in START_PAUSES:
+                    await asyncio.sleep(pause)
+                    ending = await self._ending(facts)
+                    if ending is not None:
+                        return ending
+        return None
 
     async def _ending(self, facts: Ended) -> Ending | None:
         """Return how a job ended, or None if the scheduler does not report it now."""
