@@ -197,7 +197,8 @@ def test_session_without_the_start_of_its_job_lasts_from_the_notebook_to_its_tim
 
 
 def test_failed_start_keeps_its_reason_whatever_the_scheduler_reports(tmp_path: Path) -> None:
-    found = of_day(tmp_path, life("a", DAY.start, failed=(DAY.start + 9, "waited"), explained=(DAY.start + 9, "killed")))
+    rows = life("a", DAY.start, failed=(DAY.start + 9, "waited"), explained=(DAY.start + 9, "killed"))
+    found = of_day(tmp_path, rows)
     assert (found.failures, found.cancelled, found.pending) == ({"waited": 1}, 0, 0)
 
 
