@@ -114,9 +114,13 @@ class Host:
         return inside and ".." not in path.parts and not self._excluded(path)
 
     def _excluded(self, path: Path) -> bool:
-        """Return whether a path is the database, a backup or the status, which are not files to copy."""
+        """Return whether a path is no file to copy: the database, its password, a backup or the status.
+
+        The role ``state_store`` writes the password. A backup may contain a former one.
+        """
         database = self.database
         names = [f"{database.path}{suffix}" for suffix in _DATABASE_FILES] if database.backend == "sqlite" else []
+        names.append(str(database.url.query.get("passfile", "")))
         return str(path) in names or path == self.state / STATUS or path.is_relative_to(self.directory)
 
     def members(self) -> list[Member]:

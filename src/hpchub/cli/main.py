@@ -272,6 +272,7 @@ def _add_report_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--timezone", metavar="ZONE", default="", help="the time zone of days and months; by default, that of this host"
     )
+    made.add_argument("--with-canary", action="store_true", help="also count the sessions of the canary")
     made.add_argument(
         "--no-accounting", dest="accounting", action="store_false", help="do not ask the scheduler's accounting"
     )
