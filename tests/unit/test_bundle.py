@@ -454,8 +454,8 @@ def test_check_of_the_inventory_finds_a_bad_bundle(bundle: Path, software: Softw
 
     assert problems(bundle) == []
     assert "No such file" in str(problems(tmp_path / "none.tar"))
-    assert str(problems(bundle, replace(software, packages=(("torch",),)))[0]) == (
-        f'hpc_bundle: "{bundle}" was made without the Python packages torch of hpc_kernels; '
+    assert str(replace(problems(bundle, replace(software, packages=(("torch",),)))[0], value="PATH")) == (
+        "hpc_bundle: PATH was made without the Python packages torch of hpc_kernels; "
         "make it again with: hpchub bundle INVENTORY"
     )
     bundle.write_bytes(bundle.read_bytes()[:8000])
