@@ -66,6 +66,8 @@ class Checked:
         warnings: The warnings, in the same form.
         profiles: The profile list, or None if there are problems.
         clusters: ``hpc_clusters`` as it was written, valid or not.
+        software: The software that the roles install, as ``hpchub.deploy.software.Software.as_dict`` returns it.
+        bundle: The path of the bundle in the inventory, or an empty text.
         nodes: The compute nodes, as ``hpchub.deploy.role_arguments.node_hosts`` returns them.
     """
 
@@ -73,6 +75,8 @@ class Checked:
     warnings: list[dict[str, Any]] = field(default_factory=list)
     profiles: ProfileList | None = None
     clusters: Any = None
+    software: dict[str, Any] | None = None
+    bundle: str = ""
     nodes: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -203,6 +207,8 @@ def _checked(
             profiles=ProfileList.model_validate(profiles) if profiles and not problems else None,
             clusters=report.get("clusters"),
             nodes=report.get("nodes", []),
+            software=report.get("software") or None,
+            bundle=report.get("bundle", ""),
         )
     except (ValueError, KeyError, TypeError, ValidationError):
         reason = _why_unreadable(path, done)

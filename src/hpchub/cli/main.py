@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub import __version__
 from hpchub.cli.backup import BACKUP_HELP, RESTORE_HELP, ROLLBACK_HELP, backup, restore_backup, roll_back
+from hpchub.cli.bundle import add_bundle
 from hpchub.cli.canary import add_canary
 from hpchub.cli.check import check
 from hpchub.cli.discover import discover
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
-schedulers. No command changes anything, except on the hub host: "backup", "restore", "rollback", "drain", "undrain",
-"announce", "canary" and "orphans --end".
+schedulers, and "bundle" downloads software. No command changes anything, except on the hub host: "backup", "restore",
+"rollback", "drain", "undrain", "announce", "canary" and "orphans --end".
 """
 _EXAMPLES = """\
 examples:
@@ -237,16 +238,15 @@ def parser() -> argparse.ArgumentParser:
     returning.add_argument(
         "--force", action="store_true", help="even if the hub then does not know the sessions that started since then"
     )
-    returning.add_argument(
-        "--unfinished", action="store_true", help="only if the new version has not answered since the upgrade"
-    )
     add_canary(command)
     explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
     explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
     explaining.add_argument("--json", action="store_true", help="print JSON")
     _add_report_options(command("report", "report the usage of the service in a period", report, _REPORT + _HUB_CODES))
+    bundling = add_bundle(command, _CODES)
     for added in (checking, planning, discovering):
         added.add_argument("--json", action="store_true", help="print JSON")
+    for added in (checking, planning, discovering, bundling):
         vault = added.add_mutually_exclusive_group()
         vault.add_argument(
             "--vault-password-file",
