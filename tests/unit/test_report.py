@@ -369,11 +369,15 @@ def test_page_of_a_year_has_all_parts(hub_host: Any, capsys: pytest.CaptureFixtu
     ("arguments", "message"),
     [
         (["--from", "2025-02-01", "--to", "2025-01-01"], "--to 2025-01-01 is before --from 2025-02-01"),
-        (["--from", "yesterday", "--to", "2025"], "--from 'yesterday' is not a day; write YYYY-MM-DD"),
-        (["--from", "2025-02-30", "--to", "2025"], "--from '2025-02-30' is not a day"),
-        (["--from", "2025", "--to", "2025-13"], "--to '2025-13' is not a day"),
-        (["--from", "2025", "--to", "9999"], "--to '9999' is not a day"),
-        (["--from", "2025", "--to", "2025", "--timezone", "Mars"], "--timezone 'Mars' is not a time zone"),
+        (["--from", "yesterday", "--to", "2025"], '--from "yesterday" is not a day; write YYYY-MM-DD'),
+        (["--from", "2025-02-30", "--to", "2025"], '--from "2025-02-30" is not a day'),
+        (["--from", "2025", "--to", "2025-13"], '--to "2025-13" is not a day'),
+        (["--from", "2025", "--to", "9999"], '--to "9999" is not a day'),
+        (["--from", "2025", "--to", "2025", "--timezone", "Mars"], '--timezone "Mars" is not a time zone'),
+        (["--from", "2025-00", "--to", "2025"], '--from "2025-00" is not a day'),
+        (["--from", "2025-01-00", "--to", "2025"], '--from "2025-01-00" is not a day'),
+        (["--from", "", "--to", "2025"], '--from "" is not a day'),
+        (["--from", "2025", "--to", "2025", "--timezone", ""], '--timezone "" is not a time zone'),
         (["--from", "2024-01", "--to", "2024-01"], "nothing happened from 2024-01-01 to 2024-01-31; the record"),
         (["--from", "2099-01", "--to", "2099-01"], "nothing happened from 2099-01-01 to 2099-01-31; the record"),
     ],
@@ -388,6 +392,14 @@ def test_wrong_or_empty_period_gets_one_clear_line(
     assert output.out == ""
     assert output.err.startswith(f"hpchub: {message}")
     assert output.err.count("\n") == 1
+
+
+def test_empty_period_gets_one_line_also_if_the_accounting_cannot_be_asked(
+    hub_host: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub_host([])
+    assert main(ARGUMENTS[:-1]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_empty_record_gets_one_clear_line(hub_host: Any, capsys: pytest.CaptureFixture[str]) -> None:

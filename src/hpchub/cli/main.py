@@ -273,7 +273,7 @@ def _add_report_options(made: argparse.ArgumentParser) -> None:
     formats.add_argument("--json", action="store_true", help="print JSON")
     formats.add_argument("--html", action="store_true", help="print a page with plots that needs no other file")
     made.add_argument(
-        "--timezone", metavar="ZONE", default="", help="the time zone of days and months; by default, that of this host"
+        "--timezone", metavar="ZONE", help="the time zone of days and months; by default, that of this host"
     )
     made.add_argument("--with-canary", action="store_true", help="also count the sessions of the canary")
     made.add_argument(
