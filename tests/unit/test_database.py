@@ -269,6 +269,24 @@ def test_server_that_cannot_be_reached(tmp_path: Path) -> None:
     assert "the file cannot be opened" in problem(f"sqlite:///{tmp_path}/none/hub.sqlite")
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("", "the URL of the database cannot be read; write sqlite:////PATH or"),
+        ("hunter2", "the URL of the database cannot be read; write sqlite:////PATH or"),
+        ("postgresql+psycopg://hub:hunter2@db1:port/hub", "the URL of the database cannot be read; write"),
+        ("mysql://hub:hunter2@db1/hub", 'the URL of the database begins with "mysql"; write sqlite:////PATH or'),
+        ("postgres://hub:hunter2@db1/hub", 'the URL of the database begins with "postgres"; write'),
+        ("postgresql://hub:hunter2@db1/hub", 'the URL of the database begins with "postgresql"; write'),
+        ("postgresql+psycopg2://hub:hunter2@db1/hub", 'begins with "postgresql+psycopg2"; write'),
+        ("https://hub:hunter2@db1/hub", 'the URL of the database begins with "https"; write'),
+    ],
+)
+def test_wrong_url_is_named_without_its_password(url: str, message: str) -> None:
+    assert message in problem(url)
+    assert "hunter2" not in problem(url)
+
+
 def test_no_message_contains_a_password() -> None:
     url = "postgresql+psycopg://hub:hunter2@db1/hub"
     assert explain(ValueError("strange"), url) == "database hub on db1 cannot be used: strange"

@@ -437,6 +437,20 @@ def test_report_is_not_older_than_the_newest_event(
     assert found["total"]["core_hours"] == 2
 
 
+def test_wrong_url_of_the_database_gets_one_line(hub_host: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    hub_host([])
+    settings = json.loads(inventory.HUB_SETTINGS.read_text())
+    inventory.HUB_SETTINGS.write_text(json.dumps({**settings, "db_url": "mysql://hub:hunter2@db1/hub"}))
+    for command in (ARGUMENTS, ["orphans"], ["why", "alice"], ["drain"]):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f'hpchub: {inventory.HUB_SETTINGS}: the URL of the database begins with "mysql"; write')
+        assert (error.count("\n"), "hunter2" in error) == (1, False)
+    inventory.HUB_SETTINGS.write_text("{")
+    assert main(ARGUMENTS) == 2
+    assert "cannot be read (" in capsys.readouterr().err
+
+
 def test_report_needs_the_hub_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

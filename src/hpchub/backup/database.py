@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import create_engine, inspect, select, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpchub.backup.package import BackupError
-from hpchub.hub.database import explain
+from hpchub.hub.database import DatabaseError, explain, parse
 from hpchub.hub.ledger import DATABASE_TABLE, SESSIONS
 
 if TYPE_CHECKING:
@@ -83,11 +82,12 @@ class HubDatabase:
     """
 
     def __init__(self, url: str, account: pwd.struct_passwd | None = None) -> None:
-        self.url: URL = make_url(url)
+        try:
+            self.url: URL = parse(url)
+        except DatabaseError as error:
+            raise BackupError(str(error)) from None
         self.account = account
         self.backend = self.url.get_backend_name()
-        if self.backend not in ("sqlite", "postgresql"):
-            raise BackupError(f"the hub's database is {self.backend}; valid: sqlite, postgresql")
 
     @property
     def path(self) -> Path:

@@ -29,6 +29,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
+from hpchub.messages import show
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -55,6 +57,10 @@ POOL = {"pool_size": 3, "max_overflow": 5, "pool_timeout": 5, "pool_recycle": 18
 
 PLUGIN = "hpchub"
 sqlalchemy.dialects.plugins.register(PLUGIN, __name__, "GuardPlugin")
+
+DRIVERS = ("sqlite", "postgresql+psycopg")
+"""The beginnings of the URLs of databases that the hub can use."""
+_VALID_URL = "write sqlite:////PATH or postgresql+psycopg://USER@HOST/DATABASE, or set hpc_state_store and run site.yml"
 
 _FAULTS = ("08", "40", "53", "55", "57", "58", "F0", "XX", "25006")
 """Starts of PostgreSQL's error codes that mean: the database is at fault, not the statement."""
@@ -219,6 +225,22 @@ def _end_transaction(session: Session) -> None:
     session.commit()
 
 
+def parse(url: str) -> URL:
+    """Return the URL of a database that the hub can use.
+
+    Raises:
+        DatabaseError: The text is no URL, or of another kind. The message does not contain the text, which may contain
+            a password.
+    """
+    try:
+        found = make_url(url)
+    except (SQLAlchemyError, ValueError, TypeError):
+        raise DatabaseError(f"the URL of the database cannot be read; {_VALID_URL}") from None
+    if found.drivername not in DRIVERS:
+        raise DatabaseError(f"the URL of the database begins with {show(found.drivername)}; {_VALID_URL}")
+    return found
+
+
 # -- The meaning of errors
 
 
@@ -350,7 +372,7 @@ def check(url: str) -> str:
     Raises:
         DatabaseError: It cannot be used.
     """
-    engine = create_engine(url, poolclass=NullPool)
+    engine = create_engine(parse(url), poolclass=NullPool)
     try:
         with engine.connect() as connection:
             version = ".".join(map(str, connection.dialect.server_version_info or ()))
