@@ -305,6 +305,8 @@ _MEANINGS = (
         "does not match host name",
         "its certificate is for another name ({detail}); set host of hpc_state_store to a name in the certificate",
     ),
+    ("undefinedtable", "it lacks a table of the hub ({detail}); start the hub, which creates its tables"),
+    ("no such table", "it lacks a table of the hub ({detail}); start the hub, which creates its tables"),
     ("does not exist", "{detail}; create it on the server, or correct hpc_state_store"),
     ("permission denied", '"{user}" lacks a permission ({detail}); make it the owner of the database and its tables'),
     ("no space left", "its disk is full; free some space on the database's host"),
@@ -349,7 +351,7 @@ def _tls_problem(url: URL) -> str:
                 return ""
     except ssl.SSLCertVerificationError as error:
         advice = _TLS_ADVICE.get(error.verify_code, "check the certificate, and tls_ca of hpc_state_store")
-        return f"its certificate is not valid: {error.verify_message}; {advice}"
+        return f"its certificate is not valid: {error.verify_message.rstrip('.')}; {advice}"
     except (OSError, ValueError):
         return ""
 
@@ -360,6 +362,7 @@ _TLS_ADVICE: dict[int, str] = {
     19: "set tls_ca of hpc_state_store to the authority that signed it",
     20: "set tls_ca of hpc_state_store to the authority that signed it",
     62: "set host of hpc_state_store to a name in the certificate",
+    64: "set host of hpc_state_store to a name in the certificate",
 }
 
 
