@@ -70,6 +70,7 @@ def test_scenarios_are_the_stages_that_need_the_lab() -> None:
         ("tests/e2e/previous_release", {"upgrade"}),
         ("playbooks/rollback.yml", {"lint", "repo", "default", "upgrade"}),
         ("roles/state_store/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node", "postgresql"}),
+        ("roles/bundle/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node", "offline"}),
         ("inventories/example_slurm/hosts.yml", {"lint", "repo"}),
         ("inventories/single_node/hosts.yml", {"lint", "repo", "single_node"}),
         ("molecule/emulated/tests/test_emulated.py", {"lint", "emulated"}),

@@ -32,6 +32,7 @@ SCENARIOS = (
     "gridengine",
     "htcondor",
     "postgresql",
+    "offline",
 )
 
 ROLES_ALONE = ("jupyter_kernels", "reverse_proxy")
@@ -94,6 +95,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("molecule/shared/roles/lab_htcondor/*", (*LINT, "htcondor")),
     ("molecule/shared/roles/lab_emulator/*", ("lint", "unit", "emulated")),
     # The product
+    ("src/hpchub/bundle/*", (*SERVICE, "offline")),
     ("src/hpchub/cli/*", (*PLAIN, "default")),
     ("src/hpchub/hub/*", (*SERVICE, "monitoring")),
     ("src/hpchub/schedulers/*", (*PLAIN, *SCENARIOS)),
@@ -110,7 +112,9 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("roles/*/vars/Debian-12.yml", (*DOCUMENTS, "slurm_debian12")),
     *((f"roles/{role}/*", COLLECTION) for role in ROLES_ALONE),
     ("roles/state_store/*", (*SERVICE, "postgresql")),
-    *((f"roles/{role}/tasks/*", (*SERVICE, "upgrade")) for role in ("jupyterhub", "python_environment")),
+    *((f"roles/{role}/*", (*SERVICE, "offline")) for role in ("bundle", "configurable_http_proxy")),
+    ("roles/python_environment/*", (*SERVICE, "offline", "upgrade")),
+    ("roles/jupyterhub/tasks/*", (*SERVICE, "upgrade")),
     ("roles/*", SERVICE),
     ("playbooks/rollback.yml", (*DOCUMENTS, "default", "upgrade")),
     ("playbooks/*", (*DOCUMENTS, "default", "single_node")),

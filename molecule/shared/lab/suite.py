@@ -178,7 +178,17 @@ def _scenario(name: str, about: str, *more: Step, extra: bool = False) -> Stage:
 
 
 INVENTORIES = (
-    *("demo", "emulated", "example_slurm", "gridengine", "htcondor", "multi_cluster", "postgresql", "single_node"),
+    *(
+        "demo",
+        "emulated",
+        "example_slurm",
+        "gridengine",
+        "htcondor",
+        "multi_cluster",
+        "offline",
+        "postgresql",
+        "single_node",
+    ),
 )
 """The inventories of the repository. The checkout of a site also contains its own."""
 
@@ -297,6 +307,12 @@ def all_stages() -> list[Stage]:
             cleanup=[_lab_host("destroy", "upgrade", "demo")],
             extra=True,
             lab=True,
+        ),
+        _scenario(
+            "offline",
+            "Molecule with hosts that reach only each other and a mirror of Debian, then browser tests",
+            _session_tests("offline"),
+            extra=True,
         ),
     ]
 
