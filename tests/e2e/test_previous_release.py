@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import expect
 
 from .lab import LabError, eventually
 from .site import REPOSITORY, Site
@@ -99,7 +100,10 @@ def test_session_survives_the_upgrade_from_the_previous_release_and_the_rollback
         eventually("the hub answers", lambda: alice.fetch("GET", "/hub/api/").status == 200)
         assert notebook.run("kept") == "42"
         assert lab.jobs("alice") == jobs
-        assert alice.server()["ready"]
+        home = alice.page.context.new_page()
+        home.goto(f"{lab.url}/hub/home")
+        expect(home.locator("#stop")).to_be_visible()
+        home.close()
         bob = visitor()
         bob.sign_in("bob")
         assert bob.start(lab.profiles()[0]["key"]).run_cell("python3", "6*7") == "42"
