@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 import socketserver
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +15,7 @@ from urllib.parse import quote
 
 import jupyterhub
 import pytest
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar
+import yaml
 from hub_app import VARIABLES, FakeGate, Hub, answer, job, profile, site
 from prometheus_client import REGISTRY
 
@@ -139,11 +140,17 @@ def test_proxy_has_the_same_protocol_as_this_package() -> None:
 
 
 def test_role_writes_the_version_of_the_environment_that_it_installs() -> None:
-    role, loader = ROLES / "notebook_environment", DataLoader()
-    variables = {"role_path": str(role)}
-    for name in ("defaults", "vars"):
-        variables |= loader.load_from_file(str(role / name / "main.yml"), trusted_as_template=True)
-    settings = Templar(loader, variables).template(variables["__notebook_environment_launcher_settings"])
+    role, name = ROLES / "notebook_environment", "__notebook_environment_launcher_settings"
+    command = [
+        str(Path(sys.executable).with_name("ansible")),
+        "localhost",
+        "--connection=local",
+        "--inventory=localhost,",
+    ]
+    command += ["--module-name=ansible.builtin.debug", f"--args=var={name}", f"--extra-vars=role_path={role}"]
+    command += [f"--extra-vars=@{role / part / 'main.yml'}" for part in ("defaults", "vars")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    settings = yaml.safe_load(output.partition(" => ")[2])[name]
     found = Part.read(NOTEBOOK, "demo", settings["versions"], "JupyterHub")
     assert (found.protocol, found.program) == (launcher.PROTOCOL, own_program(NOTEBOOK))
     for lock in (role, ROLES / "jupyterhub"):
@@ -400,7 +407,7 @@ async def test_metrics_show_the_versions_that_are_known(hub: Hub) -> None:
 
 async def test_hub_asks_all_parts_regularly(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(of_hub, "INTERVAL", 0.01)
-    clusters = iter([["demo"], OSError("no list"), ["demo", "unknown"]])
+    clusters: Iterator[list[str] | OSError] = iter([["demo"], OSError("no list"), ["demo", "unknown"]])
 
     def enabled() -> list[str]:
         found = next(clusters)
@@ -497,7 +504,7 @@ async def test_disabled_cluster_is_only_a_warning(
 
 
 async def test_command_asks_every_login_node() -> None:
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "a": {"method": "local", "socket": "s"},
         "b": {"method": "ssh", "hosts": ["n1", "n2"], "user": "u", "key": "k", "known_hosts": "h", "control_dir": "d"},
     }

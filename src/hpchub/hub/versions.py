@@ -160,8 +160,8 @@ class VersionGate:
     def __init__(self, gates: Mapping[str, Gate], proxy_url: str) -> None:
         self._gates = gates
         self._sources = {HERE: Source(partial(ask_proxy, proxy_url))}
-        for name in gates:
-            self._sources[name] = Source(partial(self._ask, name), lambda name=name: gates[name].host)
+        for cluster in gates:
+            self._sources[cluster] = Source(partial(self._ask, cluster), partial(self._host, cluster))
 
     @property
     def parts(self) -> dict[str, list[Part]]:
@@ -194,3 +194,6 @@ class VersionGate:
 
     async def _ask(self, cluster: str) -> list[Part]:
         return await ask_gate(self._gates[cluster], cluster)
+
+    def _host(self, cluster: str) -> str:
+        return self._gates[cluster].host
