@@ -208,7 +208,7 @@ async def test_answer_that_is_not_valid_means_unknown(given: Answer | Exception)
 
 
 async def reason(hub: Hub) -> str:
-    """Start a session whose submission the scheduler would refuse. Return why the start fails."""
+    """Start a session that the scheduler would refuse. Return the reason of the failure."""
     hub.gate.on_submit = lambda session: answer(code=1)
     with pytest.raises(StartError) as error:
         await hub.new_spawner().start()

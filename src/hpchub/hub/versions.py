@@ -14,12 +14,12 @@ import logging
 import math
 import socket
 import time
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from hpchub import __version__
-from hpchub.clusters.versions import HUB, PROXY, Part, Skew, ask_gate, skews
+from hpchub.clusters.versions import GATE, HUB, NOTEBOOK, PROXY, Part, Skew, ask_gate, own_program, skews
 from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class _UnixConnection(http.client.HTTPConnection):
     """A connection to a program on this host."""
 
     def connect(self) -> None:
-        """Connect to the Unix socket whose path is the name of the host."""
+        """Connect to the Unix socket. The name of the host is its path."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE)
         self.sock.connect(self.host)
@@ -74,8 +74,9 @@ def get(url: str, target: str) -> tuple[int, str]:
         connection.close()
 
 
+@cache
 def jupyterhub_version() -> str:
-    """Return the installed version of JupyterHub."""
+    """Return the version of JupyterHub."""
     return importlib.metadata.version("jupyterhub")
 
 
@@ -158,6 +159,9 @@ class VersionGate:
     """
 
     def __init__(self, gates: Mapping[str, Gate], proxy_url: str) -> None:
+        # Remember what this process runs. Before its restart, another version may be installed in the same place.
+        for remember in (jupyterhub_version, partial(own_program, GATE), partial(own_program, NOTEBOOK)):
+            remember()
         self._gates = gates
         self._sources = {HERE: Source(partial(ask_proxy, proxy_url))}
         for cluster in gates:
@@ -165,7 +169,7 @@ class VersionGate:
 
     @property
     def parts(self) -> dict[str, list[Part]]:
-        """The parts whose versions are known, by place."""
+        """The parts of known versions, by place."""
         found = {place: source.parts for place, source in self._sources.items()}
         return found | {HERE: [own_part(), *found[HERE]]}
 
@@ -187,7 +191,7 @@ class VersionGate:
             await asyncio.sleep(INTERVAL)
 
     async def _refresh(self, clusters: Iterable[str], max_age: float) -> list[Part]:
-        """Ask the proxy and some clusters at the same time. Return the parts whose versions are known."""
+        """Ask the proxy and some clusters at the same time. Return the parts that answer."""
         sources = [self._sources[place] for place in (HERE, *clusters) if place in self._sources]
         answers = await asyncio.gather(*(source.refresh(max_age) for source in sources))
         return [part for answer in answers for part in answer]
