@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from jupyterhub import orm
 from sqlalchemy import create_engine, insert
@@ -37,9 +38,13 @@ class FakeUnits(Units):
 
     running: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
+    hub_answers: bool = False
 
     def active(self, unit: str) -> bool:
         return unit in self.running
+
+    def answers(self, path: Path) -> bool:
+        return self.hub_answers
 
     def stop(self, unit: str) -> None:
         self.calls.append(f"stop {unit}")
@@ -79,6 +84,7 @@ def make_host(root: Path, recipients: list[str], *, name: str = "hub.example.org
         hub={
             "public_url": f"https://{name}",
             "state_dir": str(root / "state"),
+            "hub_bind_url": f"http+unix://{quote(str(root / 'hub.sock'), safe='')}",
             "db_url": url or f"sqlite:///{root / 'state/jupyterhub.sqlite'}",
         },
         recipients=recipients,

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
 SECRETS = "/etc/hpchub/secrets"
 FILES = (f"{SECRETS}/proxy.env", f"{SECRETS}/hub.env", f"{SECRETS}/sso-sessions.conf", "/var/lib/hpchub/cookie_secret")
+PASSWORD = "/var/lib/hpchub/pgpass"
+"""The file of the database's password, if the database is on a host of its own."""
 OLD_KEY = "/root/e2e-old-key"
 ROLES = "scheduler_access,configurable_http_proxy,jupyterhub,reverse_proxy"
 
 
 def values(lab: Lab) -> dict[str, list[str]]:
     """Return the current secrets of each file, the newest first."""
-    found = {file: re.findall(r"[0-9a-f]{64}", lab.run("hub", ["cat", file])) for file in FILES}
+    files = [*FILES, *lab.run("hub", ["find", PASSWORD], check=False).split()]
+    found = {file: re.findall(r"[0-9a-f]{64}", lab.run("hub", ["cat", file])) for file in files}
     assert all(found.values()), f"these files have no secret: {[file for file in FILES if not found[file]]}"
     return found
 
@@ -78,7 +81,7 @@ def test_rotation_replaces_every_secret_and_keeps_sessions(
     output = site.apply("--diff", playbook="rotate_secrets.yml")
     assert re.search(r"changed=[1-9]", output), output
     after = values(lab)
-    for file in FILES:
+    for file in before:
         assert after[file][0] not in before[file], f"{file} has not changed"
         assert not [1 for value in before[file] + after[file] if value in output], (
             f"the output shows a secret of {file}"

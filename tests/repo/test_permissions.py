@@ -32,6 +32,7 @@ SECRET_FILES = {
     ("state_store/tasks/server.yml", "{{ __state_store_server_password_file }}"): "0600",
     ("state_store/tasks/server.yml", "{{ __state_store_config_directory }}/hpchub_hba.conf"): "0640",
     ("state_store/tasks/server.yml", "{{ __state_store_config_directory }}/hpchub_ident.conf"): "0640",
+    ("state_store/tasks/rotate.yml", "{{ __state_store_server_password_file }}"): "0600",
     ("state_store/tasks/tls_given.yml", "{{ __state_store_directory }}/server.key"): "0600",
     ("state_store/tasks/tls_own.yml", "{{ __state_store_directory }}/{{ item.name }}.key"): "0600",
     ("reverse_proxy/tasks/tls_own.yml", "{{ __reverse_proxy_tls_directory }}/{{ item }}.key"): "0600",
@@ -75,7 +76,7 @@ def test_task_that_writes_a_secret_keeps_others_out(path: str, file: str) -> Non
     assert modes(path, file) == {SECRET_FILES[path, file]}
 
 
-@pytest.mark.parametrize("role", ["configurable_http_proxy", "jupyterhub", "reverse_proxy"])
+@pytest.mark.parametrize("role", ["configurable_http_proxy", "jupyterhub", "reverse_proxy", "state_store"])
 def test_rotation_writes_a_file_with_the_mode_that_the_deployment_gives_it(role: str) -> None:
     rotation = yaml.safe_load((ROLES / role / "tasks" / "rotate.yml").read_text())
     written = [entry for entry in entries(rotation) if "mode" in entry]

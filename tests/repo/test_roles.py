@@ -123,3 +123,10 @@ def test_notified_handlers_exist() -> None:
                 notified = task.get("notify", [])
                 for name in [notified] if isinstance(notified, str) else notified:
                     assert "{{" in name or name in known, f"{path.relative_to(ROOT)}: {name}"
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_handlers_contain_no_rescue(role: Path) -> None:
+    """Ansible ignores "rescue" and "always" in the tasks of a handler."""
+    for path in (role / "handlers").glob("*.yml"):
+        assert not [task["name"] for task in load(path) if {"rescue", "always"} & task.keys()], path

@@ -499,7 +499,7 @@ def test_settings_are_read_from_their_files(host: Host, tmp_path: Path) -> None:
 def on_hub(host: Host, monkeypatch: pytest.MonkeyPatch) -> FakeUnits:
     """Let the commands run as on the hub host."""
     units = FakeUnits({"hub", "web"})
-    monkeypatch.setattr(hosts, "load", lambda: host)
+    monkeypatch.setattr(hosts, "load", lambda **_: host)
     monkeypatch.setattr(hosts, "Units", lambda: units)
     return units
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from backup_host import FakeUnits, keygen, make_database, make_host
 from postgresql_server import Server, needs_server
+from sqlalchemy.engine import make_url
 
 from hpchub.backup.create import create
 from hpchub.backup.database import HubDatabase, known_revisions
@@ -64,6 +66,19 @@ def test_restored_database_equals_the_saved_one(host: Host, server: Server, key:
     undo_last(host, units)
     assert server.sql("SELECT name FROM users") == "bob"
     assert server.sql("SELECT to_regclass('newer')") == "newer"
+
+
+def test_password_of_the_database_is_neither_saved_nor_restored(host: Host, server: Server, key: Path) -> None:
+    """It may have been rotated after the backup. The role state_store writes it."""
+    password = host.state / "pgpass"
+    password.write_text("the former password\n")
+    former = create(host)  # of a version that saved the file
+    url = make_url(server.url).update_query_dict({"passfile": str(password)}).render_as_string(hide_password=False)
+    host = replace(host, hub={**host.hub, "db_url": url})
+    password.write_text("the new password\n")
+    restore(host, FakeUnits(), former, key, Options(force=True))
+    assert password.read_text() == "the new password\n"
+    assert not [member for member in host.members() if "pgpass" in member.name]
 
 
 def test_hub_in_use_is_replaced_only_with_force(host: Host, key: Path) -> None:

@@ -109,17 +109,17 @@ async def test_start_without_a_drain_gets_the_whole_time(spawner: HPCProfilesSpa
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
-        (drain(cluster="demo", message="New disks."), r"no session can start\. It lasts until .*\. New disks\.$"),
-        (drain(until=None), r"^Maintenance of the service: no session can start\. The end is not known yet\.$"),
-        (drain(300, HOUR, profile="small"), r"^Maintenance of the profile small begins at .*, too soon for a session"),
-        (drain(queue="q", cluster="demo"), r"^Maintenance of the queue q of the cluster demo"),
+        ({"cluster": "demo", "message": "New disks."}, r"no session can start\. It lasts until .*\. New disks\.$"),
+        ({"until": None}, r"^Maintenance of the service: no session can start\. The end is not known yet\.$"),
+        ({"begin": 300, "profile": "small"}, r"^Maintenance of the profile small begins at .*, too soon for a session"),
+        ({"queue": "q", "cluster": "demo"}, r"^Maintenance of the queue q of the cluster demo"),
     ],
     ids=["during", "without-an-end", "too-soon", "queue"],
 )
 async def test_start_during_a_drain_is_refused_with_message_and_end(
     spawner: HPCProfilesSpawner, tmp_path: Path, found: dict[str, Any], reason: str
 ) -> None:
-    write_notices(tmp_path, found)
+    write_notices(tmp_path, drain(**found))
 
     async def start_with_the_form() -> None:
         spawner.options_from_form({"profile": ["small"]})

@@ -196,6 +196,22 @@ def test_empty_key_is_not_used(tmp_path: Path, engine: Engine) -> None:
         record(EventRecorder(400, tmp_path / "event_key"), engine, course()[0])
 
 
+@pytest.mark.parametrize("pseudonyms", [True, False], ids=["pseudonyms", "names"])
+def test_account_of_the_canary_is_recorded_as_the_canary(engine: Engine, tmp_path: Path, *, pseudonyms: bool) -> None:
+    """The report can then leave its sessions out, also after the account has changed."""
+    key_file = tmp_path / "event_key" if pseudonyms else None
+    record(EventRecorder(400, key_file), engine, events.SignedIn(user="bob", address=""), course()[0])
+    recorder = EventRecorder(400, key_file, canary="alice")
+    recorder.tidy(engine)
+    record(recorder, engine, events.StartRefused(user="alice", reason="drained"))
+    users = rows(engine, "user")
+    assert users[1:] == ["(canary)", "(canary)"]
+    record(EventRecorder(400, key_file, canary="other"), engine, events.SignedIn(user="bob", address=""))
+    EventRecorder(400, key_file, canary="other").tidy(engine)
+    EventRecorder(400, key_file).tidy(engine)
+    assert rows(engine, "user") == [*users, users[0]]
+
+
 def test_old_rows_are_deleted_in_small_steps(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_recorder, "BATCH", 2)
     recorder = EventRecorder(30, None)

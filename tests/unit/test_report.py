@@ -190,6 +190,53 @@ def test_sessions_that_follow_each_other_are_not_open_at_once() -> None:
     assert most_at_once([one, two], Period(0, 100, UTC), 100) == (1, 0.0)
 
 
+def test_session_without_the_start_of_its_job_lasts_from_the_notebook_to_its_time_limit(tmp_path: Path) -> None:
+    """A hub that adopts a session does not know when its job started."""
+    found = of_day(tmp_path, life("a", DAY.start, ready=DAY.start + 3600))
+    assert (found.sessions, found.core_hours, found.peak) == (1, 20, 1)
+
+
+def test_failed_start_keeps_its_reason_whatever_the_scheduler_reports(tmp_path: Path) -> None:
+    rows = life("a", DAY.start, failed=(DAY.start + 9, "waited"), explained=(DAY.start + 9, "killed"))
+    found = of_day(tmp_path, rows)
+    assert (found.failures, found.cancelled, found.pending) == ({"waited": 1}, 0, 0)
+
+
+def test_session_that_the_hub_could_not_reach_any_more_ended_for_this_reason(tmp_path: Path) -> None:
+    rows = life("a", DAY.start, started=DAY.start, ready=DAY.start + 9, failed=(DAY.start + 99, "no_answer"))
+    found = of_day(tmp_path, rows)
+    assert (found.sessions, found.failures, found.endings) == (1, {}, {"no_answer": 1})
+
+
+def test_two_named_servers_of_a_user_are_two_sessions_of_one_user(tmp_path: Path) -> None:
+    rows = [
+        *life("a", DAY.start, started=DAY.start, ready=DAY.start + 9, ended=(DAY.start + 7209, "stopped")),
+        *life("b", DAY.start + 60, started=DAY.start + 60, ready=DAY.start + 99, ended=(DAY.start + 3660, "stopped")),
+    ]
+    found = of_day(tmp_path, rows)
+    assert (found.sessions, found.users, found.peak, found.active_users_per_week) == (2, 1, 2, 1)
+
+
+CANARY = {"user": "(canary)", "groups": "[]"}
+
+
+def test_sessions_of_the_canary_count_only_on_request(tmp_path: Path) -> None:
+    rows = [
+        *life("a", DAY.start, started=DAY.start, ready=DAY.start + 9, ended=(DAY.start + 3600, "stopped")),
+        *life("b", DAY.start, started=DAY.start, ready=DAY.start + 9, ended=(DAY.start + 3600, "stopped"), **CANARY),
+        {"kind": "refused", "at": DAY.start, "user": "(canary)", "reason": "drained"},
+        {"kind": "refused", "at": DAY.start, "user": None, "reason": "bad_choice"},
+    ]
+    engine = database(tmp_path, rows)
+    with engine.connect() as connection:
+        without, both = (make_report(read(connection, DAY, canary=canary), DAY, NOW) for canary in (False, True))
+    engine.dispose()
+    assert (without.total.starts, without.total.core_hours, without.left_out) == (1, 2, 1)
+    assert without.refused == {"bad_choice": 1}
+    assert (both.total.starts, both.total.users, both.total.core_hours, both.left_out) == (2, 2, 4, 0)
+    assert both.refused == {"bad_choice": 1, "drained": 1}
+
+
 def test_five_sessions_make_a_regular_user(tmp_path: Path) -> None:
     lives = [life(name, DAY.start, ready=DAY.start, ended=(DAY.start + 9, "stopped")) for name in "abcde"]
     assert of_day(tmp_path, *lives).regular_users == 1
@@ -347,6 +394,35 @@ def test_empty_record_gets_one_clear_line(hub_host: Any, capsys: pytest.CaptureF
     hub_host([])
     assert main(ARGUMENTS) == 2
     assert "the hub has not recorded any events yet (see hpc_events in the inventory)" in capsys.readouterr().err
+
+
+def test_command_names_the_canary_that_it_leaves_out(hub_host: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    alone = life("c", DAY.start, started=DAY.start, ready=DAY.start + 9, ended=(DAY.start + 3600, "stopped"), **CANARY)
+    hub_host([*SOME, *alone])
+    assert main(ARGUMENTS) == 0
+    assert "Note: starts of the canary do not count here (1; see --with-canary).\n" in capsys.readouterr().out
+    assert main([*ARGUMENTS, "--with-canary", "--csv"]) == 0
+    assert "canary" not in (output := capsys.readouterr().out)
+    assert output.splitlines()[-1].startswith("total,3,")
+
+
+def test_period_with_the_canary_alone_is_empty(hub_host: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    hub_host(life("c", DAY.start, ready=DAY.start + 9, ended=(DAY.start + 3600, "stopped"), **CANARY))
+    assert main(ARGUMENTS) == 2
+    error = capsys.readouterr().err
+    assert "nothing happened from 2025-03-10 to 2025-03-10 except for starts of the canary (1; see --with-c" in error
+
+
+def test_report_is_not_older_than_the_newest_event(
+    hub_host: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise, the total would count starts that the months do not count, if the clock was set back."""
+    hub_host(SOME)
+    monkeypatch.setattr(time, "time", lambda: DAY.start - 86400)
+    assert main([*ARGUMENTS, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["by"]["month"]["2025-03"] == found["total"]
+    assert found["total"]["core_hours"] == 2
 
 
 def test_report_needs_the_hub_host(

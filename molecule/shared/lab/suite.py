@@ -281,7 +281,7 @@ def all_stages() -> list[Stage]:
             "Molecule with PostgreSQL on a host of its own, then unit and browser tests of faults of the database",
             # These tests are skipped on a machine without PostgreSQL. Here, bin/test has installed it.
             _pytest("unit", *_DATABASE_TESTS, environment={"HPCHUB_POSTGRESQL": "required"}),
-            _session_tests("postgresql", "restart", "database"),
+            _session_tests("postgresql", "restart", "database", "rotation"),
             extra=True,
         ),
     ]

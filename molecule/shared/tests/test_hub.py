@@ -172,13 +172,14 @@ def test_database_uses_wal_mode(hub: Host) -> None:
 
 
 def test_no_secret_appears_in_the_journal_or_the_process_list(hub: Host) -> None:
-    secrets = [
-        line.split("=", 1)[1]
-        for name in ("hub.env", "proxy.env", "metrics.env")
-        for line in hub.run(f"cat /etc/hpchub/secrets/{name}").stdout.splitlines()
-        if "=" in line
-    ] + [hub.check_output("cat /var/lib/hpchub/cookie_secret")]
-    assert len(secrets) in (3, 4), "only some inventories admit a Prometheus server"
+    # Only some inventories have the other files.
+    found = ["hub.env", "proxy.env"], ["metrics.env", "canary.env", "sso-sessions.conf"]
+    state = ["/var/lib/hpchub/cookie_secret", "/var/lib/hpchub/event_key", "/var/lib/hpchub/pgpass"]
+    required, optional = ([f"/etc/hpchub/secrets/{name}" for name in names] for names in found)
+    for path in required:
+        assert re.search("[0-9a-f]{64}", hub.check_output(f"cat {path}"))
+    secrets = re.findall("[0-9a-f]{64}", hub.run(f"cat {' '.join([*required, *optional, *state])}").stdout)
+    assert len(secrets) >= 3
     journal, processes = hub.check_output("journalctl --no-pager --output=cat"), hub.check_output("ps -e -o args")
     assert "JupyterHub" in journal
     assert "jupyterhub" in processes

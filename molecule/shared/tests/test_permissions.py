@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -37,16 +38,35 @@ HUB = {
     "/var/lib/hpchub/cookie_secret": "jupyterhub:jupyterhub 600",
     "/var/log/hpchub": "jupyterhub:jupyterhub 700",
 }
-# Only with a database of this kind.
-DATABASE = {
+# Only some inventories have these files.
+OPTIONAL = {
+    "/etc/hpchub/backup.json": "root:root 600",
+    "/etc/hpchub/secrets/canary.env": "root:root 600",
+    "/etc/hpchub/secrets/metrics.env": "root:root 600",
+    "/etc/hpchub/tls/ca.key": "root:root 600",
+    "/var/backups/hpchub": "root:root 700",
+    "/var/lib/hpchub-backup": "root:root 700",
+    "/var/lib/hpchub/event_key": "jupyterhub:jupyterhub 600",
     "/var/lib/hpchub/jupyterhub.sqlite": "jupyterhub:jupyterhub 600",
     "/var/lib/hpchub/pgpass": "jupyterhub:jupyterhub 600",
+    "/var/log/hpchub/audit.jsonl": "jupyterhub:jupyterhub 600",
+}
+# Every file in these directories contains a secret, or what one opens.
+PRIVATE = ["/etc/hpchub/secrets", "/var/backups/hpchub", "/var/lib/hpchub-backup"]
+# Only if the database has a host of its own.
+DATABASE_HOST = {
+    "/etc/hpchub/database": "root:postgres 750",
+    "/etc/hpchub/database/ca.key": "root:root 600",
+    "/etc/hpchub/database/password": "root:root 600",
+    "/etc/hpchub/database/server.key": "postgres:postgres 600",
 }
 # Only if the hub submits with ssh.
 KEYS = {
     "/etc/hpchub/ssh": "root:jupyterhub 750",
     "/etc/hpchub/ssh/known_hosts": "root:jupyterhub 640",
 }
+SECRETS = "grep -hosE '[0-9a-f]{64}'"
+"""Prints the secrets that a role has generated, from files."""
 SUBMIT_HOST = {"/etc/sudoers.d/hpchub": "root:root 440"}
 # Only if the hub submits with ssh to this host.
 SUBMIT_HOST_KEYS = {"/var/lib/hpchub-gate/.ssh/authorized_keys": "root:hpchub 640"}
@@ -72,17 +92,30 @@ def test_hub_host_keeps_others_out(hub: Host, path: str) -> None:
     assert permissions(hub, path) == HUB[path]
 
 
-@pytest.mark.parametrize("path", DATABASE)
-def test_hub_host_keeps_others_out_of_the_database(hub: Host, path: str) -> None:
+@pytest.mark.parametrize("path", OPTIONAL)
+def test_hub_host_keeps_others_out_of_what_only_some_inventories_have(hub: Host, path: str) -> None:
     if not hub.file(path).exists:
-        pytest.skip("the hub's database is of another kind")
-    assert permissions(hub, path) == DATABASE[path]
+        pytest.skip("this inventory does not have the file")
+    assert permissions(hub, path) == OPTIONAL[path]
 
 
-def test_hub_host_keeps_others_out_of_the_token_for_the_metrics(hub: Host) -> None:
-    path = "/etc/hpchub/secrets/metrics.env"
-    if hub.file(path).exists:
-        assert permissions(hub, path) == "root:root 600"
+@pytest.mark.parametrize("path", PRIVATE)
+def test_only_root_can_read_any_file_of_a_private_directory(hub: Host, path: str) -> None:
+    assert hub.run(f"find {path} ! -type d ! '(' -user root -perm 600 ')'").stdout == ""
+
+
+def test_no_file_that_everybody_can_read_contains_a_secret(hub: Host) -> None:
+    files = "/etc/hpchub/secrets/* /var/lib/hpchub/cookie_secret /var/lib/hpchub/event_key /var/lib/hpchub/pgpass"
+    assert int(hub.check_output(f"bash -c {shlex.quote(f'{SECRETS} {files} | wc -l')}")) >= 3
+    search = "runuser -u nobody -- grep -rlsF -D skip -f - /etc /run /var"
+    assert hub.run(f"bash -c {shlex.quote(f'{SECRETS} {files} | {search}')}").stdout == ""
+
+
+@pytest.mark.parametrize("path", DATABASE_HOST)
+def test_database_host_keeps_others_out(hosts: dict[str, Host], path: str) -> None:
+    if "database" not in hosts:
+        pytest.skip("the database has no host of its own")
+    assert permissions(hosts["database"], path) == DATABASE_HOST[path]
 
 
 @pytest.mark.parametrize("path", KEYS)

@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from hpchub.backup.database import HubDatabase
 from hpchub.backup.package import BackupError, Member
@@ -33,6 +34,8 @@ FILES = "files"
 """The directory of the host's files in a backup."""
 STATUS = "backup-status.json"
 """The file in the hub's state directory that tells how the last backup went."""
+_LONGEST_ANSWER = 15
+"""How long to wait for an answer of the hub, in seconds."""
 _DATABASE_FILES = ("", "-wal", "-shm", "-journal")
 
 
@@ -89,6 +92,11 @@ class Host:
         return Path(self.hub["state_dir"])
 
     @property
+    def hub_socket(self) -> Path:
+        """The unix socket on which the hub listens. The hub creates it when it starts."""
+        return Path(unquote(urlsplit(self.hub["hub_bind_url"]).netloc))
+
+    @property
     def database(self) -> HubDatabase:
         """The hub's database. Its account owns the state directory."""
         owner = self.state.stat().st_uid
@@ -104,9 +112,13 @@ class Host:
         return inside and ".." not in path.parts and not self._excluded(path)
 
     def _excluded(self, path: Path) -> bool:
-        """Return whether a path is the database, a backup or the status, which are not files to copy."""
+        """Return whether a path is no file to copy: the database, its password, a backup or the status.
+
+        The role ``state_store`` writes the password. A backup may contain a former one.
+        """
         database = self.database
         names = [f"{database.path}{suffix}" for suffix in _DATABASE_FILES] if database.backend == "sqlite" else []
+        names.append(str(database.url.query.get("passfile", "")))
         return str(path) in names or path == self.state / STATUS or path.is_relative_to(self.directory)
 
     def members(self) -> list[Member]:
@@ -302,6 +314,17 @@ class Units:
     def active(self, unit: str) -> bool:
         """Return whether a unit runs, or is about to."""
         return self._run("is-active", "--quiet", unit) == 0
+
+    def answers(self, path: Path) -> bool:
+        """Return whether the hub answers on its unix socket, whatever the answer is."""
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(_LONGEST_ANSWER)
+                connection.connect(str(path))
+                connection.sendall(b"GET /hub/health HTTP/1.0\r\n\r\n")
+                return connection.recv(5) == b"HTTP/"
+        except OSError:
+            return False
 
     def stop(self, unit: str) -> None:
         """Stop a unit and wait for it."""

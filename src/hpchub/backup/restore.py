@@ -205,7 +205,7 @@ def _change(host: Host, units: Units, verified: Verified) -> None:
     try:
         _save(host, list(changed), with_database=verified.dump is not None)
         try:
-            if verified.dump is not None:  # before the files, which may contain a former password of the database
+            if verified.dump is not None:
                 load_database(host, verified.dump)
                 if host.database.backend != "sqlite" and verified.manifest.schema != known_revisions()[0]:
                     host.database.upgrade()

@@ -8,7 +8,9 @@ The program saves the settings of the old version. If the schema of the database
 it also stops the hub, makes a backup and upgrades the database. If that fails, the old version runs on, unchanged.
 
 A rollback point consists of ``point.json``, the saved settings, and a dump of the database if the schema has changed.
-It is unfinished until the new version has answered. ``hpchub rollback`` returns to it.
+It is unfinished until the new version has answered. ``hpchub rollback`` returns to it. If the deployment fails, the
+role runs the program with ``--undo``, which returns to an unfinished point. If the deployment breaks off, the next one
+returns to it, unless the new version works.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from hpchub.backup.files import load_database, put_back, save_files
 from hpchub.backup.package import BackupError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hpchub.backup.host import Host, Units
 
 POINT, UNFINISHED = "point.json", "unfinished"
@@ -48,6 +52,7 @@ class Point:
         schema: The schema before the upgrade.
         dump: The name of the dump, or empty if the schema did not change.
         files: The saved settings.
+        sessions: The open sessions before the upgrade, if the schema changed.
     """
 
     environment: str
@@ -55,6 +60,7 @@ class Point:
     schema: str
     dump: str
     files: list[dict[str, Any]]
+    sessions: list[str]
 
 
 def directory(host: Host) -> Path:
@@ -89,11 +95,12 @@ def prepare(host: Host, units: Units, environments: Path) -> str:
     Raises:
         BackupError: The database cannot be upgraded, or belongs to a newer version.
     """
-    current, following = (environments / "current").readlink(), (environments / "next").readlink()
-    point = read_point(host)
-    if is_unfinished(host) and point and point.upgraded == str(following):
-        return "the upgrade continues"
+    following = str((environments / "next").readlink())
     with host.locked(_PATIENCE):
+        _settle(host, units, environments)
+        current = _current(environments)
+        if current == following:
+            return "the hub has returned to this version, after an upgrade that broke off"
         facts = host.database.facts()
         known = known_revisions()
         if facts.schema and facts.schema not in known:
@@ -103,18 +110,19 @@ def prepare(host: Host, units: Units, environments: Path) -> str:
             )
         changes = facts.schema not in ("", known[0])
         place = directory(host)
-        shutil.rmtree(place, ignore_errors=True)
+        _forget(place)
         place.mkdir(mode=0o700)
-        files = save_files(place, [path for path in _settings(host) if path.is_file()])
         dump = DATABASE[host.database.backend] if changes else ""
-        made = Point(str(current), str(following), facts.schema, dump, files)
-        if changes:
-            units.stop(host.hub_unit)
-            units.start_later(host.hub_unit, RESTART_AFTER, if_exists=place / UNFINISHED)
         try:
-            if changes:
-                host.database.dump(place / dump)
             hosts.replace_file(place / UNFINISHED, b"", mode=0o600, uid=0, gid=0)
+            files = save_files(place, [path for path in _settings(host) if path.is_file()])
+            sessions: list[str] = []
+            if changes:
+                units.start_later(host.hub_unit, RESTART_AFTER, if_exists=place / UNFINISHED)
+                units.stop(host.hub_unit)
+                sessions = sorted(host.database.facts().sessions)
+                host.database.dump(place / dump)
+            made = Point(current, following, facts.schema, dump, files, sessions)
             hosts.replace_file(place / POINT, json.dumps(vars(made)).encode(), mode=0o600, uid=0, gid=0)
         except BaseException:
             _abandon(host, units, start=changes)
@@ -129,6 +137,32 @@ def prepare(host: Host, units: Units, environments: Path) -> str:
         _abandon(host, units, start=True)
         raise
     return f"upgraded the database from the schema {facts.schema} to {known[0]}"
+
+
+def _current(environments: Path) -> str:
+    """Return the target of the link ``current``."""
+    return str((environments / "current").readlink())
+
+
+def _settle(host: Host, units: Units, environments: Path) -> None:
+    """Finish or undo an upgrade that broke off, so that the next one begins with a version that works."""
+    point = read_point(host)
+    if is_unfinished(host):
+        if point and _current(environments) == point.upgraded and _works(host, units, environments, point):
+            finish(host)
+        else:
+            _undo(host, units, environments)
+
+
+def _works(host: Host, units: Units, environments: Path, point: Point) -> bool:
+    """Return whether the new version answers, or has started sessions."""
+    socket = host.hub_socket
+    with contextlib.suppress(FileNotFoundError):
+        # The hub creates the socket when it starts. Before the restart, the old version still answers.
+        started = socket.stat().st_mtime > (environments / "current").lstat().st_mtime
+        if started and units.answers(socket):
+            return True
+    return bool(point.dump and host.database.facts().sessions - set(point.sessions))
 
 
 def _settings(host: Host) -> list[Path]:
@@ -164,9 +198,16 @@ def upgrade_database(host: Host, dump: Path) -> None:
 
 
 def _abandon(host: Host, units: Units, *, start: bool) -> None:
-    shutil.rmtree(directory(host), ignore_errors=True)
+    _forget(directory(host))
     if start:
         units.start(host.hub_unit)
+
+
+def _forget(place: Path) -> None:
+    """Remove the rollback point. Its description goes first, because it must not name files that are gone."""
+    for name in (UNFINISHED, POINT):
+        (place / name).unlink(missing_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def finish(host: Host) -> None:
@@ -187,44 +228,82 @@ def rollback(host: Host, units: Units, environments: Path, *, force: bool = Fals
         BackupError: There is no rollback point, the old environment is gone, or sessions would be forgotten.
     """
     with host.locked(_PATIENCE):
-        point = read_point(host)
-        if point is None:
-            raise BackupError("there is no rollback point on this host; deploy the former version with site.yml")
-        if not (environments / point.environment / "bin" / "jupyterhub").exists():
-            raise BackupError(
-                f"the former environment {environments / point.environment} is gone; deploy the former version with"
-                " site.yml"
-            )
-        place = directory(host)
-        dump = _dump_to_load(host, point)
-        if dump is not None and not force:
-            _check_sessions(host, dump)
+        return _rollback(host, units, environments, force=force)
+
+
+def _rollback(host: Host, units: Units, environments: Path, *, force: bool) -> Point:
+    point = read_point(host)
+    if point is None:
+        raise BackupError("there is no rollback point on this host; deploy the former version with site.yml")
+    if not (environments / point.environment / "bin" / "jupyterhub").exists():
+        raise BackupError(
+            f"the former environment {environments / point.environment} is gone; deploy the former version with"
+            " site.yml"
+        )
+    place = directory(host)
+    dump = _dump_to_load(host, point)
+    if dump is not None and not force:
+        _check_sessions(host, point)
+    units.stop(host.hub_unit)
+    try:
+        if dump is not None:
+            load_database(host, dump)
+        put_back(place, point.files)
+        _switch(environments, point.environment)
+    finally:
+        units.reload_units()
+        units.start(host.hub_unit)
+    _forget(place)  # after the start, so that a rollback that breaks off can be repeated
+    return point
+
+
+def undo(host: Host, units: Units, environments: Path) -> str:
+    """Return to the old version if an upgrade has begun and is not finished.
+
+    Args:
+        host: The hub host.
+        units: Its units.
+        environments: The directory with the link ``current``.
+
+    Returns:
+        What was done, for the administrator, or an empty text.
+
+    Raises:
+        BackupError: The old version cannot come back.
+    """
+    with host.locked(_PATIENCE):
+        if not is_unfinished(host):
+            return ""
+        _undo(host, units, environments)
+        return f"The hub runs with the environment {_current(environments)} again."
+
+
+def _undo(host: Host, units: Units, environments: Path) -> None:
+    point = read_point(host)
+    if point and _current(environments) == point.upgraded:
+        _rollback(host, units, environments, force=False)
+        return
+    if point and _dump_to_load(host, point):
         units.stop(host.hub_unit)
-        try:
-            if dump is not None:
-                load_database(host, dump)
-            put_back(place, point.files)
-            _switch(environments, point.environment)
-            shutil.rmtree(place)
-        finally:
-            units.reload_units()
-            units.start(host.hub_unit)
-        return point
+    if not recover(host, environments):
+        _forget(directory(host))  # it broke off before anything changed
+    units.reload_units()
+    units.start(host.hub_unit)
 
 
 def recover(host: Host, environments: Path) -> bool:
-    """Put the old database back if an upgrade broke off before the switch. Return whether that was so."""
+    """Put the old database and settings back if an upgrade broke off before the switch. Return whether that was so."""
     point = read_point(host)
     if point is None or not is_unfinished(host):
         return False
     with contextlib.suppress(OSError):
-        if str((environments / "current").readlink()) != point.environment:
+        if _current(environments) != point.environment:
             return False  # the hub starts with the new version
     dump = _dump_to_load(host, point)
     if dump is not None:
         load_database(host, dump)
     put_back(directory(host), point.files)
-    shutil.rmtree(directory(host))
+    _forget(directory(host))
     return True
 
 
@@ -235,14 +314,12 @@ def _dump_to_load(host: Host, point: Point) -> Path | None:
     return directory(host) / point.dump
 
 
-def _check_sessions(host: Host, dump: Path) -> None:
-    """Refuse to forget sessions. Only a dump of sqlite can be compared."""
-    now = host.database.facts()
-    before = HubDatabase(f"sqlite:///{dump}").facts().sessions if dump.suffix == ".sqlite" else frozenset[str]()
-    if later := now.sessions - before:
+def _check_sessions(host: Host, point: Point) -> None:
+    """Refuse to forget sessions."""
+    if later := host.database.facts().sessions - set(point.sessions):
         raise BackupError(
             f"the schema of the database has changed, so that the database comes from before the upgrade; it does not"
-            f" know up to {len(later)} open sessions that started since then. Their jobs go on, and 'hpchub orphans'"
+            f" know {len(later)} open sessions that started since then. Their jobs go on, and 'hpchub orphans'"
             " lists them. Use --force (-e force=true) to roll back nevertheless"
         )
 
@@ -254,15 +331,18 @@ def _switch(environments: Path, target: str) -> None:
     fresh.replace(environments / "current")
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run the program."""
     try:
-        print(prepare(hosts.load(required=False), hosts.Units(), hosts.environments()))
+        host, units, environments = hosts.load(required=False), hosts.Units(), hosts.environments()
+        done = undo(host, units, environments) if arguments else prepare(host, units, environments)
     except (BackupError, OSError) as error:
-        print(f"{error}; the old version runs on", file=sys.stderr)
+        print(f"{error}; the old version {'cannot come back' if arguments else 'runs on'}", file=sys.stderr)
         return 2
+    if done:
+        print(done)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -97,9 +97,8 @@ def _recover(host: hosts.Host, units: hosts.Units) -> None:
 def roll_back(options: argparse.Namespace) -> int:
     """Run ``hpchub rollback``."""
     try:
-        host = hosts.load()
-        if options.unfinished and not upgrade.is_unfinished(host):
-            return VALID
+        # Without settings for backups, the last upgrade may have been the first one to a version with backups.
+        host = hosts.load(required=False)
         point = upgrade.rollback(host, hosts.Units(), hosts.environments(), force=options.force)
     except (BackupError, OSError) as error:
         raise Failure(str(error)) from None

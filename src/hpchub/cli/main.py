@@ -250,9 +250,6 @@ def parser() -> argparse.ArgumentParser:
     returning.add_argument(
         "--force", action="store_true", help="even if the hub then does not know the sessions that started since then"
     )
-    returning.add_argument(
-        "--unfinished", action="store_true", help="only if the new version has not answered since the upgrade"
-    )
     add_canary(command)
     command("versions", "print the versions of the service's parts, and compare them", versions, _VERSIONS)
     explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
@@ -289,6 +286,7 @@ def _add_report_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--timezone", metavar="ZONE", default="", help="the time zone of days and months; by default, that of this host"
     )
+    made.add_argument("--with-canary", action="store_true", help="also count the sessions of the canary")
     made.add_argument(
         "--no-accounting", dest="accounting", action="store_false", help="do not ask the scheduler's accounting"
     )

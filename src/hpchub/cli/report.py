@@ -46,22 +46,23 @@ def report(options: argparse.Namespace) -> int:
     if not inventory.is_hub_host():
         raise Failure(f"this is not the hub host, because {inventory.HUB_SETTINGS} does not exist")
     settings = inventory.hub_settings()
-    now = time.time()
     engine = create_engine(settings["db_url"])
     try:
         with engine.connect() as connection:
-            table = read(connection, period)
+            table = read(connection, period, canary=options.with_canary)
     except SQLAlchemyError as error:
         raise Failure(f"the hub's {explain(error, settings['db_url'])}") from None
     finally:
         engine.dispose()
+    now = max(time.time(), table.ends or 0.0)  # a clock may have been set back
     if options.accounting:
         for problem in _join(table.records, settings, now):
             print(f"hpchub: {problem}", file=sys.stderr)
     breakdowns = (options.by,) if options.by else BREAKDOWNS if options.json or options.html else ("month",)
     made = make_report(table, period, now, breakdowns)
     if made.is_empty:
-        raise Failure(f"nothing happened {_in_words(period)}; {_record_in_words(made.begins, zone)}")
+        canary = f" except for starts of the canary ({made.left_out}; see --with-canary)" if made.left_out else ""
+        raise Failure(f"nothing happened {_in_words(period)}{canary}; {_record_in_words(made.begins, zone)}")
     if options.json:
         print_json(as_dict(made))
     elif options.html:
@@ -187,6 +188,8 @@ def _print_text(made: Report) -> None:
         print(f"Note: {_record_in_words(made.begins, zone)}.")
     if made.period.end > made.now:
         print("Note: the period is not over yet.")
+    if made.left_out:
+        print(f"Note: starts of the canary do not count here ({made.left_out}; see --with-canary).")
     wait = total.wait
     peak = f" ({datetime.fromtimestamp(total.peak_at, zone):%Y-%m-%d %H:%M})" if total.peak_at else ""
     waits = ", ".join(f"{name} {_duration(value)}" for name, value in wait.items())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from hpchub.hub.event_rows import close_lost_sessions, pseudonym, rows_of, store
+from hpchub.hub.event_rows import CANARY, close_lost_sessions, pseudonym, rows_of, store
 from hpchub.hub.ledger import EVENTS
 
 if TYPE_CHECKING:
@@ -50,12 +50,14 @@ class EventRecorder:
     Args:
         keep_days: After how many days rows are deleted. With 0, nothing is recorded, and all rows are deleted.
         key_file: The file with the key of the pseudonyms, which is created if it is missing. None records the names.
+        canary: The account of the canary, or empty if there is none.
     """
 
-    def __init__(self, keep_days: int, key_file: Path | None) -> None:
+    def __init__(self, keep_days: int, key_file: Path | None, canary: str = "") -> None:
         self._keep = keep_days * DAY
         self._key_file = key_file
         self._key: bytes | None = None
+        self._canary = canary
         self._queue: deque[Row] = deque(maxlen=LONGEST_QUEUE)
         self._lock = threading.Lock()
         self._filled = asyncio.Event()
@@ -162,16 +164,17 @@ class EventRecorder:
             while more:
                 with engine.begin() as connection:
                     more = connection.execute(delete(EVENTS).where(EVENTS.c.id.in_(old.limit(BATCH)))).rowcount > 0
-            if self._key_file is not None:
+            if self._key_file is not None or self._canary:
                 self._replace_names(engine)
 
     def _replace_names(self, engine: Engine) -> None:
-        named = EVENTS.c.user.is_not(None), EVENTS.c.user.not_like("~%")
+        """Replace names that were stored by other settings."""
         with engine.connect() as connection:
-            users = list(connection.execute(select(EVENTS.c.user).where(*named).distinct()).scalars())
-        for user in users:
-            with engine.begin() as connection:
-                connection.execute(update(EVENTS).where(EVENTS.c.user == user).values(user=self._name(user)))
+            found = list(connection.execute(select(EVENTS.c.user).distinct()).scalars())
+        for user in found:
+            if user and (name := self._name(user)) != user:
+                with engine.begin() as connection:
+                    connection.execute(update(EVENTS).where(EVENTS.c.user == user).values(user=name))
 
     def _named(self, row: Row) -> Row:
         """Return a row with the name to record for its user."""
@@ -180,7 +183,13 @@ class EventRecorder:
 
     def _name(self, user: str) -> str:
         """Return the name to record for a user."""
-        if self._key_file is None or user.startswith("~"):
+        if user == CANARY or (self._canary and user in (self._canary, self._pseudonym(self._canary))):
+            return CANARY
+        return user if user.startswith("~") else self._pseudonym(user)
+
+    def _pseudonym(self, user: str) -> str:
+        """Return a user's pseudonym, or the name if there are no pseudonyms."""
+        if self._key_file is None:
             return user
         if self._key is None:
             self._key = _read_key(self._key_file)

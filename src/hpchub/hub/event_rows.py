@@ -14,7 +14,8 @@ Each row is one event. ``kind`` is what happened, and ``at`` is the time, in sec
 - ``explained``: how the job ended, as the scheduler reported it: ``reason``, a value of ``hpchub.schedulers.Cause``.
 
 A session has at most one row of each kind, and only one of ``failed`` and ``ended``. If names are replaced by
-pseudonyms, ``user`` begins with ``~``, which no name of a user does.
+pseudonyms, ``user`` begins with ``~``, which no name of a user does. ``user`` is ``(canary)`` for the account of the
+canary, whatever its name is.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+CANARY = "(canary)"
+"""Stands for the account of the canary, which is no user."""
 OVER = ("failed", "ended")
 """The kinds of rows that end a session."""
 REPLACED = ("started", "explained")

@@ -99,7 +99,7 @@ class Runtime:
         self.events = Events()
         recording = settings["events"]
         key_file = Path(settings["state_dir"]) / "event_key" if recording["pseudonyms"] else None
-        self.recorder = EventRecorder(recording["keep_days"], key_file)
+        self.recorder = EventRecorder(recording["keep_days"], key_file, settings.get("canary", {}).get("user", ""))
         self.events.subscribe(self.recorder.add)
         self.adoptions: dict[str, float] = {}
         """When the hub last tried to adopt a session, by the session's name (monotonic clock)."""

@@ -77,10 +77,9 @@ def figures(records: Sequence[Record], period: Period, now: float) -> Figures:
     starts = [record for record in records if period.contains(record.requested)]
     sessions = [record for record in starts if record.ready is not None]
     others = [record for record in starts if record.ready is None]
-    cancelled = sum(1 for record in others if record.cause == "stopped")
-    failures = Counter(
-        record.failure or record.cause for record in others if record.over is not None and record.cause != "stopped"
-    )
+    over = [record for record in others if record.over is not None]
+    cancelled = sum(1 for record in over if record.ending == "stopped")
+    failures = Counter(record.failure or record.cause for record in over if record.ending != "stopped")
     per_user = Counter(record.user for record in sessions)
     past = period.until(now)
     weeks = active_users(records, past, now)
@@ -102,7 +101,7 @@ def figures(records: Sequence[Record], period: Period, now: float) -> Figures:
         core_hours=sum(record.cores * past.overlap(*job) for record, job in jobs) / 3600,
         gpu_hours=sum(record.gpus * past.overlap(*job) for record, job in jobs) / 3600,
         failures=dict(failures.most_common()),
-        endings=dict(Counter(record.cause for record in sessions if record.over is not None).most_common()),
+        endings=dict(Counter(record.ending for record in sessions if record.over is not None).most_common()),
     )
 
 
@@ -171,6 +170,7 @@ class Report:
         days: The number of sessions that were requested on each day, as ``YYYY-MM-DD``.
         weeks: The number of active users in each week, as ``YYYY-Www``.
         accounted: How many jobs have times from the scheduler's accounting.
+        left_out: The number of starts of the canary in the period that are left out.
     """
 
     period: Period
@@ -182,6 +182,7 @@ class Report:
     days: dict[str, int]
     weeks: dict[str, int]
     accounted: int
+    left_out: int
 
     @property
     def is_empty(self) -> bool:
@@ -208,6 +209,7 @@ def make_report(table: Table, period: Period, now: float, breakdowns: Sequence[s
         days={str(day): days[str(day)] for day in past.days()},
         weeks=active_users(records, past, now),
         accounted=sum(1 for record in records if record.accounted is not None),
+        left_out=table.left_out,
     )
 
 
@@ -241,4 +243,5 @@ def as_dict(report: Report) -> dict[str, Any]:
         "sessions_on_day": report.days,
         "active_users_in_week": report.weeks,
         "jobs_with_accounting": report.accounted,
+        "canary_starts_left_out": report.left_out,
     }

@@ -56,6 +56,8 @@ def page(report: Report, service: str) -> str:
         notes.append(f"The record begins on {datetime.fromtimestamp(report.begins, period.zone):%Y-%m-%d}.")
     if period.end > report.now:
         notes.append("The period is not over yet.")
+    if report.left_out:
+        notes.append(f"Starts of the canary do not count here ({report.left_out}).")
     parts = [
         f"<h1>{escape(title)}</h1>\n<p>{escape(' '.join(notes))}</p>",
         _totals(report),

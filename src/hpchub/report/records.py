@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
-from hpchub.hub.event_rows import OVER
+from hpchub.hub.event_rows import CANARY, OVER
 from hpchub.hub.ledger import EVENTS
 
 if TYPE_CHECKING:
@@ -62,17 +62,27 @@ class Record:
     cause: str = ""
     accounted: tuple[float, float] | None = None
 
+    @property
+    def ending(self) -> str:
+        """How the session ended: the cause that the hub or the scheduler found, or the reason of its failure."""
+        return self.cause or self.failure
+
+    @property
+    def began(self) -> float | None:
+        """When the job started, or at the latest when the notebook was ready. None if neither has come."""
+        return self.started if self.started is not None else self.ready
+
     def end(self, now: float) -> float:
         """Return when the session was over, or ``now``. A job cannot run for longer than its time limit."""
         if self.over is not None:
             return self.over
-        return min(now, self.started + self.runtime) if self.started is not None else now
+        return min(now, self.began + self.runtime) if self.began is not None else now
 
     def job(self, now: float) -> tuple[float, float] | None:
         """Return when the session's job ran, until now at most. None if it has not started."""
         if self.accounted is not None:
             return self.accounted
-        return (self.started, self.end(now)) if self.started is not None else None
+        return (self.began, self.end(now)) if self.began is not None else None
 
     def use(self, now: float) -> tuple[float, float] | None:
         """Return when the user could use the notebook, until now at most. None if it was never ready."""
@@ -87,22 +97,33 @@ class Table:
         records: All sessions that were requested before the end of the period and not over before its start.
         refused: The number of starts in the period that were refused before there was a session, by their reason.
         begins: When the oldest event happened, or None if there are none.
+        ends: When the newest event happened, or None if there are none.
+        left_out: The number of starts of the canary in the period that are left out.
     """
 
     records: list[Record]
     refused: dict[str, int]
     begins: float | None
+    ends: float | None
+    left_out: int
 
 
-def read(connection: Connection, period: Period) -> Table:
+def read(connection: Connection, period: Period, *, canary: bool = False) -> Table:
     """Read the event table.
+
+    Args:
+        connection: The connection to the database.
+        period: The period.
+        canary: Whether the sessions of the canary count.
 
     Raises:
         SQLAlchemyError: The database cannot be read, or the hub has not created the table yet.
     """
     table = EVENTS.c
-    begins = connection.execute(select(func.min(table.at))).scalar()
-    wanted = select(table.session).where(table.kind == "requested", table.at < period.end)
+    begins, ends = connection.execute(select(func.min(table.at), func.max(table.at))).one()
+    no_user = func.coalesce(table.user, "") == CANARY
+    chosen = () if canary else (~no_user,)
+    wanted = select(table.session).where(table.kind == "requested", table.at < period.end, *chosen)
     before = select(table.session).where(table.kind.in_(OVER), table.at < period.start)
     columns = (
         *(table.session, table.kind, table.at, table.user, table.groups, table.cluster, table.profile),
@@ -119,12 +140,15 @@ def read(connection: Connection, period: Period) -> Table:
     for row in later:
         if record := records.get(row.session):
             _add(record, row.kind, row.at, row.job_id, row.reason)
-    inside = table.kind == "refused", table.at >= period.start, table.at < period.end
-    refused = select(table.reason, func.count()).where(*inside).group_by(table.reason)
+    inside = table.at >= period.start, table.at < period.end
+    refused = select(table.reason, func.count()).where(table.kind == "refused", *inside, *chosen).group_by(table.reason)
+    left_out = select(func.count()).where(table.kind == "requested", *inside, no_user)
     return Table(
         sorted(records.values(), key=lambda record: (record.requested, record.session)),
         {reason or "unknown": number for reason, number in connection.execute(refused).all()},
         begins,
+        ends,
+        0 if canary else connection.execute(left_out).scalar_one(),
     )
 
 
