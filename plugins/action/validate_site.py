@@ -63,6 +63,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result["warned"] = [warning.as_dict() for warning in found.warnings]
             result["profile_list"] = {} if found.problems or found.site is None else profile_list(found.site)
             result["nodes"] = [] if found.site is None else node_hosts(found.site, plain(variables.get("groups", {})))
+            result["software"] = {} if found.software is None else found.software.as_dict()
+            result["bundle"] = "" if found.site is None else found.site.bundle
             written = plain(found.variables.get("hpc_clusters"))
             result["clusters"] = json.loads(json.dumps(written, default=lambda _: None))
         elif found.problems:

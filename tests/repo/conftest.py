@@ -11,7 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from hpchub.bundle import archive
+from hpchub.bundle.manifest import Manifest, Needs, Targets, digest
 from lab.certificates import make_certificates
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,11 +32,24 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a directory with the lab files that the inventories read, with just enough content."""
-    directory = tmp_path_factory.mktemp("lab")
+    directory = tmp_path_factory.mktemp("cache") / "lab" / "demo"
+    directory.mkdir(parents=True)
+    make_bundle(directory.parents[1] / "bundle.tar")
     (directory / "state.json").write_text(json.dumps({"sso_client_secret": "d41d8cd98f00b204"}))
     make_certificates(directory, {"hub": ["hub.localhost", "hub", "node"]})
     (directory / "ssh_config").write_text("")
     return directory
+
+
+def make_bundle(path: Path) -> None:
+    """Write a bundle without files that fits the roles and the kernels of the lab's inventories."""
+    locks = [*(ROOT / "roles").glob("*/files/*.lock"), *(ROOT / "roles").glob("*/files/package-lock.json")]
+    kernels = yaml.safe_load((ROOT / "inventories/demo/group_vars/all/kernels.yml").read_text())["hpc_kernels"]
+    needs = Needs(
+        {f"{lock.parts[-3]}/{lock.name}": digest(lock.read_text()) for lock in locks},
+        tuple(tuple(kernel["packages"]) for kernel in kernels if kernel["kind"] == "python"),
+    )
+    archive.write(path, Manifest("1.0", "2026-11-26T10:00:00+00:00", needs, Targets(), {}), {})
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ LAYERS = (
     {"hub"},
     {"canary", "clusters", "deploy", "notices_file", "profile_file"},
     {"model"},
-    {"schedulers"},
+    {"bundle", "schedulers"},
     {"gpus"},
     {"messages", "moments", "names", "units"},
 )

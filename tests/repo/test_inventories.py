@@ -58,6 +58,7 @@ def test_inventory_shows_every_variable(name: str) -> None:
     assert set(VARIABLES) - written <= {
         "hpc_announcements",
         "hpc_backup",
+        "hpc_bundle",
         "hpc_canary",
         "hpc_drains",
         "hpc_events",

@@ -68,6 +68,7 @@ def test_scenarios_are_the_stages_that_need_the_lab() -> None:
         ),
         ("roles/reverse_proxy/README.md", {"lint", "repo", "collection"}),
         ("roles/state_store/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node", "postgresql"}),
+        ("roles/bundle/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node", "offline"}),
         ("inventories/example_slurm/hosts.yml", {"lint", "repo"}),
         ("inventories/single_node/hosts.yml", {"lint", "repo", "single_node"}),
         ("molecule/emulated/tests/test_emulated.py", {"lint", "emulated"}),

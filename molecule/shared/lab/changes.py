@@ -32,6 +32,7 @@ SCENARIOS = (
     "gridengine",
     "htcondor",
     "postgresql",
+    "offline",
 )
 
 ROLES_ALONE = ("jupyter_kernels", "reverse_proxy")
@@ -92,6 +93,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("molecule/shared/roles/lab_htcondor/*", (*LINT, "htcondor")),
     ("molecule/shared/roles/lab_emulator/*", ("lint", "unit", "emulated")),
     # The product
+    ("src/hpchub/bundle/*", (*SERVICE, "offline")),
     ("src/hpchub/cli/*", (*PLAIN, "default")),
     ("src/hpchub/hub/*", (*SERVICE, "monitoring")),
     ("src/hpchub/schedulers/*", (*PLAIN, *SCENARIOS)),
@@ -107,6 +109,10 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("roles/*/vars/Debian-12.yml", (*DOCUMENTS, "slurm_debian12")),
     *((f"roles/{role}/*", COLLECTION) for role in ROLES_ALONE),
     ("roles/state_store/*", (*SERVICE, "postgresql")),
+    *(
+        (f"roles/{role}/*", (*SERVICE, "offline"))
+        for role in ("bundle", "configurable_http_proxy", "python_environment")
+    ),
     ("roles/*", SERVICE),
     ("playbooks/*", (*DOCUMENTS, "default", "single_node")),
     ("group_vars/*", (*DOCUMENTS, "default", "single_node")),

@@ -26,6 +26,7 @@ from lab.host import (
     CACHE,
     LIMITS,
     inspect_container,
+    mirror,
     podman,
     podman_prefix,
     raise_inotify_limit,
@@ -76,6 +77,7 @@ class Instance:
                 f"one of these topologies: {', '.join(TOPOLOGIES)}"
             )
         self.hosts = TOPOLOGIES[self._topology].hosts
+        self._offline = TOPOLOGIES[self._topology].offline
         self._published = name == DEMO
         self._label = [f"--label=hpchub.instance={name}"]
         # The containers of the demo have short names, which the documentation uses. All other instances add a prefix,
@@ -143,7 +145,7 @@ class Instance:
         self._make_directory()
         addresses = self._make_network()
         self._make_volumes()
-        started = [host.name for host in self.hosts if self._make_container(host, addresses[host.name])]
+        started = [host.name for host in self.hosts if self._make_container(host, addresses)]
         self._write_state(addresses)
         self._wait()
         if not started:
@@ -222,7 +224,9 @@ class Instance:
         The addresses are fixed, so that they stay the same when a container restarts.
         """
         if podman("network", "exists", self.network, check=False).returncode != 0:
-            podman("network", "create", *self._label, self.network)
+            # With DNS, the hosts could send requests to other networks through podman's name server.
+            cut = ["--internal", "--disable-dns"] if self._offline else []
+            podman("network", "create", *cut, *self._label, self.network)
         found = json.loads(podman("network", "inspect", self.network).stdout)[0]
         subnet = ipaddress.ip_network(found["subnets"][0]["subnet"])
         return {host.name: str(subnet[10 + number]) for number, host in enumerate(self.hosts)}
@@ -235,10 +239,10 @@ class Instance:
             if podman("volume", "exists", volume, check=False).returncode != 0:
                 podman("volume", "create", *self._label, volume)
 
-    def _make_container(self, host: Host, address: str) -> bool:
+    def _make_container(self, host: Host, addresses: dict[str, str]) -> bool:
         """Create and start a host's container; return False if the right one is already running."""
         name = self.container(host.name)
-        arguments = self._run_arguments(host, address)
+        arguments = self._run_arguments(host, addresses)
         recipe = hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:12]
         found = inspect_container(name)
         if found == ("running", recipe):
@@ -256,17 +260,18 @@ class Instance:
             podman("run", "--detach", f"--name={name}", f"--label=hpchub.recipe={recipe}", *arguments)
         return True
 
-    def _run_arguments(self, host: Host, address: str) -> list[str]:
+    def _run_arguments(self, host: Host, addresses: dict[str, str]) -> list[str]:
         volumes = {
             self.directory / "id_ed25519.pub": "/root/.ssh/authorized_keys:ro",
             self._archives(host.name).path: "/var/cache/apt/archives",
-            **{CACHE / kind: f"/var/cache/hpchub/{kind}" for kind in _CACHES},
+            # Hosts without a network must not find packages in the caches of this machine.
+            **({} if self._offline else {CACHE / kind: f"/var/cache/hpchub/{kind}" for kind in _CACHES}),
         }
         named = {self._volume(path): path for path in host.shared}
         return [
             *self._label,
             f"--hostname={host.name}",
-            *(f"--network={self.network}", f"--network-alias={host.name}", f"--ip={address}"),
+            *self._network_arguments(host, addresses),
             # Browsers resolve `.localhost` names themselves. Other programs need these entries in /etc/hosts.
             *(f"--add-host={name}:127.0.0.1" for name in (SERVICE_NAME, IDP_NAME)),
             *("--systemd=always", "--privileged", *LIMITS),
@@ -274,6 +279,14 @@ class Instance:
             *([f"--publish=127.0.0.1:{host.port}:{host.port}"] if self._published and host.port else []),
             *(images.tag(host.image), "/sbin/init"),
         ]
+
+    def _network_arguments(self, host: Host, addresses: dict[str, str]) -> list[str]:
+        address = addresses[host.name]
+        if not self._offline:
+            return [f"--network={self.network}", f"--network-alias={host.name}", f"--ip={address}"]
+        others = [f"--add-host={name}:{ip}" for name, ip in addresses.items() if name != host.name]
+        # podman's default network has a route to other networks.
+        return [f"--network={self.network}:ip={address}", *(["--network=podman"] if host.network else []), *others]
 
     def _wait(self) -> None:
         """Wait until the ssh service of every host is running."""
@@ -308,6 +321,7 @@ class Instance:
             "idp_url": f"https://{IDP_NAME}:{IDP_PORT}",
             "users": generate_users(old.get("users") or ()),
             "sso_client_secret": old.get("sso_client_secret") or secrets.token_urlsafe(32),
+            "debian_mirror": mirror() if self._offline else "",
             "munge_key": old.get("munge_key") or base64.b64encode(secrets.token_bytes(128)).decode(),
             "ssh_config": str(self.directory / "ssh_config"),
             "ca_certificate": str(self.directory / "ca.pem"),

@@ -178,7 +178,17 @@ def _scenario(name: str, about: str, *more: Step, extra: bool = False) -> Stage:
 
 
 INVENTORIES = (
-    *("demo", "emulated", "example_slurm", "gridengine", "htcondor", "multi_cluster", "postgresql", "single_node"),
+    *(
+        "demo",
+        "emulated",
+        "example_slurm",
+        "gridengine",
+        "htcondor",
+        "multi_cluster",
+        "offline",
+        "postgresql",
+        "single_node",
+    ),
 )
 """The inventories of the repository. The checkout of a site also contains its own."""
 
@@ -282,6 +292,12 @@ def all_stages() -> list[Stage]:
             # These tests are skipped on a machine without PostgreSQL. Here, bin/test has installed it.
             _pytest("unit", *_DATABASE_TESTS, environment={"HPCHUB_POSTGRESQL": "required"}),
             _session_tests("postgresql", "restart", "database", "rotation"),
+            extra=True,
+        ),
+        _scenario(
+            "offline",
+            "Molecule with hosts that reach only each other and a mirror of Debian, then browser tests",
+            _session_tests("offline"),
             extra=True,
         ),
     ]

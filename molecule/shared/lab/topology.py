@@ -19,6 +19,7 @@ class Host:
         image: The name of the container image in `lab.images`.
         shared: Directories that all hosts with the same entry share, like the network file system of a cluster.
         port: The port that the demo publishes on the loopback address of this machine.
+        network: Whether the host has a network although its topology is offline.
         also: Additional ssh names for the tests. On a small topology, one host has the roles of several hosts.
     """
 
@@ -26,6 +27,7 @@ class Host:
     image: str
     shared: tuple[str, ...] = ()
     port: int | None = None
+    network: bool = False
     also: tuple[str, ...] = ()
 
 
@@ -36,10 +38,12 @@ class Topology:
     Attributes:
         hosts: The containers.
         inventory: The directory in `inventories` that describes the hosts. If empty, the topology's name is used.
+        offline: Whether the hosts reach only each other. They have neither a route to another network nor DNS.
     """
 
     hosts: tuple[Host, ...] = field(default=())
     inventory: str = ""
+    offline: bool = False
 
 
 _CLUSTER = ("/home", "/opt/hpchub")
@@ -70,6 +74,7 @@ TOPOLOGIES = {
             _IDP,
         )
     ),
+    "offline": Topology((*_demo("node").hosts, Host("mirror", "idp", network=True)), offline=True),
     "postgresql": Topology((*_demo("node").hosts, Host("database", "base"))),
     "single_node": Topology((Host("node", "node", port=SERVICE_PORT, also=("hub", "login1", "compute1")), _IDP)),
 }

@@ -27,6 +27,7 @@ from hpchub.clusters.limits import LimitsReport, parse_report
 from hpchub.deploy.inventory_files import FILES, Inventory, read_inventory, shown
 from hpchub.deploy.role_arguments import ACCOUNT
 from hpchub.deploy.yaml_text import VAULT_ADVICE
+from hpchub.hub.database import DatabaseError, parse
 from hpchub.hub.runtime import DEFAULT_SETTINGS
 from hpchub.model.problems import Problem
 from hpchub.model.profile_list import ProfileList, ProfileListError
@@ -66,6 +67,8 @@ class Checked:
         warnings: The warnings, in the same form.
         profiles: The profile list, or None if there are problems.
         clusters: ``hpc_clusters`` as it was written, valid or not.
+        software: The software that the roles install, as ``hpchub.deploy.software.Software.as_dict`` returns it.
+        bundle: The path of the bundle in the inventory, or an empty text.
         nodes: The compute nodes, as ``hpchub.deploy.role_arguments.node_hosts`` returns them.
     """
 
@@ -73,6 +76,8 @@ class Checked:
     warnings: list[dict[str, Any]] = field(default_factory=list)
     profiles: ProfileList | None = None
     clusters: Any = None
+    software: dict[str, Any] | None = None
+    bundle: str = ""
     nodes: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -203,6 +208,8 @@ def _checked(
             profiles=ProfileList.model_validate(profiles) if profiles and not problems else None,
             clusters=report.get("clusters"),
             nodes=report.get("nodes", []),
+            software=report.get("software") or None,
+            bundle=report.get("bundle", ""),
         )
     except (ValueError, KeyError, TypeError, ValidationError):
         reason = _why_unreadable(path, done)
@@ -333,6 +340,12 @@ def read_hub_settings() -> dict[str, Any]:
         raise Failure(
             f"{HUB_SETTINGS} cannot be read with your account; run this command as root or with the hub's account"
         ) from None
+    except (OSError, ValueError) as error:
+        raise Failure(f"{HUB_SETTINGS} cannot be read ({error}); run site.yml, which writes it") from None
+    try:
+        parse(settings.get("db_url", ""))
+    except DatabaseError as error:
+        raise Failure(f"{HUB_SETTINGS}: {error}") from None
     return settings
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub import __version__
 from hpchub.cli.backup import BACKUP_HELP, RESTORE_HELP, ROLLBACK_HELP, backup, restore_backup, roll_back
+from hpchub.cli.bundle import add_bundle
 from hpchub.cli.canary import add_canary
 from hpchub.cli.check import check
 from hpchub.cli.discover import discover
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
-schedulers. No command changes anything, except on the hub host: "backup", "restore", "rollback", "drain", "undrain",
-"announce", "canary" and "orphans --end".
+schedulers, and "bundle" downloads software. No command changes anything, except on the hub host: "backup", "restore",
+"rollback", "drain", "undrain", "announce", "canary" and "orphans --end".
 """
 _EXAMPLES = """\
 examples:
@@ -256,8 +257,10 @@ def parser() -> argparse.ArgumentParser:
     explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
     explaining.add_argument("--json", action="store_true", help="print JSON")
     _add_report_options(command("report", "report the usage of the service in a period", report, _REPORT + _HUB_CODES))
+    bundling = add_bundle(command, _CODES)
     for added in (checking, planning, discovering):
         added.add_argument("--json", action="store_true", help="print JSON")
+    for added in (checking, planning, discovering, bundling):
         vault = added.add_mutually_exclusive_group()
         vault.add_argument(
             "--vault-password-file",
@@ -284,7 +287,7 @@ def _add_report_options(made: argparse.ArgumentParser) -> None:
     formats.add_argument("--json", action="store_true", help="print JSON")
     formats.add_argument("--html", action="store_true", help="print a page with plots that needs no other file")
     made.add_argument(
-        "--timezone", metavar="ZONE", default="", help="the time zone of days and months; by default, that of this host"
+        "--timezone", metavar="ZONE", help="the time zone of days and months; by default, that of this host"
     )
     made.add_argument("--with-canary", action="store_true", help="also count the sessions of the canary")
     made.add_argument(

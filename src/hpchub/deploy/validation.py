@@ -8,9 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpchub.bundle.archive import verify
+from hpchub.bundle.manifest import BundleError, missing_software
 from hpchub.deploy import certificates, connections, inventory_checks
 from hpchub.deploy.inventory_files import ALL, Inventory, Setting, read_inventory, shown
 from hpchub.deploy.role_specs import RoleSpecs, derived_argument, misspelt_argument, read_specs, wrong_argument
+from hpchub.deploy.software import Software, software_of
 from hpchub.deploy.yaml_text import VAULT_ADVICE, scalars
 from hpchub.messages import show
 from hpchub.model.fields import url_host
@@ -29,12 +32,14 @@ class Found:
         problems: The problems.
         warnings: What is permitted, but probably a mistake.
         site: The site, if its variables are valid.
+        software: The software that its roles install, if its variables are valid.
         variables: The variables of hpchub, without expressions.
     """
 
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     site: Site | None = None
+    software: Software | None = None
     variables: dict[str, Any] = field(default_factory=dict)
 
 
@@ -82,7 +87,8 @@ def check_inventory(
         problems += [one for one in error.problems if not (hidden and _follows(one, inventory, bool(unknown)))]
     else:
         files, warned = _controller_files(found.site, read_file)
-        problems += files
+        found.software = software_of(found.site, root, names, value_of)
+        problems += [*files, *bundle_problems(found.site.bundle, found.software)]
         found.warnings += [*found.site.warnings(), *warned]
     found.warnings += inventory_checks.clear_text(inventory, specs)
     if not _is_lab(found.variables.get("hpc_service")):
@@ -213,6 +219,21 @@ def _controller_files(site: Site, read_file: Callable[[Path], bytes]) -> tuple[l
         problem = Problem(entry, one.message, field=one.field, value=show(path), valid=text)
         (warnings if one.warning else problems).append(problem)
     return problems, [*warnings, *_open_key(paths, "key"), *_open_key(paths, "tls_key")]
+
+
+def bundle_problems(path: str, software: Software) -> Iterator[Problem]:
+    """Check that the bundle is complete, unchanged, and contains the software of the roles."""
+    if not path:
+        return
+    valid = "make it again with: hpchub bundle INVENTORY"
+    try:
+        fault = missing_software(verify(Path(path)), software.needs())
+    except BundleError as error:
+        fault = str(error)
+    except OSError as error:
+        fault, valid = f"cannot be compared with a lock file: {error}", "correct the path of the lock file"
+    if fault:
+        yield Problem("hpc_bundle", fault, value=show(path), valid=valid)
 
 
 def _open_key(paths: Mapping[str, tuple[str, str]], name: str) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ each entry separately (:mod:`hpchub.model.entries`), then compares the entries w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -98,6 +98,8 @@ class Site(Entry):
         default={}, alias="hpc_install_environment"
     )
     """Environment variables for software installations on the hosts, for example those of a web proxy."""
+    bundle: f.ControllerPath = Field(default="", alias="hpc_bundle")
+    """The path of a bundle of `hpchub bundle` on the machine that runs Ansible, for hosts without a network."""
 
     @classmethod
     def from_vars(cls, variables: Mapping[str, Any], inventory: Mapping[str, Any] | None = None) -> Site:
@@ -223,6 +225,12 @@ class _Environment(Entry):
     variables: dict[f.EnvironmentName, f.EnvironmentValue]
 
 
+class _Bundle(Entry):
+    """``hpc_bundle``, as an entry."""
+
+    path: f.ControllerPath
+
+
 @dataclass
 class Part:
     """The result of reading one variable.
@@ -275,6 +283,8 @@ def _read_part(name: str, raw: Any, problems: list[Problem]) -> Part:
     raw = plain(raw)
     if name == "hpc_install_environment":
         return _read_environment(name, raw, problems)
+    if name == "hpc_bundle":
+        return _read_bundle(name, raw, problems)
     if name in _MAPPINGS:
         draft = _read(_MAPPINGS[name], name, raw, problems)
         return Part(draft.value, [draft])
@@ -303,6 +313,17 @@ def _read_environment(name: str, raw: Any, problems: list[Problem]) -> Part:
     except ValidationError as error:
         details = error.errors(include_url=False)
         problems += [_explain(_Environment, name, raw, {**detail, "loc": detail["loc"][1:]}) for detail in details]
+        return Part()
+
+
+def _read_bundle(name: str, raw: Any, problems: list[Problem]) -> Part:
+    """Read the path of the bundle."""
+    try:
+        return Part(_Bundle.model_validate({"path": raw}).path)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        found = [_explain(_Bundle, name, {"path": raw}, detail) for detail in details]
+        problems += [replace(problem, field="") for problem in found]
         return Part()
 
 
