@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import json
 import re
 import socketserver
@@ -33,6 +34,8 @@ from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from hub_app import Ask
 
 ROLES = Path(__file__).parents[2] / "roles"
 OURS = "6.1.1"
@@ -160,29 +163,29 @@ def test_role_writes_the_version_of_the_environment_that_it_installs() -> None:
 # -- the gate's answer
 
 
-async def ask(given: Answer | Exception) -> list[Part]:
+async def asked(given: Answer | Exception) -> list[Part]:
     client = FakeGate([])
     client.versions = given
     return await ask_gate(client, "demo")
 
 
 async def test_gate_reports_itself_and_the_notebook_environment() -> None:
-    found = await ask(report(environment()))
+    found = await asked(report(environment()))
     assert [each.title for each in found] == ["gate of demo", "notebook environment of demo"]
     assert [skew for each in found for skew in skews(each, jupyterhub.__version__)] == []
 
 
 async def test_gate_of_an_older_version_is_recognised_as_old() -> None:
-    assert await ask(OLD_GATE) == [Part(GATE, "demo", protocol=0)]
+    assert await asked(OLD_GATE) == [Part(GATE, "demo", protocol=0)]
 
 
 async def test_environment_of_an_older_version_is_recognised_as_old() -> None:
-    _, found = await ask(report({"jupyter_path": [], "check_interval": 300}))
+    _, found = await asked(report({"jupyter_path": [], "check_interval": 300}))
     assert found == Part(NOTEBOOK, "demo", protocol=0)
 
 
 async def test_environment_that_the_submit_host_cannot_read_is_unknown() -> None:
-    assert [each.name for each in await ask(report(None))] == [GATE]
+    assert [each.name for each in await asked(report(None))] == [GATE]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +204,7 @@ async def test_environment_that_the_submit_host_cannot_read_is_unknown() -> None
 )
 async def test_answer_that_is_not_valid_means_unknown(given: Answer | Exception) -> None:
     with pytest.raises(Unanswered):
-        await ask(given)
+        await asked(given)
 
 
 # -- what the hub does with it
@@ -442,6 +445,22 @@ async def query(
         settings, ProfileList.model_validate(profile_list(site(profile("small"))))
     )
     return lines(answers), warnings
+
+
+async def test_hub_answers_the_question_of_the_command(ask: Ask) -> None:
+    answered = await ask("api")
+    assert answered.code == 200
+    assert json.loads(answered.body)["version"] == jupyterhub.__version__
+
+
+async def test_hub_remembers_what_it_runs_when_another_version_is_installed(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99.0.0")
+    monkeypatch.setattr(gate, "__file__", __file__)
+    hub.gate.versions = report(environment())
+    assert await hub.runtime.versions.obstacles("demo") == []
+    assert of_hub.differences(hub.runtime.versions.parts["demo"]) == []
 
 
 async def test_command_shows_all_versions(serve: Callable[[str, bytes], str], monkeypatch: pytest.MonkeyPatch) -> None:
