@@ -37,6 +37,8 @@ STATUS = "backup-status.json"
 """The file in the hub's state directory that tells how the last backup went."""
 _LONGEST_ANSWER = 15
 """How long to wait for an answer of the hub, in seconds."""
+_LATER = "hpchub-start-later.timer"
+"""The unit that starts the hub if an upgrade breaks off while the hub is stopped."""
 _DATABASE_FILES = ("", "-wal", "-shm", "-journal")
 
 
@@ -357,10 +359,15 @@ class Units:
         self._must("reload-or-restart", unit)
 
     def start_later(self, unit: str, seconds: int, *, if_exists: Path) -> None:
-        """Start a unit after some time if a file still exists then, even if this process is gone."""
+        """Start a unit after some time if a file still exists then, even if this process is gone.
+
+        A second call replaces the first one, which would otherwise disturb a later upgrade.
+        """
         script = ["/bin/sh", "-c", 'test -e "$0" && systemctl start "$1"', str(if_exists), unit]
-        argv = ["systemd-run", "--quiet", "--collect", f"--on-active={seconds}", *script]
-        subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        begin = ["systemd-run", "--quiet", "--collect", f"--unit={_LATER}", f"--on-active={seconds}", *script]
+        nothing = subprocess.DEVNULL
+        for argv in (["systemctl", "stop", _LATER], begin):  # the first one fails if there was no first call
+            subprocess.run(argv, check=False, stdin=nothing, stdout=nothing, stderr=nothing)
 
     def reload_units(self) -> None:
         """Let systemd read its unit files again."""
