@@ -1,8 +1,11 @@
-"""Upgrades of the hub: a version that does not start, and the way back. Sessions continue."""
+"""Upgrades of the hub: versions that fail, deployments that break off, and the way back. Sessions continue."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +21,36 @@ if TYPE_CHECKING:
     from .pages import Notebook, Visitor
 
 CURRENT = "/opt/hpchub/hub/current"
+
+OTHER_SCHEMA = """
+
+_known, _upgrade = known_revisions, upgrade_schema
+
+
+def known_revisions() -> list[str]:
+    return ["feedfacecafe", *_known()]
+
+
+def upgrade_schema(url: str) -> None:
+    with create_engine(url).begin() as connection:
+        connection.execute(text("ALTER TABLE users ADD COLUMN another INTEGER"))
+        connection.execute(text("UPDATE alembic_version SET version_num = 'feedfacecafe'"))
+"""
+"""What a version adds to ``backup/database.py`` whose JupyterHub has another schema."""
+ACCEPT_SCHEMA = """
+import jupyterhub.orm
+
+jupyterhub.orm.check_db_revision = lambda engine: None
+"""
+"""What that version adds to ``hub/config.py``. Every other version refuses to start with this schema."""
+MOMENTS = (
+    "Build the environment",
+    "Save the old version, and upgrade the database",
+    "Write the hub's settings, configuration and unit",
+    "Restart jupyterhub",
+    "Wait until the hub answers on its socket",
+)
+"""Tasks of a deployment. The deployment is killed when its output names one of them."""
 
 
 def environment(lab: Lab) -> str:
@@ -37,6 +70,42 @@ def package(tmp_path: Path) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, copy)
     return copy
+
+
+def add(package: Path, path: str, text: str) -> None:
+    """Add text to a file of a package."""
+    with (package / "src" / "hpchub" / path).open("a") as file:
+        file.write(text)
+
+
+@pytest.fixture
+def other_schema(package: Path) -> Path:
+    """Another version, whose JupyterHub has another schema of the database."""
+    add(package, "backup/database.py", OTHER_SCHEMA)
+    add(package, "hub/config.py", ACCEPT_SCHEMA)
+    return package
+
+
+def schema(lab: Lab) -> str:
+    """Return the schema of the hub's database."""
+    return str(lab.database("SELECT version_num FROM alembic_version")[0][0])
+
+
+def of_package(package: Path) -> list[str]:
+    """Return the options that deploy a package."""
+    return ["--tags", "jupyterhub", "-e", f"jupyterhub_package_src={package}"]
+
+
+def kill_deployment(site: Site, moment: str, *options: str) -> None:
+    """Deploy, and kill the playbook when a task begins. What runs on the hosts ends by itself."""
+    command = site.command(*options)
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=site.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        assert running.stdout
+        seen = any(moment in line for line in running.stdout)
+        os.killpg(running.pid, signal.SIGKILL)
+    assert seen, f"the deployment ended before the task {moment!r}"
 
 
 @pytest.fixture
@@ -61,9 +130,8 @@ def test_rollback_returns_to_the_former_version(
 ) -> None:
     """The environment changes by its link in both directions, and the open tab goes on."""
     before, jobs = environment(lab), lab.jobs("alice")
-    with (package / "src/hpchub/__init__.py").open("a") as file:
-        file.write("\n# another version\n")
-    site.apply("--tags", "jupyterhub", "-e", f"jupyterhub_package_src={package}")
+    add(package, "__init__.py", "\n# another version\n")
+    site.apply(*of_package(package))
     assert environment(lab) != before
     assert notebook.run("kept") == "42"
     site.apply(playbook="rollback.yml")
@@ -80,11 +148,46 @@ def test_version_that_does_not_start_leaves_the_old_one_running(
 ) -> None:
     """The run fails with the journal of the new version, and the old one answers again."""
     before = environment(lab)
-    with (package / "src/hpchub/hub/config.py").open("a") as file:
-        file.write("\nraise RuntimeError('this version is broken')\n")
-    options = ["-e", f"jupyterhub_package_src={package}", "-e", "jupyterhub_start_timeout=15"]
+    add(package, "hub/config.py", "\nraise RuntimeError('this version is broken')\n")
     with pytest.raises(LabError, match="this version is broken"):
-        site.apply("--tags", "jupyterhub", *options)
+        site.apply(*of_package(package), "-e", "jupyterhub_start_timeout=15")
     assert environment(lab) == before
     eventually("the hub answers", lambda: hub_answers(browser_page))
     assert notebook.run("kept") == "42"
+
+
+def test_version_with_another_schema_that_does_not_start_leaves_the_old_one_running(
+    lab: Lab, site: Site, other_schema: Path, browser_page: Visitor, notebook: Notebook
+) -> None:
+    """The database comes back too, because the old version refuses the new schema."""
+    before, jobs = (environment(lab), schema(lab)), lab.jobs("alice")
+    add(other_schema, "hub/config.py", "\nraise RuntimeError('this version is broken')\n")
+    with pytest.raises(LabError, match="this version is broken"):
+        site.apply(*of_package(other_schema), "-e", "jupyterhub_start_timeout=15")
+    assert (environment(lab), schema(lab)) == before
+    eventually("the hub answers", lambda: hub_answers(browser_page))
+    assert notebook.run("kept") == "42"
+    assert lab.jobs("alice") == jobs
+
+
+@pytest.mark.skipif(not os.environ.get("HPCHUB_BROKEN_OFF"), reason="bin/test --all breaks deployments off")
+def test_deployment_that_breaks_off_is_repaired_by_the_next_one(
+    lab: Lab, site: Site, other_schema: Path, browser_page: Visitor, notebook: Notebook
+) -> None:
+    """The playbook is killed at each moment of an upgrade with another schema, and runs again. A rollback follows."""
+    before, jobs = (environment(lab), schema(lab)), lab.jobs("alice")
+    for moment in MOMENTS:
+        add(other_schema, "__init__.py", f"\n# {moment}\n")
+        kill_deployment(site, moment, *of_package(other_schema))
+        assert notebook.run("kept") == "42", moment
+        site.apply(*of_package(other_schema))
+        assert environment(lab) != before[0], moment
+        assert schema(lab) == "feedfacecafe", moment
+        eventually("the hub answers", lambda: hub_answers(browser_page))
+        assert notebook.run("kept") == "42", moment
+        assert lab.jobs("alice") == jobs, moment
+        site.apply(playbook="rollback.yml")
+        assert (environment(lab), schema(lab)) == before, moment
+        eventually("the hub answers", lambda: hub_answers(browser_page))
+        assert notebook.run("kept") == "42", moment
+        assert lab.jobs("alice") == jobs, moment

@@ -96,7 +96,7 @@ def test_broken_dump_changes_nothing(host: Host, server: Server, tmp_path: Path)
 def test_server_that_does_not_answer_is_reported(host: Host, server: Server) -> None:
     server.stop()
     try:
-        with pytest.raises(BackupError, match="cannot be read"):
+        with pytest.raises(BackupError, match="nothing listens on its socket; start PostgreSQL"):
             create(host)
     finally:
         server.start()

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from postgresql_server import ACCOUNT, Server, needs_server
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from sqlalchemy.orm import sessionmaker
 
 from hpchub.hub import database
@@ -251,6 +251,12 @@ def test_missing_password_database_and_user(server: Server) -> None:
     url = f"postgresql+psycopg://hub@127.0.0.1:{server.port}/hub"
     assert "it asks for a password" in problem(url)
     assert 'database "none" does not exist' in problem(server.url.replace("/hub?", "/none?"))
+    engine = create_engine(server.url)
+    with pytest.raises(ProgrammingError) as raised, engine.connect() as connection:
+        connection.execute(text("SELECT * FROM hpchub_nothing"))
+    engine.dispose()
+    missing = explain(raised.value, server.url)
+    assert 'it lacks a table of the hub (relation "hpchub_nothing" does not exist); start the hub' in missing
     assert 'role "nobody" does not exist' in problem(server.url.replace("//hub@", "//nobody@"))
     assert "it does not offer TLS" in problem(f"{url}?sslmode=require")
 
@@ -266,7 +272,28 @@ def test_server_that_cannot_be_reached(tmp_path: Path) -> None:
     assert "nothing listens there" in problem("postgresql+psycopg://hub@127.0.0.1:1/hub")
     assert "nothing listens on its socket" in problem(f"postgresql+psycopg://hub@/hub?host={tmp_path}")
     assert "the name of its host is unknown" in problem("postgresql+psycopg://hub@nowhere.invalid/hub")
+    assert "it lacks a table of the hub (no such table: hpchub_events); start the hub" in explain(
+        ValueError("no such table: hpchub_events"), f"sqlite:///{tmp_path}/hub.sqlite"
+    )
     assert "the file cannot be opened" in problem(f"sqlite:///{tmp_path}/none/hub.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("", "the URL of the database cannot be read; write sqlite:////PATH or"),
+        ("hunter2", "the URL of the database cannot be read; write sqlite:////PATH or"),
+        ("postgresql+psycopg://hub:hunter2@db1:port/hub", "the URL of the database cannot be read; write"),
+        ("mysql://hub:hunter2@db1/hub", 'the URL of the database begins with "mysql"; write sqlite:////PATH or'),
+        ("postgres://hub:hunter2@db1/hub", 'the URL of the database begins with "postgres"; write'),
+        ("postgresql://hub:hunter2@db1/hub", 'the URL of the database begins with "postgresql"; write'),
+        ("postgresql+psycopg2://hub:hunter2@db1/hub", 'begins with "postgresql+psycopg2"; write'),
+        ("https://hub:hunter2@db1/hub", 'the URL of the database begins with "https"; write'),
+    ],
+)
+def test_wrong_url_is_named_without_its_password(url: str, message: str) -> None:
+    assert message in problem(url)
+    assert "hunter2" not in problem(url)
 
 
 def test_no_message_contains_a_password() -> None:

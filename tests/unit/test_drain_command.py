@@ -96,7 +96,14 @@ def test_local_time_and_time_zone_are_accepted(run: Run) -> None:
     [
         (("dem",), 'cluster "dem" is not a cluster; did you mean "demo"? valid: demo'),
         (("demo/long",), 'queue "long" is not a queue of cluster "demo"; valid: q'),
-        (("/q",), '"/q" names no cluster; write CLUSTER or CLUSTER/QUEUE'),
+        (("/q",), '"/q" names no cluster; write CLUSTER or CLUSTER/QUEUE, or ALL for the whole service'),
+        # Values as from an empty variable of a script.
+        (("",), '"" names no cluster; write CLUSTER or CLUSTER/QUEUE, or ALL for the whole service'),
+        (("demo/",), '"demo/" names no queue; write CLUSTER or CLUSTER/QUEUE, or ALL for the whole service'),
+        (("--profile", ""), '--profile "" is not a profile; write the key of a profile'),
+        (("demo", "--from", ""), '--from "" is not a date and a time; write a date and a time'),
+        (("demo", "--until", ""), '--until "" is not a date and a time; write a date and a time'),
+        (("demo", "--stop-at", ""), '--stop-at "" is not a date and a time; write a date and a time'),
         (("--profile", "smalll"), 'profile "smalll" is not a profile; did you mean "small"? valid: small, big'),
         (("demo", "--profile", "small"), "the command names a profile and a cluster; remove one of them"),
         (("demo", "--until", "soon"), '--until "soon" is not a date and a time; write a date and a time'),
@@ -205,6 +212,9 @@ def test_announcement_is_shown_and_ended(run: Run) -> None:
         (("x" * 10_000,), "is not text of one line"),
         (("Hello", "--from", "+2h", "--until", "+1h"), "announcement: has until"),
         (("Hello", "--until", "2020-01-01 08:00"), "is in the past"),
+        (("",), 'message "" is empty'),
+        (("Hello", "--until", ""), '--until "" is not a date and a time'),
+        (("--end", ""), 'there is no announcement ""'),
     ],
 )
 def test_announcement_with_a_mistake_gets_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:

@@ -369,11 +369,15 @@ def test_page_of_a_year_has_all_parts(hub_host: Any, capsys: pytest.CaptureFixtu
     ("arguments", "message"),
     [
         (["--from", "2025-02-01", "--to", "2025-01-01"], "--to 2025-01-01 is before --from 2025-02-01"),
-        (["--from", "yesterday", "--to", "2025"], "--from 'yesterday' is not a day; write YYYY-MM-DD"),
-        (["--from", "2025-02-30", "--to", "2025"], "--from '2025-02-30' is not a day"),
-        (["--from", "2025", "--to", "2025-13"], "--to '2025-13' is not a day"),
-        (["--from", "2025", "--to", "9999"], "--to '9999' is not a day"),
-        (["--from", "2025", "--to", "2025", "--timezone", "Mars"], "--timezone 'Mars' is not a time zone"),
+        (["--from", "yesterday", "--to", "2025"], '--from "yesterday" is not a day; write YYYY-MM-DD'),
+        (["--from", "2025-02-30", "--to", "2025"], '--from "2025-02-30" is not a day'),
+        (["--from", "2025", "--to", "2025-13"], '--to "2025-13" is not a day'),
+        (["--from", "2025", "--to", "9999"], '--to "9999" is not a day'),
+        (["--from", "2025", "--to", "2025", "--timezone", "Mars"], '--timezone "Mars" is not a time zone'),
+        (["--from", "2025-00", "--to", "2025"], '--from "2025-00" is not a day'),
+        (["--from", "2025-01-00", "--to", "2025"], '--from "2025-01-00" is not a day'),
+        (["--from", "", "--to", "2025"], '--from "" is not a day'),
+        (["--from", "2025", "--to", "2025", "--timezone", ""], '--timezone "" is not a time zone'),
         (["--from", "2024-01", "--to", "2024-01"], "nothing happened from 2024-01-01 to 2024-01-31; the record"),
         (["--from", "2099-01", "--to", "2099-01"], "nothing happened from 2099-01-01 to 2099-01-31; the record"),
     ],
@@ -388,6 +392,14 @@ def test_wrong_or_empty_period_gets_one_clear_line(
     assert output.out == ""
     assert output.err.startswith(f"hpchub: {message}")
     assert output.err.count("\n") == 1
+
+
+def test_empty_period_gets_one_line_also_if_the_accounting_cannot_be_asked(
+    hub_host: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub_host([])
+    assert main(ARGUMENTS[:-1]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_empty_record_gets_one_clear_line(hub_host: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -423,6 +435,20 @@ def test_report_is_not_older_than_the_newest_event(
     found = json.loads(capsys.readouterr().out)
     assert found["by"]["month"]["2025-03"] == found["total"]
     assert found["total"]["core_hours"] == 2
+
+
+def test_wrong_url_of_the_database_gets_one_line(hub_host: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    hub_host([])
+    settings = json.loads(inventory.HUB_SETTINGS.read_text())
+    inventory.HUB_SETTINGS.write_text(json.dumps({**settings, "db_url": "mysql://hub:hunter2@db1/hub"}))
+    for command in (ARGUMENTS, ["orphans"], ["why", "alice"], ["drain"]):
+        assert main(command) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f'hpchub: {inventory.HUB_SETTINGS}: the URL of the database begins with "mysql"; write')
+        assert (error.count("\n"), "hunter2" in error) == (1, False)
+    inventory.HUB_SETTINGS.write_text("{")
+    assert main(ARGUMENTS) == 2
+    assert "cannot be read (" in capsys.readouterr().err
 
 
 def test_report_needs_the_hub_host(

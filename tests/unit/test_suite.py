@@ -39,7 +39,7 @@ def test_rules_name_existing_stages_only() -> None:
 
 
 def test_scenarios_are_the_stages_that_need_the_lab() -> None:
-    assert {*changes.SCENARIOS, "collection", "monitoring"} == {stage.name for stage in STAGES if stage.lab}
+    assert {*changes.SCENARIOS, "collection", "monitoring", "upgrade"} == {stage.name for stage in STAGES if stage.lab}
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ def test_scenarios_are_the_stages_that_need_the_lab() -> None:
         ("src/hpchub/remote/gate.py", {"lint", "unit", "repo", "default", "single_node"}),
         ("src/hpchub/schedulers/htcondor.py", {"lint", "unit", "repo", "htcondor"}),
         ("src/hpchub/schedulers/lsf.py", {"lint", "unit", "repo", "emulated"}),
-        ("src/hpchub/schedulers/base.py", set(NAMES) - {"collection", "monitoring"}),
-        ("src/hpchub/schedulers/a_new_one.py", set(NAMES) - {"collection", "monitoring"}),
+        ("src/hpchub/schedulers/base.py", set(NAMES) - {"collection", "monitoring", "upgrade"}),
+        ("src/hpchub/schedulers/a_new_one.py", set(NAMES) - {"collection", "monitoring", "upgrade"}),
         ("templates/batch/gridengine.sh.j2", {"lint", "unit", "repo", "gridengine", "multi_cluster"}),
         ("plugins/modules/write_files.py", {"lint", "unit", "repo", "default", "single_node", "collection"}),
         (
@@ -67,6 +67,8 @@ def test_scenarios_are_the_stages_that_need_the_lab() -> None:
             {"lint", "unit", "repo", "default", "single_node", "collection"},
         ),
         ("roles/reverse_proxy/README.md", {"lint", "repo", "collection"}),
+        ("tests/e2e/previous_release", {"upgrade"}),
+        ("playbooks/rollback.yml", {"lint", "repo", "default", "upgrade"}),
         ("roles/state_store/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node", "postgresql"}),
         ("roles/bundle/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node", "offline"}),
         ("inventories/example_slurm/hosts.yml", {"lint", "repo"}),

@@ -191,6 +191,14 @@ def test_rollback_returns_to_environment_settings_and_schema(
         rollback(host, units, environments)
 
 
+def test_rollback_point_tells_since_when_the_old_version_was_in_use(host: Host, environments: Path) -> None:
+    os.utime(environments / "current", (1000, 1000), follow_symlinks=False)
+    prepare(host, FakeUnits({"hub"}), environments)
+    point = read_point(host)
+    assert point
+    assert point.since == 1000
+
+
 def test_rollback_keeps_the_database_if_its_schema_did_not_change(host: Host, environments: Path) -> None:
     statements(host, f"UPDATE alembic_version SET version_num = '{HEAD}'")
     prepare(host, FakeUnits({"hub"}), environments)

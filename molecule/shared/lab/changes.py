@@ -69,6 +69,8 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/e2e/test_emulated.py", ("lint", "emulated")),
     ("tests/e2e/test_clusters.py", ("lint", "multi_cluster")),
     ("tests/e2e/test_database.py", ("lint", "default", "postgresql")),
+    ("tests/e2e/test_previous_release.py", ("lint", "upgrade")),
+    ("tests/e2e/previous_release", ("upgrade",)),
     ("tests/e2e/*", ("lint", "default")),
     ("tests/mutations/*", LINT),
     ("tests/repo/*", DOCUMENTS),
@@ -99,6 +101,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("src/hpchub/schedulers/*", (*PLAIN, *SCENARIOS)),
     ("src/hpchub/clusters/*", (*SERVICE, "multi_cluster")),
     *((f"src/hpchub/hub/{name}.py", (*SERVICE, "postgresql")) for name in ("database", "health", "migration")),
+    *((f"src/hpchub/backup/{name}.py", (*SERVICE, "upgrade")) for name in ("database", "files", "host", "upgrade")),
     ("src/*", SERVICE),
     ("plugins/*", COLLECTION),
     ("collections/*", COLLECTION),
@@ -109,11 +112,11 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("roles/*/vars/Debian-12.yml", (*DOCUMENTS, "slurm_debian12")),
     *((f"roles/{role}/*", COLLECTION) for role in ROLES_ALONE),
     ("roles/state_store/*", (*SERVICE, "postgresql")),
-    *(
-        (f"roles/{role}/*", (*SERVICE, "offline"))
-        for role in ("bundle", "configurable_http_proxy", "python_environment")
-    ),
+    *((f"roles/{role}/*", (*SERVICE, "offline")) for role in ("bundle", "configurable_http_proxy")),
+    ("roles/python_environment/*", (*SERVICE, "offline", "upgrade")),
+    ("roles/jupyterhub/tasks/*", (*SERVICE, "upgrade")),
     ("roles/*", SERVICE),
+    ("playbooks/rollback.yml", (*DOCUMENTS, "default", "upgrade")),
     ("playbooks/*", (*DOCUMENTS, "default", "single_node")),
     ("group_vars/*", (*DOCUMENTS, "default", "single_node")),
     # Inventories and scenarios

@@ -46,9 +46,9 @@ examples:
   bin/test --only default:verify      run one step again on the hosts that --keep has left
 """
 
-# With --all there is time for a longer outage of the scheduler (in seconds), for more restarts of the hub, and for the
-# loss of the hub host.
-_LONG = {"HPCHUB_OUTAGE": "300", "HPCHUB_KILLS": "20", "HPCHUB_REHEARSAL": "1"}
+# With --all there is time for a longer outage of the scheduler (in seconds), for more restarts of the hub, for the loss
+# of the hub host, and for deployments that break off.
+_LONG = {"HPCHUB_OUTAGE": "300", "HPCHUB_KILLS": "20", "HPCHUB_REHEARSAL": "1", "HPCHUB_BROKEN_OFF": "1"}
 _CPUS = os.cpu_count() or 1
 _COVERAGE = CACHE / "coverage" / "data"
 
@@ -147,9 +147,9 @@ def _lab(scenario: str) -> dict[str, str]:
     return {"HPCHUB_LAB_DIR": str(CACHE / "lab" / scenario)}
 
 
-def _lab_host(action: str, name: str) -> Step:
+def _lab_host(action: str, *names: str) -> Step:
     """Return a step that creates or destroys an instance of the lab without Molecule."""
-    return Step(action, _python("lab", action, name), needed=True)
+    return Step(action, _python("lab", action, *names), needed=True)
 
 
 def _molecule(action: str, scenario: str, *, needed: bool = False, judge: Judge | None = None) -> Step:
@@ -293,6 +293,20 @@ def all_stages() -> list[Stage]:
             _pytest("unit", *_DATABASE_TESTS, environment={"HPCHUB_POSTGRESQL": "required"}),
             _session_tests("postgresql", "restart", "database", "rotation"),
             extra=True,
+        ),
+        Stage(
+            "upgrade",
+            "the upgrade of the demo's topology from the previous release, with a running session, and the rollback",
+            [
+                _lab_host("destroy", "upgrade", "demo"),
+                _lab_host("create", "upgrade", "demo"),
+                _pytest(
+                    "e2e", "tests/e2e/test_previous_release.py", environment={**_lab("upgrade"), "HPCHUB_UPGRADE": "1"}
+                ),
+            ],
+            cleanup=[_lab_host("destroy", "upgrade", "demo")],
+            extra=True,
+            lab=True,
         ),
         _scenario(
             "offline",

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import create_engine, inspect, select, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpchub.backup.package import BackupError
+from hpchub.hub.database import DatabaseError, explain, parse
 from hpchub.hub.ledger import DATABASE_TABLE, SESSIONS
 
 if TYPE_CHECKING:
@@ -82,11 +82,12 @@ class HubDatabase:
     """
 
     def __init__(self, url: str, account: pwd.struct_passwd | None = None) -> None:
-        self.url: URL = make_url(url)
+        try:
+            self.url: URL = parse(url)
+        except DatabaseError as error:
+            raise BackupError(str(error)) from None
         self.account = account
         self.backend = self.url.get_backend_name()
-        if self.backend not in ("sqlite", "postgresql"):
-            raise BackupError(f"the hub's database is {self.backend}; valid: sqlite, postgresql")
 
     @property
     def path(self) -> Path:
@@ -109,7 +110,7 @@ class HubDatabase:
         try:
             return self._as_account(read_facts, self.text)
         except (SQLAlchemyError, OSError) as error:
-            raise BackupError(f"the hub's database {self.url!r} cannot be read: {first_line(error)}") from None
+            raise BackupError(f"the hub's {explain(error, self.text)}") from None
 
     def dump(self, target: Path) -> None:
         """Write a consistent copy of the database into a new file. The hub may run.
@@ -186,11 +187,6 @@ def _become(account: pwd.struct_passwd) -> None:
     os.environ["TMPDIR"] = tempfile.gettempdir()
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def read_facts(url: str) -> Facts:
     """Return what the database at a URL contains.
 
@@ -234,11 +230,20 @@ def copy_sqlite(source: Path, target: Path) -> None:
         ):
             here.backup(there)
             there.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
-            (verdict,) = there.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
         raise BackupError(f"the hub's database {source} cannot be copied: {error}") from None
-    if verdict != "ok":
-        raise BackupError(f"the hub's database {source} is damaged: {verdict}; restore a backup")
+    if damage := damage_of(target):
+        raise BackupError(f"the hub's database {source} is damaged: {damage}; restore a backup")
+
+
+def damage_of(path: Path) -> str:
+    """Return what is wrong with a file that should be an sqlite database, or an empty text."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        return str(error)
+    return "" if verdict == "ok" else " ".join(str(verdict).split())
 
 
 # JupyterHub's schema

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from hpchub.backup.database import HubDatabase
 from hpchub.backup.package import BackupError, Member
+from hpchub.messages import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,6 +37,8 @@ STATUS = "backup-status.json"
 """The file in the hub's state directory that tells how the last backup went."""
 _LONGEST_ANSWER = 15
 """How long to wait for an answer of the hub, in seconds."""
+_LATER = "hpchub-start-later.timer"
+"""The unit that starts the hub if an upgrade breaks off while the hub is stopped."""
 _DATABASE_FILES = ("", "-wal", "-shm", "-journal")
 
 
@@ -110,6 +113,19 @@ class Host:
         """Return whether a restore may write a path."""
         inside = any(path == each or path.is_relative_to(each) for each in [*self.restored, self.sign_on_sessions])
         return inside and ".." not in path.parts and not self._excluded(path)
+
+    def obstacle(self, path: Path) -> Path | None:
+        """Return what prevents that a permitted path becomes a file: another kind of file there, or a link on the way.
+
+        The hub's account owns some of the directories. Root must not follow a link that this account has made.
+        """
+        roots = {*self.restored, self.sign_on_sessions}
+        for each in (path, *path.parents):
+            if each.is_symlink() or (each.exists() and not (each.is_file() if each == path else each.is_dir())):
+                return each
+            if each in roots:
+                break
+        return None
 
     def _excluded(self, path: Path) -> bool:
         """Return whether a path is no file to copy: the database, its password, a backup or the status.
@@ -285,8 +301,8 @@ def owner_ids(member: Member) -> tuple[int, int]:
         return pwd.getpwnam(member.owner).pw_uid, grp.getgrnam(member.group).gr_gid
     except KeyError:
         raise BackupError(
-            f"this host has no account {member.owner} or no group {member.group}, which own {member.name}; run site.yml"
-            " on this host first"
+            f"this host has no account {show(member.owner)} or no group {show(member.group)}, which own"
+            f" {show(member.name)}; run site.yml on this host first"
         ) from None
 
 
@@ -343,10 +359,15 @@ class Units:
         self._must("reload-or-restart", unit)
 
     def start_later(self, unit: str, seconds: int, *, if_exists: Path) -> None:
-        """Start a unit after some time if a file still exists then, even if this process is gone."""
+        """Start a unit after some time if a file still exists then, even if this process is gone.
+
+        A second call replaces the first one, which would otherwise disturb a later upgrade.
+        """
         script = ["/bin/sh", "-c", 'test -e "$0" && systemctl start "$1"', str(if_exists), unit]
-        argv = ["systemd-run", "--quiet", "--collect", f"--on-active={seconds}", *script]
-        subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        begin = ["systemd-run", "--quiet", "--collect", f"--unit={_LATER}", f"--on-active={seconds}", *script]
+        nothing = subprocess.DEVNULL
+        for argv in (["systemctl", "stop", _LATER], begin):  # the first one fails if there was no first call
+            subprocess.run(argv, check=False, stdin=nothing, stdout=nothing, stderr=nothing)
 
     def reload_units(self) -> None:
         """Let systemd read its unit files again."""

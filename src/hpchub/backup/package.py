@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from hpchub import __version__
+from hpchub.messages import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,12 @@ HEADER = "header.json"
 CONTENT = "content.tar.age"
 MANIFEST = "manifest.json"
 _LARGEST_HEADER = 1024 * 1024
+_WORD = re.compile(r"[\w.:+-]{1,255}", re.ASCII)
+"""A value of the header."""
+_LAST_TIME = 253402300799
+"""The last second of the year 9999."""
+_TAR_ERRORS = (tarfile.TarError, ArithmeticError, EOFError, LookupError, RecursionError, TypeError, ValueError)
+"""What the module tarfile raises for a file that is damaged, or that somebody has made to cause harm."""
 _NOBODY = "no identity matched"
 """What age reports if the content is encrypted for somebody else."""
 
@@ -230,7 +237,7 @@ def extract(path: Path, directory: Path, identity: Path | bytes) -> tuple[Manife
         encrypted.unlink()
     try:
         manifest, members = _unpack(path, plain, directory)
-    except (tarfile.TarError, KeyError, ValueError, TypeError) as error:
+    except _TAR_ERRORS as error:
         raise BackupError(f"{path} is damaged: its content is not a backup of hpchub ({error})") from None
     finally:
         plain.unlink()
@@ -240,7 +247,7 @@ def extract(path: Path, directory: Path, identity: Path | bytes) -> tuple[Manife
     if wrong := sorted(
         name for name in manifest.members.keys() | found if manifest.members.get(name) != found.get(name)
     ):
-        raise BackupError(f"{path} is damaged: the SHA-256 of {wrong[0]} is not the one in its manifest")
+        raise BackupError(f"{path} is damaged: the SHA-256 of {show(wrong[0])} is not the one in its manifest")
     return manifest, members
 
 
@@ -248,26 +255,33 @@ def extract(path: Path, directory: Path, identity: Path | bytes) -> tuple[Manife
 def _outer(path: Path) -> Iterator[tuple[Manifest, IO[bytes]]]:
     """Open the outer archive, and check that it is complete."""
     try:
+        if path.exists() and not path.is_file():
+            raise BackupError(f"{path} is not a file; give a file that 'hpchub backup' wrote")
         file = path.open("rb")
     except OSError as error:
         raise BackupError(f"{path} cannot be read: {error.strerror}") from None
     with file:
         size = os.fstat(file.fileno()).st_size
+        begins = HEADER.encode().startswith(file.read(len(HEADER)))
+        file.seek(0)
+        if not begins:
+            raise BackupError(f"{path} is not a backup of hpchub; give a file that 'hpchub backup' wrote")
+        header = content = text = source = None
         try:
             archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  (closed with the file)
             header, content = archive.next(), archive.next()
-            begins = header is not None and header.name == HEADER
-        except tarfile.TarError:
-            # An archive that ends within its first members, or a file of another kind.
-            header, content = None, None
-            file.seek(0)
-            begins = HEADER.encode().startswith(file.read(len(HEADER)))
-        if not begins:
-            raise BackupError(f"{path} is not a backup of hpchub; give a file that 'hpchub backup' wrote")
-        if header is None or content is None or content.name != CONTENT or size < _whole(content):
-            whole = f" of {_whole(content)}" if content is not None and content.name == CONTENT else ""
-            raise BackupError(f"{path} is truncated: it has {size}{whole} bytes; copy it again, or use another backup")
-        yield _parse(path, _member(archive, header, _LARGEST_HEADER)), archive.extractfile(content)  # type: ignore[misc]
+            if header is not None and content is not None and (header.name, content.name) == (HEADER, CONTENT):
+                text, source = _member(archive, header, _LARGEST_HEADER), _open_member(archive, content)
+        except _TAR_ERRORS:
+            pass  # the checks below find the reason
+        whole = _whole(content) if source is not None and content is not None else 0
+        # A complete archive consists of whole records.
+        if size < whole or (source is None and (not size or size % tarfile.RECORDSIZE)):
+            of_all = f" of {whole}" if whole else ""
+            raise BackupError(f"{path} is truncated: it has {size}{of_all} bytes; copy it again, or use another backup")
+        if text is None or source is None:
+            raise BackupError(f"{path} is damaged: it is no archive with {HEADER} and {CONTENT}; use another backup")
+        yield _parse(path, text), source
 
 
 def _whole(content: tarfile.TarInfo) -> int:
@@ -276,32 +290,46 @@ def _whole(content: tarfile.TarInfo) -> int:
     return -(-(end + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
 
 
-def _member(archive: tarfile.TarFile, entry: tarfile.TarInfo, largest: int) -> bytes:
-    file = archive.extractfile(entry) if entry.size <= largest else None
+def _open_member(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    """Open a member that is a file. A link could lead to another member, and a sparse file could fill the disk."""
+    file = archive.extractfile(entry) if entry.isreg() and not entry.issparse() else None
     if file is None:
-        raise ValueError(f"{entry.name} is not a file of at most {largest} bytes")
-    return file.read()
+        raise ValueError(f"{show(entry.name)} is not a file")
+    return file
+
+
+def _member(archive: tarfile.TarFile, entry: tarfile.TarInfo, largest: int) -> bytes:
+    if entry.size > largest:
+        raise ValueError(f"{show(entry.name)} has more than {largest} bytes")
+    return _open_member(archive, entry).read()
 
 
 def _parse(path: Path, text: bytes) -> Manifest:
     """Return the manifest in a text. The format's version is checked first, because a newer one may differ."""
     try:
         raw = json.loads(text)
-        version = int(raw["format"])
-    except (ValueError, KeyError, TypeError):
-        raise BackupError(f"{path} is damaged: its {HEADER} cannot be read") from None
+        version = raw["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        version = None
+    if type(version) is not int:
+        raise BackupError(f"{path} is damaged: its {HEADER} cannot be read")
     if version > FORMAT:
         raise BackupError(
-            f"{path} is of a newer version: its format is {version}, made by hpchub {raw.get('hpchub', 'unknown')};"
+            f"{path} is of a newer version: its format is {version}, made by hpchub {show(raw.get('hpchub'))};"
             f" this is hpchub {__version__}, which reads format {FORMAT}; install the newer version first"
         )
-    known = {each.name: each.type for each in fields(Manifest)}
-    try:
-        manifest = Manifest(**{name: value for name, value in raw.items() if name in known})
-    except TypeError:
-        raise BackupError(f"{path} is damaged: its {HEADER} is incomplete") from None
-    if not all(isinstance(getattr(manifest, name), str) for name in ("hub", "database", "backend", "schema", "hpchub")):
-        raise BackupError(f"{path} is damaged: its {HEADER} has values of a wrong type")
+    known = {each.name for each in fields(Manifest)}
+    if not known - {"members"} <= raw.keys():
+        raise BackupError(f"{path} is damaged: its {HEADER} is incomplete")
+    manifest = Manifest(**{name: value for name, value in raw.items() if name in known})
+    words = (manifest.hub, manifest.database, manifest.backend, manifest.schema, manifest.hpchub)
+    if not (
+        all(isinstance(word, str) and _WORD.fullmatch(word) for word in words)
+        and type(manifest.time) is int
+        and 0 <= manifest.time <= _LAST_TIME
+        and isinstance(manifest.members, dict)
+    ):
+        raise BackupError(f"{path} is damaged: its {HEADER} has values of a wrong kind")
     return manifest
 
 
@@ -353,9 +381,9 @@ def _unpack(path: Path, plain: Path, directory: Path) -> tuple[Manifest, dict[st
         for number, entry in enumerate(archive):
             if entry.name == MANIFEST:
                 continue
-            source = archive.extractfile(entry) if entry.isreg() else None
-            if source is None or entry.name in members:
-                raise ValueError(f"{entry.name} is not a file, or is there twice")
+            source = _open_member(archive, entry)
+            if entry.name in members:
+                raise ValueError(f"{show(entry.name)} is there twice")
             target = directory / f"member{number}"
             with _create(target) as file:
                 _copy(source, file)

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING
 from hpchub import __version__
 from hpchub.backup import package
 from hpchub.backup.create import DATABASE
-from hpchub.backup.database import HubDatabase, known_revisions
+from hpchub.backup.database import HubDatabase, damage_of, known_revisions
 from hpchub.backup.files import load_database, put_back, save_database, save_files, write_member
 from hpchub.backup.host import FILES, Host, Units, owner_ids, read_member, replace_file
 from hpchub.backup.package import BackupError, Manifest, Member
+from hpchub.messages import show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 JOURNAL, FINISHED = "journal.json", "finished.json"
 """The name of the journal while a restore changes the host, and afterwards. The unit looks for the first one."""
@@ -91,14 +92,17 @@ def verify(
         raise BackupError(f"{path} is damaged: it has no dump of the database")
     files = {Path(name.removeprefix(FILES)): member for name, member in members.items()}
     if foreign := sorted(str(each) for each in files if not each.is_absolute()):
-        raise BackupError(f"{path} is damaged: it has an unknown member {foreign[0]}")
+        raise BackupError(f"{path} is damaged: it has an unknown member {show(foreign[0])}")
     files = {target: member for target, member in files.items() if host.permits(target)}
     _keep_sign_on_sessions(host, files)
     _keep_gate_keys(host, files)
+    _check_targets(host, files)
     for member in files.values():
         owner_ids(member)
     source = dump.source
     if manifest.backend == "sqlite":
+        if damage := damage_of(source):
+            raise BackupError(f"{path} is damaged: its database cannot be used ({damage}); use another backup")
         found = HubDatabase(f"sqlite:///{source}").facts()
         if (found.id, found.schema) != (manifest.database, manifest.schema):
             raise BackupError(f"{path} is damaged: its database is not the one that its manifest names")
@@ -124,6 +128,8 @@ def _check_facts(host: Host, path: Path, manifest: Manifest, options: Options) -
             f"{path} is of a newer version: its database has the schema {manifest.schema}, which this JupyterHub does"
             " not know; install the version that made the backup, or a later one, first"
         )
+    if manifest.backend not in DATABASE:
+        raise BackupError(f"{path} is damaged: its database is of the unknown kind {manifest.backend}")
     backend = host.database.backend
     if manifest.backend != backend and not options.keep_database:
         raise BackupError(
@@ -161,6 +167,16 @@ def _check_hub(host: Host, units: Units, path: Path, manifest: Manifest, options
             f"this hub's database has {len(facts.sessions)} open sessions; those that started after the backup would"
             " become unknown to the hub; use --force to do that"
         )
+
+
+def _check_targets(host: Host, files: Iterable[Path]) -> None:
+    """Refuse to write where there is a link, or a directory instead of a file."""
+    for target in files:
+        if obstacle := host.obstacle(target):
+            raise BackupError(
+                f"{target} cannot be restored, because {obstacle} is a link or of another kind on this host; move it"
+                " away first"
+            )
 
 
 def _keep_sign_on_sessions(host: Host, files: dict[Path, Member]) -> None:
@@ -203,6 +219,7 @@ def _change(host: Host, units: Units, verified: Verified) -> None:
     was_active = units.active(host.hub_unit)
     units.stop(host.hub_unit)
     try:
+        _check_targets(host, changed)  # again, now that the hub's account cannot change them any more
         _save(host, list(changed), with_database=verified.dump is not None)
         try:
             if verified.dump is not None:

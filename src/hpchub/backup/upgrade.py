@@ -53,6 +53,8 @@ class Point:
         dump: The name of the dump, or empty if the schema did not change.
         files: The saved settings.
         sessions: The open sessions before the upgrade, if the schema changed.
+        since: When the old version came into use, in seconds since 1970. ``playbooks/rollback.yml`` also returns to
+            former environments of the notebooks, if they were replaced after this time.
     """
 
     environment: str
@@ -61,6 +63,7 @@ class Point:
     dump: str
     files: list[dict[str, Any]]
     sessions: list[str]
+    since: float
 
 
 def directory(host: Host) -> Path:
@@ -122,7 +125,8 @@ def prepare(host: Host, units: Units, environments: Path) -> str:
                 units.stop(host.hub_unit)
                 sessions = sorted(host.database.facts().sessions)
                 host.database.dump(place / dump)
-            made = Point(current, following, facts.schema, dump, files, sessions)
+            since = (environments / "current").lstat().st_mtime
+            made = Point(current, following, facts.schema, dump, files, sessions, since)
             hosts.replace_file(place / POINT, json.dumps(vars(made)).encode(), mode=0o600, uid=0, gid=0)
         except BaseException:
             _abandon(host, units, start=changes)

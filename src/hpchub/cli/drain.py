@@ -133,12 +133,13 @@ def drain(options: argparse.Namespace) -> int:
             ("from", options.begin),
             ("until", options.until),
             ("message", options.message),
-            ("ask", options.ask),
+            ("ask", options.ask or None),
             ("stop_at", options.stop_at),
         )
-        if value
+        # An empty text is a mistake, such as an empty variable of a script. The checks below refuse it.
+        if value is not None
     }
-    if not given and not options.target and not options.profile:
+    if not given and options.target is None and options.profile is None:
         if options.wait:
             raise Failure(f"--wait needs a drain to wait for; name what is drained, or {ALL} for the whole service")
         return _list(options)
@@ -164,9 +165,16 @@ def _target(options: argparse.Namespace, store: Store) -> dict[str, str]:
     Raises:
         Failure: There is no such cluster, queue or profile.
     """
-    if options.profile and options.target:
+    if options.profile is not None and options.target is not None:
         raise Failure("the command names a profile and a cluster; remove one of them; a profile has one cluster")
-    cluster, _, queue = ("" if options.target in (None, ALL) else options.target).partition("/")
+    cluster, slash, queue = ("" if options.target in (None, ALL) else options.target).partition("/")
+    if options.profile == "":
+        raise Failure('--profile "" is not a profile; write the key of a profile')
+    if options.target not in (None, ALL) and (not cluster or (slash and not queue)):
+        missing = "queue" if cluster else "cluster"
+        raise Failure(
+            f"{show(options.target)} names no {missing}; write CLUSTER or CLUSTER/QUEUE, or {ALL} for the whole service"
+        )
     target = {"cluster": cluster, "queue": queue, "profile": options.profile or ""}
     try:
         profiles = load_profile_list(store.settings["profiles_file"])
@@ -176,8 +184,6 @@ def _target(options: argparse.Namespace, store: Store) -> dict[str, str]:
     found = unknown_target(**target, queues=queues, profiles=[each.key for each in profiles.profiles])
     if found is not None:
         raise Failure(str(found))
-    if options.target and not cluster and options.target != ALL:
-        raise Failure(f"{show(options.target)} names no cluster; write CLUSTER or CLUSTER/QUEUE")
     return target
 
 
@@ -258,7 +264,7 @@ def _is_active(notice: Notice) -> bool:
 
 def undrain(options: argparse.Namespace) -> int:
     """Run ``hpchub undrain``."""
-    if not options.target and not options.profile:
+    if options.target is None and options.profile is None:
         raise Failure(f"the command names no drain; name what is drained, {ALL}, or a key that hpchub drain shows")
     with _locked() as store:
         drains = [notice for notice in store.notices if notice.drain is not None]
@@ -279,7 +285,7 @@ def undrain(options: argparse.Namespace) -> int:
 
 def announce(options: argparse.Namespace) -> int:
     """Run ``hpchub announce``."""
-    if options.end:
+    if options.end is not None:
         with _locked() as store:
             found = [each for each in store.notices if each.drain is None]
             ending = next((each for each in found if each.key == options.end), None)
@@ -289,12 +295,12 @@ def announce(options: argparse.Namespace) -> int:
             _end(store, ending)
         print(f"Ended: {_line(ending)}")
         return VALID
-    if not options.message:
+    if options.message is None:
         return _list(options)
     with _locked() as store:
         raw = {"message": options.message}
         for name, value in (("from", options.begin), ("until", options.until)):
-            if value:
+            if value is not None:
                 raw[name] = _moment(value, f"--{name}", time.time())
         if problems := variable_problems("hpc_announcements", [raw]):
             raise Failure(str(replace(problems[0], entry="announcement")))

@@ -27,6 +27,7 @@ from hpchub.clusters.limits import LimitsReport, parse_report
 from hpchub.deploy.inventory_files import FILES, Inventory, read_inventory, shown
 from hpchub.deploy.role_arguments import ACCOUNT
 from hpchub.deploy.yaml_text import VAULT_ADVICE
+from hpchub.hub.database import DatabaseError, parse
 from hpchub.hub.runtime import DEFAULT_SETTINGS
 from hpchub.model.problems import Problem
 from hpchub.model.profile_list import ProfileList, ProfileListError
@@ -339,6 +340,12 @@ def read_hub_settings() -> dict[str, Any]:
         raise Failure(
             f"{HUB_SETTINGS} cannot be read with your account; run this command as root or with the hub's account"
         ) from None
+    except (OSError, ValueError) as error:
+        raise Failure(f"{HUB_SETTINGS} cannot be read ({error}); run site.yml, which writes it") from None
+    try:
+        parse(settings.get("db_url", ""))
+    except DatabaseError as error:
+        raise Failure(f"{HUB_SETTINGS}: {error}") from None
     return settings
 
 

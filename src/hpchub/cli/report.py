@@ -19,6 +19,7 @@ from hpchub.cli.failure import VALID, Failure
 from hpchub.cli.output import print_json
 from hpchub.clusters.gate_client import make_gate
 from hpchub.hub.database import explain
+from hpchub.messages import show
 from hpchub.profile_file import load_profile_list
 from hpchub.report.accounting import join
 from hpchub.report.figures import BREAKDOWNS, Figures, Report, as_dict, make_report
@@ -55,14 +56,15 @@ def report(options: argparse.Namespace) -> int:
     finally:
         engine.dispose()
     now = max(time.time(), table.ends or 0.0)  # a clock may have been set back
+    made = make_report(table, period, now, ())
+    if made.is_empty:
+        canary = f" except for starts of the canary ({made.left_out}; see --with-canary)" if made.left_out else ""
+        raise Failure(f"nothing happened {_in_words(period)}{canary}; {_record_in_words(made.begins, zone)}")
     if options.accounting:
         for problem in _join(table.records, settings, now):
             print(f"hpchub: {problem}", file=sys.stderr)
     breakdowns = (options.by,) if options.by else BREAKDOWNS if options.json or options.html else ("month",)
     made = make_report(table, period, now, breakdowns)
-    if made.is_empty:
-        canary = f" except for starts of the canary ({made.left_out}; see --with-canary)" if made.left_out else ""
-        raise Failure(f"nothing happened {_in_words(period)}{canary}; {_record_in_words(made.begins, zone)}")
     if options.json:
         print_json(as_dict(made))
     elif options.html:
@@ -77,14 +79,14 @@ def report(options: argparse.Namespace) -> int:
 # The period
 
 
-def _zone(name: str) -> tzinfo:
-    """Return a time zone, or that of this host if the name is empty."""
-    if not name:
+def _zone(name: str | None) -> tzinfo:
+    """Return a time zone, or that of this host if there is no name."""
+    if name is None:
         return _local_zone()
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise Failure(f"--timezone {name!r} is not a time zone; write one such as UTC or Europe/Berlin") from None
+        raise Failure(f"--timezone {show(name)} is not a time zone; write one such as UTC or Europe/Berlin") from None
 
 
 class _LocalZone(tzinfo):
@@ -126,18 +128,19 @@ def _days(option: str, text: str) -> tuple[date, date]:
     try:
         if found is None:
             raise ValueError  # noqa: TRY301 the same message as for a day that does not exist
-        year, month, day = (int(part) if part else None for part in found.groups())
-        first = date(year or 0, month or 1, day or 1)
+        year, month, day = found.groups()
+        first = date(int(year), int(month or "1"), int(day or "1"))
         if day:
             last = first
         elif month:
-            last = date.fromordinal(date(first.year + month // 12, month % 12 + 1, 1).toordinal() - 1)
+            following = date(first.year + first.month // 12, first.month % 12 + 1, 1)
+            last = date.fromordinal(following.toordinal() - 1)
         else:
             last = date(first.year, 12, 31)
         if not date(1971, 1, 1) <= first <= last < date(9000, 1, 1):
             raise ValueError  # noqa: TRY301
     except ValueError:
-        raise Failure(f"{option} {text!r} is not a day; write YYYY-MM-DD, or YYYY-MM for a whole month") from None
+        raise Failure(f"{option} {show(text)} is not a day; write YYYY-MM-DD, or YYYY-MM for a whole month") from None
     return first, last
 
 

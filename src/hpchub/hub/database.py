@@ -29,6 +29,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
+from hpchub.messages import show
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -55,6 +57,10 @@ POOL = {"pool_size": 3, "max_overflow": 5, "pool_timeout": 5, "pool_recycle": 18
 
 PLUGIN = "hpchub"
 sqlalchemy.dialects.plugins.register(PLUGIN, __name__, "GuardPlugin")
+
+DRIVERS = ("sqlite", "postgresql+psycopg")
+"""The beginnings of the URLs of databases that the hub can use."""
+_VALID_URL = "write sqlite:////PATH or postgresql+psycopg://USER@HOST/DATABASE, or set hpc_state_store and run site.yml"
 
 _FAULTS = ("08", "40", "53", "55", "57", "58", "F0", "XX", "25006")
 """Starts of PostgreSQL's error codes that mean: the database is at fault, not the statement."""
@@ -219,6 +225,22 @@ def _end_transaction(session: Session) -> None:
     session.commit()
 
 
+def parse(url: str) -> URL:
+    """Return the URL of a database that the hub can use.
+
+    Raises:
+        DatabaseError: The text is no URL, or of another kind. The message does not contain the text, which may contain
+            a password.
+    """
+    try:
+        found = make_url(url)
+    except (SQLAlchemyError, ValueError, TypeError):
+        raise DatabaseError(f"the URL of the database cannot be read; {_VALID_URL}") from None
+    if found.drivername not in DRIVERS:
+        raise DatabaseError(f"the URL of the database begins with {show(found.drivername)}; {_VALID_URL}")
+    return found
+
+
 # -- The meaning of errors
 
 
@@ -283,6 +305,8 @@ _MEANINGS = (
         "does not match host name",
         "its certificate is for another name ({detail}); set host of hpc_state_store to a name in the certificate",
     ),
+    ("undefinedtable", "it lacks a table of the hub ({detail}); start the hub, which creates its tables"),
+    ("no such table", "it lacks a table of the hub ({detail}); start the hub, which creates its tables"),
     ("does not exist", "{detail}; create it on the server, or correct hpc_state_store"),
     ("permission denied", '"{user}" lacks a permission ({detail}); make it the owner of the database and its tables'),
     ("no space left", "its disk is full; free some space on the database's host"),
@@ -327,7 +351,7 @@ def _tls_problem(url: URL) -> str:
                 return ""
     except ssl.SSLCertVerificationError as error:
         advice = _TLS_ADVICE.get(error.verify_code, "check the certificate, and tls_ca of hpc_state_store")
-        return f"its certificate is not valid: {error.verify_message}; {advice}"
+        return f"its certificate is not valid: {error.verify_message.rstrip('.')}; {advice}"
     except (OSError, ValueError):
         return ""
 
@@ -338,6 +362,7 @@ _TLS_ADVICE: dict[int, str] = {
     19: "set tls_ca of hpc_state_store to the authority that signed it",
     20: "set tls_ca of hpc_state_store to the authority that signed it",
     62: "set host of hpc_state_store to a name in the certificate",
+    64: "set host of hpc_state_store to a name in the certificate",
 }
 
 
@@ -350,7 +375,7 @@ def check(url: str) -> str:
     Raises:
         DatabaseError: It cannot be used.
     """
-    engine = create_engine(url, poolclass=NullPool)
+    engine = create_engine(parse(url), poolclass=NullPool)
     try:
         with engine.connect() as connection:
             version = ".".join(map(str, connection.dialect.server_version_info or ()))

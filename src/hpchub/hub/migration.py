@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from hpchub.hub import ledger
-from hpchub.hub.database import DatabaseError, check, describe, explain
+from hpchub.hub.database import DatabaseError, check, describe, explain, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,7 +73,7 @@ def compare(source: str, target: str) -> None:
     Raises:
         DatabaseError: It cannot be copied.
     """
-    if make_url(source) == make_url(target):
+    if parse(source) == parse(target):
         raise DatabaseError(f"{describe(source)} is both the source and the target")
     path = _file(source)
     if path is not None and not path.exists():
