@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from jupyterhub import orm, roles
 from jupyterhub.app import JupyterHub
@@ -29,6 +30,7 @@ from hpchub.hub.runtime import Runtime, runtime
 from hpchub.model.profile_list import profile_list
 from hpchub.model.site import Site
 from hpchub.names import USER_PATTERN
+from hpchub.remote.gate import PROTOCOL
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
 if TYPE_CHECKING:
@@ -141,12 +143,17 @@ class FakeGate(Gate):
         self.on_cancel: Callable[[str], Answer | Exception] = lambda job_id: answer()
         self.on_history: Callable[[str], Answer | Exception] = lambda job_id: answer(code=1)
         self.on_log: Callable[[str], Answer | Exception] = lambda job_id: answer(code=1)
+        self.versions: Answer | Exception = answer(json.dumps({"protocol": PROTOCOL, "notebook": None}))
+        self.questions = 0  # how often the hub has asked for the versions
         self.submissions: list[dict[str, Any]] = []
         self.cancelled: list[str] = []
 
     async def _exchange(self, request: bytes) -> Answer:
-        await asyncio.sleep(self.delay)
         fields = json.loads(request)
+        if fields["action"] == "versions":
+            self.questions += 1
+            return self._result(self.versions)
+        await asyncio.sleep(self.delay)
         if fields["action"] == "submit":
             self.submissions.append(fields)
             return self._result(self.on_submit(fields["session"]))
@@ -297,6 +304,7 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "public_url": f"https://{HUB}",
         "api_url": f"https://{HUB}:8445/hub/api",
         "gates": {"demo": {"method": "local", "socket": str(directory / "gate.sock")}},
+        "proxy_api_url": f"http+unix://{quote(str(directory / 'proxy-api.sock'), safe='')}",
         "profiles_file": str(directory / "profiles.json"),
         "notices_file": str(directory / "notices.json"),
         "notices_by_hand_file": str(directory / "notices-by-hand.json"),

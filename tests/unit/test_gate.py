@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import hashlib
 import io
 import json
 import os
@@ -90,7 +91,10 @@ def stream(request: object) -> io.StringIO:
         ("", "not JSON"),
         ("[]", "not an object"),
         ("x" * (gate.REQUEST_LIMIT + 1), "longer than"),
-        ({"action": "run"}, "the action is unknown; valid: cancel, find, history, limits, log, query, submit, usage"),
+        (
+            {"action": "run"},
+            "the action is unknown; valid: cancel, find, history, limits, log, query, submit, usage, versions",
+        ),
         ({"action": "query", "command": "id"}, "requires exactly these fields: action"),
         (submit(extra=1), "requires exactly these fields"),
         (submit(session="../../etc"), "16 hexadecimal"),
@@ -480,6 +484,30 @@ def test_usage_refuses_too_many_jobs(config: dict[str, Any]) -> None:
     write_config(config, usage=["echo"])
     with pytest.raises(gate.Refused, match="usage accepts at most 500 job ids"):
         gate.serve_gate("demo", stream({"action": "usage", "job_ids": ",".join(["17"] * 501)}))
+
+
+def test_versions_are_those_of_the_program_and_of_the_notebook_environment(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "hpchub-launch.json"
+    file.write_text('{"versions": {}}\n')
+    write_config(config, notebook_version=["cat", str(file)])
+    found = gate.serve_gate("demo", stream({"action": "versions"}))
+    program = hashlib.sha256(Path(gate.__file__).read_bytes()).hexdigest()
+    assert found["ok"]
+    assert json.loads(found["stdout"]) == {
+        "protocol": gate.PROTOCOL,
+        "program": program,
+        "notebook": '{"versions": {}}\n',
+    }
+
+
+@pytest.mark.parametrize("command", [["cat", "/nowhere/file"], ["nowhere"], []], ids=["file", "program", "old"])
+def test_environment_that_cannot_be_read_has_no_version(config: dict[str, Any], command: list[str]) -> None:
+    write_config(config, notebook_version=command)
+    found = gate.serve_gate("demo", stream({"action": "versions"}))
+    assert found["ok"]
+    assert json.loads(found["stdout"])["notebook"] is None
 
 
 @pytest.mark.parametrize("job_id", ["1;id", "--user=bob", "1\n2", "../17"])

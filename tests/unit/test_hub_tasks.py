@@ -199,6 +199,7 @@ async def test_first_check_of_the_routes_starts_the_tasks_once(hub: Hub, monkeyp
         "The search for orphaned jobs has stopped",
         "The check of the database has stopped",
         "The drain watch has stopped",
+        "The check of the versions has stopped",
         "The check of the tokens has stopped",
         "The proxy watch has stopped",
     ]

@@ -152,7 +152,7 @@ async def test_start_that_is_stopped_during_its_submission_leaves_no_job(hub: Hu
     hub.gate.delay = 0.05
     accept(hub)
     start = asyncio.ensure_future(spawner.start())
-    await asyncio.sleep(0.01)
+    await eventually(lambda: spawner.session)
     start.cancel()
     with pytest.raises(asyncio.CancelledError):
         await start
@@ -717,6 +717,7 @@ async def test_stopping_the_hub_cancels_no_job(hub: Hub, work: str) -> None:
     hub.show(job(JobState.PENDING))
     hub.gate.delay = 0.05
     task = asyncio.ensure_future(getattr(spawner, work)())
+    await eventually(lambda: spawner.session)
     await asyncio.sleep(0.02)
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for each in others:

@@ -22,6 +22,7 @@ from bench.load.shared import proxy
 from jupyterhub.httpclient import JupyterHubHTTPClient
 
 from hpchub.hub.proxy import HubProxy
+from hpchub.hub.versions import ask_proxy, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,11 +92,12 @@ class UnixServer(ThreadingHTTPServer):
 class Proxy:
     """A running proxy with two routes: ``/user/alice`` to the notebook server, and the rest to the hub."""
 
-    def __init__(self, directory: Path, log: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, directory: Path, log: Path, process: subprocess.Popen[bytes], program: Path) -> None:
         self.socket = directory / "proxy.sock"
         self.api = directory / "api.sock"
         self.log = log
         self.process = process
+        self.program = program  # a link, as on the hub host
         self.opened: list[socket.socket | BinaryIO] = []
 
     def connect(self, path: Path | None = None) -> tuple[socket.socket, BinaryIO]:
@@ -196,10 +198,12 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     for name in ("servers.pem", "proxy.pem"):
         (directory / name).write_text("")  # no route of these tests uses TLS
     log = directory / "log"
+    link = directory / "proxy.mjs"
+    link.symlink_to(program / "proxy.mjs")
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [
-                *(program / "bin" / "node", program / "proxy.mjs"),
+                *(program / "bin" / "node", link),
                 *("--socket", directory / "proxy.sock", "--api-socket", directory / "api.sock"),
                 *("--default-target", "http+unix://" + quote(str(directory / "hub.sock"), safe="")),
                 *("--tls-directory", directory),
@@ -209,7 +213,7 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
             stdout=stream,
             stderr=stream,
         )
-    found = Proxy(directory, log, process)
+    found = Proxy(directory, log, process, link)
     try:
         for _ in range(100):
             if found.socket.exists() and found.api.exists():
@@ -469,3 +473,29 @@ def test_end_of_a_websocket_does_not_look_like_an_answer(running: Proxy) -> None
     answer.body()
     answer.client.shutdown(socket.SHUT_WR)
     assert answer.stream.read() == b""
+
+
+def version_url(running: Proxy) -> str:
+    return "http+unix://" + quote(str(running.api), safe="")
+
+
+async def test_proxy_reports_its_version_to_the_hub(running: Proxy) -> None:
+    (found,) = await ask_proxy(version_url(running))
+    locked = json.loads((ROLES / "configurable_http_proxy/files/package.json").read_text())["dependencies"]
+    assert found.packages == locked
+    assert differences([found]) == []
+
+
+async def test_proxy_reports_that_another_version_is_installed(running: Proxy, tmp_path: Path) -> None:
+    (tmp_path / "proxy.mjs").write_text("")
+    former = running.program.readlink()
+    try:
+        running.program.unlink()
+        running.program.symlink_to(tmp_path / "proxy.mjs")
+        (found,) = await ask_proxy(version_url(running))
+    finally:
+        running.program.unlink()
+        running.program.symlink_to(former)
+    (skew,) = differences([found])
+    assert not skew.is_harmful
+    assert "still runs configurable-http-proxy" in str(skew)

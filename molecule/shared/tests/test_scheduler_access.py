@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pytest
 
+from hpchub.remote.gate import PROTOCOL
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -27,6 +29,9 @@ T = TypeVar("T")
 GATE = "/usr/local/libexec/hpchub/gate"
 JOB = "/usr/local/libexec/hpchub/job"
 SESSION = "00000000000000aa"
+VERSIONS = "/opt/hpchub/hub/current/bin/hpchub versions"
+# What playbooks/check.yml runs on the hub host
+CHECK = "runuser -u jupyterhub -- /opt/hpchub/hub/current/bin/python -I -m hpchub.cli.check_clusters"
 
 
 class SchedulerCommands(NamedTuple):
@@ -169,6 +174,38 @@ def test_permitted_user_can_submit_and_cancel_a_job(
             return
         time.sleep(1)
     pytest.fail("the job has not ended 20 seconds after it was cancelled")
+
+
+def test_gate_reports_its_version_and_that_of_the_notebook_environment(send_request: Request) -> None:
+    answer = send_request(action="versions")
+    assert answer["ok"], answer
+    found = json.loads(answer["stdout"])
+    assert found["protocol"] == PROTOCOL
+    versions = json.loads(found["notebook"])["versions"]
+    assert set(versions) == {"protocol", "program", "JupyterHub"}
+
+
+def test_check_shows_the_versions_and_fails_for_an_old_gate(hub: Host, login: Host, cluster: str) -> None:
+    good = hub.run(VERSIONS)
+    assert good.rc == 0, good.stdout
+    assert re.search(r"^hub: hpchub \S+, JupyterHub \S+$", good.stdout, re.MULTILINE)
+    assert re.search(r"^proxy: configurable-http-proxy \S+, protocol \d+$", good.stdout, re.MULTILINE)
+    # A cluster with several login nodes has a line for each.
+    assert re.search(rf"^gate of {cluster}( on \S+)?: protocol {PROTOCOL}$", good.stdout, re.MULTILINE)
+    assert re.search(rf"^notebook environment of {cluster}( on \S+)?: JupyterHub ", good.stdout, re.MULTILINE)
+    assert "warning: the " not in good.stdout
+    login.check_output("cp -p %s %s", GATE, f"{GATE}.kept")
+    try:
+        # An older gate does not know the request.
+        login.check_output("sed -i '/^    \"versions\": /d' %s", GATE)
+        old = hub.run(CHECK)
+    finally:
+        login.check_output("mv %s %s", f"{GATE}.kept", GATE)
+    assert old.rc == 1
+    (line,) = [line for line in old.stdout.splitlines() if line.startswith("no session can start: ")]
+    assert f"the gate of {cluster} reports no version" in line
+    assert line.endswith("run playbooks/clusters.yml --tags scheduler_access")
+    assert hub.run(CHECK).rc == 0
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,19 @@
 import fs from "node:fs";
 import http from "node:http";
 import https from "node:https";
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 import { ConfigurableProxy } from "configurable-http-proxy";
 import { defaultLogger } from "configurable-http-proxy/lib/log.js";
+
+// Increase this number when a change makes the hub and an older proxy misunderstand each other. The package hpchub has the
+// same constant. While the two differ, the hub starts no session.
+const PROTOCOL = 1;
+
+// Another version may be installed while this process runs, so read the version at the start.
+const { version } = createRequire(import.meta.url)("configurable-http-proxy/package.json");
 
 // The domain of the names in the servers' certificates. The package hpchub, which issues them, has the same constant.
 const DOMAIN = "user.hpchub.internal";
@@ -77,6 +86,7 @@ class Proxy extends ConfigurableProxy {
       });
     });
     this.apiHandlers.push([/^\/api\/logins$/, { delete: (request, response) => this.endLogin(request, response) }]);
+    this.apiHandlers.push([/^\/api\/version$/, { get: reportVersion }]);
     // By default, the proxy opens a new connection to a unix socket for each request. Node.js then loses one response
     // in six to requests with a body, because it still tries to write after the hub has responded and closed the
     // connection.
@@ -181,6 +191,21 @@ class Proxy extends ConfigurableProxy {
     const route = await this._routes.get(path);
     this.agents.delete(route?.user);
     return super.removeRoute(path);
+  }
+}
+
+// The request GET /api/version of the hub. It needs no token, because only the hub's group can open the API's socket.
+function reportVersion(request, response) {
+  const report = { protocol: PROTOCOL, "configurable-http-proxy": version, stale: isStale() };
+  response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify(report));
+}
+
+// Return whether the link that names this program leads to another version by now.
+function isStale() {
+  try {
+    return fs.realpathSync(process.argv[1]) !== fileURLToPath(import.meta.url);
+  } catch {
+    return true;
   }
 }
 

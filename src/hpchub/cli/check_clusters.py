@@ -1,7 +1,8 @@
-"""Query the database and all clusters of a deployed hub: print a line for each, then differences from the inventory.
+"""Query the database, the versions and all clusters of a deployed hub, and print a line for each result.
 
 Run ``python -m hpchub.cli.check_clusters [SETTINGS]`` on the hub host with the hub's account. The exit code is 1 if one
-of them did not answer. Differences are only warnings; see ``hpchub.clusters.limits``.
+of them did not answer, or if versions do not work together; see ``hpchub.clusters.versions``. Differences between the
+schedulers and the inventory are only warnings; see ``hpchub.clusters.limits``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpchub.cli.check_versions import query_versions
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.limits import LimitsReport, compare, parse_report
 from hpchub.hub.database import DatabaseError, check
@@ -76,9 +78,11 @@ def main(argv: list[str]) -> int:
     path = Path(argv[0] if argv else DEFAULT_SETTINGS)
     settings = json.loads(path.read_text())
     gates = [make_gate(name, gate) for name, gate in settings["gates"].items()]
-    answers, warnings = asyncio.run(query_all(gates, load_profile_list(settings["profiles_file"])))
-    answers = [query_database(settings["db_url"]), *answers]
-    for line in [*(line for _, line in answers), *warnings]:
+    site = load_profile_list(settings["profiles_file"])
+    answers, warnings = asyncio.run(query_all(gates, site))
+    versions, more_warnings = asyncio.run(query_versions(settings, site))
+    answers = [query_database(settings["db_url"]), *answers, *versions]
+    for line in [*(line for _, line in answers), *warnings, *more_warnings]:
         print(line)
     return 0 if all(ok for ok, _ in answers) else 1
 

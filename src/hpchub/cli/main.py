@@ -21,6 +21,7 @@ from hpchub.cli.orphans import orphans
 from hpchub.cli.output import print_json
 from hpchub.cli.plan import plan
 from hpchub.cli.report import report
+from hpchub.cli.versions import versions
 from hpchub.cli.why import why
 from hpchub.model.site import Site
 
@@ -110,6 +111,18 @@ Run it on the hub host, as root.
 
 """
 
+_VERSIONS = """\
+The command asks the hub, the proxy, the gate on each submit host and the notebook environment of each cluster. A part
+that does not work with the hub gets a line with both versions and the playbook to run. Until then, no session can start
+there. Harmless differences and unknown versions are warnings.
+
+Run it on the hub host, as root or with the hub's account.
+
+exit codes:
+  0  all parts that answer work together
+  1  some parts do not work together
+  2  the command failed: wrong usage, not the hub host, or no permission
+"""
 _WHY = """
 The report contains what the hub's database, the hub's log, the scheduler and the session's log know. You can paste it
 into a ticket: it contains no secrets.
@@ -239,6 +252,7 @@ def parser() -> argparse.ArgumentParser:
         "--force", action="store_true", help="even if the hub then does not know the sessions that started since then"
     )
     add_canary(command)
+    command("versions", "print the versions of the service's parts, and compare them", versions, _VERSIONS)
     explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
     explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
     explaining.add_argument("--json", action="store_true", help="print JSON")

@@ -24,7 +24,16 @@ _TEMPLATE_DIRECTORIES = (
 
 def launcher_path(cluster: Cluster) -> str:
     """Return the path of the program that a job runs, through the link to the current notebook environment."""
-    return f"{cluster.software.path}/notebook/current/bin/hpchub-launch"
+    return f"{_environment(cluster)}/bin/hpchub-launch"
+
+
+def version_file(cluster: Cluster) -> str:
+    """Return the path of the file with the version of the current notebook environment."""
+    return f"{_environment(cluster)}/etc/hpchub-launch.json"
+
+
+def _environment(cluster: Cluster) -> str:
+    return f"{cluster.software.path}/notebook/current"
 
 
 @functools.lru_cache

@@ -28,8 +28,8 @@ NOT_RUN = (124, 126, 127)
 """The gate's exit codes for a command that timed out, cannot be run, or does not exist."""
 MAX_CONCURRENT_REQUESTS = 4
 """How many requests about single sessions a gate runs at a time. sshd permits 10 per connection."""
-POLLS = ("query", "find", "limits")
-"""The requests of the poller, which sends one at a time. They never wait for other requests."""
+POLLS = ("query", "find", "limits", "versions")
+"""The requests that the hub sends one at a time for all sessions. They never wait for other requests."""
 ANSWER_LIMIT = 256 * 1024 * 1024  # bytes: enough for the bulk answer of a million jobs
 NOT_REACHED = re.compile(
     r"^ssh: |^kex_exchange_identification: |timed out during banner exchange|^Host key verification failed"
@@ -87,6 +87,11 @@ class Gate(ABC):
         self.observer: Callable[[str, str, float], None] = lambda *_: None
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_REQUESTS)
         self._answered = -math.inf
+
+    @property
+    def host(self) -> str:
+        """The submit host that gets the next request, or empty for the hub host."""
+        return ""
 
     async def request(self, action: str, **fields: Any) -> Answer:
         """Send one request. If too many requests about single sessions are running, wait until one of them ends.
@@ -280,6 +285,11 @@ class SSHGate(Gate):
         }
         pairs = [item for name, value in options.items() for item in ("-o", f"{name}={value}")]
         self._command = ["ssh", "-F", "none", "-T", *pairs, "-l", user, "--"]
+
+    @property
+    def host(self) -> str:
+        """The login node that gets the next request."""
+        return self._hosts[0]
 
     async def _exchange(self, request: bytes) -> Answer:
         errors = []

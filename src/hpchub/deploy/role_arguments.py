@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from hpchub.clusters.batch_script import version_file
 from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
@@ -115,9 +116,9 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
 
     Returns:
         The content of ``/etc/hpchub/gate.d/CLUSTER.json``: the argument vectors ``submit``, ``cancel``, ``query``,
-        ``find``, ``limits`` and ``usage``, lists of vectors ``limits_more`` and ``history``, the query's message for an
-        empty queue, the patterns of job ids and of users' names, the Unix groups of permitted users, and their lowest
-        uid.
+        ``find``, ``limits``, ``usage`` and ``notebook_version``, lists of vectors ``limits_more`` and ``history``, the
+        query's message for an empty queue, the patterns of job ids and of users' names, the Unix groups of permitted
+        users, and their lowest uid.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     return {
@@ -131,6 +132,7 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "limits_more": [list(command) for command in scheduler.limits_more],
         "history": [list(command) for command in scheduler.history_commands],
         "usage": list(scheduler.usage_command),
+        "notebook_version": ["cat", version_file(cluster)],
         "job_id_pattern": scheduler.job_id_pattern,
         "user_pattern": access.user_pattern,
         "permitted_groups": list(access.job_groups),

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector as BaseCollector
 from hpchub.canary.status import GOOD, SKIPPED, read_status
 from hpchub.hub import metric_definitions as defined
 from hpchub.hub.job_session import Phase
+from hpchub.hub.versions import differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -62,7 +63,8 @@ class Collector(BaseCollector):
 
     def collect(self) -> Iterator[Any]:
         """Return the metrics. A part that fails is logged and left out."""
-        for part in (self._sessions, self._schedulers, self._health, self._certificates, self._backup, self._canary):
+        parts = (self._sessions, self._schedulers, self._health, self._certificates, self._backup, self._canary)
+        for part in (*parts, self._versions):
             try:
                 yield from part()
             except Exception:
@@ -141,6 +143,16 @@ class Collector(BaseCollector):
         yield _gauge(defined.CANARY_GOOD, good)
         yield _gauge(defined.CANARY_GOOD_AGE, ages)
         yield _gauge(defined.CANARY_SECONDS, seconds)
+
+    def _versions(self) -> Iterator[Any]:
+        versions: dict[tuple[str, ...], float] = {}
+        incompatible: dict[tuple[str, ...], float] = {}
+        for cluster, parts in self._runtime.versions.parts.items():
+            for part in parts:
+                versions[(cluster, part.name, part.version)] = 1
+                incompatible[(cluster, part.name)] = any(skew.is_harmful for skew in differences([part]))
+        yield _gauge(defined.VERSION, versions)
+        yield _gauge(defined.INCOMPATIBLE, incompatible)
 
 
 _registered: Collector | None = None

@@ -1,7 +1,7 @@
 """JupyterHub's configuration, derived from the settings file that the Ansible role ``jupyterhub`` writes.
 
-``jupyterhub_config.py`` on the hub host only calls ``configure`` and then loads the files in ``conf.d``, which can
-contain a site's own configuration.
+``jupyterhub_config.py`` on the hub host only calls ``configure``, and then ``load_site_files`` for the files in
+``conf.d``, which can contain a site's own configuration.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import re
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jupyterhub.utils import subdomain_hook_idna
@@ -28,7 +28,11 @@ from hpchub.hub.proxy import HubProxy
 from hpchub.hub.request_log import log_request
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.hub.tokens import SCRAPER
+from hpchub.messages import listing
 from hpchub.names import USER_PATTERN, dns_label
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GC_THRESHOLDS = (50_000, 20, 10)
 """The thresholds of Python's garbage collector; see ``gc.set_threshold``.
@@ -39,6 +43,12 @@ scans all objects. With 1000 users, such a scan blocks the hub for half a second
 
 METRICS_TOKEN = "HPCHUB_METRICS_TOKEN"  # noqa: S105 a name, not a secret
 """The environment variable with the token for the metrics, which systemd sets if there is one."""
+
+CONTAINERS = (
+    *("JupyterHub.services", "JupyterHub.load_roles", "JupyterHub.extra_user_scopes", "JupyterHub.template_paths"),
+    *("JupyterHub.template_vars", "JupyterHub.tornado_settings", "JupyterHub.db_kwargs"),
+)
+"""The lists and dictionaries to which both hpchub and a site can add entries."""
 
 START_TIMEOUT = 366 * 24 * 3600
 """How long a start may take according to JupyterHub, in seconds: practically unlimited.
@@ -71,6 +81,42 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     _pages(c, settings)
     _monitoring(c, settings)
     _canary(c, settings)
+
+
+def load_site_files(c: Any, directory: Path, load: Callable[[str], None]) -> None:
+    """Load a site's own files in alphabetical order, and check that they keep the entries of hpchub.
+
+    Args:
+        c: The configuration, as ``configure`` has left it.
+        directory: The directory of the files.
+        load: Loads a file into the configuration.
+
+    Raises:
+        SystemExit: A file replaces a list or a dictionary that contains entries of hpchub, instead of adding to it.
+    """
+    own = {name: _entries(c, name) for name in CONTAINERS}
+    for path in sorted(directory.glob("*.py")):
+        load(str(path))
+        for name, entries in own.items():
+            if gone := entries - _entries(c, name):
+                how = "update({...})" if isinstance(_container(c, name), dict) else "append(...)"
+                raise SystemExit(
+                    f"{path}: c.{name} lacks entries that hpchub needs: {listing(sorted(gone))}; do not assign a new"
+                    f" value, but add your entries with c.{name}.{how}"
+                )
+
+
+def _container(c: Any, name: str) -> Any:
+    section, _, option = name.partition(".")
+    return c[section].get(option)
+
+
+def _entries(c: Any, name: str) -> set[str]:
+    """Return the keys of a dictionary, or the names in a list. Without a value of hpchub, there are none."""
+    found = _container(c, name)
+    if not isinstance(found, (dict, list, set)):
+        return set()
+    return {str(each["name"]) if isinstance(each, dict) and "name" in each else str(each) for each in found}
 
 
 def host_name(name: str, domain: str, kind: str) -> str:

@@ -33,6 +33,12 @@ NO_CERTIFICATE = actions.Fail(
     reason="no_certificate",
     status_code=503,
 )
+INCOMPATIBLE = actions.Fail(
+    "Sessions cannot start on this cluster at the moment, because parts of the service have versions that do not work"
+    " together. Please tell the administrators of the service.",
+    reason="incompatible",
+    status_code=503,
+)
 
 
 CONNECT_TIMEOUT = 30.0

@@ -20,7 +20,7 @@ from traitlets import Bool, Float, Instance, Unicode
 from hpchub.hub.adoption import Statement, digest
 from hpchub.hub.events import ORIGIN, SessionEnded, StartFailed, StartRequested
 from hpchub.hub.job_driver import JobDriver
-from hpchub.hub.job_session import NO_CERTIFICATE, Context
+from hpchub.hub.job_session import INCOMPATIBLE, NO_CERTIFICATE, Context
 from hpchub.hub.runtime import Runtime, runtime
 from hpchub.hub.session_events import facts
 from hpchub.hub.start_error import StartError
@@ -176,14 +176,27 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         The session is saved before the job is submitted, so that the next hub process finds it if the hub stops.
 
         Raises:
-            StartError: The start has failed.
+            StartError: The start has failed, or parts of the service have versions that do not work together.
         """
+        await self._check_versions()
         self.ip, self.port = "0.0.0.0", 0  # noqa: S104 the proxy runs on another host; the launcher chooses the port
         origin = ORIGIN.get()
         self.driver.begin(origin.at or time.time())
         self._announce_start(origin)
         await self.submit_batch_script()
         return await self.driver.follow()
+
+    async def _check_versions(self) -> None:
+        """Check that the parts which the start needs work with this hub.
+
+        Raises:
+            StartError: They do not (503). The log names the versions and the playbook.
+        """
+        obstacles = await self.runtime.versions.obstacles(self.cluster.name)
+        for skew in obstacles:
+            self.log.error("%s: no session can start on %s: %s", self._log_name, self.cluster.name, skew)
+        if obstacles:
+            raise StartError.of(INCOMPATIBLE)
 
     def _announce_start(self, origin: Origin) -> None:
         """Announce the start. An error must not affect it."""

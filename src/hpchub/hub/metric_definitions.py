@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hpchub.clusters import gate_client
+from hpchub.clusters.versions import GATE, HUB, NOTEBOOK, PROXY
 from hpchub.hub.outcome import STOPPED
 from hpchub.schedulers import Cause
 
-ACTIONS = ("submit", "query", "find", "cancel", "history", "limits", "log")
+ACTIONS = ("submit", "query", "find", "cancel", "history", "limits", "log", "versions")
 """The requests that a gate accepts."""
 
 STATES = ("submitting", "queued", "launching", "ready", "stopping")
@@ -44,6 +45,7 @@ class Metric(NamedTuple):
 
 _CLUSTER = {"cluster": "a cluster of the inventory"}
 _PROFILE = {**_CLUSTER, "profile": "the key of a profile"}
+_PART = {**_CLUSTER, "part": f"{HUB}, {PROXY}, {GATE}, {NOTEBOOK}"}
 _GATE = {**_CLUSTER, "action": ", ".join(ACTIONS)}
 
 SIGN_IN_RESULTS = ("accepted", "no_identity", "not_permitted", "unavailable", "other")
@@ -52,6 +54,7 @@ SIGN_IN_RESULTS = ("accepted", "no_identity", "not_permitted", "unavailable", "o
 REASONS = (
     *("refused", "unanswered", "not_submitted", "never_starts", "waited", "ended", "problem", "no_report"),
     *("no_address", "unreachable", "no_answer", "no_certificate", "no_profiles", "bad_choice", "drained", "unexpected"),
+    "incompatible",
     "other",
 )
 """The reasons of starts that were refused or failed: those of ``StartError``. Others count as ``other``."""
@@ -153,6 +156,18 @@ CANARY_SECONDS = Metric(
     "How long a stage took in the last run of the canary, in seconds",
     {**_PROFILE, "stage": "submission, queue, launch, kernel"},
 )
+VERSION = Metric(
+    "hpchub_version_info",
+    "gauge",
+    "1 for each part of the service whose version is known. The parts on the hub host have no cluster",
+    {**_PART, "version": "the version in words"},
+)
+INCOMPATIBLE = Metric(
+    "hpchub_version_incompatible",
+    "gauge",
+    "1 if the part does not work with the hub, so that no session can start, else 0. An unknown version has no value",
+    _PART,
+)
 AUDIT_FAILURES = Metric("hpchub_audit_failures", "counter", "Lines that are missing in the audit log")
 
 METRICS = (
@@ -180,6 +195,8 @@ METRICS = (
     CANARY_GOOD_AGE,
     CANARY_AGE,
     CANARY_SECONDS,
+    VERSION,
+    INCOMPATIBLE,
     AUDIT_FAILURES,
 )
 """All metrics of this package."""

@@ -84,6 +84,8 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             shared.background("The check of the database has stopped", shared.health.watch(self.app.db.get_bind()))
             drains = DrainWatch(shared, lambda: list(user_dict.values()), self.delete_user)
             shared.background("The drain watch has stopped", drains.run())
+            versions = shared.versions.watch(lambda: [each.name for each in shared.profiles.clusters if each.enabled])
+            shared.background("The check of the versions has stopped", versions)
             watch = TokenWatch(self.app.db, self.app.authenticator, self.app.token_expires_in_max_seconds)
             shared.background("The check of the tokens has stopped", watch.run())
             shared.background("The proxy watch has stopped", self._watch(user_dict, service_dict))

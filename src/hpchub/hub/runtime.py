@@ -19,6 +19,7 @@ from hpchub.hub.events import Events
 from hpchub.hub.health import Health
 from hpchub.hub.ledger import Ledger
 from hpchub.hub.throttle import Throttle
+from hpchub.hub.versions import VersionGate
 from hpchub.model.notices import NoticesFile, combine
 from hpchub.notices_file import BY_HAND, INVENTORY, load_notices
 from hpchub.profile_file import load_profile_list
@@ -94,6 +95,7 @@ class Runtime:
         self.throttle = Throttle()
         self.guard = Guard()
         self.health = Health(self.guard)
+        self.versions = VersionGate(self.gates, settings["proxy_api_url"])
         self.events = Events()
         recording = settings["events"]
         key_file = Path(settings["state_dir"]) / "event_key" if recording["pseudonyms"] else None

@@ -12,6 +12,7 @@ It reads one JSON request from standard input and writes one JSON answer to stan
     {"action": "history", "job_id": ID}
     {"action": "usage", "job_ids": "ID,ID,..."}
     {"action": "log", "user": NAME, "job_id": ID}
+    {"action": "versions"}
 
     {"ok": BOOL, "exit": INT, "stdout": TEXT, "stderr": TEXT, "command": [ARGV], "error": TEXT}
 
@@ -30,6 +31,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import grp
+import hashlib
 import json
 import os
 import pwd
@@ -43,10 +45,16 @@ import unicodedata
 from pathlib import Path
 from typing import Any, TextIO
 
+# Increase this number when a change makes the hub and an older gate misunderstand each other: another request or
+# answer, or another output of the scheduler's commands in the configuration. The hub starts no session through a gate
+# with another number. A new request that the hub can do without is no such change.
+PROTOCOL = 1
+
 CONFIG_DIRECTORY = Path("/etc/hpchub/gate.d")
 JOB_PROGRAM = "/usr/local/libexec/hpchub/job"
 REQUEST_LIMIT = 1024 * 1024  # bytes; a batch script and its secrets need a few thousand
 USAGE_LIMIT = 500  # job ids in one request
+VERSION_TIMEOUT = 10  # seconds for one small file, perhaps on a network file system
 KEEP_LOGS = 20
 LOG_BYTES = 32 * 1024  # how much of the end of a log the job program reads
 LOG_LINES = 25
@@ -67,6 +75,7 @@ FIELDS = {
     "history": {"action", "job_id"},
     "usage": {"action", "job_ids"},
     "log": {"action", "user", "job_id"},
+    "versions": {"action"},
 }
 QUERIES = ("query", "find", "limits")
 
@@ -305,7 +314,22 @@ def query_usage(request: dict[str, Any], config: dict[str, Any]) -> dict[str, An
     return run([*command, ",".join(job_ids)], config)
 
 
-RECORDS = {"history": query_history, "usage": query_usage}
+def query_versions(_: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Report the versions of this program and of the notebook environment as JSON.
+
+    The version of the environment is the text of a file, or null if this host cannot read it.
+    """
+    command = config.get("notebook_version", [])
+    found = run(command, dict(config, timeout=VERSION_TIMEOUT)) if command else answer(command, 1)
+    versions = {
+        "protocol": PROTOCOL,
+        "program": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        "notebook": found["stdout"] if found["ok"] else None,
+    }
+    return answer(command, 0, json.dumps(versions), found["stderr"])
+
+
+RECORDS = {"history": query_history, "usage": query_usage, "versions": query_versions}
 
 
 def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:

@@ -50,6 +50,10 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Increase this number when a change makes the hub and an older launcher misunderstand each other: another variable that
+# one of them needs, or another report to the hub. The hub starts no session with a launcher of another number.
+PROTOCOL = 1
+
 SESSION = re.compile(r"[0-9a-f]{16}")
 KERNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OURS = ("JUPYTERHUB_", "HPCHUB_")  # the prefixes of the variables that the hub may set
