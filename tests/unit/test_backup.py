@@ -343,6 +343,18 @@ def test_hub_in_use_is_replaced_only_with_force(host: Host, key: Path) -> None:
     restore(host, FakeUnits({"hub"}), path, key, Options(force=True))
 
 
+def test_hub_that_runs_without_sessions_is_replaced_only_with_force(host: Host, key: Path) -> None:
+    with sqlite3.connect(host.database.path) as connection:
+        connection.execute("UPDATE hpchub_sessions SET ended = 2")
+    connection.close()
+    path, before, units = create(host), state_of(root(host)), FakeUnits({"hub"})
+    with pytest.raises(BackupError, match=r"this hub is running and in use: .* use --force"):
+        restore(host, units, path, key, Options())
+    assert (state_of(root(host)), units.calls) == (before, [])
+    restore(host, units, path, key, Options(force=True))
+    assert units.calls == ["stop hub", "start hub"]
+
+
 def test_database_that_replaced_a_lost_one_is_replaced_on_request(host: Host, key: Path) -> None:
     path, lost = create(host), host.database.facts().id
     host.database.path.unlink()
