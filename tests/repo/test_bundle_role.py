@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -60,7 +60,7 @@ def test_bundle_for_this_host_is_accepted(check: Callable[[Path], CompletedProce
     ids=["python", "architecture", "glibc"],
 )
 def test_bundle_for_other_hosts_is_refused(
-    check: Callable[[Path], CompletedProcess[str]], tmp_path: Path, targets: dict[str, tuple[str, ...]], message: str
+    check: Callable[[Path], CompletedProcess[str]], tmp_path: Path, targets: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "bundle.tar"
     archive.write(path, replace(MANIFEST, targets=replace(HERE, **targets)), {})
