@@ -43,7 +43,7 @@ class FakeUnits(Units):
     def active(self, unit: str) -> bool:
         return unit in self.running
 
-    def answers(self, path: Path) -> bool:
+    def answers(self, url: str) -> bool:
         return self.hub_answers
 
     def stop(self, unit: str) -> None:

@@ -10,6 +10,7 @@ import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from backup_host import FakeUnits, keygen, make_database, make_host
@@ -81,9 +82,10 @@ def in_use(environments: Path) -> str:
 
 def start_hub(host: Host, environments: Path, *, after_the_switch: bool) -> FakeUnits:
     """Let a hub answer on its socket, which it created before or after the switch of the environment."""
-    host.hub_socket.touch()
+    path = host.state.parent / "hub.sock"
+    path.touch()
     at = (environments / "current").lstat().st_mtime + (1 if after_the_switch else -1)
-    os.utime(host.hub_socket, (at, at))
+    os.utime(path, (at, at))
     return FakeUnits({"hub"}, hub_answers=True)
 
 
@@ -365,7 +367,8 @@ def test_rollback_that_broke_off_can_be_repeated(
 
 def test_hub_answers_on_its_socket(tmp_path: Path) -> None:
     path, units = tmp_path / "hub.sock", Units()
-    assert not units.answers(path)
+    url = f"http+unix://{quote(str(path), safe='')}"
+    assert not units.answers(url)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
@@ -378,5 +381,5 @@ def test_hub_answers_on_its_socket(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(1) as pool:
             pool.submit(serve)
-            assert units.answers(path)
-    assert not units.answers(path)
+            assert units.answers(url)
+    assert not units.answers(url)

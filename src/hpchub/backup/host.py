@@ -8,7 +8,6 @@ import json
 import os
 import pwd
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -18,11 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from hpchub.backup.database import HubDatabase
 from hpchub.backup.package import BackupError, Member
+from hpchub.hub.versions import get
 from hpchub.messages import show
+from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,8 +36,6 @@ FILES = "files"
 """The directory of the host's files in a backup."""
 STATUS = "backup-status.json"
 """The file in the hub's state directory that tells how the last backup went."""
-_LONGEST_ANSWER = 15
-"""How long to wait for an answer of the hub, in seconds."""
 _LATER = "hpchub-start-later.timer"
 """The unit that starts the hub if an upgrade breaks off while the hub is stopped."""
 _DATABASE_FILES = ("", "-wal", "-shm", "-journal")
@@ -93,11 +92,6 @@ class Host:
     def state(self) -> Path:
         """The hub's state directory."""
         return Path(self.hub["state_dir"])
-
-    @property
-    def hub_socket(self) -> Path:
-        """The unix socket on which the hub listens. The hub creates it when it starts."""
-        return Path(unquote(urlsplit(self.hub["hub_bind_url"]).netloc))
 
     @property
     def database(self) -> HubDatabase:
@@ -331,16 +325,13 @@ class Units:
         """Return whether a unit runs, or is about to."""
         return self._run("is-active", "--quiet", unit) == 0
 
-    def answers(self, path: Path) -> bool:
-        """Return whether the hub answers on its unix socket, whatever the answer is."""
+    def answers(self, url: str) -> bool:
+        """Return whether the hub answers on its Unix socket, whatever the answer is."""
         try:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(_LONGEST_ANSWER)
-                connection.connect(str(path))
-                connection.sendall(b"GET /hub/health HTTP/1.0\r\n\r\n")
-                return connection.recv(5) == b"HTTP/"
-        except OSError:
+            get(url, "/hub/health")
+        except Unanswered:
             return False
+        return True
 
     def stop(self, unit: str) -> None:
         """Stop a unit and wait for it."""

@@ -22,6 +22,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from hpchub.backup import host as hosts
 from hpchub.backup.create import DATABASE, create
@@ -160,11 +161,11 @@ def _settle(host: Host, units: Units, environments: Path) -> None:
 
 def _works(host: Host, units: Units, environments: Path, point: Point) -> bool:
     """Return whether the new version answers, or has started sessions."""
-    socket = host.hub_socket
+    url = host.hub["hub_bind_url"]
     with contextlib.suppress(FileNotFoundError):
         # The hub creates the socket when it starts. Before the restart, the old version still answers.
-        started = socket.stat().st_mtime > (environments / "current").lstat().st_mtime
-        if started and units.answers(socket):
+        started = Path(unquote(urlsplit(url).netloc)).stat().st_mtime
+        if started > (environments / "current").lstat().st_mtime and units.answers(url):
             return True
     return bool(point.dump and host.database.facts().sessions - set(point.sessions))
 
