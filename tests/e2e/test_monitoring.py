@@ -112,12 +112,13 @@ def test_rules_are_evaluated_and_the_healthy_hub_raises_no_alert(prometheus: Pro
 def test_session_appears_in_the_metrics_and_in_the_audit_log(
     lab: Lab, prometheus: Prometheus, visitor: Callable[[], Visitor]
 ) -> None:
-    query = 'sum(hpchub_sessions{state="ready", profile="small"})'
-    starts = 'sum(hpchub_starts_total{outcome="ready", profile="small"})'
+    profile = lab.profiles()[0]["key"]
+    query = f'sum(hpchub_sessions{{state="ready", profile="{profile}"}})'
+    starts = f'sum(hpchub_starts_total{{outcome="ready", profile="{profile}"}})'
     before = float(prometheus.results(starts)[0]["value"][1])
     alice = visitor()
     alice.sign_in("alice")
-    alice.start("small")
+    alice.start(profile)
     eventually("the session", lambda: float(prometheus.results(query)[0]["value"][1]) >= 1)
     eventually("the start", lambda: float(prometheus.results(starts)[0]["value"][1]) == before + 1)
     lines = [json.loads(line) for line in lab.run("hub", ["tail", "--lines=50", AUDIT]).splitlines()]
