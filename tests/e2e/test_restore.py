@@ -107,6 +107,7 @@ def test_restore_on_the_same_host_keeps_sessions(lab: Lab, browser_page: Visitor
     assert notebook.run("kept") == "42"
     assert lab.jobs("alice") == jobs
     assert lab.run("hub", ["systemctl", "show", "--property", "MainPID", "configurable-http-proxy"]) == proxy
+    browser_page.page.goto(f"{lab.url}/hub/home")
     assert browser_page.server()["ready"]
 
 
@@ -152,4 +153,5 @@ def test_new_host_continues_the_sessions_of_a_lost_one(
     assert {job.id for job in lab.jobs()} == {job.id for job in jobs}
     assert lab.hub_users() >= users
     for person in people.values():
+        person.page.goto(f"{lab.url}/hub/home")
         assert person.server()["ready"]

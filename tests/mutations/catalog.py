@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from .backup import BACKUP
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 
 _SHARED = "molecule/shared/tests"
@@ -18,6 +19,7 @@ _CERTIFICATE_TESTS = ("tests/unit/test_certificates.py",)
 _CONFIG_TESTS = ("tests/unit/test_protections.py", "tests/unit/test_hub_config.py")
 _MOMENT_TESTS = ("tests/unit/test_protections.py",)
 _SPAWNER_TESTS = ("tests/unit/test_profiles_spawner.py", "tests/unit/test_job_spawner.py")
+_SITE_FILES = ("tests/unit/test_site_files.py",)
 _PERMISSION_TESTS = ("tests/repo/test_permissions.py",)
 
 _PROXY = f"{_SHARED}/test_reverse_proxy.py"
@@ -387,8 +389,20 @@ _METRICS = (
     ),
 )
 
+_AUDIT = "src/hpchub/hub/audit.py"
+_AUDIT_TESTS = ("tests/unit/test_audit.py",)
+_AUDIT_MUTANTS = (
+    HandWritten("refused-sign-ins", _AUDIT, "    events.SignInRefused,\n", "", _AUDIT_TESTS),
+    HandWritten("refused-starts", _AUDIT, "    events.StartRefused,\n", "", _AUDIT_TESTS),
+    HandWritten("stops", _AUDIT, "    events.StopRequested,\n", "", _AUDIT_TESTS),
+    HandWritten("one-line", _AUDIT, "json.dumps({", "str({", _AUDIT_TESTS),
+)
+
 HAND_WRITTEN = (
     *_METRICS,
+    *_AUDIT_MUTANTS,
+    *BACKUP,
+    HandWritten("site-files-add", CONFIG, "if gone := entries - _entries(c, name):", "if gone := set():", _SITE_FILES),
     _gate("request-length", "if len(text) > REQUEST_LIMIT:", "if False:"),
     _gate("exact-fields", 'if set(request) - {"cluster"} != fields:', "if False:"),
     _gate("null-bytes", ' or "\\0" in request[field]', ""),

@@ -319,11 +319,19 @@ def test_backup_for_somebody_else_is_refused(host: Host, tmp_path: Path) -> None
     assert (state_of(root(host)), units.calls) == (before, [])
 
 
-@pytest.mark.parametrize("content", ["", "age1qqqq\n", "AGE-SECRET-KEY-1QQQ\n"], ids=["empty", "public", "cut"])
-def test_unusable_identity_is_named(host: Host, tmp_path: Path, content: str) -> None:
-    (tmp_path / "wrong").write_text(content)
-    with pytest.raises(BackupError, match="the identity cannot be used"):
-        restore(host, FakeUnits(), create(host), tmp_path / "wrong", Options(force=True))
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"# a comment\n", b"age1qqqq\n", b"AGE-SECRET-KEY-1QQQ\n", b"\xff\x00" * 99, b"x" * 200_000],
+    ids=["empty", "comment", "public", "cut", "binary", "large"],
+)
+def test_unusable_key_is_named(host: Host, tmp_path: Path, content: bytes) -> None:
+    """The name of this test must not contain the word that age's messages are searched for."""
+    (tmp_path / "wrong").write_bytes(content)
+    for identity in (tmp_path / "wrong", content):
+        with pytest.raises(BackupError, match=r"^the identity cannot be used: [^/]*; give a file that age"):
+            restore(host, FakeUnits(), create(host), identity, Options(force=True))
+    with pytest.raises(BackupError, match=r"^the identity cannot be used: .*is a directory"):
+        restore(host, FakeUnits(), create(host), tmp_path, Options(force=True))
 
 
 def test_file_of_another_kind_is_refused(host: Host, key: Path, tmp_path: Path) -> None:
@@ -341,6 +349,18 @@ def test_hub_in_use_is_replaced_only_with_force(host: Host, key: Path) -> None:
             restore(host, units, path, key, Options())
         assert (state_of(root(host)), units.calls) == (before, [])
     restore(host, FakeUnits({"hub"}), path, key, Options(force=True))
+
+
+def test_hub_that_runs_without_sessions_is_replaced_only_with_force(host: Host, key: Path) -> None:
+    with sqlite3.connect(host.database.path) as connection:
+        connection.execute("UPDATE hpchub_sessions SET ended = 2")
+    connection.close()
+    path, before, units = create(host), state_of(root(host)), FakeUnits({"hub"})
+    with pytest.raises(BackupError, match=r"this hub is running and in use: .* use --force"):
+        restore(host, units, path, key, Options())
+    assert (state_of(root(host)), units.calls) == (before, [])
+    restore(host, units, path, key, Options(force=True))
+    assert units.calls == ["stop hub", "start hub"]
 
 
 def test_database_that_replaced_a_lost_one_is_replaced_on_request(host: Host, key: Path) -> None:

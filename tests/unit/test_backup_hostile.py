@@ -236,6 +236,29 @@ def test_link_that_the_hub_has_made_is_not_followed(host: Host, key: Path, forge
     assert not list((tmp_path / "system").iterdir())
 
 
+def test_link_that_appears_before_the_hub_stops_is_not_followed(
+    host: Host, key: Path, forgery: Forgery, tmp_path: Path
+) -> None:
+    (tmp_path / "system").mkdir()
+
+    class Racing(FakeUnits):
+        def stop(self, unit: str) -> None:
+            (host.state / "more").symlink_to(tmp_path / "system")
+            super().stop(unit)
+
+    units = Racing({"hub"})
+    with pytest.raises(BackupError, match="more is a link or of another kind on this host"):
+        restore(host, units, forgery.inner((f"files{host.state}/more/passwd", b"evil")), key, Options(force=True))
+    assert units.calls == ["stop hub", "start hub"]
+    assert not list((tmp_path / "system").iterdir())
+
+
+def test_sparse_file_cannot_fill_the_disk(host: Host, key: Path, forgery: Forgery) -> None:
+    sparse = tarfile.TarInfo(f"files{host.state}/large")
+    sparse.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(2**20), "GNU.sparse.name": sparse.name}
+    assert refused(host, forgery.inner(sparse), key).startswith("FILE is damaged: its content is not a backup")
+
+
 @pytest.mark.parametrize("name", ["etc/secrets", "state", "etc/secrets/proxy.env/file"])
 def test_member_that_replaces_a_directory_or_needs_one_is_refused(
     host: Host, key: Path, forgery: Forgery, name: str

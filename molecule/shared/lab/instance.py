@@ -147,6 +147,8 @@ class Instance:
         self._make_volumes()
         started = [host.name for host in self.hosts if self._make_container(host, addresses)]
         self._write_state(addresses)
+        if self._offline:
+            self._join_network()
         self._wait()
         if not started:
             progress(f"The lab instance {self.name!r} is already running")
@@ -230,6 +232,13 @@ class Instance:
         found = json.loads(podman("network", "inspect", self.network).stdout)[0]
         subnet = ipaddress.ip_network(found["subnets"][0]["subnet"])
         return {host.name: str(subnet[10 + number]) for number, host in enumerate(self.hosts)}
+
+    def _join_network(self) -> None:
+        """Give this machine an address in the network, which podman does not do for a network that is cut off."""
+        found = json.loads(podman("network", "inspect", self.network).stdout)[0]
+        subnet = ipaddress.ip_network(found["subnets"][0]["subnet"])
+        address = f"{subnet[1]}/{subnet.prefixlen}"
+        subprocess.run(["ip", "address", "replace", address, "dev", found["network_interface"]], check=True)
 
     def _volume(self, path: str) -> str:
         return f"hpchub-{self.name}{path.replace('/', '-')}"

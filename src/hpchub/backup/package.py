@@ -365,9 +365,11 @@ def _decrypt(path: Path, encrypted: Path, plain: Path, identity: Path | bytes) -
             f"{path} is encrypted for somebody else: the identity that you gave is not the private key of one of its"
             " recipients; give the private key of another recipient"
         )
-    if "identit" in reason or "passphrase" in reason:
-        raise BackupError(f"the identity cannot be used: {_first_line(reason)}; give a file that age-keygen wrote")
-    raise BackupError(f"{path} is damaged: {_first_line(reason)}; copy it again, or use another backup")
+    line = _first_line(reason)
+    if "identit" in reason or "passphrase" in reason or line.startswith("reading "):
+        detail = line.rpartition(f'"{name}": ')[2]  # age names the file twice
+        raise BackupError(f"the identity cannot be used: {detail}; give a file that age-keygen wrote")
+    raise BackupError(f"{path} is damaged: {line}; copy it again, or use another backup")
 
 
 def _unpack(path: Path, plain: Path, directory: Path) -> tuple[Manifest, dict[str, Member]]:

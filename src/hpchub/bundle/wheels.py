@@ -85,11 +85,11 @@ def _resolve(
         *("--python-version", python, "--python-platform", f"{architecture}-manylinux_{GLIBC[0]}_{GLIBC[1]}"),
         *(*options, str(requirements)),
     ]
-    environment = {**os.environ, "UV_NO_PROGRESS": "true"}
+    environment = {**os.environ, "UV_NO_PROGRESS": "true", "UV_PYTHON_DOWNLOADS": "never"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = " ".join(done.stderr.split())[-600:]
-        raise BundleError(f"cannot be made for Python {python} on {architecture}: {reason}")
+        reason = " ".join(re.split(r"^error: ", done.stderr, maxsplit=1, flags=re.MULTILINE)[-1].split())
+        raise BundleError(f"cannot be made for Python {python} on {architecture}: {reason[:600]}")
     texts = [path.read_text() for path in locks]
     pinned = {canonicalize_name(name) for text in texts for name in _PINNED.findall(text)}
     hashes = {found for text in texts for found in _HASH.findall(text)}
