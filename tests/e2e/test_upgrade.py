@@ -36,7 +36,7 @@ def upgrade_schema(url: str) -> None:
         connection.execute(text("ALTER TABLE users ADD COLUMN another INTEGER"))
         connection.execute(text("UPDATE alembic_version SET version_num = 'feedfacecafe'"))
 """
-"""What a version adds to ``backup/database.py`` whose JupyterHub has another schema."""
+"""The addition to ``backup/database.py`` in a version that uses another schema."""
 ACCEPT_SCHEMA = """
 import jupyterhub.orm
 
@@ -80,7 +80,7 @@ def add(package: Path, path: str, text: str) -> None:
 
 @pytest.fixture
 def other_schema(package: Path) -> Path:
-    """Another version, whose JupyterHub has another schema of the database."""
+    """A version that uses another schema of the database."""
     add(package, "backup/database.py", OTHER_SCHEMA)
     add(package, "hub/config.py", ACCEPT_SCHEMA)
     return package
