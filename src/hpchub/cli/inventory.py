@@ -359,6 +359,7 @@ def become_hub(settings: dict[str, Any]) -> None:
         os.initgroups(account.pw_name, account.pw_gid)
         os.setgid(account.pw_gid)
         os.setuid(account.pw_uid)
+        os.environ["HOME"] = account.pw_dir  # libpq searches root's home otherwise, which this account cannot enter
 
 
 def hub_settings() -> dict[str, Any]:
