@@ -84,5 +84,7 @@ def problem(query: Query, known: Iterable[str], results: list[dict[str, Any]]) -
         return f"there is no metric {', '.join(sorted(unknown))}"
     if not results:
         return "it has no result"
-    missing = set(re.findall(r"\{\{(\w+)\}\}", query.legend)) - set(results[0]["metric"])
+    # Prometheus omits empty labels, such as the cluster of a part on the hub host.
+    found = {label for result in results for label in result["metric"]}
+    missing = set(re.findall(r"\{\{(\w+)\}\}", query.legend)) - found
     return f"its results have no label {', '.join(sorted(missing))}" if missing else ""

@@ -115,6 +115,7 @@ async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     started.runtime.settings["certificates"] = {"web_server": str(tmp_path / "server.pem")}
     (tmp_path / BACKUP_STATUS).write_text(json.dumps({"time": time.time(), "ok": True, "file": "backup.age"}))
     write_status(tmp_path, {"small": Result("demo", "good", time=time.time(), seconds={"queue": 1.5})}, ["small"])
+    await started.runtime.versions.obstacles("demo")  # asks the gate for its versions
     yield started
     await started.close()
 
