@@ -211,3 +211,7 @@ def test_compute_node_has_exactly_the_profiles_of_its_clusters(hub: Host, comput
     expected = {profile["key"] for profile in union["profiles"] if profile["cluster"] in names}
     assert expected
     assert {profile["key"] for profile in node["profiles"]} == expected
+
+
+def test_command_is_on_the_path(hub: Host) -> None:
+    assert hub.check_output("hpchub --version").startswith("hpchub ")
