@@ -199,7 +199,10 @@ class FakePoller(Poller):
 
 
 class FakeAuthority:
-    """A certificate authority that creates no keys."""
+    """A certificate authority that creates no keys. Servers have no certificates."""
+
+    def client_context(self) -> None:
+        return None
 
     def issue(self, user: str, statement: str = "") -> ServerIdentity:
         return ServerIdentity(key="KEY", certificate=f"CERTIFICATE OF {user}", clients="CLIENTS")

@@ -189,6 +189,24 @@ async def test_restored_hub_adopts_a_session_that_it_started(hub: Hub, session: 
     assert (await ask("api/user", Authorization=f"token {token}")).code == 403
 
 
+async def test_restarted_hub_waits_for_a_server_that_its_authority_did_not_certify(
+    hub: Hub, session: Session, claim: Any, tmp_path: Path
+) -> None:
+    """As on a new host whose secrets are not restored yet. JupyterHub would end the session after an hour."""
+    assert (await claim()).code == 201
+    user = hub.user()
+    del user.spawners[""]
+    hub.runtime.client_context = make_authority(tmp_path / "foreign").client_context()
+    spawner = user.spawners[""]
+    spawner._check_pending = True
+    check = asyncio.ensure_future(spawner.get_url())
+    await asyncio.sleep(0.5)
+    assert not check.done()
+    hub.runtime.client_context = make_authority(tmp_path / "tls").client_context()  # a restore starts the hub again
+    assert await asyncio.wait_for(check, 10) == f"https://127.0.0.1:{session.port}/user/alice/"
+    assert hub.gate.cancelled == []
+
+
 async def test_adopted_session_survives_a_restart_of_the_hub(hub: Hub, session: Session, claim: Any) -> None:
     assert (await claim()).code == 201
     user = hub.user()
