@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,6 +85,19 @@ async def test_target_that_is_not_empty_is_refused_and_stays_as_it_is(server: Se
             action(source, server.url)
     assert counts(server.url) == before
     assert main(["copy", source, server.url]) == 2
+
+
+async def test_refusal_of_a_target_names_the_command_that_empties_it(tmp_path: Path) -> None:
+    source, target = f"sqlite:///{tmp_path}/hub.sqlite", f"sqlite:///{tmp_path}/target.sqlite"
+    await (await make_hub(tmp_path, [PAGES], source)).close()
+    copy(source, target)
+    with pytest.raises(DatabaseError) as refusal:
+        compare(source, target)
+    command = shlex.split(str(refusal.value).partition("put the tables away first: ")[2])
+    assert command[:4] == ["runuser", "-u", getpass.getuser(), "--"]
+    assert command[5:8] == ["-I", "-m", "hpchub.hub.migration"]
+    assert main(command[8:]) == 0
+    compare(source, target)
 
 
 async def test_copy_that_fails_leaves_the_target_empty(server: Server, tmp_path: Path) -> None:

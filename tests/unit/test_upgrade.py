@@ -234,6 +234,19 @@ def test_rollback_without_the_old_environment_is_refused(host: Host, environment
     assert host.database.facts().schema == HEAD
 
 
+def test_rollback_to_settings_with_another_database_is_refused(host: Host, environments: Path) -> None:
+    """The former database may be empty or gone: the hub would know no session."""
+    prepare(host, FakeUnits({"hub"}), environments)
+    switch(environments)
+    finish(host)
+    moved = host.state / "moved.sqlite"
+    shutil.copy(host.database.path, moved)
+    host, units = replace(host, hub={**host.hub, "db_url": f"sqlite:///{moved}"}), FakeUnits({"hub"})
+    with pytest.raises(BackupError, match=r"uses the database .*moved\.sqlite now; .* deploy the former version"):
+        rollback(host, units, environments, force=True)
+    assert (in_use(environments), units.calls) == ("new", [])
+
+
 def test_upgrade_that_broke_off_before_the_switch_is_undone_before_the_hub_starts(
     host: Host, environments: Path
 ) -> None:

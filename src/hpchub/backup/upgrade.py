@@ -29,9 +29,12 @@ from hpchub.backup.create import DATABASE, create
 from hpchub.backup.database import HubDatabase, known_revisions
 from hpchub.backup.files import load_database, put_back, save_files
 from hpchub.backup.package import BackupError
+from hpchub.hub.database import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from sqlalchemy import URL
 
     from hpchub.backup.host import Host, Units
 
@@ -56,6 +59,7 @@ class Point:
         sessions: The open sessions before the upgrade, if the schema changed.
         since: When the old version came into use, in seconds since 1970. ``playbooks/rollback.yml`` also returns to
             former environments of the notebooks, if they were replaced after this time.
+        db_url: The URL of the database in the saved settings.
     """
 
     environment: str
@@ -65,6 +69,7 @@ class Point:
     files: list[dict[str, Any]]
     sessions: list[str]
     since: float
+    db_url: str
 
 
 def directory(host: Host) -> Path:
@@ -127,7 +132,7 @@ def prepare(host: Host, units: Units, environments: Path) -> str:
                 sessions = sorted(host.database.facts().sessions)
                 host.database.dump(place / dump)
             since = (environments / "current").lstat().st_mtime
-            made = Point(current, following, facts.schema, dump, files, sessions, since)
+            made = Point(current, following, facts.schema, dump, files, sessions, since, host.hub["db_url"])
             hosts.replace_file(place / POINT, json.dumps(vars(made)).encode(), mode=0o600, uid=0, gid=0)
         except BaseException:
             _abandon(host, units, start=changes)
@@ -230,9 +235,11 @@ def rollback(host: Host, units: Units, environments: Path, *, force: bool = Fals
         force: Whether the hub may forget the sessions that started after the upgrade.
 
     Raises:
-        BackupError: There is no rollback point, the old environment is gone, or sessions would be forgotten.
+        BackupError: There is no rollback point, the old environment is gone, the hub uses another database now, or
+            sessions would be forgotten.
     """
     with host.locked(_PATIENCE):
+        _check_database(host, read_point(host))
         return _rollback(host, units, environments, force=force)
 
 
@@ -317,6 +324,21 @@ def _dump_to_load(host: Host, point: Point) -> Path | None:
     if not point.dump or host.database.facts().schema == point.schema:
         return None
     return directory(host) / point.dump
+
+
+def _check_database(host: Host, point: Point | None) -> None:
+    """Refuse settings that name another database than the present one, where the hub would know no session."""
+    if point is not None and _place(point.db_url) != _place(host.hub["db_url"]):
+        raise BackupError(
+            f"the hub used the {describe(point.db_url)} before the last upgrade, and uses the"
+            f" {describe(host.hub['db_url'])} now; a rollback would return to the former one, where the hub would know"
+            " no session; deploy the former version with site.yml"
+        )
+
+
+def _place(url: str) -> URL:
+    """Return the URL of a database without the options of the connection."""
+    return HubDatabase(url).url.set(query={})
 
 
 def _check_sessions(host: Host, point: Point) -> None:

@@ -7,6 +7,8 @@ on: the copy contains them, and also the id of the database, which the jobs carr
 from __future__ import annotations
 
 import argparse
+import getpass
+import shlex
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -100,8 +102,14 @@ def compare(source: str, target: str) -> None:
             if rows := connection.scalar(select(func.count()).select_from(table)):
                 raise DatabaseError(
                     f"{describe(target)} is not empty: its table {table.name} has {rows} rows; name an empty"
-                    f" database, or put the tables away first: python -m hpchub.hub.migration retire '{target}'"
+                    f" database, or put the tables away first: {_retire_command(target)}"
                 )
+
+
+def _retire_command(url: str) -> str:
+    """Return the command that puts the tables of a database away, for root. This program runs as the hub's account."""
+    program = ["runuser", "-u", getpass.getuser(), "--", sys.executable, "-I", "-m", "hpchub.hub.migration"]
+    return shlex.join([*program, "retire", str(parse(url))])
 
 
 def _copy(source: str, target: str) -> dict[str, int]:
