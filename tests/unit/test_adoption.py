@@ -9,17 +9,14 @@ import json
 import shutil
 import ssl
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
-from hub_app import CLUSTER, PORTS, Hub, job, make_hub, profile, write_profiles
+from hub_app import CLUSTER, PORTS, Hub, job, make_authority, make_hub, profile, write_profiles
 from jupyterhub import orm
 from sqlalchemy import delete
 
 from hpchub.hub.adoption import INTERVAL, NOT_PROVEN, Statement, digest
-from hpchub.hub.certificates import Authority, ServerIdentity
 from hpchub.hub.ledger import KEEP, SESSIONS, UNKNOWN_JOBS, end_unknown_job, unknown_jobs
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.remote import launcher
@@ -31,20 +28,9 @@ if TYPE_CHECKING:
     from hub_app import Ask
     from tornado.httpclient import HTTPResponse
 
+    from hpchub.hub.certificates import ServerIdentity
+
 PAGES = [str(Path(__file__).parents[2] / "templates" / "pages")]
-
-
-def make_authority(directory: Path) -> Authority:
-    """Create the files of an authority, as the role does."""
-    module: Any = SimpleNamespace(
-        params={"path": str(directory), "owner": "", "proxy_group": ""},
-        check_mode=False,
-        load_file_common_arguments=lambda attributes, path: {},
-        set_fs_attributes_if_different=lambda arguments, changed: False,
-    )
-    directory.mkdir(exist_ok=True)
-    notebook_certificates.Authority(module).make(rotate=False)
-    return Authority(directory)
 
 
 @dataclasses.dataclass
