@@ -10,18 +10,21 @@ import random
 import shutil
 import subprocess
 import tarfile
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from backup_host import FakeUnits, keygen, make_database, make_host, state_of
 
 from hpchub.backup.create import create
-from hpchub.backup.package import BackupError
+from hpchub.backup.database import HubDatabase
+from hpchub.backup.files import put_back, save_database, write_member
+from hpchub.backup.host import read_member
+from hpchub.backup.package import BackupError, Member
 from hpchub.backup.restore import Options, restore
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hpchub.backup.host import Host
 
 pytestmark = pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed")
@@ -279,3 +282,75 @@ def test_database_that_is_damaged_is_refused(host: Host, key: Path, forgery: For
     }[damage]
     path = forgery.inner(entries=[(name, changed), *forgery.entries[1:]])
     assert refused(host, path, key).startswith("FILE is damaged: its database ")
+
+
+# What other accounts do on the host
+
+
+def give_away(path: Path) -> None:
+    """Let a directory belong to another account than root, as the hub's state does."""
+    if os.geteuid() == 0:
+        os.chown(path, 65534, 65534)
+
+
+def test_directory_that_becomes_a_link_is_not_followed(host: Host, tmp_path: Path) -> None:
+    outside = tmp_path / "system"
+    outside.mkdir()
+    (outside / "passwd").write_text("system")
+    give_away(host.state)
+    (host.state / "more").symlink_to(outside)
+    target = host.state / "more/passwd"
+    assert read_member(target) is None
+    with pytest.raises(BackupError, match="more is a link or of another kind"):
+        write_member(target, Member(str(target), b"evil", 0o600, "root", "root"))
+    for saved in ("", "saved"):
+        (tmp_path / "saved").write_text("evil")
+        entry = {"path": str(target), "saved": saved, "mode": 0o600, "owner": "root", "group": "root"}
+        with pytest.raises(BackupError, match="more is a link or of another kind"):
+            put_back(tmp_path, [entry])
+    assert (outside / "passwd").read_text() == "system"
+
+
+def test_sign_on_sessions_are_restored_without_directories(host: Host) -> None:
+    assert host.permits(host.sign_on_sessions / "mod-auth-openidc-1")
+    assert not host.permits(host.sign_on_sessions / "deep" / "file")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "deep", "text as time"])
+def test_status_that_the_hub_has_replaced_does_not_stop_a_backup(host: Host, tmp_path: Path, kind: str) -> None:
+    path = host.state / "backup-status.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(tmp_path / "missing")
+    else:
+        path.write_text("[" * 4000 if kind == "deep" else '{"time": "x", "file": "y"}')
+    create(host)
+    assert json.loads(path.read_text())["ok"] is True
+
+
+def test_database_that_is_a_link_is_not_copied(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "shadow").write_text("root:secret")
+    host.database.path.unlink()
+    host.database.path.symlink_to(tmp_path / "shadow")
+    (tmp_path / "saved").mkdir()
+    with pytest.raises(BackupError, match="is a link or of another kind on this host"):
+        save_database(host, tmp_path / "saved")
+    assert not list((tmp_path / "saved").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change to another account")
+def test_database_is_read_with_the_account_of_the_hub() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        root.chmod(0o755)
+        made = make_host(root, [])
+        make_database(made)
+        for path in (made.state, made.database.path):
+            give_away(path)
+        made.database.dump(root / "copy")
+        assert HubDatabase(f"sqlite:///{root / 'copy'}").facts() == made.database.facts()
+        os.chown(made.database.path, 0, 0)
+        made.database.path.chmod(0o600)
+        with pytest.raises(BackupError, match="cannot be copied"):
+            made.database.dump(root / "other")

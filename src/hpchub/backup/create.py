@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 DATABASE = {"sqlite": "database.sqlite", "postgresql": "database.sql"}
 """The name of the dump in a backup, by the kind of the database."""
 SUFFIX = ".tar"
+_LAST_TIME = 2**40
+"""A later time in the status file is not a time. The hub's account can change this file."""
 
 
 def create(host: Host, recipients: Sequence[str] = (), *, copy: bool = True, patience: float = 0) -> Path:
@@ -36,7 +38,9 @@ def create(host: Host, recipients: Sequence[str] = (), *, copy: bool = True, pat
         OSError: A file cannot be read or written.
     """
     last = host.read_status()
-    ok, file, made = False, str(last.get("file", "")), float(last.get("time", 0) or 0)
+    time_of_last = last.get("time")
+    made = float(time_of_last) if isinstance(time_of_last, int) and 0 <= time_of_last < _LAST_TIME else 0.0
+    ok, file = False, str(last.get("file", ""))
     try:
         with host.locked(patience):
             path = _create(host, recipients or host.recipients)

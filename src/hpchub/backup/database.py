@@ -121,7 +121,7 @@ class HubDatabase:
             BackupError: The database cannot be read.
         """
         if self.backend == "sqlite":
-            copy_sqlite(self.path, target)
+            copy_sqlite(self.path, target, self._as_account)
             return
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             self._run(["pg_dump", "--no-owner", "--no-privileges", "--dbname", self._libpq], stdout=file)
@@ -172,13 +172,13 @@ class HubDatabase:
             errors = [line for line in lines if "ERROR" in line or "error" in line]
             raise BackupError(f"{argv[0]} failed: {(errors or lines or [f'exit code {done.returncode}'])[0]}")
 
-    def _as_account(self, function: Callable[[str], T], argument: str) -> T:
+    def _as_account(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a process of the hub's account."""
         if self.account is None or os.geteuid() != 0 or self.account.pw_uid == 0:
-            return function(argument)
+            return function(*arguments)
         context = multiprocessing.get_context("fork")
         with ProcessPoolExecutor(1, context, _become, (self.account,)) as pool:
-            return pool.submit(function, argument).result()
+            return pool.submit(function, *arguments).result()
 
 
 def _become(account: pwd.struct_passwd) -> None:
@@ -216,8 +216,13 @@ def read_facts(url: str) -> Facts:
         engine.dispose()
 
 
-def copy_sqlite(source: Path, target: Path) -> None:
-    """Copy an sqlite database with its backup interface, which waits for writers and never shows half a transaction.
+def copy_sqlite(source: Path, target: Path, as_account: Callable[..., None]) -> None:
+    """Copy an sqlite database. The copy waits for writers and never shows half a transaction.
+
+    Args:
+        source: The database. The hub's account may have replaced it by a link to another file.
+        target: The new file.
+        as_account: Calls a function in a process of the hub's account, which reads the database.
 
     Raises:
         BackupError: The database cannot be read, or is damaged.
@@ -225,18 +230,25 @@ def copy_sqlite(source: Path, target: Path) -> None:
     if not source.exists():
         raise BackupError(f"the hub's database {source} does not exist; start the hub first")
     target.unlink(missing_ok=True)
-    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        with (
-            contextlib.closing(sqlite3.connect(f"file:{source}?mode=rw", uri=True, timeout=60)) as here,
-            contextlib.closing(sqlite3.connect(target)) as there,
-        ):
-            here.backup(there)
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            as_account(_write_sqlite, source, file.fileno())
+        with contextlib.closing(sqlite3.connect(target)) as there:
             there.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
     except sqlite3.Error as error:
         raise BackupError(f"the hub's database {source} cannot be copied: {error}") from None
     if damage := damage_of(target):
         raise BackupError(f"the hub's database {source} is damaged: {damage}; restore a backup")
+
+
+def _write_sqlite(source: Path, target: int) -> None:
+    """Write the content of an sqlite database into an open file, which the account could not open itself."""
+    with contextlib.closing(sqlite3.connect(f"file:{source}?mode=rw", uri=True, timeout=60)) as here:
+        here.isolation_level = None
+        here.execute("BEGIN")
+        here.execute("SELECT count(*) FROM sqlite_master").fetchone()  # an error here tells more than one of serialize
+        with os.fdopen(target, "wb", closefd=False) as file:
+            file.write(here.serialize())
 
 
 def damage_of(path: Path) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpchub.backup.create import DATABASE
-from hpchub.backup.database import copy_sqlite
-from hpchub.backup.host import Host, owner_ids, read_member, replace_file
+from hpchub.backup.host import Host, owner_ids, read_member, remove_file, replace_file
+from hpchub.backup.no_links import directory_of, open_regular
 from hpchub.backup.package import BackupError, Member
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ def write_member(path: Path, member: Member) -> None:
     """Write a member of a backup to its path. If its directory is missing, only root can enter the new one."""
     for parent in reversed(path.parents):
         if not parent.exists():
-            parent.mkdir(mode=0o700 if parent == path.parent else 0o755)
+            with directory_of(parent) as directory:
+                os.mkdir(parent.name, 0o700 if parent == path.parent else 0o755, dir_fd=directory)
     uid, gid = owner_ids(member)
     replace_file(path, member.source, mode=member.mode, uid=uid, gid=gid)
 
@@ -46,7 +47,7 @@ def put_back(directory: Path, entries: Sequence[dict[str, Any]]) -> None:
             saved = Member(entry["path"], directory / entry["saved"], entry["mode"], entry["owner"], entry["group"])
             write_member(path, saved)
         else:
-            path.unlink(missing_ok=True)
+            remove_file(path)
 
 
 def save_database(host: Host, directory: Path) -> str:
@@ -62,12 +63,18 @@ def save_database(host: Host, directory: Path) -> str:
             return ""
         database.dump(target)
         return target.name
-    if not database.path.exists():
-        return ""
     try:
-        copy_sqlite(database.path, target)
-    except BackupError:  # a damaged database is copied as it is
-        replace_file(target, database.path, mode=0o600, uid=0, gid=0)
+        file = open_regular(database.path)
+    except FileNotFoundError:
+        return ""
+    with file:
+        owner = database.account.pw_uid if database.account else os.getuid()
+        if os.fstat(file.fileno()).st_uid != owner:
+            raise BackupError(f"{database.path} does not belong to the hub's account; move it away first")
+        try:
+            database.dump(target)
+        except BackupError:  # a damaged database is copied as it is
+            replace_file(target, file.read(), mode=0o600, uid=0, gid=0)
     return target.name
 
 
@@ -80,5 +87,5 @@ def load_database(host: Host, dump: Path) -> None:
     account = database.account
     uid, gid = (account.pw_uid, account.pw_gid) if account else (os.getuid(), os.getgid())
     for suffix in ("-wal", "-shm", "-journal"):
-        Path(f"{database.path}{suffix}").unlink(missing_ok=True)
+        remove_file(Path(f"{database.path}{suffix}"))
     replace_file(database.path, dump, mode=0o600, uid=uid, gid=gid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import grp
 import json
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hpchub.backup.database import HubDatabase
+from hpchub.backup.no_links import Obstacle, directory_of, open_regular
 from hpchub.backup.package import BackupError, Member
 from hpchub.hub.versions import get
 from hpchub.messages import show
@@ -36,6 +38,8 @@ FILES = "files"
 """The directory of the host's files in a backup."""
 STATUS = "backup-status.json"
 """The file in the hub's state directory that tells how the last backup went."""
+_STATUS_SIZE = 4096
+"""How much of this file is read, in bytes. The hub's account may have replaced it."""
 _LATER = "hpchub-start-later.timer"
 """The unit that starts the hub if an upgrade breaks off while the hub is stopped."""
 _DATABASE_FILES = ("", "-wal", "-shm", "-journal")
@@ -105,7 +109,9 @@ class Host:
 
     def permits(self, path: Path) -> bool:
         """Return whether a restore may write a path."""
-        inside = any(path == each or path.is_relative_to(each) for each in [*self.restored, self.sign_on_sessions])
+        # The directory of the sign-on sessions is flat, and it belongs to the web server, which runs on.
+        flat = path.parent == self.sign_on_sessions
+        inside = flat or any(path == each or path.is_relative_to(each) for each in self.restored)
         return inside and ".." not in path.parts and not self._excluded(path)
 
     def obstacle(self, path: Path) -> Path | None:
@@ -156,8 +162,9 @@ class Host:
     def read_status(self) -> dict[str, Any]:
         """Return how the last backup went, or nothing if there was none."""
         try:
-            found = json.loads((self.state / STATUS).read_text())
-        except (OSError, ValueError):
+            with open_regular(self.state / STATUS) as file:
+                found = json.loads(file.read(_STATUS_SIZE))
+        except (OSError, ValueError, RecursionError, Obstacle):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -260,14 +267,12 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 def read_member(path: Path) -> Member | None:
     """Read a file as a member of a backup. Return None if it is no regular file, or has just been removed."""
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
-            return None
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
+        with open_regular(path) as file:
             found = os.fstat(file.fileno())
             return Member(
                 f"{FILES}{path}", file.read(), stat.S_IMODE(found.st_mode), _user(found.st_uid), _group(found.st_gid)
             )
-    except FileNotFoundError:
+    except (FileNotFoundError, Obstacle):
         return None
 
 
@@ -302,9 +307,16 @@ def owner_ids(member: Member) -> tuple[int, int]:
 
 def replace_file(path: Path, content: bytes | Path, *, mode: int, uid: int, gid: int) -> None:
     """Replace a file atomically. Nobody can read the new content before it has its owner and mode."""
-    fresh = path.with_name(f".{path.name}.hpchub-new")
-    fresh.unlink(missing_ok=True)
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+    with directory_of(path) as directory:
+        _replace_in(directory, path.name, content, mode=mode, uid=uid, gid=gid)
+
+
+def _replace_in(directory: int, name: str, content: bytes | Path, *, mode: int, uid: int, gid: int) -> None:
+    fresh = f".{name}.hpchub-new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(fresh, dir_fd=directory)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(fresh, flags, 0o600, dir_fd=directory), "wb") as file:
         if isinstance(content, bytes):
             file.write(content)
         else:
@@ -315,7 +327,13 @@ def replace_file(path: Path, content: bytes | Path, *, mode: int, uid: int, gid:
         os.fchmod(file.fileno(), mode & 0o777)
         file.flush()
         os.fsync(file.fileno())
-    fresh.replace(path)
+    os.replace(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it exists."""
+    with contextlib.suppress(FileNotFoundError), directory_of(path) as directory:
+        os.unlink(path.name, dir_fd=directory)
 
 
 class Units:
