@@ -89,6 +89,34 @@ def test_standby_is_installed_as_one_and_the_hub_host_is_not() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("store", "kept"),
+    [
+        ({"backend": "sqlite"}, False),
+        ({"backend": "postgresql"}, False),
+        ({"backend": "postgresql", "location": "own_host"}, True),
+        (
+            {"backend": "postgresql", "location": "existing", "host": "db.example.org", "password": "d41d8cd98f00b204"},
+            True,
+        ),
+    ],
+    ids=["sqlite", "hub host", "own host", "existing server"],
+)
+def test_takeover_keeps_a_database_that_is_on_another_host(ansible: Ansible, store: dict[str, Any], kept: bool) -> None:
+    expression = imports("takeover.yml")["hub.yml"]["keep_database"].removeprefix("{{").removesuffix("}}")
+    done = ansible(
+        *("ansible", "hub", "--inventory", SITE, "--playbook-dir", ROOT / "playbooks", "--module-name", "debug"),
+        *(
+            "--args",
+            f"msg=({{{{ ({expression}) | to_json }}}})",
+            "--extra-vars",
+            json.dumps({"hpc_state_store": store}),
+        ),
+    )
+    assert f"({str(kept).lower()})" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("standby", [True, False])
 def test_standby_has_neither_hub_nor_canary_nor_backups(ansible: Ansible, standby: bool) -> None:
     request = {
