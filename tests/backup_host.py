@@ -85,6 +85,7 @@ def make_host(root: Path, recipients: list[str], *, name: str = "hub.example.org
             "public_url": f"https://{name}",
             "state_dir": str(root / "state"),
             "hub_bind_url": f"http+unix://{quote(str(root / 'hub.sock'), safe='')}",
+            "notebook_tls_directory": str(root / "etc/notebook-tls"),
             "db_url": url or f"sqlite:///{root / 'state/jupyterhub.sqlite'}",
         },
         recipients=recipients,

@@ -8,9 +8,11 @@ import json
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
 from jupyterhub import orm, roles
 from jupyterhub.app import JupyterHub
 from jupyterhub.crypto import CryptKeeper
@@ -23,7 +25,7 @@ from hpchub.clusters.gate_client import Answer, Gate
 from hpchub.clusters.poller import Poller, Snapshot
 from hpchub.hub import config as hub_config
 from hpchub.hub import monitoring
-from hpchub.hub.certificates import ServerIdentity
+from hpchub.hub.certificates import Authority, ServerIdentity
 from hpchub.hub.database import Guard, engine_options
 from hpchub.hub.health import Health
 from hpchub.hub.runtime import Runtime, runtime
@@ -198,8 +200,24 @@ class FakePoller(Poller):
         return self.lookup or next((job for job in self.jobs if job.id == job_id), None)
 
 
+def make_authority(directory: Path) -> Authority:
+    """Create the files of an authority, as the role does."""
+    module: Any = SimpleNamespace(
+        params={"path": str(directory), "owner": "", "proxy_group": ""},
+        check_mode=False,
+        load_file_common_arguments=lambda attributes, path: {},
+        set_fs_attributes_if_different=lambda arguments, changed: False,
+    )
+    directory.mkdir(exist_ok=True)
+    notebook_certificates.Authority(module).make(rotate=False)
+    return Authority(directory)
+
+
 class FakeAuthority:
-    """A certificate authority that creates no keys."""
+    """A certificate authority that creates no keys. Servers have no certificates."""
+
+    def client_context(self) -> None:
+        return None
 
     def issue(self, user: str, statement: str = "") -> ServerIdentity:
         return ServerIdentity(key="KEY", certificate=f"CERTIFICATE OF {user}", clients="CLIENTS")

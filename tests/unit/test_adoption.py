@@ -9,17 +9,14 @@ import json
 import shutil
 import ssl
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
-from hub_app import CLUSTER, PORTS, Hub, job, make_hub, profile, write_profiles
+from hub_app import CLUSTER, PORTS, Hub, job, make_authority, make_hub, profile, write_profiles
 from jupyterhub import orm
 from sqlalchemy import delete
 
 from hpchub.hub.adoption import INTERVAL, NOT_PROVEN, Statement, digest
-from hpchub.hub.certificates import Authority, ServerIdentity
 from hpchub.hub.ledger import KEEP, SESSIONS, UNKNOWN_JOBS, end_unknown_job, unknown_jobs
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.remote import launcher
@@ -31,20 +28,9 @@ if TYPE_CHECKING:
     from hub_app import Ask
     from tornado.httpclient import HTTPResponse
 
+    from hpchub.hub.certificates import ServerIdentity
+
 PAGES = [str(Path(__file__).parents[2] / "templates" / "pages")]
-
-
-def make_authority(directory: Path) -> Authority:
-    """Create the files of an authority, as the role does."""
-    module: Any = SimpleNamespace(
-        params={"path": str(directory), "owner": "", "proxy_group": ""},
-        check_mode=False,
-        load_file_common_arguments=lambda attributes, path: {},
-        set_fs_attributes_if_different=lambda arguments, changed: False,
-    )
-    directory.mkdir(exist_ok=True)
-    notebook_certificates.Authority(module).make(rotate=False)
-    return Authority(directory)
 
 
 @dataclasses.dataclass
@@ -187,6 +173,24 @@ async def test_restored_hub_adopts_a_session_that_it_started(hub: Hub, session: 
     await hub.user().stop("")
     assert hub.gate.cancelled == ["7"]
     assert (await ask("api/user", Authorization=f"token {token}")).code == 403
+
+
+async def test_restarted_hub_waits_for_a_server_that_its_authority_did_not_certify(
+    hub: Hub, session: Session, claim: Any, tmp_path: Path
+) -> None:
+    """As on a new host whose secrets are not restored yet. JupyterHub would end the session after an hour."""
+    assert (await claim()).code == 201
+    user = hub.user()
+    del user.spawners[""]
+    hub.runtime.client_context = make_authority(tmp_path / "foreign").client_context()
+    spawner = user.spawners[""]
+    spawner._check_pending = True
+    check = asyncio.ensure_future(spawner.get_url())
+    await asyncio.sleep(0.5)
+    assert not check.done()
+    hub.runtime.client_context = make_authority(tmp_path / "tls").client_context()  # a restore starts the hub again
+    assert await asyncio.wait_for(check, 10) == f"https://127.0.0.1:{session.port}/user/alice/"
+    assert hub.gate.cancelled == []
 
 
 async def test_adopted_session_survives_a_restart_of_the_hub(hub: Hub, session: Session, claim: Any) -> None:

@@ -25,6 +25,7 @@ from backup_host import (
     repack,
     state_of,
 )
+from hub_app import make_authority
 
 from hpchub import __version__
 from hpchub.backup import host as hosts
@@ -245,13 +246,103 @@ def test_sign_ons_of_a_host_that_keeps_its_key_are_left_alone(host: Host, key: P
     assert not list(host.sign_on_sessions.iterdir())
 
 
+def test_last_restore_is_not_repeated_without_force(host: Host, key: Path) -> None:
+    """A deployment that failed after the restore is repeated with the same arguments."""
+    first, units = create(host), FakeUnits({"hub"})
+    assert restore(host, units, first, key, Options(force=True))
+    make_database(host, "b" * 16, user="bob")  # a session that started since
+    before, units.calls = state_of(root(host)), []
+    assert restore(host, units, first, key, Options()) is None
+    assert (state_of(root(host)), units.calls) == (before, [])
+    with pytest.raises(BackupError, match="use --force"):
+        restore(host, units, create(host), key, Options())  # another backup
+    assert restore(host, units, first, key, Options(force=True))
+    assert host.database.facts().sessions == {"a" * 16}
+    undo_last(host, units, force=True)
+    with pytest.raises(BackupError, match="use --force"):
+        restore(host, units, first, key, Options())  # it is not in use any more
+
+
+def test_restore_after_the_loss_of_the_restored_database_is_judged_anew(host: Host, key: Path) -> None:
+    path = create(host)
+    restore(host, FakeUnits(), path, key, Options(force=True))
+    host.database.path.unlink()
+    make_database(host)
+    assert restore(host, FakeUnits({"hub"}), path, key, Options())
+    assert host.database.facts().sessions == {"a" * 16}
+
+
+def test_sessions_since_the_restore_are_lost_only_with_force(host: Host, key: Path) -> None:
+    units = FakeUnits({"hub"})
+    restore(host, units, create(host), key, Options(force=True))
+    make_database(host, "b" * 16, user="bob")
+    before, units.calls = state_of(root(host)), []
+    with pytest.raises(BackupError, match=r"does not know 1 open sessions .* use --force"):
+        undo_last(host, units)
+    assert (state_of(root(host)), units.calls) == (before, [])
+    undo_last(host, units, force=True)
+    assert host.database.facts().sessions == {"a" * 16}
+
+
+@pytest.mark.parametrize("step", ["put_back", "load_database"])
+def test_hub_runs_after_an_undo_that_failed(host: Host, key: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    units = FakeUnits({"hub"})
+    restore(host, units, create(host), key, Options(force=True))
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restoring, step, fail)
+        with pytest.raises(OSError, match="No space"):
+            undo_last(host, units)
+    assert units.active("hub")
+    undo_last(host, units)  # it can be repeated
+
+
+def test_state_with_another_kind_of_database_does_not_come_back(host: Host, key: Path) -> None:
+    units = FakeUnits({"hub"})
+    restore(host, units, create(host), key, Options(force=True))
+    units.calls.clear()
+    moved = replace(host, hub={**host.hub, "db_url": "postgresql+psycopg://hub@db.example.org/hub"})
+    with pytest.raises(BackupError, match="used a database of sqlite, and this hub uses postgresql now"):
+        undo_last(moved, units, force=True)
+    assert units.calls == []
+
+
+@pytest.mark.parametrize(("age", "allowed"), [(3600, True), (-3600, False)])
+def test_secrets_with_which_the_hub_started_sessions_are_replaced_only_with_force(
+    host: Host, key: Path, age: float, allowed: bool
+) -> None:
+    """A new host reaches no session of its surviving database, because those began before its authority was made."""
+    path = create(host)
+    change_secrets(root(host))
+    (root(host) / "etc/notebook-tls/current.pem").unlink()
+    made = make_authority(root(host) / "etc/notebook-tls").since()
+    with sqlite3.connect(host.database.path) as connection:
+        connection.execute("UPDATE hpchub_sessions SET started = ?", (made.timestamp() - age,))
+    connection.close()
+    before, units = state_of(root(host)), FakeUnits({"hub"})
+    if not allowed:
+        with pytest.raises(BackupError, match=r"has started open sessions with its present secrets; .* use --force"):
+            restore(host, units, path, key, Options(keep_database=True))
+        assert (state_of(root(host)), units.calls) == (before, [])
+    restore(host, units, path, key, Options(keep_database=True, force=not allowed))
+    assert (root(host) / "state/cookie_secret").read_text() == "first-cookie-secret\n"
+
+
+def test_secrets_of_a_hub_without_a_readable_authority_are_replaced_only_with_force(host: Host, key: Path) -> None:
+    with pytest.raises(BackupError, match="use --force"):
+        restore(host, FakeUnits({"hub"}), create(host), key, Options(keep_database=True))
+
+
 def test_database_can_be_kept(host: Host, key: Path) -> None:
     path = create(host)
     change_secrets(root(host))
     with sqlite3.connect(host.database.path) as connection:
         connection.execute("UPDATE users SET name = 'bob'")
     connection.close()
-    restore(host, FakeUnits({"hub"}), path, key, Options(keep_database=True))
+    restore(host, FakeUnits({"hub"}), path, key, Options(keep_database=True, force=True))
     assert users(host) == ["bob"]
     assert (root(host) / "state/cookie_secret").read_text() == "first-cookie-secret\n"
 

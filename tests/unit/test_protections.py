@@ -221,8 +221,7 @@ SETTINGS = {
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch) -> Config:
     """Return JupyterHub's configuration for SETTINGS."""
-    authority = SimpleNamespace(client_context=object)
-    shared = SimpleNamespace(settings=SETTINGS, authority=authority, guard=Guard())
+    shared = SimpleNamespace(settings=SETTINGS, client_context=object(), guard=Guard())
     monkeypatch.setattr(hub_config, "runtime", lambda _: shared)
     monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
     config = Config()

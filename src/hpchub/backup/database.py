@@ -60,12 +60,14 @@ class Facts:
         schema: The revision of JupyterHub's tables, or empty if there are none.
         sessions: The sessions that are not over.
         ended: The number of recorded sessions that are over.
+        newest: When the newest of the sessions that are not over began, in seconds since 1970, or 0 if there is none.
     """
 
     id: str = ""
     schema: str = ""
     sessions: frozenset[str] = frozenset()
     ended: int = 0
+    newest: float = 0.0
 
     @property
     def new(self) -> bool:
@@ -199,16 +201,17 @@ def read_facts(url: str) -> Facts:
             tables = set(inspect(connection).get_table_names())
             schema = found = None
             sessions: frozenset[str] = frozenset()
-            ended = 0
+            ended, newest = 0, 0.0
             if "alembic_version" in tables:
                 schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
             if DATABASE_TABLE.name in tables:
                 found = connection.execute(select(DATABASE_TABLE.c.id)).scalar()
             if SESSIONS.name in tables:
-                rows = connection.execute(select(SESSIONS.c.session, SESSIONS.c.ended)).all()
+                rows = connection.execute(select(SESSIONS.c.session, SESSIONS.c.started, SESSIONS.c.ended)).all()
                 sessions = frozenset(row.session for row in rows if row.ended is None)
+                newest = max((row.started for row in rows if row.ended is None), default=0.0)
                 ended = len(rows) - len(sessions)
-            return Facts(found or "", schema or "", sessions, ended)
+            return Facts(found or "", schema or "", sessions, ended, newest)
     finally:
         engine.dispose()
 

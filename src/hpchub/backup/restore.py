@@ -7,6 +7,7 @@ before the hub starts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -22,10 +23,12 @@ from hpchub.backup.database import HubDatabase, damage_of, known_revisions
 from hpchub.backup.files import load_database, put_back, save_database, save_files, write_member
 from hpchub.backup.host import FILES, Host, Units, owner_ids, read_member, replace_file
 from hpchub.backup.package import BackupError, Manifest, Member
+from hpchub.hub.certificates import Authority
 from hpchub.messages import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
 
 JOURNAL, FINISHED = "journal.json", "finished.json"
 """The name of the journal while a restore changes the host, and afterwards. The unit looks for the first one."""
@@ -153,20 +156,45 @@ def _check_hub(host: Host, units: Units, path: Path, manifest: Manifest, options
             f" {manifest.database}, and this hub's has {facts.id} and {len(facts.sessions) + facts.ended} recorded"
             " sessions; if this hub lost its database and started with an empty one, use --other-database"
         )
-    running = units.active(host.hub_unit)
-    if options.force or options.keep_database or (another and facts.new):
+    if options.force or (another and facts.new):
         return
+    if options.keep_database:
+        if facts.sessions and facts.newest >= _first_authority(host):
+            raise BackupError(
+                "this hub has started open sessions with its present secrets; with those of the backup, it may not"
+                " reach them any more; use --force to do that"
+            )
+        return
+    running = units.active(host.hub_unit)
     if running:
+        survived = host.database.backend != "sqlite" and not another
         raise BackupError(
             f"this hub is running and in use: its database {facts.id or 'without id'} has {len(facts.sessions)} open"
             " sessions; a restore replaces its state, and sessions that started after the backup become unknown to it;"
-            " use --force to do that"
+            + (
+                " if only the hub host was lost and this database survived, use --keep-database"
+                " (-e keep_database=true); otherwise,"
+                if survived
+                else ""
+            )
+            + " use --force to do that"
         )
     if facts.sessions:
         raise BackupError(
             f"this hub's database has {len(facts.sessions)} open sessions; those that started after the backup would"
             " become unknown to the hub; use --force to do that"
         )
+
+
+def _first_authority(host: Host) -> float:
+    """Return when this host got its first authority of notebook servers, or 0 if this is not known.
+
+    The hub reaches no session that began before, because another host certified its notebook server.
+    """
+    try:
+        return Authority(Path(host.hub["notebook_tls_directory"])).since().timestamp()
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _check_targets(host: Host, files: Iterable[Path]) -> None:
@@ -201,26 +229,48 @@ def _keep_gate_keys(host: Host, files: dict[Path, Member]) -> None:
 # The change
 
 
-def restore(host: Host, units: Units, path: Path, identity: Path | bytes, options: Options) -> Manifest:
+def restore(host: Host, units: Units, path: Path, identity: Path | bytes, options: Options) -> Manifest | None:
     """Restore a backup. If this fails or is interrupted, the old state is back afterwards.
+
+    Returns:
+        The manifest, or None if the last restore was the same. Then nothing is changed, unless this is forced. So a
+        deployment that restores a backup can be repeated, and the sessions since then stay known.
 
     Raises:
         BackupError: The backup is refused, or the restore failed.
     """
     with host.locked(_PATIENCE), host.scratch() as scratch, _signals():
         undo_unfinished(host, units)
+        if not options.force and _is_restored(host, path, options):
+            return None
         verified = verify(host, units, path, identity=identity, options=options, scratch=scratch)
-        _change(host, units, verified)
+        _change(host, units, verified, _fingerprint(path))
         return verified.manifest
 
 
-def _change(host: Host, units: Units, verified: Verified) -> None:
+def _is_restored(host: Host, path: Path, options: Options) -> bool:
+    """Return whether the last restore on this host was the same, and this host still has its database."""
+    database = package.read_header(path).database
+    try:
+        journal = json.loads((_saved(host) / FINISHED).read_text())
+    except FileNotFoundError:
+        return False
+    same = journal.get("backup") == _fingerprint(path) and journal["database"] is not options.keep_database
+    return same and host.database.facts().id == database
+
+
+def _fingerprint(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _change(host: Host, units: Units, verified: Verified, fingerprint: str) -> None:
     changed = {target: member for target, member in verified.files.items() if _differs(target, member)}
     was_active = units.active(host.hub_unit)
     units.stop(host.hub_unit)
     try:
         _check_targets(host, changed)  # again, now that the hub's account cannot change them any more
-        _save(host, list(changed), with_database=verified.dump is not None)
+        _save(host, list(changed), fingerprint, with_database=verified.dump is not None)
         try:
             if verified.dump is not None:
                 load_database(host, verified.dump)
@@ -265,15 +315,41 @@ def _saved(host: Host) -> Path:
     return host.work / "restore"
 
 
-def _save(host: Host, paths: Sequence[Path], *, with_database: bool) -> None:
+def _save(host: Host, paths: Sequence[Path], fingerprint: str, *, with_database: bool) -> None:
     """Save the old state, then write the journal. Nothing is changed before."""
     directory = _saved(host)
     _forget(host)
     directory.mkdir(mode=0o700)
     files = save_files(directory, paths)
     dump = save_database(host, directory) if with_database else ""
-    journal = json.dumps({"files": files, "dump": dump, "database": with_database}, indent=2)
-    replace_file(directory / JOURNAL, journal.encode(), mode=0o600, uid=0, gid=0)
+    try:
+        sessions = sorted(host.database.facts().sessions)
+    except BackupError:
+        sessions = []  # the database is damaged
+    journal = {
+        "files": files,
+        "dump": dump,
+        "database": with_database,
+        "backend": host.database.backend,
+        "sessions": sessions,
+        "backup": fingerprint,
+    }
+    replace_file(directory / JOURNAL, json.dumps(journal, indent=2).encode(), mode=0o600, uid=0, gid=0)
+
+
+def _read_journal(host: Host, path: Path) -> dict[str, Any]:
+    """Read a journal.
+
+    Raises:
+        BackupError: The hub uses a database of another kind now, which the saved one must not replace.
+    """
+    journal: dict[str, Any] = json.loads(path.read_text())
+    if journal["backend"] != host.database.backend:
+        raise BackupError(
+            f"the state before the restore used a database of {journal['backend']}, and this hub uses"
+            f" {host.database.backend} now; restore a backup instead"
+        )
+    return journal
 
 
 def undo(host: Host) -> bool:
@@ -282,7 +358,7 @@ def undo(host: Host) -> bool:
     path = next((directory / name for name in (JOURNAL, FINISHED) if (directory / name).exists()), None)
     if path is None:
         return False
-    journal = json.loads(path.read_text())
+    journal = _read_journal(host, path)
     put_back(directory, journal["files"])
     if journal["dump"]:
         load_database(host, directory / journal["dump"])
@@ -308,19 +384,33 @@ def undo_unfinished(host: Host, units: Units) -> bool:
     return undo(host)
 
 
-def undo_last(host: Host, units: Units) -> None:
-    """Put back the state before the last restore, as an administrator asked for it.
+def undo_last(host: Host, units: Units, *, force: bool = False) -> None:
+    """Put back the state before the last restore, as an administrator asked for it. The hub runs afterwards.
+
+    Args:
+        host: The hub host.
+        units: Its units.
+        force: Whether the hub may lose the sessions that the former state does not know.
 
     Raises:
-        BackupError: There is none.
+        BackupError: There is none, or it belongs to another kind of database, or sessions would be lost.
     """
     with host.locked(), _signals():
         if not (_saved(host) / FINISHED).exists():
             raise BackupError("there is no restore that could be undone on this host")
-        journal = json.loads((_saved(host) / FINISHED).read_text())
+        journal = _read_journal(host, _saved(host) / FINISHED)
+        if not force and (later := host.database.facts().sessions - set(journal["sessions"])):
+            raise BackupError(
+                f"the state before the restore does not know {len(later)} open sessions of this hub; use --force to"
+                " put it back nevertheless"
+            )
         units.stop(host.hub_unit)
-        undo(host)
-        _apply(host, units, [Path(entry["path"]) for entry in journal["files"]])
+        try:
+            undo(host)
+            _apply(host, units, [Path(entry["path"]) for entry in journal["files"]])
+        except BaseException:
+            units.start(host.hub_unit)
+            raise
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def restore_backup(options: argparse.Namespace) -> int:
             _recover(host, units)
             return VALID
         if options.undo:
-            undo_last(host, units)
+            undo_last(host, units, force=options.force)
             print("The state before the last restore is back.")
             return VALID
         permitted = Options(options.force, options.other_database, options.keep_database)
@@ -77,7 +77,11 @@ def restore_backup(options: argparse.Namespace) -> int:
             _print_facts(verified.manifest)
             print("This backup can be restored on this host. Nothing was changed.")
             return VALID
-        _print_facts(restore(host, units, _file(options), key, permitted))
+        manifest = restore(host, units, _file(options), key, permitted)
+        if manifest is None:
+            print("The last restore was of this backup. Nothing was changed. To restore it again, use --force.")
+            return VALID
+        _print_facts(manifest)
         print(f"Restored. To go back: hpchub restore --undo. The former state is in {host.work}/restore.")
     except (BackupError, OSError) as error:
         raise Failure(str(error)) from None

@@ -229,7 +229,9 @@ def parser() -> argparse.ArgumentParser:
     restoring.add_argument(
         "--identity", metavar="KEYFILE", type=Path, help="the file with the private key; - reads the key from the input"
     )
-    restoring.add_argument("--force", action="store_true", help="replace the state of a hub that is in use")
+    restoring.add_argument(
+        "--force", action="store_true", help="replace the state of a hub that is in use, or lose sessions with --undo"
+    )
     restoring.add_argument(
         "--other-database",
         action="store_true",

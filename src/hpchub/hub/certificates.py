@@ -164,6 +164,14 @@ class Authority:
             statement, found.not_valid_before_utc + CLOCK_ERROR, found.public_bytes(serialization.Encoding.DER)
         )
 
+    def since(self) -> dt.datetime:
+        """Return when the oldest trusted authority was made.
+
+        Raises:
+            OSError, ValueError: The authority's files are missing, not readable or not valid.
+        """
+        return min(each.not_valid_before_utc for each in self._authorities()) + CLOCK_ERROR
+
     def _authorities(self) -> list[x509.Certificate]:
         return x509.load_pem_x509_certificates((self.directory / "servers.pem").read_bytes())
 

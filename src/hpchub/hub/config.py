@@ -75,7 +75,7 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     _sessions(c, settings, path)
     # The hub's HTTP client uses TLS only to connect to notebook servers. It contacts each of them once, so it does not
     # keep connections open: the buffers of a TLS connection take a quarter of a megabyte.
-    context = runtime(path).authority.client_context()
+    context = runtime(path).client_context
     c.JupyterHubHTTPClient.connector_options = {"ssl": context, "force_close": True}
     _state(c, settings, path)
     _pages(c, settings)

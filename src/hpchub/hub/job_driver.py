@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import secrets
+import ssl
 import time
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,7 @@ class JobDriver:
         self._cluster = context.cluster
         self._report = asyncio.Event()
         self._submission: asyncio.Future[None] | None = None
+        self._distrusts = False
 
     # -- the state machine
 
@@ -114,9 +116,18 @@ class JobDriver:
             await asyncio.wait_for(self._report.wait(), seconds)
 
     async def _reachable(self, host: str, port: int) -> bool:
-        """Return whether the notebook server accepts connections."""
+        """Return whether a notebook server with a certificate of this hub's authority answers.
+
+        JupyterHub ends a session if it cannot verify the server's certificate afterwards.
+        """
         try:
-            _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), timeout=5)
+            connection = asyncio.open_connection(host, port, ssl=self._runtime.client_context)
+            _, writer = await asyncio.wait_for(connection, timeout=5)
+        except ssl.SSLCertVerificationError as error:
+            if not self._distrusts:
+                self._distrusts = True
+                self._log.warning("%s: the hub does not trust the server at %s: %s", self._label, host, error)
+            return False
         except (OSError, ValueError):
             return False
         writer.close()

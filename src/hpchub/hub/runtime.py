@@ -26,6 +26,7 @@ from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Coroutine
 
     from sqlalchemy.orm import Session
@@ -111,6 +112,14 @@ class Runtime:
             LiveFile(Path(settings.get("notices_file", INVENTORY)), load_notices),
             LiveFile(Path(settings.get("notices_by_hand_file", BY_HAND)), load_notices),
         ]
+
+    @functools.cached_property
+    def client_context(self) -> ssl.SSLContext:
+        """The TLS context of the hub's connections to notebook servers, as it was at the start of the hub.
+
+        JupyterHub and hpchub must judge a server's certificate in the same way, so both use this one.
+        """
+        return self.authority.client_context()
 
     @property
     def profiles(self) -> ProfileList:
