@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
-from repo.sites import ROOT
+from repo.sites import ROOT, SITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from repo.conftest import Ansible
 
 
 def plays(name: str) -> list[dict[str, Any]]:
@@ -59,3 +63,91 @@ def test_unit_of_the_hub_starts_without_the_files_of_optional_secrets() -> None:
         assert re.search(rf"^EnvironmentFile=-{{{{ __jupyterhub_{optional}_token_file }}}}$", unit, re.MULTILINE), (
             optional
         )
+
+
+def imports(name: str) -> dict[str, dict[str, Any]]:
+    """Return the imported playbooks in their order, each with its variables."""
+    imported = "ansible.builtin.import_playbook"
+    return {play[imported]: play.get("vars", {}) for play in plays(name) if imported in play}
+
+
+def test_database_admits_the_standby_before_its_hub_starts() -> None:
+    order = list(imports("takeover.yml"))
+    assert order.index("state_store.yml") < order.index("hub.yml")
+
+
+def test_settings_of_a_standby_do_not_prevent_its_deployment() -> None:
+    """The database may have moved since standby.yml has run. The refusal is for a hub that has sessions."""
+    (play,) = plays("hub.yml")
+    (refusal,) = [task for task in play["tasks"] if task["name"] == "Refuse to give the hub another database"]
+    assert "not hpchub_was_standby.stat.exists" in refusal["when"]
+
+
+def test_standby_is_installed_as_one_and_the_hub_host_is_not() -> None:
+    assert imports("standby.yml")["hub.yml"] == {"hpchub_standby": True}
+    assert "hpchub_standby" not in imports("takeover.yml")["hub.yml"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("store", "kept"),
+    [
+        ({"backend": "sqlite"}, False),
+        ({"backend": "postgresql"}, False),
+        ({"backend": "postgresql", "location": "own_host"}, True),
+        (
+            {"backend": "postgresql", "location": "existing", "host": "db.example.org", "password": "d41d8cd98f00b204"},
+            True,
+        ),
+    ],
+    ids=["sqlite", "hub host", "own host", "existing server"],
+)
+def test_takeover_keeps_a_database_that_is_on_another_host(ansible: Ansible, store: dict[str, Any], kept: bool) -> None:
+    expression = imports("takeover.yml")["hub.yml"]["keep_database"].removeprefix("{{").removesuffix("}}")
+    done = ansible(
+        *("ansible", "hub", "--inventory", SITE, "--playbook-dir", ROOT / "playbooks", "--module-name", "debug"),
+        *(
+            "--args",
+            f"msg=({{{{ ({expression}) | to_json }}}})",
+            "--extra-vars",
+            json.dumps({"hpc_state_store": store}),
+        ),
+    )
+    assert f"({str(kept).lower()})" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("standby", [True, False])
+def test_standby_has_neither_hub_nor_canary_nor_backups(ansible: Ansible, standby: bool) -> None:
+    request = {
+        "hpchub_standby": standby,
+        "hpc_canary": {"enabled": True, "user": "canary"},
+        "hpc_backup": {"recipients": ["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"]},
+    }
+    values = "[jupyterhub_standby, backup_recipients | length]"
+    done = ansible(
+        *("ansible", "hub", "--inventory", SITE, "--playbook-dir", ROOT / "playbooks", "--module-name", "debug"),
+        *("--args", f"msg=({{{{ {values} | to_json }}}})", "--extra-vars", json.dumps(request)),
+    )
+    assert f"([{str(standby).lower()}, {0 if standby else 1}])" in done.stdout, done.stdout + done.stderr
+
+
+def test_role_keeps_a_standby_from_serving() -> None:
+    tasks = ROOT / "roles/jupyterhub/tasks"
+    service = {task["name"]: task for task in flat(yaml.safe_load((tasks / "service.yml").read_text()), "block")}
+    unit = service["Start jupyterhub, or keep a standby from starting it"]["ansible.builtin.systemd_service"]
+    assert unit["enabled"] == "{{ not jupyterhub_standby }}"
+    assert unit["state"] == "{{ 'stopped' if jupyterhub_standby else 'started' }}"
+    (handler, _) = yaml.safe_load((ROOT / "roles/jupyterhub/handlers/main.yml").read_text())
+    assert (
+        handler["ansible.builtin.systemd_service"]["state"] == "{{ 'stopped' if jupyterhub_standby else 'restarted' }}"
+    )
+    for file, name in (
+        ("upgrade.yml", "Save the old version, and upgrade the database"),
+        ("main.yml", "Return to the old version if an upgrade has begun"),
+        ("service.yml", "Wait until the hub answers on its socket"),
+    ):
+        found = {task["name"]: task for task in flat(yaml.safe_load((tasks / file).read_text()), "block", "rescue")}
+        assert "not jupyterhub_standby" in found[name]["when"], name
+    canary = yaml.safe_load((ROOT / "roles/jupyterhub/vars/main.yml").read_text())["__jupyterhub_canary"]
+    assert canary.endswith("combine({'enabled': false} if jupyterhub_standby else {}) }}")

@@ -131,6 +131,17 @@ def test_backup_contains_rows_that_are_only_in_the_write_ahead_log(host: Host, k
     copy.close()
 
 
+def test_standby_makes_no_backup(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "STANDBY", tmp_path / "standby")
+    (tmp_path / "standby").touch()
+    with pytest.raises(BackupError, match=r"this host is a standby, .*; run this command on the hub host"):
+        create(host)
+    assert backups(host) == []
+    assert not (host.state / "backup-status.json").exists()
+    (tmp_path / "standby").unlink()
+    create(host)
+
+
 def test_status_and_number_of_kept_backups(host: Host) -> None:
     made = [create(host) for _ in range(5)]
     assert backups(host) == made[:1:-1]

@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from hpchub.backup import host as hosts
 from hpchub.backup import package
 from hpchub.backup.host import Host, run_copy_command
 from hpchub.backup.package import BackupError, Manifest, Member
@@ -34,9 +35,14 @@ def create(host: Host, recipients: Sequence[str] = (), *, copy: bool = True, pat
         The file of the backup.
 
     Raises:
-        BackupError: There is no backup, or it was not copied.
+        BackupError: There is no backup, or it was not copied, or this host is a standby.
         OSError: A file cannot be read or written.
     """
+    if hosts.STANDBY.exists():
+        raise BackupError(
+            f"this host is a standby, because {hosts.STANDBY} exists; its backup would look like a newer one of the hub"
+            " without sessions; run this command on the hub host"
+        )
     last = host.read_status()
     time_of_last = last.get("time")
     made = float(time_of_last) if isinstance(time_of_last, int) and 0 <= time_of_last < _LAST_TIME else 0.0

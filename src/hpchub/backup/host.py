@@ -34,6 +34,8 @@ HUB_SETTINGS = Path("/etc/hpchub/hub.json")
 """The hub's settings, which the role ``jupyterhub`` writes."""
 BACKUP_SETTINGS = Path("/etc/hpchub/backup.json")
 """The settings of backups, which the role ``backup`` writes."""
+STANDBY = Path("/etc/hpchub/standby")
+"""The file that tells that this host is a standby. The role ``jupyterhub`` writes it."""
 FILES = "files"
 """The directory of the host's files in a backup."""
 STATUS = "backup-status.json"
