@@ -77,7 +77,9 @@ def test_session_of_another_user_is_refused(visitor: Callable[[], Visitor], lab:
     show = ["ss", "--listening", "--tcp", "--numeric", "--no-header", "--extended"]
     uid = lab.run(job.node, ["id", "--user", "alice"]).strip()
     hers = [line for line in lab.run(job.node, show).splitlines() if f" uid:{uid} " in f"{line} "]
-    (port,) = {port for line in hers if 20000 <= (port := int(line.split()[3].rsplit(":", 1)[1])) <= 29999}
+    ports = lab.hub_settings()["notebook_ports"]
+    open_ports = {int(line.split()[3].rsplit(":", 1)[1]) for line in hers}
+    (port,) = open_ports & set(range(ports["first"], ports["last"] + 1))
     # curl prints the number of its connections and the status of the HTTP response, or 000 without a response.
     ask = ["curl", "--silent", "--insecure", "--max-time", "10", "--write-out", "%{num_connects} %{http_code}"]
     for scheme in ("http", "https"):
