@@ -81,6 +81,13 @@ def idp() -> Host:
     return _host("idp")
 
 
+@pytest.fixture(scope="module")
+def settings(hub: Host) -> dict[str, Any]:
+    """Return the hub's settings."""
+    found: dict[str, Any] = json.loads(hub.check_output("cat /etc/hpchub/hub.json"))
+    return found
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Add the journal of all failed units to the report of a failed test."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
@@ -94,13 +93,6 @@ def groups(state: dict[str, Any]) -> dict[str, set[str]]:
     """Return the groups of each host in the inventory."""
     inventory = InventoryManager(loader=DataLoader(), sources=[str(INVENTORIES / state["inventory"])])
     return {host.name: {group.name for group in host.get_groups()} for host in inventory.get_hosts()}
-
-
-@pytest.fixture(scope="module")
-def settings(hub: Host) -> dict[str, Any]:
-    """Return the hub's settings, which contain its ports."""
-    settings: dict[str, Any] = json.loads(hub.check_output("cat /etc/hpchub/hub.json"))
-    return settings
 
 
 def port_of(url: str) -> int:

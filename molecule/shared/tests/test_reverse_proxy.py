@@ -76,13 +76,6 @@ def alice(addresses: dict[str, str], state: dict[str, Any], users: dict[str, dic
     return client
 
 
-@pytest.fixture(scope="module")
-def settings(hub: Host) -> dict[str, Any]:
-    """Return the hub's settings, which contain the address of the cluster's virtual host."""
-    settings: dict[str, Any] = json.loads(hub.file("/etc/hpchub/hub.json").content_string)
-    return settings
-
-
 def from_apache(answer: Answer) -> bool:
     """Return whether Apache itself created a page. Only Apache's own pages have this content security policy."""
     return "style-src 'unsafe-inline'; frame-ancestors 'none'" in answer.headers.get("Content-Security-Policy", "")
