@@ -169,6 +169,11 @@ class Lab:
         found: dict[str, Any] = json.loads(self.run("hub", ["cat", "/etc/hpchub/profiles.json"]))
         return found
 
+    def hub_settings(self) -> dict[str, Any]:
+        """Return the hub's settings."""
+        found: dict[str, Any] = json.loads(self.run("hub", ["cat", "/etc/hpchub/hub.json"]))
+        return found
+
     def unknown_jobs(self) -> set[str]:
         """Return the ids of the jobs that carry the hub's name and that its database does not know."""
         return {job["job_id"] for job in json.loads(self.run("hub", [HUB_PROGRAM, "orphans", "--json"]))}

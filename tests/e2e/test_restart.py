@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import expect
 
 from .lab import DATABASE, eventually
@@ -23,6 +24,17 @@ SBATCH = "/usr/local/bin/sbatch"  # precedes Slurm's own sbatch on the gate's PA
 def hub_answers(visitor: Visitor) -> bool:
     """Return whether the hub answers API requests."""
     return visitor.fetch("GET", "/hub/api/").status == 200
+
+
+def opened(visitor: Visitor, url: str) -> bool:
+    """Open a page. Return false if the present page reloaded at the same moment and therefore stayed open."""
+    try:
+        visitor.page.goto(url)
+    except PlaywrightError as error:
+        if "ERR_ABORTED" not in str(error):
+            raise
+        return False
+    return True
 
 
 @pytest.fixture
@@ -78,8 +90,8 @@ def test_resumed_start_can_be_stopped(browser_page: Visitor, lab: Lab, closed_qu
     with browser_page.page.expect_event("load", timeout=60_000):
         lab.run("hub", KILL)
     eventually("the hub answers", lambda: hub_answers(browser_page))
-    # Leave the progress page, which reloads as soon as the start has ended.
-    browser_page.page.goto(f"{lab.url}/hub/home")
+    # Leave the progress page, which reloads as soon as the start has ended. A reload aborts another navigation.
+    eventually("the home page", lambda: opened(browser_page, f"{lab.url}/hub/home"))
     answer = browser_page.fetch("DELETE", "/hub/api/users/alice/server")
     assert answer.status in {202, 204}, answer
     eventually("the job is gone", lambda: not lab.jobs("alice"))
