@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -24,7 +23,7 @@ NAMES = ["first.last", "2023abc", "AB1234", "ann@CL.ORG"]
 @pytest.fixture(autouse=True)
 def _accounts(lab: Lab) -> None:
     """Skip the tests on a lab whose inventory does not permit the names, or that was created without the accounts."""
-    pattern = json.loads(lab.run("hub", ["cat", "/etc/hpchub/hub.json"]))["access"]["user_pattern"]
+    pattern = lab.hub_settings()["access"]["user_pattern"]
     known = {user["name"] for user in lab.state["users"]}
     if not all(re.fullmatch(pattern, name) for name in NAMES) or not known.issuperset(NAMES):
         pytest.skip("this lab has no accounts with unusual names, or its inventory does not permit them")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING
 
@@ -129,7 +128,7 @@ def test_killed_proxy_gets_its_routes_back(browser_page: Visitor, lab: Lab) -> N
 
 def test_only_the_job_of_a_session_that_is_over_is_ended(lab: Lab) -> None:
     """The hub leaves jobs of unknown sessions, of other databases, users and hubs, and users' own jobs."""
-    host = json.loads(lab.run("hub", ["cat", "/etc/hpchub/hub.json"]))["public_url"].split("/")[2].split(":")[0]
+    host = lab.hub_settings()["public_url"].split("/")[2].split(":")[0]
     database = lab.database("SELECT id FROM hpchub_database")[0][0]
     profile = lab.profiles()[0]
     over = "0" * 16

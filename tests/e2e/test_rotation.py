@@ -57,7 +57,7 @@ def gate_answer(lab: Lab, gate: dict[str, Any], key: str) -> str:
 @pytest.fixture
 def gate(lab: Lab) -> Iterator[dict[str, Any] | None]:
     """Return an ssh gate of the hub and keep a copy of its key. Return None if the hub submits jobs itself."""
-    gates = json.loads(lab.run("hub", ["cat", "/etc/hpchub/hub.json"]))["gates"].values()
+    gates = lab.hub_settings()["gates"].values()
     gate: dict[str, Any] | None = next((gate for gate in gates if gate["method"] == "ssh"), None)
     if gate:
         lab.run("hub", ["install", "--mode=0600", gate["key"], OLD_KEY])

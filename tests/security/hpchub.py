@@ -40,7 +40,7 @@ class HPCHub(Target):
         super().__init__(lab)
         self.url = lab.url
         self.addresses = {"hub.localhost": lab.addresses[lab.host("hub")], "auth.localhost": lab.addresses["idp"]}
-        self.settings: dict[str, Any] = json.loads(lab.run("hub", ["cat", "/etc/hpchub/hub.json"]))
+        self.settings: dict[str, Any] = lab.hub_settings()
 
     def _sign_in(self, name: str) -> Person:
         person = Person(self, name)

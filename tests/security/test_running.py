@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .target import Person, Session, Target
 
 MARK = "hpchub-injected"
+INVALID_PORTS = (22, 80, 0, -1, 65536, "20001", 20001.5, True, None, [20001], {"port": 20001})
 ACCEPTED = {200, 201, 202}  # Refusals are 4xx, or 503 if the proxy lost the hub's response.
 
 
@@ -274,21 +275,7 @@ def test_submitted_script_is_exactly_that_of_the_profile(target: Target, alice: 
 @pytest.mark.hazard("H16")
 def test_second_port_report_is_refused(target: Target, alice: Session) -> None:
     """A job reports a second port, a port below 1024 or an invalid port"""
-    for port in (
-        alice.port - 1,
-        alice.port + 1,
-        22,
-        80,
-        0,
-        -1,
-        65536,
-        "20001",
-        20001.5,
-        True,
-        None,
-        [20001],
-        {"port": 20001},
-    ):
+    for port in (alice.port - 1, alice.port + 1, *INVALID_PORTS):
         answer = target.as_job(alice, "POST", "batchspawner", {"port": port})
         assert answer["status"] not in ACCEPTED, "the hub accepts such a report"
     eventually("the session still answers", lambda: target.is_alive(alice), timeout=5)

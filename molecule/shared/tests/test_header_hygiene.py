@@ -191,17 +191,19 @@ def test_cookies_do_not_go_along_with_a_token(alice: Visitor, target: str) -> No
     assert "cookie" not in dict(received(alice, [("Authorization", NOBODY)], target))
 
 
-def ask_api(hub: Host, compute: Host, target: str, headers: dict[str, str]) -> tuple[int, str]:
+def ask_api(settings: dict[str, Any], compute: Host, target: str, headers: dict[str, str]) -> tuple[int, str]:
     """Send a request from a compute node to the API's port, and return the status and the text of the answer."""
-    url = json.loads(hub.file("/etc/hpchub/hub.json").content_string)["api_url"]
-    answer = compute.check_output("python3 -c %s %s %s %s", ASK_API, url, target, json.dumps(headers))
+    api = settings["api_url"]
+    answer = compute.check_output("python3 -c %s %s %s %s", ASK_API, api, target, json.dumps(headers))
     status, text = json.loads(answer)
     return status, text
 
 
-def test_compute_node_reaches_nothing_whose_path_only_begins_like_the_api(hub: Host, compute: Host) -> None:
-    assert ask_api(hub, compute, API_TARGET, {})[0] == 200
-    assert ask_api(hub, compute, OTHER_TARGET, {})[0] == 404
+def test_compute_node_reaches_nothing_whose_path_only_begins_like_the_api(
+    settings: dict[str, Any], compute: Host
+) -> None:
+    assert ask_api(settings, compute, API_TARGET, {})[0] == 200
+    assert ask_api(settings, compute, OTHER_TARGET, {})[0] == 404
 
 
 def test_request_with_a_token_has_no_identity(alice: Visitor) -> None:
@@ -213,10 +215,10 @@ def test_request_with_a_token_has_no_identity(alice: Visitor) -> None:
     assert not [name for name in arrived if name.startswith("x-hpchub")]
 
 
-def test_compute_node_sends_the_hub_neither_cookies_nor_an_identity(hub: Host, compute: Host) -> None:
+def test_compute_node_sends_the_hub_neither_cookies_nor_an_identity(settings: dict[str, Any], compute: Host) -> None:
     sent = {"X-Harmless": FORGED, "Authorization": NOBODY, "Cookie": "jupyterhub-session-id=x"}
     sent |= dict.fromkeys(IDENTITY, "carol")
-    arrived = {name.lower(): value for name, value in json.loads(ask_api(hub, compute, API_TARGET, sent)[1])}
+    arrived = {name.lower(): value for name, value in json.loads(ask_api(settings, compute, API_TARGET, sent)[1])}
     assert (arrived["x-harmless"], arrived["authorization"]) == (FORGED, NOBODY)
     assert "cookie" not in arrived
     assert "carol" not in arrived.values()

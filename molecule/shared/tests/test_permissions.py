@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +77,8 @@ def permissions(host: Host, path: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def gates(hub: Host) -> list[dict[str, Any]]:
+def gates(settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the gates of the hub that it reaches with ssh. Skip the test if the hub submits jobs locally."""
-    settings = json.loads(hub.file("/etc/hpchub/hub.json").content_string)
     gates = [gate for gate in settings["gates"].values() if gate["method"] == "ssh"]
     if not gates:
         pytest.skip("the hub submits locally")

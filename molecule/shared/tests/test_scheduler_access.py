@@ -85,10 +85,10 @@ def cluster(login: Host) -> str:
 
 
 @pytest.fixture(scope="module")
-def gate(hub: Host, cluster: str) -> dict[str, Any]:
+def gate(settings: dict[str, Any], cluster: str) -> dict[str, Any]:
     """Return the hub's settings for the gate of the cluster."""
-    settings: dict[str, dict[str, Any]] = json.loads(hub.file("/etc/hpchub/hub.json").content_string)["gates"]
-    return settings[cluster]
+    gates: dict[str, dict[str, Any]] = settings["gates"]
+    return gates[cluster]
 
 
 @pytest.fixture(scope="module")

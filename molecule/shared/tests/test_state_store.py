@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,9 +19,9 @@ print(create_engine(sys.argv[1]).connect().scalar(text(sys.argv[2])))
 
 
 @pytest.fixture(scope="module")
-def url(hub: Host) -> URL:
+def url(settings: dict[str, Any]) -> URL:
     """Return the URL of the hub's database."""
-    found = make_url(json.loads(hub.check_output("cat /etc/hpchub/hub.json"))["db_url"])
+    found = make_url(settings["db_url"])
     if found.get_backend_name() != "postgresql":
         pytest.skip("the hub's database is SQLite")
     return found

@@ -16,6 +16,7 @@ from hpchub.schedulers import SCHEDULERS, Cause, Ending, Unanswered
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import AsyncIterator, Iterable
     from typing import Any
 
     from jupyterhub import orm
@@ -123,25 +124,26 @@ class Memory:
     # -- questions to the cluster
 
     async def _find_out(self, facts: Ended) -> None:
-        for pause in PAUSES:
-            await asyncio.sleep(pause)
-            ending = await self._ending(facts)
-            if ending is not None:
-                self._add(ending, facts)
-                # Slurm's database receives the name of the canceller later than the controller knows the end.
-                if ending.cause is not Cause.CANCELLED or ending.by:
-                    return
+        async for ending in self._endings(facts, PAUSES):
+            self._add(ending, facts)
+            # Slurm's database receives the name of the canceller later than the controller knows the end.
+            if ending.cause is not Cause.CANCELLED or ending.by:
+                return
 
     async def _ending_of_start(self, facts: Ended) -> Ending | None:
         """Return how the job of a failed start ended, or None if the scheduler does not report it soon."""
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
-                for pause in START_PAUSES:
-                    await asyncio.sleep(pause)
-                    ending = await self._ending(facts)
-                    if ending is not None:
-                        return ending
+                async for ending in self._endings(facts, START_PAUSES):
+                    return ending
         return None
+
+    async def _endings(self, facts: Ended, pauses: Iterable[float]) -> AsyncIterator[Ending]:
+        """Ask after each pause how a job ended, and yield the answers of the scheduler."""
+        for pause in pauses:
+            await asyncio.sleep(pause)
+            if (ending := await self._ending(facts)) is not None:
+                yield ending
 
     async def _ending(self, facts: Ended) -> Ending | None:
         """Return how a job ended, or None if the scheduler does not report it now."""
