@@ -57,20 +57,20 @@ class Student(Visitor):
 
 
 class Class:
-    """All students, each in a separate thread. The class is divided among the clusters.
+    """The first students of the lab, each in a separate thread. The class is divided among the clusters.
 
     Attributes:
         profiles: The profile keys that the students start. The first student starts the first profile, and so on; the
             list repeats when there are more students.
     """
 
-    def __init__(self, lab: Lab, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, lab: Lab, pool: ThreadPoolExecutor, *, size: int = 10) -> None:
         self.lab = lab
         self.pool = pool
         first = {profile["cluster"]: profile["key"] for profile in reversed(lab.profiles())}
         self.profiles: list[str] = list(first.values())
-        people = [user for user in lab.state["users"] if user["name"].startswith("student")]
-        assert people, "the lab has no accounts for students, so no check of the class could fail"
+        people = [user for user in lab.state["users"] if user["name"].startswith("student")][:size]
+        assert len(people) == size, f"the lab has accounts for {len(people)} students only; create it again"
         self.students = list(pool.map(lambda user: Student(lab, user), people))
 
     def each(self, work: Callable[[Student], T]) -> list[T]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from .lab import LabError, eventually
-from .site import REPOSITORY, Site
+from .site import Site
+from .versions import MOMENTS, add, copy_package, environment, kill_deployment, of_package, schema, use_other_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,43 +17,6 @@ if TYPE_CHECKING:
 
     from .lab import Lab
     from .pages import Notebook, Visitor
-
-CURRENT = "/opt/hpchub/hub/current"
-
-OTHER_SCHEMA = """
-
-_known, _upgrade = known_revisions, upgrade_schema
-
-
-def known_revisions() -> list[str]:
-    return ["feedfacecafe", *_known()]
-
-
-def upgrade_schema(url: str) -> None:
-    with create_engine(url).begin() as connection:
-        connection.execute(text("ALTER TABLE users ADD COLUMN another INTEGER"))
-        connection.execute(text("UPDATE alembic_version SET version_num = 'feedfacecafe'"))
-"""
-"""The addition to ``backup/database.py`` in a version that uses another schema."""
-ACCEPT_SCHEMA = """
-import jupyterhub.orm
-
-jupyterhub.orm.check_db_revision = lambda engine: None
-"""
-"""What that version adds to ``hub/config.py``. Every other version refuses to start with this schema."""
-MOMENTS = (
-    "Build the environment",
-    "Save the old version, and upgrade the database",
-    "Write the hub's settings, configuration and unit",
-    "Restart jupyterhub",
-    "Wait until the hub answers on its socket",
-)
-"""Tasks of a deployment. The deployment is killed when its output names one of them."""
-
-
-def environment(lab: Lab) -> str:
-    """Return the environment that the hub's link names."""
-    return lab.run("hub", ["readlink", CURRENT]).strip()
 
 
 def hub_answers(visitor: Visitor) -> bool:
@@ -65,47 +26,14 @@ def hub_answers(visitor: Visitor) -> bool:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A copy of the package that a test may change, as another version has."""
-    copy = tmp_path / "package"
-    shutil.copytree(REPOSITORY / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, copy)
-    return copy
-
-
-def add(package: Path, path: str, text: str) -> None:
-    """Add text to a file of a package."""
-    with (package / "src" / "hpchub" / path).open("a") as file:
-        file.write(text)
+    return copy_package(tmp_path)
 
 
 @pytest.fixture
 def other_schema(package: Path) -> Path:
     """A version that uses another schema of the database."""
-    add(package, "backup/database.py", OTHER_SCHEMA)
-    add(package, "hub/config.py", ACCEPT_SCHEMA)
+    use_other_schema(package)
     return package
-
-
-def schema(lab: Lab) -> str:
-    """Return the schema of the hub's database."""
-    return str(lab.database("SELECT version_num FROM alembic_version")[0][0])
-
-
-def of_package(package: Path) -> list[str]:
-    """Return the options that deploy a package."""
-    return ["--tags", "jupyterhub", "-e", f"jupyterhub_package_src={package}"]
-
-
-def kill_deployment(site: Site, moment: str, *options: str) -> None:
-    """Deploy, and kill the playbook when a task begins. What runs on the hosts ends by itself."""
-    command = site.command(*options)
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, env=site.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as running:
-        assert running.stdout
-        seen = any(moment in line for line in running.stdout)
-        os.killpg(running.pid, signal.SIGKILL)
-    assert seen, f"the deployment ended before the task {moment!r}"
 
 
 @pytest.fixture

@@ -48,7 +48,13 @@ examples:
 
 # With --all there is time for a longer outage of the scheduler (in seconds), for more restarts of the hub, for the loss
 # of the hub host, and for deployments that break off.
-_LONG = {"HPCHUB_OUTAGE": "300", "HPCHUB_KILLS": "20", "HPCHUB_REHEARSAL": "1", "HPCHUB_BROKEN_OFF": "1"}
+_LONG = {
+    "HPCHUB_OUTAGE": "300",
+    "HPCHUB_KILLS": "20",
+    "HPCHUB_REHEARSAL": "1",
+    "HPCHUB_BROKEN_OFF": "1",
+    "HPCHUB_CHAOS": "1",
+}
 _CPUS = os.cpu_count() or 1
 _COVERAGE = CACHE / "coverage" / "data"
 

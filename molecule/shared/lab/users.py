@@ -15,8 +15,8 @@ _USERS: dict[str, tuple[list[str], bool]] = {
     "bob": (["hpc"], False),
     "carol": (["hpc-admins"], True),
     "dave": ([], False),
-    # A class of students who all start their servers at the same time.
-    **{f"student{number:02}": (["hpc"], False) for number in range(1, 11)},
+    # Students who all start their servers at the same time.
+    **{f"student{number:02}": (["hpc"], False) for number in range(1, 21)},
     # Names of accounts and groups in the forms that directories and identity providers use.
     "first.last": (["/staff/hpc"], False),
     "2023abc": (["HPC Users"], False),
