@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from hpchub.clusters.gate_client import Gate, make_gate
+from hpchub.clusters.knowledge import Knowledge
 from hpchub.clusters.poller import Poller
 from hpchub.hub.certificates import Authority
 from hpchub.hub.database import Guard
@@ -106,6 +107,7 @@ class Runtime:
         """When the hub last tried to adopt a session, by the session's name (monotonic clock)."""
         self._ledger: Ledger | None = None
         self._pollers: dict[str, Poller] = {}
+        self._knowledge: dict[str, Knowledge] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._profiles = LiveFile(Path(settings["profiles_file"]), load_profile_list)
         self._notices = [
@@ -162,6 +164,19 @@ class Runtime:
         if cluster not in self._pollers:
             self._pollers[cluster] = Poller(SCHEDULERS[scheduler], self.gate(cluster))
         return self._pollers[cluster]
+
+    def knowledge(self, cluster: str) -> Knowledge:
+        """Return what the hub knows of a cluster for the users' choices. It is created at its first use.
+
+        Raises:
+            OSError, ValueError: The profile list or the hub's settings do not contain this cluster.
+        """
+        if cluster not in self._knowledge:
+            found = self.profiles.cluster(cluster)
+            if found is None:
+                raise ValueError(f"the profile list has no cluster {cluster!r}")
+            self._knowledge[cluster] = Knowledge(SCHEDULERS[found.scheduler], self.gate(cluster))
+        return self._knowledge[cluster]
 
     async def cancel(self, cluster: str, *, user: str, session: str, job_id: str) -> None:
         """Cancel a session's job.
