@@ -33,6 +33,7 @@ from security import report  # noqa: E402
 
 from hpchub.hub.metric_definitions import METRICS  # noqa: E402
 from hpchub.model import entries  # noqa: E402
+from hpchub.model.entry import Entry  # noqa: E402
 from hpchub.model.site import Site  # noqa: E402
 
 BEGIN = "<!-- arguments: generated from meta/argument_specs.yml -->"
