@@ -39,6 +39,6 @@ def test_pages_have_no_serious_fault(browser_page: Visitor) -> None:
 def test_progress_page_has_no_serious_fault(browser_page: Visitor) -> None:
     browser_page.sign_in("alice")
     browser_page.page.goto(f"{browser_page.lab.url}/hub/spawn")
-    browser_page.page.locator("[type=submit]").click()
+    browser_page.page.locator("#spawn_form [type=submit]").click()
     browser_page.page.wait_for_url("**/hub/spawn-pending/**")
     assert faults(browser_page) == []

@@ -7,45 +7,35 @@ import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from jinja2 import Environment, FileSystemLoader, select_autoescape
 from jupyterhub import orm
 from jupyterhub.spawner import Spawner
 from sqlalchemy.exc import SQLAlchemyError
-from traitlets import TraitError, Unicode, default
-from wrapspawner import ProfilesSpawner, WrapSpawner
+from traitlets import TraitError
+from wrapspawner import WrapSpawner
 
-from hpchub import moments
-from hpchub.hub.events import ORIGIN, StartRefused, StopRequested
+from hpchub.hub.choosing import ChoosingSpawner
+from hpchub.hub.events import ORIGIN, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.memory import Memory
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED, Outcome
-from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.session_events import facts, restored
 from hpchub.hub.start_error import StartError
 from hpchub.hub.support import HelpRequest, help_request
 from hpchub.model.entries import Cluster, Profile
-from hpchub.model.notices import offer
 
 if TYPE_CHECKING:
     from hpchub.hub.job_events import PortReported, ProblemReported
-    from hpchub.model.profile_list import ProfileList
 
 
 RETRY = 10.0
 """The wait between two attempts to restore a session after an unexpected error, in seconds."""
 
 
-class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
+class HPCProfilesSpawner(ChoosingSpawner):
     """A spawner that offers the site's profiles and starts the chosen one as a batch job.
 
-    The only valid user options are ``{"profile": KEY}`` and ``{"profile": KEY, "without_settings": True}``, whether
-    they come from the form, the REST API or an earlier start. A session keeps the profile that it was granted. Later
-    changes of the profile list do not affect it.
+    A session keeps the profile that it was granted. Later changes of the profile list do not affect it.
     """
-
-    settings_file = Unicode(
-        DEFAULT_SETTINGS, config=True, help="The settings file, which the Ansible role jupyterhub writes."
-    )
 
     token: str = ""
     """The hash of the server's API token. JupyterHub stores only hashes, so a restarted hub does not have the token."""
@@ -56,37 +46,12 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     stop_reason: str = ""
     """Why the hub itself stops the session, in plain words for the user, or empty."""
 
-    notice: str = ""
-    """What the last session's launcher told the user, such as the setting that stops the notebook server."""
-
     _spawn_future: asyncio.Future[None] | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         self._grant: dict[str, Any] = {}
         self._stopped = False
         super().__init__(**kwargs)
-
-    @property
-    def runtime(self) -> Runtime:
-        """The objects that all spawners of this hub share."""
-        return runtime(self.settings_file)
-
-    @property
-    def profile_list(self) -> ProfileList:
-        """The current profile list. wrapspawner's trait ``profiles`` is a fixed list and is not used.
-
-        Raises:
-            StartError: There is no valid list (503).
-        """
-        try:
-            return self.runtime.profiles
-        except (OSError, ValueError) as error:
-            self.log.error("Cannot read the profile list: %s", error)
-            raise StartError(
-                "The list of job profiles cannot be read at the moment. Please try again in a few minutes.",
-                reason="no_profiles",
-                status_code=503,
-            ) from None
 
     @property
     def notices(self) -> list[dict[str, Any]]:
@@ -105,128 +70,21 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             if notice.is_shown(now) and (notice.drain is None or (profile is not None and notice.covers(profile)))
         ]
 
-    # -- the choice
-
-    async def get_options_form(self) -> str:
-        """Render the form from the current profile list."""
-        environment = Environment(
-            loader=FileSystemLoader(self.runtime.settings["template_paths"]), autoescape=select_autoescape()
-        )
-        profiles = self.profile_list
-        if not profiles.profiles:
-            raise StartError(
-                "No job profile is available at the moment. Running notebooks go on. Please try again later.",
-                reason="no_profiles",
-                status_code=503,
-            )
-        # A link may preselect a profile: /hub/spawn?profile=KEY.
-        wanted = self.handler.get_query_argument("profile", "") if self.handler else ""
-        last = str((self.orm_spawner.user_options or {}).get("profile"))
-        now = time.time()
-        offers = [offer(self.runtime.notices, profile, now) for profile in profiles.profiles]
-        offered = [each.profile.key for each in offers if not each.is_refused]
-        chosen = [key for key in (wanted, last, *offered) if key in offered]
-        return environment.get_template("profiles_form.html").render(
-            offers=offers,
-            time_text=moments.shown,
-            chosen=chosen[0] if chosen else "",
-            unknown="" if not wanted or profiles.get(wanted) else wanted[:80],
-            notice=self.notice,
-        )
-
-    def options_from_form(self, formdata: dict[str, list[str]]) -> dict[str, Any]:
-        """Return the user options from the form, or announce that the start is refused.
-
-        Args:
-            formdata: The values of each field.
-
-        Raises:
-            StartError: The form has other fields, or the profile is not offered (400).
-        """
-        try:
-            if "again" in formdata:
-                return self._checked(again(self.orm_spawner.user_options, without="without_settings" in formdata))
-            return self._read_form(formdata)
-        except StartError as error:
-            self._announce_refusal(error)
-            raise
-
-    def _read_form(self, formdata: dict[str, list[str]]) -> dict[str, Any]:
-        unknown = sorted(set(formdata) - {"profile", "without_settings", "_xsrf"})
-        if unknown:
-            raise StartError(
-                f"The form has no field {unknown[0][:80]!r}. Its fields are 'profile' and 'without_settings'.",
-                reason="bad_choice",
-            )
-        without = {"without_settings": True} if "without_settings" in formdata else {}
-        return self._checked({"profile": (formdata.get("profile") or [""])[0], **without})
-
-    def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
-        """Refuse options from a link: only the form, which carries an XSRF token, may start a session."""
-        raise StartError("A link cannot start a session. Choose a profile below and press Start.", reason="bad_choice")
-
-    @default("apply_user_options")
-    def _apply_user_options_default(self) -> Any:
-        """Return the check that JupyterHub applies to the user options at every start."""
-
-        def check(spawner: HPCProfilesSpawner, options: dict[str, Any]) -> None:
-            try:
-                spawner._checked(options)
-            except StartError as error:
-                spawner._announce_refusal(error)
-                raise
-
-        return check
-
-    def _checked(self, options: Any) -> dict[str, Any]:
-        """Return the user options if the form offers this choice.
-
-        Raises:
-            StartError: The options are not valid (400). The message lists the valid profiles.
-        """
-        keys = [profile.key for profile in self.profile_list.profiles]
-        valid = f"The profiles are: {', '.join(keys)}."
-        if (
-            not isinstance(options, dict)
-            or set(options) - {"without_settings"} != {"profile"}
-            or type(options.get("without_settings", False)) is not bool
-        ):
-            raise StartError(
-                f"Choose one profile and no other option, for example {{'profile': {keys[0]!r}}}. To start without your"
-                f" own settings, add 'without_settings': true. {valid}",
-                reason="bad_choice",
-            )
-        key = options["profile"]
-        if not isinstance(key, str) or key not in keys:
-            raise StartError(f"There is no profile {str(key)[:80]!r}. {valid}", reason="bad_choice")
-        self._offer(self.profile_list.require(key))
-        return {"profile": key} | ({"without_settings": True} if options.get("without_settings") else {})
-
-    def _offer(self, profile: Profile) -> Profile:
-        """Return a profile as it is offered now. Before a drain, its run time is the time that is left.
-
-        Raises:
-            StartError: No session can start with this profile, because of a drain (503).
-        """
-        offered = offer(self.runtime.notices, profile, time.time())
-        if offered.is_refused:
-            raise StartError(offered.refusal, reason="drained", status_code=503)
-        return offered.profile
-
     # -- from the choice to the session's own spawner
 
     def select_profile(self, profile: str) -> None:
-        """Grant a profile to the session.
+        """Grant a profile with the defaults of its fields to the session.
 
         This overrides wrapspawner's hook, which silently keeps the previous class if the key is unknown.
 
         Raises:
             StartError: The profile is not offered (400).
         """
-        self._checked({"profile": profile})
-        profiles = self.profile_list
-        granted = self._offer(profiles.require(profile))
-        cluster = profiles.cluster(granted.cluster)
+        self._grant_choice({"profile": profile})
+
+    def _grant_choice(self, options: Any) -> None:
+        granted = self.granted(options)
+        cluster = self.profile_list.cluster(granted.cluster)
         assert cluster is not None  # noqa: S101 a valid list contains the cluster
         self._take(granted, cluster)
 
@@ -246,7 +104,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         if self.child_spawner is None:
             self.runtime.open_ledger(self.user.db)
             if not self._grant:
-                self.select_profile(self.user_options.get("profile", ""))
+                self._grant_choice(self.user_options)
             # ProfilesSpawner.construct_child would select the profile again, from the user options only.
             WrapSpawner.construct_child(self)
         child: JobSpawner = self.child_spawner
@@ -309,11 +167,6 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     async def _start_failed(self, failure: StartError) -> None:
         await self.memory.start_failed(self.child_spawner, failure)
-
-    def _announce_refusal(self, refusal: StartError) -> None:
-        """Announce that a start was refused before there was a session."""
-        refused = StartRefused(user=self.user.name, reason=str(refusal.reason), origin=ORIGIN.get())
-        self.runtime.events.emit(refused)
 
     def stop_requested(self, by: str) -> None:
         """Remember and announce who asked the hub to stop the session."""
@@ -541,14 +394,3 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         super().clear_state()
         self._grant = {}
         self.token = ""
-
-
-def again(options: dict[str, Any] | None, *, without: bool) -> dict[str, Any]:
-    """Return the user options of the last start, to start the same session again.
-
-    Args:
-        options: The user options of the last start, or None.
-        without: Whether the session starts without the user's own settings of Jupyter and IPython.
-    """
-    last = {name: value for name, value in (options or {}).items() if name != "without_settings"}
-    return last | ({"without_settings": True} if without else {})

@@ -20,6 +20,7 @@ from hpchub.hub.events import Events
 from hpchub.hub.health import Health
 from hpchub.hub.ledger import Ledger
 from hpchub.hub.throttle import Throttle
+from hpchub.hub.unix_groups import UnixGroups
 from hpchub.hub.versions import VersionGate
 from hpchub.model.notices import NoticesFile, combine
 from hpchub.notices_file import BY_HAND, INVENTORY, load_notices
@@ -95,6 +96,7 @@ class Runtime:
         }
         self.authority = Authority(Path(settings["notebook_tls_directory"]))
         self.throttle = Throttle()
+        self.unix_groups = UnixGroups()
         self.guard = Guard()
         self.health = Health(self.guard)
         self.versions = VersionGate(self.gates, settings["proxy_api_url"])
