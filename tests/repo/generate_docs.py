@@ -33,6 +33,7 @@ from security import report  # noqa: E402
 
 from hpchub.hub.metric_definitions import METRICS  # noqa: E402
 from hpchub.model import entries  # noqa: E402
+from hpchub.model.entry import Entry  # noqa: E402
 from hpchub.model.site import Site  # noqa: E402
 
 BEGIN = "<!-- arguments: generated from meta/argument_specs.yml -->"
@@ -72,8 +73,8 @@ def cell(text: str) -> str:
 
 def shown(value: Any) -> str:
     """Format a default value."""
-    if value == "":
-        return "empty"
+    if value in ("", None):
+        return "empty" if value == "" else "none"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return f"`{text}`"
 
@@ -218,7 +219,7 @@ def meaning(field: dict[str, Any], definitions: dict[str, Any]) -> str:
     pydantic omits the description of a field that is the same as the description of its type.
     """
     text = field.get("description") or definitions[field["$ref"].rsplit("/", 1)[1]]["description"]
-    return str(text).replace("``", "`")
+    return " ".join(str(text).replace("``", "`").split())
 
 
 def variable(name: str, field: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
@@ -257,7 +258,8 @@ def entry(name: str, definitions: dict[str, Any], prefix: str = "") -> list[str]
     lines = []
     if not prefix:
         lines = [definition["description"], "", "| key | value | default | meaning |", "| --- | --- | --- | --- |"]
-    for key, field in definition["properties"].items():
+    for key, described in definition["properties"].items():
+        field = without_null(described)
         default = default_of(name, key, field, required=key in definition.get("required", []))
         lines.append(
             f"| `{prefix}{key}` | {cell(value_of(field))} | {cell(default)} | {cell(meaning(field, definitions))} |"
@@ -267,6 +269,13 @@ def entry(name: str, definitions: dict[str, Any], prefix: str = "") -> list[str]
             inner = f"{prefix}{key}[]." if "items" in field else f"{prefix}{key}."
             lines += entry(reference.rsplit("/", 1)[1], definitions, inner)
     return lines
+
+
+def without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """Return a field without the value null, which means the same as no value."""
+    forms = [form for form in field.get("anyOf", []) if form.get("type") != "null"]
+    rest = {key: value for key, value in field.items() if key != "anyOf"}
+    return rest | (forms[0] if len(forms) == 1 else {"anyOf": forms}) | rest if forms else field
 
 
 _TYPES = {"string": "text", "integer": "whole number", "boolean": "true or false", "array": "list", "object": "mapping"}
@@ -288,7 +297,7 @@ def value_of(field: dict[str, Any]) -> str:
     return "secret" if field.get("format") == "password" else kind
 
 
-def _entries(base: type[entries.Entry] = entries.Entry) -> dict[str, type[entries.Entry]]:
+def _entries(base: type[Entry] = Entry) -> dict[str, type[Entry]]:
     """Return the types of entries by name."""
     found = {base.__name__: base}
     for kind in base.__subclasses__():

@@ -7,6 +7,7 @@ import errno
 import http.server
 import json
 import os
+import pwd
 import queue
 import signal
 import socket
@@ -246,6 +247,36 @@ def test_default_kernel_exists(tmp_path: Path, name: str, kernels: list[str], de
         (tmp_path / "kernels" / kernel).mkdir(parents=True)
         (tmp_path / "kernels" / kernel / "kernel.json").write_text("{}")
     assert launcher.default_kernel(SESSION | {"HPCHUB_DEFAULT_KERNEL": name}, [str(tmp_path)]) == default
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "root"),
+    [
+        pytest.param("", None, {}, id="none"),
+        pytest.param("~", "home", "home", id="home"),
+        pytest.param("~/course", "home/course", "home", id="in-the-home"),
+        pytest.param("{tmp}/scratch/{user}", "scratch/USER", "scratch/USER", id="name-of-the-user"),
+    ],
+)
+def test_working_directory_is_entered(tmp_path: Path, text: str, found: str | None, root: str) -> None:
+    user = pwd.getpwuid(os.getuid()).pw_name
+    for each in ("home/course", f"scratch/{user}"):
+        (tmp_path / each).mkdir(parents=True)
+    directory = launcher.working_directory(text.replace("{tmp}", str(tmp_path)), tmp_path / "home")
+    settings = launcher.directories(directory, tmp_path / "home")
+    if found is None:
+        assert (directory, settings) == (None, {})
+        return
+    expected = tmp_path / found.replace("USER", user)
+    assert directory == expected
+    assert settings == {"root_dir": str(tmp_path / root.replace("USER", user)), "preferred_dir": str(expected)}
+
+
+@pytest.mark.parametrize("text", ["~/missing", "~/file"])
+def test_working_directory_that_cannot_be_entered_is_explained(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(launcher.LaunchError, match=r"the working directory .*/(missing|file) cannot be used .*another"):
+        launcher.working_directory(text, tmp_path)
 
 
 def test_tls_files_are_readable_only_in_this_process() -> None:

@@ -32,6 +32,7 @@ def profile(**changes: Any) -> Any:
             "runtime": "8:00:00",
             "gpus": 0,
             "account": "",
+            "qos": "",
             "reservation": "",
             "node_constraint": "",
             "options": [],

@@ -10,6 +10,7 @@ from hpchub.gpus import gpu_type
 from hpchub.messages import did_you_mean, listing, show
 from hpchub.model.problems import Problem, label
 from hpchub.schedulers import ANY_QUEUE, SCHEDULERS, QueueLimits, QueueRules, Unanswered
+from hpchub.schedulers.options import QOS
 from hpchub.units import format_memory, format_runtime, mebibytes, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
@@ -223,15 +224,16 @@ def _compare_rules(entry: str, profile: Profile, limits: QueueLimits) -> Iterato
             value=show(account),
             valid=f"use one of {listing(permitted)}" if permitted else "use another account, or another queue",
         )
-    qos, option = _qos(profile), next((option for option in profile.options if _QOS.fullmatch(option)), "")
+    qos = _qos(profile)
+    field, value = ("qos", profile.qos) if profile.qos else ("options", _option(profile, rf"({QOS.pattern})"))
     message = f"may not use {queue}, so the profile could never start"
     if qos and (qos in rules.denied_qos or (rules.qos is not None and qos not in rules.qos)):
         valid = f"use one of {listing(rules.qos)}" if rules.qos else "use another quality of service, or another queue"
-        yield Problem(entry, message, field="options", value=show(option), valid=valid)
+        yield Problem(entry, message, field=field, value=show(value), valid=valid)
     elif qos and limits.with_qos and qos not in limits.with_qos:
         unknown = "is not a quality of service of the cluster, so the profile could never start"
         valid = did_you_mean(qos, list(limits.with_qos))
-        yield Problem(entry, unknown, field="options", value=show(option), valid=valid)
+        yield Problem(entry, unknown, field=field, value=show(value), valid=valid)
     project = _option(profile, r"-P (\S+)")
     if project and (project in rules.denied_projects or (rules.projects and project not in rules.projects)):
         valid = f"use one of {listing(rules.projects)}" if rules.projects else "use another project, or another queue"
@@ -263,22 +265,18 @@ def _uncertain_rules(entry: str, profile: Profile, given: Mapping[str, QueueLimi
         valid = "set account, unless no user has such a default account"
         yield Problem(entry, f"{queue} does not permit the accounts {listing(rules.denied_accounts)}", valid=valid)
     if rules.denied_qos and not _qos(profile):
-        valid = "add --qos=NAME to options, unless no user has such a default"
+        valid = "set qos, unless no user has such a default"
         yield Problem(
             entry, f"{queue} does not permit the qualities of service {listing(rules.denied_qos)}", valid=valid
         )
     if rules.qos is not None and not _qos(profile):
-        valid = "add --qos=NAME to options, unless the default of each user is one of them"
+        valid = "set qos, unless the default of each user is one of them"
         yield Problem(entry, f"{queue} permits only the qualities of service {listing(rules.qos)}", valid=valid)
 
 
-_QOS = re.compile(r"(?:--qos=|-q |-l qos=)(\S+)")
-"""The options of Slurm and Moab that request a quality of service."""
-
-
 def _qos(profile: Profile) -> str:
-    """Return the quality of service that the profile's options request, or an empty text."""
-    return _option(profile, _QOS)
+    """Return the quality of service of a profile, or of its options, or an empty text."""
+    return profile.qos or _option(profile, QOS)
 
 
 def _option(profile: Profile, pattern: str | re.Pattern[str]) -> str:

@@ -131,6 +131,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             HPCHUB_PORT_LAST=str(ports["last"]),
             HPCHUB_INTERFACE=self.profile.interface,
             HPCHUB_DEFAULT_KERNEL=self.profile.default_kernel,
+            HPCHUB_DIRECTORY=self.profile.working_directory,
             HPCHUB_CORES=str(self.profile.cores),
             HPCHUB_WITHOUT_SETTINGS="1" if self.without_settings else "",
             HPCHUB_API_CA=self.runtime.api_ca,

@@ -9,9 +9,11 @@ from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from hpchub.model import fields as f
+from hpchub.model.adjustable import Adjustable
+from hpchub.model.entry import Entry
 from hpchub.names import USER_PATTERN
 from hpchub.schedulers import SCHEDULERS
 from hpchub.units import mebibytes, seconds
@@ -20,15 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SchedulerName = Annotated[str, f.Choice(tuple(SCHEDULERS))]
-
-
-class Entry(BaseModel):
-    """The base class of all entries. Entries reject unknown keys and are immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
-
-    hidden: ClassVar[bool] = False
-    """Whether messages must not show the entry's values, because a secret may be in the wrong field."""
 
 
 # The service
@@ -58,6 +51,9 @@ class Service(Entry):
     """The name shown on pages."""
     support: f.OptionalLine = ""
     """The contact for users, shown on error pages: a mail address, a phone number or a web page."""
+    support_form: f.SupportForm = ""
+    """The address of a form for requests for help. In it, `{subject}` and `{report}` are replaced by the title and the
+    report of a failure. If it is empty and ``support`` is a mail address, the failure page offers a mail."""
     bind_port: f.Port = Field(default_factory=lambda data: f.url_port(data["url"]))
     """The port that the web server listens on. The default is the port of ``url``."""
     api_port: f.Port = 8445
@@ -66,6 +62,9 @@ class Service(Entry):
     """The name of the hub host as compute nodes know it. The default is the host of ``url``."""
     notebook_ports: NotebookPorts = NotebookPorts()
     """The ports that notebook servers listen on."""
+    restricted_profiles: Literal["hidden", "shown"] = "hidden"
+    """What the form does with a profile that the user may not use: it hides the profile, or it shows the profile with
+    the reason. Nobody can start it in either case."""
     user_subdomains: Annotated[bool, Field(strict=True)] = False
     """Whether each user's server gets a separate host name, ``NAME.HOST``. Users can then share their servers."""
 
@@ -381,6 +380,15 @@ class Profile(Entry):
     """The text that the form shows."""
     description: f.OptionalLine = ""
     """A sentence below the name."""
+    group: f.OptionalLine = ""
+    """The heading under which the form shows the profile. The form keeps the order of the profiles."""
+    groups: list[f.SsoGroup] = []
+    """Groups of the identity provider. Their members may use the profile. If ``groups``, ``unix_groups`` and ``users``
+    are all empty, everybody may."""
+    unix_groups: list[f.UnixGroup] = []
+    """Unix groups on the hub host, by name or numeric id. Their members may use the profile."""
+    users: list[f.UserName] = []
+    """Users who may use the profile."""
     cluster: f.ClusterReference
     """The cluster that runs the job."""
     queue: f.QueueReference
@@ -397,6 +405,8 @@ class Profile(Entry):
     """The number of GPUs, or their type and number: ``{type: a100, count: 1}``."""
     account: f.Account = ""
     """The account to charge. Empty: the user's default account."""
+    qos: f.Qos = ""
+    """The quality of service. Empty: the user's default. LSF's service class."""
     reservation: f.Reservation = ""
     """The reservation to use."""
     node_constraint: f.NodeConstraint = ""
@@ -407,8 +417,21 @@ class Profile(Entry):
     """The kernel of new notebooks."""
     interface: Literal["lab", "notebook"] = "lab"
     """The interface: JupyterLab (``lab``) or the classic notebook (``notebook``)."""
+    working_directory: f.WorkingDirectory = ""
+    """The directory in which the session starts, for example ``~/course`` or ``/scratch/{user}``. Empty: the home."""
+    max_sessions: f.SessionLimit = 0
+    """How many sessions with this profile a user can have at once. 0: no limit of its own."""
+    idle_limit: f.OptionalRuntime = ""
+    """How long a session may be idle before it ends. A session with a busy kernel is not idle. Empty: no limit."""
+    adjustable: Adjustable = Adjustable()
+    """The fields that users may change in the form, each with its limits."""
     enabled: Annotated[bool, Field(strict=True)] = True
     """Whether users can start sessions with this profile. If false, the form hides it. Running sessions go on."""
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether only some users may use the profile."""
+        return bool(self.groups or self.unix_groups or self.users)
 
     @property
     def memory_mib(self) -> int:

@@ -247,7 +247,19 @@ Runtime = Annotated[
         number="is a number, because YAML reads a time without quotes as seconds",
     ),
 ]
+OptionalRuntime = Annotated[
+    str,
+    Text(
+        "a time",
+        r"(?:[0-9]{1,3}-)?[0-9]{1,4}:[0-9]{2}:[0-9]{2}",
+        _RUNTIME_VALID,
+        empty=True,
+        check=_runtime,
+        number="is a number, because YAML reads a time without quotes as seconds",
+    ),
+]
 Cores = Annotated[int, Whole(1, 100_000)]
+SessionLimit = Annotated[int, Whole(0, 1000)]
 
 
 _GPU_TYPE = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
@@ -319,6 +331,8 @@ def gpus_of(value: object) -> Gpus:
     return GpuNumber(several=True).validate(value or 0)
 
 
+GpuCount = Annotated[int, Whole(0, 10_000)]
+GpuType = Annotated[str, Text("a type of GPU", _GPU_TYPE, "write letters, digits and _ . -, as in a100")]
 GpusOfJob = Annotated[Gpus, GpuNumber()]
 GpusOfQueue = Annotated[Gpus, GpuNumber(several=True)]
 Port = Annotated[int, Whole(1, 65535)]
@@ -624,6 +638,15 @@ Reservation = Annotated[
         empty=True,
     ),
 ]
+Qos = Annotated[
+    str,
+    Text(
+        "a quality of service",
+        r"[A-Za-z0-9_][A-Za-z0-9_.@:+-]{0,63}",
+        "write letters, digits and _ . @ : + -, or leave it empty for the user's default",
+        empty=True,
+    ),
+]
 NodeConstraint = Annotated[
     str,
     Text(
@@ -672,6 +695,16 @@ def _own_directory(value: str) -> None:
         complain("is a directory for temporary files", "name a directory that lasts, as in /opt/hpchub")
 
 
+WorkingDirectory = Annotated[
+    str,
+    Text(
+        "a directory",
+        r"~|~?(?:/(?:[A-Za-z0-9_.+@=,~-]|\{user\})+)+",
+        "begin with / or ~/, use no spaces, and do not end with /; {user} stands for the user's name",
+        empty=True,
+        check=_no_way_up,
+    ),
+]
 Path = Annotated[str, Text(*_PATH, check=_no_way_up)]
 OwnDirectory = Annotated[str, Text(*_PATH, check=_own_directory)]
 ControllerPath = Annotated[
@@ -769,6 +802,19 @@ ServiceUrl = Annotated[
         "write https:// and the host in lower-case letters, with a port if needed, without a path or a / at the end, "
         "as in https://jupyter.example.org",
         check=_port,
+    ),
+]
+
+
+_IN_URL = r"[^\s\"'<>\\{}]*"
+SupportForm = Annotated[
+    str,
+    Text(
+        "the address of a form with placeholders",
+        rf"https://{_HOST}{_PORT}[/?]{_IN_URL}(?:\{{(?:subject|report)\}}{_IN_URL})+",
+        "write https://, a host, and a path or query with the placeholders {subject} and {report}, as in"
+        " https://helpdesk.example.org/new?title={subject}&text={report}",
+        empty=True,
     ),
 ]
 

@@ -21,7 +21,7 @@ from pydantic_core import CoreSchema, core_schema
 from hpchub import moments
 from hpchub.messages import did_you_mean, show, type_in_words
 from hpchub.model import fields as f
-from hpchub.model.entries import Entry, Profile
+from hpchub.model.entry import Entry
 from hpchub.model.problems import Problem, locate
 from hpchub.units import format_runtime
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic.json_schema import JsonSchemaValue
+
+    from hpchub.model.entries import Profile
 
 
 VERSION = 1

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from hpchub.model import fields as f
-from hpchub.model.entries import Entry
+from hpchub.model.entry import Entry
 
 
 class Monitoring(Entry):

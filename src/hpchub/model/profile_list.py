@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError, model_validator
 
 from hpchub.messages import listing, show
-from hpchub.model.entries import Cluster, Entry, Profile
+from hpchub.model.entries import Cluster, Profile
+from hpchub.model.entry import Entry
 from hpchub.model.problems import Problem, locate
 from hpchub.schedulers import SCHEDULERS
 
@@ -41,6 +42,8 @@ class ListedService(Entry):
     """The contact for users."""
     url: str
     """The address that users open."""
+    restricted_profiles: Literal["hidden", "shown"] = "hidden"
+    """What the form does with a profile that the user may not use."""
 
 
 class ProfileList(Entry):

@@ -15,9 +15,9 @@ from pydantic_core import PydanticUndefined
 from hpchub.gpus import gpu_type
 from hpchub.messages import did_you_mean, listing, near, show
 from hpchub.model import fields as f
+from hpchub.model.adjustable import Adjustable
 from hpchub.model.entries import (
     Cluster,
-    Entry,
     GridEngineSite,
     KernelBase,
     NotebookPorts,
@@ -29,9 +29,11 @@ from hpchub.model.entries import (
 from hpchub.model.problems import Problem, label
 from hpchub.names import is_user_name
 from hpchub.schedulers import SCHEDULERS
+from hpchub.schedulers.options import QOS
 from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
+    from hpchub.model.entry import Entry
     from hpchub.schedulers import Scheduler
 
 
@@ -391,6 +393,7 @@ def _compare_profile(profile: Draft, clusters: Sequence[Draft], kernels: Sequenc
         yield from _compare_queue(profile, cluster)
         if scheduler := cluster.get("scheduler"):
             yield from _compare_with_scheduler(profile, cluster, SCHEDULERS[scheduler])
+    yield from _compare_qos(profile)
     kernel = profile.get("default_kernel")
     if kernel and isinstance(name, str):
         offered = [draft for draft in kernels if not (limited_to := draft.get("clusters")) or name in limited_to]
@@ -398,6 +401,19 @@ def _compare_profile(profile: Draft, clusters: Sequence[Draft], kernels: Sequenc
         names = list(dict.fromkeys(name for name in offered_names if isinstance(name, str)))
         if kernel not in names:
             yield _unknown(profile, "default_kernel", kernel, f"a kernel of cluster {show(name)}", names)
+
+
+def _compare_qos(profile: Draft) -> Iterator[Problem]:
+    """Find a quality of service in the options of a profile that sets it in its field too. The option would win."""
+    adjustable = profile.get("adjustable")
+    field = "qos" if profile.get("qos") else "adjustable.qos"
+    if not profile.get("qos") and not (isinstance(adjustable, Adjustable) and adjustable.qos):
+        return
+    for option in profile.get("options") or []:
+        if QOS.fullmatch(option):
+            yield Problem(
+                profile.name, f"repeats the field {field}", field="options", value=show(option), valid="remove one"
+            )
 
 
 def _compare_with_scheduler(profile: Draft, cluster: Draft, scheduler: Scheduler) -> Iterator[Problem]:

@@ -21,7 +21,6 @@ from hpchub.model.entries import (
     Access,
     Backup,
     Cluster,
-    Entry,
     Events,
     Kernel,
     KernelBase,
@@ -33,6 +32,7 @@ from hpchub.model.entries import (
     StateStore,
     Tls,
 )
+from hpchub.model.entry import Entry
 from hpchub.model.notices import Announcement, Drain
 from hpchub.model.operation import Canary, Monitoring
 from hpchub.model.problems import Problem, SiteError, Unresolved, label, locate

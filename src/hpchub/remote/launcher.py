@@ -543,6 +543,42 @@ def link_ipython_settings(profile: Path, new: Path) -> None:
                 (new / path.name).symlink_to(path)
 
 
+def working_directory(text: str, home: Path) -> Path | None:
+    """Return the directory in which the session starts, or None for the home.
+
+    Args:
+        text: An absolute path, or a path that begins with ``~``. ``{user}`` stands for the account's name.
+        home: The home directory.
+
+    Raises:
+        LaunchError: The directory cannot be entered.
+    """
+    if not text:
+        return None
+    name = text.replace("{user}", pwd.getpwuid(os.getuid()).pw_name)
+    directory = home / name[1:].lstrip("/") if name.startswith("~") else Path(name)
+    late = f"the working directory {directory} does not answer on {socket.gethostname()}; choose another one"
+    try:
+        within(HOME_TIMEOUT, late, os.listdir, directory)
+    except OSError as error:
+        message = f"the working directory {directory} cannot be used on {socket.gethostname()}: {error.strerror}"
+        raise LaunchError(f"{message}; choose another one") from None
+    return directory
+
+
+def directories(directory: Path | None, home: Path) -> dict[str, str]:
+    """Return the server's settings for a working directory. The user sees the whole home if it contains the directory.
+
+    Args:
+        directory: The working directory, or None if the user's settings decide.
+        home: The home directory.
+    """
+    if directory is None:
+        return {}
+    root = home if home in (directory, *directory.parents) else directory
+    return {"root_dir": str(root), "preferred_dir": str(directory)}
+
+
 def default_kernel(session: dict[str, str], jupyter_path: list[str]) -> str:
     """Return the kernel of notebooks that name none: the profile's, or else one that exists.
 
@@ -865,7 +901,9 @@ class Launch:
         env = server_environment(self.job, self.session, port, jupyter_path)
         prepare = functools.partial(use_directories, slow=slow, own_settings=self.own_settings)
         within(HOME_TIMEOUT, late, prepare, env, home, self.private)
-        os.chdir(env["HOME"])
+        own = Path(env["HOME"])
+        directory = working_directory(self.session.get("HPCHUB_DIRECTORY", ""), own)
+        os.chdir(own)
         os.environ.clear()
         os.environ.update(env)
         wait_for_hub(self.session, self.context)
@@ -877,9 +915,9 @@ class Launch:
         self.files = server.settings_files() if self.own_settings else []
         threading.Thread(target=self._report_when_ready, args=(content, server), daemon=True).start()
         os.umask(umask)  # for the files that the user creates in the session
-        self._serve(server, port, kernel)
+        self._serve(server, port, kernel, directories(directory, own))
 
-    def _serve(self, server: Any, port: int, kernel: str) -> None:
+    def _serve(self, server: Any, port: int, kernel: str, directories: dict[str, str]) -> None:
         """Become the server. If it ends before it listens, start once more without the user's settings."""
         cause: BaseException | None = None
         try:
@@ -889,6 +927,7 @@ class Launch:
                 port=port,
                 certificates=certificates(self.session),
                 kernel=kernel,
+                directories=directories,
             )
         except (Exception, SystemExit) as error:  # noqa: BLE001 settings can contain any code
             cause = error

@@ -77,7 +77,13 @@ stopping = threading.Event()
 
 
 def serve(
-    arguments: list[str], context: ssl.SSLContext, *, port: int, certificates: Mapping[str, str], kernel: str
+    arguments: list[str],
+    context: ssl.SSLContext,
+    *,
+    port: int,
+    certificates: Mapping[str, str],
+    kernel: str,
+    directories: Mapping[str, str],
 ) -> None:
     """Become the single-user server. Its requests to the hub use the TLS context; its kernels do not.
 
@@ -87,6 +93,8 @@ def serve(
         port: The port to listen on, at all addresses of the node.
         certificates: The values of the server's settings ``keyfile``, ``certfile`` and ``client_ca``.
         kernel: The kernel of notebooks that name none.
+        directories: The values of the server's settings ``root_dir`` and ``preferred_dir``, if there is a working
+            directory.
 
     Raises:
         SystemExit: The server has ended, or a setting stops it.
@@ -107,6 +115,7 @@ def serve(
             "sock": "",
             "base_url": os.environ["JUPYTERHUB_SERVICE_PREFIX"],
             **certificates,
+            **directories,
             "trust_xheaders": True,
             "allow_remote_access": True,
             "open_browser": False,

@@ -155,7 +155,11 @@ class GridEngine(Scheduler):
     propagation = 5.0
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
-        """Return the options of qsub. Each site chooses the names of resources; see ``grid_engine`` of a cluster."""
+        """Return the options of qsub. Each site chooses the names of resources; see ``grid_engine`` of a cluster.
+
+        Grid Engine has no quality of service. It becomes the variable ``HPCHUB_QOS`` of the job's context, for the
+        site's own policies.
+        """
         hub = comment.split("/")[1]
         site = cluster.grid_engine
         resources = {"h_rt": str(seconds(profile.runtime))}
@@ -178,6 +182,8 @@ class GridEngine(Scheduler):
         ]
         if profile.account:
             found.append(f"-A {profile.account}")
+        if profile.qos:
+            found.append(f"-ac HPCHUB_QOS={profile.qos}")
         if profile.reservation:
             found.append(f"-ar {profile.reservation}")
         if profile.node_constraint:

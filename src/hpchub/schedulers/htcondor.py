@@ -151,6 +151,7 @@ class HTCondor(Scheduler):
             *([f'require_gpus = regexp("{kind}", DeviceName, "i")'] if (kind := gpu_type(profile.gpus)) else []),
             f"periodic_remove = ({overdue}) || ((JobStatus == 1 || JobStatus == 5) && {started})",
             *([f"accounting_group = {profile.account}"] if profile.account else []),
+            *([f'+HpchubQos = "{profile.qos}"'] if profile.qos else []),
             *([f'+HpchubReservation = "{profile.reservation}"'] if profile.reservation else []),
             f"requirements = !({started}){node}",
         ]

@@ -221,7 +221,8 @@ class LSF(Scheduler):
         """Return the options of bsub.
 
         Memory has a unit, so ``LSF_UNIT_FOR_LIMITS`` does not change it. It is per host, so
-        ``RESOURCE_RESERVE_PER_TASK`` does not change it either. The account is ``-P``, LSF's project.
+        ``RESOURCE_RESERVE_PER_TASK`` does not change it either. The account is ``-P``, LSF's project. The quality of
+        service is ``-sla``, LSF's service class.
         ``node_constraint`` is the content of ``select[…]``, for example ``ib&&bigmem``. ``-env none`` starts the job
         without the submitter's environment.
         """
@@ -245,6 +246,8 @@ class LSF(Scheduler):
             found.append(f'-gpu "num={profile.gpus}{f":gmodel={kind}" if kind else ""}"')
         if profile.account:
             found.append(f"-P {profile.account}")
+        if profile.qos:
+            found.append(f"-sla {profile.qos}")
         if profile.reservation:
             found.append(f"-U {profile.reservation}")
         return found + list(profile.options)

@@ -254,6 +254,8 @@ class Moab(Scheduler):
         ]
         if profile.account:
             found.append(f"-A {profile.account}")
+        if profile.qos:
+            found.append(f"-l qos={profile.qos}")
         if profile.reservation:
             found.append(f"-l advres={profile.reservation}")
         features = [each for each in (gpu_type(profile.gpus), profile.node_constraint) if each]

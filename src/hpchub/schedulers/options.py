@@ -22,6 +22,9 @@ LETTER = re.compile(rf"-[A-Za-z](?: (?!-){VALUE})?")
 WORD = re.compile(rf"-[A-Za-z][A-Za-z_]*(?: (?!-){VALUE})?")
 """The pattern of a word after one dash, with its value after a space."""
 
+QOS = re.compile(r"(?:--qos=|-q |-l qos=|-sla )(\S+)")
+"""The options of Slurm, Moab, Torque and LSF that request a quality of service."""
+
 
 @dataclass(frozen=True)
 class ReservedOptions:

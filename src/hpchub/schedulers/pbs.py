@@ -65,6 +65,8 @@ if TYPE_CHECKING:
 
 TAG_VARIABLE = "HPCHUB_TAG"
 """The environment variable of a job that assigns it to a session, as ``--comment`` does for Slurm."""
+QOS_VARIABLE = "HPCHUB_QOS"
+"""The environment variable of a job with its quality of service, for the hooks of a site. PBS has no such concept."""
 
 PENDING = dict.fromkeys("QHWT", JobState.PENDING)
 RUNNING = dict.fromkeys("RSUB", JobState.RUNNING)
@@ -473,7 +475,7 @@ class PBS(Scheduler):
             chunk += f":{profile.node_constraint}"
         found = [
             f"-N {job_name(session)}",
-            f"-v {TAG_VARIABLE}={comment}",
+            f"-v {TAG_VARIABLE}={comment}" + (f",{QOS_VARIABLE}={profile.qos}" if profile.qos else ""),
             f"-q {profile.reservation or profile.queue}",
             f"-l {chunk}",
             f"-l walltime={format_clock(seconds(profile.runtime))}",

@@ -39,6 +39,10 @@ class JobRequest(Protocol):
         """The account to charge, or empty for the user's default account."""
 
     @property
+    def qos(self) -> str:
+        """The quality of service, or empty for the user's default."""
+
+    @property
     def reservation(self) -> str:
         """The reservation to use, or empty."""
 

@@ -360,6 +360,8 @@ class Slurm(SlurmKnowledge, Scheduler):
             found.append(f"--gres=gpu:{kind}:{profile.gpus}" if kind else f"--gres=gpu:{profile.gpus}")
         if profile.account:
             found.append(f"--account={profile.account}")
+        if profile.qos:
+            found.append(f"--qos={profile.qos}")
         if profile.reservation:
             found.append(f"--reservation={profile.reservation}")
         if profile.node_constraint:

@@ -150,8 +150,9 @@ class Torque(Scheduler):
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of qsub.
 
-        A reservation is one of Maui or Moab. ``node_constraint`` is a list of node properties, for example
-        ``ib:bigmem``. The script writes the log itself, because Torque writes its log only after the job's end.
+        A reservation and a quality of service are those of Maui or Moab. ``node_constraint`` is a list of node
+        properties, for example ``ib:bigmem``. The script writes the log itself, because Torque writes its log only
+        after the job's end.
         """
         nodes = f"nodes=1:ppn={profile.cores}"
         if profile.gpus:
@@ -171,6 +172,8 @@ class Torque(Scheduler):
         ]
         if profile.account:
             found.append(f"-A {profile.account}")
+        if profile.qos:
+            found.append(f"-l qos={profile.qos}")
         if profile.reservation:
             found.append(f"-W x=FLAGS:ADVRES:{profile.reservation}")
         return found + list(profile.options)
