@@ -481,7 +481,7 @@ def probe_home(home: str) -> str:
     try:
         if not Path(home).is_dir():
             return "ENOENT"
-        directory.mkdir(mode=0o700, exist_ok=True)
+        directory.mkdir(0o700, exist_ok=True)
         try:
             with path.open("xb") as probe:
                 probe.write(b"0" * PROBE_BYTES)
