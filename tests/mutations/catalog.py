@@ -39,6 +39,7 @@ AUTHENTICATOR = "src/hpchub/hub/authenticator.py"
 CERTIFICATES = "src/hpchub/hub/certificates.py"
 CONFIG = "src/hpchub/hub/config.py"
 SPAWNER = "src/hpchub/hub/profiles_spawner.py"
+CHOOSING = "src/hpchub/hub/choosing.py"
 JOB_SESSION = "src/hpchub/hub/job_session.py"
 PROXY_PROGRAM = "roles/configurable_http_proxy/files/proxy.mjs"
 
@@ -351,6 +352,10 @@ def _spawner(name: str, old: str, new: str) -> HandWritten:
     return HandWritten(name, SPAWNER, old, new, _SPAWNER_TESTS)
 
 
+def _choice(name: str, old: str, new: str) -> HandWritten:
+    return HandWritten(name, CHOOSING, old, new, (*_SPAWNER_TESTS, "tests/unit/test_form.py"))
+
+
 def _web(name: str, path: str, old: str, new: str, keyword: str, *, tests: str = _PROXY) -> HandWritten:
     return HandWritten(name, f"roles/reverse_proxy/templates/{path}", old, new, (tests,), keyword, "reverse_proxy")
 
@@ -537,16 +542,26 @@ HAND_WRITTEN = (
         "        context.check_hostname = False\n"
         "        context.verify_mode = ssl.CERT_NONE\n",
     ),
-    _spawner("form-fields", "        if unknown:\n", "        if False:\n"),
-    _spawner(
+    _choice("form-fields", "        if unknown:\n", "        if False:\n"),
+    _choice(
         "link",
         'raise StartError("A link',
         'return {"profile": (query_data.get("profile") or [""])[0]}\n        raise StartError("A link',
     ),
-    _spawner("one-option", 'or set(options) - {"without_settings"} != {"profile"}', 'or "profile" not in options'),
-    _spawner("profile-key", "if not isinstance(key, str) or key not in keys:", "if not isinstance(key, str):"),
-    _spawner("check-at-every-start", "            spawner._checked(options)\n", "            pass\n"),
-    _spawner("check-of-the-grant", '        self._checked({"profile": profile})\n', ""),
+    _choice(
+        "one-option", 'or set(options) - {"without_settings", "fields"} != {"profile"}', 'or "profile" not in options'
+    ),
+    _choice(
+        "restricted-profile",
+        "for profile in permitted(profiles, person)}",
+        "for profile in profiles}",
+    ),
+    _choice("check-at-every-start", "                spawner.granted(options)\n", "                pass\n"),
+    _choice(
+        "limits-of-fields",
+        "return choose(profile, cluster, fields, self.known(profile.cluster).allocations, time.time())",
+        "return profile",
+    ),
     _spawner("report-while-pending", 'self.pending in ("spawn", "check") and ', ""),
     _spawner(
         "saved-profile-through-the-model",
@@ -735,9 +750,6 @@ EXPLAINED: dict[str, str] = {
         "`NOSETENV` forbids the same. Each of the two works if the other is overridden by a site's own rule."
     ),
     "mode/gate.py/0o700-directory-mkdir-mode-0o700-exist-ok-true": "`chmod` in the next line sets the mode again.",
-    "profiles_spawner/check-of-the-grant": (
-        "`ProfileList.require` refuses unknown keys too. This check makes the refusal a 400 that lists the valid keys."
-    ),
     **{
         f"request-header/macros.conf.j2/requestheader-set-x-hpchub-{line}": (
             "This line protects nothing. Without it, the hub does not learn the groups and admits fewer users."

@@ -25,12 +25,12 @@ from hpchub.hub.handlers import (
     HealthHandler,
     PortReportHandler,
     StartAPIHandler,
-    StartPageHandler,
     TokenOwnerHandler,
     TokensAPIHandler,
     announce,
 )
 from hpchub.hub.session_handlers import PendingPageHandler, ProgressHandler, SessionHandler
+from hpchub.hub.start_page import StartPageHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
 

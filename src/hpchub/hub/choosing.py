@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hpchub.model.entries import Profile
     from hpchub.model.profile_list import ProfileList
 
-OWN_FIELDS = frozenset({"profile", "without_settings", "again", "settings_name", "_xsrf"})
+OWN_FIELDS = frozenset({"profile", "without_settings", "again", "settings_name", "save_settings", "_xsrf"})
 """The fields of the form besides those of the profiles."""
 
 

@@ -20,7 +20,7 @@ from hpchub.model.choice import (
     refusal,
 )
 from hpchub.schedulers.knowledge import Wanted
-from hpchub.units import format_runtime, mebibytes, seconds
+from hpchub.units import format_memory, format_runtime, mebibytes, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -360,7 +360,7 @@ def _number(name: str, text: str) -> int:
 
 
 def _text(name: str, number: int) -> str:
-    return f"{number}M" if name == "memory" else format_runtime(number) if name == "runtime" else str(number)
+    return format_memory(number) if name == "memory" else format_runtime(number) if name == "runtime" else str(number)
 
 
 def _at_most(limits: Amount, number: int) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jupyterhub.apihandlers import APIHandler
 from jupyterhub.apihandlers.users import SelfAPIHandler, UserServerAPIHandler, UserTokenListAPIHandler
 from jupyterhub.handlers.metrics import MetricsHandler
-from jupyterhub.handlers.pages import HealthCheckHandler, SpawnHandler
+from jupyterhub.handlers.pages import HealthCheckHandler
 from jupyterhub.scopes import needs_scope
 from jupyterhub.utils import metrics_authentication
 from sqlalchemy.exc import SQLAlchemyError
@@ -20,7 +20,6 @@ from tornado import web
 from hpchub.hub.adoption import Claim, Refused, adopt
 from hpchub.hub.events import ORIGIN, UNKNOWN, Origin
 from hpchub.hub.job_events import PortReported, ProblemReported
-from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 from hpchub.hub.runtime import runtime
 
 if TYPE_CHECKING:
@@ -70,23 +69,6 @@ class Throttled:
         ORIGIN.set(_origin(self))
         if shared.guard.fault and self.request.method in ("POST", "DELETE"):
             raise web.HTTPError(503, AT_FAULT)
-
-
-class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
-    """JupyterHub's page that starts a server, throttled. A link to the page preselects a profile and starts nothing."""
-
-    def _get_user_options(self, query_options: dict[str, list[str]]) -> dict[str, list[str]]:
-        """Return no options: the form reads the profile of a link, and only the form can start a session."""
-        return {}
-
-    async def _render_form(
-        self, for_user: Any, spawner_options_form: str, message: str = "", html_message: str = ""
-    ) -> Any:
-        """Render the form. JupyterHub's message for an unexpected error is not for users."""
-        is_internal = bool(message) and message.startswith("HTTP 5")
-        return await super()._render_form(
-            for_user, spawner_options_form, f"{UNEXPECTED} {TRY_AGAIN}" if is_internal else message, html_message
-        )
 
 
 class StartAPIHandler(Throttled, UserServerAPIHandler):  # type: ignore[misc]

@@ -1,0 +1,102 @@
+"""The page with the start form: ``/hub/spawn``. It also saves and deletes the users' settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyterhub.handlers.pages import SpawnHandler
+from jupyterhub.scopes import needs_scope
+from tornado import web
+from tornado.httputil import url_concat
+
+from hpchub.hub.form import ATTEMPT
+from hpchub.hub.handlers import Throttled
+from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
+from hpchub.hub.saved_settings import BadName
+from hpchub.hub.start_error import StartError
+
+
+class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
+    """JupyterHub's page that starts a server, throttled. A link to the page fills in the form and starts nothing.
+
+    The form can also save the choice under a name, with a start or without one, and delete saved settings.
+    """
+
+    def _get_user_options(self, query_options: dict[str, list[str]]) -> dict[str, list[str]]:
+        """Return no options: the form reads the values of a link, and only the form can start a session."""
+        return {}
+
+    async def _render_form(
+        self, for_user: Any, spawner_options_form: str, message: str = "", html_message: str = ""
+    ) -> Any:
+        """Render the form. JupyterHub's message for an unexpected error is not for users."""
+        is_internal = bool(message) and message.startswith("HTTP 5")
+        return await super()._render_form(
+            for_user, spawner_options_form, f"{UNEXPECTED} {TRY_AGAIN}" if is_internal else message, html_message
+        )
+
+    @needs_scope("servers")  # type: ignore[untyped-decorator]
+    async def _post(self, user_name: str, server_name: str, display_name: str) -> None:
+        """Save or delete a setting if the form asks for it, and otherwise start a session."""
+        form = self._form()
+        name = (form.get("settings_name") or [""])[0]
+        deleted = (form.get("delete_settings") or [""])[0]
+        saves = "save_settings" in form
+        if not (saves or deleted or name.strip()):
+            await super()._post(user_name=user_name, server_name=server_name, display_name=display_name)
+            return
+        user = self.current_user if user_name == self.current_user.name else self.find_user(user_name)
+        if user is None:
+            raise web.HTTPError(404, f"No such user: {user_name}")
+        if deleted:
+            user.spawner.saved_settings.delete(deleted)
+            self._go_to_form()
+            return
+        try:
+            name = self._save(user.spawner, form, name)
+        except StartError as error:
+            await self._show_form_again(user, str(error))
+            return
+        if saves:
+            self._go_to_form(name)
+            return
+        await super()._post(user_name=user_name, server_name=server_name, display_name=display_name)
+
+    def _form(self) -> dict[str, list[str]]:
+        """Return the content of the form.
+
+        Raises:
+            web.HTTPError: It contains text that is not UTF-8 (400).
+        """
+        try:
+            return {key: [each.decode() for each in values] for key, values in self.request.body_arguments.items()}
+        except UnicodeDecodeError:
+            raise web.HTTPError(400, "The form contains text in an unknown encoding. Send it as UTF-8.") from None
+
+    @staticmethod
+    def _save(spawner: Any, form: dict[str, list[str]], name: str) -> str:
+        """Save the choice in the form, and return its name.
+
+        Raises:
+            StartError: The choice or the name is not valid (400).
+        """
+        options = spawner.read_form(form)
+        try:
+            return str(spawner.saved_settings.save(name, options))
+        except BadName as error:
+            if attempt := ATTEMPT.get():
+                attempt.name_complaint = str(error)
+            raise StartError(f"Nothing was saved, and no session was started. {error}", reason="bad_name") from None
+
+    async def _show_form_again(self, user: Any, message: str) -> None:
+        """Show the form with what the user has sent, and messages."""
+        self.set_status(400)
+        form = await user.spawner.get_options_form()
+        self.finish(await self._render_form(for_user=user, spawner_options_form=form, message=message))
+
+    def _go_to_form(self, name: str = "") -> None:
+        """Redirect to the form, filled in with a saved setting."""
+        query = {"settings": name} if name else {}
+        if target := self.get_argument("next", ""):
+            query["next"] = target
+        self.redirect(url_concat(self.request.path, query), status=303)
