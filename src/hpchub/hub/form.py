@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hpchub.model.adjustable import Amount
 from hpchub.model.choice import (
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 OLD = 600.0
 """The age of the scheduler's answer from which the form no longer says that a session starts now, in seconds."""
+
+MOST_WAITS = 10_000
+"""How many expected waits are kept. All users share them, because they follow from one answer of the scheduler."""
+_WAITS: dict[tuple[str, str, Wanted, float], float | None] = {}
 
 
 @dataclass
@@ -205,7 +209,6 @@ class FormContent:
         self._person = person
         self._known = known
         self._now = now
-        self._waits: dict[Any, float | None] = {}
         self._clusters = {each.name: each for each in profiles.clusters}
 
     def cards(self, chosen: str, fields: Mapping[str, str], attempt: Attempt | None = None) -> list[Card]:
@@ -306,10 +309,12 @@ class FormContent:
             gpu_type=kind,
             feature=granted.node_constraint if re.fullmatch(r"[A-Za-z0-9_]+", granted.node_constraint) else "",
         )
-        key = (granted.cluster, granted.queue, wanted)
-        if key not in self._waits:
-            self._waits[key] = availability.wait(granted.queue, wanted)
-        return self._waits[key]
+        key = (granted.cluster, granted.queue, wanted, availability.taken)
+        if key not in _WAITS:
+            if len(_WAITS) >= MOST_WAITS:
+                _WAITS.clear()
+            _WAITS[key] = availability.wait(granted.queue, wanted)
+        return _WAITS[key]
 
     def _with_smaller(self, card: Card, cards: Sequence[Card]) -> Card:
         """Return a card with a smaller choice that starts now, if its own does not."""

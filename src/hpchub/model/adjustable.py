@@ -332,7 +332,7 @@ class Adjustable(Entry):
     @property
     def names(self) -> list[str]:
         """The names of the fields that users may change."""
-        return [name for name in type(self).model_fields if getattr(self, name) is not None]
+        return [name for name, limits in self if limits is not None]
 
     def get(self, name: str) -> Amount | Word | None:
         """Return the limits of a field, or None if users may not change it."""
