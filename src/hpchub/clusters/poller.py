@@ -64,7 +64,7 @@ class Snapshot:
 
 
 @contextlib.contextmanager
-def _errors_mean_unanswered() -> Iterator[None]:
+def errors_mean_unanswered() -> Iterator[None]:
     """Treat an answer that cannot be parsed as no answer.
 
     Raises:
@@ -168,7 +168,7 @@ class Poller:
             if time.monotonic() < self._lookup_pause[0]:
                 raise Unanswered(self._lookup_pause[1])
             try:
-                with _errors_mean_unanswered():
+                with errors_mean_unanswered():
                     return await self._find(job_id, snapshot)
             except Unanswered as error:
                 self._lookup_pause = time.monotonic() + FIND_PAUSE, str(error)
@@ -193,7 +193,7 @@ class Poller:
         """
         if time.monotonic() - self._privacy_checked >= PRIVACY_INTERVAL:
             try:
-                with _errors_mean_unanswered():
+                with errors_mean_unanswered():
                     self._hidden = self.scheduler.parse_privacy(await self._gate.limits())
                 self._privacy_failures = 0
             except Unanswered as error:
@@ -219,7 +219,7 @@ class Poller:
             started = time.monotonic()
             self._next = started + self._interval
             try:
-                with _errors_mean_unanswered():
+                with errors_mean_unanswered():
                     jobs = self.scheduler.parse_query(await self._gate.query())
             except Unanswered as error:
                 self._failed(error)

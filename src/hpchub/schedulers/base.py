@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from hpchub.names import DATABASE, SESSION
+from hpchub.schedulers.knowledge import KnowledgeSource
 from hpchub.schedulers.reasons import OUT_OF_LINE, Outlook, Reason, find_reason, letters
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ class Unanswered(Exception):
     """
 
 
-class Scheduler(ABC):
+class Scheduler(KnowledgeSource, ABC):
     """A scheduler: its commands, how it requests resources, and the parsers of its output.
 
     This class is the extension point for schedulers. A subclass contains everything that hpchub knows about one
@@ -243,6 +244,7 @@ class Scheduler(ABC):
     5. After a job's end, it runs ``history_commands``. ``parse_history`` reads from their joined output how it ended.
     6. ``hpchub check --live`` and ``hpchub discover`` run ``limits_command`` and the commands of ``limits_more``.
        ``parse_limits`` and ``parse_privacy`` read their combined output.
+    7. For the users' choices, it runs ``knowledge_commands``; see ``KnowledgeSource``.
 
     A session must not end because a scheduler is slow, restarts, or prints something unexpected. Therefore each parser
     either returns a complete answer or raises ``Unanswered``, which means that nothing is known. A session ends only if

@@ -50,6 +50,7 @@ from hpchub.schedulers.reasons import (
     Reason,
 )
 from hpchub.schedulers.records import unreadable
+from hpchub.schedulers.slurm_knowledge import SlurmKnowledge
 from hpchub.units import parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
@@ -295,7 +296,7 @@ _RESERVED = ReservedOptions(
 )
 
 
-class Slurm(Scheduler):
+class Slurm(SlurmKnowledge, Scheduler):
     """Slurm."""
 
     name = "slurm"
