@@ -22,6 +22,7 @@ from hpchub.hub.adoption import Statement, digest
 from hpchub.hub.events import ORIGIN, SessionEnded, StartFailed, StartRequested
 from hpchub.hub.job_driver import JobDriver
 from hpchub.hub.job_session import INCOMPATIBLE, NO_CERTIFICATE, Context
+from hpchub.hub.progress import Progress, progress_of
 from hpchub.hub.runtime import Runtime, runtime
 from hpchub.hub.session_events import facts
 from hpchub.hub.start_error import StartError
@@ -283,13 +284,13 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         self.clear_state()
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield each new message of the progress page."""
-        shown = ""
+        """Yield an event whenever the progress has changed."""
+        shown: Progress | None = None
         while True:
             state = self.driver.state
-            if state.message != shown:
-                shown = state.message
-                yield {"progress": state.percent, "message": shown}
+            if (now := progress_of(state)) != shown:
+                shown = now
+                yield {"progress": state.percent, "message": state.message}
             await asyncio.sleep(0.5)
 
     # -- state that survives a restart of the hub

@@ -19,6 +19,7 @@ from hpchub.hub.events import ORIGIN, StartRefused, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.memory import Memory
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED, Outcome
+from hpchub.hub.progress import PREPARING, Progress, progress_of
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.session_events import facts, restored
 from hpchub.hub.start_error import StartError
@@ -371,6 +372,12 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             support=settings["support"],
             form=settings["support_form"],
         )
+
+    @property
+    def start_progress(self) -> Progress:
+        """The progress of the start."""
+        child = self.child_spawner
+        return progress_of(child.driver.state) if isinstance(child, JobSpawner) else PREPARING
 
     @property
     def is_serving(self) -> bool:

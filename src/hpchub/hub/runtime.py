@@ -203,8 +203,8 @@ class Runtime:
         if not answer.ok:
             raise Unanswered(str(answer))
 
-    def background(self, what: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task in the background, and log its exception if it fails.
+    def background(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a task in the background, and log its exception if it fails. Return the task.
 
         Args:
             what: The log message for a failure.
@@ -219,6 +219,7 @@ class Runtime:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(done)
+        return task
 
     @property
     def api_ca(self) -> str:
