@@ -1,4 +1,4 @@
-"""A browser for tests of the hub's pages."""
+"""A browser for the pages of a real JupyterHub in tests."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hub_app import SESSION, SITE, answer, job, profile, write_profiles
-from hub_browser import Browser
 from jupyterhub import orm
 
 from hpchub.hub import outcome as outcomes
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hub_app import Hub
+    from hub_browser import Browser
 
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 
@@ -324,15 +324,6 @@ async def test_session_that_ended_while_the_hub_was_restarted_is_explained(hub: 
 
 
 # Pages and the API
-
-
-@pytest.fixture
-async def browser(hub: Hub, port: int) -> Browser:
-    found = Browser(port)
-    hub.app.authenticator.allowed_users = {"alice"}
-    response = await found.get("/hub/login?next=/hub/home")
-    assert response.code == 302
-    return found
 
 
 HOSTILE = Outcome(

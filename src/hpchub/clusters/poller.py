@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from hpchub.schedulers import Job, JobState, Scheduler, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from hpchub.clusters.gate_client import Answer
 
@@ -111,6 +111,7 @@ class Poller:
         self.answered = time.monotonic()
         self.failures = 0
         self.total_failures = 0
+        self._placed: tuple[Snapshot, dict[str, int]] | None = None
         self._next = 0.0
         self._running: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -118,6 +119,11 @@ class Poller:
         self._privacy_checked = -PRIVACY_INTERVAL
         self._privacy_failures = 0  # in a row
         self._lookup_pause: tuple[float, str] = (0.0, "")  # end of the pause, and its reason
+
+    def latest(self, max_age: float) -> Snapshot | None:
+        """Return the last answer if it is at most ``max_age`` seconds old. Ask nobody."""
+        known = self._snapshot
+        return known if known is not None and time.monotonic() - known.taken <= max_age else None
 
     async def snapshot(self, max_age: float) -> Snapshot:
         """Return an answer that is at most ``max_age`` seconds old.
@@ -137,6 +143,20 @@ class Poller:
         if self.failures or self._snapshot is None:
             raise Unanswered("the scheduler does not answer")
         return self._snapshot
+
+    def places(self, snapshot: Snapshot) -> Mapping[str, int]:
+        """Return the place of each pending job in its queue, by the job's id; see ``Scheduler.places``.
+
+        All sessions share the places of an answer.
+        """
+        if self._placed is None or self._placed[0] is not snapshot:
+            try:
+                found = self.scheduler.places(snapshot.jobs)
+            except Exception:
+                log.exception("cannot find the places of the jobs in the queues")
+                found = {}
+            self._placed = snapshot, found
+        return self._placed[1]
 
     async def find(self, job_id: str, snapshot: Snapshot) -> Job | None:
         """Look up a job that is missing from the bulk answer. Return None if the scheduler denies that it exists.

@@ -110,7 +110,8 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             )
         await self.find_groups()
         now = time.time()
-        offers = [offer(self.runtime.notices, profile, now) for profile in profiles.profiles]
+        notices = self.runtime.notices_of_starts
+        offers = [offer(notices, profile, now) for profile in profiles.profiles]
         content = FormContent(profiles, offers, self.person, functools.cache(self.known), now)
         attempt = ATTEMPT.get()
         saved = self._all_settings()
@@ -308,7 +309,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         Raises:
             StartError: No session can start with this profile, because of a drain (503).
         """
-        offered = offer(self.runtime.notices, profile, time.time())
+        offered = offer(self.runtime.notices_of_starts, profile, time.time())
         if offered.is_refused:
             raise StartError(offered.refusal, reason="drained", status_code=503)
         return offered.profile

@@ -18,6 +18,7 @@ from hpchub.hub.events import ORIGIN, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.memory import Memory
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED, Outcome
+from hpchub.hub.progress import PREPARING, Progress, progress_of
 from hpchub.hub.session_events import facts, restored
 from hpchub.hub.start_error import StartError
 from hpchub.hub.support import HelpRequest, help_request
@@ -57,7 +58,7 @@ class HPCProfilesSpawner(ChoosingSpawner):
     def notices(self) -> list[dict[str, Any]]:
         """The drains and announcements that the pages show now; see ``Notice.public``."""
         now = time.time()
-        return [notice.public(now) for notice in self.runtime.notices if notice.is_shown(now)]
+        return [notice.public(now) for notice in self.runtime.notices_of_starts if notice.is_shown(now)]
 
     @property
     def session_notices(self) -> list[dict[str, Any]]:
@@ -66,7 +67,7 @@ class HPCProfilesSpawner(ChoosingSpawner):
         profile = child.profile if isinstance(child, JobSpawner) else None
         return [
             notice.public(now)
-            for notice in self.runtime.notices
+            for notice in self.runtime.notices_of_starts
             if notice.is_shown(now) and (notice.drain is None or (profile is not None and notice.covers(profile)))
         ]
 
@@ -223,6 +224,12 @@ class HPCProfilesSpawner(ChoosingSpawner):
             support=settings["support"],
             form=settings["support_form"],
         )
+
+    @property
+    def start_progress(self) -> Progress:
+        """The progress of the start."""
+        child = self.child_spawner
+        return progress_of(child.driver.state) if isinstance(child, JobSpawner) else PREPARING
 
     @property
     def is_serving(self) -> bool:

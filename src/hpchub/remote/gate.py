@@ -386,7 +386,8 @@ def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
         command = [word.replace("{mark}", mark) for word in config.get(request["action"], [])]
         if not command:
             raise Refused(f"{request['action']} is not configured for {config['scheduler']} on this host")
-        result = run([*command, *checked_job_id(request, config)], config)
+        # The hub reads times without a time zone as UTC.
+        result = run([*command, *checked_job_id(request, config)], config, extra={"TZ": "UTC"})
         if request["action"] == "limits" and result["ok"]:
             own_name = pwd.getpwuid(os.geteuid()).pw_name
             for further in config.get("limits_more", []):

@@ -405,6 +405,7 @@ def _job(record: tuple[ET.Element | None, str]) -> Job:
     name, comment = text("JB_name"), ""
     if ours := _NAME.fullmatch(name):
         name, comment = job_name(ours[1]), job_comment(ours[2], user, ours[1])
+    priority = text("JAT_prio")
     return Job(
         # The tasks of an array are separate jobs. No session is an array.
         id=f"{number}.{tasks}" if tasks else number,
@@ -415,6 +416,7 @@ def _job(record: tuple[ET.Element | None, str]) -> Job:
         name=name,
         user=user,
         comment=comment,
+        priority=float(priority) if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", priority) else None,
     )
 
 
