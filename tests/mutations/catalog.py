@@ -352,8 +352,9 @@ def _spawner(name: str, old: str, new: str) -> HandWritten:
     return HandWritten(name, SPAWNER, old, new, _SPAWNER_TESTS)
 
 
-def _choice(name: str, old: str, new: str) -> HandWritten:
-    return HandWritten(name, CHOOSING, old, new, (*_SPAWNER_TESTS, "tests/unit/test_form.py"))
+def _choice(name: str, old: str, new: str, keyword: str) -> HandWritten:
+    tests = ("tests/unit/test_profiles_spawner.py", "tests/unit/test_form.py")
+    return HandWritten(name, CHOOSING, old, new, tests, keyword)
 
 
 def _web(name: str, path: str, old: str, new: str, keyword: str, *, tests: str = _PROXY) -> HandWritten:
@@ -542,25 +543,36 @@ HAND_WRITTEN = (
         "        context.check_hostname = False\n"
         "        context.verify_mode = ssl.CERT_NONE\n",
     ),
-    _choice("form-fields", "        if unknown:\n", "        if False:\n"),
+    _choice("form-fields", "        if unknown:\n", "        if False:\n", "unknown_form_field"),
     _choice(
         "link",
         'raise StartError("A link',
         'return {"profile": (query_data.get("profile") or [""])[0]}\n        raise StartError("A link',
+        "link_starts_no_session",
     ),
     _choice(
-        "one-option", 'or set(options) - {"without_settings", "fields"} != {"profile"}', 'or "profile" not in options'
+        "one-option",
+        'or set(options) - {"without_settings", "fields"} != {"profile"}',
+        'or "profile" not in options',
+        "options_that_the_form_does_not_offer",
     ),
     _choice(
         "restricted-profile",
         "for profile in permitted(profiles, person)}",
         "for profile in profiles}",
+        "member_of_an_sso_group",
     ),
-    _choice("check-at-every-start", "                spawner.granted(options)\n", "                pass\n"),
+    _choice(
+        "check-at-every-start",
+        "                spawner.granted(options)\n",
+        "                pass\n",
+        "limits_hold_however",
+    ),
     _choice(
         "limits-of-fields",
         "return choose(profile, cluster, fields, self.known(profile.cluster).allocations, time.time())",
         "return profile",
+        "limits_hold_however",
     ),
     _spawner("report-while-pending", 'self.pending in ("spawn", "check") and ', ""),
     _spawner(
