@@ -116,9 +116,9 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
 
     Returns:
         The content of ``/etc/hpchub/gate.d/CLUSTER.json``: the argument vectors ``submit``, ``cancel``, ``query``,
-        ``find``, ``limits``, ``usage``, ``quota`` and ``notebook_version``, lists of vectors ``limits_more`` and ``history``, the
-        vectors of ``knowledge`` by topic, the query's message for an empty queue, the patterns of job ids and of users'
-        names, the Unix groups of permitted users, and their lowest uid.
+        ``find``, ``limits``, ``usage``, ``quota`` and ``notebook_version``, lists of vectors ``limits_more`` and
+        ``history``, the vectors of ``knowledge`` by topic, the query's message for an empty queue, the patterns of job
+        ids and of users' names, the Unix groups of permitted users, and their lowest uid.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     return {
