@@ -16,6 +16,7 @@ from hpchub.hub.events import ORIGIN, StartRefused
 from hpchub.hub.form import ATTEMPT, Attempt, FormContent, Known, by_group, is_field, read_fields
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
+from hpchub.hub.session_limits import refusal
 from hpchub.hub.start_error import StartError
 from hpchub.model.choice import NAMES, ChoiceError, Person, choose, normal_fields, permitted
 from hpchub.model.notices import offer
@@ -136,6 +137,9 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             )
         )
 
+    admitted: str = ""
+    """The key of the profile of a start that the limits permit, and that has no session yet. Otherwise empty."""
+
     @property
     def attempt(self) -> Attempt:
         """What the user has just sent with the form, or an empty attempt."""
@@ -188,8 +192,11 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         """
         try:
             if "again" in formdata:
-                return self.checked(again(self.orm_spawner.user_options, without="without_settings" in formdata))
-            return self.read_form(formdata)
+                options = self.checked(again(self.orm_spawner.user_options, without="without_settings" in formdata))
+            else:
+                options = self.read_form(formdata)
+            self._check_limits(options["profile"])
+            return options
         except StartError as error:
             self._announce_refusal(error)
             raise
@@ -227,6 +234,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             try:
                 await spawner.find_groups()
                 spawner.granted(options)
+                spawner._admit(options)
             except StartError as error:
                 spawner._announce_refusal(error)
                 raise
@@ -302,6 +310,26 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             if attempt := ATTEMPT.get():
                 attempt.complaints = error.complaints
             raise StartError(f"No session was started. {error}", reason="bad_choice") from None
+
+    def _check_limits(self, key: str) -> None:
+        """Check that the user may have one more session.
+
+        Raises:
+            StartError: The user, or the profile, has reached the limit (409).
+        """
+        others = [each for each in list(self.user.spawners.values()) if each is not self]
+        held = [each.held_profile for each in others if each.held_profile]
+        if why := refusal(held, self.profile_list.require(key), self.runtime.settings["max_sessions"]):
+            raise StartError(why, reason="too_many", status_code=409)
+
+    def _admit(self, options: dict[str, Any]) -> None:
+        """Check the limits, and count this start from now on. JupyterHub may prepare several starts at the same time.
+
+        Raises:
+            StartError: The user, or the profile, has reached the limit (409).
+        """
+        self._check_limits(options["profile"])
+        self.admitted = options["profile"]
 
     def _offer(self, profile: Profile) -> Profile:
         """Return a profile as it is offered now. Before a drain, its run time is the time that is left.

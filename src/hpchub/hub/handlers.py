@@ -20,6 +20,7 @@ from tornado import web
 from hpchub.hub.adoption import Claim, Refused, adopt
 from hpchub.hub.events import ORIGIN, UNKNOWN, Origin
 from hpchub.hub.job_events import PortReported, ProblemReported
+from hpchub.hub.named_sessions import NamedSessions
 from hpchub.hub.runtime import runtime
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Throttled:
             raise web.HTTPError(503, AT_FAULT)
 
 
-class StartAPIHandler(Throttled, UserServerAPIHandler):  # type: ignore[misc]
+class StartAPIHandler(Throttled, NamedSessions, UserServerAPIHandler):  # type: ignore[misc]
     """JupyterHub's REST endpoint that starts and stops a server, throttled."""
 
     @needs_scope("delete:servers")  # type: ignore[untyped-decorator]

@@ -71,6 +71,11 @@ class HPCProfilesSpawner(ChoosingSpawner):
             if notice.is_shown(now) and (notice.drain is None or (profile is not None and notice.covers(profile)))
         ]
 
+    @property
+    def held_profile(self) -> str:
+        """The key of the profile of the current session or of the start that is being prepared, or empty."""
+        return str(self.child_spawner.profile.key) if self.session else self.admitted
+
     # -- from the choice to the session's own spawner
 
     def select_profile(self, profile: str) -> None:
@@ -161,6 +166,8 @@ class HPCProfilesSpawner(ChoosingSpawner):
             self.log.exception("%s: unexpected error during the start", self._log_name)
             failure = StartError(UNEXPECTED, reason="unexpected", status_code=500)
             failure.advice = TRY_AGAIN
+        finally:
+            self.admitted = ""
         if not self.session and not self._stopped:
             self._announce_refusal(failure)
         await self._start_failed(failure)
@@ -400,4 +407,4 @@ class HPCProfilesSpawner(ChoosingSpawner):
         """Forget the session and its grant."""
         super().clear_state()
         self._grant = {}
-        self.token = ""
+        self.token = self.admitted = ""

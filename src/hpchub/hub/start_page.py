@@ -11,12 +11,13 @@ from tornado.httputil import url_concat
 
 from hpchub.hub.form import ATTEMPT
 from hpchub.hub.handlers import Throttled
+from hpchub.hub.named_sessions import NamedSessions
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 from hpchub.hub.saved_settings import BadName
 from hpchub.hub.start_error import StartError
 
 
-class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
+class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[misc]
     """JupyterHub's page that starts a server, throttled. A link to the page fills in the form and starts nothing.
 
     The form can also save the choice under a name, with a start or without one, and delete saved settings.
@@ -29,11 +30,25 @@ class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
     async def _render_form(
         self, for_user: Any, spawner_options_form: str, message: str = "", html_message: str = ""
     ) -> Any:
-        """Render the form. JupyterHub's message for an unexpected error is not for users."""
+        """Render the form. JupyterHub's message for an unexpected error is not for users.
+
+        After a refusal, JupyterHub passes the form of the session without a name, whichever session was asked for.
+        """
+        spawner = for_user.spawners[(*self.path_args, None, None)[1] or ""]
+        if message and spawner.name:
+            spawner.handler = self
+            spawner_options_form = await spawner.get_options_form()
+        self._session = spawner
         is_internal = bool(message) and message.startswith("HTTP 5")
         return await super()._render_form(
             for_user, spawner_options_form, f"{UNEXPECTED} {TRY_AGAIN}" if is_internal else message, html_message
         )
+
+    def render_template(self, name: str, **variables: Any) -> Any:
+        """Render a template; see ``BaseHandler.render_template``. The form is about the session that was asked for."""
+        if "spawner" in variables:
+            variables["spawner"] = self._session
+        return super().render_template(name, **variables)
 
     @needs_scope("servers")  # type: ignore[untyped-decorator]
     async def _post(self, user_name: str, server_name: str, display_name: str) -> None:
