@@ -339,6 +339,7 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "token_days": 30,
         "unknown_jobs_end_after": 0,
         "canary": {"user": ""},
+        "mail": {"enabled": False, "sender": "", "host": "localhost", "port": 25, "tls": False},
         "events": {"keep_days": 400, "pseudonyms": True},
         "logout_url": "/logout",
         "cookie_secret_file": str(directory / "cookie_secret"),
