@@ -58,6 +58,9 @@ class FakeGate:
         rows = "".join(f"{user}|physics|demo|physics||normal|normal|||\n" for user in permitted)
         return {user: ["hpc"] for user in permitted}, rows if found is None else found
 
+    async def doctor(self, user: str) -> str:
+        raise Unanswered("no doctor")
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
@@ -77,7 +80,7 @@ def gate(clock: Clock) -> FakeGate:
 def known(gate: FakeGate, monkeypatch: pytest.MonkeyPatch) -> Knowledge:
     """Return the knowledge of a cluster, which only the tests refresh."""
     monkeypatch.setattr(Knowledge, "_refresh", lambda self: asyncio.sleep(0))
-    return Knowledge(SLURM, gate)
+    return Knowledge("demo", SLURM, gate)
 
 
 async def run(known: Knowledge, clock: Clock, seconds: float, *users: str) -> None:
@@ -225,7 +228,7 @@ async def test_refreshing_ends_by_itself(gate: FakeGate, monkeypatch: pytest.Mon
     monkeypatch.setattr(knowledge, "time", time)
     monkeypatch.setattr(knowledge, "TICK", 0.01)
     monkeypatch.setattr(knowledge, "INTEREST", 0.1)
-    known = Knowledge(SLURM, gate)
+    known = Knowledge("demo", SLURM, gate)
     known.availability()
     await asyncio.sleep(0.05)
     assert [topic for _, topic, _ in gate.commands] == ["nodes", "jobs"]

@@ -241,6 +241,17 @@ class Gate(ABC):
                 f"the gate of {self.cluster} did not send a valid answer: {answer.stdout[:200]!r}"
             ) from None
 
+    async def doctor(self, user: str) -> str:
+        """Return what the doctor reports of a user's home directory, as JSON.
+
+        Raises:
+            Unanswered: There is no report.
+        """
+        answer = await self.request("doctor", user=user)
+        if not answer.ok:
+            raise Unanswered(str(answer))
+        return answer.stdout
+
     async def log(self, user: str, job_id: str) -> list[str]:
         """Return the last lines of a session's log, without secrets.
 

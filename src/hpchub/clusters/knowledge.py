@@ -1,12 +1,13 @@
 """What the hub knows of a cluster for the users' choices: a cache, which is refreshed in the background.
 
 All users of a cluster share the commands: at most ``BUDGET`` of them run in ``WINDOW`` seconds. They run only while
-somebody is interested. If a command is not answered, the last answer stays, with its age.
+somebody is interested. If a command is not answered, the last answer stays, with its age. The doctor asks no scheduler.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import time
@@ -14,13 +15,16 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from hpchub.clusters.doctor import Finding, count_live, examine_account, examine_home, examine_jobs
 from hpchub.clusters.poller import errors_mean_unanswered
 from hpchub.schedulers import Scheduler, Unanswered
 from hpchub.schedulers.knowledge import Availability, JobNumbers, Person
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from hpchub.model.entries import Profile
+    from hpchub.schedulers import Job
     from hpchub.schedulers.knowledge import Allocations, Maintenance
 
 log = logging.getLogger(__name__)
@@ -45,6 +49,14 @@ BATCH = 50
 """How many users one command may ask for. The gate has the same limit."""
 MAX_USERS = 2000
 """How many users the hub remembers. It forgets those who have been away for the longest time."""
+DOCTOR_PATIENCE = 2.0
+"""How long a start waits for the doctor, in seconds. Afterwards, the start goes on."""
+DOCTOR_AGE = 60.0
+"""How long a healthy home directory is not examined again, in seconds. An unhealthy one always is."""
+DOCTORS = 2
+"""How many home directories are examined at the same time. sshd permits 10 requests per connection."""
+COUNT_AGE = 60.0
+"""How old the poller's answer may be that shows which jobs a user has, in seconds."""
 MAX_COUNTED = 20_000
 """For how many users the hub remembers their numbers of jobs."""
 
@@ -54,6 +66,9 @@ class GateKnowledge(Protocol):
 
     async def knowledge(self, topic: str, users: Sequence[str] = ()) -> tuple[dict[str, list[str]], str]:
         """See Gate.knowledge."""
+
+    async def doctor(self, user: str) -> str:
+        """See Gate.doctor."""
 
 
 class Answered(NamedTuple):
@@ -91,11 +106,13 @@ class Knowledge:
     """What the hub knows of one cluster.
 
     Args:
+        cluster: The cluster's name.
         scheduler: The cluster's scheduler.
         gate: The cluster's gate.
     """
 
-    def __init__(self, scheduler: Scheduler, gate: GateKnowledge) -> None:
+    def __init__(self, cluster: str, scheduler: Scheduler, gate: GateKnowledge) -> None:
+        self.cluster = cluster
         self.scheduler = scheduler
         self._gate = gate
         self._availability: Availability | None = None
@@ -107,6 +124,9 @@ class Knowledge:
         self._commands: deque[float] = deque(maxlen=BUDGET)
         self._wanted = -math.inf
         self._task: asyncio.Task[None] | None = None
+        self._homes: OrderedDict[str, tuple[float, tuple[Finding, ...]]] = OrderedDict()
+        self._doctors: dict[str, asyncio.Task[tuple[Finding, ...]]] = {}
+        self._doctors_at_once = asyncio.Semaphore(DOCTORS)
 
     # -- what is known
 
@@ -146,6 +166,52 @@ class Knowledge:
         """
         self._want()
         return None if self._jobs is None else (self._jobs.taken, self._jobs.content.get(user, {}))
+
+    # -- the doctor
+
+    async def doctor(self, user: str) -> tuple[Finding, ...]:
+        """Return what is wrong with a user's home directory, or nothing if there is no answer in time."""
+        known = self._homes.get(user)
+        if known and not known[1] and time.monotonic() - known[0] < DOCTOR_AGE:
+            return ()
+        task = self._doctors.get(user)
+        if task is None:
+            task = self._doctors[user] = asyncio.get_running_loop().create_task(self._examine(user))
+            task.add_done_callback(lambda _: self._doctors.pop(user, None))
+        # A late answer is kept for the next start.
+        done, _ = await asyncio.wait({task}, timeout=DOCTOR_PATIENCE)
+        return task.result() if done else ()
+
+    async def _examine(self, user: str) -> tuple[Finding, ...]:
+        try:
+            async with self._doctors_at_once:
+                found = examine_home(json.loads(await self._gate.doctor(user)), self.cluster)
+        except (Unanswered, ValueError, AttributeError) as error:
+            log.warning("The doctor of %s does not answer: %s", self.cluster, error)
+            return ()
+        self._homes[user] = time.monotonic(), found
+        self._homes.move_to_end(user)
+        while len(self._homes) > MAX_USERS:
+            self._homes.popitem(last=False)
+        return found
+
+    async def findings(self, user: str, profile: Profile, jobs: Iterable[Job] | None) -> tuple[Finding, ...]:
+        """Return what would make a job of a user fail, as far as it is known in time. Empty if nothing is known.
+
+        Args:
+            user: The user.
+            profile: The profile of the job.
+            jobs: All jobs of the cluster as of now, or None if they are unknown.
+        """
+        allocations, now = self.allocations(user), time.time()
+        found = examine_account(profile, allocations, self.cluster, now)
+        if found and (known := self._users.get(user)):
+            known.asked.clear()  # The user may ask the administrators and try again. Then the answer must be new.
+        if not found and jobs is not None:
+            counted = self.jobs_of(user)
+            recent = counted[1] if counted and now - counted[0] < AVAILABILITY_AGE * 2 else None
+            found = examine_jobs(profile, allocations, recent, count_live(jobs, user), now)
+        return found or await self.doctor(user)
 
     @property
     def _contents(self) -> dict[str, Any]:

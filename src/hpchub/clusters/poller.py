@@ -120,6 +120,11 @@ class Poller:
         self._privacy_failures = 0  # in a row
         self._lookup_pause: tuple[float, str] = (0.0, "")  # end of the pause, and its reason
 
+    def latest(self, max_age: float) -> Snapshot | None:
+        """Return the last answer if it is at most ``max_age`` seconds old. Ask nobody."""
+        known = self._snapshot
+        return known if known is not None and time.monotonic() - known.taken <= max_age else None
+
     async def snapshot(self, max_age: float) -> Snapshot:
         """Return an answer that is at most ``max_age`` seconds old.
 

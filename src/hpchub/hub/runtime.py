@@ -22,7 +22,7 @@ from hpchub.hub.ledger import Ledger
 from hpchub.hub.mail import Mailer, MailServer
 from hpchub.hub.throttle import Throttle
 from hpchub.hub.versions import VersionGate
-from hpchub.model.notices import NoticesFile, combine
+from hpchub.model.notices import NoticesFile, combine, maintenance_notices
 from hpchub.notices_file import BY_HAND, INVENTORY, load_notices
 from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered
@@ -149,6 +149,20 @@ class Runtime:
                 found.append(NoticesFile())
         return combine(*found)
 
+    @property
+    def notices_of_starts(self) -> tuple[Notice, ...]:
+        """The drains and announcements, and the maintenances that the schedulers have planned, as of now.
+
+        The schedulers themselves decide what a maintenance means for jobs that wait or run, so it only concerns starts.
+        """
+        found = list(self.notices)
+        for cluster in self.gates:
+            try:
+                found += maintenance_notices(cluster, self.knowledge(cluster).maintenances())
+            except (OSError, ValueError) as error:
+                log.error("The maintenances of %s are unknown: %s", cluster, error)
+        return tuple(found)
+
     def gate(self, cluster: str) -> Gate:
         """Return a cluster's gate.
 
@@ -177,7 +191,7 @@ class Runtime:
             found = self.profiles.cluster(cluster)
             if found is None:
                 raise ValueError(f"the profile list has no cluster {cluster!r}")
-            self._knowledge[cluster] = Knowledge(SCHEDULERS[found.scheduler], self.gate(cluster))
+            self._knowledge[cluster] = Knowledge(cluster, SCHEDULERS[found.scheduler], self.gate(cluster))
         return self._knowledge[cluster]
 
     async def cancel(self, cluster: str, *, user: str, session: str, job_id: str) -> None:

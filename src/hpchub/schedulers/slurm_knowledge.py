@@ -214,10 +214,13 @@ class SlurmKnowledge(KnowledgeSource):
         """Return the rows of each user. A user without a row has no association."""
         rows: dict[str, list[_Association]] = {user: [] for user in users}
         defaults = dict.fromkeys(users, "")
+        # slurmdbd changes capital letters in the names of users, unless it has PreserveCaseUser.
+        names_of = {user.lower(): user for user in users} | {user: user for user in users}
         for fields in _table("sacctmgr", stdout, 10):
-            user, default_account, cluster, account, partition, qos, default_qos, *limits = fields
-            if user not in rows:
+            name, default_account, cluster, account, partition, qos, default_qos, *limits = fields
+            if name not in names_of:
                 raise unexpected_output("sacctmgr", stdout)
+            user = names_of[name]
             defaults[user] = default_account
             if account:
                 jobs, submitted = (parse_whole(limit) for limit in limits[:2])
