@@ -143,13 +143,15 @@ class Knowledge:
         self._users.move_to_end(user)
         while len(self._users) > MAX_USERS:
             self._users.popitem(last=False)
-        if not known.answers:
+        # A scheduler that cannot be asked for users may know something that holds for all of them.
+        sources = known.answers if self.scheduler.user_topics else self._policies
+        if not sources:
             return None
         return self.scheduler.allocations(
             Person(user, known.groups),
             {topic: answer.content for topic, answer in known.answers.items()},
             self._contents,
-            min(answer.taken for answer in known.answers.values()),
+            min(answer.taken for answer in sources.values()),
         )
 
     def maintenances(self) -> tuple[Maintenance, ...]:

@@ -67,6 +67,8 @@ class Service(Entry):
     the reason. Nobody can start it in either case."""
     user_subdomains: Annotated[bool, Field(strict=True)] = False
     """Whether each user's server gets a separate host name, ``NAME.HOST``. Users can then share their servers."""
+    max_sessions: f.SessionsAtOnce = 3
+    """How many sessions a user can have at once."""
 
 
 class Claims(Entry):

@@ -134,10 +134,6 @@ def job_comment(hub: str, username: str, session: str) -> str:
     return f"hpchub/{hub}/{username}/{session}"
 
 
-ANY_QUEUE = "*"
-"""The queue name for limits that apply to every queue, because the scheduler has no queues."""
-
-
 @dataclass(frozen=True)
 class QueueRules:
     """Which jobs a queue accepts and starts, apart from their sizes.

@@ -14,6 +14,7 @@ from hpchub.gpus import gpu_type
 from hpchub.names import SESSION
 from hpchub.schedulers.base import Job, JobState, QueueLimits, QueueRules, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, at_limit, ending_of_status
+from hpchub.schedulers.gridengine_knowledge import GridEngineKnowledge
 from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.schedulers.parsing import (
     SHOWN,
@@ -132,7 +133,7 @@ _RESERVED = ReservedOptions(
 )
 
 
-class GridEngine(Scheduler):
+class GridEngine(GridEngineKnowledge, Scheduler):
     """Grid Engine."""
 
     name = "gridengine"

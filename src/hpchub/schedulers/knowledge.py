@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+ANY_QUEUE = "*"
+"""The queue name for what concerns every queue, because the scheduler has no queues."""
 MAX_OFFERS = 200
 """How many offers of one queue are kept. Further ones are of no use for a choice."""
 
@@ -176,7 +178,7 @@ class Availability:
         Returns:
             0 if the job would start at once. None if nothing is known.
         """
-        state = self.queues.get(queue)
+        state = self.queues.get(queue) or self.queues.get(ANY_QUEUE)
         if state is None or not state.open:
             return None
         starts = [max(offer.start, self.taken) for offer in state.offers if offer.fits(wanted, self.taken)]
