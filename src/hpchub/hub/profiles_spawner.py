@@ -19,6 +19,7 @@ from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.memory import Memory
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED, Outcome
 from hpchub.hub.progress import PREPARING, Progress, progress_of
+from hpchub.hub.ready_mail import ReadyMail
 from hpchub.hub.session_events import facts, restored
 from hpchub.hub.start_error import StartError
 from hpchub.hub.support import HelpRequest, help_request
@@ -32,7 +33,7 @@ RETRY = 10.0
 """The wait between two attempts to restore a session after an unexpected error, in seconds."""
 
 
-class HPCProfilesSpawner(ChoosingSpawner):
+class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
     """A spawner that offers the site's profiles and starts the chosen one as a batch job.
 
     A session keeps the profile that it was granted. Later changes of the profile list do not affect it.
@@ -153,7 +154,7 @@ class HPCProfilesSpawner(ChoosingSpawner):
         Raises:
             StartError: The start has failed. Pages show only this exception's message, never one of Python's.
         """
-        self._stopped, self.stopped_by, self.stop_reason = False, "", ""
+        self._stopped, self.stopped_by, self.stop_reason, self.wants_mail = False, "", "", False
         self.memory.forget()
         try:
             url = str(await super().start())
@@ -207,6 +208,7 @@ class HPCProfilesSpawner(ChoosingSpawner):
         super().add_poll_callback(callback, *args, **kwargs)
         if self.session:
             self.child_spawner.driver.opened()
+            self.send_ready_mail()
 
     @property
     def memory(self) -> Memory:
@@ -362,9 +364,9 @@ class HPCProfilesSpawner(ChoosingSpawner):
     def get_state(self) -> dict[str, Any]:
         """Return the state to save.
 
-        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "outcome": …, "notice":
-        TEXT}``. For ``job``, see ``JobSpawner.get_state``. For ``outcome``, see ``hpchub.hub.outcome``. It and the
-        notice also exist without a session.
+        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "mail": True, "outcome": …, "notice":
+        TEXT}``. ``mail`` exists only if the user has asked for a mail. For ``job``, see ``JobSpawner.get_state``. For
+        ``outcome``, see ``hpchub.hub.outcome``. It and the notice also exist without a session.
         """
         state: dict[str, Any] = Spawner.get_state(self)
         if outcome := self.outcome:
@@ -375,6 +377,8 @@ class HPCProfilesSpawner(ChoosingSpawner):
             job = self.child_spawner.get_state()
             if job:
                 state.update(grant=self._grant, job=job, token=self.token)
+                if self.wants_mail:
+                    state["mail"] = True
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -400,6 +404,7 @@ class HPCProfilesSpawner(ChoosingSpawner):
             self.clear_state()
             return
         self.token = str(state.get("token", ""))
+        self.wants_mail = state.get("mail") is True
         if child.session:
             self.runtime.events.emit(restored(child.driver.state))
 
