@@ -329,6 +329,7 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "template_paths": list(templates),
         "service_name": "Example HPC",
         "support": "help@example.org",
+        "support_form": "",
         "notebook_ports": PORTS,
         "notebook_tls_directory": str(directory / "tls"),
         "state_dir": str(directory),

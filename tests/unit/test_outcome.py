@@ -8,6 +8,7 @@ import json
 import re
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import pytest
 from hub_app import SESSION, SITE, answer, job, profile, write_profiles
@@ -48,6 +49,15 @@ def test_each_cause_is_explained_in_a_sentence_about_the_session(cause: Cause) -
     assert text.endswith(".")
     assert "session" in text
     assert "  " not in text
+
+
+@pytest.mark.parametrize("starting", [False, True], ids=["ended", "not-started"])
+@pytest.mark.parametrize("cause", list(Cause))
+def test_end_is_explained_in_one_sentence_and_followed_by_advice(cause: Cause, starting: bool) -> None:
+    ending = Ending(cause, "exit code 1", by="root")
+    text = outcomes.explain(ending, user="alice", profile=SITE.profiles[0], job_id="7", starting=starting)
+    assert not re.search(r"[.!?] ", text)
+    assert outcomes.advise(ending, user="alice").endswith(".")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +123,7 @@ def test_invalid_saved_outcome_is_none_or_empty(saved: object) -> None:
 
 
 def test_outcome_survives_a_round_trip() -> None:
-    outcome = Outcome("a" * 16, "time_limit", "text", 1.5, "7", "demo", "TIMEOUT", ("one", "two"))
+    outcome = Outcome("a" * 16, "time_limit", "text", 1.5, "7", "demo", "TIMEOUT", ("one", "two"), own_settings=False)
     assert outcomes.restore(json.loads(json.dumps(outcome.saved))) == outcome
 
 
@@ -146,8 +156,12 @@ async def test_failed_start_is_remembered_with_its_log_and_its_cause(hub: Hub) -
     hub.gate.on_history = lambda job_id: answer("JobId=7 UserId=alice(1) JobState=OUT_OF_MEMORY ExitCode=0:125\n")
     outcome = await fail(hub.user().spawners[""])
     assert (outcome.cause, outcome.job_id, outcome.cluster) == (NOT_STARTED, "7", "demo")
-    assert "Your job 7 ended before its notebook server was ready" in outcome.text
-    assert "needed more than the 1G of memory" in outcome.text
+    assert outcome.text == (
+        "Your session needed more than the 1G of memory that its profile has, so the cluster ended it."
+    )
+    assert outcome.advice == "Choose a profile with more memory, or load less data at a time."
+    assert (outcome.profile, outcome.queue, outcome.own_settings) == ("small", "q", True)
+    assert outcome.submitted > 0
     assert outcome.log == ("one", "No space left on device")
     # A restarted hub has only the database.
     row = hub.app.db.query(orm.Spawner).one()
@@ -204,7 +218,7 @@ async def test_unexpected_error_is_explained_in_plain_words(hub: Hub, monkeypatc
     spawner = hub.user().spawners[""]
     monkeypatch.setattr(hub.runtime, "template_dir", lambda: broken(""))
     outcome = await fail(spawner)
-    assert outcome.text == outcomes.UNEXPECTED
+    assert (outcome.text, outcome.advice) == (outcomes.UNEXPECTED, outcomes.TRY_AGAIN)
 
 
 async def test_next_start_forgets_the_outcome(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,10 +253,22 @@ async def test_end_of_a_job_is_explained_by_the_scheduler(hub: Hub) -> None:
     hub.show(job(JobState.ENDED))
     await spawner.user.stop("")  # as JupyterHub does when it notices the end
     known = hub.user().spawners[""]
-    assert known.outcome.text == "Your session has ended. The cluster did not report why."
+    assert known.outcome.text == "Your session has ended, and the cluster did not report why."
     await eventually(lambda: known.outcome.cause == "time_limit")
     assert known.outcome.text == "Your session reached its time limit of 1:00:00, so the cluster ended it."
     assert hub.gate.cancelled == []
+
+
+async def test_end_with_an_error_is_remembered_with_the_log(hub: Hub) -> None:
+    spawner = running(hub)
+    hub.gate.on_history = lambda job_id: answer("JobId=7 UserId=alice(1) JobState=OUT_OF_MEMORY ExitCode=0:125\n")
+    hub.gate.on_log = lambda job_id: answer("one\nKilled\n")
+    hub.show(job(JobState.ENDED))
+    await spawner.user.stop("")
+    known = hub.user().spawners[""]
+    await eventually(lambda: known.outcome.log)
+    assert known.outcome.log == ("one", "Killed")
+    assert known.outcome.cause == "out_of_memory"
 
 
 async def test_late_record_of_the_end_is_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +352,24 @@ class Browser:
             self.cookies[name] = value
         return response
 
+    async def post(self, path: str, fields: dict[str, str]) -> HTTPResponse:
+        """Submit a form without following redirects."""
+        sent = {
+            "X-Hpchub-User": self.user,
+            "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
+        }
+        client = AsyncHTTPClient(force_instance=True)
+        request = HTTPRequest(
+            f"http://127.0.0.1:{self.port}{path}",
+            method="POST",
+            headers=sent,
+            body=urlencode(fields),
+            follow_redirects=False,
+        )
+        response = await client.fetch(request, raise_error=False)
+        client.close()
+        return response
+
     async def page(self, path: str) -> str:
         """Return the text of a page."""
         return (await self.get(path)).body.decode()
@@ -378,6 +422,81 @@ async def test_page_of_a_failed_start_shows_the_log_and_one_button(hub: Hub, bro
     form = await browser.page(link.replace("&amp;", "&"))
     (action,) = re.findall(r'<form[^>]*action="([^"]*)"', form)
     assert ("next=%2Fuser%2Falice%2Flab%2Ftree%2Fx%2520y.ipynb%3Freset%23cell" in action) is bool(target)
+
+
+FAILED = dataclasses.replace(
+    HOSTILE,
+    advice="Try <i>this</i>.",
+    profile="small",
+    queue="q",
+    node="n1",
+    submitted=1_764_000_000.0 - 60,
+    log=("starting", "password=hunter2secret"),
+)
+
+
+def failed(hub: Hub, outcome: Outcome) -> HPCProfilesSpawner:
+    """Return the spawner after a failed start."""
+    spawner: HPCProfilesSpawner = hub.user().spawners[""]
+    spawner._spawn_future = asyncio.get_running_loop().create_future()
+    spawner._spawn_future.set_exception(StartError("text", reason="x"))
+    spawner.memory._save(outcome)
+    return spawner
+
+
+async def test_page_of_a_failed_start_has_facts_advice_and_a_report_without_secrets(hub: Hub, browser: Browser) -> None:
+    failed(hub, FAILED)
+    page = await browser.page("/hub/spawn-pending/alice")
+    assert "Try &lt;i&gt;this&lt;/i&gt;." in page
+    for fact in ("job 7 on the cluster demo", ">small<", ">q<", ">n1<", "2025-11-24 15:59 UTC"):
+        assert fact in page
+    (link,) = re.findall(r'<a id="support-link"[^>]*href="([^"]*)"', page)
+    assert link.startswith("mailto:help@example.org?subject=Example%20HPC")
+    assert "cluster%3A%20demo" in link
+    assert "hunter2secret" not in link
+    (report,) = re.findall(r'<pre class="hpchub-report[^>]*>(.*?)</pre>', page, re.DOTALL)
+    assert "&lt;b&gt;text&lt;/b&gt;" in report
+    assert "hunter2secret" not in report
+
+
+async def test_start_without_own_settings_repeats_the_last_choice(hub: Hub, browser: Browser) -> None:
+    spawner = failed(hub, FAILED)
+    spawner.orm_spawner.user_options = {"profile": "small"}
+    hub.app.db.commit()
+    page = await browser.page("/hub/spawn-pending/alice?next=/user/alice/lab/tree/x.ipynb")
+    (action,) = re.findall(r'<form method="post" action="([^"]*)"', page)
+    fields = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page)
+    response = await browser.post(action.replace("&amp;", "&"), dict(fields))
+    assert response.code == 302
+    assert response.headers["Location"].endswith("/hub/spawn-pending/alice?next=%2Fuser%2Falice%2Flab%2Ftree%2Fx.ipynb")
+    await eventually(lambda: hub.gate.submissions)
+    spawner = hub.user().spawners[""]
+    assert spawner.user_options == {"profile": "small", "without_settings": True}
+    assert hub.gate.submissions[0]["secrets"]["HPCHUB_WITHOUT_SETTINGS"] == "1"
+    await spawner.user.stop("")
+
+
+@pytest.mark.parametrize("changes", [{"own_settings": False}, {"job_id": ""}, {"cause": "time_limit"}], ids=str)
+async def test_page_offers_a_start_without_own_settings_only_where_they_may_be_the_reason(
+    hub: Hub, browser: Browser, changes: dict[str, Any]
+) -> None:
+    failed(hub, dataclasses.replace(FAILED, **changes))
+    page = await browser.page("/hub/spawn-pending/alice")
+    assert "without-settings" not in page
+    assert 'id="start"' in page
+
+
+async def test_start_again_is_checked_like_every_start(hub: Hub, browser: Browser) -> None:
+    spawner = failed(hub, FAILED)
+    spawner.orm_spawner.user_options = {"profile": "gone"}
+    hub.app.db.commit()
+    page = await browser.page("/hub/spawn-pending/alice")
+    (action,) = re.findall(r'<form method="post" action="([^"]*)"', page)
+    (token,) = re.findall(r'name="_xsrf" value="([^"]*)"', page)
+    response = await browser.post(action.replace("&amp;", "&"), {"again": "on", "_xsrf": token})
+    assert response.code == 400
+    assert "There is no profile" in response.body.decode()
+    assert hub.gate.submissions == []
 
 
 async def test_page_of_an_unexpected_failure_shows_no_exception(hub: Hub, browser: Browser) -> None:

@@ -184,7 +184,7 @@ async def _state(gate: Gate, scheduler: Scheduler, job_id: str) -> str:
         return f"Its state is not known: {error}"
     if job is None:
         return f"{scheduler.name} does not know the job any more."
-    reason = f", because of {job.reason} ({scheduler.explain(job.reason)})" if job.reason else ""
+    reason = f", because {scheduler.describe(job.reason)}" if job.reason else ""
     return f"Its state is {job.detail or job.state.value}{f' on {job.host}' if job.host else ''}{reason}."
 
 

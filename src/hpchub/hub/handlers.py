@@ -20,7 +20,7 @@ from tornado import web
 from hpchub.hub.adoption import Claim, Refused, adopt
 from hpchub.hub.events import ORIGIN, UNKNOWN, Origin
 from hpchub.hub.job_events import PortReported, ProblemReported
-from hpchub.hub.outcome import UNEXPECTED
+from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 from hpchub.hub.runtime import runtime
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
         """Render the form. JupyterHub's message for an unexpected error is not for users."""
         is_internal = bool(message) and message.startswith("HTTP 5")
         return await super()._render_form(
-            for_user, spawner_options_form, UNEXPECTED if is_internal else message, html_message
+            for_user, spawner_options_form, f"{UNEXPECTED} {TRY_AGAIN}" if is_internal else message, html_message
         )
 
 

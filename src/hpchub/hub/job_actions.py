@@ -51,14 +51,16 @@ class Fail:
     """The start has failed.
 
     Attributes:
-        message: The explanation for the user.
+        message: What happened, in one sentence for the user.
         reason: A short label for metrics.
         status_code: The HTTP status of the answer.
+        advice: What the user can do, or empty.
     """
 
     message: str
     reason: str
     status_code: int = 400
+    advice: str = ""
 
 
 Action = Observe | LookUpJob | Wait | TakeTurn | Probe | Done | Fail

@@ -27,17 +27,19 @@ if TYPE_CHECKING:
     from hpchub.model.entries import Cluster, Profile
 
 
+TELL = "Please tell the administrators of the service."
 NO_CERTIFICATE = actions.Fail(
-    "Sessions cannot start at the moment, because the service cannot create the certificates of notebook servers."
-    " Please tell the administrators of the service.",
+    "Sessions cannot start at the moment, because the service cannot create the certificates of notebook servers.",
     reason="no_certificate",
     status_code=503,
+    advice=TELL,
 )
 INCOMPATIBLE = actions.Fail(
     "Sessions cannot start on this cluster at the moment, because parts of the service have versions that do not work"
-    " together. Please tell the administrators of the service.",
+    " together.",
     reason="incompatible",
     status_code=503,
+    advice=TELL,
 )
 
 
@@ -331,7 +333,9 @@ class JobSession:
         if not answer.ok:
             name = self.context.cluster.name
             fail = actions.Fail(
-                f"The cluster {name} did not accept your job: {submit_error or answer.error}", reason="refused"
+                f"The cluster {name} did not accept your job: {submit_error or answer.error}",
+                reason="refused",
+                advice="Choose another profile. If no profile works, ask for help.",
             )
             return Step(self, fail, note=f"the submission to {name} failed: {answer}")
         # A last line without its end may be cut off, and a part of an id is the id of another job.
@@ -372,7 +376,8 @@ class JobSession:
         problem = "does not answer at the moment"
         if self.submit_error:
             problem = f"did not confirm your job: {self.submit_error}"
-        fail = actions.Fail(f"The cluster {name} {problem}. Please try again in a few minutes.", reason="unanswered")
+        advice = "Please try again in a few minutes."
+        fail = actions.Fail(f"The cluster {name} {problem}.", reason="unanswered", advice=advice)
         return Step(self, fail, note=f"the job of session {self.session} was not found on {name}")
 
     # -- Observations of the job
@@ -499,17 +504,17 @@ class JobSession:
         advice = self.context.scheduler.understand(job.reason).advice
         queue = f"the queue {self.context.profile.queue} of {self.context.cluster.name}"
         return actions.Fail(
-            f"Your job {self.job_id} can never start in {queue}: {self._reason_in_words(job.reason)}. The start was"
-            f" cancelled. {advice}".rstrip(),
+            f"Your job {self.job_id} can never start in {queue}: {self.context.scheduler.describe(job.reason)}.",
             reason="never_starts",
+            advice=advice,
         )
 
     def _waited_too_long(self, profile: Profile) -> actions.Fail:
         return actions.Fail(
             f"Your job {self.job_id} waited in the queue {profile.queue} of {self.context.cluster.name} for longer than"
-            f" its profile allows ({profile.max_wait}), so the start was cancelled."
-            " Choose another profile, or try again when the cluster is less busy.",
+            f" its profile allows ({profile.max_wait}), so the start was cancelled.",
             reason="waited",
+            advice="Choose another profile, or try again when the cluster is less busy.",
         )
 
     def _queue_message(self) -> str:
@@ -523,16 +528,11 @@ class JobSession:
             return f"{where}. The scheduler has not reported its state yet."
         advice = ""
         if self.job and self.job.reason:
-            where += f": {self._reason_in_words(self.job.reason)}"
+            where += f": {self.context.scheduler.describe(self.job.reason)}"
             advice = self.context.scheduler.understand(self.job.reason).advice
         if self.job and self.job.start:
             where += f". Expected to start: {self.job.start.replace('T', ' ')}"
         return f"{where}. {advice}".rstrip()
-
-    def _reason_in_words(self, reason: str) -> str:
-        """Return a reason in plain words, and the scheduler's term in parentheses if it differs."""
-        words = self.context.scheduler.explain(reason).rstrip(".")
-        return words if words == reason.rstrip(".") else f"{words} ({reason})"
 
     # -- The launch of the notebook server
 
@@ -554,9 +554,9 @@ class JobSession:
         if now.monotonic > self.deadline:
             fail = actions.Fail(
                 f"Your job {self.job_id} runs on {self.node}, but its notebook server did not start within"
-                f" {self.context.launch_timeout:g} seconds. To find the reason, read its log on the cluster:"
-                f" {self._log}",
+                f" {self.context.launch_timeout:g} seconds.",
                 reason="no_report",
+                advice=f"To find the reason, read its log on the cluster: {self._log}",
             )
             return Step(self, fail)
         return Step(self, actions.Observe(max_age=5.0))
@@ -598,10 +598,10 @@ class JobSession:
             return replace(state, host=self._hosts[0])._reconnect()
         fail = actions.Fail(
             f"Your notebook server runs on {self.node}, but the service cannot connect to it (tried:"
-            f" {', '.join(self._hosts)}; port {self.port}). Please tell the administrators of the service. They must"
-            " permit connections from the hub to the compute nodes, and make the names of the nodes known to the hub or"
-            " set node_address of the cluster.",
+            f" {', '.join(self._hosts)}; port {self.port}).",
             reason="unreachable",
+            advice=f"{TELL} They must permit connections from the hub to the compute nodes, and make the names of the"
+            " nodes known to the hub or set node_address of the cluster.",
         )
         return Step(state, fail)
 
@@ -613,9 +613,9 @@ class JobSession:
         reported = ", ".join(f"{interface} {address}" for interface, address in self.addresses) or "none"
         return actions.Fail(
             f"Your notebook server runs on {self.node}, but none of the node's addresses ({reported}) matches"
-            f" node_address and networks of the cluster {self.context.cluster.name}. Please tell the administrators of"
-            " the service.",
+            f" node_address and networks of the cluster {self.context.cluster.name}.",
             reason="no_address",
+            advice=TELL,
         )
 
     def _reported_failure(self) -> actions.Fail:
@@ -641,15 +641,14 @@ class JobSession:
     def _ended(self) -> actions.Fail:
         if not self.job_id:
             return actions.Fail(
-                "The service was restarted before your job was submitted. Please start your session again.",
+                "The service was restarted before your job was submitted.",
                 reason="not_submitted",
+                advice="Please start your session again.",
             )
-        # The job's last state explains its end only if it is an end state.
-        detail = f" ({self.job.detail})" if self.job and self.job.state is JobState.ENDED else ""
         return actions.Fail(
-            f"Your job {self.job_id} ended before its notebook server was ready{detail}."
-            f" If it ran, you find the reason in its log on the cluster: {self._log}",
+            f"Your job {self.job_id} ended before its notebook server was ready.",
             reason="ended",
+            advice=f"If it ran, you find the reason in its log on the cluster: {self._log}",
         )
 
 

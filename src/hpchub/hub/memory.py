@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hpchub.hub import outcome as outcomes
 from hpchub.hub.events import EndExplained, Session, SessionEnded, StartFailed
+from hpchub.hub.job_session import TELL
 from hpchub.hub.outcome import NOT_STARTED, STOPPED, Outcome
 from hpchub.hub.session_events import facts as session_facts
 from hpchub.schedulers import SCHEDULERS, Cause, Ending, Unanswered
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from hpchub.hub.job_spawner import JobSpawner
     from hpchub.hub.runtime import Runtime
+    from hpchub.hub.start_error import StartError
     from hpchub.model.entries import Cluster, Profile
 
 PATIENCE = 10.0
@@ -31,6 +33,8 @@ PAUSES = (0.0, 3.0, 12.0, 45.0)
 """The pauses before the questions how a session ended, in seconds. Some schedulers record an end with a delay."""
 START_PAUSES = (0.0, 2.0, 3.0)
 """The same while a user waits for the explanation of a failed start. Slurm reports no cause while a job completes."""
+WITH_LOG = (Cause.FAILED, Cause.KILLED, Cause.OUT_OF_MEMORY, Cause.NODE_LOST)
+"""The causes of an end that the log may explain."""
 
 
 @dataclass(frozen=True)
@@ -87,34 +91,38 @@ class Memory:
         """Remember that the notebook server did not answer the hub."""
         state = child.driver.state
         child.announce_end(StartFailed(session=session_facts(state), reason="no_answer"))
-        self._record(child, NOT_STARTED, outcomes.unreachable(state.host, state.port))
+        self._record(child, NOT_STARTED, outcomes.unreachable(state.host, state.port), TELL)
 
     def ended(self, child: JobSpawner) -> None:
         """Remember that a session has ended, and find out in the background how."""
         state, cause = child.driver.state, Cause.UNKNOWN.value
         child.announce_end(SessionEnded(session=session_facts(state), cause=cause, was_ready=bool(state.ready)))
-        self._record(child, cause, self._explain(Ending(Cause.UNKNOWN), _facts(child)))
+        unknown, facts = Ending(Cause.UNKNOWN), _facts(child)
+        self._record(child, cause, *self._explained(unknown, facts, starting=False))
         if child.job_id:
-            self._runtime.background("Cannot find out how a session ended", self._find_out(_facts(child)))
+            self._runtime.background("Cannot find out how a session ended", self._find_out(facts))
 
-    async def start_failed(self, child: JobSpawner | None, message: str, *, reason: str) -> None:
+    async def start_failed(self, child: JobSpawner | None, failure: StartError) -> None:
         """Remember that a start failed, with the last lines of its log.
 
         Args:
             child: The session's spawner, or None if there is none.
-            message: The explanation of the failure.
-            reason: A short label of the failure. It is ``ended`` if the start failed because its job ended.
+            failure: The failure. Its reason is ``ended`` if the start failed because its job ended.
         """
-        if child is not None and child.session:
-            child.announce_end(StartFailed(session=session_facts(child.driver.state), reason=reason))
-        if child is None or not child.job_id:
-            self._save(Outcome(child.session if child else "", NOT_STARTED, message, time.time()))
+        message, advice, job_ended = str(failure.message), failure.advice, failure.reason == "ended"
+        if child is None:
+            self._save(Outcome("", NOT_STARTED, message, time.time(), advice=advice))
             return
-        facts, job_ended = _facts(child), reason == "ended"
+        if child.session:
+            child.announce_end(StartFailed(session=session_facts(child.driver.state), reason=str(failure.reason)))
+        if not child.job_id:
+            self._record(child, NOT_STARTED, message, advice)
+            return
+        facts = _facts(child)
         lines, ending = await asyncio.gather(
             self._log_lines(facts), self._ending_of_start(facts) if job_ended else _nothing()
         )
-        self._record(child, NOT_STARTED, message, outcomes.plain_lines(lines))
+        self._record(child, NOT_STARTED, message, advice, outcomes.plain_lines(lines))
         if ending is not None:
             self._add(ending, facts)
         elif job_ended:
@@ -125,6 +133,8 @@ class Memory:
     async def _find_out(self, facts: Ended) -> None:
         async for ending in self._endings(facts, PAUSES):
             self._add(ending, facts)
+            if ending.cause in WITH_LOG:
+                await self._add_log(facts)
             # Slurm's database receives the name of the canceller later than the controller knows the end.
             if ending.cause is not Cause.CANCELLED or ending.by:
                 return
@@ -172,18 +182,47 @@ class Memory:
         known = self.outcome
         if known is None or known.session != facts.session:
             return
-        text = self._explain(ending, facts)
-        if known.not_started:
-            text = known.text if ending.cause is Cause.UNKNOWN else f"{known.text.rstrip('.')}. {text}"
+        text, advice = self._explained(ending, facts, starting=known.not_started)
+        if known.not_started and ending.cause is Cause.UNKNOWN:
+            text, advice = known.text, known.advice
         self._log.info("Job %s on %s ended: %s (%s)", facts.job_id, facts.cluster.name, ending.cause.value, ending)
-        self._save(known.explained(ending, text))
+        self._save(known.explained(ending, text, advice))
 
-    def _explain(self, ending: Ending, facts: Ended) -> str:
-        return outcomes.explain(ending, user=facts.user, profile=facts.profile)
+    async def _add_log(self, facts: Ended) -> None:
+        """Add the last lines of the log to the outcome, unless it has them or a new session has begun."""
+        known = self.outcome
+        if known is None or known.session != facts.session or known.log:
+            return
+        lines = outcomes.plain_lines(await self._log_lines(facts))
+        known = self.outcome
+        if known is not None and known.session == facts.session:
+            self._save(replace(known, log=lines))
 
-    def _record(self, child: JobSpawner, cause: str, text: str, log: tuple[str, ...] = ()) -> None:
-        outcome = Outcome(child.session, cause, text, time.time(), child.job_id, child.cluster.name)
-        self._save(replace(outcome, log=log))
+    def _explained(self, ending: Ending, facts: Ended, *, starting: bool) -> tuple[str, str]:
+        """Return how a session ended, and what the user can do."""
+        text = outcomes.explain(ending, user=facts.user, profile=facts.profile, job_id=facts.job_id, starting=starting)
+        return text, outcomes.advise(ending, user=facts.user)
+
+    def _record(self, child: JobSpawner, cause: str, text: str, advice: str = "", log: tuple[str, ...] = ()) -> None:
+        state = child.driver.state
+        outcome = Outcome(
+            session=child.session,
+            cause=cause,
+            text=text,
+            at=time.time(),
+            job_id=child.job_id,
+            cluster=child.cluster.name,
+            detail=state.job.detail if state.job else "",
+            log=log,
+            advice=advice,
+            profile=child.profile.key,
+            queue=child.profile.queue,
+            node=state.node or (state.job.host if state.job else ""),
+            submitted=state.submitted,
+            started=state.started,
+            own_settings=not child.without_settings,
+        )
+        self._save(outcome)
 
     def _save(self, outcome: Outcome | None) -> None:
         state = {name: value for name, value in (self._row.state or {}).items() if name != "outcome"}

@@ -23,13 +23,13 @@ NOT_STARTED = "not_started"
 STOPPED = "stopped"
 """The cause of an outcome if somebody stopped the session through the hub."""
 
-UNEXPECTED = (
-    "The service made an error while it started your session. Please try again. If it happens again, tell the"
-    " administrators of the service when it happened."
-)
+UNEXPECTED = "The service made an error while it started your session."
+TRY_AGAIN = "Please try again. If it happens again, tell the administrators of the service when it happened."
 
 _MAX_TEXT = 2000
+_MAX_DETAIL = 200
 _MAX_LINES = 50
+_TEXTS = ("session", "cause", "text", "job_id", "cluster", "detail", "advice", "profile", "queue", "node")
 _EXCEPTION = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): ?|\[(?:Errno|WinError) -?\d+\] ?")
 _TRACEBACK = re.compile(r"^(?:\S.* )?Traceback \(most recent call last\):$")
 _FRAME = re.compile(r"^(?:\s.*)?$")
@@ -47,7 +47,14 @@ class Outcome:
         job_id: The id of the job, or empty.
         cluster: The name of the cluster.
         detail: The cause in the scheduler's terms, for administrators.
-        log: The last lines of the job's log, without secrets. Only a session that did not start has them.
+        log: The last lines of the job's log, without secrets. A session that ended without an error has none.
+        advice: What the user can do, or empty.
+        profile: The key of the session's profile.
+        queue: The queue of the job.
+        node: The node of the job, or empty.
+        submitted: When the job was submitted, in seconds since 1970, or 0.
+        started: When the job started, in seconds since 1970, or 0.
+        own_settings: Whether the session used the user's own settings of Jupyter and IPython.
     """
 
     session: str
@@ -58,6 +65,13 @@ class Outcome:
     cluster: str = ""
     detail: str = ""
     log: tuple[str, ...] = ()
+    advice: str = ""
+    profile: str = ""
+    queue: str = ""
+    node: str = ""
+    submitted: float = 0.0
+    started: float = 0.0
+    own_settings: bool = True
 
     @property
     def not_started(self) -> bool:
@@ -67,7 +81,19 @@ class Outcome:
     @property
     def when(self) -> str:
         """When it happened, for browsers that do not show the local time."""
-        return f"{dt.datetime.fromtimestamp(self.at, dt.UTC):%Y-%m-%d %H:%M} UTC"
+        return utc(self.at)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The known facts of the job, by their names in the templates: texts, and times as ``utc`` returns them."""
+        times = {name: utc(getattr(self, name)) for name in ("submitted", "started") if getattr(self, name)}
+        texts = {name: getattr(self, name) for name in ("job_id", "cluster", "queue", "profile", "node")}
+        return {name: text for name, text in texts.items() if text} | times
+
+    @property
+    def may_be_own_settings(self) -> bool:
+        """Whether the user's own settings may be the reason why the session did not start."""
+        return self.not_started and bool(self.job_id) and self.own_settings
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -77,24 +103,33 @@ class Outcome:
     @property
     def public(self) -> dict[str, Any]:
         """The part of the outcome that the API returns: ``{"cause": …, "text": …, "at": …}``."""
-        return {"cause": self.cause, "text": self.text, "at": self.at}
+        return {"cause": self.cause, "text": f"{self.text} {self.advice}".rstrip(), "at": self.at}
 
-    def explained(self, ending: Ending, text: str) -> Outcome:
+    def explained(self, ending: Ending, text: str, advice: str) -> Outcome:
         """Return the outcome with the ending that the scheduler reported."""
         cause = self.cause if self.not_started else ending.cause.value
-        return replace(self, cause=cause, text=text, detail=ending.detail[:200])
+        node = self.node or ending.node
+        return replace(self, cause=cause, text=text, advice=advice, detail=ending.detail[:_MAX_DETAIL], node=node)
 
 
 def restore(saved: object) -> Outcome | None:
     """Return a saved outcome, or None if it is not valid."""
     if not isinstance(saved, dict):
         return None
-    texts = {name: saved.get(name, "") for name in ("session", "cause", "text", "job_id", "cluster", "detail")}
+    texts = {name: saved.get(name, "") for name in _TEXTS}
+    times = {name: saved.get(name, 0.0) for name in ("submitted", "started")}
     log, at = saved.get("log", []), saved.get("at")
-    if not all(isinstance(value, str) for value in texts.values()) or not isinstance(at, (int, float)):
+    if not all(isinstance(value, str) for value in texts.values()):
+        return None
+    if not isinstance(at, (int, float)) or not all(isinstance(value, (int, float)) for value in times.values()):
         return None
     lines = tuple(map(str, log[-_MAX_LINES:])) if isinstance(log, list) else ()
-    return Outcome(**texts, at=float(at), log=lines)
+    return Outcome(**texts, **times, at=float(at), log=lines, own_settings=saved.get("own_settings") is not False)
+
+
+def utc(instant: float) -> str:
+    """Return a time for people, in UTC."""
+    return f"{dt.datetime.fromtimestamp(instant, dt.UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def plain(text: str) -> str:
@@ -118,34 +153,38 @@ def plain_lines(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def explain(ending: Ending, *, user: str, profile: Profile) -> str:  # noqa: C901, PLR0911 one text for each cause
-    """Return in plain words how a session ended.
+def explain(  # noqa: C901, PLR0911 one text for each cause
+    ending: Ending, *, user: str, profile: Profile, job_id: str = "", starting: bool = False
+) -> str:
+    """Return in one sentence of plain words how a session ended.
 
     Args:
         ending: The ending that the scheduler reported.
         user: The session's user.
         profile: The session's profile.
+        job_id: The id of the session's job.
+        starting: Whether the session had not started yet.
     """
+    detail = f" ({plain(ending.detail)})" if ending.detail else ""
     match ending.cause:
+        case Cause.FINISHED if starting:
+            return f"Your job {job_id} ended without an error before its notebook server was ready."
         case Cause.FINISHED:
             return "Your session was shut down from within, for example with 'Shut Down' in JupyterLab's menu."
+        case Cause.FAILED if starting:
+            return f"Your job {job_id} ended with an error before its notebook server was ready{detail}."
         case Cause.FAILED:
-            detail = f" ({plain(ending.detail)})" if ending.detail else ""
             return f"The program of your session ended with an error{detail}."
+        case Cause.KILLED if starting:
+            return f"Your job {job_id} was ended by force before its notebook server was ready{detail}."
         case Cause.KILLED:
-            advice = ""
-            if "SIGKILL" in ending.detail:
-                advice = " If the program needed much memory, choose a profile with more memory."
-            return (
-                f"The program of your session was ended by force ({ending.detail or 'by a signal'}). The cluster did"
-                f" not report why.{advice}"
-            )
+            return f"The program of your session was ended by force, and the cluster did not report why{detail}."
         case Cause.TIME_LIMIT:
             return f"Your session reached its time limit of {profile.runtime}, so the cluster ended it."
         case Cause.OUT_OF_MEMORY:
             return (
                 f"Your session needed more than the {profile.memory} of memory that its profile has, so the cluster"
-                " ended it. Choose a profile with more memory, or load less data at a time."
+                " ended it."
             )
         case Cause.NODE_LOST:
             return f"The compute node of your session{f', {ending.node},' if ending.node else ''} failed."
@@ -154,7 +193,33 @@ def explain(ending: Ending, *, user: str, profile: Profile) -> str:  # noqa: C90
         case Cause.PREEMPTED:
             return "The cluster ended your session because it needed the compute node for other jobs."
         case Cause.UNKNOWN:
-            return "Your session has ended. The cluster did not report why."
+            return "Your session has ended, and the cluster did not report why."
+
+
+_CONTINUE = "Start a new session to continue."
+_ADVICE = {
+    Cause.FINISHED: _CONTINUE,
+    Cause.FAILED: "The last lines of the log may show the reason. If you do not understand them, ask for help.",
+    Cause.KILLED: "If the program needed much memory, choose a profile with more memory.",
+    Cause.TIME_LIMIT: f"{_CONTINUE} If you need more time, choose a profile with a longer time limit.",
+    Cause.OUT_OF_MEMORY: "Choose a profile with more memory, or load less data at a time.",
+    Cause.NODE_LOST: f"{_CONTINUE} It will use another node.",
+    Cause.CANCELLED: "If you do not know the reason, ask the administrators of the cluster.",
+    Cause.PREEMPTED: _CONTINUE,
+    Cause.UNKNOWN: f"{_CONTINUE} If it happens again, ask for help.",
+}
+
+
+def advise(ending: Ending, *, user: str) -> str:
+    """Return what the user can do after a session has ended.
+
+    Args:
+        ending: The ending that the scheduler reported.
+        user: The session's user.
+    """
+    if ending.cause is Cause.CANCELLED and ending.by in (OWNER, user):
+        return _CONTINUE
+    return _ADVICE[ending.cause]
 
 
 def _who_cancelled(by: str, user: str) -> str:
@@ -195,5 +260,5 @@ def unreachable(host: str, port: int) -> str:
     """Return in plain words that a notebook server started, but did not answer the hub."""
     return (
         f"The notebook server of your session started, but the service could not connect to it (host {host}, port"
-        f" {port}). Please tell the administrators of the service."
+        f" {port})."
     )

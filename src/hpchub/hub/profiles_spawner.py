@@ -19,11 +19,12 @@ from hpchub.hub import outcome as outcomes
 from hpchub.hub.events import ORIGIN, StartRefused, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.memory import Memory
-from hpchub.hub.outcome import UNEXPECTED, Outcome
+from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED, Outcome
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.service_stop import stop_session
 from hpchub.hub.session_events import facts, restored
 from hpchub.hub.start_error import StartError
+from hpchub.hub.support import HelpRequest, help_request
 from hpchub.model.entries import Cluster, Profile
 from hpchub.model.notices import offer
 from hpchub.units import format_runtime, seconds
@@ -150,6 +151,8 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             StartError: The form has other fields, or the profile is not offered (400).
         """
         try:
+            if "again" in formdata:
+                return self._checked(again(self.orm_spawner.user_options, without="without_settings" in formdata))
             return self._read_form(formdata)
         except StartError as error:
             self._announce_refusal(error)
@@ -305,13 +308,14 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         except Exception:
             self.log.exception("%s: unexpected error during the start", self._log_name)
             failure = StartError(UNEXPECTED, reason="unexpected", status_code=500)
+            failure.advice = TRY_AGAIN
         if not self.session and not self._stopped:
             self._announce_refusal(failure)
         await self._start_failed(failure)
         raise failure
 
     async def _start_failed(self, failure: StartError) -> None:
-        await self.memory.start_failed(self.child_spawner, str(failure), reason=str(failure.reason))
+        await self.memory.start_failed(self.child_spawner, failure)
 
     def _announce_refusal(self, refusal: StartError) -> None:
         """Announce that a start was refused before there was a session."""
@@ -359,6 +363,20 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     def outcome(self) -> Outcome | None:
         """How the last session ended, or why it did not start. None during a session."""
         return self.memory.outcome
+
+    @property
+    def help_request(self) -> HelpRequest | None:
+        """The request for help after the last session, with the report, or None without an outcome."""
+        if (known := self.outcome) is None:
+            return None
+        settings = self.runtime.settings
+        return help_request(
+            known,
+            service=settings["service_name"],
+            user=self.user.name,
+            support=settings["support"],
+            form=settings["support_form"],
+        )
 
     @property
     def is_serving(self) -> bool:
@@ -569,3 +587,14 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         super().clear_state()
         self._grant = {}
         self.token = ""
+
+
+def again(options: dict[str, Any] | None, *, without: bool) -> dict[str, Any]:
+    """Return the user options of the last start, to start the same session again.
+
+    Args:
+        options: The user options of the last start, or None.
+        without: Whether the session starts without the user's own settings of Jupyter and IPython.
+    """
+    last = {name: value for name, value in (options or {}).items() if name != "without_settings"}
+    return last | ({"without_settings": True} if without else {})

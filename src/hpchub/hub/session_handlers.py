@@ -11,7 +11,7 @@ from tornado import web
 from tornado.httputil import url_concat
 
 from hpchub.hub.handlers import AnswersWithoutWriting, session_of
-from hpchub.hub.outcome import UNEXPECTED
+from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -36,7 +36,8 @@ class ProgressHandler(SpawnProgressAPIHandler):  # type: ignore[misc]
         if event.get("failed"):
             user = self.find_user(self.path_args[0])
             outcome = user.spawners[(*self.path_args, "")[1] or ""].outcome
-            event = {"progress": 100, "failed": True, "message": outcome.text if outcome else UNEXPECTED}
+            message = outcome.public["text"] if outcome else f"{UNEXPECTED} {TRY_AGAIN}"
+            event = {"progress": 100, "failed": True, "message": message}
         return super().send_event(event)  # type: ignore[no-any-return]
 
 

@@ -13,15 +13,23 @@ if TYPE_CHECKING:
 
 
 class StartError(SpawnException):  # type: ignore[misc]
-    """A start that failed or was refused, with an explanation for the user. Pages show only the explanation."""
+    """A start that failed or was refused, with an explanation for the user. Pages show only the explanation.
+
+    Attributes:
+        advice: What the user can do, or empty.
+    """
+
+    advice = ""
 
     @classmethod
     def of(cls, failure: Fail) -> StartError:
         """Return the exception for a failure that the state machine decided."""
-        return cls(plain(failure.message), reason=failure.reason, status_code=failure.status_code)
+        error = cls(plain(failure.message), reason=failure.reason, status_code=failure.status_code)
+        error.advice = failure.advice
+        return error
 
     def __str__(self) -> str:
-        return str(self.message)
+        return f"{self.message} {self.advice}".rstrip()
 
     @property
     def jupyterhub_message(self) -> str:

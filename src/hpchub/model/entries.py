@@ -51,6 +51,9 @@ class Service(Entry):
     """The name shown on pages."""
     support: f.OptionalLine = ""
     """The contact for users, shown on error pages: a mail address, a phone number or a web page."""
+    support_form: f.SupportForm = ""
+    """The address of a form for requests for help. In it, `{subject}` and `{report}` are replaced by the title and the
+    report of a failure. If it is empty and ``support`` is a mail address, the failure page offers a mail."""
     bind_port: f.Port = Field(default_factory=lambda data: f.url_port(data["url"]))
     """The port that the web server listens on. The default is the port of ``url``."""
     api_port: f.Port = 8445

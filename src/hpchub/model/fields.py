@@ -806,6 +806,19 @@ ServiceUrl = Annotated[
 ]
 
 
+_IN_URL = r"[^\s\"'<>\\{}]*"
+SupportForm = Annotated[
+    str,
+    Text(
+        "the address of a form with placeholders",
+        rf"https://{_HOST}{_PORT}[/?]{_IN_URL}(?:\{{(?:subject|report)\}}{_IN_URL})+",
+        "write https://, a host, and a path or query with the placeholders {subject} and {report}, as in"
+        " https://helpdesk.example.org/new?title={subject}&text={report}",
+        empty=True,
+    ),
+]
+
+
 def _metadata(value: str) -> None:
     _port(value)
     if value.endswith("/"):

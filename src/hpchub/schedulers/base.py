@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from hpchub.names import DATABASE, SESSION
-from hpchub.schedulers.reasons import Reason, find_reason
+from hpchub.schedulers.reasons import Reason, find_reason, letters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -457,6 +457,19 @@ class Scheduler(ABC):
             after a colon. If the reason is unknown, the reason itself.
         """
         return self.understand(reason).words
+
+    def describe(self, reason: str) -> str:
+        """Return why a job waits, in plain words and in the scheduler's terms.
+
+        Args:
+            reason: The reason in the scheduler's terms; see ``Job.reason``.
+
+        Returns:
+            A clause without a full stop, for example ``jobs with a higher priority start first (Priority)``. If the
+            words are the scheduler's terms, they occur only once.
+        """
+        words = self.explain(reason).rstrip(". ")
+        return words if letters(words) == letters(reason) else f"{words} ({reason})"
 
     def understand(self, reason: str) -> Reason:
         """Return why a job waits, how the wait can end, and what the user can do.

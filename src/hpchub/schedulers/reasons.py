@@ -106,3 +106,8 @@ def find_reason(text: str, reasons: Iterable[tuple[str, Reason]]) -> Reason:
         reasons: Patterns of parts of such texts, the most specific ones first. Upper and lower case are the same.
     """
     return next((reason for part, reason in reasons if re.search(part, text, re.IGNORECASE)), Reason(text))
+
+
+def letters(text: str) -> str:
+    """Return the letters and digits of a text in lower case, to compare texts that differ in punctuation only."""
+    return re.sub(r"[\W_]+", "", text).casefold()
