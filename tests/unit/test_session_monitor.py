@@ -71,6 +71,7 @@ class FakeHub:
         ("GET", "/api/status", True, True),
         ("PUT", "/api/contents/x.ipynb", False, True),
         ("POST", "/api/sessions", False, True),
+        ("PUT", "/lab/api/workspaces/default", False, False),
         ("GET", "/lab/tree/x.ipynb", False, True),
         ("GET", "/files/x.bin", False, True),
         ("GET", "/proxy/8787/", False, True),

@@ -8,18 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from hpchub.hub.profiles_spawner import HPCProfilesSpawner
-
 log = logging.getLogger(__name__)
 
 
-async def stop_session(
-    spawner: HPCProfilesSpawner, reason: str, by: str, delete_route: Callable[[Any, str], Awaitable[None]]
-) -> None:
+async def stop_session(spawner: Any, reason: str, by: str, delete_route: Callable[[Any, str], Awaitable[None]]) -> None:
     """Stop a session in the same way as when its user stops it. An error is only logged.
 
     Args:
-        spawner: The session's spawner. Nothing happens if it is not ready, or if a start or a stop is pending.
+        spawner: The session's ``HPCProfilesSpawner``. Nothing happens if it is not ready, or if a change is pending.
         reason: Why the service stops the session, in plain words for the user.
         by: The reason in one word, for the records: ``drain`` or ``idle``.
         delete_route: Removes a user's server from the proxy: JupyterHub's ``Proxy.delete_user``.

@@ -37,6 +37,9 @@ PATH = "api/hpchub/session"
 PRESENT = "X-Hpchub-Present"
 """The header with which a tab says that its user has used the mouse or the keyboard since its last request."""
 
+AUTOMATIC = "X-Hpchub-Automatic"
+"""The header of a request with which a tab saves documents because the session ends soon."""
+
 TICK = 5.0  # seconds between two looks; a tab receives the figures as often
 FRESH = 5.0  # seconds for which an answer of the hub is used again if a tab asks
 GPU_INTERVAL = 15.0  # seconds; the program needs some core time
@@ -46,6 +49,8 @@ SLEPT = 60.0  # seconds between two looks after which the node must have been su
 
 READ_BY_TABS = ("/api/", "/lab/api/", "/lab/extensions/", "/lsp/", "/static/", "/terminals/")
 """Paths that JupyterLab reads by itself, also periodically. Reading them does not show that anybody is there."""
+WRITTEN_BY_TABS = ("/lab/api/",)
+"""Paths to which JupyterLab writes by itself: it saves its layout every ten seconds."""
 OWN_SOCKETS = ("/api/", "/lsp/", "/terminals/websocket/")
 """Websockets of JupyterLab itself, which stay open in a tab that nobody uses."""
 NOT_FROM_USERS = "api_last_activity"
@@ -82,7 +87,11 @@ def is_activity(method: str, path: str, *, present: bool) -> bool:
         path: Its path below the server's address, with a slash at its beginning.
         present: Whether the tab says that its user is there.
     """
-    return present or method not in ("GET", "HEAD", "OPTIONS") or not path.startswith(READ_BY_TABS)
+    if present:
+        return True
+    if method in ("GET", "HEAD", "OPTIONS"):
+        return not path.startswith(READ_BY_TABS)
+    return not path.startswith(WRITTEN_BY_TABS)
 
 
 def state(answer: dict[str, Any], usage: dict[str, Any], idle: Idleness, now: float) -> dict[str, Any]:
@@ -175,9 +184,12 @@ class Monitor:
                 self._tabs.add(handler)
             elif not path.startswith(OWN_SOCKETS):
                 self._others.add(handler)
-        present = PRESENT in handler.request.headers
+        headers = handler.request.headers
+        present = PRESENT in headers
         # A request that was refused or sent to the login may come from anybody.
-        if handler.get_status() < 300 and is_activity(handler.request.method, path, present=present):
+        if handler.get_status() >= 300 or (AUTOMATIC in headers and not present):
+            return
+        if is_activity(handler.request.method, path, present=present):
             self.touch()
 
     @property
