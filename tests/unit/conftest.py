@@ -15,6 +15,7 @@ import hub_app
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
+from hub_browser import Browser
 from notebook_server import Session
 from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
@@ -122,3 +123,13 @@ def session(tmp_path: Path) -> Iterator[Session]:
     made = Session(tmp_path / "home", tls, tmp_path / "site")
     yield made
     made.close()
+
+
+@pytest.fixture
+async def browser(hub: hub_app.Hub, port: int) -> Browser:
+    """The browser of alice, who has signed in."""
+    found = Browser(port)
+    hub.app.authenticator.allowed_users = {"alice"}
+    response = await found.get("/hub/login?next=/hub/home")
+    assert response.code == 302
+    return found

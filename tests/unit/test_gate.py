@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import hashlib
 import io
@@ -93,7 +94,7 @@ def stream(request: object) -> io.StringIO:
         ("x" * (gate.REQUEST_LIMIT + 1), "longer than"),
         (
             {"action": "run"},
-            "the action is unknown; valid: cancel, find, history, limits, log, query, submit, usage, versions",
+            "the action is unknown; valid: cancel, doctor, find, history, knowledge, limits, log, query, submit, ",
         ),
         ({"action": "query", "command": "id"}, "requires exactly these fields: action"),
         (submit(extra=1), "requires exactly these fields"),
@@ -729,3 +730,144 @@ def test_gate_requires_a_cluster(
     with pytest.raises(SystemExit):
         gate.main([])
     assert "--cluster" in capsys.readouterr().err
+
+
+# Knowledge
+
+
+def ask(topic: str, users: str = "") -> dict[str, Any]:
+    return gate.serve_gate("demo", stream({"action": "knowledge", "topic": topic, "users": users}))
+
+
+def test_knowledge_runs_the_command_of_the_topic(config: dict[str, Any]) -> None:
+    write_config(config, knowledge={"nodes": ["echo", "{mark}"], "jobs": ["echo", "jobs"]})
+    found = ask("nodes")
+    content = json.loads(found["stdout"])
+    assert (found["ok"], content["users"]) == (True, {})
+    assert re.fullmatch(r"[0-9a-f]{16}\n", content["output"])
+    assert ask("nodes")["stdout"] != found["stdout"]
+
+
+@pytest.mark.parametrize("topic", ["", "jobs", "users", "../nodes", "knowledge"])
+def test_unknown_topic_is_refused(config: dict[str, Any], topic: str) -> None:
+    write_config(config, knowledge={"nodes": ["echo"]})
+    with pytest.raises(gate.Refused, match="the topic is unknown for slurm on this host"):
+        ask(topic)
+
+
+def test_knowledge_passes_the_users_as_a_part_of_a_word_or_as_words(config: dict[str, Any]) -> None:
+    write_config(config, user_pattern=".*", knowledge={"one": ["echo", "name={users}"], "each": ["echo", "{users}"]})
+    names = "alice,first.last"
+    assert json.loads(ask("one", names)["stdout"]) == {
+        "users": {"alice": ["2100", "hpc"], "first.last": ["2100", "hpc"]},
+        "output": "name=alice,first.last\n",
+    }
+    assert ask("each", names)["command"] == ["echo", "alice", "first.last"]
+
+
+@pytest.mark.parametrize("name", ["root", "daemon", "dave", "nobody-here", "-u", "alice\n", "a b", "{mark}", "*"])
+def test_knowledge_leaves_out_users_who_may_not_run_jobs(config: dict[str, Any], name: str) -> None:
+    write_config(config, knowledge={"users": ["echo", "{users}"]})
+    assert ask("users", f"{name},alice")["command"] == ["echo", "alice"]
+    with pytest.raises(gate.Refused, match="none of the users may run jobs here"):
+        ask("users", name)
+
+
+def test_knowledge_refuses_too_many_users_and_users_for_the_whole_cluster(config: dict[str, Any]) -> None:
+    write_config(config, knowledge={"nodes": ["echo"], "users": ["echo", "{users}"]})
+    with pytest.raises(gate.Refused, match="at most 50 users"):
+        ask("users", ",".join(["alice"] * 51))
+    for topic, users in (("nodes", "alice"), ("users", "")):
+        with pytest.raises(gate.Refused, match="needs users, or accepts none"):
+            ask(topic, users)
+
+
+@pytest.mark.parametrize("command", [["nowhere"], ["false"], ["sh", "-c", "sleep 9"]])
+def test_knowledge_that_fails_does_not_make_the_hub_prefer_another_host(
+    config: dict[str, Any], command: list[str]
+) -> None:
+    write_config(config, timeout=0.2, knowledge={"nodes": command})
+    found = ask("nodes")
+    assert (found["ok"], found["exit"]) == (False, 1)
+    assert found["error"]
+
+
+# The doctor
+
+QUOTA = """\
+Disk quotas for user alice (uid 2001):
+     Filesystem  blocks   quota   limit   grace   files   quota   limit   grace
+       /dev/sda    {}     {}
+      /dev/sdb1  999999*  10     10       1       10      10      10      1
+"""
+
+
+def examine() -> Any:
+    found = gate.serve_job(stream({"action": "doctor", "user": "alice", "cluster": "demo"}))
+    assert found["ok"]
+    return json.loads(found["stdout"])
+
+
+def test_doctor_finds_nothing_in_a_healthy_home(config: dict[str, Any]) -> None:
+    home = ACCOUNTS["alice"].pw_dir
+    assert examine() == {"home": home, "error": "", "quota": "", "message": ""}
+    assert not list((Path(home) / ".hpchub").iterdir())
+    assert stat.S_IMODE((Path(home) / ".hpchub").stat().st_mode) == 0o700
+
+
+def test_doctor_reports_a_home_that_does_not_exist(config: dict[str, Any], tmp_path: Path) -> None:
+    ACCOUNTS["alice"].pw_dir = str(tmp_path / "gone")
+    assert examine()["error"] == "ENOENT"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EROFS])
+def test_doctor_reports_a_home_that_cannot_be_written(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert examine()["error"] == errno.errorcode[number]
+    assert not list((Path(ACCOUNTS["alice"].pw_dir) / ".hpchub").iterdir())
+
+
+def test_doctor_shows_what_the_quota_command_of_the_site_prints(config: dict[str, Any]) -> None:
+    write_config(config, quota=["sh", "-c", "echo 'Your project is full.'; echo token=abc; exit 1"])
+    assert examine()["message"] == "Your project is full.\ntoken=[redacted]"
+    write_config(config, quota=["nowhere"])
+    assert examine()["message"] == ""
+
+
+@pytest.mark.parametrize(
+    ("blocks", "files", "expected"),
+    [
+        ("10 0 0 0", "10 0 0 0", ""),
+        ("5000 9000 10000 0", "10 100 200 0", ""),
+        ("9500* 9000 99999 2000", "10 100 200 0", ""),
+        ("9500* 9000 99999 999", "10 100 200 0", "blocks"),
+        ("9999* 9000 10000 2000", "10 100 200 0", "blocks"),
+        ("5000 9000 10000 0", "200* 100 200 2000", "files"),
+        ("5000 9000 10000 0", "199* 100 200 2000", "files"),
+        ("x 9000 10000 0", "10 100 200 0", ""),
+    ],
+)
+def test_doctor_reads_the_quota_of_the_home(blocks: str, files: str, expected: str) -> None:
+    assert gate.used_up_quota(QUOTA.format(blocks, files), "/dev/sda", 1000) == expected
+
+
+def test_home_belongs_to_the_mount_with_the_longest_path() -> None:
+    assert gate.mount_source("/proc/self") == "proc"
+    assert gate.mount_source("/nowhere/at/all") == gate.mount_source("/")
+
+
+def test_slow_doctor_ends_in_time(config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "sudo"
+    program.write_text("#!/bin/sh\nsleep 30\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(gate, "PATH", f"{tmp_path}:{gate.PATH}")
+    monkeypatch.setattr(gate, "DOCTOR_TIMEOUT", -0.8)
+    began = time.monotonic()
+    found = gate.serve_gate("demo", stream({"action": "doctor", "user": "alice"}))
+    assert time.monotonic() - began < 2
+    assert (found["ok"], found["exit"]) == (False, 1)

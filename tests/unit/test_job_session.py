@@ -493,7 +493,7 @@ def test_wait_is_shorter_after_the_port_report() -> None:
                 "job": job(JobState.PENDING, reason="Resources", start="2027-01-02T03:04:05"),
                 "status": JobState.PENDING,
             },
-            "Your job 7 waits in the queue q of demo: {Resources} (Resources). Expected to start: 2027-01-02 03:04:05.",
+            "Your job 7 waits in the queue q of demo: {Resources} (Resources).",
         ),
         (
             {"job": PENDING, "silent": True, "status": JobState.UNKNOWN},
@@ -511,7 +511,7 @@ def test_wait_is_shorter_after_the_port_report() -> None:
             "The service was restarted while it submitted your job to demo. It is searching for the job.",
         ),
     ],
-    ids=["pending", "reason-and-expected-start", "scheduler-is-silent", "state-is-unknown", "job-is-not-found-yet"],
+    ids=["pending", "reason", "scheduler-is-silent", "state-is-unknown", "job-is-not-found-yet"],
 )
 def test_message_in_the_queue(changes: dict[str, Any], message: str) -> None:
     step = dataclasses.replace(QUEUED, **changes).step(events.Observed(), NOW)

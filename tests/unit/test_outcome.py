@@ -8,12 +8,10 @@ import json
 import re
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 import pytest
 from hub_app import SESSION, SITE, answer, job, profile, write_profiles
 from jupyterhub import orm
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
 from hpchub.hub import outcome as outcomes
 from hpchub.hub.outcome import NOT_STARTED, STOPPED, Outcome, plain, plain_lines
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hub_app import Hub
-    from tornado.httpclient import HTTPResponse
+    from hub_browser import Browser
 
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 
@@ -326,62 +324,6 @@ async def test_session_that_ended_while_the_hub_was_restarted_is_explained(hub: 
 
 
 # Pages and the API
-
-
-@dataclasses.dataclass
-class Browser:
-    """A signed-in browser."""
-
-    port: int
-    user: str = "alice"
-    cookies: dict[str, str] = dataclasses.field(default_factory=dict)
-
-    async def get(self, path: str, token: str = "", **headers: str) -> HTTPResponse:
-        """Request a page without following redirects."""
-        sent = {"X-Hpchub-User": self.user, **headers}
-        if token:
-            sent["Authorization"] = f"token {token}"
-        elif self.cookies:
-            sent["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        client = AsyncHTTPClient(force_instance=True)
-        url = path if path.startswith("http") else f"http://127.0.0.1:{self.port}{path}"
-        response = await client.fetch(HTTPRequest(url, headers=sent, follow_redirects=False), raise_error=False)
-        client.close()
-        for header in response.headers.get_list("Set-Cookie"):
-            name, _, value = header.split(";")[0].partition("=")
-            self.cookies[name] = value
-        return response
-
-    async def post(self, path: str, fields: dict[str, str]) -> HTTPResponse:
-        """Submit a form without following redirects."""
-        sent = {
-            "X-Hpchub-User": self.user,
-            "Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items()),
-        }
-        client = AsyncHTTPClient(force_instance=True)
-        request = HTTPRequest(
-            f"http://127.0.0.1:{self.port}{path}",
-            method="POST",
-            headers=sent,
-            body=urlencode(fields),
-            follow_redirects=False,
-        )
-        response = await client.fetch(request, raise_error=False)
-        client.close()
-        return response
-
-    async def page(self, path: str) -> str:
-        """Return the text of a page."""
-        return (await self.get(path)).body.decode()
-
-
-@pytest.fixture
-async def browser(hub: Hub, port: int) -> Browser:
-    found = Browser(port)
-    hub.app.authenticator.allowed_users = {"alice"}
-    response = await found.get("/hub/login?next=/hub/home")
-    assert response.code == 302
-    return found
 
 
 HOSTILE = Outcome(

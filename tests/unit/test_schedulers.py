@@ -278,4 +278,4 @@ def test_printed_times_become_iso_8601(text: str, now: str, expected: str) -> No
 
 
 def test_seconds_since_1970_become_local_time() -> None:
-    assert dt.datetime.fromisoformat(parse_time("1510331373")).timestamp() == 1510331373
+    assert dt.datetime.fromisoformat(parse_time("1510331373")).replace(tzinfo=dt.UTC).timestamp() == 1510331373

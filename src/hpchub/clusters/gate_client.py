@@ -28,8 +28,11 @@ NOT_RUN = (124, 126, 127)
 """The gate's exit codes for a command that timed out, cannot be run, or does not exist."""
 MAX_CONCURRENT_REQUESTS = 4
 """How many requests about single sessions a gate runs at a time. sshd permits 10 per connection."""
-POLLS = ("query", "find", "limits", "versions")
-"""The requests that the hub sends one at a time for all sessions. They never wait for other requests."""
+POLLS = ("query", "find", "limits", "versions", "knowledge", "doctor")
+"""The requests that the hub sends one at a time for all sessions. They never wait for other requests.
+
+``hpchub.clusters.knowledge`` limits the requests of the last two kinds itself.
+"""
 ANSWER_LIMIT = 256 * 1024 * 1024  # bytes: enough for the bulk answer of a million jobs
 NOT_REACHED = re.compile(
     r"^ssh: |^kex_exchange_identification: |timed out during banner exchange|^Host key verification failed"
@@ -209,6 +212,42 @@ class Gate(ABC):
             Unanswered: There is no output.
         """
         answer = await self.request("usage", job_ids=",".join(job_ids))
+        if not answer.ok:
+            raise Unanswered(str(answer))
+        return answer.stdout
+
+    async def knowledge(self, topic: str, users: Sequence[str] = ()) -> tuple[dict[str, list[str]], str]:
+        """Return what a command for the users' choices prints, and the groups of the users that it asked for.
+
+        Args:
+            topic: The command; see ``KnowledgeSource.knowledge_commands``.
+            users: The users to ask for, if the command needs them.
+
+        Returns:
+            The Unix groups of each user, by name, and the output. Users who may not run jobs are left out.
+
+        Raises:
+            Unanswered: There is no output.
+        """
+        answer = await self.request("knowledge", topic=topic, users=",".join(users))
+        if not answer.ok:
+            raise Unanswered(str(answer))
+        try:
+            content = json.loads(answer.stdout)
+            groups = {str(name): [str(group) for group in each] for name, each in content["users"].items()}
+            return groups, str(content["output"])
+        except (ValueError, TypeError, LookupError, AttributeError):
+            raise Unanswered(
+                f"the gate of {self.cluster} did not send a valid answer: {answer.stdout[:200]!r}"
+            ) from None
+
+    async def doctor(self, user: str) -> str:
+        """Return what the doctor reports of a user's home directory, as JSON.
+
+        Raises:
+            Unanswered: There is no report.
+        """
+        answer = await self.request("doctor", user=user)
         if not answer.ok:
             raise Unanswered(str(answer))
         return answer.stdout

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from hpchub.schedulers import Job, JobState, Scheduler, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from hpchub.clusters.gate_client import Answer
 
@@ -64,7 +64,7 @@ class Snapshot:
 
 
 @contextlib.contextmanager
-def _errors_mean_unanswered() -> Iterator[None]:
+def errors_mean_unanswered() -> Iterator[None]:
     """Treat an answer that cannot be parsed as no answer.
 
     Raises:
@@ -111,6 +111,7 @@ class Poller:
         self.answered = time.monotonic()
         self.failures = 0
         self.total_failures = 0
+        self._placed: tuple[Snapshot, dict[str, int]] | None = None
         self._next = 0.0
         self._running: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
@@ -118,6 +119,11 @@ class Poller:
         self._privacy_checked = -PRIVACY_INTERVAL
         self._privacy_failures = 0  # in a row
         self._lookup_pause: tuple[float, str] = (0.0, "")  # end of the pause, and its reason
+
+    def latest(self, max_age: float) -> Snapshot | None:
+        """Return the last answer if it is at most ``max_age`` seconds old. Ask nobody."""
+        known = self._snapshot
+        return known if known is not None and time.monotonic() - known.taken <= max_age else None
 
     async def snapshot(self, max_age: float) -> Snapshot:
         """Return an answer that is at most ``max_age`` seconds old.
@@ -138,6 +144,20 @@ class Poller:
             raise Unanswered("the scheduler does not answer")
         return self._snapshot
 
+    def places(self, snapshot: Snapshot) -> Mapping[str, int]:
+        """Return the place of each pending job in its queue, by the job's id; see ``Scheduler.places``.
+
+        All sessions share the places of an answer.
+        """
+        if self._placed is None or self._placed[0] is not snapshot:
+            try:
+                found = self.scheduler.places(snapshot.jobs)
+            except Exception:
+                log.exception("cannot find the places of the jobs in the queues")
+                found = {}
+            self._placed = snapshot, found
+        return self._placed[1]
+
     async def find(self, job_id: str, snapshot: Snapshot) -> Job | None:
         """Look up a job that is missing from the bulk answer. Return None if the scheduler denies that it exists.
 
@@ -153,7 +173,7 @@ class Poller:
             if time.monotonic() < self._lookup_pause[0]:
                 raise Unanswered(self._lookup_pause[1])
             try:
-                with _errors_mean_unanswered():
+                with errors_mean_unanswered():
                     return await self._find(job_id, snapshot)
             except Unanswered as error:
                 self._lookup_pause = time.monotonic() + FIND_PAUSE, str(error)
@@ -178,7 +198,7 @@ class Poller:
         """
         if time.monotonic() - self._privacy_checked >= PRIVACY_INTERVAL:
             try:
-                with _errors_mean_unanswered():
+                with errors_mean_unanswered():
                     self._hidden = self.scheduler.parse_privacy(await self._gate.limits())
                 self._privacy_failures = 0
             except Unanswered as error:
@@ -204,7 +224,7 @@ class Poller:
             started = time.monotonic()
             self._next = started + self._interval
             try:
-                with _errors_mean_unanswered():
+                with errors_mean_unanswered():
                     jobs = self.scheduler.parse_query(await self._gate.query())
             except Unanswered as error:
                 self._failed(error)

@@ -117,8 +117,8 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
     Returns:
         The content of ``/etc/hpchub/gate.d/CLUSTER.json``: the argument vectors ``submit``, ``cancel``, ``query``,
         ``find``, ``limits``, ``usage`` and ``notebook_version``, lists of vectors ``limits_more`` and ``history``, the
-        query's message for an empty queue, the patterns of job ids and of users' names, the Unix groups of permitted
-        users, and their lowest uid.
+        vectors of ``knowledge`` by topic, the query's message for an empty queue, the patterns of job ids and of users'
+        names, the Unix groups of permitted users, and their lowest uid.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     return {
@@ -132,6 +132,7 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "limits_more": [list(command) for command in scheduler.limits_more],
         "history": [list(command) for command in scheduler.history_commands],
         "usage": list(scheduler.usage_command),
+        "knowledge": {topic: list(command) for topic, command in scheduler.knowledge_commands.items()},
         "notebook_version": ["cat", version_file(cluster)],
         "job_id_pattern": scheduler.job_id_pattern,
         "user_pattern": access.user_pattern,

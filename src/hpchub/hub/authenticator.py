@@ -32,6 +32,7 @@ from hpchub.hub.handlers import (
 )
 from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
+from hpchub.hub.waiting_handlers import CancelHandler
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
 
 if TYPE_CHECKING:
@@ -182,6 +183,8 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/api/users/([^/]+)/server/progress", ProgressHandler),
             (r"/api/hpchub/sessions/([^/]+)(?:/([^/]*))?", SessionHandler),
             (r"/spawn-pending/([^/]+)", PendingPageHandler),
+            (r"/cancel/([^/]+)", CancelHandler),
+            (r"/cancel/([^/]+)/([^/]+)", CancelHandler),
             (r"/spawn", StartPageHandler),
             (r"/spawn/([^/]+)", StartPageHandler),
         ]

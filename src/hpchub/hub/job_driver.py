@@ -240,7 +240,8 @@ class JobDriver:
         except (Unanswered, ValueError):
             self._step(events.SnapshotUnanswered())
             return self.state.status
-        action = self._step(events.SnapshotTaken(snapshot.taken, snapshot.jobs))
+        places = {} if self.state.port else poller.places(snapshot)
+        action = self._step(events.SnapshotTaken(snapshot.taken, snapshot.jobs, places))
         if isinstance(action, actions.LookUpJob):
             try:
                 job = await poller.find(action.job_id, snapshot)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class SnapshotTaken:
     """When the query began, on the monotonic clock."""
     jobs: Mapping[str, Job]
     """All jobs of the cluster by id."""
+    places: Mapping[str, int] = field(default_factory=dict)
+    """The place of each pending job in its queue by id, as far as the places are known."""
 
 
 @dataclass(frozen=True)

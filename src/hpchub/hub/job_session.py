@@ -121,7 +121,7 @@ class Step:
 class JobSession:
     """The state of a session and its job.
 
-    All times are on the monotonic clock, except ``requested``, ``submitted``, ``started`` and ``ready``.
+    All times are on the monotonic clock, except ``requested``, ``submitted``, ``started``, ``reported`` and ``ready``.
 
     Attributes:
         context: The facts that do not change.
@@ -147,6 +147,8 @@ class JobSession:
         problem: The reason that the job reported for a failed start, or empty.
         drained: Why the job must not start a session any more, or empty.
         candidates: The hosts that may be the notebook server's, which the hub has not tried in this round.
+        place: The place of the job in its queue, or None if it is not known.
+        reported: When the job reported its port, in seconds since 1970, or 0 if this is not known.
         reported_at: When the job reported its port.
         node: The node on which the job started.
         deadline: When the current phase times out.
@@ -177,6 +179,8 @@ class JobSession:
     problem: str = ""
     drained: str = ""
     candidates: tuple[str, ...] = ()
+    place: int | None = None
+    reported: float = 0.0
     reported_at: float = -math.inf
     node: str = ""
     deadline: float = math.inf
@@ -258,8 +262,9 @@ class JobSession:
                 return Step(replace(self, phase=Phase.IDLE) if self._submitting else self)
             case events.FollowRequested(after_restart):
                 return self._follow(after_restart, now)
-            case events.SnapshotTaken(taken, jobs):
-                return self._snapshot_taken(taken, jobs, now)
+            case events.SnapshotTaken(taken, jobs, places):
+                step = self._snapshot_taken(taken, jobs, now)
+                return replace(step, state=replace(step.state, place=places.get(step.state.job_id)))
             case events.SnapshotUnanswered():
                 return Step(replace(self, silent=True, status=JobState.UNKNOWN))
             case events.JobLookedUp(job):
@@ -530,8 +535,6 @@ class JobSession:
         if self.job and self.job.reason:
             where += f": {self.context.scheduler.describe(self.job.reason)}"
             advice = self.context.scheduler.understand(self.job.reason).advice
-        if self.job and self.job.start:
-            where += f". Expected to start: {self.job.start.replace('T', ' ')}"
         return f"{where}. {advice}".rstrip()
 
     # -- The launch of the notebook server
@@ -540,7 +543,7 @@ class JobSession:
         """Accept the first report of a session. A returned state that is unchanged means that it was refused."""
         if not self.session or self.port or self.problem:
             return Step(self)
-        state = replace(self, reported_at=now.monotonic)
+        state = replace(self, reported=now.wall, reported_at=now.monotonic)
         match event:
             case events.PortReported(port, addresses, notice):
                 return Step(replace(state, port=port, addresses=addresses, notice=notice))

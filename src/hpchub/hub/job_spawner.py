@@ -17,10 +17,12 @@ from batchspawner import JobStatus
 from jupyterhub.spawner import Spawner
 from traitlets import Bool, Float, Instance, Unicode
 
+from hpchub.clusters.knowledge import COUNT_AGE
 from hpchub.hub.adoption import Statement, digest
 from hpchub.hub.events import ORIGIN, SessionEnded, StartFailed, StartRequested
 from hpchub.hub.job_driver import JobDriver
 from hpchub.hub.job_session import INCOMPATIBLE, NO_CERTIFICATE, Context
+from hpchub.hub.progress import Progress, progress_of
 from hpchub.hub.runtime import Runtime, runtime
 from hpchub.hub.session_events import facts
 from hpchub.hub.start_error import StartError
@@ -177,9 +179,11 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         The session is saved before the job is submitted, so that the next hub process finds it if the hub stops.
 
         Raises:
-            StartError: The start has failed, or parts of the service have versions that do not work together.
+            StartError: The start has failed, or parts of the service have versions that do not work together, or the
+                doctor has found something that would make the job fail.
         """
         await self._check_versions()
+        await self._ask_doctor()
         self.ip, self.port = "0.0.0.0", 0  # noqa: S104 the proxy runs on another host; the launcher chooses the port
         origin = ORIGIN.get()
         self.driver.begin(origin.at or time.time())
@@ -198,6 +202,26 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             self.log.error("%s: no session can start on %s: %s", self._log_name, self.cluster.name, skew)
         if obstacles:
             raise StartError.of(INCOMPATIBLE)
+
+    async def _ask_doctor(self) -> None:
+        """Ask what would make the job fail. A doctor that does not know it in time prevents nothing.
+
+        Raises:
+            StartError: The job would fail (409).
+        """
+        name = self.cluster.name
+        try:
+            latest = self.runtime.poller(name, self.cluster.scheduler).latest(COUNT_AGE)
+            jobs = latest.jobs.values() if latest else None
+            found = await self.runtime.knowledge(name).findings(self.user.name, self.profile, jobs)
+        except Exception:
+            self.log.exception("%s: the doctor has failed; the start goes on", self._log_name)
+            return
+        if found:
+            self.log.warning("%s: no session can start on %s: %s", self._log_name, name, found[0].message)
+            error = StartError(found[0].message, reason="doctor", status_code=409)
+            error.advice = found[0].advice
+            raise error
 
     def _announce_start(self, origin: Origin) -> None:
         """Announce the start. An error must not affect it."""
@@ -260,13 +284,13 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
         self.clear_state()
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield each new message of the progress page."""
-        shown = ""
+        """Yield an event whenever the progress has changed."""
+        shown: Progress | None = None
         while True:
             state = self.driver.state
-            if state.message != shown:
-                shown = state.message
-                yield {"progress": state.percent, "message": shown}
+            if (now := progress_of(state)) != shown:
+                shown = now
+                yield {"progress": state.percent, "message": state.message}
             await asyncio.sleep(0.5)
 
     # -- state that survives a restart of the hub

@@ -240,8 +240,10 @@ def stopped_by(who: str, user: str, *, starting: bool) -> str:
         user: The session's user.
         starting: Whether the session had not started yet.
     """
-    name = "You" if who == user else who or "The service"
-    return f"{name} stopped {'the start of ' if starting else ''}{'your' if who == user else 'this'} session."
+    name = who or "The service"
+    if who == user:
+        return "You cancelled the start of your session." if starting else "You stopped your session."
+    return f"{name} cancelled the start of this session." if starting else f"{name} stopped this session."
 
 
 def idle(limit: str) -> str:

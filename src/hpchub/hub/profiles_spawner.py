@@ -20,6 +20,7 @@ from hpchub.hub.events import ORIGIN, StartRefused, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.memory import Memory
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED, Outcome
+from hpchub.hub.progress import PREPARING, Progress, progress_of
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.service_stop import stop_session
 from hpchub.hub.session_events import facts, restored
@@ -99,7 +100,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     def notices(self) -> list[dict[str, Any]]:
         """The drains and announcements that the pages show now; see ``Notice.public``."""
         now = time.time()
-        return [notice.public(now) for notice in self.runtime.notices if notice.is_shown(now)]
+        return [notice.public(now) for notice in self.runtime.notices_of_starts if notice.is_shown(now)]
 
     @property
     def session_notices(self) -> list[dict[str, Any]]:
@@ -108,7 +109,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         profile = child.profile if isinstance(child, JobSpawner) else None
         return [
             notice.public(now)
-            for notice in self.runtime.notices
+            for notice in self.runtime.notices_of_starts
             if notice.is_shown(now) and (notice.drain is None or (profile is not None and notice.covers(profile)))
         ]
 
@@ -130,7 +131,8 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         wanted = self.handler.get_query_argument("profile", "") if self.handler else ""
         last = str((self.orm_spawner.user_options or {}).get("profile"))
         now = time.time()
-        offers = [offer(self.runtime.notices, profile, now) for profile in profiles.profiles]
+        notices = self.runtime.notices_of_starts
+        offers = [offer(notices, profile, now) for profile in profiles.profiles]
         offered = [each.profile.key for each in offers if not each.is_refused]
         chosen = [key for key in (wanted, last, *offered) if key in offered]
         return environment.get_template("profiles_form.html").render(
@@ -215,7 +217,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         Raises:
             StartError: No session can start with this profile, because of a drain (503).
         """
-        offered = offer(self.runtime.notices, profile, time.time())
+        offered = offer(self.runtime.notices_of_starts, profile, time.time())
         if offered.is_refused:
             raise StartError(offered.refusal, reason="drained", status_code=503)
         return offered.profile
@@ -377,6 +379,12 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             support=settings["support"],
             form=settings["support_form"],
         )
+
+    @property
+    def start_progress(self) -> Progress:
+        """The progress of the start."""
+        child = self.child_spawner
+        return progress_of(child.driver.state) if isinstance(child, JobSpawner) else PREPARING
 
     @property
     def is_serving(self) -> bool:

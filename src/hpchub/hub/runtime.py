@@ -21,7 +21,7 @@ from hpchub.hub.health import Health
 from hpchub.hub.ledger import Ledger
 from hpchub.hub.throttle import Throttle
 from hpchub.hub.versions import VersionGate
-from hpchub.model.notices import NoticesFile, combine
+from hpchub.model.notices import NoticesFile, combine, maintenance_notices
 from hpchub.notices_file import BY_HAND, INVENTORY, load_notices
 from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered
@@ -147,6 +147,20 @@ class Runtime:
                 found.append(NoticesFile())
         return combine(*found)
 
+    @property
+    def notices_of_starts(self) -> tuple[Notice, ...]:
+        """The drains and announcements, and the maintenances that the schedulers have planned, as of now.
+
+        The schedulers themselves decide what a maintenance means for jobs that wait or run, so it only concerns starts.
+        """
+        found = list(self.notices)
+        for cluster in self.gates:
+            try:
+                found += maintenance_notices(cluster, self.knowledge(cluster).maintenances())
+            except (OSError, ValueError) as error:
+                log.error("The maintenances of %s are unknown: %s", cluster, error)
+        return tuple(found)
+
     def gate(self, cluster: str) -> Gate:
         """Return a cluster's gate.
 
@@ -175,7 +189,7 @@ class Runtime:
             found = self.profiles.cluster(cluster)
             if found is None:
                 raise ValueError(f"the profile list has no cluster {cluster!r}")
-            self._knowledge[cluster] = Knowledge(SCHEDULERS[found.scheduler], self.gate(cluster))
+            self._knowledge[cluster] = Knowledge(cluster, SCHEDULERS[found.scheduler], self.gate(cluster))
         return self._knowledge[cluster]
 
     async def cancel(self, cluster: str, *, user: str, session: str, job_id: str) -> None:
@@ -189,8 +203,8 @@ class Runtime:
         if not answer.ok:
             raise Unanswered(str(answer))
 
-    def background(self, what: str, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task in the background, and log its exception if it fails.
+    def background(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a task in the background, and log its exception if it fails. Return the task.
 
         Args:
             what: The log message for a failure.
@@ -205,6 +219,7 @@ class Runtime:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(done)
+        return task
 
     @property
     def api_ca(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from typing import Any
 
 from jupyterhub.apihandlers import APIHandler
 from jupyterhub.apihandlers.users import SpawnProgressAPIHandler
@@ -12,9 +13,7 @@ from tornado.httputil import url_concat
 
 from hpchub.hub.handlers import AnswersWithoutWriting, session_of
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
+from hpchub.hub.waiting_handlers import waiting_page
 
 
 class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
@@ -25,20 +24,29 @@ class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
         target = self.get_argument("next", "")
         if target and "spawn_url" in variables:
             variables["spawn_url"] = url_concat(variables["spawn_url"], {"next": target})
+        if name == "spawn_pending.html":
+            variables |= waiting_page(self, variables["user"], variables["spawner"])
         return super().render_template(name, **variables)
 
 
 class ProgressHandler(SpawnProgressAPIHandler):  # type: ignore[misc]
-    """JupyterHub's stream of a start's progress. It never contains the text of an unexpected exception."""
+    """JupyterHub's stream of a start's progress. It never contains the text of an unexpected exception.
 
-    def send_event(self, event: dict[str, Any]) -> Awaitable[None]:
+    The events of a pending start also have the field ``html``: the steps of the start, as the page shows them.
+    """
+
+    async def send_event(self, event: dict[str, Any]) -> None:
         """Send an event. JupyterHub's event for a failed start contains the exception's text."""
+        user = self.find_user(self.path_args[0])
+        spawner = user.spawners[(*self.path_args, "")[1] or ""]
         if event.get("failed"):
-            user = self.find_user(self.path_args[0])
-            outcome = user.spawners[(*self.path_args, "")[1] or ""].outcome
+            outcome = spawner.outcome
             message = outcome.public["text"] if outcome else f"{UNEXPECTED} {TRY_AGAIN}"
             event = {"progress": 100, "failed": True, "message": message}
-        return super().send_event(event)  # type: ignore[no-any-return]
+        elif not event.get("ready"):
+            html = await self.render_template("progress.html", progress=spawner.start_progress, now=time.time())
+            event = {**event, "html": html}
+        await super().send_event(event)
 
 
 class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]

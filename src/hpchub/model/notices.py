@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, model_validator
@@ -26,11 +26,12 @@ from hpchub.model.problems import Problem, locate
 from hpchub.units import format_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pydantic.json_schema import JsonSchemaValue
 
     from hpchub.model.entries import Profile
+    from hpchub.schedulers.knowledge import Maintenance
 
 
 VERSION = 1
@@ -405,6 +406,26 @@ def _notices(file: NoticesFile) -> Iterator[Notice]:
         )
     for one in file.announcements:
         yield Notice(one.key, "Announcement", one.message, *_period(one))
+
+
+def maintenance_notices(cluster: str, maintenances: Iterable[Maintenance]) -> Iterator[Notice]:
+    """Yield the maintenances that a cluster's scheduler has planned, as drains, so that no session reaches into one.
+
+    Args:
+        cluster: The cluster's name.
+        maintenances: The maintenances.
+    """
+    for each in maintenances:
+        begin, until = (_text(each.start), _text(each.end) if each.end is not None else "")
+        for queue in ("",) if each.queues is None else each.queues:
+            drain = Drain.model_validate({"cluster": cluster, "queue": queue, "from": begin, "until": until})
+            yield Notice(
+                drain.key, drain.title, "", each.start, math.inf if each.end is None else each.end, drain=drain
+            )
+
+
+def _text(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).replace(microsecond=0).isoformat(sep=" ")
 
 
 # A start

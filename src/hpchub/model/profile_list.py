@@ -116,13 +116,36 @@ def profile_list(site: Site, cluster: str | None = None) -> dict[str, Any]:
         raise LookupError(f"no cluster {show(cluster)}; valid: {listing(c.name for c in site.clusters)}")
     # A disabled cluster stays in the list, because the hub still polls and ends the sessions that run there.
     profiles = [profile for profile in site.offered() if cluster in (None, profile.cluster)]
+    profiles = [_listed(site, profile, with_users=cluster is None) for profile in profiles]
     return ProfileList(
         version=1,
-        service=ListedService(name=site.service.name, support=site.service.support, url=site.service.url),
+        service=ListedService(
+            name=site.service.name,
+            support=site.service.support,
+            url=site.service.url,
+            restricted_profiles=site.service.restricted_profiles,
+        ),
         clusters=[one for one in site.clusters if cluster in (None, one.name)],
         profiles=profiles,
         default_profile=profiles[0].key if profiles else "",
     ).as_dict()
+
+
+def _listed(site: Site, profile: Profile, *, with_users: bool) -> Profile:
+    """Return a profile as the list contains it.
+
+    Args:
+        site: The site.
+        profile: The profile.
+        with_users: Whether to name its users and groups. All users of a cluster can read the list on its nodes.
+    """
+    changes: dict[str, Any] = {} if with_users else {"users": [], "groups": [], "unix_groups": []}
+    kernel = profile.adjustable.kernel
+    if kernel and not kernel.choices:
+        names = dict.fromkeys(each.name for each in site.kernels if each.on(profile.cluster))
+        kernel = kernel.model_copy(update={"choices": list(names)})
+        changes["adjustable"] = profile.adjustable.model_copy(update={"kernel": kernel})
+    return profile.model_copy(update=changes)
 
 
 def to_json(content: dict[str, Any]) -> str:

@@ -15,7 +15,6 @@ from pydantic_core import PydanticUndefined
 from hpchub.gpus import gpu_type
 from hpchub.messages import did_you_mean, listing, near, show
 from hpchub.model import fields as f
-from hpchub.model.adjustable import Adjustable
 from hpchub.model.entries import (
     Cluster,
     GridEngineSite,
@@ -29,7 +28,6 @@ from hpchub.model.entries import (
 from hpchub.model.problems import Problem, label
 from hpchub.names import is_user_name
 from hpchub.schedulers import SCHEDULERS
-from hpchub.schedulers.options import QOS
 from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
@@ -325,7 +323,8 @@ def _all_named(clusters: Sequence[Draft]) -> bool:
     return bool(clusters) and all(cluster.get("name") for cluster in clusters)
 
 
-def _unknown(draft: Draft, name: str, value: str, what: str, known: Sequence[str]) -> Problem:
+def unknown_reference(draft: Draft, name: str, value: str, what: str, known: Sequence[str]) -> Problem:
+    """Return the problem of a field that names something that does not exist."""
     valid = did_you_mean(value, known) if known else "there are none"
     return Problem(draft.name, f"is not {what}", field=name, value=show(value), valid=valid)
 
@@ -352,7 +351,7 @@ def _compare_kernel(kernel: Draft, clusters: Sequence[Draft]) -> Iterator[Proble
     known = _names(clusters, "name")
     for name in kernel.get("clusters") or []:
         if name not in known and _all_named(clusters):
-            yield _unknown(kernel, "clusters", name, "a cluster of hpc_clusters", known)
+            yield unknown_reference(kernel, "clusters", name, "a cluster of hpc_clusters", known)
     command = kernel.get("command")
     if isinstance(command, list) and command and not any("{connection_file}" in argument for argument in command):
         yield Problem(
@@ -372,7 +371,7 @@ def _compare_kernel(kernel: Draft, clusters: Sequence[Draft]) -> Iterator[Proble
         )
 
 
-def _advice_above_limit(field: str, most: object, limit: str, queue: str) -> str:
+def advice_above_limit(field: str, most: object, limit: str, queue: str) -> str:
     """Return what to do about a value above its queue's limit."""
     if field == "gpus" and not most:
         return f"queue {queue} has no GPUs; remove gpus, or set max_gpus of the queue"
@@ -388,32 +387,23 @@ def _compare_profile(profile: Draft, clusters: Sequence[Draft], kernels: Sequenc
     known = _names(clusters, "name")
     cluster = next((draft for draft in clusters if draft.written("name") == name), None) if name else None
     if name and cluster is None and _all_named(clusters):
-        yield _unknown(profile, "cluster", name, "a cluster of hpc_clusters", known)
+        yield unknown_reference(profile, "cluster", name, "a cluster of hpc_clusters", known)
     if cluster is not None:
         yield from _compare_queue(profile, cluster)
         if scheduler := cluster.get("scheduler"):
             yield from _compare_with_scheduler(profile, cluster, SCHEDULERS[scheduler])
-    yield from _compare_qos(profile)
     kernel = profile.get("default_kernel")
     if kernel and isinstance(name, str):
-        offered = [draft for draft in kernels if not (limited_to := draft.get("clusters")) or name in limited_to]
-        offered_names = [_kernel_name(draft) for draft in offered]
-        names = list(dict.fromkeys(name for name in offered_names if isinstance(name, str)))
+        names = kernel_names(kernels, name)
         if kernel not in names:
-            yield _unknown(profile, "default_kernel", kernel, f"a kernel of cluster {show(name)}", names)
+            yield unknown_reference(profile, "default_kernel", kernel, f"a kernel of cluster {show(name)}", names)
 
 
-def _compare_qos(profile: Draft) -> Iterator[Problem]:
-    """Find a quality of service in the options of a profile that sets it in its field too. The option would win."""
-    adjustable = profile.get("adjustable")
-    field = "qos" if profile.get("qos") else "adjustable.qos"
-    if not profile.get("qos") and not (isinstance(adjustable, Adjustable) and adjustable.qos):
-        return
-    for option in profile.get("options") or []:
-        if QOS.fullmatch(option):
-            yield Problem(
-                profile.name, f"repeats the field {field}", field="options", value=show(option), valid="remove one"
-            )
+def kernel_names(kernels: Sequence[Draft], cluster: str) -> list[str]:
+    """Return the names of a cluster's kernels."""
+    offered = [draft for draft in kernels if not (limited_to := draft.get("clusters")) or cluster in limited_to]
+    names = [_kernel_name(draft) for draft in offered]
+    return list(dict.fromkeys(name for name in names if isinstance(name, str)))
 
 
 def _compare_with_scheduler(profile: Draft, cluster: Draft, scheduler: Scheduler) -> Iterator[Problem]:
@@ -422,7 +412,7 @@ def _compare_with_scheduler(profile: Draft, cluster: Draft, scheduler: Scheduler
         if found := scheduler.option_problem(option):
             yield Problem(profile.name, found[0], field="options", value=show(option), valid=found[1])
     # A cluster with a mistake elsewhere is compared as far as possible, with the defaults of its settings.
-    settings = cluster.value if isinstance(cluster.value, Cluster) else _DEFAULT_SETTINGS
+    settings = cluster.value if isinstance(cluster.value, Cluster) else DEFAULT_SETTINGS
     kind = gpu_type(f.gpus_of(profile.get("gpus")))
     if kind and (found := scheduler.gpu_type_problem(kind, settings)):
         yield Problem(profile.name, found[0], field="gpus", value=show(profile.written("gpus")), valid=found[1])
@@ -431,7 +421,8 @@ def _compare_with_scheduler(profile: Draft, cluster: Draft, scheduler: Scheduler
         yield Problem(profile.name, found[0], field="node_constraint", value=show(constraint), valid=found[1])
 
 
-_DEFAULT_SETTINGS = Cluster.model_construct(grid_engine=GridEngineSite(), gpu_type_resource="")
+DEFAULT_SETTINGS = Cluster.model_construct(grid_engine=GridEngineSite(), gpu_type_resource="")
+"""The settings with which a cluster is compared that has a mistake."""
 
 
 def _kernel_name(draft: Draft) -> Any:
@@ -446,7 +437,7 @@ def _compare_queue(profile: Draft, cluster: Draft) -> Iterator[Problem]:
         return
     queue = next((draft for draft in queues if draft.written("name") == name), None)
     if queue is None:
-        yield _unknown(profile, "queue", name, f"a queue of cluster {where}", _names(queues, "name"))
+        yield unknown_reference(profile, "queue", name, f"a queue of cluster {where}", _names(queues, "name"))
         return
     for wanted, limit, size in (
         ("cores", "max_cores", int),
@@ -461,7 +452,7 @@ def _compare_queue(profile: Draft, cluster: Draft) -> Iterator[Problem]:
                 f"is above {limit} {show(most)} of queue {show(name)} of cluster {where}",
                 field=wanted,
                 value=show(asked),
-                valid=_advice_above_limit(wanted, most, limit, name),
+                valid=advice_above_limit(wanted, most, limit, name),
             )
     yield from _compare_gpu_types(profile, queue, f"queue {show(name)} of cluster {where}")
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpchub.messages import did_you_mean, listing, near, show, suggestion, type_in_words
 from hpchub.model import fields as f
+from hpchub.model.choice_rules import compare_choices
 from hpchub.model.drain_rules import compare_drains
 from hpchub.model.entries import (
     KERNEL_KINDS,
@@ -115,7 +116,7 @@ class Site(Entry):
         problems: list[Problem] = list(_unknown_variables(variables))
         parts = {name: _read_part(name, variables.get(name, _ABSENT), problems) for name in VARIABLES}
         drafts = {name: part.drafts for name, part in parts.items()}
-        problems += [*compare(drafts), *compare_drains(drafts)]
+        problems += [*compare(drafts), *compare_choices(drafts), *compare_drains(drafts)]
         if inventory is not None:
             problems += compare_groups(drafts, plain(inventory.get("groups", {})))
         if problems:

@@ -13,12 +13,14 @@ It reads one JSON request from standard input and writes one JSON answer to stan
     {"action": "usage", "job_ids": "ID,ID,..."}
     {"action": "log", "user": NAME, "job_id": ID}
     {"action": "versions"}
+    {"action": "knowledge", "topic": NAME, "users": "NAME,NAME,..."}
+    {"action": "doctor", "user": NAME}
 
     {"ok": BOOL, "exit": INT, "stdout": TEXT, "stderr": TEXT, "command": [ARGV], "error": TEXT}
 
-``gate`` runs the queries with its own account. To submit or cancel a job, or to read the last lines of its log, it
-passes the request to ``job``, which runs as the user through sudo. sudo permits exactly this program, without
-arguments, for the permitted groups.
+``gate`` runs the queries with its own account. To submit or cancel a job, to read the last lines of its log, or to
+examine a home directory, it passes the request to ``job``, which runs as the user through sudo. sudo permits exactly
+this program, without arguments, for the permitted groups.
 
 The scheduler's commands are in ``/etc/hpchub/gate.d/CLUSTER.json``, which belongs to root. A request cannot contain a
 command. All data travels on standard input, so no secret and no script is ever in an argument list or an environment.
@@ -30,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import grp
 import hashlib
 import json
@@ -41,6 +44,7 @@ import stat
 import subprocess
 import sys
 import syslog
+import time
 import unicodedata
 from pathlib import Path
 from typing import Any, TextIO
@@ -54,6 +58,10 @@ CONFIG_DIRECTORY = Path("/etc/hpchub/gate.d")
 JOB_PROGRAM = "/usr/local/libexec/hpchub/job"
 REQUEST_LIMIT = 1024 * 1024  # bytes; a batch script and its secrets need a few thousand
 USAGE_LIMIT = 500  # job ids in one request
+KNOWLEDGE_USERS = 50  # names in one request
+DOCTOR_TIMEOUT = 2  # seconds; a start waits for the doctor no longer
+PROBE_BYTES = 64 * 1024
+QUOTA_RESERVE = {"blocks": 1024, "files": 20}  # KiB and files that a session needs at least
 VERSION_TIMEOUT = 10  # seconds for one small file, perhaps on a network file system
 KEEP_LOGS = 20
 LOG_BYTES = 32 * 1024  # how much of the end of a log the job program reads
@@ -76,6 +84,8 @@ FIELDS = {
     "usage": {"action", "job_ids"},
     "log": {"action", "user", "job_id"},
     "versions": {"action"},
+    "knowledge": {"action", "topic", "users"},
+    "doctor": {"action", "user"},
 }
 QUERIES = ("query", "find", "limits")
 
@@ -329,7 +339,38 @@ def query_versions(_: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     return answer(command, 0, json.dumps(versions), found["stderr"])
 
 
-RECORDS = {"history": query_history, "usage": query_usage, "versions": query_versions}
+def query_knowledge(request: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Run one command that shows what users can choose, perhaps for some users only.
+
+    Users who may not run jobs here are left out. The answer is JSON: the output, and each user's groups.
+
+    Raises:
+        Refused: There is no such topic, or there are too many users, none, or some for a command without users.
+    """
+    command = config.get("knowledge", {}).get(request["topic"], [])
+    if not command:
+        raise Refused(f"the topic is unknown for {config['scheduler']} on this host")
+    names = [name for name in request["users"].split(",") if name]
+    if len(names) > KNOWLEDGE_USERS:
+        raise Refused(f"knowledge accepts at most {KNOWLEDGE_USERS} users")
+    if any("{users}" in word for word in command) != bool(names):
+        raise Refused("the topic needs users, or accepts none")
+    users = {}
+    for name in names:
+        with contextlib.suppress(Refused):
+            users[name] = sorted(group_names(permitted_user(name, config)))
+    if names and not users:
+        raise Refused("none of the users may run jobs here")
+    mark, words = os.urandom(8).hex(), []
+    for word in command:
+        words += list(users) if word == "{users}" else [word.replace("{users}", ",".join(users))]
+    result = run([word.replace("{mark}", mark) for word in words], config)
+    # The hub prefers another submit host if a command cannot run. It can do without this one.
+    code = 0 if result["ok"] else 1
+    return dict(result, exit=code, stdout=json.dumps({"users": users, "output": result["stdout"]}))
+
+
+RECORDS = {"history": query_history, "usage": query_usage, "versions": query_versions, "knowledge": query_knowledge}
 
 
 def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
@@ -345,7 +386,8 @@ def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
         command = [word.replace("{mark}", mark) for word in config.get(request["action"], [])]
         if not command:
             raise Refused(f"{request['action']} is not configured for {config['scheduler']} on this host")
-        result = run([*command, *checked_job_id(request, config)], config)
+        # The hub reads times without a time zone as UTC.
+        result = run([*command, *checked_job_id(request, config)], config, extra={"TZ": "UTC"})
         if request["action"] == "limits" and result["ok"]:
             own_name = pwd.getpwuid(os.geteuid()).pw_name
             for further in config.get("limits_more", []):
@@ -359,8 +401,12 @@ def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
     request["cluster"] = cluster
     command = ["sudo", "-n", "-u", account.pw_name, "--", JOB_PROGRAM]
     # Wait longer than the job program does, so that its timeout applies and its answer arrives.
-    longer = dict(config, timeout=float(config.get("timeout", 60)) + 10)
-    result = run(command, longer, json.dumps(request))
+    is_doctor = request["action"] == "doctor"
+    timeout = DOCTOR_TIMEOUT + 1 if is_doctor else float(config.get("timeout", 60)) + 10
+    result = run(command, dict(config, timeout=timeout), json.dumps(request))
+    if is_doctor and not result["ok"]:
+        # The hub prefers another submit host if a command cannot run. A slow home directory is no reason for that.
+        result["exit"] = 1
     if not result["ok"]:
         detail = (result["stderr"].strip().splitlines() or [""])[-1]
         result["error"] = f"cannot run jobs as {account.pw_name} on this host: {detail or result['error']}"
@@ -373,7 +419,7 @@ def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
 
 
 def serve_job(stream: TextIO) -> dict[str, Any]:
-    """Submit, cancel or read a log as the user who runs this program."""
+    """Submit, cancel, read a log or examine the home directory as the user who runs this program."""
     request = read_request(stream)
     config = read_config(request.get("cluster"))
     account = permitted_user(pwd.getpwuid(os.getuid()).pw_name, config)
@@ -384,6 +430,8 @@ def serve_job(stream: TextIO) -> dict[str, Any]:
         (job_id,) = checked_job_id(request, config)
         return answer(["read", f"{job_id}.log"], 0, last_lines(read_log(home, f"{job_id}.log")))
     identity = {"USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": account.pw_shell or "/bin/sh"}
+    if request["action"] == "doctor":
+        return answer(["examine", home], 0, json.dumps(examine_home(home, config, identity)))
     directory = Path(home) / ".hpchub"
     secrets = directory / (request["session"] + ".json")
     if request["action"] == "cancel":
@@ -407,6 +455,76 @@ def serve_job(stream: TextIO) -> dict[str, Any]:
     if not result["ok"] and result["exit"] != 124:
         secrets.unlink(missing_ok=True)
     return result
+
+
+def examine_home(home: str, config: dict[str, Any], identity: dict[str, str]) -> dict[str, str]:
+    """Return what would make a session fail in the user's home directory.
+
+    Returns:
+        ``home``: its path. ``error``: the name of the error if it cannot be written, such as ``EACCES``. ``quota``:
+        ``blocks`` or ``files`` if the quota is used up. ``message``: what the site's quota command prints. All but
+        ``home`` are empty if there is no problem.
+    """
+    found = {"home": home, "error": probe_home(home), "quota": "", "message": ""}
+    limits = dict(config, timeout=DOCTOR_TIMEOUT / 2)
+    if config.get("quota"):
+        found["message"] = last_lines(run(config["quota"], limits, home="/", extra=identity)["stdout"]).strip()
+    else:
+        quota = run(["quota", "--no-wrap", "--raw-grace"], limits, home="/", extra=identity)
+        found["quota"] = used_up_quota(quota["stdout"], mount_source(home), time.time())
+    return found
+
+
+def probe_home(home: str) -> str:
+    """Write and delete a small file in ``~/.hpchub``. Return the name of the error, or an empty text."""
+    directory = Path(home) / ".hpchub"
+    path = directory / (".doctor-" + os.urandom(8).hex())
+    try:
+        if not Path(home).is_dir():
+            return "ENOENT"
+        directory.mkdir(0o700, exist_ok=True)
+        try:
+            with path.open("xb") as probe:
+                probe.write(b"0" * PROBE_BYTES)
+                probe.flush()
+                os.fsync(probe.fileno())
+        finally:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, "EIO")
+    return ""
+
+
+def mount_source(path: str) -> str:
+    """Return the device or the network share that contains a path, as ``/proc/self/mounts`` names it."""
+    real, found, longest = os.path.realpath(path), "", -1
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mounts").read_text(errors="replace").splitlines():
+            source, point = line.split(" ")[:2]
+            point = point.replace("\\040", " ")
+            if len(point) >= longest and (real + "/").startswith(point.rstrip("/") + "/"):
+                found, longest = source, len(point)
+    return found
+
+
+def used_up_quota(stdout: str, source: str, now: float) -> str:
+    """Return ``blocks`` or ``files`` if the output of ``quota`` shows that one of them is used up, or an empty text.
+
+    A row has the file system, and twice: the use, perhaps with a star, the quota, the limit and the end of the grace.
+    """
+    for line in stdout.splitlines():
+        words = line.split()
+        if (
+            len(words) != 9
+            or words[0] != source
+            or not all(re.fullmatch(r"[0-9]{1,18}\*?", word) for word in words[1:])
+        ):
+            continue
+        numbers = [int(word.rstrip("*")) for word in words[1:]]
+        for kind, (used, soft, hard, grace) in (("blocks", numbers[:4]), ("files", numbers[4:])):
+            if (hard and used + QUOTA_RESERVE[kind] > hard) or (soft and used > soft and 0 < grace <= now):
+                return kind
+    return ""
 
 
 def read_log(home: str, name: str) -> str:

@@ -7,7 +7,6 @@ subclass of ``Scheduler`` in a new module of this package, and add an instance o
 from __future__ import annotations
 
 from hpchub.schedulers.base import (
-    ANY_QUEUE,
     Job,
     JobState,
     QueueLimits,
@@ -20,6 +19,7 @@ from hpchub.schedulers.base import (
 from hpchub.schedulers.endings import Cause, Ending
 from hpchub.schedulers.gridengine import GridEngine
 from hpchub.schedulers.htcondor import HTCondor
+from hpchub.schedulers.knowledge import ANY_QUEUE
 from hpchub.schedulers.lsf import LSF
 from hpchub.schedulers.moab import Moab
 from hpchub.schedulers.multislurm import MultiSlurm

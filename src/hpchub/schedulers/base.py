@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -9,7 +10,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from hpchub.names import DATABASE, SESSION
-from hpchub.schedulers.reasons import Reason, find_reason, letters
+from hpchub.schedulers.knowledge import KnowledgeSource
+from hpchub.schedulers.reasons import OUT_OF_LINE, Outlook, Reason, find_reason, letters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,10 +59,13 @@ class Job:
         detail: The state in the scheduler's terms, for example ``RUNNING`` or ``NODE_FAIL``.
         reason: Why a pending job waits, in the scheduler's terms, or empty.
         host: The first node that runs the job, as the scheduler names it, or empty.
-        start: The expected start of a pending job, in ISO 8601 and the scheduler's time zone, or empty.
+        start: The expected start of a pending job, in ISO 8601 and UTC, or empty.
         name: The job's name. Users can give their jobs any name, so do not trust it; see ``tag``.
         user: The user who owns the job.
         comment: The job's comment. Users can choose it too; see ``tag``.
+        queue: The line that a pending job waits in, or empty if the scheduler has one line for all jobs.
+        priority: The priority of a pending job in its line, or None if the scheduler does not report it. The job with
+            the highest priority is the first one.
     """
 
     id: str
@@ -72,6 +77,16 @@ class Job:
     name: str = ""
     user: str = ""
     comment: str = ""
+    queue: str = ""
+    priority: float | None = None
+
+    @property
+    def expected(self) -> float | None:
+        """When the scheduler expects to start a pending job, in seconds since 1970, or None if it does not know."""
+        try:
+            return dt.datetime.fromisoformat(self.start).replace(tzinfo=dt.UTC).timestamp()
+        except ValueError:
+            return None
 
     @property
     def is_unreadable(self) -> bool:
@@ -117,10 +132,6 @@ def job_comment(hub: str, username: str, session: str) -> str:
         session: The session's name.
     """
     return f"hpchub/{hub}/{username}/{session}"
-
-
-ANY_QUEUE = "*"
-"""The queue name for limits that apply to every queue, because the scheduler has no queues."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +218,7 @@ class Unanswered(Exception):
     """
 
 
-class Scheduler(ABC):
+class Scheduler(KnowledgeSource, ABC):
     """A scheduler: its commands, how it requests resources, and the parsers of its output.
 
     This class is the extension point for schedulers. A subclass contains everything that hpchub knows about one
@@ -229,6 +240,7 @@ class Scheduler(ABC):
     5. After a job's end, it runs ``history_commands``. ``parse_history`` reads from their joined output how it ended.
     6. ``hpchub check --live`` and ``hpchub discover`` run ``limits_command`` and the commands of ``limits_more``.
        ``parse_limits`` and ``parse_privacy`` read their combined output.
+    7. For the users' choices, it runs ``knowledge_commands``; see ``KnowledgeSource``.
 
     A session must not end because a scheduler is slow, restarts, or prints something unexpected. Therefore each parser
     either returns a complete answer or raises ``Unanswered``, which means that nothing is known. A session ends only if
@@ -458,6 +470,32 @@ class Scheduler(ABC):
         """
         return self.understand(reason).words
 
+    def places(self, jobs: Mapping[str, Job]) -> dict[str, int]:
+        """Return the place of each pending job in its line, by the job's id. The first job has the place 1.
+
+        The default orders the jobs of each line by ``Job.priority``, and earlier jobs first. Jobs that cannot start
+        before a person or another job acts are no part of the line. A scheduler that starts jobs in another order, such
+        as one that shares its resources among users, reports no priorities. Then no place is known.
+        """
+        stuck: dict[str, bool] = {}
+        lines: dict[str, list[Job]] = {}
+        for job in jobs.values():
+            if job.state is JobState.PENDING and job.priority is not None:
+                if job.reason not in stuck:
+                    stuck[job.reason] = self._is_stuck(job.reason)
+                if not stuck[job.reason]:
+                    lines.setdefault(job.queue, []).append(job)
+        found = {}
+        for line in lines.values():
+            # The sort is stable, and schedulers list earlier jobs first.
+            line.sort(key=lambda job: (-(job.priority or 0.0), _number(job.id)))
+            found.update({job.id: place for place, job in enumerate(line, 1)})
+        return found
+
+    def _is_stuck(self, reason: str) -> bool:
+        found = self.understand(reason) if reason else None
+        return found is not None and (found.outlook is not Outlook.WAITS or found.words in OUT_OF_LINE)
+
     def describe(self, reason: str) -> str:
         """Return why a job waits, in plain words and in the scheduler's terms.
 
@@ -499,3 +537,9 @@ class Scheduler(ABC):
             Unanswered: The output does not show the end of this job. A scheduler may record the end some seconds later.
         """
         raise Unanswered(f"{self.name} does not report how jobs end")
+
+
+def _number(job_id: str) -> int:
+    """Return the number in a job's id. Later jobs have higher numbers."""
+    found = re.search(r"[0-9]+", job_id)
+    return int(found[0]) if found else 0

@@ -14,6 +14,7 @@ from hpchub.gpus import gpu_type
 from hpchub.names import SESSION
 from hpchub.schedulers.base import Job, JobState, QueueLimits, QueueRules, Scheduler, Unanswered, job_comment, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, at_limit, ending_of_status
+from hpchub.schedulers.gridengine_knowledge import GridEngineKnowledge
 from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.schedulers.parsing import (
     SHOWN,
@@ -132,7 +133,7 @@ _RESERVED = ReservedOptions(
 )
 
 
-class GridEngine(Scheduler):
+class GridEngine(GridEngineKnowledge, Scheduler):
     """Grid Engine."""
 
     name = "gridengine"
@@ -405,6 +406,7 @@ def _job(record: tuple[ET.Element | None, str]) -> Job:
     name, comment = text("JB_name"), ""
     if ours := _NAME.fullmatch(name):
         name, comment = job_name(ours[1]), job_comment(ours[2], user, ours[1])
+    priority = text("JAT_prio")
     return Job(
         # The tasks of an array are separate jobs. No session is an array.
         id=f"{number}.{tasks}" if tasks else number,
@@ -415,6 +417,7 @@ def _job(record: tuple[ET.Element | None, str]) -> Job:
         name=name,
         user=user,
         comment=comment,
+        priority=float(priority) if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", priority) else None,
     )
 
 

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub.gpus import gpu_type
 from hpchub.names import SESSION
-from hpchub.schedulers.base import ANY_QUEUE, Job, JobState, QueueLimits, QueueRules, Scheduler, Unanswered, job_name
+from hpchub.schedulers.base import Job, JobState, QueueLimits, QueueRules, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, ending_of_status, signal_name
+from hpchub.schedulers.htcondor_knowledge import HTCondorKnowledge
+from hpchub.schedulers.knowledge import ANY_QUEUE
 from hpchub.schedulers.options import VALUE, ReservedOptions
 from hpchub.schedulers.parsing import SHOWN, DuplicateKeys, find_job_id, inconclusive
 from hpchub.schedulers.reasons import (
@@ -113,7 +115,7 @@ _RESERVED = ReservedOptions(
 )
 
 
-class HTCondor(Scheduler):
+class HTCondor(HTCondorKnowledge, Scheduler):
     """HTCondor."""
 
     name = "htcondor"

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
+
+ANY_QUEUE = "*"
+"""The queue name for what concerns every queue, because the scheduler has no queues."""
+MAX_OFFERS = 200
+"""How many offers of one queue are kept. Further ones are of no use for a choice."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +26,7 @@ class Offer:
         gpu_types: The free GPUs of each type. None means that the types are unknown.
         features: The features of the node. None means that they are unknown.
         start: From when on, in seconds since 1970. 0 means since the time of the answer.
+        until: When the scheduler needs the node for another job, in seconds since 1970. None means that it does not.
     """
 
     cores: int
@@ -28,17 +35,60 @@ class Offer:
     gpu_types: Mapping[str, int] | None = None
     features: frozenset[str] | None = None
     start: float = 0.0
+    until: float | None = None
 
-    def fits(self, wanted: Wanted) -> bool:
-        """Return whether a job has enough room."""
+    def fits(self, wanted: Wanted, taken: float) -> bool:
+        """Return whether a job has enough room and time.
+
+        Args:
+            wanted: What the job needs.
+            taken: The time of the answer, in seconds since 1970.
+        """
         types = self.gpu_types
         return (
-            wanted.cores <= self.cores
+            (self.until is None or 0 < wanted.runtime <= self.until - max(self.start, taken))
+            and wanted.cores <= self.cores
             and (self.memory is None or wanted.memory <= self.memory)
             and wanted.gpus <= self.gpus
             and (not wanted.gpu_type or types is None or wanted.gpus <= types.get(wanted.gpu_type, 0))
             and (not wanted.feature or self.features is None or wanted.feature in self.features)
         )
+
+    def surpasses(self, other: Offer) -> bool:
+        """Return whether this offer fits each job that the other one fits."""
+        return (
+            self.cores >= other.cores
+            and (self.memory is None or (other.memory is not None and self.memory >= other.memory))
+            and self.gpus >= other.gpus
+            and (self.gpu_types is None or (other.gpu_types is not None and _covers(self.gpu_types, other.gpu_types)))
+            and (self.features is None or (other.features is not None and self.features >= other.features))
+            and self.start <= other.start
+            and (self.until is None or (other.until is not None and self.until >= other.until))
+        )
+
+
+def _covers(types: Mapping[str, int], others: Mapping[str, int]) -> bool:
+    return all(types.get(kind, 0) >= number for kind, number in others.items())
+
+
+def best_offers(offers: Iterable[Offer]) -> tuple[Offer, ...]:
+    """Return the offers that no other one surpasses, the earliest and largest first, at most ``MAX_OFFERS``."""
+    found: list[Offer] = []
+    for offer in sorted(set_of(offers), key=lambda each: (each.start, -each.cores, -(each.memory or 0), -each.gpus)):
+        if len(found) == MAX_OFFERS:
+            break
+        if not any(other.surpasses(offer) for other in found):
+            found.append(offer)
+    return tuple(found)
+
+
+def set_of(offers: Iterable[Offer]) -> list[Offer]:
+    """Return the different offers. Most nodes of a cluster are equal, so this saves most of the comparisons."""
+    keys = {}
+    for offer in offers:
+        types = None if offer.gpu_types is None else tuple(sorted(offer.gpu_types.items()))
+        keys[offer.start, offer.until, offer.cores, offer.memory, offer.gpus, types, offer.features] = offer
+    return list(keys.values())
 
 
 @dataclass(frozen=True)
@@ -60,6 +110,15 @@ class Wanted:
     gpus: int = 0
     gpu_type: str = ""
     feature: str = ""
+
+    def covers(self, other: Wanted) -> bool:
+        """Return whether another job needs no more than this one."""
+        return (
+            other.cores <= self.cores
+            and other.memory <= self.memory
+            and other.gpus <= self.gpus
+            and (not self.runtime or other.runtime <= self.runtime)
+        )
 
 
 @dataclass(frozen=True)
@@ -113,10 +172,35 @@ class Availability:
     def wait(self, queue: str, wanted: Wanted) -> float | None:
         """Return how long a new job would probably wait, counted from ``taken``, in seconds.
 
+        The job starts where it has enough room, but not before a waiting job of the queue that needs no more than it
+        does. Reservations of the user and limits of the account do not count.
+
         Returns:
             0 if the job would start at once. None if nothing is known.
         """
-        return None
+        state = self.queues.get(queue) or self.queues.get(ANY_QUEUE)
+        if state is None or not state.open:
+            return None
+        starts = [max(offer.start, self.taken) for offer in state.offers if offer.fits(wanted, self.taken)]
+        ahead = [job.start for job in state.waiting if wanted.covers(job.wanted)]
+        known = [start for start in ahead if start is not None]
+        if not starts or len(known) < len(ahead):
+            return None
+        return max(min(starts), *known, self.taken) - self.taken if known else min(starts) - self.taken
+
+
+class JobLimits(NamedTuple):
+    """How many jobs a user may have. None means that there is no known limit."""
+
+    running: int | None = None
+    total: int | None = None
+
+
+class JobNumbers(NamedTuple):
+    """How many jobs a user has: those that run, and all of them."""
+
+    running: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -131,7 +215,8 @@ class Account:
         max_jobs: How many jobs the user may have running at the same time. None means that there is no known limit.
         max_submitted: How many jobs the user may have, waiting ones included.
         max_runtime: The longest time of a job, in seconds.
-        unusable: Why no job can use the account at present, as a whole sentence, or empty.
+        unusable: Why no job can use the account at present: ``closed``, or ``used_up`` if its computing time is used
+            up. Empty if jobs can use it.
     """
 
     name: str
@@ -192,6 +277,7 @@ class Allocations:
         max_jobs: How many jobs the user may have running at the same time, with all accounts. None means that there is
             no known limit.
         max_submitted: How many jobs the user may have, waiting ones included.
+        limits_of_qos: The limits of the qualities of service.
     """
 
     taken: float
@@ -201,3 +287,112 @@ class Allocations:
     reservations: tuple[Reservation, ...] | None = None
     max_jobs: int | None = None
     max_submitted: int | None = None
+    limits_of_qos: Mapping[str, JobLimits] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user, as the submit host knows the account.
+
+    Attributes:
+        name: The user's name.
+        groups: The names and the numeric ids of the user's Unix groups.
+    """
+
+    name: str
+    groups: frozenset[str] = frozenset()
+
+
+class KnowledgeSource:
+    """What a scheduler knows for a user's choice: a part of ``Scheduler``. The defaults suit schedulers without it.
+
+    The hub runs the commands rarely: at most two per minute for all users of a cluster. A command whose words contain
+    ``{users}`` asks for some users. All other commands ask for the whole cluster. Each parser returns a complete answer
+    or raises ``Unanswered``. The hub then keeps the last answer.
+    """
+
+    knowledge_commands: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """The commands by topic.
+
+    The gate replaces ``{mark}`` as in ``query_command``. It replaces ``{users}`` with the names of some users: joined
+    by commas if it is a part of a word, and one word each if it is a whole word.
+    """
+    availability_topics: tuple[str, ...] = ()
+    """The topics that ``parse_availability`` needs, one or two. The hub asks for them at the same time."""
+
+    @property
+    def user_topics(self) -> tuple[str, ...]:
+        """The topics that ask for some users."""
+        commands = self.knowledge_commands.items()
+        return tuple(topic for topic, command in commands if any("{users}" in word for word in command))
+
+    @property
+    def policy_topics(self) -> tuple[str, ...]:
+        """The topics that ask for the whole cluster and change rarely."""
+        others = {*self.availability_topics, *self.user_topics}
+        return tuple(topic for topic in self.knowledge_commands if topic not in others)
+
+    def parse_availability(self, answers: Mapping[str, str], taken: float) -> dict[str, QueueState]:
+        """Return what the queues have free.
+
+        Args:
+            answers: The output of the command of each of ``availability_topics``.
+            taken: The time of the answers, in seconds since 1970.
+
+        Raises:
+            Unanswered: An output has an unexpected format or is truncated.
+        """
+        raise NotImplementedError
+
+    def count_jobs(self, answers: Mapping[str, str]) -> dict[str, dict[tuple[str, str], JobNumbers]] | None:
+        """Return the numbers of jobs of each user, by account and quality of service. None if they are unknown.
+
+        Args:
+            answers: As for ``parse_availability``.
+
+        Raises:
+            Unanswered: An output has an unexpected format or is truncated.
+        """
+        return None
+
+    def parse_policy(self, topic: str, stdout: str) -> Any:
+        """Return the content of an answer for the whole cluster, for ``allocations`` and ``maintenances``.
+
+        Raises:
+            Unanswered: The output has an unexpected format or is truncated.
+        """
+        raise NotImplementedError
+
+    def parse_users(self, topic: str, stdout: str, users: Sequence[str]) -> dict[str, Any]:
+        """Return the content of an answer for each of some users, for ``allocations``.
+
+        Args:
+            topic: The topic.
+            stdout: The output.
+            users: All users that the command asked for.
+
+        Raises:
+            Unanswered: The output has an unexpected format or is truncated.
+        """
+        raise NotImplementedError
+
+    def allocations(
+        self, person: Person, answers: Mapping[str, Any], policies: Mapping[str, Any], taken: float
+    ) -> Allocations | None:
+        """Return what a user may request, or None if that is unknown.
+
+        Args:
+            person: The user.
+            answers: What ``parse_users`` returned for this user, by topic. Topics without an answer are missing.
+            policies: What ``parse_policy`` returned, by topic. Topics without an answer are missing.
+            taken: The time of the oldest of the answers, in seconds since 1970.
+        """
+        return None
+
+    def maintenances(self, policies: Mapping[str, Any]) -> tuple[Maintenance, ...]:
+        """Return the maintenances that the scheduler knows.
+
+        Args:
+            policies: As for ``allocations``.
+        """
+        return ()

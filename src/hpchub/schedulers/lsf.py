@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from hpchub.gpus import gpu_type
 from hpchub.schedulers.base import Job, JobState, QueueLimits, QueueRules, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, ending_of_status
+from hpchub.schedulers.lsf_knowledge import LSFKnowledge
 from hpchub.schedulers.options import WORD, ReservedOptions
 from hpchub.schedulers.parsing import (
     SHOWN,
@@ -197,7 +198,7 @@ _TERMINATIONS = {
 """The keywords of termination reasons, without ``TERM_`` ("Job termination reason logging" in the manual)."""
 
 
-class LSF(Scheduler):
+class LSF(LSFKnowledge, Scheduler):
     """IBM Spectrum LSF."""
 
     name = "lsf"

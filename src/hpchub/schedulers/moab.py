@@ -134,6 +134,7 @@ def _job(record: tuple[Element | None, str]) -> Job:
     hold, reason = values.get("Hold", ""), values.get("BlockReason", "")
     waits = state is JobState.PENDING
     nodes = values.get("AllocNodeList") or values.get("MasterHost", "")
+    priority = values.get("StartPriority", "")
     return Job(
         id=_job_id(values),
         state=state,
@@ -144,6 +145,8 @@ def _job(record: tuple[Element | None, str]) -> Job:
         name=name,
         user=user,
         comment=comment,
+        queue=values.get("Class", ""),
+        priority=float(priority) if waits and re.fullmatch(r"-?[0-9]{1,12}", priority) else None,
     )
 
 

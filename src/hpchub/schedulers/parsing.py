@@ -138,19 +138,23 @@ def _unescape(found: re.Match[str]) -> str:
     return found[0] if found[1][0] in '"\\/bfnrt' or found[1][1:] else found[1]
 
 
-def parse_time(text: str, now: Callable[[], dt.datetime] = dt.datetime.now) -> str:
+def _utc_now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None)
+
+
+def parse_time(text: str, now: Callable[[], dt.datetime] = _utc_now) -> str:
     """Return a time in ISO 8601 without a time zone, or an empty text if the text is not a time.
 
     The accepted formats are ``Tue Oct  4 21:23:20 2022``, ``Oct  4 21:23`` and seconds since 1970. A time without a
     year is at most 30 days ago; otherwise it is in the next year.
 
     Args:
-        text: The time as a scheduler prints it, in the scheduler's time zone.
+        text: The time as a scheduler prints it. The gate runs the scheduler's commands in UTC.
         now: The clock. It is only read for a time without a year.
     """
     text = re.sub(r"^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) ", "", " ".join(text.split()))
     if re.fullmatch(r"[1-9][0-9]{8,10}", text):
-        return dt.datetime.fromtimestamp(int(text)).isoformat()  # noqa: DTZ006 users expect the local time
+        return dt.datetime.fromtimestamp(int(text), dt.UTC).replace(tzinfo=None).isoformat()
     for form in ("%b %d %H:%M:%S %Y", "%b %d %H:%M %Y"):
         if found := _strptime(text, form):
             return found.isoformat()
@@ -165,7 +169,7 @@ def parse_time(text: str, now: Callable[[], dt.datetime] = dt.datetime.now) -> s
 
 def _strptime(text: str, form: str) -> dt.datetime | None:
     try:
-        return dt.datetime.strptime(text, form)  # noqa: DTZ007 schedulers print local times
+        return dt.datetime.strptime(text, form)  # noqa: DTZ007 the text has no time zone
     except ValueError:
         return None
 

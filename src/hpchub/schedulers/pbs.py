@@ -29,6 +29,7 @@ from hpchub.schedulers.parsing import (
     parse_time,
     read_json,
 )
+from hpchub.schedulers.pbs_knowledge import PBSKnowledge
 from hpchub.schedulers.reasons import (
     ASK_FOR_TIME,
     CHOOSE_ANOTHER,
@@ -439,7 +440,7 @@ def _texts(raw: Any) -> dict[str, str]:
     return {key: str(value) for key, value in raw.items()} if isinstance(raw, dict) else {}
 
 
-class PBS(Scheduler):
+class PBS(PBSKnowledge, Scheduler):
     """OpenPBS and PBS Professional."""
 
     name = "pbs"

@@ -97,6 +97,9 @@ TOO_LARGE = Reason("your job requests more than the cluster can ever provide", O
 TOO_LONG = Reason("your job requests more time than the queue permits", Outlook.NEVER, CHOOSE_SMALLER)
 UNSATISFIABLE = Reason("no node has what your job needs", Outlook.NEVER, CHOOSE_ANOTHER)
 
+OUT_OF_LINE = frozenset(reason.words for reason in (DEPENDENCY, START_TIME, RESERVATION))
+"""The words of waits that end by themselves, but in which the job does not stand in line."""
+
 
 def find_reason(text: str, reasons: Iterable[tuple[str, Reason]]) -> Reason:
     """Return the first reason whose pattern occurs in a scheduler's text, or a reason with the text itself.

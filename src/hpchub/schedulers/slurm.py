@@ -50,6 +50,7 @@ from hpchub.schedulers.reasons import (
     Reason,
 )
 from hpchub.schedulers.records import unreadable
+from hpchub.schedulers.slurm_knowledge import SlurmKnowledge
 from hpchub.units import parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
@@ -295,7 +296,7 @@ _RESERVED = ReservedOptions(
 )
 
 
-class Slurm(Scheduler):
+class Slurm(SlurmKnowledge, Scheduler):
     """Slurm."""
 
     name = "slurm"
@@ -305,7 +306,8 @@ class Slurm(Scheduler):
     # with the random mark of the query. Therefore no job can forge the record of another job, and lines that a site's
     # wrapper prints before and after the records belong to no job. The heading is a record too, so that an answer
     # without jobs is not empty.
-    query_command = ("squeue", "--all", "--states=all", "--format={mark}|%i|%T|%r|%B|%S|%u|%j|%k|{mark}")
+    # The partition and the priority follow the expected start, because gates of earlier versions do not ask for them.
+    query_command = ("squeue", "--all", "--states=all", "--format={mark}|%i|%T|%r|%B|%S;%P;%Q|%u|%j|%k|{mark}")
     find_command = (*query_command, "--jobs")
     # Every user may read the configuration, which shows whether jobs are hidden. The limits of a queue come from two
     # commands: scontrol shows the limits of the partition, and sinfo shows the sizes of its nodes, one line per size.
@@ -399,7 +401,8 @@ class Slurm(Scheduler):
                 number = fields[0].strip()
                 jobs[number] = unreadable(number, record)
                 continue
-            number, word, reason, host, start, user, name, comment = (field.strip() for field in fields)
+            number, word, reason, host, place, user, name, comment = (field.strip() for field in fields)
+            start, queue, priority = (*place.split(";"), "", "")[:3]
             if number == _HEADING or (word == _REVOKED and number in jobs):
                 continue
             # Without an end mark, the lines of a wrapper may follow the last record.
@@ -415,6 +418,8 @@ class Slurm(Scheduler):
                 name=name,
                 user=user,
                 comment=comment,
+                queue=queue,
+                priority=float(priority) if re.fullmatch(r"[0-9]{1,12}", priority) else None,
             )
         return jobs
 

@@ -50,6 +50,7 @@ from hpchub.schedulers.pbs import (
     waiting_reason,
     without_server,
 )
+from hpchub.schedulers.pbs_knowledge import TorqueKnowledge
 from hpchub.schedulers.records import jobs_by_id, read_xml, read_xml_records, unreadable
 from hpchub.units import format_clock, parse_whole, seconds
 
@@ -129,7 +130,7 @@ _NODE_FAILED = (-4, -5, -6)
 """Exit statuses of jobs whose node restarted."""
 
 
-class Torque(Scheduler):
+class Torque(TorqueKnowledge, Scheduler):
     """Torque."""
 
     name = "torque"
