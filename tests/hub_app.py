@@ -231,13 +231,17 @@ class MemoryProxy(Proxy):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.routes: dict[str, str] = {}
+        self.data: dict[str, dict[str, Any]] = {}
         self.ended: list[tuple[str, str | None]] = []
 
     async def end_login(self, user: str, login: str | None) -> None:
         self.ended.append((user, login))
 
     async def add_route(self, routespec: str, target: str, data: dict[str, Any]) -> None:
-        self.routes[routespec] = target
+        self.routes[routespec], self.data[routespec] = target, data
+
+    async def get_all_routes(self) -> dict[str, Any]:
+        return {spec: {"target": target, "data": self.data[spec]} for spec, target in self.routes.items()}
 
     async def delete_route(self, routespec: str) -> None:
         self.routes.pop(routespec, None)
@@ -338,6 +342,7 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "audit_days": 180,
         "token_days": 30,
         "unknown_jobs_end_after": 0,
+        "max_sessions": 3,
         "canary": {"user": ""},
         "events": {"keep_days": 400, "pseudonyms": True},
         "logout_url": "/logout",

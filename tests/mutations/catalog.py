@@ -300,7 +300,7 @@ RULES = (
         "hub-setting",
         (CONFIG,),
         r"^ *c\.(?:Authenticator|SSOAuthenticator)\.(?!enable_auth_state|sso_logout_url)\w+ = .*\n"
-        r"|^ *c\.JupyterHub\.(?:hub_socket_mode|cookie_\w+|oauth_token_expires_in|allow_named_servers"
+        r"|^ *c\.JupyterHub\.(?:hub_socket_mode|cookie_\w+|oauth_token_expires_in|named_server_limit_per_user"
         r"|implicit_spawn_seconds|authenticator_class|hub_bind_url|cleanup_\w+) = .*\n"
         r"|^ *c\.Spawner\.env_keep = .*\n",
         _CONFIG_TESTS,
@@ -475,7 +475,7 @@ HAND_WRITTEN = (
     _adoption("not-to-be-ended", " or job.end:", ":"),
     _adoption("permitted-user", ' or not authenticator.check_allowed(name, {"groups": groups})', ""),
     _adoption("blocked-user", "not authenticator.check_blocked_users(name) or ", ""),
-    _adoption("user-without-a-session", "spawner.active or spawner.server is not None or spawner.session", "False"),
+    _adoption("user-without-a-session", "in_use(user, statement.server)", "False"),
     _adoption("listed-job", "job.id == unknown.job_id and ", ""),
     _adoption("owner-of-the-job", " and job.user == unknown.user]", "]"),
     _adoption("job-runs", "job.state is JobState.RUNNING and ", ""),
@@ -545,7 +545,7 @@ HAND_WRITTEN = (
     ),
     _spawner("one-option", 'or set(options) - {"without_settings"} != {"profile"}', 'or "profile" not in options'),
     _spawner("profile-key", "if not isinstance(key, str) or key not in keys:", "if not isinstance(key, str):"),
-    _spawner("check-at-every-start", "            spawner._checked(options)\n", "            pass\n"),
+    _spawner("check-at-every-start", "spawner._admit(spawner._checked(options))", "pass"),
     _spawner("check-of-the-grant", '        self._checked({"profile": profile})\n', ""),
     _spawner("report-while-pending", 'self.pending in ("spawn", "check") and ', ""),
     _spawner(
@@ -698,7 +698,6 @@ HAND_WRITTEN = (
 
 EXPLAINED: dict[str, str] = {
     "gate/no-follow": "`O_CREAT` with `O_EXCL` never follows a link. The flag documents the intent.",
-    "hub-setting/config.py/c-jupyterhub-allow-named-servers-false": "JupyterHub's default is the same.",
     "hub-setting/config.py/c-jupyterhub-implicit-spawn-seconds-0": "JupyterHub's default is the same.",
     "hub-setting/config.py/c-jupyterhub-oauth-token-expires-in-24-3600": (
         "By default, tokens are valid for as long as cookies, and `cookie_max_age_days` is 1."

@@ -76,7 +76,8 @@ class Restored:
 
 
 @pytest.fixture
-async def restored(tmp_path: Path) -> AsyncIterator[Restored]:
+async def restored(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Restored]:
+    server = getattr(request, "param", "")
     authority = make_authority(tmp_path / "tls")
     database, backup = tmp_path / "hub.sqlite", tmp_path / "backup.sqlite"
     url = f"sqlite:///{database}"
@@ -86,7 +87,7 @@ async def restored(tmp_path: Path) -> AsyncIterator[Restored]:
     before.app.db.add(orm.Group(name="hpc", users=[user.orm_user]))
     before.app.db.commit()
     shutil.copy(database, backup)
-    start = asyncio.ensure_future(user.spawn(options={"profile": "small"}))
+    start = asyncio.ensure_future(user.spawn(server, options={"profile": "small"}))
     async with asyncio.timeout(30):
         while not before.gate.submissions:  # noqa: ASYNC110 the fake offers no event
             await asyncio.sleep(0.01)
@@ -173,6 +174,56 @@ async def test_restored_hub_adopts_a_session_that_it_started(hub: Hub, session: 
     await hub.user().stop("")
     assert hub.gate.cancelled == ["7"]
     assert (await ask("api/user", Authorization=f"token {token}")).code == 403
+
+
+@pytest.mark.parametrize("restored", ["genome"], indirect=True)
+async def test_named_session_is_adopted_beside_another_session(
+    hub: Hub, session: Session, claim: Any, ask: Ask
+) -> None:
+    other = hub.restored_spawner()
+    assert set(hub.user().orm_spawners) == {""}
+    answered = await claim()
+    assert (answered.code, json.loads(answered.body)) == (201, {"message": "adopted"})
+
+    spawner = hub.user().spawners["genome"]
+    assert (spawner.ready, spawner.session, spawner.child_spawner.job_id) == (True, session.name, "7")
+    assert spawner.server.base_url == session.secrets["JUPYTERHUB_SERVICE_PREFIX"] == "/user/alice/genome/"
+    client = hub.app.db.query(orm.OAuthClient).filter_by(identifier="jupyterhub-user-alice-genome").one()
+    assert client.redirect_uri == session.secrets["JUPYTERHUB_OAUTH_CALLBACK_URL"]
+    token = {"Authorization": f"token {session.secrets['JUPYTERHUB_API_TOKEN']}"}
+    scopes = json.loads((await ask("api/user", **token)).body)["scopes"]
+    assert "access:servers!server=alice/genome" in scopes
+    assert "access:servers!server=alice/" not in scopes
+    assert (await ask("api/hpchub/sessions/alice/genome", **token)).code == 200
+    await asyncio.sleep(0)
+    assert hub.routes["/user/alice/genome/"] == f"https://127.0.0.1:{session.port}"
+    assert hub.user().spawners[""] is other
+    await hub.user().stop("genome")
+    assert hub.gate.cancelled == ["7"]
+    assert other.session
+
+
+@pytest.mark.parametrize("restored", ["genome"], indirect=True)
+async def test_named_session_does_not_replace_a_session_of_the_same_name(hub: Hub, claim: Any) -> None:
+    hub.user().get_or_create_spawner("genome", "Genome")._spawn_pending = True
+    answered = await claim()
+    message = "user alice has another session named genome"
+    assert (answered.code, json.loads(answered.body)["message"]) == (409, message)
+    hub.user().spawners["genome"]._spawn_pending = False
+
+
+@pytest.mark.parametrize("server", ["lab", "../x", "A", 5])
+async def test_certificate_with_a_bad_server_name_adopts_nothing(
+    hub: Hub, session: Session, claim: Any, server: Any
+) -> None:
+    identity = hub.runtime.authority.issue("alice", statement(hub, session, server=server).text)
+    assert_not_adopted(hub, await claim(certificate=identity.certificate), 403, NOT_PROVEN)
+
+
+def test_statement_of_an_older_version_names_no_server(hub: Hub, session: Session) -> None:
+    text = statement(hub, session).text
+    assert "server" not in json.loads(text)
+    assert Statement(**json.loads(text)).server == ""
 
 
 async def test_restarted_hub_waits_for_a_server_that_its_authority_did_not_certify(

@@ -48,6 +48,19 @@ def test_answer_of_the_server_tells_what_is_lost(status: int, state: str) -> Non
     assert call("meaning", status) == state
 
 
+@pytest.mark.parametrize(
+    ("cookies", "token"),
+    [
+        ("_xsrf=own", "own"),
+        ("a=b; _xsrf=own; _xsrf=of-the-session-without-a-name; c=d", "own"),
+        ("not_xsrf=x; _xsrf=own", "own"),
+        ("", ""),
+    ],
+)
+def test_page_uses_the_token_of_its_own_session(cookies: str, token: str) -> None:
+    assert call("xsrfToken", cookies) == token
+
+
 ENDED = {"state": "ended", "ending": {"cause": "timeout", "text": "Its time limit was reached.", "at": 1_800_000_000}}
 
 

@@ -27,6 +27,7 @@ from hpchub.hub import config as hub_config
 from hpchub.hub.authenticator import SSOAuthenticator, SSOLoginHandler, SSOLogoutHandler
 from hpchub.hub.database import Guard
 from hpchub.hub.handlers import PortReportHandler
+from hpchub.hub.session_names import KEPT
 from hpchub.remote import gate, launcher
 
 if TYPE_CHECKING:
@@ -322,9 +323,9 @@ def test_hub_keeps_sessions_when_it_stops(configured: Config) -> None:
 
 
 @pytest.mark.usefixtures("no_umask")
-def test_hub_starts_nothing_unasked_and_one_server_for_each_user(configured: Config) -> None:
+def test_hub_starts_nothing_unasked_and_keeps_few_names_for_each_user(configured: Config) -> None:
     app = JupyterHub(config=configured)
-    assert (app.allow_named_servers, app.implicit_spawn_seconds) == (False, 0)
+    assert (app.named_server_limit_per_user, app.implicit_spawn_seconds) == (KEPT, 0)
 
 
 @pytest.mark.usefixtures("no_umask")

@@ -15,31 +15,36 @@ if TYPE_CHECKING:
 
 TAKEN = 1_800_000_000.0
 
-QHOST = """<?xml version='1.0'?>
-<qhost xmlns:xsd="http://arc.liv.ac.uk/repos/darcs/sge/source/dist/util/resources/schemas/qhost/qhost.xsd">
- <host name='global'>
-   <hostvalue name='num_proc'>-</hostvalue>
- </host>
- <host name='node1'>
-   <hostvalue name='num_proc'>64</hostvalue>
-   <resourcevalue name='h_vmem' dominance='hc'>100.000G</resourcevalue>
-   <resourcevalue name='mem_free' dominance='hl'>120.500G</resourcevalue>
-   <resourcevalue name='gpu' dominance='hc'>2.000000</resourcevalue>
- <queue name='batch'>
-   <queuevalue qname='batch' name='qtype_string'>BP</queuevalue>
-   <queuevalue qname='batch' name='slots_used'>24</queuevalue>
-   <queuevalue qname='batch' name='slots'>64</queuevalue>
-   <queuevalue qname='batch' name='slots_resv'>0</queuevalue>
-   <queuevalue qname='batch' name='state_string'></queuevalue>
- </queue>
- <queue name='night'>
-   <queuevalue qname='night' name='slots_used'>0</queuevalue>
-   <queuevalue qname='night' name='slots'>64</queuevalue>
-   <queuevalue qname='night' name='slots_resv'>0</queuevalue>
-   <queuevalue qname='night' name='state_string'>d</queuevalue>
- </queue>
- </host>
-</qhost>
+QSTAT_F = """<?xml version='1.0'?>
+<job_info  xmlns:xsd="http://arc.liv.ac.uk/repos/darcs/sge/source/dist/util/resources/schemas/qstat/qstat.xsd">
+  <queue_info>
+    <Queue-List>
+      <name>batch@node1</name>
+      <qtype>BIP</qtype>
+      <slots_used>24</slots_used>
+      <slots_resv>0</slots_resv>
+      <slots_total>64</slots_total>
+      <load_avg>9.78711</load_avg>
+      <arch>lx-amd64</arch>
+      <resource name="mem_free" type="hl">17.617G</resource>
+      <resource name="slots" type="qc">40</resource>
+      <resource name="gpu" type="hc">2.000000</resource>
+      <resource name="s_vmem" type="qf">infinity</resource>
+      <resource name="h_vmem" type="qc">100.000G</resource>
+    </Queue-List>
+    <Queue-List>
+      <name>night@node1</name>
+      <qtype>BIP</qtype>
+      <slots_used>0</slots_used>
+      <slots_resv>0</slots_resv>
+      <slots_total>64</slots_total>
+      <state>d</state>
+      <resource name="h_vmem" type="qc">128.000G</resource>
+    </Queue-List>
+  </queue_info>
+  <job_info>
+  </job_info>
+</job_info>
 """
 QSTAT = """<?xml version='1.0'?>
 <job_info  xmlns:xsd="http://arc.liv.ac.uk/repos/darcs/sge/source/dist/util/resources/schemas/qstat/qstat.xsd">
@@ -56,6 +61,7 @@ QW = """
       <JB_owner>bob</JB_owner>
       <state>{}</state>
       <slots>4</slots>
+      <requested_pe name="smp">4</requested_pe>
       <hard_request name="h_rt" resource_contribution="0.000000">3600</hard_request>
       <hard_req_queue>{}</hard_req_queue>
     </job_list>"""
@@ -121,8 +127,8 @@ night            20  Open:Inact        -    -    -    -    24     0    24     0 
 """
 
 GOOD = {
-    "gridengine": {"nodes": QHOST, "jobs": QSTAT.format("")},
-    "uge": {"nodes": QHOST, "jobs": QSTAT.format("")},
+    "gridengine": {"nodes": QSTAT_F, "jobs": QSTAT.format("")},
+    "uge": {"nodes": QSTAT_F, "jobs": QSTAT.format("")},
     "htcondor": {"nodes": json.dumps(SLOTS, indent=1), "jobs": ""},
     "pbs": {"nodes": json.dumps(PBSNODES, indent=4), "jobs": json.dumps({**PBS_JOBS, "Jobs": {}}, indent=4)},
     "torque": {"nodes": TORQUE_NODES, "jobs": ""},
@@ -204,7 +210,7 @@ def test_queue_of_lsf_that_is_inactive_starts_nothing() -> None:
 
 FAILURES = [
     *("", "Unable to contact the server\n", "{", "[", "<Data>", "null", "[]", "{}", "7 RUNNING\n", "\x00\n"),
-    *("<Data/>", "<qhost/>", "<a><b/></a>", '{"nodes": {}}', '{"nodes": {"n1": 7}}', '{"nodes": [7]}'),
+    *("<Data/>", "<job_info/>", "<a><b/></a>", '{"nodes": {}}', '{"nodes": {"n1": 7}}', '{"nodes": [7]}'),
     "connection to 10.0.0.1:8443 failed (errno 111)\n",
 ]
 

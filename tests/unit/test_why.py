@@ -123,6 +123,21 @@ def test_session_that_goes_on_is_described(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.usefixtures("gate")
+def test_each_of_several_sessions_is_described_by_its_own_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    db = Session(create_engine(f"sqlite:///{tmp_path}/hub.sqlite"))
+    job = {"session": "b" * 16, "job_id": "8", "submitted": 0.0, "host": "n1", "port": 20001}
+    db.add(orm.Spawner(name="genome", user=db.query(orm.User).one(), state={"grant": GRANT, "job": job}))
+    Ledger(db).record("b" * 16, user="alice", cluster="demo", job_id="8")
+    db.commit()
+    last, first = report(capsys, "alice"), report(capsys, "7")
+    assert (last["session"], last["hub"][0]) == ("b" * 16, "The hub has this session. Its profile is small.")
+    assert f"The user has another session, {SESSION} on demo, job 7." in last["hub"][-1]
+    assert (first["session"], "Your job 7 ended." in first["hub"][0]) == (SESSION, True)
+
+
+@pytest.mark.usefixtures("gate")
 def test_unknown_subject_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["why", "nobody"]) == 2
     assert "no session of a user or with a job 'nobody'" in capsys.readouterr().err

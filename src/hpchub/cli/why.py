@@ -128,25 +128,32 @@ def _read_database(engine: Engine, subject: str) -> Report:
                 " the id of a job as the scheduler shows it",
                 UNUSABLE,
             )
+        going = [each for each in rows if each.user == row.user and each.ended is None and each != row]
         over = _time(row.ended) if row.ended else ""
         report = Report(row.session, row.user, row.cluster, row.job_id, _time(row.started), over)
         states = db.execute(_STATES, {"user": row.user}).scalars().all()
-        report.hub = _memory(json.loads(states[0] or "{}") if states else {}, row)
+        report.hub = _memory([json.loads(each or "{}") for each in states], row)
+        report.hub += [
+            f"The user has another session, {each.session} on {each.cluster}, job {each.job_id or 'unknown'}. To see"
+            " it, give this command the id of its job."
+            for each in going
+        ]
     return report
 
 
-def _memory(state: dict[str, Any], row: Row[Any]) -> list[str]:
-    """Return what the hub remembers of a session, from the saved state of the user's spawner."""
+def _memory(states: list[dict[str, Any]], row: Row[Any]) -> list[str]:
+    """Return what the hub remembers of a session, from the saved states of the user's spawners."""
     found = []
-    if (state.get("job") or {}).get("session") == row.session:
-        profile = ((state.get("grant") or {}).get("profile") or {}).get("key", "unknown")
-        job = state["job"]
-        found.append(f"The hub has this session. Its profile is {profile}.")
-        where = f"ready on {job['host']}, port {job.get('port')}" if job.get("host") else "not ready"
-        found.append(f"Its notebook server is {where}.")
-    outcome = outcomes.restore(state.get("outcome"))
-    if outcome and outcome.session == row.session:
-        found.append(f"{_time(outcome.at)}: {outcome.cause}: {outcome.text}")
+    for state in states:
+        if (state.get("job") or {}).get("session") == row.session:
+            profile = ((state.get("grant") or {}).get("profile") or {}).get("key", "unknown")
+            job = state["job"]
+            found.append(f"The hub has this session. Its profile is {profile}.")
+            where = f"ready on {job['host']}, port {job.get('port')}" if job.get("host") else "not ready"
+            found.append(f"Its notebook server is {where}.")
+        outcome = outcomes.restore(state.get("outcome"))
+        if outcome and outcome.session == row.session:
+            found.append(f"{_time(outcome.at)}: {outcome.cause}: {outcome.text}")
     return found or ["The hub remembers no outcome, because a newer session of this user exists, or this one goes on."]
 
 

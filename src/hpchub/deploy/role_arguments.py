@@ -116,9 +116,9 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
 
     Returns:
         The content of ``/etc/hpchub/gate.d/CLUSTER.json``: the argument vectors ``submit``, ``cancel``, ``query``,
-        ``find``, ``limits``, ``usage`` and ``notebook_version``, lists of vectors ``limits_more`` and ``history``, the
-        vectors of ``knowledge`` by topic, the query's message for an empty queue, the patterns of job ids and of users'
-        names, the Unix groups of permitted users, and their lowest uid.
+        ``find``, ``limits``, ``usage``, ``quota`` and ``notebook_version``, lists of vectors ``limits_more`` and
+        ``history``, the vectors of ``knowledge`` by topic, the query's message for an empty queue, the patterns of job
+        ids and of users' names, the Unix groups of permitted users, and their lowest uid.
     """
     scheduler = SCHEDULERS[cluster.scheduler]
     return {
@@ -133,6 +133,7 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "history": [list(command) for command in scheduler.history_commands],
         "usage": list(scheduler.usage_command),
         "knowledge": {topic: list(command) for topic, command in scheduler.knowledge_commands.items()},
+        "quota": list(cluster.quota_command),
         "notebook_version": ["cat", version_file(cluster)],
         "job_id_pattern": scheduler.job_id_pattern,
         "user_pattern": access.user_pattern,

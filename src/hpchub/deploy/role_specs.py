@@ -166,7 +166,7 @@ _TYPES: dict[str, tuple[type | tuple[type, ...], str, str]] = {
 }
 _NETWORK_NAMES = ("_networks", "_trusted_proxies", "_addresses")
 _OPTIONAL_PORTS = ("reverse_proxy_redirect_port",)
-_MINIMUM = {"reverse_proxy_max_connections": 256, "jupyterhub_token_days": 1}
+_MINIMUM = {"reverse_proxy_max_connections": 256, "jupyterhub_token_days": 1, "jupyterhub_max_sessions": 1}
 """What the roles check on the hosts too."""
 _KEYS = {
     "reverse_proxy_oidc_crypto_passphrase": (r"(?:[A-Za-z0-9]{32,})?", "write at least 32 letters and digits"),

@@ -11,7 +11,8 @@ The hub adopts a session only if all this is true:
 - The orphan collector has listed the session's job as unknown, and no record of the session exists.
 - A new answer of the scheduler shows the job running, with the tag of this session, and it belongs to this user.
 - A server on the job's node presents this very certificate, so that it has its key.
-- The user may use the service and has no other session.
+- The user may use the service and has no other session of the same name. The limits of sessions do not matter here,
+  because the hub has granted this one already.
 
 Every other job stays in the list of unknown jobs. A user who forges a job's tag can only get back what the hub granted
 to the same user. The cheap checks come first. They need the token of a session, so a stranger makes the hub do no work.
@@ -33,6 +34,8 @@ from jupyterhub import orm
 from jupyterhub.utils import url_path_join, utcnow
 
 from hpchub.hub.ledger import KEEP, unknown_jobs
+from hpchub.hub.named_sessions import in_use
+from hpchub.hub.session_names import check_server_name
 from hpchub.model.entries import Profile
 from hpchub.schedulers import JobState, Unanswered
 from hpchub.schedulers.base import Tag
@@ -93,6 +96,7 @@ class Statement:
         session: The session's name.
         token: The digest of the server's token.
         profile: The profile that the hub granted, without default values.
+        server: The session's server name, which is a part of its address. It is empty for the session without a name.
     """
 
     hub: str
@@ -100,11 +104,15 @@ class Statement:
     session: str
     token: str
     profile: dict[str, Any]
+    server: str = ""
 
     @property
     def text(self) -> str:
-        """The statement as the certificate contains it."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        """The statement as the certificate contains it. Older versions know no server name."""
+        content = asdict(self)
+        if not self.server:
+            del content["server"]
+        return json.dumps(content, separators=(",", ":"))
 
 
 def digest(token: str) -> str:
@@ -128,14 +136,16 @@ async def adopt(handler: Any, runtime: Runtime, token: str, claim: Claim) -> Non
     unknown = _unknown_job(runtime, statement)
     profile, cluster = _grant(runtime, statement, unknown)
     _take_turn(runtime, statement.session)
-    user = _free_user(handler, statement.user)
+    user = _free_user(handler, statement)
     job = await _running_job(runtime, cluster, unknown)
     host = await _find_server(runtime, cluster.hosts_of(job.host, claim.addresses), claim.port, certificate)
-    scopes = await user.spawner._get_oauth_client_allowed_scopes()  # noqa: SLF001 as in User.spawn
+    # The restored database may not know the name. An unused name does no harm if the adoption is refused after all.
+    spawner = user.get_or_create_spawner(statement.server, statement.server)
+    scopes = await spawner._get_oauth_client_allowed_scopes()  # noqa: SLF001 as in User.spawn
     await runtime.throttle.wait_for_turn()
     # Something may have changed in the meantime. From here on, no other task runs until the session exists.
     _unknown_job(runtime, statement)
-    user = _free_user(handler, statement.user)
+    user = _free_user(handler, statement)
     state = {
         "grant": {"profile": profile.model_dump(mode="json"), "cluster": cluster.model_dump(mode="json")},
         "job": {
@@ -147,7 +157,7 @@ async def adopt(handler: Any, runtime: Runtime, token: str, claim: Claim) -> Non
         },
     }
     try:
-        _create(handler, user, token, state, scopes)
+        _create(handler, user.spawners[statement.server], token, state, scopes)
     except Exception:
         handler.db.rollback()
         if left := orm.APIToken.find(handler.db, token):
@@ -158,11 +168,11 @@ async def adopt(handler: Any, runtime: Runtime, token: str, claim: Claim) -> Non
         "Adopted session %s of user %s: job %s on cluster %s, at %s port %d",
         *(statement.session, statement.user, job.id, cluster.name, host, claim.port),
     )
-    spawner = user.spawners[""]
-    spawner.add_poll_callback(handler.user_stopped, user, "")
+    spawner = user.spawners[statement.server]
+    spawner.add_poll_callback(handler.user_stopped, user, statement.server)
     spawner.start_polling()
     # If the proxy does not answer, JupyterHub's periodic check of the routes repeats this.
-    runtime.background(f"Cannot add the route of user {user.name}", handler.proxy.add_user(user, ""))
+    runtime.background(f"Cannot add the route of user {user.name}", handler.proxy.add_user(user, statement.server))
 
 
 def _read(runtime: Runtime, token: str, text: str) -> tuple[Issued, Statement]:
@@ -170,6 +180,8 @@ def _read(runtime: Runtime, token: str, text: str) -> tuple[Issued, Statement]:
     try:
         certificate = runtime.authority.read(text)
         statement = Statement(**json.loads(certificate.statement))
+        if statement.server:
+            check_server_name(statement.server)
         proven = hmac.compare_digest(statement.token, digest(token)) and statement.hub == runtime.hub_name
     except (OSError, ValueError, TypeError) as error:
         raise Refused(f"its certificate is not valid: {error}", 403, NOT_PROVEN) from None
@@ -216,8 +228,9 @@ def _take_turn(runtime: Runtime, session: str) -> None:
     runtime.adoptions[session] = now
 
 
-def _free_user(handler: Any, name: str) -> Any:
-    """Return the user, who may use the service now and has no session."""
+def _free_user(handler: Any, statement: Statement) -> Any:
+    """Return the user, who may use the service now and has no session with the name of this one."""
+    name = statement.user
     user = handler.find_user(name)
     if user is None:
         raise Refused(f"the database does not know user {name}, who must sign in first")
@@ -225,9 +238,8 @@ def _free_user(handler: Any, name: str) -> Any:
     groups = [group.name for group in user.groups]
     if not authenticator.check_blocked_users(name) or not authenticator.check_allowed(name, {"groups": groups}):
         raise Refused(f"user {name} may not use the service")
-    spawner = user.spawner
-    if spawner.active or spawner.server is not None or spawner.session:
-        raise Refused(f"user {name} has another session")
+    if in_use(user, statement.server):
+        raise Refused(f"user {name} has another session{f' named {statement.server}' if statement.server else ''}")
     return user
 
 
@@ -272,18 +284,18 @@ async def _presented(host: str, port: int, context: ssl.SSLContext) -> bytes | N
     return presented
 
 
-def _create(handler: Any, user: Any, token: str, state: dict[str, Any], client_scopes: list[str]) -> None:
+def _create(handler: Any, spawner: Any, token: str, state: dict[str, Any], client_scopes: list[str]) -> None:
     """Create what a start leaves in the database: the server, its token, its OAuth client, and the session's state."""
-    db, spawner = handler.db, user.spawner
-    address = url_path_join(user.base_url, "/")
+    db, user, name = handler.db, spawner.user, spawner.name
+    address = url_path_join(user.base_url, name, "/")
     spawner.orm_spawner.oauth_client = handler.settings["oauth_provider"].add_client(
         spawner.oauth_client_id,
         token,
-        url_path_join(user.url, "oauth_callback"),
+        url_path_join(user.url, name, "oauth_callback"),
         allowed_scopes=client_scopes,
         description=f"Server at {address}",
     )
-    own = f"={user.name}/"
+    own = f"={user.name}/{name}"
     scopes = {f"{each}{own}" if each.endswith("!server") else each for each in orm.Role.find(db, "server").scopes}
     user.new_api_token(token, note=f"Server at {address}", scopes=sorted(scopes))
     row = spawner.orm_spawner
@@ -294,7 +306,7 @@ def _create(handler: Any, user: Any, token: str, state: dict[str, Any], client_s
     row.server = orm.Server(proto="https", ip=job["host"], port=job["port"], base_url=address)
     db.flush()
     # A new spawner restores the session from the row and records it, as after a restart of the hub.
-    del user.spawners[""]
-    if user.spawners[""].session != job["session"]:
+    del user.spawners[name]
+    if user.spawners[name].session != job["session"]:
         raise RuntimeError("the state of an adopted session cannot be restored")
     db.commit()

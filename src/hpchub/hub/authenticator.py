@@ -30,6 +30,7 @@ from hpchub.hub.handlers import (
     TokensAPIHandler,
     announce,
 )
+from hpchub.hub.home_handler import HomePageHandler
 from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
 from hpchub.hub.waiting_handlers import CancelHandler
@@ -170,6 +171,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
         return [
             (r"/login", SSOLoginHandler),
             (r"/logout", SSOLogoutHandler),
+            (r"/home", HomePageHandler),
             (r"/health", HealthHandler),
             (r"/api/health", HealthHandler),
             (r"/metrics", FreshMetricsHandler),
@@ -180,13 +182,17 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/api/user", TokenOwnerHandler),
             (r"/api/users/([^/]+)/tokens", TokensAPIHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),
+            (r"/api/users/([^/]+)/servers/([^/]*)", StartAPIHandler),
             (r"/api/users/([^/]+)/server/progress", ProgressHandler),
+            (r"/api/users/([^/]+)/servers/([^/]*)/progress", ProgressHandler),
             (r"/api/hpchub/sessions/([^/]+)(?:/([^/]*))?", SessionHandler),
             (r"/spawn-pending/([^/]+)", PendingPageHandler),
+            (r"/spawn-pending/([^/]+)/([^/]+)", PendingPageHandler),
             (r"/cancel/([^/]+)", CancelHandler),
             (r"/cancel/([^/]+)/([^/]+)", CancelHandler),
             (r"/spawn", StartPageHandler),
             (r"/spawn/([^/]+)", StartPageHandler),
+            (r"/spawn/([^/]+)/([^/]+)", StartPageHandler),
         ]
 
     def normalize_username(self, username: str) -> str:

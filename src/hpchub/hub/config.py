@@ -27,6 +27,7 @@ from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.proxy import HubProxy
 from hpchub.hub.request_log import log_request
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
+from hpchub.hub.session_names import KEPT
 from hpchub.hub.tokens import SCRAPER
 from hpchub.messages import listing
 from hpchub.names import USER_PATTERN, dns_label
@@ -193,7 +194,9 @@ def _sessions(c: Any, settings: dict[str, Any], path: str) -> None:
     """Set the spawner and the options for sessions."""
     c.JupyterHub.spawner_class = HPCProfilesSpawner
     c.HPCProfilesSpawner.settings_file = path
-    c.JupyterHub.allow_named_servers = False
+    # A user can stop and see named sessions also after the site has lowered the number of sessions.
+    c.JupyterHub.allow_named_servers = True
+    c.JupyterHub.named_server_limit_per_user = KEPT
     c.JupyterHub.implicit_spawn_seconds = 0
     c.JupyterHub.init_spawners_timeout = 1  # restore sessions in the background
     c.JupyterHub.concurrent_spawn_limit = 0  # unlimited: a job in the queue costs the hub nothing
@@ -202,7 +205,7 @@ def _sessions(c: Any, settings: dict[str, Any], path: str) -> None:
     c.Spawner.start_timeout = START_TIMEOUT
     c.Spawner.http_timeout = 120
     c.Spawner.poll_interval = 30
-    c.JupyterHub.default_url = "/hub/spawn"
+    c.JupyterHub.default_url = "/hub/home"
 
 
 def _state(c: Any, settings: dict[str, Any], path: str) -> None:

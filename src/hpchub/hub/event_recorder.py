@@ -172,17 +172,21 @@ class EventRecorder:
         with engine.connect() as connection:
             found = list(connection.execute(select(EVENTS.c.user).distinct()).scalars())
         for user in found:
-            if user and (name := self._name(user)) != user:
+            if user and (name := self.name_of(user)) != user:
                 with engine.begin() as connection:
                     connection.execute(update(EVENTS).where(EVENTS.c.user == user).values(user=name))
 
     def _named(self, row: Row) -> Row:
         """Return a row with the name to record for its user."""
         user = row.values.get("user")
-        return row if not user else replace(row, values={**row.values, "user": self._name(user)})
+        return row if not user else replace(row, values={**row.values, "user": self.name_of(user)})
 
-    def _name(self, user: str) -> str:
-        """Return the name to record for a user."""
+    def name_of(self, user: str) -> str:
+        """Return the name that the table has for a user.
+
+        Raises:
+            OSError: The key of the pseudonyms can neither be read nor created.
+        """
         if user == CANARY or (self._canary and user in (self._canary, self._pseudonym(self._canary))):
             return CANARY
         return user if user.startswith("~") else self._pseudonym(user)

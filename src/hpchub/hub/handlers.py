@@ -20,6 +20,7 @@ from tornado import web
 from hpchub.hub.adoption import Claim, Refused, adopt
 from hpchub.hub.events import ORIGIN, UNKNOWN, Origin
 from hpchub.hub.job_events import PortReported, ProblemReported
+from hpchub.hub.named_sessions import NamedSessions
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 from hpchub.hub.runtime import runtime
 
@@ -72,7 +73,7 @@ class Throttled:
             raise web.HTTPError(503, AT_FAULT)
 
 
-class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
+class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[misc]
     """JupyterHub's page that starts a server, throttled. A link to the page preselects a profile and starts nothing."""
 
     def _get_user_options(self, query_options: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -82,14 +83,28 @@ class StartPageHandler(Throttled, SpawnHandler):  # type: ignore[misc]
     async def _render_form(
         self, for_user: Any, spawner_options_form: str, message: str = "", html_message: str = ""
     ) -> Any:
-        """Render the form. JupyterHub's message for an unexpected error is not for users."""
+        """Render the form. JupyterHub's message for an unexpected error is not for users.
+
+        After a refusal, JupyterHub passes the form of the session without a name, whichever session was asked for.
+        """
+        spawner = for_user.spawners[(*self.path_args, None, None)[1] or ""]
+        if message and spawner.name:
+            spawner.handler = self
+            spawner_options_form = await spawner.get_options_form()
+        self._session = spawner
         is_internal = bool(message) and message.startswith("HTTP 5")
         return await super()._render_form(
             for_user, spawner_options_form, f"{UNEXPECTED} {TRY_AGAIN}" if is_internal else message, html_message
         )
 
+    def render_template(self, name: str, **variables: Any) -> Any:
+        """Render a template; see ``BaseHandler.render_template``. The form is about the session that was asked for."""
+        if "spawner" in variables:
+            variables["spawner"] = self._session
+        return super().render_template(name, **variables)
 
-class StartAPIHandler(Throttled, UserServerAPIHandler):  # type: ignore[misc]
+
+class StartAPIHandler(Throttled, NamedSessions, UserServerAPIHandler):  # type: ignore[misc]
     """JupyterHub's REST endpoint that starts and stops a server, throttled."""
 
     @needs_scope("delete:servers")  # type: ignore[untyped-decorator]

@@ -151,6 +151,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
             session=self.session,
             token=digest(token),
             profile=self.profile.model_dump(mode="json", exclude_defaults=True),
+            server=self.name,
         ).text
 
     # -- batchspawner's three commands

@@ -109,6 +109,9 @@ EVENTS = Table(
 )
 """What happened to users and sessions. ``hpchub.hub.event_rows`` explains the columns."""
 
+EVENTS_OF_USER = Index("hpchub_events_user", EVENTS.c.user, EVENTS.c.at)
+"""For the sessions of a user on the home page. A database of an older version gets it when the hub starts."""
+
 
 class UnknownJob(NamedTuple):
     """A row of ``UNKNOWN_JOBS``."""
@@ -144,6 +147,7 @@ class Ledger:
         self._unwritten: dict[str, dict[str, Any]] = {}
         connection = db.connection()
         METADATA.create_all(connection)
+        EVENTS_OF_USER.create(connection, checkfirst=True)
         found = connection.execute(select(DATABASE_TABLE)).first()
         if found is None:
             now = time.time()

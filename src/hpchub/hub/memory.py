@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sqlalchemy import inspect
+
 from hpchub.hub import outcome as outcomes
 from hpchub.hub.events import EndExplained, Session, SessionEnded, StartFailed
 from hpchub.hub.job_session import TELL
@@ -179,6 +181,8 @@ class Memory:
     def _add(self, ending: Ending, facts: Ended) -> None:
         """Add the scheduler's explanation to the outcome, unless a new session has begun."""
         self._runtime.events.emit(EndExplained(session=facts.facts, cause=ending.cause.value, by=ending.by))
+        if not inspect(self._row).persistent:
+            return  # the user has removed the session's name in the meantime
         known = self.outcome
         if known is None or known.session != facts.session:
             return

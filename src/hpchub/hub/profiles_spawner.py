@@ -24,6 +24,7 @@ from hpchub.hub.progress import PREPARING, Progress, progress_of
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.service_stop import stop_session
 from hpchub.hub.session_events import facts, restored
+from hpchub.hub.session_limits import refusal
 from hpchub.hub.start_error import StartError
 from hpchub.hub.support import HelpRequest, help_request
 from hpchub.model.entries import Cluster, Profile
@@ -66,6 +67,9 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     notice: str = ""
     """What the last session's launcher told the user, such as the setting that stops the notebook server."""
+
+    admitted: str = ""
+    """The key of the profile of a start that the limits permit, and that has no session yet. Otherwise empty."""
 
     _spawn_future: asyncio.Future[None] | None = None
 
@@ -154,8 +158,11 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         """
         try:
             if "again" in formdata:
-                return self._checked(again(self.orm_spawner.user_options, without="without_settings" in formdata))
-            return self._read_form(formdata)
+                options = self._checked(again(self.orm_spawner.user_options, without="without_settings" in formdata))
+            else:
+                options = self._read_form(formdata)
+            self._check_limits(options["profile"])
+            return options
         except StartError as error:
             self._announce_refusal(error)
             raise
@@ -180,7 +187,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
 
         def check(spawner: HPCProfilesSpawner, options: dict[str, Any]) -> None:
             try:
-                spawner._checked(options)
+                spawner._admit(spawner._checked(options))
             except StartError as error:
                 spawner._announce_refusal(error)
                 raise
@@ -210,6 +217,31 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             raise StartError(f"There is no profile {str(key)[:80]!r}. {valid}", reason="bad_choice")
         self._offer(self.profile_list.require(key))
         return {"profile": key} | ({"without_settings": True} if options.get("without_settings") else {})
+
+    def _check_limits(self, key: str) -> None:
+        """Check that the user may have one more session.
+
+        Raises:
+            StartError: The user, or the profile, has reached the limit (409).
+        """
+        others = [each for each in list(self.user.spawners.values()) if each is not self]
+        held = [each.held_profile for each in others if each.held_profile]
+        if why := refusal(held, self.profile_list.require(key), self.runtime.settings["max_sessions"]):
+            raise StartError(why, reason="too_many", status_code=409)
+
+    def _admit(self, options: dict[str, Any]) -> None:
+        """Check the limits, and count this start from now on. JupyterHub may prepare several starts at the same time.
+
+        Raises:
+            StartError: The user, or the profile, has reached the limit (409).
+        """
+        self._check_limits(options["profile"])
+        self.admitted = options["profile"]
+
+    @property
+    def held_profile(self) -> str:
+        """The key of the profile of the current session or of the start that is being prepared, or empty."""
+        return str(self.child_spawner.profile.key) if self.session else self.admitted
 
     def _offer(self, profile: Profile) -> Profile:
         """Return a profile as it is offered now. Before a drain, its run time is the time that is left.
@@ -311,6 +343,8 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             self.log.exception("%s: unexpected error during the start", self._log_name)
             failure = StartError(UNEXPECTED, reason="unexpected", status_code=500)
             failure.advice = TRY_AGAIN
+        finally:
+            self.admitted = ""
         if not self.session and not self._stopped:
             self._announce_refusal(failure)
         await self._start_failed(failure)
@@ -594,7 +628,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         """Forget the session and its grant."""
         super().clear_state()
         self._grant = {}
-        self.token = ""
+        self.token = self.admitted = ""
 
 
 def again(options: dict[str, Any] | None, *, without: bool) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from traitlets import Float, Unicode
 
 from hpchub.hub import metrics, monitoring
 from hpchub.hub.drains import DrainWatch
+from hpchub.hub.name_routes import NameRoutes
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
 from hpchub.hub.tokens import TokenWatch
@@ -42,7 +43,7 @@ SIGN_OFF_TIMEOUT = ClientTimeout(total=5)
 """How long a user who signs off waits for the proxy, in seconds."""
 
 
-class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
+class HubProxy(NameRoutes, ConfigurableHTTPProxy):  # type: ignore[misc]
     """configurable-http-proxy as JupyterHub sees it, extended by the hub's background tasks.
 
     JupyterHub calls ``check_routes`` with all known users, first at the end of its own start and then periodically. At
@@ -90,6 +91,7 @@ class HubProxy(ConfigurableHTTPProxy):  # type: ignore[misc]
             shared.background("The check of the tokens has stopped", watch.run())
             shared.background("The proxy watch has stopped", self._watch(user_dict, service_dict))
         await super().check_routes(user_dict, service_dict, routes)
+        await self.hold_all(user_dict)
 
     async def end_login(self, user: str, login: str | None) -> None:
         """Close the websockets of a browser whose user has signed off, and refuse the browser's login from now on.

@@ -67,6 +67,8 @@ class Service(Entry):
     the reason. Nobody can start it in either case."""
     user_subdomains: Annotated[bool, Field(strict=True)] = False
     """Whether each user's server gets a separate host name, ``NAME.HOST``. Users can then share their servers."""
+    max_sessions: f.SessionsAtOnce = 3
+    """How many sessions a user can have at once."""
 
 
 class Claims(Entry):
@@ -329,6 +331,9 @@ class Cluster(Entry):
     """The rule for the address of a node, if the hub cannot use the scheduler's names of the nodes."""
     queues: list[Queue] = Field(min_length=1)
     """The queues that profiles can use."""
+    quota_command: list[f.Argument] = []
+    """A command of the submit host that runs as the user before each start, with its arguments. It prints nothing, or a
+    sentence for the user if no session can start because a quota is used up. Empty: ``quota``, if it is installed."""
     enabled: Annotated[bool, Field(strict=True)] = True
     """Whether users can start sessions. If false, the form hides its profiles. Running sessions go on."""
 

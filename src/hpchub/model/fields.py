@@ -577,6 +577,7 @@ AgeRecipient = Annotated[
 ]
 KeptBackups = Annotated[int, Whole(1, 10_000)]
 KeptDays = Annotated[int, Whole(0, 36_500)]
+SessionsAtOnce = Annotated[int, Whole(1, 100)]
 Calendar = Annotated[
     str,
     Text(

@@ -1,7 +1,7 @@
 """Grid Engine: what it knows for a user's choice.
 
-Sources: the manual pages of qhost, qstat and qconf of version 8.1.9, and those of sge_conf and sched_conf for the
-limits of jobs (``max_u_jobs``, ``maxujobs``).
+Sources: the programs of version 8.1.9, and the manual pages of qstat and qconf. Those of sge_conf and sched_conf
+describe the limits of jobs (``max_u_jobs``, ``maxujobs``).
 
 Grid Engine gives no estimates for waiting jobs. Its accounts are free texts. Its projects, and who may use them, are
 not shown in one answer, so they are unknown.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from xml.etree import ElementTree as ET
 
 _MEMORY = ("h_vmem", "m_mem_free", "virtual_free", "mem_free")
-"""The resources that sites use for memory. The lowest one of a host counts."""
+"""The resources that sites use for memory, if they are consumable. The lowest one of a host counts."""
 _GPUS = ("gpu", "gpus", "ngpus")
 MAX_WAITING = 500
 """How many waiting jobs of a queue are kept."""
@@ -42,7 +42,7 @@ class GridEngineKnowledge(KnowledgeSource):
     """What Grid Engine knows for a user's choice."""
 
     knowledge_commands = {  # noqa: RUF012 the base class declares it as a mapping that does not change
-        "nodes": ("qhost", "-q", "-F", "-xml"),
+        "nodes": ("qstat", "-f", "-F", "-xml"),
         "jobs": ("qstat", "-u", "*", "-s", "p", "-r", "-xml"),
         "config": ("qconf", "-sconf"),
         "scheduler": ("qconf", "-ssconf"),
@@ -50,25 +50,27 @@ class GridEngineKnowledge(KnowledgeSource):
     availability_topics = ("nodes", "jobs")
 
     def parse_availability(self, answers: Mapping[str, str], taken: float) -> dict[str, QueueState]:
-        """Return what the queues have free: the free slots of each host, and its free memory and GPUs."""
-        root = read_xml(answers["nodes"], "qhost")
-        if root.tag != "qhost" or root.find("host") is None:
-            raise unexpected_output("qhost", answers["nodes"])
+        """Return what the queues have free: the free slots of each of their instances, and its memory and GPUs."""
+        root = read_xml(answers["nodes"], "qstat")
+        instances = list(root.iter("Queue-List"))
+        if root.tag != "job_info" or not instances:
+            raise unexpected_output("qstat", answers["nodes"])
         offers: dict[str, list[Offer]] = {}
         enabled: set[str] = set()
-        for host in root.iter("host"):
-            for queue in host.iter("queue"):
-                name = queue.get("name", "")
-                values = {each.get("name"): (each.text or "").strip() for each in queue.iter("queuevalue")}
-                slots = [parse_whole(values.get(key, "")) for key in ("slots", "slots_used", "slots_resv")]
-                if slots[0] is None or slots[1] is None:
-                    raise Unanswered(f"qhost printed an incomplete queue: {name[:SHOWN]!r}")
-                found = offers.setdefault(name, [])
-                # A letter is a problem: disabled, alarm, unknown, suspended, error. A busy queue may be in alarm.
-                if not values.get("state_string"):
-                    found.append(_offer(host, slots[0] - slots[1] - (slots[2] or 0)))
-                if not set(values.get("state_string", "")) & set("dDuEsS"):
-                    enabled.add(name)
+        for instance in instances:
+            queue, at, _ = (instance.findtext("name") or "").strip().partition("@")
+            slots = [
+                parse_whole((instance.findtext(f"slots_{word}") or "").strip()) for word in ("total", "used", "resv")
+            ]
+            if not at or slots[0] is None or slots[1] is None:
+                raise Unanswered(f"qstat printed an incomplete queue: {queue[:SHOWN]!r}")
+            # Each letter is a problem: disabled, alarm, unknown, suspended, error. A busy host may be in alarm.
+            state = (instance.findtext("state") or "").strip()
+            found = offers.setdefault(queue, [])
+            if not state:
+                found.append(_offer(instance, slots[0] - slots[1] - (slots[2] or 0)))
+            if not set(state) & set("dDuEsS"):
+                enabled.add(queue)
         waiting = list(_waiting(answers["jobs"]))
         return {
             queue: QueueState(
@@ -96,17 +98,22 @@ class GridEngineKnowledge(KnowledgeSource):
         return Allocations(taken, max_jobs=running, max_submitted=total) if policies else None
 
 
-def _offer(host: ET.Element, slots: int) -> Offer:
-    values = {each.get("name"): (each.text or "").strip() for each in host.iter("resourcevalue")}
-    sizes = [parse_size(re.sub(r"(\.[0-9]{1,9})[0-9]*", r"\1", values[name])) for name in _MEMORY if name in values]
+def _offer(instance: ET.Element, slots: int) -> Offer:
+    """Return what an instance of a queue has free. Only amounts of consumable resources are what is left."""
+    left = {
+        each.get("name"): (each.text or "").strip()
+        for each in instance.iter("resource")
+        if each.get("type", "").endswith("c")
+    }
+    sizes = [parse_size(left[name]) for name in _MEMORY if name in left]
+    gpus = [parse_whole(left[name].partition(".")[0]) for name in _GPUS if name in left]
     memory = min((size for size in sizes if size is not None), default=None)
-    gpus = [parse_whole(values[name].partition(".")[0]) for name in _GPUS if name in values]
     return Offer(slots, memory, next((number for number in gpus if number is not None), 0))
 
 
 def _waiting(stdout: str) -> Iterator[tuple[set[str], WaitingJob]]:
     """Yield the jobs that wait for room, each with the queues that it requests."""
-    if not re.search(r"<job_info[\s/>]", stdout):
+    if not re.search(r"<queue_info[\s/>].*<job_info[\s/>]", stdout, re.DOTALL):
         raise unexpected_output("qstat", stdout)
     for element, _ in read_xml_records(stdout, "qstat", root="job_info", record="job_list"):
         # Users choose the names of their jobs. A damaged record is a job that is not counted.

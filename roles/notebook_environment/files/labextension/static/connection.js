@@ -1,6 +1,6 @@
 // The connection of this tab to the user's notebook server, which may be replaced by the server of the next session.
 
-import {lost, meaning, refused, suspicious} from './words.js';
+import {lost, meaning, refused, suspicious, xsrfToken} from './words.js';
 
 const ANSWER = 20_000; // milliseconds that an answer may take
 const LOGIN = 15_000; // milliseconds that a login in the background may take
@@ -9,8 +9,7 @@ const HIDDEN = 30_000; // the same in a tab that nobody sees
 
 /** Return this page's XSRF token. The server that has set the cookie accepts it. */
 function xsrf() {
-  const found = [...document.cookie.matchAll(/(?:^|;\s*)_xsrf=([^;]*)/g)];
-  return found.length ? found.at(-1)[1] : '';
+  return xsrfToken(document.cookie);
 }
 
 /** Wait for some milliseconds. */

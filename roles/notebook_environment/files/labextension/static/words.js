@@ -27,6 +27,14 @@ export function suspicious(status) {
   return [0, 401, 403, 404, 424, 502, 503, 504].includes(status);
 }
 
+/**
+ * Return the XSRF token of a page among its cookies. Another session of the user may have set a cookie for a shorter path.
+ * The browser puts the cookie with the longest path first.
+ */
+export function xsrfToken(cookies) {
+  return cookies.match(/(?:^|;\s*)_xsrf=([^;]*)/)?.[1] ?? '';
+}
+
 /** Return a point in time in milliseconds, from seconds since 1970 or an ISO text, or null. */
 export function moment(value) {
   if (typeof value === 'number' && Number.isFinite(value)) return value * 1000;

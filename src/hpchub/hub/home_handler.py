@@ -1,0 +1,138 @@
+"""The handler of the home page: it shows the user's sessions, and begins the choice of a profile for a new one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub.handlers.pages import HomeHandler
+from jupyterhub.utils import url_escape_path, url_path_join
+from sqlalchemy.exc import SQLAlchemyError
+from tornado import web
+from tornado.httputil import url_concat
+
+from hpchub.hub.history import WEEK, past_sessions
+from hpchub.hub.home import cards, ended_sessions, quick_start
+from hpchub.hub.named_sessions import in_use
+from hpchub.hub.runtime import Runtime, runtime
+from hpchub.hub.session_names import LONGEST, NameProblem, free_server_name, new_server_name
+from hpchub.model.notices import offer
+
+if TYPE_CHECKING:
+    from hpchub.hub.history import Past
+    from hpchub.model.entries import Profile
+
+PATIENCE = 0.05
+"""How long the page waits for a check whether the sessions still run, in seconds. A check that is late goes on."""
+
+
+class HomePageHandler(HomeHandler):  # type: ignore[misc]
+    """The home page: ``GET /hub/home``. With ``POST /hub/home``, a user gives a name to a new session."""
+
+    @property
+    def _runtime(self) -> Runtime:
+        return runtime(self.settings["hpchub_settings_file"])
+
+    @web.authenticated
+    async def get(self) -> None:
+        """Show the page."""
+        await self._check_sessions()
+        self.finish(await self._render())
+
+    @web.authenticated
+    async def post(self) -> None:
+        """Lead to the form for a session with the given name, or show what is wrong with the name."""
+        text = self.get_body_argument("name", "", strip=True)
+        try:
+            part, name = self._name(text)
+        except NameProblem as error:
+            self.set_status(400)
+            self.finish(await self._render(problem=str(error), text=text[: LONGEST + 1]))
+            return
+        self.redirect(self._form_url(part, name), status=303)
+
+    def _name(self, text: str) -> tuple[str, str]:
+        """Return the part of the address and the name for a new session.
+
+        Raises:
+            NameProblem: The name is not valid, or is the name of a session that goes on.
+        """
+        user = self.current_user
+        used = {name for name in user.orm_spawners if in_use(user, name)}
+        if not text:
+            return free_server_name(used)
+        rows = [row for row in user.orm_spawners.values() if row.name]
+        part, name = new_server_name(text, [(row.name, row.display_name or row.name) for row in rows])
+        if part in used:
+            raise NameProblem(f"Your session '{name}' goes on. Choose another name, or stop it first.")
+        return part, name
+
+    def _form_url(self, part: str, name: str) -> str:
+        """Return the address of the form that starts a session."""
+        if not part:
+            return str(url_path_join(self.hub.base_url, "spawn"))
+        path = url_path_join(self.hub.base_url, "spawn", self.current_user.escaped_name, url_escape_path(part))
+        return url_concat(path, {"display_name": name})
+
+    async def _check_sessions(self) -> None:
+        """Let JupyterHub notice that sessions have ended, as far as this takes no time."""
+        ready = [each for each in list(self.current_user.spawners.values()) if each.ready]
+        checks = [asyncio.ensure_future(each.poll_and_notify()) for each in ready]
+        for check in checks:
+            self._runtime.background("Cannot check whether a session still runs", _result(check))
+        if checks:
+            await asyncio.wait(checks, timeout=PATIENCE)
+
+    async def _render(self, problem: str = "", text: str = "") -> Any:
+        user, shared = self.current_user, self._runtime
+        known, offered = self._profiles()
+        going = cards(user)
+        return await self.render_template(
+            "home.html",
+            user=user,
+            default_server=user.spawner,
+            notices=user.spawner.notices,
+            cards=going,
+            ended=ended_sessions(user, self._past(), known),
+            quick=quick_start(user, offered),
+            limit=shared.settings["max_sessions"],
+            is_full=len(going) >= shared.settings["max_sessions"],
+            name_problem=problem,
+            name_text=text,
+            longest_name=LONGEST,
+            default_in_use=any(not card.server for card in going),
+            session_url=user.server_url,
+            progress_url=lambda server: self._path("spawn-pending", server),
+            start_url=lambda server, key="": url_concat(self._path("spawn", server), {"profile": key} if key else {}),
+            stop_url=lambda server: self._path("api/users", *(("servers", server) if server else ("server",))),
+        )
+
+    def _path(self, first: str, *others: str) -> str:
+        """Return the address of a page or an endpoint of the hub that is about this user."""
+        escaped = [url_escape_path(each) for each in others if each]
+        return str(url_path_join(self.hub.base_url, first, self.current_user.escaped_name, *escaped))
+
+    def _profiles(self) -> tuple[dict[str, Profile], dict[str, Profile]]:
+        """Return the profiles in the list, by key, and those that no drain refuses now."""
+        try:
+            known = {profile.key: profile for profile in self._runtime.profiles.profiles}
+        except (OSError, ValueError) as error:
+            self.log.error("Cannot read the profile list: %s", error)
+            return {}, {}
+        notices, now = self._runtime.notices, time.time()
+        return known, {key: each for key, each in known.items() if not offer(notices, each, now).is_refused}
+
+    def _past(self) -> list[Past]:
+        """Return the user's sessions in the event table that ended in the last week."""
+        try:
+            name = self._runtime.recorder.name_of(self.current_user.name)
+            return past_sessions(self.db, name, time.time() - WEEK)
+        except (OSError, SQLAlchemyError) as error:
+            self.log.error("Cannot read the past sessions of %s: %s", self.current_user.name, error)
+            self.db.rollback()
+            return []
+
+
+async def _result(check: asyncio.Future[Any]) -> None:
+    await check

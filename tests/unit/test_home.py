@@ -1,0 +1,380 @@
+"""The home page: the user's sessions, the ended ones, the last choice, and names for new sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+import re
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import pytest
+from hub_app import GRANT, PORTS, Hub, after, job, profile, signed_on, write_notices, write_profiles
+from jupyterhub import orm
+from sqlalchemy import event, insert, inspect, text
+
+from hpchub.hub.history import LONGEST, past_sessions
+from hpchub.hub.ledger import EVENTS, Ledger
+from hpchub.hub.outcome import Outcome
+from hpchub.schedulers import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from hub_app import Ask
+    from tornado.httpclient import HTTPResponse
+
+    Visit = Callable[..., Awaitable[HTTPResponse]]
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+async def cookie(hub: Hub, ask: Ask) -> str:
+    hub.app.authenticator.allowed_users = {"alice"}
+    response = await ask("login", **signed_on("alice"))
+    assert response.headers["Location"] == "/hub/home"
+    return "; ".join(header.split(";")[0] for header in response.headers.get_list("Set-Cookie"))
+
+
+@pytest.fixture
+def visit(ask: Ask, cookie: str) -> Visit:
+    """Return a function that opens the home page as alice, or posts the form with a name."""
+
+    async def request(name: str | None = None, path: str = "home") -> HTTPResponse:
+        xsrf = re.search(r"_xsrf=([^;]*)", cookie)
+        assert xsrf is not None
+        body = None if name is None else urlencode({"_xsrf": xsrf[1], "name": name}, errors="surrogatepass").encode()
+        return await ask(
+            path,
+            "GET" if name is None else "POST",
+            body,
+            **signed_on("alice"),
+            Cookie=cookie,
+            Sec_Fetch_Mode="navigate",
+            Sec_Fetch_Site="same-origin",
+        )
+
+    return request
+
+
+def going(hub: Hub, name: str = "", session: str = "a" * 16, *, shown: str = "", **changes: Any) -> Any:
+    """Save a session that goes on, and return its spawner."""
+    user = hub.user()
+    row = user.orm_spawners.get(name)
+    if row is None:
+        row = orm.Spawner(name=name, display_name=shown or name, user=user.orm_user)
+        hub.app.db.add(row)
+    row.server = orm.Server(proto="https", ip="127.0.0.1", port=PORTS["first"], base_url=f"/user/alice/{name}")
+    state = {"session": session, "job_id": session[:3], "submitted": 1.0, "started": time.time(), "port": 20000}
+    grant = {**GRANT, "profile": {**GRANT["profile"], **changes}}
+    row.state = {"grant": grant, "job": {**state, "host": "n1.example"}, "token": session}
+    hub.app.db.commit()
+    hub.jobs.append(job(job_id=session[:3], session=session))
+    user.spawners.pop(name, None)
+    return user.spawners[name]
+
+
+def ended(hub: Hub, session: str, at: float, reason: str = "stopped", *, user: str = "alice", **more: Any) -> None:
+    """Record a session that is over in the event table."""
+    name = hub.runtime.recorder.name_of(user)
+    rows: list[dict[str, Any]] = [
+        {"kind": "requested", "at": at - HOUR, "user": name, "profile": "small", "cluster": "demo", **more},
+        {"kind": "submitted", "at": at - HOUR, "job_id": "99"},
+        {"kind": "failed" if reason == "not_started" else "ended", "at": at, "reason": reason},
+    ]
+    if reason not in ("stopped", "not_started", "unknown"):
+        rows[-1]["reason"] = "unknown"
+        rows.append({"kind": "explained", "at": at + 1, "reason": reason})
+    for row in rows:
+        hub.app.db.execute(insert(EVENTS).values(session=session, **row))
+    hub.app.db.commit()
+
+
+def cards(page: str) -> dict[str, str]:
+    """Return the state of each session on the page, by the name of its server."""
+    return dict(re.findall(r'data-server="([^"]*)" data-state="([^"]*)"', page))
+
+
+# -- Sessions
+
+
+async def test_page_of_a_new_user_offers_a_start(visit: Visit) -> None:
+    page = (await visit()).body.decode()
+    assert "You have no running session." in page
+    assert cards(page) == {}
+    assert 'id="start"' in page
+    assert 'id="quick-start"' not in page
+    assert 'data-pending=""' in page
+
+
+async def test_cards_show_each_session_with_its_facts(hub: Hub, visit: Visit) -> None:
+    going(hub, session="a" * 16)
+    going(hub, "genome", "b" * 16, shown="Genome <Run>", cores=4, memory="8G", display_name="Big")
+    page = (await visit()).body.decode()
+    assert cards(page) == {"": "running", "genome": "running"}
+    assert "Genome &lt;Run&gt;" in page
+    assert "<Run>" not in page
+    card = page[page.index('data-server="genome"') :]
+    for part in ("Big", "4 cores, 8G memory", "demo", "127.0.0.1", "bbb", 'data-ends="', "Time left"):
+        assert part in card
+    assert 'href="/user/alice/genome/"' in card
+    assert 'data-url="/hub/api/users/alice/servers/genome"' in card
+    assert 'href="/user/alice/"' in page
+    assert 'data-url="/hub/api/users/alice/server"' in page
+    assert 'data-pending=""' in page
+
+
+async def test_card_of_a_start_shows_what_happens(hub: Hub, visit: Visit) -> None:
+    spawner = going(hub, "genome", "b" * 16)
+    spawner.child_spawner.driver.state = dataclasses.replace(
+        spawner.child_spawner.driver.state, host="", started=0.0, message="Your job 7 waits: <b>busy</b>."
+    )
+    spawner._spawn_pending = True
+    page = (await visit()).body.decode()
+    spawner._spawn_pending = False
+    assert cards(page) == {"genome": "starting"}
+    assert "Your job 7 waits: &lt;b&gt;busy&lt;/b&gt;." in page
+    assert 'href="/hub/spawn-pending/alice/genome"' in page
+    assert 'data-pending="yes"' in page
+    assert ">Cancel<" in page
+
+
+async def test_session_of_another_user_is_not_shown(hub: Hub, visit: Visit) -> None:
+    hub.user("bob")
+    ended(hub, "f" * 16, time.time() - 60, user="bob")
+    assert "job 99" not in (await visit()).body.decode()
+
+
+async def test_session_that_has_ended_is_noticed(hub: Hub, visit: Visit) -> None:
+    spawner = going(hub)
+    hub.show(job(JobState.ENDED, job_id="aaa", session="a" * 16))
+    spawner.add_poll_callback(lambda: asyncio.ensure_future(hub.user().stop("")))
+    await visit()
+    async with asyncio.timeout(30):
+        while cards((await visit()).body.decode()):  # noqa: ASYNC110 as a browser does
+            await asyncio.sleep(0.02)
+
+
+async def test_full_page_explains_the_limit_and_offers_no_start(hub: Hub, visit: Visit) -> None:
+    hub.runtime.settings["max_sessions"] = 1
+    going(hub)
+    ended(hub, "c" * 16, time.time() - 60)
+    page = (await visit()).body.decode()
+    assert "You have 1 of the 1 sessions that you can have at once." in page
+    assert 'id="session-name"' not in page
+    assert ">Start again" not in page
+
+
+async def test_notices_are_shown(hub: Hub, visit: Visit, tmp_path: Path) -> None:
+    write_notices(tmp_path, {"from": after(60), "until": after(3600), "message": "New <disks>."})
+    page = (await visit()).body.decode()
+    assert "New &lt;disks&gt;." in page
+
+
+# -- Ended sessions
+
+
+CAUSES = {
+    "stopped": "It was stopped on a page of this service.",
+    "not_started": "It did not start.",
+    "time_limit": "It reached its time limit, so the cluster ended it. Choose a longer run time",
+    "out_of_memory": "It needed more memory than its profile has, so the cluster ended it. Choose a profile with more",
+    "finished": "It was shut down from within",
+    "failed": "Its program ended with an error.",
+    "killed": "Its program was ended by force.",
+    "node_lost": "Its compute node failed.",
+    "cancelled": "Its job was cancelled on the cluster.",
+    "preempted": "The cluster needed its compute node for other jobs.",
+    "unknown": "The cluster did not report why it ended.",
+}
+
+
+@pytest.mark.parametrize("pseudonyms", [True, False])
+@pytest.mark.parametrize("cause", CAUSES)
+async def test_ended_session_is_explained_from_the_event_table(
+    hub: Hub, visit: Visit, cause: str, pseudonyms: bool
+) -> None:
+    if not pseudonyms:
+        hub.runtime.recorder._key_file = None
+    ended(hub, "c" * 16, time.time() - HOUR, cause)
+    page = re.sub(r"\s+", " ", (await visit()).body.decode())
+    assert CAUSES[cause] in page
+    assert "job 99 on the cluster demo" in page
+    assert 'href="/hub/spawn/alice?profile=small"' in page
+
+
+async def test_memory_of_the_hub_has_the_better_words(hub: Hub, visit: Visit) -> None:
+    ended(hub, "c" * 16, time.time() - 60, "cancelled")
+    user = hub.user()
+    spawner = user.get_or_create_spawner("genome", "Genome Run")
+    outcome = Outcome(
+        "c" * 16, "cancelled", "<b>bob</b> cancelled it.", time.time() - 60, "99", "demo", profile="small"
+    )
+    spawner.memory._save(outcome)
+    page = re.sub(r"\s+", " ", (await visit()).body.decode())
+    assert "&lt;b&gt;bob&lt;/b&gt; cancelled it." in page
+    assert "Its job was cancelled" not in page
+    assert page.count('class="hpchub-ended') == 1
+    assert 'href="/hub/spawn/alice/genome?profile=small"' in page
+
+
+async def test_end_that_is_not_recorded_yet_is_shown_from_memory(hub: Hub, visit: Visit) -> None:
+    hub.user().spawners[""].memory._save(Outcome("c" * 16, "time_limit", "Time is over.", time.time(), "7", "demo"))
+    page = (await visit()).body.decode()
+    assert "Time is over." in page
+
+
+async def test_old_ends_of_others_and_sessions_that_go_on_are_not_shown(hub: Hub, visit: Visit) -> None:
+    ended(hub, "c" * 16, time.time() - 8 * 24 * HOUR)
+    hub.user().spawners[""].memory._save(Outcome("d" * 16, "time_limit", "old", time.time() - 8 * 24 * HOUR))
+    name = hub.runtime.recorder.name_of("alice")
+    hub.app.db.execute(insert(EVENTS).values(session="e" * 16, kind="requested", at=time.time(), user=name))
+    hub.app.db.commit()
+    page = (await visit()).body.decode()
+    assert "hpchub-ended" not in page
+
+
+async def test_session_of_a_removed_profile_is_shown_without_a_start(hub: Hub, visit: Visit) -> None:
+    ended(hub, "c" * 16, time.time() - 60, profile="gone")
+    page = (await visit()).body.decode()
+    assert "gone" in page
+    assert ">Start again" not in page
+
+
+async def test_page_works_while_the_event_table_cannot_be_read(hub: Hub, visit: Visit) -> None:
+    hub.app.db.execute(text("DROP TABLE hpchub_events"))
+    hub.app.db.commit()
+    assert (await visit()).code == 200
+
+
+def test_many_past_sessions_take_two_queries(hub: Hub) -> None:
+    for number in range(LONGEST + 5):
+        ended(hub, f"{number:016x}", time.time() - number)
+    asked: list[str] = []
+    engine = hub.app.db.get_bind()
+
+    def count(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "hpchub_events" in statement:
+            asked.append(statement)
+
+    event.listen(engine, "before_cursor_execute", count)
+    found = past_sessions(hub.app.db, hub.runtime.recorder.name_of("alice"), 0.0)
+    assert (len(found), len(asked)) == (LONGEST, 2)
+    assert [each.session for each in found[:2]] == [f"{0:016x}", f"{1:016x}"]
+
+
+def test_database_of_an_older_version_gets_the_index(hub: Hub) -> None:
+    hub.app.db.execute(text("DROP INDEX hpchub_events_user"))
+    hub.app.db.commit()
+    Ledger(hub.app.db)
+    names = {index["name"] for index in inspect(hub.app.db.connection()).get_indexes("hpchub_events")}
+    assert "hpchub_events_user" in names
+
+
+# -- The quick start
+
+
+async def test_last_choice_can_be_started_at_once(
+    hub: Hub, visit: Visit, ask: Ask, cookie: str, tmp_path: Path
+) -> None:
+    write_profiles(tmp_path, profile("small"), profile("big", cores=4))
+    user = hub.user()
+    genome = user.get_or_create_spawner("genome", "Genome Run")
+    for row, key, month in ((user.spawner.orm_spawner, "small", 1), (genome.orm_spawner, "big", 2)):
+        row.user_options = {"profile": key, "fields": {"cores": "<4>"}}
+        row.last_activity = dt.datetime(2026, month, 1)  # noqa: DTZ001 as in the database
+    hub.app.db.commit()
+    page = (await visit()).body.decode()
+    assert re.search(r'<form class="hpchub-quick[^>]*action="/hub/spawn/alice/genome"', page)
+    assert "cores &lt;4&gt;" in page
+    genome.orm_spawner.user_options = {"profile": "big"}
+    hub.app.db.commit()
+    (action,) = re.findall(r'hpchub-quick[^>]*action="([^"]*)"', page)
+    xsrf = re.search(r"_xsrf=([^;]*)", cookie)
+    assert xsrf is not None
+    answered = await ask(
+        action.removeprefix("/hub/"),
+        "POST",
+        urlencode({"_xsrf": xsrf[1], "again": "on"}).encode(),
+        **signed_on("alice"),
+        Cookie=cookie,
+        Sec_Fetch_Mode="navigate",
+        Sec_Fetch_Site="same-origin",
+    )
+    assert answered.code == 302
+    async with asyncio.timeout(30):
+        while not hub.gate.submissions:  # noqa: ASYNC110 the fake offers no event
+            await asyncio.sleep(0.01)
+    assert hub.user().spawners["genome"].child_spawner.profile.key == "big"
+
+
+@pytest.mark.parametrize(
+    "options", [None, {}, {"profile": "gone"}, {"profile": ["small"]}, ["small"], {"profile": None}]
+)
+async def test_choice_that_is_not_offered_any_more_is_no_quick_start(hub: Hub, visit: Visit, options: Any) -> None:
+    hub.user().spawner.orm_spawner.user_options = options
+    hub.app.db.commit()
+    response = await visit()
+    assert response.code == 200
+    assert 'id="quick-start"' not in response.body.decode()
+
+
+async def test_drained_choice_is_no_quick_start(hub: Hub, visit: Visit, tmp_path: Path) -> None:
+    hub.user().spawner.orm_spawner.user_options = {"profile": "small"}
+    hub.app.db.commit()
+    assert 'id="quick-start"' in (await visit()).body.decode()
+    write_notices(tmp_path, {"from": after(-60), "until": after(3600)})
+    assert 'id="quick-start"' not in (await visit()).body.decode()
+
+
+# -- Names
+
+
+async def test_name_leads_to_the_form_of_a_new_session_and_starts_nothing(hub: Hub, visit: Visit) -> None:
+    response = await visit("Genome Run 3")
+    assert (response.code, response.headers["Location"]) == (
+        303,
+        "/hub/spawn/alice/genome-run-3?display_name=Genome+Run+3",
+    )
+    assert (await visit("", path="home")).headers["Location"] == "/hub/spawn"
+    assert hub.gate.submissions == []
+    assert set(hub.user().orm_spawners) == {""}
+    form = await visit(path=response.headers["Location"].removeprefix("/hub/"))
+    assert form.code == 200
+    assert hub.user().orm_spawners["genome-run-3"].display_name == "Genome Run 3"
+
+
+async def test_session_beside_the_first_one_gets_a_name_if_the_user_gives_none(hub: Hub, visit: Visit) -> None:
+    going(hub)
+    assert (await visit("")).headers["Location"] == "/hub/spawn/alice/session-2?display_name=Session+2"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("x" * 10_000, "The name has 10000 characters. A name has at most 60."),
+        ("lab", "already a part of the addresses in a session"),
+        ("GENOME run", "You have a session with the similar name &#39;Genome Run&#39;."),
+        ("Genome Run", "Your session &#39;Genome Run&#39; goes on."),
+        ("a\u202e<b>", "The name contains a character that cannot be shown."),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+async def test_bad_name_gets_a_message_beside_the_field(hub: Hub, visit: Visit, name: str, message: str) -> None:
+    going(hub, "genome-run", shown="Genome Run")
+    response = await visit(name)
+    page = response.body.decode()
+    assert response.code == 400
+    assert message in page
+    assert 'aria-describedby="session-name-help session-name-error"' in page
+    assert "<b>" not in page.partition("<main")[2].partition("</main")[0]
+    assert len(page) < 40_000
+
+
+async def test_form_needs_the_token_of_the_page(ask: Ask, cookie: str) -> None:
+    answered = await ask("home", "POST", b"name=x", **signed_on("alice"), Cookie=cookie)
+    assert answered.code == 403
