@@ -21,6 +21,7 @@ from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.memory import Memory
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED, Outcome
 from hpchub.hub.progress import PREPARING, Progress, progress_of
+from hpchub.hub.ready_mail import ReadyMail
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.service_stop import stop_session
 from hpchub.hub.session_events import facts, restored
@@ -44,7 +45,7 @@ RETRY = 10.0
 """The wait between two attempts to restore a session after an unexpected error, in seconds."""
 
 
-class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
+class HPCProfilesSpawner(ReadyMail, ProfilesSpawner):  # type: ignore[misc]
     """A spawner that offers the site's profiles and starts the chosen one as a batch job.
 
     The only valid user options are ``{"profile": KEY}`` and ``{"profile": KEY, "without_settings": True}``, whether
@@ -330,7 +331,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         Raises:
             StartError: The start has failed. Pages show only this exception's message, never one of Python's.
         """
-        self._stopped, self.stopped_by, self.stop_reason = False, "", ""
+        self._stopped, self.stopped_by, self.stop_reason, self.wants_mail = False, "", "", False
         self.memory.forget()
         try:
             url = str(await super().start())
@@ -389,6 +390,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         super().add_poll_callback(callback, *args, **kwargs)
         if self.session:
             self.child_spawner.driver.opened()
+            self.send_ready_mail()
 
     @property
     def memory(self) -> Memory:
@@ -583,9 +585,9 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     def get_state(self) -> dict[str, Any]:
         """Return the state to save.
 
-        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "outcome": …, "notice":
-        TEXT}``. For ``job``, see ``JobSpawner.get_state``. For ``outcome``, see ``hpchub.hub.outcome``. It and the
-        notice also exist without a session.
+        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "mail": True, "outcome": …, "notice":
+        TEXT}``. ``mail`` exists only if the user has asked for a mail. For ``job``, see ``JobSpawner.get_state``. For
+        ``outcome``, see ``hpchub.hub.outcome``. It and the notice also exist without a session.
         """
         state: dict[str, Any] = Spawner.get_state(self)
         if outcome := self.outcome:
@@ -596,6 +598,8 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             job = self.child_spawner.get_state()
             if job:
                 state.update(grant=self._grant, job=job, token=self.token)
+                if self.wants_mail:
+                    state["mail"] = True
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -621,6 +625,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             self.clear_state()
             return
         self.token = str(state.get("token", ""))
+        self.wants_mail = state.get("mail") is True
         if child.session:
             self.runtime.events.emit(restored(child.driver.state))
 

@@ -19,14 +19,14 @@ from hpchub.hub.waiting_handlers import waiting_page
 class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
     """JupyterHub's page of a start. After a failed start, its link keeps the page that the user wanted to open."""
 
-    def render_template(self, name: str, **variables: Any) -> Any:
+    async def render_template(self, name: str, **variables: Any) -> Any:
         """Render a template; see ``BaseHandler.render_template``."""
         target = self.get_argument("next", "")
         if target and "spawn_url" in variables:
             variables["spawn_url"] = url_concat(variables["spawn_url"], {"next": target})
         if name == "spawn_pending.html":
-            variables |= waiting_page(self, variables["user"], variables["spawner"])
-        return super().render_template(name, **variables)
+            variables |= await waiting_page(self, variables["user"], variables["spawner"])
+        return await super().render_template(name, **variables)
 
 
 class ProgressHandler(SpawnProgressAPIHandler):  # type: ignore[misc]
