@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from hpchub.hub.profiles_spawner import HPCProfilesSpawner
+from typing import Any
 
 PATIENCE = 10.0
 """How long to wait for the end of a start that is cancelled, in seconds."""
 
 
-async def cancel_start(user: Any, spawner: HPCProfilesSpawner) -> None:
+async def cancel_start(user: Any, spawner: Any) -> None:
     """Cancel a pending start in the same way as JupyterHub's API does.
 
     Args:
         user: JupyterHub's user who owns the session.
-        spawner: The session's spawner.
+        spawner: The session's spawner, an ``HPCProfilesSpawner``.
     """
     if start := spawner._spawn_future:  # noqa: SLF001 JupyterHub offers no other access
         start.cancel()
