@@ -346,6 +346,7 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         "unknown_jobs_end_after": 0,
         "max_sessions": 3,
         "canary": {"user": ""},
+        "mail": {"enabled": False, "sender": "", "host": "localhost", "port": 25, "tls": False},
         "events": {"keep_days": 400, "pseudonyms": True},
         "logout_url": "/logout",
         "cookie_secret_file": str(directory / "cookie_secret"),

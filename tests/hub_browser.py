@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tornado.httpclient import HTTPResponse
+
+    from hpchub.hub.profiles_spawner import HPCProfilesSpawner
+
+WAITING_PAGE = "/hub/spawn-pending/alice"
 
 
 @dataclasses.dataclass
@@ -57,3 +65,25 @@ class Browser:
     async def page(self, path: str) -> str:
         """Return the text of a page."""
         return (await self.get(path)).body.decode()
+
+
+async def eventually(condition: Callable[[], object]) -> Any:
+    """Wait until a condition is true, and return its value."""
+    async with asyncio.timeout(60):
+        while not (found := condition()):  # noqa: ASYNC110 the condition has no event
+            await asyncio.sleep(0.005)
+    return found
+
+
+def form(page: str, element: str) -> tuple[str, dict[str, str]]:
+    """Return the action and the hidden fields of the form that contains a button."""
+    for action, content in re.findall(r'<form method="post" action="([^"]*)">(.*?)</form>', page, re.DOTALL):
+        if f'id="{element}"' in content:
+            return action, dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', content))
+    raise AssertionError(f"the page has no form with {element}")
+
+
+def interrupt(spawner: HPCProfilesSpawner) -> None:
+    """End a start as JupyterHub does before it stops a server."""
+    assert spawner._spawn_future
+    spawner._spawn_future.cancel()

@@ -63,6 +63,7 @@ def test_inventory_shows_every_variable(name: str) -> None:
         "hpc_drains",
         "hpc_events",
         "hpc_install_environment",
+        "hpc_mail",
         "hpc_monitoring",
         "hpc_tls",
     }

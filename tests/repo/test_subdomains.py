@@ -120,6 +120,22 @@ def test_cookies_do_not_go_along_with_a_token_to_user_hosts(written: dict[bool, 
 
 
 @pytest.mark.parametrize("switch", [False, True])
+def test_rules_for_addresses_of_servers_apply_to_named_sessions_too(
+    written: dict[bool, dict[str, str]], switch: bool
+) -> None:
+    """A link of another page must sign nobody out, and a script must get 401 instead of the sign-in page."""
+    configuration = written[switch]["site.conf"]
+    signs_out = re.findall(r'RewriteCond "%\{REQUEST_URI\}\?%\{QUERY_STRING\}" "(\S+)"\n', configuration)
+    scripts = re.findall(r"%\{REQUEST_URI\} =~ m#(\S+)#\">", configuration)
+    assert signs_out
+    assert scripts
+    for prefix in ("/user/alice", "/user/alice/genome"):
+        assert all(re.search(each, f"{prefix}/logout?") for each in signs_out)
+        assert all(re.search(each, f"{prefix}/api/contents") for each in scripts)
+        assert not any(re.search(each, f"{prefix}/lab/tree/logout?") for each in signs_out)
+
+
+@pytest.mark.parametrize("switch", [False, True])
 def test_web_server_completes_cookies_and_drops_them_from_programs(
     written: dict[bool, dict[str, str]], switch: bool
 ) -> None:

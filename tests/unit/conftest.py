@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import grp
 import io
 import json
 import os
 import pwd
+import re
+import time
 from contextlib import redirect_stdout
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +19,7 @@ import hub_app
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
-from hub_browser import Browser
+from hub_browser import Browser, eventually, interrupt
 from notebook_server import Session
 from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
@@ -23,11 +27,14 @@ from tornado.testing import bind_unused_port
 
 from hpchub.model.entries import Cluster, Profile, PythonKernel
 from hpchub.model.kernels import kernel_spec
+from hpchub.schedulers import JobState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from tornado.httpclient import HTTPResponse
+
+    from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 
 
 @pytest.fixture
@@ -133,3 +140,26 @@ async def browser(hub: hub_app.Hub, port: int) -> Browser:
     response = await found.get("/hub/login?next=/hub/home")
     assert response.code == 302
     return found
+
+
+@pytest.fixture
+async def waiting(hub: hub_app.Hub, browser: Browser) -> AsyncIterator[HPCProfilesSpawner]:
+    """The spawner of a start whose job waits in the queue, in the second place."""
+
+    def submit(session: str) -> Any:
+        start = datetime.fromtimestamp(time.time() + 1800, UTC).replace(tzinfo=None).isoformat(timespec="seconds")
+        mine = dataclasses.replace(hub_app.job(JobState.PENDING, session=session), reason="Priority", start=start)
+        other = dataclasses.replace(hub_app.job(JobState.PENDING, job_id="6", user="bob"), reason="Priority")
+        hub.show(*(dataclasses.replace(each, queue="q", priority=5.0) for each in (other, mine)))
+        return hub_app.answer("7\n")
+
+    hub.gate.on_submit = submit
+    page = await browser.page("/hub/spawn")
+    token = re.findall(r"_xsrf=([^\"&]*)", page)[0]
+    response = await browser.post(f"/hub/spawn?_xsrf={token}", {"profile": "small"})
+    assert response.code == 302
+    spawner = hub.user().spawners[""]
+    await eventually(lambda: spawner.start_progress.place)
+    yield spawner
+    if spawner.pending:
+        interrupt(spawner)

@@ -353,6 +353,13 @@ async def test_session_beside_the_first_one_gets_a_name_if_the_user_gives_none(h
     assert (await visit("")).headers["Location"] == "/hub/spawn/alice/session-2?display_name=Session+2"
 
 
+async def test_ended_session_can_be_started_beside_the_ones_that_go_on(hub: Hub, visit: Visit) -> None:
+    going(hub)
+    ended(hub, "c" * 16, time.time() - 60)
+    page = (await visit()).body.decode()
+    assert 'href="/hub/spawn/alice/session-2?display_name=Session+2&amp;profile=small"' in page
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

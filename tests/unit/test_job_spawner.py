@@ -439,7 +439,7 @@ async def test_report_with_a_token_of_no_starting_session_is_refused(
     hub: Hub, api: Api, starting: str, name: str
 ) -> None:
     status, body = await api.report(hub.user(name).new_api_token(), {"port": 20001})
-    assert (status, body["message"]) == (403, "This token does not belong to a session that is starting.")
+    assert (status, body["message"]) == (403, "This token does not belong to a session.")
     assert reported(hub) == 0
 
 

@@ -6,67 +6,17 @@ import asyncio
 import dataclasses
 import json
 import re
-import time
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from hub_app import Hub, answer, job
-
-from hpchub.schedulers import JobState
+from hub_browser import WAITING_PAGE as PAGE
+from hub_browser import eventually, form, interrupt
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
+    from hub_app import Hub
     from hub_browser import Browser
 
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
-
-PAGE = "/hub/spawn-pending/alice"
-
-
-async def eventually(condition: Callable[[], object]) -> Any:
-    async with asyncio.timeout(60):
-        while not (found := condition()):  # noqa: ASYNC110 the condition has no event
-            await asyncio.sleep(0.005)
-    return found
-
-
-def form(page: str, element: str) -> tuple[str, dict[str, str]]:
-    """Return the action and the hidden fields of the form that contains a button."""
-    for action, content in re.findall(r'<form method="post" action="([^"]*)">(.*?)</form>', page, re.DOTALL):
-        if f'id="{element}"' in content:
-            return action, dict(re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', content))
-    raise AssertionError(f"the page has no form with {element}")
-
-
-def interrupt(spawner: HPCProfilesSpawner) -> None:
-    """End a start as JupyterHub does before it stops a server."""
-    assert spawner._spawn_future
-    spawner._spawn_future.cancel()
-
-
-@pytest.fixture
-async def waiting(hub: Hub, browser: Browser) -> AsyncIterator[HPCProfilesSpawner]:
-    """The spawner of a start whose job waits in the queue, in the second place."""
-
-    def submit(session: str) -> Any:
-        start = datetime.fromtimestamp(time.time() + 1800, UTC).replace(tzinfo=None).isoformat(timespec="seconds")
-        mine = dataclasses.replace(job(JobState.PENDING, session=session), reason="Priority", start=start)
-        other = dataclasses.replace(job(JobState.PENDING, job_id="6", user="bob"), reason="Priority")
-        hub.show(*(dataclasses.replace(each, queue="q", priority=5.0) for each in (other, mine)))
-        return answer("7\n")
-
-    hub.gate.on_submit = submit
-    page = await browser.page("/hub/spawn")
-    token = re.findall(r"_xsrf=([^\"&]*)", page)[0]
-    response = await browser.post(f"/hub/spawn?_xsrf={token}", {"profile": "small"})
-    assert response.code == 302
-    spawner = hub.user().spawners[""]
-    await eventually(lambda: spawner.start_progress.place)
-    yield spawner
-    if spawner.pending:
-        interrupt(spawner)
 
 
 @pytest.mark.usefixtures("waiting")

@@ -328,6 +328,7 @@ def test_signing_out_ends_the_token_of_a_page_at_once(
         "/sso/logout",
         "/sso/end",
         "/user/alice/logout",
+        "/user/alice/genome/logout",
         "/oidc/callback?logout=https%3A%2F%2Felsewhere.example%2F",
         "/oidc/callback?logout=get",
     ],

@@ -58,22 +58,26 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
         Raises:
             NameProblem: The name is not valid, or is the name of a session that goes on.
         """
-        user = self.current_user
-        used = {name for name in user.orm_spawners if in_use(user, name)}
+        used = self._used
         if not text:
             return free_server_name(used)
-        rows = [row for row in user.orm_spawners.values() if row.name]
+        rows = [row for row in self.current_user.orm_spawners.values() if row.name]
         part, name = new_server_name(text, [(row.name, row.display_name or row.name) for row in rows])
         if part in used:
             raise NameProblem(f"Your session '{name}' goes on. Choose another name, or stop it first.")
         return part, name
 
-    def _form_url(self, part: str, name: str) -> str:
-        """Return the address of the form that starts a session."""
-        if not part:
+    def _form_url(self, part: str, name: str, **chosen: str) -> str:
+        """Return the address of the form that starts a session, perhaps with fields that are chosen already."""
+        if not part and not chosen:
             return str(url_path_join(self.hub.base_url, "spawn"))
-        path = url_path_join(self.hub.base_url, "spawn", self.current_user.escaped_name, url_escape_path(part))
-        return url_concat(path, {"display_name": name})
+        return url_concat(self._path("spawn", part), {**({"display_name": name} if part else {}), **chosen})
+
+    @property
+    def _used(self) -> set[str]:
+        """The names of the servers that have a session."""
+        user = self.current_user
+        return {name for name in user.orm_spawners if in_use(user, name)}
 
     async def _check_sessions(self) -> None:
         """Let JupyterHub notice that sessions have ended, as far as this takes no time."""
@@ -103,6 +107,7 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
             longest_name=LONGEST,
             default_in_use=any(not card.server for card in going),
             session_url=user.server_url,
+            free_url=lambda key: self._form_url(*free_server_name(self._used), profile=key),
             progress_url=lambda server: self._path("spawn-pending", server),
             start_url=lambda server, key="": url_concat(self._path("spawn", server), {"profile": key} if key else {}),
             stop_url=lambda server: self._path("api/users", *(("servers", server) if server else ("server",))),

@@ -15,29 +15,37 @@ from traitlets import TraitError, Unicode, default
 from wrapspawner import ProfilesSpawner, WrapSpawner
 
 from hpchub import moments
+from hpchub.hub import outcome as outcomes
 from hpchub.hub.events import ORIGIN, StartRefused, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.memory import Memory
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED, Outcome
 from hpchub.hub.progress import PREPARING, Progress, progress_of
+from hpchub.hub.ready_mail import ReadyMail
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
+from hpchub.hub.service_stop import stop_session
 from hpchub.hub.session_events import facts, restored
 from hpchub.hub.session_limits import refusal
 from hpchub.hub.start_error import StartError
 from hpchub.hub.support import HelpRequest, help_request
 from hpchub.model.entries import Cluster, Profile
 from hpchub.model.notices import offer
+from hpchub.units import format_runtime, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from hpchub.hub.job_events import PortReported, ProblemReported
     from hpchub.model.profile_list import ProfileList
 
 
+IDLE_TOLERANCE = 5.0
+"""How much earlier than its limit a session may report that it is idle, in seconds. Clocks differ."""
 RETRY = 10.0
 """The wait between two attempts to restore a session after an unexpected error, in seconds."""
 
 
-class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
+class HPCProfilesSpawner(ReadyMail, ProfilesSpawner):  # type: ignore[misc]
     """A spawner that offers the site's profiles and starts the chosen one as a batch job.
 
     The only valid user options are ``{"profile": KEY}`` and ``{"profile": KEY, "without_settings": True}``, whether
@@ -53,7 +61,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     """The hash of the server's API token. JupyterHub stores only hashes, so a restarted hub does not have the token."""
 
     stopped_by: str = ""
-    """The name of the user or service who asked the hub to stop the session, or empty."""
+    """Who asked the hub to stop the session: a user, a service, or the hub itself (``drain``, ``idle``). Or empty."""
 
     stop_reason: str = ""
     """Why the hub itself stops the session, in plain words for the user, or empty."""
@@ -323,7 +331,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         Raises:
             StartError: The start has failed. Pages show only this exception's message, never one of Python's.
         """
-        self._stopped, self.stopped_by, self.stop_reason = False, "", ""
+        self._stopped, self.stopped_by, self.stop_reason, self.wants_mail = False, "", "", False
         self.memory.forget()
         try:
             url = str(await super().start())
@@ -382,6 +390,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
         super().add_poll_callback(callback, *args, **kwargs)
         if self.session:
             self.child_spawner.driver.opened()
+            self.send_ready_mail()
 
     @property
     def memory(self) -> Memory:
@@ -424,6 +433,45 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     def ends_at(self) -> float | None:
         """When the session reaches its time limit, in seconds since 1970, or None if this is not known."""
         return self.child_spawner.driver.state.ends_at if isinstance(self.child_spawner, JobSpawner) else None
+
+    @property
+    def job(self) -> dict[str, Any] | None:
+        """What the session was granted and where it runs, or None if there is no session.
+
+        Shape: ``{"id", "cluster", "node", "profile", "profile_name", "cores", "memory", "gpus", "runtime",
+        "idle_limit"}``. The memory is in bytes, times are in seconds. ``idle_limit`` is null without a limit, and the
+        node and the id are empty until they are known.
+        """
+        if not self.session or not isinstance(self.child_spawner, JobSpawner):
+            return None
+        state, profile = self.child_spawner.driver.state, self.child_spawner.profile
+        return {
+            "id": state.job_id,
+            "cluster": self.child_spawner.cluster.name,
+            "node": state.node or (state.job.host if state.job else "") or state.host,
+            "profile": profile.key,
+            "profile_name": profile.display_name,
+            "cores": profile.cores,
+            "memory": profile.memory_mib * 1024 * 1024,
+            "gpus": int(profile.gpus),
+            "runtime": profile.runtime_seconds,
+            "idle_limit": seconds(profile.idle_limit) if profile.idle_limit else None,
+        }
+
+    def end_idle(self, idle: float, delete_route: Callable[[Any, str], Awaitable[None]]) -> bool:
+        """Stop the session because nobody uses it, and return whether it has an idle limit that it has reached.
+
+        Args:
+            idle: For how long nobody has used it, as the session reports, in seconds.
+            delete_route: Removes a user's server from the proxy: JupyterHub's ``Proxy.delete_user``.
+        """
+        limit = (self.job or {}).get("idle_limit")
+        if limit is None or idle < limit - IDLE_TOLERANCE or not self.ready or self.pending:
+            return False
+        reason = outcomes.idle(format_runtime(limit))
+        stop = stop_session(self, reason, "idle", delete_route)
+        self.runtime.background("Cannot stop an idle session", stop)
+        return True
 
     @property
     def times(self) -> dict[str, float | None] | None:
@@ -537,9 +585,9 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
     def get_state(self) -> dict[str, Any]:
         """Return the state to save.
 
-        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "outcome": …, "notice":
-        TEXT}``. For ``job``, see ``JobSpawner.get_state``. For ``outcome``, see ``hpchub.hub.outcome``. It and the
-        notice also exist without a session.
+        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "mail": True, "outcome": …, "notice":
+        TEXT}``. ``mail`` exists only if the user has asked for a mail. For ``job``, see ``JobSpawner.get_state``. For
+        ``outcome``, see ``hpchub.hub.outcome``. It and the notice also exist without a session.
         """
         state: dict[str, Any] = Spawner.get_state(self)
         if outcome := self.outcome:
@@ -550,6 +598,8 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             job = self.child_spawner.get_state()
             if job:
                 state.update(grant=self._grant, job=job, token=self.token)
+                if self.wants_mail:
+                    state["mail"] = True
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -575,6 +625,7 @@ class HPCProfilesSpawner(ProfilesSpawner):  # type: ignore[misc]
             self.clear_state()
             return
         self.token = str(state.get("token", ""))
+        self.wants_mail = state.get("mail") is True
         if child.session:
             self.runtime.events.emit(restored(child.driver.state))
 

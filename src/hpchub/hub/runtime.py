@@ -19,6 +19,7 @@ from hpchub.hub.event_recorder import EventRecorder
 from hpchub.hub.events import Events
 from hpchub.hub.health import Health
 from hpchub.hub.ledger import Ledger
+from hpchub.hub.mail import Mailer, MailServer
 from hpchub.hub.throttle import Throttle
 from hpchub.hub.versions import VersionGate
 from hpchub.model.notices import NoticesFile, combine, maintenance_notices
@@ -98,6 +99,7 @@ class Runtime:
         self.guard = Guard()
         self.health = Health(self.guard)
         self.versions = VersionGate(self.gates, settings["proxy_api_url"])
+        self.mailer = Mailer(MailServer.of(settings["mail"]))
         self.events = Events()
         recording = settings["events"]
         key_file = Path(settings["state_dir"]) / "event_key" if recording["pseudonyms"] else None

@@ -21,7 +21,7 @@ PATIENCE = 10.0
 """How long a request waits for the end of a start that it cancels, in seconds."""
 
 
-def waiting_page(handler: Any, user: Any, spawner: HPCProfilesSpawner) -> dict[str, Any]:
+async def waiting_page(handler: Any, user: Any, spawner: HPCProfilesSpawner) -> dict[str, Any]:
     """Return the variables of the page of a start.
 
     Args:
@@ -33,6 +33,9 @@ def waiting_page(handler: Any, user: Any, spawner: HPCProfilesSpawner) -> dict[s
         "progress": spawner.start_progress,
         "now": time.time(),
         "cancel_url": _url(handler, "cancel", user, spawner.name),
+        "mail_url": _url(handler, "mail-when-ready", user, spawner.name),
+        "mail_address": await spawner.mail_address(),
+        "wants_mail": spawner.wants_mail,
     }
 
 
@@ -72,6 +75,23 @@ class CancelHandler(StartActionHandler):
             task = spawner.runtime.background("Cannot cancel a start", cancel_start(user, spawner))
             await asyncio.wait({task}, timeout=PATIENCE)
         self.redirect(url_path_join(self.hub.base_url, "home"))
+
+
+class MailHandler(StartActionHandler):
+    """Ask for a mail when a start is complete: ``POST /hub/mail-when-ready/USERNAME`` or ``…/USERNAME/SERVERNAME``.
+
+    The field ``wanted`` is ``yes``, or anything else to withdraw the wish. The mail goes to the owner of the session.
+    """
+
+    @web.authenticated
+    @needs_scope("servers")  # type: ignore[untyped-decorator]
+    async def post(self, user_name: str, server_name: str = "") -> None:
+        """Remember the wish, and show the page of the start again."""
+        user, spawner = self.pending_spawner(user_name, server_name)
+        if spawner.pending in ("spawn", "check"):
+            wanted = self.get_body_argument("wanted", "") == "yes"
+            spawner.wish_mail(wanted and bool(await spawner.mail_address()))
+        self.show_progress(user, server_name)
 
 
 async def cancel_start(user: Any, spawner: HPCProfilesSpawner) -> None:

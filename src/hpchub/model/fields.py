@@ -406,6 +406,15 @@ OptionalDnsName = Annotated[
     str,
     Text("a host's name", _HOST_NAME, "write a host name or an address: letters, digits, . and -", empty=True),
 ]
+OptionalMailAddress = Annotated[
+    str,
+    Text(
+        "a mail address",
+        r"[A-Za-z0-9](?:[A-Za-z0-9._+-]{0,62}[A-Za-z0-9])?@[A-Za-z0-9-]{1,63}(?:[.][A-Za-z0-9-]{1,63})+",
+        "write one address without a name, as in jupyter@example.org",
+        empty=True,
+    ),
+]
 DatabaseName = Annotated[
     str,
     Text(

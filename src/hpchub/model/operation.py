@@ -45,3 +45,26 @@ class Canary(Entry):
         if self.enabled and not self.user:
             f.complain("is enabled without a user", "set user to an account that may run jobs")
         return self
+
+
+class Mail(Entry):
+    """Mail to users who ask for one when their session is ready. It is off by default."""
+
+    enabled: Annotated[bool, Field(strict=True)] = False
+    """Whether users can ask for a mail. The address comes from the single sign-on; see `mail` of the claims."""
+    sender: f.OptionalMailAddress = ""
+    """The address of the sender."""
+    host: f.OptionalDnsName = "localhost"
+    """The mail server: the one on the hub host, or a relay of the site that accepts mail from the hub host."""
+    port: f.Port = 25
+    """The port of the mail server."""
+    tls: Annotated[bool, Field(strict=True)] = False
+    """Whether the connection must be encrypted (STARTTLS), with a certificate that the hub host trusts."""
+
+    @model_validator(mode="after")
+    def _check_sender(self) -> Mail:
+        if self.enabled and not self.sender:
+            f.complain("is enabled without a sender", "set sender to a mail address of the service")
+        if self.enabled and not self.host:
+            f.complain("is enabled without a mail server", "set host, or remove it to use localhost")
+        return self

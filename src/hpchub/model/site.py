@@ -35,7 +35,7 @@ from hpchub.model.entries import (
 )
 from hpchub.model.entry import Entry
 from hpchub.model.notices import Announcement, Drain
-from hpchub.model.operation import Canary, Monitoring
+from hpchub.model.operation import Canary, Mail, Monitoring
 from hpchub.model.problems import Problem, SiteError, Unresolved, label, locate
 from hpchub.model.rules import Draft, compare, compare_groups
 
@@ -79,6 +79,8 @@ class Site(Entry):
     """The hub's database."""
     monitoring: Monitoring = Field(default=Monitoring(), alias="hpc_monitoring")
     """How the service is watched: its metrics and its logs."""
+    mail: Mail = Field(default=Mail(), alias="hpc_mail")
+    """Mail to users whose session is ready."""
     backup: Backup = Field(default=Backup(), alias="hpc_backup")
     """Backups of the hub host."""
     canary: Canary = Field(default=Canary(), alias="hpc_canary")
@@ -207,6 +209,7 @@ _MAPPINGS: dict[str, type[Entry]] = {
     "hpc_state_store": StateStore,
     "hpc_monitoring": Monitoring,
     "hpc_canary": Canary,
+    "hpc_mail": Mail,
     "hpc_backup": Backup,
     "hpc_events": Events,
 }
