@@ -69,6 +69,8 @@ class Hub(http.server.ThreadingHTTPServer):
 
     Attributes:
         reports: The bodies of the launcher's reports.
+        session: What the hub says about the session.
+        idle: Whether the session has reported that nobody uses it.
         url: The URL of the API.
     """
 
@@ -78,6 +80,8 @@ class Hub(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), HubHandler)
         self.reports: list[dict[str, Any]] = []
         self.reported = threading.Event()
+        self.session: dict[str, Any] = {"state": "running", "ends_at": None, "job": None, "notices": []}
+        self.idle = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}/hub/api"
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
@@ -97,6 +101,9 @@ class HubHandler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def do_GET(self) -> None:
+        if "/hpchub/sessions/" in self.path:
+            self._answer(200, self.server.session)
+            return
         user = {"name": "alice", "kind": "user", "admin": False, "groups": [], "scopes": ["access:servers!user=alice"]}
         self._answer(200, user if self.path.endswith("/user") else {"version": "6.1.1"})
 
@@ -105,6 +112,8 @@ class HubHandler(http.server.BaseHTTPRequestHandler):
         if self.path.endswith("/batchspawner"):
             self.server.reports.append(json.loads(body))
             self.server.reported.set()
+        if self.path.endswith("/hpchub/idle"):
+            self.server.idle.set()
         self._answer(201, {})
 
     def log_message(self, *_args: object) -> None:
@@ -281,6 +290,20 @@ class Session:
                 printed += answer["content"]["text"]
             if answer["msg_type"] == "status" and answer["content"]["execution_state"] == "idle" and printed:
                 return printed
+
+    def events(self, count: int, timeout: float = 60) -> list[dict[str, Any]]:
+        """Return the next events that a tab receives."""
+
+        async def receive() -> list[dict[str, Any]]:
+            url = f"wss://127.0.0.1:{self.hub.reports[0]['port']}{PREFIX}api/events/subscribe"
+            request = HTTPRequest(url, headers={"Authorization": f"token {TOKEN}"}, ssl_options=self._context())
+            connection = await websocket_connect(request)
+            try:
+                return [json.loads(await connection.read_message() or "{}") for _ in range(count)]
+            finally:
+                connection.close()
+
+        return asyncio.run(asyncio.wait_for(receive(), timeout))
 
     def close(self) -> None:
         """End the job and the hub."""

@@ -81,7 +81,7 @@ def end_session(lab: Lab) -> None:
 
 def start_in_another_tab(page: Page, lab: Lab) -> Visitor:
     """Use the message's button, which opens the start form in a new tab, and start a session there."""
-    button = banner(page).get_by_role("button", name="Start a new session")
+    button = banner(page).get_by_role("button", name="Continue in a new session")
     expect(button).to_be_visible(timeout=START)
     expect(banner(page)).to_contain_text("Your session ended at")
     with page.expect_popup() as opened:

@@ -67,8 +67,8 @@ ENDED = {"state": "ended", "ending": {"cause": "timeout", "text": "Its time limi
 @pytest.mark.parametrize(
     ("state", "session", "action", "said"),
     [
-        ("away", ENDED, "start", ["session ended at", "Its time limit was reached.", "Start a new session"]),
-        ("away", {"state": "none", "ending": None}, "start", ["Your session has ended", "Start a new session"]),
+        ("away", ENDED, "start", ["session ended at", "Its time limit was reached.", "Continue in a new session"]),
+        ("away", {"state": "none", "ending": None}, "start", ["Your session has ended", "Continue in a new session"]),
         ("login", ENDED, "start", ["Its time limit was reached."]),
         ("away", {"state": "starting"}, "progress", ["is starting", "as soon as it runs"]),
         ("away", {"state": "running"}, "home", ["is interrupted", "tries to connect again"]),
@@ -102,18 +102,27 @@ def test_times_of_the_hub_are_read(value: object, milliseconds: int | None) -> N
 @pytest.mark.parametrize(
     ("left", "warned", "warn", "save"),
     [
-        (16 * MINUTE, "Infinity", 0, False),
-        (15 * MINUTE, "Infinity", 15 * MINUTE, False),
-        (10 * MINUTE, 15 * MINUTE, 0, False),
-        (5 * MINUTE, 15 * MINUTE, 5 * MINUTE, False),
-        (4 * MINUTE, 5 * MINUTE, 0, False),
-        (4 * MINUTE, "Infinity", 5 * MINUTE, False),  # the tab was opened late, or the computer slept
-        (2 * MINUTE, 5 * MINUTE, 0, True),
-        (0, 5 * MINUTE, 0, False),
+        (31 * MINUTE, "Infinity", 0, False),
+        (30 * MINUTE, "Infinity", 30 * MINUTE, False),
+        (20 * MINUTE, 30 * MINUTE, 0, False),
+        (10 * MINUTE, 30 * MINUTE, 10 * MINUTE, False),
+        (4 * MINUTE, 10 * MINUTE, 0, False),
+        (4 * MINUTE, "Infinity", 10 * MINUTE, False),  # the tab was opened late, or the computer slept
+        (2 * MINUTE, 10 * MINUTE, 2 * MINUTE, True),
+        (1 * MINUTE, 2 * MINUTE, 0, True),
+        (0, 2 * MINUTE, 0, False),
     ],
 )
-def test_tab_warns_twice_before_the_end_and_then_saves(left: int, warned: object, warn: int, save: bool) -> None:
+def test_tab_warns_three_times_before_the_end_and_then_saves(left: int, warned: object, warn: int, save: bool) -> None:
     assert call("before", 1_000_000 * MINUTE + left, 1_000_000 * MINUTE, warned) == {"warn": warn, "save": save}
+
+
+@pytest.mark.parametrize(
+    ("limit", "times"),
+    [(120, [2, 10, 30]), (60, [2, 10, 30]), (30, [2, 10]), (10, [2]), (2, [1])],
+)
+def test_idle_session_is_not_warned_about_while_it_is_still_in_use(limit: int, times: list[int]) -> None:
+    assert call("idleTimes", limit * MINUTE) == [each * MINUTE for each in times]
 
 
 def test_nothing_happens_while_the_end_is_not_known() -> None:
@@ -121,9 +130,167 @@ def test_nothing_happens_while_the_end_is_not_known() -> None:
 
 
 def test_warning_says_when_and_in_how_many_minutes() -> None:
-    title = call("warning", 4.6 * MINUTE, 0, "en-GB")["title"]
-    assert re.fullmatch(r"Your session ends at \d\d:\d\d, in 5 minutes", title)
-    assert call("warning", 20_000, 0, "en-GB")["title"].endswith("in 1 minute")
+    message = call("warning", 4.6 * MINUTE, 0, "limit", "en-GB")
+    assert re.fullmatch(r"Your session ends at \d\d:\d\d, in 5 minutes", message["title"])
+    assert "time limit" in message["text"]
+    message = call("warning", 20_000, 0, "drain", "en-GB")
+    assert message["title"].endswith("in 1 minute")
+    assert "because of a maintenance" in message["text"]
+    message = call("idleWarning", 10 * MINUTE, 0, 60 * MINUTE, "en-GB")
+    assert re.fullmatch(r"Nobody uses this session\. It ends at \d\d:\d\d, in 10 minutes", message["title"])
+    assert "may be idle for 60 minutes" in message["text"]
+    assert message["action"] == "keep"
+
+
+STATE: dict[str, Any] = {
+    "now": 1_000_000,
+    "ends_at": 1_003_600,
+    "job": {
+        "id": "4711",
+        "node": "c1.example.org",
+        "cluster": "demo",
+        "profile": "small",
+        "profile_name": "Small",
+        "cores": 2,
+        "memory": 4 << 30,
+    },
+    "notices": [],
+    "usage": {"memory": 3 << 29, "cores": 0.84, "gpus": []},
+    "idle": {"limit": 1800, "ends_at": 1_001_800},
+}
+HERE = 5_000_000_000
+"""The browser's clock when the state arrives. It is not the node's."""
+
+
+def timed(**changes: Any) -> Any:
+    """Return a state with the browser's times."""
+    return call("timed", STATE | changes, HERE)
+
+
+def test_times_of_the_session_are_moved_to_the_clock_of_the_browser() -> None:
+    state = timed()
+    assert (state["ends"], state["cause"]) == (HERE + 3_600_000, "limit")
+    assert (state["idleEnds"], state["idleLimit"]) == (HERE + 1_800_000, 1_800_000)
+    nothing = timed(ends_at=None, idle={"limit": None, "ends_at": None})
+    assert [nothing[name] for name in ("ends", "idleEnds", "idleLimit")] == [None, None, None]
+
+
+def test_end_for_a_drain_is_told_from_the_time_limit() -> None:
+    assert timed(notices=[DRAIN | {"stop_at": 1_003_590}])["cause"] == "drain"
+    assert timed(notices=[DRAIN | {"stop_at": 1_009_000}, DRAIN])["cause"] == "limit"
+
+
+GPU = {"name": "A100", "load": 35, "memory": 2 << 30, "total": 40 << 30}
+
+
+@pytest.mark.parametrize(
+    ("changes", "after", "text", "urgent"),
+    [
+        ({}, 60, "59 min left · node c1 · job 4711 · memory 1.5 of 4.0 GB · CPU 0.8 of 2 cores", False),
+        ({"ends_at": 1_000_000 + 60 * 3600}, 0, "2 d 12 h left", False),
+        ({"ends_at": 1_000_000 + 7500}, 0, "2 h 5 min left", False),
+        ({"ends_at": 1_000_300}, 0, "5 min left", True),
+        ({"idle": {"limit": 1800, "ends_at": 1_000_300}}, 0, "5 min left", True),
+        ({"ends_at": None}, 0, "node c1 · job 4711", False),
+        ({"usage": {"memory": None, "cores": None, "gpus": [GPU]}}, 60, "job 4711 · GPU 35 %", False),
+        ({"usage": {"memory": 4 << 30, "cores": 2}}, 60, "memory 4.0 of 4.0 GB", True),
+        ({"job": None}, 60, "59 min left · memory 1.5 GB · CPU 0.8 cores", False),
+    ],
+    ids=["usual", "days", "hours", "soon", "idle-soon", "no-end", "gpu", "full", "no-job"],
+)
+def test_status_shows_the_time_and_what_the_job_uses(
+    changes: dict[str, Any], after: int, text: str, urgent: bool
+) -> None:
+    line = call(
+        "statusLine",
+        timed(**{"idle": {"limit": None, "ends_at": None}, **changes}),
+        HERE + after * 1000,
+        False,
+        "en-GB",
+    )
+    assert text in line["text"]
+    assert line["urgent"] is urgent
+
+
+def test_status_is_not_shown_as_current_without_a_connection() -> None:
+    assert call("statusLine", timed(), HERE, True)["text"] == "No connection to the session"
+
+
+def test_tab_says_the_truth_if_the_browser_cannot_keep_changes() -> None:
+    text = call("lost", "away", ENDED, "en-GB", False)["text"]
+    assert "in this tab only" in text
+    assert "in this browser." not in text
+
+
+# Runs the warnings before the end with a clock. Reads a list of [SECONDS, STATE or null]: the time, and a new state.
+END = """
+import {End} from %s;
+import {timed} from %s;
+const steps = JSON.parse(await new Response(process.stdin).text());
+const seen = [];
+let now = 0;
+Date.now = () => now;
+const banner = {show: message => seen.push(message.title.replace(/at .*, /, '')), hide: () => seen.push('hidden')};
+const page = {
+  banner,
+  notices: {show: message => seen.push(message.title)},
+  buttons: message => [message.action],
+  save: async automatic => seen.push(automatic ? 'saved, which is no use' : 'saved'),
+  saveLayout: () => seen.push('layout saved'),
+  ask: async () => {},
+  isLost: () => false,
+};
+const end = new End(page);
+for (const [seconds, state] of steps) {
+  now = seconds * 1000;
+  if (state) end.take(timed({notices: [], job: null, ...state}, now));
+  await end.tick();
+}
+console.log(JSON.stringify(seen));
+"""
+
+
+def watch_end(*steps: tuple[float, dict[str, Any] | None]) -> Any:
+    """Return what a tab shows and does at some times, in seconds."""
+    urls = [json.dumps((EXTENSION / "static" / name).as_uri()) for name in ("end.js", "words.js")]
+    done = subprocess.run(
+        [proxy() / "bin" / "node", "--input-type=module", "-e", END % tuple(urls)],
+        input=json.dumps(steps),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_tab_warns_before_the_limit_once_each_time_and_saves_documents_and_layout() -> None:
+    state = {"now": 0, "ends_at": 3600, "idle": {"limit": None, "ends_at": None}}
+    quiet = (0.0, state)
+    assert watch_end(quiet, (1700, None), (1800, None), (1815, None), (3000, None), (3480, None), (3500, None)) == [
+        "Your session ends in 30 minutes",
+        "Your session ends in 10 minutes",
+        "Your session ends in 2 minutes",
+        "saved",
+        "layout saved",
+        "saved",
+    ]
+
+
+def test_idle_tab_warns_and_forgets_it_when_somebody_uses_the_session() -> None:
+    def idle(now: float, since: float) -> dict[str, Any]:
+        return {"now": now, "ends_at": None, "idle": {"limit": 3600, "ends_at": since + 3600}}
+
+    assert watch_end((0, idle(0, 0)), (1800, idle(1800, 0)), (1815, idle(1815, 0)), (1900, idle(1900, 1890))) == [
+        "Nobody uses this session. It ends in 30 minutes",
+        "hidden",
+    ]
+    # Saving before the end of an idle session does not count as use.
+    assert watch_end((3500, idle(3500, 0)))[-1] == "saved, which is no use"
+
+
+def test_the_extension_is_small() -> None:
+    assert sum(file.stat().st_size for file in EXTENSION.rglob("*") if file.is_file()) < 300_000
 
 
 @pytest.mark.parametrize(

@@ -304,6 +304,8 @@ class FakeHub(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), FakeHubHandler)
         self.seen: list[tuple[str, dict[str, str], Any]] = []
         self.answers: list[int | None] = []
+        self.asked: list[str] = []
+        self.text = ""
         self.session = SESSION | {"JUPYTERHUB_API_URL": f"http://127.0.0.1:{self.server_port}/hub/api"}
 
 
@@ -313,9 +315,11 @@ class FakeHubHandler(http.server.BaseHTTPRequestHandler):
     server: FakeHub
 
     def do_GET(self) -> None:
+        self.server.asked.append(self.path)
         self.send_response(self.server.answers.pop(0) or 500)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(self.server.text)))
         self.end_headers()
+        self.wfile.write(self.server.text.encode())
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -404,16 +408,22 @@ class Checks(threading.Event):
         return self.count < 0
 
 
+def ignore(_answer: dict[str, Any]) -> None:
+    """Take what the hub says, and do nothing."""
+
+
 @pytest.mark.parametrize("answer", [200, 500, 503], ids=str)
 def test_session_that_the_hub_knows_asks_for_nothing(fake_hub: FakeHub, answer: int) -> None:
     fake_hub.answers = [answer] * 3
-    launcher.stay_known(fake_hub.session, {"port": 23456, "addresses": []}, launcher.tls_context(""), Checks(3))
+    launcher.stay_known(
+        fake_hub.session, {"port": 23456, "addresses": []}, launcher.tls_context(""), Checks(3), told=ignore
+    )
     assert (fake_hub.seen, fake_hub.answers) == ([], [])
 
 
 def test_session_asks_for_nothing_while_the_hub_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
     session = SESSION | {"JUPYTERHUB_API_URL": "http://127.0.0.1:1/hub/api"}
-    launcher.stay_known(session, {"port": 23456, "addresses": []}, launcher.tls_context(""), Checks(1))
+    launcher.stay_known(session, {"port": 23456, "addresses": []}, launcher.tls_context(""), Checks(1), told=ignore)
     assert capsys.readouterr().err == ""
 
 
@@ -422,7 +432,7 @@ def test_session_that_the_hub_does_not_know_asks_for_adoption(
 ) -> None:
     fake_hub.answers = [403, 409, 403, 409, 403, None, 403, 201, 200]
     content = {"port": 23456, "addresses": [{"interface": "eth0", "address": "192.0.2.1"}], "notice": "x"}
-    launcher.stay_known(fake_hub.session, content, launcher.tls_context(""), Checks(5))
+    launcher.stay_known(fake_hub.session, content, launcher.tls_context(""), Checks(5), told=ignore)
     assert fake_hub.answers == []
     path, headers, body = fake_hub.seen[0]
     assert path == "/hub/api/hpchub/adoption"
@@ -443,7 +453,8 @@ def test_failed_report_ends_the_job(
     monkeypatch.setattr(launcher, "wait_for_server", lambda port, check: wait(port, timeout=0.1, check=check))
     monkeypatch.setattr(os, "kill", lambda *arguments: killed.append(arguments))
     fake_hub.answers = [201]
-    launcher.Launch(NAME, fake_hub.session)._report_when_ready({"port": held[0].getsockname()[1]}, None)
+    watch = launcher.Watch({}, {}, launcher.tls_context(""))
+    launcher.Launch(NAME, fake_hub.session)._report_when_ready({"port": held[0].getsockname()[1]}, None, watch)
     for sock in held:
         sock.close()
     assert killed == [(os.getpid(), signal.SIGTERM)]
@@ -584,6 +595,48 @@ def test_slow_home_keeps_the_settings_of_ipython_but_not_its_history(tmp_path: P
     assert {path.name for path in new.iterdir()} == {"startup", "ipython_config.py"}
 
 
+# -- what the hub says about a session
+
+
+def test_end_of_the_session_is_on_the_clock_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_100.0)
+    sent = "Fri, 15 Jan 2027 08:00:00 GMT"  # 1_800_000_000
+    answer = {"ends_at": 1_800_003_600.0, "state": "running"}
+    assert launcher.on_own_clock(answer, sent) == {"ends_at": 1_800_003_700.0, "state": "running"}
+    monkeypatch.setattr(time, "time", lambda: 1_800_000_001.0)
+    assert launcher.on_own_clock(answer, sent) is answer  # the time in the header has no fractions
+    assert launcher.on_own_clock(answer, "soon") is answer
+    assert launcher.on_own_clock({"ends_at": None}, sent) == {"ends_at": None}
+
+
+@pytest.mark.parametrize(
+    ("session", "path"),
+    [
+        ({"JUPYTERHUB_USER": "alice"}, "/hub/api/hpchub/sessions/alice"),
+        ({"JUPYTERHUB_USER": "a@b", "JUPYTERHUB_SERVER_NAME": "my work"}, "/hub/api/hpchub/sessions/a%40b/my%20work"),
+    ],
+    ids=["default", "named"],
+)
+def test_session_asks_about_itself(fake_hub: FakeHub, session: dict[str, str], path: str) -> None:
+    fake_hub.answers = [200, 404, 500]
+    fake_hub.text = '{"state": "running"}'
+    asked = fake_hub.session | session
+    assert launcher.ask_about_session(asked, launcher.tls_context("")) == {"state": "running"}
+    assert fake_hub.asked == [path]
+    assert launcher.ask_about_session(asked, launcher.tls_context("")) is None
+    assert launcher.ask_about_session(asked, launcher.tls_context("")) == {}
+
+
+def test_idle_session_asks_the_hub_to_end_it(fake_hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_hub.answers = [201, 409, 503]
+    assert launcher.report_idle(fake_hub.session, 3600.4, launcher.tls_context(""))
+    assert (fake_hub.seen[0][0], fake_hub.seen[0][2]) == ("/hub/api/hpchub/idle", {"idle": 3600})
+    assert not launcher.report_idle(fake_hub.session, 3600, launcher.tls_context(""))
+    assert "the hub does not end this idle session: 409 reason 409" in capsys.readouterr().err
+    with pytest.raises(OSError, match="503"):
+        launcher.report_idle(fake_hub.session, 3600, launcher.tls_context(""))
+
+
 # -- the whole launch
 
 
@@ -627,7 +680,7 @@ def test_launch_reports_a_port_and_starts_the_server(
     server_module = SimpleNamespace(serve=serve, settings_files=list, stopping=threading.Event())
     monkeypatch.setattr(launcher, "reserve_port", reserve)
     monkeypatch.setattr(launcher, "report", report_and_notify)
-    monkeypatch.setattr(launcher, "stay_known", lambda *arguments: intervals.put(arguments[-1]))
+    monkeypatch.setattr(launcher, "stay_known", lambda *_, interval, **__: intervals.put(interval))
     monkeypatch.setattr(launcher, "server_module", lambda: server_module)
     monkeypatch.setattr(launcher, "home_directory", lambda: tmp_path)
     loaded = launcher.settings

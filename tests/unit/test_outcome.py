@@ -496,7 +496,7 @@ async def test_api_reports_the_state_of_a_session_to_its_owner(hub: Hub, browser
     async def ask() -> Any:
         return json.loads(await browser.page(f"{SESSIONS}/alice"))
 
-    nothing: dict[str, Any] = {"ending": None, "ends_at": None, "times": None, "notices": []}
+    nothing: dict[str, Any] = {"ending": None, "ends_at": None, "times": None, "job": None, "notices": []}
     assert await ask() == {**nothing, "state": "none"}
     spawner = hub.user().spawners[""]
     spawner.memory._save(HOSTILE)
@@ -514,6 +514,7 @@ async def test_api_reports_the_time_limit_of_a_running_session(hub: Hub, browser
         "ending": None,
         "ends_at": started + 3600,
         "times": {"requested": None, "submitted": None, "started": started, "ready": None},
+        "job": spawner.job,
         "notices": [],
     }
     assert json.loads(await browser.page(f"{SESSIONS}/alice")) == expected

@@ -30,10 +30,10 @@ from hpchub.hub.handlers import (
     announce,
 )
 from hpchub.hub.home_handler import HomePageHandler
-from hpchub.hub.session_handlers import PendingPageHandler, ProgressHandler, SessionHandler
+from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.start_page import StartPageHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
-from hpchub.hub.waiting_handlers import CancelHandler, MailHandler
+from hpchub.hub.waiting_handlers import CancelHandler, MailHandler, SwitchHandler
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
 
 if TYPE_CHECKING:
@@ -178,6 +178,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/api/metrics", FreshMetricsHandler),
             (r"/api/batchspawner", PortReportHandler),
             (r"/api/hpchub/adoption", AdoptionHandler),
+            (r"/api/hpchub/idle", IdleHandler),
             (r"/api/user", TokenOwnerHandler),
             (r"/api/users/([^/]+)/tokens", TokensAPIHandler),
             (r"/api/users/([^/]+)/server", StartAPIHandler),
@@ -189,6 +190,8 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/spawn-pending/([^/]+)/([^/]+)", PendingPageHandler),
             (r"/cancel/([^/]+)", CancelHandler),
             (r"/cancel/([^/]+)/([^/]+)", CancelHandler),
+            (r"/smaller/([^/]+)", SwitchHandler),
+            (r"/smaller/([^/]+)/([^/]+)", SwitchHandler),
             (r"/mail-when-ready/([^/]+)", MailHandler),
             (r"/mail-when-ready/([^/]+)/([^/]+)", MailHandler),
             (r"/spawn", StartPageHandler),

@@ -18,6 +18,7 @@ from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
 from hpchub.hub.session_limits import refusal
 from hpchub.hub.start_error import StartError
+from hpchub.hub.switch import Key
 from hpchub.model.choice import NAMES, ChoiceError, Person, choose, normal_fields, permitted
 from hpchub.model.notices import offer
 
@@ -136,6 +137,11 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
                 notice=self.notice,
             )
         )
+
+    @property
+    def key(self) -> Key:
+        """The user and the server, which identify the session among those of all users."""
+        return Key(self.user.name, self.name)
 
     admitted: str = ""
     """The key of the profile of a start that the limits permit, and that has no session yet. Otherwise empty."""
@@ -317,7 +323,8 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         Raises:
             StartError: The user, or the profile, has reached the limit (409).
         """
-        others = [each for each in list(self.user.spawners.values()) if each is not self]
+        partner = self.runtime.replacements.partner(self.key)
+        others = [each for each in list(self.user.spawners.values()) if each is not self and each.key != partner]
         held = [each.held_profile for each in others if each.held_profile]
         if why := refusal(held, self.profile_list.require(key), self.runtime.settings["max_sessions"]):
             raise StartError(why, reason="too_many", status_code=409)

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from hpchub.hub.job_spawner import JobSpawner
+from hpchub.hub.service_stop import stop_session
 from hpchub.model.notices import in_force
 
 if TYPE_CHECKING:
@@ -73,21 +74,10 @@ class DrainWatch:
                 due = [drain for drain in drains if drain.stops <= now]
                 child.driver.drain(in_force(drains[0]))
                 if due and spawner.ready and not spawner.pending:
-                    stops.append(self._stop(user, spawner, due[0]))
+                    stops.append(self._stop(spawner, due[0]))
         await asyncio.gather(*stops)
 
-    async def _stop(self, user: Any, spawner: HPCProfilesSpawner, drain: Notice) -> None:
-        """Stop a session in the same way as when its user stops it."""
+    async def _stop(self, spawner: HPCProfilesSpawner, drain: Notice) -> None:
         async with self._free:
-            if not spawner.ready or spawner.pending:
-                return
-            spawner.stop_reason = f"The service stopped this session. {drain.title}. {drain.message}".rstrip()
-            spawner._stop_pending = True  # noqa: SLF001 JupyterHub's own handler marks the stop in this way
-            log.info("%s: stopping the session for a drain (%s)", spawner._log_name, drain.title)  # noqa: SLF001
-            try:
-                await self._delete_route(user, spawner.name)
-                await user.stop(spawner.name)
-            except Exception:
-                log.exception("%s: cannot stop the session for a drain; trying again", spawner._log_name)  # noqa: SLF001
-            finally:
-                spawner._stop_pending = False  # noqa: SLF001
+            reason = f"The service stopped this session. {drain.title}. {drain.message}".rstrip()
+            await stop_session(spawner, reason, "drain", self._delete_route)

@@ -165,6 +165,19 @@ class HealthHandler(HealthCheckHandler):  # type: ignore[misc]
     head = get
 
 
+def session_of(handler: Any) -> Any:
+    """Return the spawner whose server sent a request with its own token.
+
+    Raises:
+        web.HTTPError: The token is not the token of a server (403).
+    """
+    token = handler.get_token()
+    for spawner in getattr(handler.current_user, "spawners", {}).values():
+        if token is not None and spawner.token and hmac.compare_digest(spawner.token, token.hashed):
+            return spawner
+    raise web.HTTPError(403, "This token does not belong to a session.")
+
+
 class PortReportHandler(Throttled, APIHandler):  # type: ignore[misc]
     """The endpoint to which a job reports its port or a problem: ``POST /hub/api/batchspawner``.
 
@@ -181,13 +194,7 @@ class PortReportHandler(Throttled, APIHandler):  # type: ignore[misc]
     def post(self) -> None:
         """Accept the report and answer 201, or answer 4xx and change nothing."""
         report = self._report()
-        token = self.get_token()
-        for spawner in getattr(self.current_user, "spawners", {}).values():
-            if token is not None and spawner.token and hmac.compare_digest(spawner.token, token.hashed):
-                break
-        else:
-            raise web.HTTPError(403, "This token does not belong to a session that is starting.")
-        if not spawner.report(report):
+        if not session_of(self).report(report):
             raise web.HTTPError(409, "This session is not waiting for a port.")
         self.set_status(201)
         self.finish({"message": "taken"})

@@ -84,9 +84,8 @@ class Memory:
     def stopped(self, child: JobSpawner, who: str, *, starting: bool, reason: str = "") -> None:
         """Remember that somebody stopped a session through the hub, or that the hub did for the given reason."""
         state = child.driver.state
-        by = who or ("drain" if reason else "")
         child.announce_end(
-            SessionEnded(session=session_facts(state), cause=STOPPED, by=by, was_ready=bool(state.ready))
+            SessionEnded(session=session_facts(state), cause=STOPPED, by=who, was_ready=bool(state.ready))
         )
         self._record(child, STOPPED, reason or outcomes.stopped_by(who, child.user.name, starting=starting))
 

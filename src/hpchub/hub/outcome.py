@@ -246,6 +246,18 @@ def stopped_by(who: str, user: str, *, starting: bool) -> str:
     return f"{name} cancelled the start of this session." if starting else f"{name} stopped this session."
 
 
+def idle(limit: str) -> str:
+    """Return in plain words that a session was stopped because nobody used it.
+
+    Args:
+        limit: The idle limit of the profile, as the inventory writes it.
+    """
+    return (
+        f"The service stopped this session because nobody used it for {limit} (hours:minutes:seconds), which is the"
+        " longest time that its profile permits. A session with a running computation is not stopped."
+    )
+
+
 def unreachable(host: str, port: int) -> str:
     """Return in plain words that a notebook server started, but did not answer the hub."""
     return (

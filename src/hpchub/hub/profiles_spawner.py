@@ -13,6 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from traitlets import TraitError
 from wrapspawner import WrapSpawner
 
+from hpchub.hub import outcome as outcomes
+from hpchub.hub.cancel import cancel_start
 from hpchub.hub.choosing import ChoosingSpawner
 from hpchub.hub.events import ORIGIN, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
@@ -20,15 +22,22 @@ from hpchub.hub.memory import Memory
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED, Outcome
 from hpchub.hub.progress import PREPARING, Progress, progress_of
 from hpchub.hub.ready_mail import ReadyMail
+from hpchub.hub.service_stop import stop_session
 from hpchub.hub.session_events import facts, restored
 from hpchub.hub.start_error import StartError
 from hpchub.hub.support import HelpRequest, help_request
+from hpchub.hub.switch import LOST, Key, saved, smaller
 from hpchub.model.entries import Cluster, Profile
+from hpchub.units import format_runtime, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from hpchub.hub.job_events import PortReported, ProblemReported
 
 
+IDLE_TOLERANCE = 5.0
+"""How much earlier than its limit a session may report that it is idle, in seconds. Clocks differ."""
 RETRY = 10.0
 """The wait between two attempts to restore a session after an unexpected error, in seconds."""
 
@@ -43,7 +52,7 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
     """The hash of the server's API token. JupyterHub stores only hashes, so a restarted hub does not have the token."""
 
     stopped_by: str = ""
-    """The name of the user or service who asked the hub to stop the session, or empty."""
+    """Who asked the hub to stop the session: a user, a service, or the hub itself (``drain``, ``idle``). Or empty."""
 
     stop_reason: str = ""
     """Why the hub itself stops the session, in plain words for the user, or empty."""
@@ -71,6 +80,31 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
             for notice in self.runtime.notices_of_starts
             if notice.is_shown(now) and (notice.drain is None or (profile is not None and notice.covers(profile)))
         ]
+
+    @property
+    def smaller_profiles(self) -> list[Profile]:
+        """The profiles that the user can start while this start waits, or none if there is a second start already."""
+        child = self.child_spawner
+        if not isinstance(child, JobSpawner) or self.runtime.replacements.partner(self.key):
+            return []
+        return [each for each in smaller(child.profile, self.profile_list.profiles) if self._permits(each.key)]
+
+    def _permits(self, key: str) -> bool:
+        try:
+            self.checked({"profile": key})
+        except StartError:
+            return False
+        return True
+
+    def _settle(self) -> None:
+        """Cancel the other start of a pair, because this session is ready."""
+        partner = self.runtime.replacements.partner(self.key)
+        other = dict.get(self.user.spawners, partner.server) if partner else None
+        if other is None or other.pending not in ("spawn", "check"):
+            return
+        other.stop_reason = LOST
+        self.log.info("%s: cancelling the other start of its user, %s", self._log_name, other._log_name)  # noqa: SLF001
+        self.runtime.background("Cannot cancel the other start of a user", cancel_start(self.user, other))
 
     @property
     def held_profile(self) -> str:
@@ -209,6 +243,7 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
         if self.session:
             self.child_spawner.driver.opened()
             self.send_ready_mail()
+            self._settle()
 
     @property
     def memory(self) -> Memory:
@@ -251,6 +286,45 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
     def ends_at(self) -> float | None:
         """When the session reaches its time limit, in seconds since 1970, or None if this is not known."""
         return self.child_spawner.driver.state.ends_at if isinstance(self.child_spawner, JobSpawner) else None
+
+    @property
+    def job(self) -> dict[str, Any] | None:
+        """What the session was granted and where it runs, or None if there is no session.
+
+        Shape: ``{"id", "cluster", "node", "profile", "profile_name", "cores", "memory", "gpus", "runtime",
+        "idle_limit"}``. The memory is in bytes, times are in seconds. ``idle_limit`` is null without a limit, and the
+        node and the id are empty until they are known.
+        """
+        if not self.session or not isinstance(self.child_spawner, JobSpawner):
+            return None
+        state, profile = self.child_spawner.driver.state, self.child_spawner.profile
+        return {
+            "id": state.job_id,
+            "cluster": self.child_spawner.cluster.name,
+            "node": state.node or (state.job.host if state.job else "") or state.host,
+            "profile": profile.key,
+            "profile_name": profile.display_name,
+            "cores": profile.cores,
+            "memory": profile.memory_mib * 1024 * 1024,
+            "gpus": int(profile.gpus),
+            "runtime": profile.runtime_seconds,
+            "idle_limit": seconds(profile.idle_limit) if profile.idle_limit else None,
+        }
+
+    def end_idle(self, idle: float, delete_route: Callable[[Any, str], Awaitable[None]]) -> bool:
+        """Stop the session because nobody uses it, and return whether it has an idle limit that it has reached.
+
+        Args:
+            idle: For how long nobody has used it, as the session reports, in seconds.
+            delete_route: Removes a user's server from the proxy: JupyterHub's ``Proxy.delete_user``.
+        """
+        limit = (self.job or {}).get("idle_limit")
+        if limit is None or idle < limit - IDLE_TOLERANCE or not self.ready or self.pending:
+            return False
+        reason = outcomes.idle(format_runtime(limit))
+        stop = stop_session(self, reason, "idle", delete_route)
+        self.runtime.background("Cannot stop an idle session", stop)
+        return True
 
     @property
     def times(self) -> dict[str, float | None] | None:
@@ -379,6 +453,7 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
                 state.update(grant=self._grant, job=job, token=self.token)
                 if self.wants_mail:
                     state["mail"] = True
+                state.update(saved(self.runtime.replacements, self.key))
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -405,11 +480,15 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
             return
         self.token = str(state.get("token", ""))
         self.wants_mail = state.get("mail") is True
+        if isinstance(first := state.get("replaces"), str):
+            self.runtime.replacements.add(Key(self.user.name, first), self.key)
         if child.session:
             self.runtime.events.emit(restored(child.driver.state))
 
     def clear_state(self) -> None:
         """Forget the session and its grant."""
+        if self.session:
+            self.runtime.replacements.remove(self.key)
         super().clear_state()
         self._grant = {}
         self.token = self.admitted = ""

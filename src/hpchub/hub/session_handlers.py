@@ -11,6 +11,7 @@ from jupyterhub.handlers.pages import SpawnPendingHandler
 from tornado import web
 from tornado.httputil import url_concat
 
+from hpchub.hub.handlers import AnswersWithoutWriting, session_of
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 from hpchub.hub.waiting_handlers import waiting_page
 
@@ -48,10 +49,11 @@ class ProgressHandler(SpawnProgressAPIHandler):  # type: ignore[misc]
         await super().send_event(event)
 
 
-class SessionHandler(APIHandler):  # type: ignore[misc]
+class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
     """The state of a session: ``GET /hub/api/hpchub/sessions/USERNAME`` or ``…/USERNAME/SERVERNAME``.
 
-    The answer is ``{"state": STATE, "ending": ENDING, "ends_at": TIME, "times": TIMES, "notices": NOTICES}``:
+    The answer is ``{"state": STATE, "ending": ENDING, "ends_at": TIME, "times": TIMES, "job": JOB, "notices":
+    NOTICES}``:
 
     - ``STATE`` is ``running``, ``starting``, ``ended`` or ``none`` (no session, and none is remembered).
     - ``ENDING`` is ``{"cause": …, "text": …, "at": TIME}`` if the state is ``ended``, else null. The causes are the
@@ -61,6 +63,8 @@ class SessionHandler(APIHandler):  # type: ignore[misc]
     - ``TIMES`` is ``{"requested": …, "submitted": …, "started": …, "ready": …}``: when the session was requested, its
       job was submitted, its job started, and its notebook was ready. A time that is not known yet is null. Without a
       session, ``TIMES`` is null.
+    - ``JOB`` is what the session was granted and where it runs; see ``HPCProfilesSpawner.job``. Without a session, it
+      is null.
     - ``NOTICES`` are the announcements, and the drains that concern a running session; see ``Notice.public``.
 
     Times are in seconds since 1970. The owner may ask, with a cookie or a token, and so may everyone else who may open
@@ -75,6 +79,9 @@ class SessionHandler(APIHandler):  # type: ignore[misc]
 
     async def get(self, user_name: str, server_name: str = "") -> None:
         """Answer with the state of a session."""
+        if self.current_user is None:
+            # A notebook server that the hub does not know asks to be adopted after this answer.
+            raise web.HTTPError(403, "Sign in, or send a valid token.")
         server_name = server_name or ""
         user = self.find_user(user_name)
         permitted = self.has_scope(f"access:servers!server={user_name}/{server_name}")
@@ -97,6 +104,27 @@ class SessionHandler(APIHandler):  # type: ignore[misc]
                 "ending": outcome.public if outcome and state == "ended" else None,
                 "ends_at": min(ends, default=None) if state == "running" else None,
                 "times": spawner.times,
+                "job": spawner.job,
                 "notices": notices,
             }
         )
+
+
+class IdleHandler(APIHandler):  # type: ignore[misc]
+    """The endpoint to which a session reports that nobody uses it: ``POST /hub/api/hpchub/idle``.
+
+    The body is ``{"idle": SECONDS}``. The request carries the server's own token, so a session can only end itself. The
+    hub stops it if its profile has an idle limit that the time reaches.
+    """
+
+    @web.authenticated
+    def post(self) -> None:
+        """Stop the session and answer 201, or answer 4xx and change nothing."""
+        body: Any = self.get_json_body()
+        idle = body.get("idle") if isinstance(body, dict) and set(body) == {"idle"} else None
+        if type(idle) is not int or idle < 0:
+            raise web.HTTPError(400, 'The request is not valid; send {"idle": N}, where N is a number of seconds.')
+        if not session_of(self).end_idle(idle, self.proxy.delete_user):
+            raise web.HTTPError(409, "This session has not reached an idle limit, or it is ending already.")
+        self.set_status(201)
+        self.finish({"message": "stopping"})

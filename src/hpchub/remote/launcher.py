@@ -19,6 +19,7 @@ This file uses the standard library only until the server starts (Python 3.9 and
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import errno
 import fcntl
 import functools
@@ -42,6 +43,7 @@ import threading
 import time
 import traceback
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,6 +113,8 @@ LISTEN_TIMEOUT = 300.0  # seconds; the first start from a cold network file syst
 REPORT_TIMEOUT = 900.0  # seconds; the hub may be down for an upgrade, and resumes this session afterwards
 REQUEST_TIMEOUT = 10.0  # seconds
 CHECK_INTERVAL = 300.0  # seconds; the default of check_interval in the settings
+CLOCK_DIFFERENCE = 2.0  # seconds; the header with the time has no fractions
+ANSWER_LIMIT = 1_000_000  # bytes
 
 PROBLEM_LIMIT = 1000  # characters
 ADDRESS_LIMIT = 32
@@ -745,6 +749,8 @@ def stay_known(
     content: dict[str, Any],
     context: ssl.SSLContext,
     stopping: threading.Event,
+    *,
+    told: Callable[[dict[str, Any]], None],
     interval: float = CHECK_INTERVAL,
 ) -> None:
     """Check periodically that the hub knows this session, until the server stops. If not, ask to be adopted.
@@ -757,11 +763,14 @@ def stay_known(
         content: The report of the port; see ``report``.
         context: The TLS context for the hub.
         stopping: Whether the server has begun to stop.
+        told: Receives what the hub says about the session.
         interval: The time between two checks, in seconds.
     """
     logged = ""
     while not stopping.wait(interval * random.uniform(0.9, 1.1)):  # noqa: S311 not a secret
-        if is_known(session, context):
+        answer = ask_about_session(session, context)
+        if answer is not None:
+            told(answer)
             continue
         result = ask_for_adoption(session, content, context)
         if result != logged:
@@ -769,18 +778,67 @@ def stay_known(
         logged = result
 
 
-def is_known(session: dict[str, str], context: ssl.SSLContext) -> bool:
-    """Return whether the hub accepts this session's token. If it does not answer, the answer is true."""
+def ask_about_session(session: dict[str, str], context: ssl.SSLContext) -> dict[str, Any] | None:
+    """Ask the hub for the state of this session; see ``hpchub.hub.session_handlers.SessionHandler``.
+
+    Returns:
+        The answer, with the end of the session on this node's clock. It is empty if the hub does not answer, and None
+        if the hub does not know this session.
+    """
+    names = [session.get("JUPYTERHUB_USER", ""), session.get("JUPYTERHUB_SERVER_NAME", "")]
+    path = "/".join(urllib.parse.quote(name, safe="") for name in names if name)
     request = urllib.request.Request(  # noqa: S310 - the hub's own address
-        api_url(session, "user"), headers={"Authorization": "token " + session["JUPYTERHUB_API_TOKEN"]}
+        api_url(session, f"hpchub/sessions/{path}"),
+        headers={"Authorization": "token " + session["JUPYTERHUB_API_TOKEN"]},
     )
     try:
-        with opener(context).open(request, timeout=REQUEST_TIMEOUT):
-            return True
+        with opener(context).open(request, timeout=REQUEST_TIMEOUT) as reply:
+            answer, sent = json.loads(reply.read(ANSWER_LIMIT)), reply.headers.get("Date", "")
     except urllib.error.HTTPError as error:
-        return error.code not in (401, 403)
+        return None if error.code in (401, 403, 404) else {}
     except (OSError, ValueError, http.client.HTTPException):
-        return True
+        return {}
+    return on_own_clock(answer, sent) if isinstance(answer, dict) else {}
+
+
+def on_own_clock(answer: dict[str, Any], sent: str) -> dict[str, Any]:
+    """Return an answer of the hub with the end of the session on this node's clock, which may differ from the hub's.
+
+    Args:
+        answer: The answer.
+        sent: Its header ``Date``, or empty.
+    """
+    ends = answer.get("ends_at")
+    if not isinstance(ends, (int, float)):
+        return answer
+    with contextlib.suppress(TypeError, ValueError):
+        offset = time.time() - email.utils.parsedate_to_datetime(sent).timestamp()
+        if abs(offset) > CLOCK_DIFFERENCE:
+            return {**answer, "ends_at": ends + offset}
+    return answer
+
+
+def report_idle(session: dict[str, str], seconds: float, context: ssl.SSLContext) -> bool:
+    """Ask the hub to end this session because nobody uses it, and return whether the hub does so.
+
+    Args:
+        session: The variables of the session's file.
+        seconds: For how long nobody has used it.
+        context: The TLS context for the hub.
+
+    Raises:
+        OSError: The hub does not answer.
+    """
+    try:
+        post(session, {"idle": round(seconds)}, context, "hpchub/idle")
+    except urllib.error.HTTPError as error:
+        if error.code >= 500 or error.code == 429:
+            raise
+        log(f"the hub does not end this idle session: {error.code} {answer_text(error)}")
+        return False
+    except (ValueError, http.client.HTTPException) as error:
+        raise OSError(str(error)) from error
+    return True
 
 
 def ask_for_adoption(session: dict[str, str], content: dict[str, Any], context: ssl.SSLContext) -> str:
@@ -845,8 +903,50 @@ def settings(path: Path = SETTINGS) -> dict[str, Any]:
 
 def server_module() -> Any:
     """Return the module ``single_user``, which the role installs in the same environment."""
-    sys.path.append(str(SERVER))
-    return importlib.import_module("single_user")
+    return own_module("single_user")
+
+
+def own_module(name: str) -> Any:
+    """Return a module that the role installs in the same environment."""
+    if str(SERVER) not in sys.path:
+        sys.path.append(str(SERVER))
+    return importlib.import_module(name)
+
+
+class Watch:
+    """The monitor of this session; see ``hpchub.remote.session_monitor``. An error in it must not end the session.
+
+    Args:
+        session: The variables of the session's file.
+        job: The environment of the batch job.
+        context: The TLS context for the hub.
+    """
+
+    def __init__(self, session: dict[str, str], job: dict[str, str], context: ssl.SSLContext) -> None:
+        self._monitor: Any = None
+        try:
+            self._usage, self._module = own_module("job_usage"), own_module("session_monitor")
+            self._monitor = self._module.Monitor(
+                lambda: ask_about_session(session, context) or {},
+                lambda seconds: report_idle(session, seconds, context),
+                self._usage.Meter(self._usage.job_group(job)).read,
+                lambda: self._usage.gpus(job),
+            )
+        except Exception as error:  # noqa: BLE001 see above
+            log(f"this session has no monitor: {type(error).__name__}: {error}")
+
+    def told(self, answer: dict[str, Any]) -> None:
+        """Pass on what the hub says about the session."""
+        if self._monitor:
+            self._monitor.told(answer)
+
+    def attach(self, server: Any) -> None:
+        """Connect the monitor to the notebook server, Jupyter's ``ServerApp``."""
+        try:
+            if self._monitor:
+                self._module.install(server, self._monitor, self._usage.children, log)
+        except Exception as error:  # noqa: BLE001 see above
+            log(f"this session has no monitor: {type(error).__name__}: {error}")
 
 
 class Launch:
@@ -913,22 +1013,23 @@ class Launch:
             content["notice"] = f"{notice}: {self.problem}"[:PROBLEM_LIMIT]
         server = server_module()
         self.files = server.settings_files() if self.own_settings else []
-        threading.Thread(target=self._report_when_ready, args=(content, server), daemon=True).start()
+        watch = Watch(self.session, self.job, self.context)
+        threading.Thread(target=self._report_when_ready, args=(content, server, watch), daemon=True).start()
         os.umask(umask)  # for the files that the user creates in the session
-        self._serve(server, port, kernel, directories(directory, own))
+        self._serve(
+            server,
+            port=port,
+            certificates=certificates(self.session),
+            kernel=kernel,
+            directories=directories(directory, own),
+            attach=watch.attach,
+        )
 
-    def _serve(self, server: Any, port: int, kernel: str, directories: dict[str, str]) -> None:
+    def _serve(self, server: Any, **options: Any) -> None:
         """Become the server. If it ends before it listens, start once more without the user's settings."""
         cause: BaseException | None = None
         try:
-            server.serve(
-                ["jupyterhub-singleuser"],
-                self.context,
-                port=port,
-                certificates=certificates(self.session),
-                kernel=kernel,
-                directories=directories,
-            )
+            server.serve(["jupyterhub-singleuser"], self.context, **options)
         except (Exception, SystemExit) as error:  # noqa: BLE001 settings can contain any code
             cause = error
         if self.listening.is_set() or server.stopping.is_set():
@@ -955,7 +1056,7 @@ class Launch:
         program = [sys.executable, "-I", PROGRAM, self.name, f"--again={descriptor}"]
         os.execve(sys.executable, program, self.job)  # noqa: S606 the same program
 
-    def _report_when_ready(self, content: dict[str, Any], server: Any) -> None:
+    def _report_when_ready(self, content: dict[str, Any], server: Any, watch: Watch) -> None:
         """Report the port when the server listens. If this fails, log the reason and end the job."""
         try:
             wait_for_server(content["port"], check=lambda seconds: self._check_stuck(seconds, server))
@@ -968,9 +1069,8 @@ class Launch:
                 report_problem(self.session, str(error), self.context)
             os.kill(os.getpid(), signal.SIGTERM)
             return
-        stay_known(
-            self.session, content, self.context, server.stopping, settings().get("check_interval", CHECK_INTERVAL)
-        )
+        interval = settings().get("check_interval", CHECK_INTERVAL)
+        stay_known(self.session, content, self.context, server.stopping, told=watch.told, interval=interval)
 
     def _check_stuck(self, seconds: float, server: Any) -> None:
         """Start without the user's settings if code in them does not come to an end."""

@@ -83,6 +83,7 @@ def serve(
     port: int,
     certificates: Mapping[str, str],
     kernel: str,
+    attach: Callable[[Any], None],
     directories: Mapping[str, str],
 ) -> None:
     """Become the single-user server. Its requests to the hub use the TLS context; its kernels do not.
@@ -93,6 +94,7 @@ def serve(
         port: The port to listen on, at all addresses of the node.
         certificates: The values of the server's settings ``keyfile``, ``certfile`` and ``client_ca``.
         kernel: The kernel of notebooks that name none.
+        attach: Receives the server, Jupyter's ``ServerApp``, before it listens.
         directories: The values of the server's settings ``root_dir`` and ``preferred_dir``, if there is a working
             directory.
 
@@ -128,18 +130,21 @@ def serve(
         "LabApp": {"dev_mode": False, "core_mode": False, "app_url": "/lab"},
     }
     sys.argv = arguments
-    application(enforced).launch_instance()
+    application(enforced, attach).launch_instance()
 
 
 class ServerError(Exception):
     """The server cannot run with these settings."""
 
 
-def application(enforced: dict[str, dict[str, Any]]) -> Any:  # noqa: C901 the classes need imports
+def application(  # noqa: C901 the classes need imports
+    enforced: dict[str, dict[str, Any]], attach: Callable[[Any], None]
+) -> Any:
     """Return JupyterHub's single-user application, with a server that enforces settings.
 
     Args:
         enforced: Settings by section, which override those of every file.
+        attach: Receives the server before it listens.
     """
     from jupyter_server.serverapp import ServerApp as Base  # noqa: PLC0415
     from jupyterhub.singleuser.extension import JupyterHubIdentityProvider, JupyterHubSingleUser  # noqa: PLC0415
@@ -184,6 +189,7 @@ def application(enforced: dict[str, dict[str, Any]]) -> Any:  # noqa: C901 the c
                 different.add("identity_provider")
             if different:
                 raise ServerError(f"a setting changes {', '.join(sorted(different))} of the server")
+            attach(self)
             super().init_httpserver()
 
     class Application(JupyterHubSingleUser):  # type: ignore[misc]

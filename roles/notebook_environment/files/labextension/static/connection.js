@@ -1,6 +1,6 @@
 // The connection of this tab to the user's notebook server, which may be replaced by the server of the next session.
 
-import {lost, meaning, moment, refused, suspicious, xsrfToken} from './words.js';
+import {lost, meaning, refused, suspicious, xsrfToken} from './words.js';
 
 const ANSWER = 20_000; // milliseconds that an answer may take
 const LOGIN = 15_000; // milliseconds that a login in the background may take
@@ -24,15 +24,20 @@ export class Connection {
    *   JupyterLab's addresses.
    * @param {{lost: (message: object) => void, back: (renewed: boolean) => void}} events What to call when the
    *   connection is lost, or its cause changes, and when it is back.
+   * @param {() => boolean} isStored Whether the browser's storage keeps unsaved changes.
    */
-  constructor(watch, urls, events) {
+  constructor(watch, urls, events, isStored = () => true) {
     this.watch = watch;
+    this.isStored = isStored;
     this.events = events;
     this.base = new URL(urls.base, location.href);
     this.hub = new URL(urls.hubPrefix, urls.hubHost || location.href);
     const name = [urls.hubUser, urls.hubServerName].filter(Boolean).map(encodeURIComponent).join('/');
     this.sessionUrl = new URL(`api/hpchub/sessions/${name}`, this.hub);
     this.startUrl = new URL(urls.hubServerName ? `spawn/${name}` : 'spawn', this.hub);
+    this.stateUrl = new URL('api/hpchub/session', this.base);
+    this.present = false; // whether the user has used this tab since its last request
+    this.automatic = false; // whether the tab saves by itself now
     this.progressUrl = new URL(`spawn-pending/${name}`, this.hub);
     this.homeUrl = new URL('home', this.hub);
     this.message = null; // what the tab shows while the connection is lost
@@ -43,6 +48,9 @@ export class Connection {
     this.state = 'ok';
     this.signingIn = false;
     watch.fetch = (input, init) => this._fetch(input, init);
+    for (const event of ['pointerdown', 'keydown', 'wheel']) {
+      addEventListener(event, () => (this.present = true), {capture: true, passive: true});
+    }
     for (const [target, event] of [[document, 'visibilitychange'], [window, 'online'], [window, 'focus']]) {
       target.addEventListener(event, () => this.message && !document.hidden && this.check());
     }
@@ -57,6 +65,11 @@ export class Connection {
     const {href} = new URL(input instanceof Request ? input.url : input, location.href);
     if (!href.startsWith(this.base.href)) return this.watch.send(input, init);
     const request = new Request(input, init);
+    // The server learns from JupyterLab's own requests whether somebody uses this tab.
+    const present = this.present;
+    if (present) request.headers.set('X-Hpchub-Present', '1');
+    if (this.automatic) request.headers.set('X-Hpchub-Automatic', '1');
+    this.present = false;
     let answer, failure;
     try {
       answer = await this.watch.send(request);
@@ -64,6 +77,7 @@ export class Connection {
       if (request.signal.aborted) throw error;
       failure = error;
     }
+    if (!answer?.ok) this.present ||= present;
     if (answer && !suspicious(answer.status)) return answer;
     const contents = href.startsWith(new URL('api/contents', this.base).href);
     // 403 and 404 are everyday answers about files and kernels. Only ask again for what a user waits for.
@@ -116,7 +130,7 @@ export class Connection {
       if (wasLost || renewed) void this.events.back(renewed);
       return isNew;
     }
-    const message = lost(seen.state, await this.session());
+    const message = lost(seen.state, await this.session(), undefined, this.isStored());
     this.message = message;
     this.events.lost(message);
     const delay = document.hidden ? HIDDEN : AGAIN[Math.min(this.attempts++, AGAIN.length - 1)];
@@ -171,6 +185,34 @@ export class Connection {
     frame.remove();
   }
 
+  /**
+   * Return the address at which the user continues in a new session. The form preselects the profile. When the session
+   * runs, its last page leads back to this tab.
+   *
+   * @param {string} [profile] The key of the profile.
+   */
+  continueUrl(profile = '') {
+    const url = new URL(this.startUrl);
+    if (profile) url.searchParams.set('profile', profile);
+    url.searchParams.set('next', new URL('lab/extensions/@hpchub/lab/continue.html', this.base).pathname);
+    return url;
+  }
+
+  /** Ask the notebook server for the state of the session. Return null if it does not say. */
+  async ask() {
+    try {
+      const answer = await this._fetch(this.stateUrl, {
+        headers: {'X-XSRFToken': xsrf()},
+        cache: 'no-store',
+        credentials: 'same-origin',
+        signal: AbortSignal.timeout(ANSWER),
+      });
+      return answer.ok ? await answer.json() : null;
+    } catch {
+      return null;
+    }
+  }
+
   /** Ask the hub about the session. Return null if it does not say. */
   async session() {
     // The hub's XSRF token is not available on this page. The hub permits reading without it in this mode, which works
@@ -185,10 +227,6 @@ export class Connection {
       });
       if (!answer.ok) return null;
       const session = await answer.json();
-      // The browser's clock may be wrong. Move the end of the session to the browser's time.
-      const sent = Date.parse(answer.headers.get('Date') ?? '');
-      const ends = moment(session.ends_at);
-      session.ends = ends === null ? null : ends + (Number.isNaN(sent) ? 0 : Date.now() - sent);
       return session;
     } catch {
       return null;

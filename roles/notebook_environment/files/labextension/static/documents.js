@@ -7,6 +7,15 @@ function textOf(context) {
   return isNotebook(context) ? JSON.stringify(context.model.toJSON()) : context.model.toString();
 }
 
+/** Return a connection to the user's other tabs. A browser whose storage is off may not offer any. */
+function channel(name) {
+  try {
+    return new BroadcastChannel(name);
+  } catch {
+    return {postMessage: () => {}};
+  }
+}
+
 function isNotebook(context) {
   return context.contentsModel?.type === 'notebook';
 }
@@ -26,7 +35,7 @@ export class Documents {
     this.refuse = refuse;
     this.contexts = new Map(); // context: its writer of drafts
     // After this tab has saved, the user's other tabs read the file again, unless it was changed there too.
-    this.tabs = new BroadcastChannel(`hpchub ${drafts.owner}`);
+    this.tabs = channel(`hpchub ${drafts.owner}`);
     this.tabs.onmessage = async ({data}) => {
       for (const [context, writer] of this.contexts) {
         if (context.path === data.saved && context.isReady && !writer.hasChanges) await context.revert();
@@ -67,6 +76,18 @@ export class Documents {
 
   get paths() {
     return [...this.contexts.keys()].map(context => context.path);
+  }
+
+  /** Let the user download every document with unsaved changes. */
+  download() {
+    for (const [context, writer] of this.contexts) {
+      if (context.isDisposed || !context.isReady || !writer.hasChanges) continue;
+      const link = document.createElement('a');
+      link.href = URL.createObjectURL(new Blob([textOf(context)], {type: 'application/octet-stream'}));
+      link.download = context.path.slice(context.path.lastIndexOf('/') + 1);
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    }
   }
 
   /** Keep a draft of every document with unsaved changes. */

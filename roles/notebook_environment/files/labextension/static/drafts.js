@@ -17,17 +17,24 @@ export class Drafts {
    */
   constructor(owner) {
     this.owner = owner;
-    this.tab = crypto.randomUUID();
+    this.isReliable = true; // whether the storage has taken what it was given
+    this.tab = crypto.randomUUID?.() ?? String(Math.random());
     // The browser releases the lock when this tab is closed or crashes. Other tabs then know that nobody edits the
     // documents any more.
-    navigator.locks?.request(this._lock(this.tab), () => new Promise(() => {}));
+    void navigator.locks?.request(this._lock(this.tab), () => new Promise(() => {})).catch(() => {});
     this.database = new Promise((resolve, reject) => {
       const request = indexedDB.open('hpchub', 1);
       request.onupgradeneeded = () => request.result.createObjectStore('drafts', {keyPath: ['owner', 'tab', 'path']});
       request.onsuccess = () => resolve(request.result);
       request.onerror = () => reject(request.error);
     });
-    this.database.catch(error => console.warn('This browser cannot keep unsaved changes', error));
+    this.database.catch(error => this._failed(error));
+  }
+
+  /** Remember that the browser's storage is full or off. The tab goes on without it. */
+  _failed(error) {
+    if (this.isReliable) console.info('This browser cannot keep unsaved changes', error);
+    this.isReliable = false;
   }
 
   _lock(tab) {
@@ -38,18 +45,36 @@ export class Drafts {
     return (await this.database).transaction('drafts', mode).objectStore('drafts');
   }
 
-  /** Keep the content of a document: ``{path, type, format, text, hash, modified}``. */
+  /** Keep the content of a document: ``{path, type, format, text, hash, modified}``. No method ever fails. */
   async put(draft) {
-    await answer((await this._store('readwrite')).put({...draft, owner: this.owner, tab: this.tab, at: Date.now()}));
+    try {
+      await answer((await this._store('readwrite')).put({...draft, owner: this.owner, tab: this.tab, at: Date.now()}));
+      this.isReliable = true;
+    } catch (error) {
+      this._failed(error);
+    }
   }
 
   /** Delete a draft, by default this tab's draft of the path. */
   async remove(path, tab = this.tab) {
-    await answer((await this._store('readwrite')).delete([this.owner, tab, path]));
+    try {
+      await answer((await this._store('readwrite')).delete([this.owner, tab, path]));
+    } catch (error) {
+      this._failed(error);
+    }
   }
 
   /** Return the drafts of tabs that are not open any more, and delete those that are very old. */
   async orphans() {
+    try {
+      return await this._orphans();
+    } catch (error) {
+      this._failed(error);
+      return [];
+    }
+  }
+
+  async _orphans() {
     const all = await answer((await this._store('readonly')).getAll());
     const {held = []} = (await navigator.locks?.query()) ?? {};
     const open = new Set(held.map(each => each.name));

@@ -31,7 +31,13 @@
     },
     get: async () => {
       const {default: create} = await import(plugins);
-      const plugin = create(watch, await load('@jupyterlab/application'), await load('@jupyterlab/docmanager'));
+      const optional = ['@jupyterlab/statusbar', '@jupyterlab/statedb', '@lumino/widgets'];
+      const plugin = create(
+        watch,
+        await load('@jupyterlab/application'),
+        await load('@jupyterlab/docmanager'),
+        ...(await Promise.all(optional.map(name => load(name).catch(() => ({}))))),
+      );
       return () => ({__esModule: true, default: plugin});
     },
   };

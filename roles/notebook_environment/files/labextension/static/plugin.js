@@ -1,23 +1,28 @@
-// The plugins of the extension: they keep unsaved work when a session, the connection or the single sign-on ends.
+// The plugins of the extension: the status of the session, warnings before its end, and what keeps unsaved work when a
+// session, the connection or the single sign-on ends.
 
 import {Banner} from './banner.js';
 import {Connection} from './connection.js';
 import {Documents} from './documents.js';
 import {Drafts} from './drafts.js';
-import {before, connected, found, news, warning} from './words.js';
+import {End} from './end.js';
+import {Status} from './status.js';
+import {connected, found, timed} from './words.js';
 
-const TICK = 15_000; // milliseconds between looks at the clock
-const ASK = 5 * 60_000; // milliseconds between questions to the hub about the session's end and about notices
-const SOON = 30_000; // the shortest time between two such questions
+const SOON = 30_000; // the shortest time between two questions when the user comes back to the tab, in milliseconds
+const EVENT = 'https://schema.hpchub/session/v1'; // see hpchub.remote.session_monitor
 
-export default (watch, {IConnectionLost, JupyterFrontEnd}, {IDocumentManager}) => [
+export default (watch, {IConnectionLost, JupyterFrontEnd}, {IDocumentManager}, {IStatusBar}, {IStateDB}, lumino) => [
   {
     id: '@hpchub/lab:unsaved-work',
-    description: 'Keeps unsaved work when a session ends, and saves it in the next session.',
+    description: 'Shows the session, warns before its end, and saves unsaved work in the next session.',
     autoStart: true,
     requires: [JupyterFrontEnd.IPaths, IDocumentManager],
-    activate: (app, paths, manager) => {
-      if (paths.urls.hubPrefix) start(watch, app, paths.urls, manager);
+    optional: [IStatusBar, IStateDB].filter(Boolean),
+    activate: (app, paths, manager, ...optional) => {
+      if (!paths.urls.hubPrefix) return;
+      const bar = IStatusBar ? optional.shift() : null;
+      start(watch, app, paths.urls, manager, {bar, lumino, layout: optional.shift()});
     },
   },
   {
@@ -33,10 +38,11 @@ export default (watch, {IConnectionLost, JupyterFrontEnd}, {IDocumentManager}) =
   },
 ];
 
-function start(watch, app, urls, manager) {
+function start(watch, app, urls, manager, {bar, lumino, layout}) {
   const banner = new Banner();
+  const status = new Status();
   const drafts = new Drafts(urls.base);
-  const show = message => banner.show(message, 'warning', [actions[message.action]()]);
+  const show = message => banner.show(message, 'warning', buttons(message));
   const documents = new Documents(app.docRegistry, manager, app.serviceManager, drafts, () => {
     if (connection.isLost) {
       banner.hide(); // show it again, even if the user has closed it
@@ -47,84 +53,76 @@ function start(watch, app, urls, manager) {
 
   const open = url => window.open(url, '_blank');
   const actions = {
-    start: () => ['Start a new session', () => open(connection.startUrl)],
+    start: () => ['Continue in a new session', () => open(connection.continueUrl(end.profile))],
     progress: () => ['Show the progress', () => open(connection.progressUrl)],
     home: () => ['Open my home page', () => open(connection.homeUrl)],
     'sign-in': () => ['Sign in', () => connection.signIn()],
+    keep: () => ['Keep the session', () => end.keep()],
   };
-  const connection = new Connection(watch, urls, {
+  const buttons = message => [
+    ...(message.action ? [actions[message.action]()] : []),
+    ...(connection.isLost && !drafts.isReliable ? [['Download my changes', () => documents.download()]] : []),
+  ];
+  const events = {
     lost: message => {
-      void documents.keep();
-      show(message);
+      status.disconnect(true);
+      void documents.keep().then(() => show(connection.message ?? message));
     },
     back: async renewed => {
+      status.disconnect(false);
       banner.hide();
       const {saved, failed} = await documents.save();
       if (connection.isLost) return;
+      saveLayout();
       banner.show(connected(renewed, saved, failed), failed.length ? 'warning' : 'info');
       await documents.reviveKernels();
-      await end.ask();
+      await ask();
     },
-  });
+  };
+  const connection = new Connection(watch, urls, events, () => drafts.isReliable);
   watch.check = () => connection.check();
+
+  // JupyterLab writes its whole state, with the open tabs, when a value in it changes.
+  const saveLayout = () => void layout?.save('hpchub:saved', Date.now()).catch(error => console.info(error));
+  const save = async (automatic = false) => {
+    connection.automatic = automatic;
+    await documents.save().finally(() => (connection.automatic = false));
+  };
   const notices = new Banner('top');
-  const tell = notice => notices.show(notice, 'warning', notice.action ? [actions[notice.action]()] : []);
-  const end = new End(connection, documents, banner, tell);
+  const end = new End({banner, notices, buttons, save, saveLayout, ask: () => ask(), isLost: () => connection.isLost});
+
+  let asked = 0;
+  const take = state => {
+    const here = timed(state, Date.now());
+    status.show(here);
+    end.take(here);
+  };
+  const ask = async () => {
+    asked = Date.now();
+    const state = await connection.ask();
+    if (state) take(state);
+  };
+  // The server sends the state over a websocket that JupyterLab opens anyway.
+  app.serviceManager.events?.stream.connect((_, event) => {
+    if (event.schema_id === EVENT && event.session) take(event.session);
+  });
   // The user may come back to this tab after hours.
-  document.addEventListener('visibilitychange', () => end.look());
-  window.addEventListener('focus', () => end.look());
+  const look = () => !document.hidden && !connection.isLost && Date.now() - asked > SOON && ask();
+  document.addEventListener('visibilitychange', look);
+  window.addEventListener('focus', look);
 
   void app.restored.then(async () => {
+    status.place(bar, lumino);
     await connection.check();
-    await end.ask();
-    setInterval(() => end.tick(), TICK);
+    await ask();
+    end.run();
     await offerDrafts(documents, drafts, banner);
   });
 }
 
-/** What the hub says about the session: its end, and the drains and announcements that concern it. */
-class End {
-  constructor(connection, documents, banner, tell) {
-    Object.assign(this, {connection, documents, banner, tell});
-    this.seen = new Set();
-    this.ends = null;
-    this.warned = Infinity;
-    this.asked = 0;
-  }
-
-  async ask() {
-    this.asked = Date.now();
-    const session = await this.connection.session();
-    if (session?.state !== 'running') return;
-    if (session.ends !== this.ends && !(Math.abs(session.ends - this.ends) < 60_000)) this.warned = Infinity;
-    this.ends = session.ends;
-    const notice = news(session.notices, this.seen);
-    if (notice) this.tell(notice);
-  }
-
-  async look() {
-    if (!document.hidden && !this.connection.isLost && Date.now() - this.asked > SOON) await this.ask();
-  }
-
-  async tick() {
-    if (this.connection.isLost) return;
-    if (Date.now() - this.asked > ASK) await this.ask();
-    const due = before(this.ends, Date.now(), this.warned);
-    if (due.warn) {
-      await this.ask(); // somebody may have given the session more time
-      const now = Date.now();
-      if (before(this.ends, now, this.warned).warn) {
-        this.warned = due.warn;
-        this.banner.show(warning(this.ends, now), 'warning');
-      }
-    }
-    if (due.save) await this.documents.save();
-  }
-}
-
 /** Offer the drafts of tabs that were closed, or that crashed, before their documents were saved. */
 async function offerDrafts(documents, drafts, banner) {
-  let kept = await drafts.orphans().catch(() => []);
+  let kept = await drafts.orphans();
   // The classic interface has one page for each document. Such a page offers only its own drafts.
   const page = JSON.parse(document.getElementById('jupyter-config-data')?.textContent || '{}').notebookPage;
   if (page && page !== 'tree') kept = kept.filter(each => documents.paths.includes(each.path));

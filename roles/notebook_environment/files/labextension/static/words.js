@@ -4,7 +4,10 @@
 export const SAVE_BEFORE = 150_000;
 
 /** The times before the end of a session at which the tab warns, in milliseconds, the latest first. */
-export const WARN_BEFORE = [5 * 60_000, 15 * 60_000];
+export const WARN_BEFORE = [2 * 60_000, 10 * 60_000, 30 * 60_000];
+
+/** The time before the end of an idle session from which on the status bar shows it, in milliseconds. */
+const SOON_IDLE = 30 * 60_000;
 
 /**
  * Return what an answer of the user's notebook server says about this tab's connection.
@@ -45,6 +48,8 @@ function clock(milliseconds, locale) {
 }
 
 const KEPT = 'Your unsaved changes are kept in this tab and in this browser.';
+const KEPT_HERE =
+  'Your unsaved changes are kept in this tab only, because the storage of this browser is full or off. Do not close it.';
 const CONNECTS = 'This tab then connects to it and saves your changes.';
 
 /**
@@ -53,13 +58,15 @@ const CONNECTS = 'This tab then connects to it and saves your changes.';
  * @param {'login' | 'sign-on' | 'away'} state What the last answer of the notebook server means.
  * @param {object | null} session The hub's answer about the session, or null if the hub gave none.
  * @param {string} [locale] The language of the time of day.
+ * @param {boolean} [stored] Whether the browser's storage keeps the unsaved changes.
  * @returns {{title: string, text: string, action: '' | 'start' | 'progress' | 'sign-in' | 'home'}}
  */
-export function lost(state, session, locale) {
+export function lost(state, session, locale, stored = true) {
+  const kept = stored ? KEPT : KEPT_HERE;
   if (state === 'sign-on') {
     return {
       title: 'You are signed out',
-      text: `Sign in again. ${KEPT} They are saved as soon as you are signed in.`,
+      text: `Sign in again. ${kept} They are saved as soon as you are signed in.`,
       action: 'sign-in',
     };
   }
@@ -70,39 +77,39 @@ export function lost(state, session, locale) {
       const how = session.ending?.text ? `${session.ending.text} ` : '';
       return {
         title: at === null ? 'Your session has ended' : `Your session ended at ${clock(at, locale)}`,
-        text: `${how}${KEPT} Start a new session. ${CONNECTS}`,
+        text: `${how}${kept} Continue in a new session, with the same profile or another one. ${CONNECTS}`,
         action: 'start',
       };
     }
     case 'starting':
       return {
         title: 'Your new session is starting',
-        text: `${KEPT} This tab connects to the session as soon as it runs, and saves them.`,
+        text: `${kept} This tab connects to the session as soon as it runs, and saves them.`,
         action: 'progress',
       };
     case 'running':
       return state === 'login'
         ? {
             title: 'Your session does not accept this tab',
-            text: `Sign in again. ${KEPT} They are saved as soon as you are signed in.`,
+            text: `Sign in again. ${kept} They are saved as soon as you are signed in.`,
             action: 'sign-in',
           }
         : {
             title: 'The connection to your session is interrupted',
-            text: `${KEPT} This tab tries to connect again. If this takes more than a minute, look at your home page.`,
+            text: `${kept} This tab tries to connect again. If this takes more than a minute, look at your home page.`,
             action: 'home',
           };
     default:
       return state === 'login'
         ? {
             title: 'Your session does not accept this tab',
-            text: `Perhaps the session has ended, or you are signed out. ${KEPT} Sign in again.`,
+            text: `Perhaps the session has ended, or you are signed out. ${kept} Sign in again.`,
             action: 'sign-in',
           }
         : {
             title: 'Your session does not answer',
             text:
-              `Perhaps it has ended, or the network is interrupted. ${KEPT} This tab tries to connect again. ` +
+              `Perhaps it has ended, or the network is interrupted. ${kept} This tab tries to connect again. ` +
               'Your home page shows whether your session runs.',
             action: 'home',
           };
@@ -120,25 +127,141 @@ export function refused(message) {
  * @param {number | null} ends When the session ends, in milliseconds since 1970, or null if this is not known.
  * @param {number} now The current time, in the same unit.
  * @param {number} warned The smallest time before the end at which the tab has warned, or Infinity.
+ * @param {number[]} [times] The times before the end at which to warn, the latest first.
  * @returns {{warn: number, save: boolean}} "warn" is the time before the end to warn about, or 0.
  */
-export function before(ends, now, warned) {
+export function before(ends, now, warned, times = WARN_BEFORE) {
   const left = ends === null ? Infinity : ends - now;
   if (left <= 0) return {warn: 0, save: false};
-  const due = WARN_BEFORE.find(each => left <= each);
+  const due = times.find(each => left <= each);
   return {warn: due !== undefined && due < warned ? due : 0, save: left <= SAVE_BEFORE};
 }
 
-/** Return the warning before the end of a session. */
-export function warning(ends, now, locale) {
-  const minutes = Math.max(1, Math.round((ends - now) / 60_000));
+/** Return the times before the end of an idle session at which to warn. None is in the first half of the idle time. */
+export function idleTimes(limit) {
+  const times = WARN_BEFORE.filter(each => each <= limit / 2);
+  return times.length ? times : [limit / 2];
+}
+
+/**
+ * Return the state of a session with the browser's times, in milliseconds since 1970.
+ *
+ * @param {object} state What the notebook server says; see hpchub.remote.session_monitor.
+ * @param {number} now The time at which it arrived.
+ * @returns {object} The state, with "ends", "cause" ("limit" or "drain"), "idleEnds" and "idleLimit".
+ */
+export function timed(state, now) {
+  const offset = now - state.now * 1000;
+  const here = seconds => (typeof seconds === 'number' ? seconds * 1000 + offset : null);
+  // The hub's clock may differ from the node's.
+  const isDrain = (state.notices ?? []).some(
+    each => typeof each.stop_at === 'number' && Math.abs(each.stop_at - state.ends_at) < 120,
+  );
   return {
-    title: `Your session ends at ${clock(ends, locale)}, in ${minutes} ${minutes === 1 ? 'minute' : 'minutes'}`,
-    text:
-      'This tab saves your open documents shortly before. Variables and running computations are lost at the end: ' +
-      'write results to files.',
+    ...state,
+    ends: here(state.ends_at),
+    cause: isDrain ? 'drain' : 'limit',
+    idleEnds: here(state.idle?.ends_at),
+    idleLimit: typeof state.idle?.limit === 'number' ? state.idle.limit * 1000 : null,
+  };
+}
+
+/** Return a number of minutes in words. */
+function inMinutes(milliseconds) {
+  const minutes = Math.max(1, Math.round(milliseconds / 60_000));
+  return `${minutes} ${minutes === 1 ? 'minute' : 'minutes'}`;
+}
+
+const LOST_AT_END =
+  'This tab saves your open documents shortly before. Variables and running computations are lost at the end: ' +
+  'write results to files.';
+const WHY = {
+  limit: 'It then reaches its time limit.',
+  drain: 'The service then stops it because of a maintenance.',
+};
+
+/**
+ * Return the warning before the end of a session.
+ *
+ * @param {number} ends When the session ends, in milliseconds since 1970.
+ * @param {number} now The current time.
+ * @param {'limit' | 'drain'} [cause] Why it ends.
+ * @param {string} [locale] The language of the time of day.
+ */
+export function warning(ends, now, cause = 'limit', locale = undefined) {
+  return {
+    title: `Your session ends at ${clock(ends, locale)}, in ${inMinutes(ends - now)}`,
+    text: `${WHY[cause]} ${LOST_AT_END}`,
     action: '',
   };
+}
+
+/** Return the warning before the end of a session that nobody uses; see "warning". */
+export function idleWarning(ends, now, limit, locale) {
+  return {
+    title: `Nobody uses this session. It ends at ${clock(ends, locale)}, in ${inMinutes(ends - now)}`,
+    text:
+      `A session of this profile may be idle for ${inMinutes(limit)}. To keep it, press a key or the button. ` +
+      'This tab saves your open documents before the end.',
+    action: 'keep',
+  };
+}
+
+/** Return a size in GB with one digit, as the user's browser writes it. */
+function gigabytes(bytes, locale) {
+  return (bytes / 2 ** 30).toLocaleString(locale, {minimumFractionDigits: 1, maximumFractionDigits: 1});
+}
+
+/** Return the time until the end in words. */
+function timeLeft(milliseconds) {
+  const minutes = Math.max(0, Math.floor(milliseconds / 60_000));
+  const hours = Math.floor(minutes / 60);
+  if (hours >= 48) return `${Math.floor(hours / 24)} d ${hours % 24} h left`;
+  return hours ? `${hours} h ${minutes % 60} min left` : `${minutes} min left`;
+}
+
+/**
+ * Return the line in the status bar.
+ *
+ * @param {object} state The state with the browser's times; see "timed".
+ * @param {number} now The current time, in milliseconds since 1970.
+ * @param {boolean} [isLost] Whether there is no connection.
+ * @param {string} [locale] The language of numbers and times.
+ * @returns {{text: string, title: string, urgent: boolean}} "title" has the details. What is not known is left out.
+ */
+export function statusLine(state, now, isLost = false, locale = undefined) {
+  if (isLost) return {text: 'No connection to the session', title: 'The figures of the session are not known.', urgent: true};
+  const {job, usage = {}} = state;
+  const parts = [];
+  const details = [];
+  const ends = [state.ends, state.idleEnds !== null && state.idleEnds - now < SOON_IDLE ? state.idleEnds : null];
+  const end = Math.min(...ends.filter(each => each !== null));
+  if (Number.isFinite(end)) parts.push(timeLeft(end - now));
+  if (state.ends !== null) details.push(`The session ends at ${date(state.ends, locale)}.`);
+  if (state.idleLimit !== null) details.push(`It ends earlier if nobody uses it for ${inMinutes(state.idleLimit)}.`);
+  if (job?.node) parts.push(`node ${job.node.split('.')[0]}`);
+  if (job?.id) parts.push(`job ${job.id}`);
+  if (job) details.push(`Profile ${job.profile_name} on the cluster ${job.cluster}.`);
+  if (typeof usage.memory === 'number') {
+    const granted = job?.memory ? ` of ${gigabytes(job.memory, locale)}` : '';
+    parts.push(`memory ${gigabytes(usage.memory, locale)}${granted} GB`);
+  }
+  if (typeof usage.cores === 'number') {
+    const used = usage.cores.toLocaleString(locale, {maximumFractionDigits: 1});
+    parts.push(job?.cores ? `CPU ${used} of ${job.cores} ${job.cores === 1 ? 'core' : 'cores'}` : `CPU ${used} cores`);
+  }
+  for (const gpu of usage.gpus ?? []) {
+    const load = typeof gpu.load === 'number' ? ` ${gpu.load} %` : '';
+    parts.push(`GPU${load}`);
+    const memory =
+      typeof gpu.memory === 'number' && typeof gpu.total === 'number'
+        ? `: ${gigabytes(gpu.memory, locale)} of ${gigabytes(gpu.total, locale)} GB`
+        : '';
+    details.push(`GPU ${gpu.name}${memory}.`);
+  }
+  const isFull = Boolean(job?.memory) && typeof usage.memory === 'number' && usage.memory > 0.9 * job.memory;
+  if (isFull) details.push('Almost all memory of the job is in use. If it needs more, the cluster ends the session.');
+  return {text: parts.join(' · '), title: details.join('\n'), urgent: isFull || end - now <= WARN_BEFORE[1]};
 }
 
 /** Return a date and a time as the user's browser writes them. */
