@@ -120,6 +120,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         wanted, fields, unknown = self._wanted(attempt, saved)
         cards = content.cards(wanted, fields, attempt)
         offered = [card.profile.key for card in cards if card.is_offered]
+        last = str((self.orm_spawner.user_options or {}).get("profile"))
         is_gone = bool(wanted) and wanted not in [card.profile.key for card in cards]
         return (
             _environment(tuple(self.runtime.settings["template_paths"]))
@@ -127,7 +128,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             .render(
                 groups=by_group(cards),
                 cards=cards,
-                chosen=next((key for key in (wanted, *offered) if key in offered), ""),
+                chosen=next((key for key in (wanted, last, *offered) if key in offered), ""),
                 unknown=unknown if is_gone or unknown.get("kind") == "no_settings" else {},
                 attempt=attempt or Attempt(),
                 saved=saved,

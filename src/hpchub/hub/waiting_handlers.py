@@ -12,9 +12,10 @@ from jupyterhub.utils import url_escape_path, url_path_join
 from tornado import web
 
 from hpchub.hub.cancel import PATIENCE, cancel_start
+from hpchub.hub.handlers import Throttled
 from hpchub.hub.named_sessions import in_use
 from hpchub.hub.session_names import free_server_name
-from hpchub.hub.start_page import StartPageHandler, Throttled
+from hpchub.hub.start_page import StartPageHandler
 
 if TYPE_CHECKING:
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
