@@ -179,7 +179,7 @@ async def test_notices_are_shown(hub: Hub, visit: Visit, tmp_path: Path) -> None
 
 
 CAUSES = {
-    "stopped": "It was stopped on a page of this service.",
+    "stopped": "You or the service stopped it.",
     "not_started": "It did not start.",
     "time_limit": "It reached its time limit, so the cluster ended it. Choose a longer run time",
     "out_of_memory": "It needed more memory than its profile has, so the cluster ended it. Choose a profile with more",

@@ -15,6 +15,7 @@ from jupyterhub import orm
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.testing import bind_unused_port
 
+from hpchub.clusters.doctor import Finding
 from hpchub.clusters.poller import Snapshot
 from hpchub.hub.job_events import PortReported
 from hpchub.hub.orphans import OrphanCollector
@@ -106,6 +107,35 @@ async def test_start_without_a_certificate_authority_is_explained(hub: Hub, monk
     assert caught.value.status_code == 503
     assert hub.gate.submissions == []
     assert await spawner.poll() == 1
+
+
+async def test_start_that_the_doctor_forbids_is_explained_and_submits_nothing(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def findings(*_: object) -> tuple[Finding, ...]:
+        return (Finding("quota", "Your home directory /home/alice is full.", "Delete files."),)
+
+    monkeypatch.setattr(hub.runtime.knowledge("demo"), "findings", findings)
+    spawner = hub.new_spawner()
+    with pytest.raises(StartError, match="/home/alice is full") as caught:
+        await spawner.start()
+    assert (caught.value.status_code, caught.value.advice) == (409, "Delete files.")
+    assert hub.gate.submissions == []
+    assert await spawner.poll() == 1
+
+
+async def test_doctor_that_fails_prevents_nothing(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def findings(*_: object) -> tuple[Finding, ...]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(hub.runtime.knowledge("demo"), "findings", findings)
+    spawner = hub.new_spawner()
+    accept(hub)
+    start = asyncio.ensure_future(spawner.start())
+    await eventually(lambda: spawner.child_spawner.job_id)
+    spawner._spawn_pending = True
+    assert spawner.report(PortReported(20001))
+    assert await start == "https://127.0.0.1:20001"
 
 
 async def test_node_with_another_host_name_is_reached_at_its_host(hub: Hub) -> None:

@@ -21,6 +21,7 @@ import yaml
 from bench.load.shared import proxy
 from jupyterhub.httpclient import JupyterHubHTTPClient
 
+from hpchub.hub.name_routes import HELD
 from hpchub.hub.proxy import HubProxy
 from hpchub.hub.versions import ask_proxy, differences
 
@@ -61,6 +62,7 @@ class Server(BaseHTTPRequestHandler):
         body = json.dumps([self.path, {name.lower(): value for name, value in self.headers.items()}]).encode()
         self.send_response(int(found[1]) if found else 200)
         self.send_header("Connection", "keep-alive")
+        self.send_header("Server-Kind", "hub" if isinstance(self.server, UnixServer) else "notebook")
         if not found or int(found[1]) not in (204, 304):
             if "chunked" in self.path:
                 self.send_header("Transfer-Encoding", "chunked")
@@ -452,6 +454,24 @@ async def test_hub_closes_websockets_through_the_proxys_api(running: Proxy) -> N
     await HubProxy(api_url=api, auth_token="secret").end_login("alice", "hub")
     await JupyterHubHTTPClient.loop_instance().close()
     assert some.closed()
+
+
+async def test_address_of_a_session_that_is_over_leads_to_the_hub(running: Proxy) -> None:
+    """The session without a name runs, and its address is shorter."""
+    api = "http+unix://" + quote(str(running.api), safe="")
+    hub = "http+unix://" + quote(str(running.socket.parent / "hub.sock"), safe="")
+    connection = HubProxy(api_url=api, auth_token="secret")
+    before = set(await connection.get_all_routes())
+    await connection.add_route("/user/alice/genome/", hub, {HELD: True})
+    assert set(await connection.get_all_routes()) == before
+    await JupyterHubHTTPClient.loop_instance().close()
+    for path, server in (
+        ("/user/alice/genome/x", "hub"),
+        ("/user/alice/genomes/x", "notebook"),
+        ("/user/alice/x", "notebook"),
+    ):
+        answer = running.send(path)
+        assert (answer.status, answer.headers["server-kind"]) == (200, server), path
 
 
 def test_sign_off_requires_the_token_of_the_api(running: Proxy) -> None:

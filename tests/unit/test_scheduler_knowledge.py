@@ -199,6 +199,12 @@ def test_nodes_of_pbs_that_belong_to_queues_serve_only_these() -> None:
     assert found.queues[ANY_QUEUE].offers == (Offer(40, 32768, 3),)
 
 
+def test_estimate_of_pbs_is_used() -> None:
+    estimate = '"queue": "batch", "estimated": {"start_time": "Fri Jan 15 09:00:00 2027"}'
+    jobs = json.dumps(PBS_JOBS, indent=4).replace('"queue": "batch"', estimate)
+    assert availability("pbs", jobs=jobs).wait("batch", Wanted(4, 4096, 3600)) == 3600
+
+
 def test_torque_knows_the_features_but_not_the_memory() -> None:
     (offer,) = availability("torque").queues[ANY_QUEUE].offers
     assert offer == Offer(59, None, 2, None, frozenset({"ib"}))

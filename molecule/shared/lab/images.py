@@ -70,6 +70,7 @@ _SLURM_UNITS = ("slurmctld", "slurmd", "munge")
 RECIPES = {
     "base": Recipe(packages=_BASE, parent=None),
     "node": Recipe(packages=(*_SLURM, *_NODE), disabled=_SLURM_UNITS),
+    "node_accounting": Recipe(packages=("slurmdbd", "mariadb-server"), disabled=("slurmdbd", "mariadb"), parent="node"),
     "base_debian12": Recipe(packages=_BASE, parent=None, suite="bookworm"),
     "node_debian12": Recipe(packages=(*_SLURM, *_NODE), disabled=_SLURM_UNITS, parent="base_debian12"),
     "node_gridengine": Recipe(

@@ -50,16 +50,20 @@ _CLUSTER = ("/home", "/opt/hpchub")
 _IDP = Host("idp", "idp", port=IDP_PORT)
 
 
-def _demo(node: str, hub: str = "base", inventory: str = "") -> Topology:
-    """Return the hosts of the demo, with the image ``node`` on the login node and the compute nodes."""
-    cluster = tuple(Host(name, node, shared=_CLUSTER) for name in ("login1", "compute1", "compute2"))
+def _demo(node: str, hub: str = "base", inventory: str = "", login: str = "") -> Topology:
+    """Return the hosts of the demo, with the image ``node`` on the compute nodes.
+
+    The login node has the image ``login``, which is ``node`` by default.
+    """
+    images = {"login1": login or node, "compute1": node, "compute2": node}
+    cluster = tuple(Host(name, image, shared=_CLUSTER) for name, image in images.items())
     return Topology((Host("hub", hub, port=SERVICE_PORT), *cluster, _IDP), inventory)
 
 
 TOPOLOGIES = {
     # A host that has nothing yet, for the roles of the installed collection.
     "collection": Topology((Host("node", "base"),)),
-    "demo": _demo("node"),
+    "demo": _demo("node", login="node_accounting"),
     "debian12": _demo("node_debian12", "base_debian12", inventory="demo"),
     "emulated": _demo("node"),
     "gridengine": _demo("node_gridengine"),

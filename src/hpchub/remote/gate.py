@@ -364,7 +364,7 @@ def query_knowledge(request: dict[str, Any], config: dict[str, Any]) -> dict[str
     mark, words = os.urandom(8).hex(), []
     for word in command:
         words += list(users) if word == "{users}" else [word.replace("{users}", ",".join(users))]
-    result = run([word.replace("{mark}", mark) for word in words], config)
+    result = run([word.replace("{mark}", mark) for word in words], config, extra={"TZ": "UTC"})
     # The hub prefers another submit host if a command cannot run. It can do without this one.
     code = 0 if result["ok"] else 1
     return dict(result, exit=code, stdout=json.dumps({"users": users, "output": result["stdout"]}))

@@ -5,17 +5,18 @@ states), and the Torque 6.1 Administrator Guide (pbsnodes, qstat).
 
 The nodes of most sites belong to no queue, so an offer holds for each queue without nodes of its own. Neither server
 shows which accounts a user may charge: a job's account is free text. PBS estimates when jobs start only if the site
-runs its estimator. The estimates are local times of the server without a zone, so they are not used here.
+runs its estimator (``estimated.start_time``). The gate runs the commands in UTC.
 """
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Unanswered
 from hpchub.schedulers.knowledge import ANY_QUEUE, KnowledgeSource, Offer, QueueState, WaitingJob, Wanted, best_offers
-from hpchub.schedulers.parsing import SHOWN, read_json, unexpected_output
+from hpchub.schedulers.parsing import SHOWN, parse_time, read_json, unexpected_output
 from hpchub.schedulers.records import read_json_records, read_xml, read_xml_records
 from hpchub.units import parse_clock, parse_size, parse_whole
 
@@ -28,7 +29,9 @@ MAX_WAITING = 500
 """How many waiting jobs of a queue are kept."""
 
 
-def _states(offers: Iterable[tuple[list[str], Offer]], waiting: Iterable[tuple[str, Wanted]]) -> dict[str, QueueState]:
+def _states(
+    offers: Iterable[tuple[list[str], Offer]], waiting: Iterable[tuple[str, WaitingJob]]
+) -> dict[str, QueueState]:
     """Return the states of the queues.
 
     Args:
@@ -39,16 +42,16 @@ def _states(offers: Iterable[tuple[list[str], Offer]], waiting: Iterable[tuple[s
     for queues, offer in offers:
         for queue in queues or [ANY_QUEUE]:
             found.setdefault(queue, []).append(offer)
-    jobs: dict[str, dict[Wanted, None]] = {}
-    for queue, wanted in waiting:
+    jobs: dict[str, dict[WaitingJob, None]] = {}
+    for queue, job in waiting:
         mine = jobs.setdefault(queue, {})
         if len(mine) < MAX_WAITING:
-            mine[wanted] = None
+            mine[job] = None
     return {
         queue: QueueState(
             name=queue,
             offers=best_offers(offer for offer in found.get(queue, found[ANY_QUEUE]) if offer.cores > 0),
-            waiting=tuple(WaitingJob(wanted) for wanted in jobs.get(queue, {})),
+            waiting=tuple(jobs.get(queue, {})),
         )
         for queue in {**found, **jobs}
     }
@@ -93,7 +96,7 @@ def _pbs_offer(node: Any) -> Iterator[tuple[list[str], Offer]]:
     yield [name for name in queues.split(",") if name], Offer(cores, max(0, memory), max(0, gpus))
 
 
-def _pbs_waiting(records: Iterable[Record]) -> Iterator[tuple[str, Wanted]]:
+def _pbs_waiting(records: Iterable[Record]) -> Iterator[tuple[str, WaitingJob]]:
     for record in records:
         job = record.value
         requests = job.get("Resource_List") if isinstance(job, dict) else None
@@ -101,7 +104,11 @@ def _pbs_waiting(records: Iterable[Record]) -> Iterator[tuple[str, Wanted]]:
             nodes = max(1, _number(requests.get("nodect")))
             cores, gpus = (-(-_number(requests.get(name)) // nodes) for name in ("ncpus", "ngpus"))
             runtime = parse_clock(str(requests.get("walltime", ""))) or 0
-            yield str(job.get("queue", "")), Wanted(cores, _size(requests.get("mem")) // nodes, runtime, gpus)
+            wanted = Wanted(cores, _size(requests.get("mem")) // nodes, runtime, gpus)
+            estimated = job.get("estimated")
+            start = parse_time(str(estimated.get("start_time", ""))) if isinstance(estimated, dict) else ""
+            when = datetime.fromisoformat(start).replace(tzinfo=UTC).timestamp() if start else None
+            yield str(job.get("queue", "")), WaitingJob(wanted, nodes, when)
 
 
 def _number(value: object) -> int:
@@ -150,7 +157,7 @@ def _used(jobs: str) -> int:
     return used
 
 
-def _torque_waiting(stdout: str) -> Iterator[tuple[str, Wanted]]:
+def _torque_waiting(stdout: str) -> Iterator[tuple[str, WaitingJob]]:
     records = read_xml_records(stdout, "qstat", root="Data", record="Job") if stdout.strip() else []
     for element, _ in records:
         if element is None or (element.findtext("job_state") or "").strip() != "Q":
@@ -159,4 +166,5 @@ def _torque_waiting(stdout: str) -> Iterator[tuple[str, Wanted]]:
         values = {child.tag: (child.text or "").strip() for child in requests} if requests is not None else {}
         cores = re.search(r":ppn=([0-9]{1,6})", values.get("nodes", ""))
         runtime = parse_clock(values.get("walltime", "")) or 0
-        yield (element.findtext("queue") or "").strip(), Wanted(int(cores[1]) if cores else 1, 0, runtime)
+        wanted = Wanted(int(cores[1]) if cores else 1, 0, runtime)
+        yield (element.findtext("queue") or "").strip(), WaitingJob(wanted)
