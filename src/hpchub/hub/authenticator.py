@@ -33,7 +33,7 @@ from hpchub.hub.handlers import (
 from hpchub.hub.home_handler import HomePageHandler
 from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
-from hpchub.hub.waiting_handlers import CancelHandler, MailHandler
+from hpchub.hub.waiting_handlers import CancelHandler, MailHandler, SwitchHandler
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
 
 if TYPE_CHECKING:
@@ -190,6 +190,8 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/spawn-pending/([^/]+)/([^/]+)", PendingPageHandler),
             (r"/cancel/([^/]+)", CancelHandler),
             (r"/cancel/([^/]+)/([^/]+)", CancelHandler),
+            (r"/smaller/([^/]+)", SwitchHandler),
+            (r"/smaller/([^/]+)/([^/]+)", SwitchHandler),
             (r"/mail-when-ready/([^/]+)", MailHandler),
             (r"/mail-when-ready/([^/]+)/([^/]+)", MailHandler),
             (r"/spawn", StartPageHandler),

@@ -16,6 +16,7 @@ from wrapspawner import ProfilesSpawner, WrapSpawner
 
 from hpchub import moments
 from hpchub.hub import outcome as outcomes
+from hpchub.hub.cancel import cancel_start
 from hpchub.hub.events import ORIGIN, StartRefused, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.memory import Memory
@@ -28,6 +29,7 @@ from hpchub.hub.session_events import facts, restored
 from hpchub.hub.session_limits import refusal
 from hpchub.hub.start_error import StartError
 from hpchub.hub.support import HelpRequest, help_request
+from hpchub.hub.switch import LOST, Key, saved, smaller
 from hpchub.model.entries import Cluster, Profile
 from hpchub.model.notices import offer
 from hpchub.units import format_runtime, seconds
@@ -225,7 +227,8 @@ class HPCProfilesSpawner(ReadyMail, ProfilesSpawner):  # type: ignore[misc]
         Raises:
             StartError: The user, or the profile, has reached the limit (409).
         """
-        others = [each for each in list(self.user.spawners.values()) if each is not self]
+        partner = self.runtime.replacements.partner(self.key)
+        others = [each for each in list(self.user.spawners.values()) if each is not self and each.key != partner]
         held = [each.held_profile for each in others if each.held_profile]
         if why := refusal(held, self.profile_list.require(key), self.runtime.settings["max_sessions"]):
             raise StartError(why, reason="too_many", status_code=409)
@@ -238,6 +241,36 @@ class HPCProfilesSpawner(ReadyMail, ProfilesSpawner):  # type: ignore[misc]
         """
         self._check_limits(options["profile"])
         self.admitted = options["profile"]
+
+    @property
+    def key(self) -> Key:
+        """The user and the server, which identify the session among those of all users."""
+        return Key(self.user.name, self.name)
+
+    @property
+    def smaller_profiles(self) -> list[Profile]:
+        """The profiles that the user can start while this start waits, or none if there is a second start already."""
+        child = self.child_spawner
+        if not isinstance(child, JobSpawner) or self.runtime.replacements.partner(self.key):
+            return []
+        return [each for each in smaller(child.profile, self.profile_list.profiles) if self._permits(each.key)]
+
+    def _permits(self, key: str) -> bool:
+        try:
+            self._checked({"profile": key})
+        except StartError:
+            return False
+        return True
+
+    def _settle(self) -> None:
+        """Cancel the other start of a pair, because this session is ready."""
+        partner = self.runtime.replacements.partner(self.key)
+        other = dict.get(self.user.spawners, partner.server) if partner else None
+        if other is None or other.pending not in ("spawn", "check"):
+            return
+        other.stop_reason = LOST
+        self.log.info("%s: cancelling the other start of its user, %s", self._log_name, other._log_name)  # noqa: SLF001
+        self.runtime.background("Cannot cancel the other start of a user", cancel_start(self.user, other))
 
     @property
     def held_profile(self) -> str:
@@ -391,6 +424,7 @@ class HPCProfilesSpawner(ReadyMail, ProfilesSpawner):  # type: ignore[misc]
         if self.session:
             self.child_spawner.driver.opened()
             self.send_ready_mail()
+            self._settle()
 
     @property
     def memory(self) -> Memory:
@@ -600,6 +634,7 @@ class HPCProfilesSpawner(ReadyMail, ProfilesSpawner):  # type: ignore[misc]
                 state.update(grant=self._grant, job=job, token=self.token)
                 if self.wants_mail:
                     state["mail"] = True
+                state.update(saved(self.runtime.replacements, self.key))
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -626,11 +661,15 @@ class HPCProfilesSpawner(ReadyMail, ProfilesSpawner):  # type: ignore[misc]
             return
         self.token = str(state.get("token", ""))
         self.wants_mail = state.get("mail") is True
+        if isinstance(first := state.get("replaces"), str):
+            self.runtime.replacements.add(Key(self.user.name, first), self.key)
         if child.session:
             self.runtime.events.emit(restored(child.driver.state))
 
     def clear_state(self) -> None:
         """Forget the session and its grant."""
+        if self.session:
+            self.runtime.replacements.remove(self.key)
         super().clear_state()
         self._grant = {}
         self.token = self.admitted = ""

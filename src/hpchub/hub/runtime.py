@@ -20,6 +20,7 @@ from hpchub.hub.events import Events
 from hpchub.hub.health import Health
 from hpchub.hub.ledger import Ledger
 from hpchub.hub.mail import Mailer, MailServer
+from hpchub.hub.switch import Replacements
 from hpchub.hub.throttle import Throttle
 from hpchub.hub.versions import VersionGate
 from hpchub.model.notices import NoticesFile, combine, maintenance_notices
@@ -99,6 +100,7 @@ class Runtime:
         self.guard = Guard()
         self.health = Health(self.guard)
         self.versions = VersionGate(self.gates, settings["proxy_api_url"])
+        self.replacements = Replacements()
         self.mailer = Mailer(MailServer.of(settings["mail"]))
         self.events = Events()
         recording = settings["events"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.handlers.base import BaseHandler
@@ -12,13 +11,13 @@ from jupyterhub.scopes import needs_scope
 from jupyterhub.utils import url_escape_path, url_path_join
 from tornado import web
 
-from hpchub.hub.handlers import Throttled
+from hpchub.hub.cancel import PATIENCE, cancel_start
+from hpchub.hub.handlers import StartPageHandler, Throttled
+from hpchub.hub.named_sessions import in_use
+from hpchub.hub.session_names import free_server_name
 
 if TYPE_CHECKING:
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
-
-PATIENCE = 10.0
-"""How long a request waits for the end of a start that it cancels, in seconds."""
 
 
 async def waiting_page(handler: Any, user: Any, spawner: HPCProfilesSpawner) -> dict[str, Any]:
@@ -29,6 +28,7 @@ async def waiting_page(handler: Any, user: Any, spawner: HPCProfilesSpawner) -> 
         user: JupyterHub's user who owns the session.
         spawner: The session's spawner.
     """
+    partner = spawner.runtime.replacements.partner(spawner.key)
     return {
         "progress": spawner.start_progress,
         "now": time.time(),
@@ -36,6 +36,9 @@ async def waiting_page(handler: Any, user: Any, spawner: HPCProfilesSpawner) -> 
         "mail_url": _url(handler, "mail-when-ready", user, spawner.name),
         "mail_address": await spawner.mail_address(),
         "wants_mail": spawner.wants_mail,
+        "smaller_url": _url(handler, "smaller", user, spawner.name),
+        "smaller_profiles": spawner.smaller_profiles,
+        "partner_url": partner and _url(handler, "spawn-pending", user, partner.server),
     }
 
 
@@ -94,24 +97,39 @@ class MailHandler(StartActionHandler):
         self.show_progress(user, server_name)
 
 
-async def cancel_start(user: Any, spawner: HPCProfilesSpawner) -> None:
-    """Cancel a pending start in the same way as JupyterHub's API does.
+class SwitchHandler(StartPageHandler):
+    """Start a smaller profile while a start waits: ``POST /hub/smaller/USERNAME`` or ``…/USERNAME/SERVERNAME``.
 
-    Args:
-        user: JupyterHub's user who owns the session.
-        spawner: The session's spawner.
+    The field ``profile`` is the key of the profile. The first start keeps its place in the queue. It is cancelled when
+    the second session is ready, and the other way round.
     """
-    if start := spawner._spawn_future:  # noqa: SLF001 JupyterHub offers no other access
-        start.cancel()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE):
-            while spawner.pending in ("spawn", "check"):  # noqa: ASYNC110 JupyterHub only offers a flag
-                await asyncio.sleep(0.05)
-    if spawner.pending or not spawner.active:
-        return
-    spawner._stop_pending = True  # noqa: SLF001 JupyterHub's own handler marks the stop in this way
-    try:
-        await user.settings["proxy"].delete_user(user, spawner.name)
-        await user.stop(spawner.name)
-    finally:
-        spawner._stop_pending = False  # noqa: SLF001
+
+    @needs_scope("servers")  # type: ignore[untyped-decorator]
+    async def _post(self, user_name: str, server_name: str, display_name: str) -> None:
+        """Start the second session, and show its page."""
+        user = self.find_user(user_name)
+        if user is None or (server_name and server_name not in user.orm_spawners):
+            raise web.HTTPError(404, "There is no such session, or you may not see it.")
+        first = user.spawners[server_name]
+        if first.pending not in ("spawn", "check"):
+            self.redirect(_url(self, "spawn-pending", user, server_name))
+            return
+        key = self.get_body_argument("profile", "")
+        if key not in [each.key for each in first.smaller_profiles]:
+            raise web.HTTPError(
+                400, "This profile cannot start beside the start that waits. Choose one of the smaller profiles there."
+            )
+        used = {name for name in user.orm_spawners if in_use(user, name)} | {server_name}
+        part, name = free_server_name(used)
+        if part:
+            await self._check_named_server_request(user, part, name)
+        second = user.get_or_create_spawner(part, name, replace_failed=True)
+        replacements = first.runtime.replacements
+        replacements.add(first.key, second.key)
+        try:
+            await self._wrap_spawn_single_user(
+                user, part, name, second, _url(self, "spawn-pending", user, part), {"profile": key}
+            )
+        except Exception:
+            replacements.remove(second.key)
+            raise
