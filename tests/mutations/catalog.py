@@ -330,6 +330,10 @@ def _handler(name: str, old: str, new: str) -> HandWritten:
     return HandWritten(name, HANDLERS, old, new, _HANDLER_TESTS, "report")
 
 
+def _idle(name: str, old: str, new: str) -> HandWritten:
+    return HandWritten(name, SPAWNER, old, new, ("tests/unit/test_idle.py",))
+
+
 def _adoption(name: str, old: str, new: str) -> HandWritten:
     return HandWritten(
         name, ADOPTION, old, new, _ADOPTION_TESTS, "not_adopted or adopts_nothing or no_session or not_replaced"
@@ -472,6 +476,8 @@ HAND_WRITTEN = (
     ),
     _handler("token-is-known", "spawner.token and ", ""),
     _handler("authentication", "    @web.authenticated\n", ""),
+    _idle("idle-limit-of-the-profile", "limit is None or ", ""),
+    _idle("idle-limit-is-reached", " or idle < limit - IDLE_TOLERANCE", ""),
     _adoption("token-of-the-session", "hmac.compare_digest(statement.token, digest(token))", "True"),
     _adoption("own-database", " and statement.hub == runtime.hub_name", ""),
     _adoption("age-of-the-certificate", "dt.timedelta(seconds=KEEP)", "dt.timedelta.max"),

@@ -111,8 +111,8 @@ function start(watch, app, urls, manager, {bar, lumino, layout}) {
   document.addEventListener('visibilitychange', look);
   window.addEventListener('focus', look);
 
+  status.place(bar, lumino);
   void app.restored.then(async () => {
-    status.place(bar, lumino);
     await connection.check();
     await ask();
     end.run();
