@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import pytest
 
 from hpchub.remote.gate import PROTOCOL
+from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -234,6 +235,43 @@ def test_other_users_are_refused(send_request: Request, user: str) -> None:
 def test_malformed_and_unknown_requests_are_refused(send_request: Request, fields: dict[str, Any]) -> None:
     assert send_request(action="query")["ok"]  # the gate works
     assert not send_request(**fields)["ok"]
+
+
+def test_gate_tells_what_the_cluster_has_free(login: Host, cluster: str, send_request: Request) -> None:
+    config = json.loads(login.file(f"/etc/hpchub/gate.d/{cluster}.json").content_string)
+    implementation = SCHEDULERS[config["scheduler"]]
+    answers = {}
+    for topic in implementation.availability_topics:
+        answer = send_request(action="knowledge", topic=topic, users="")
+        assert answer["ok"], answer
+        answers[topic] = json.loads(answer["stdout"])["output"]
+    if answers:
+        queues = implementation.parse_availability(answers, time.time())
+        assert any(offer.cores > 0 for queue in queues.values() for offer in queue.offers), queues
+
+
+def test_gate_tells_what_a_user_may_request(send_request: Request, state: dict[str, Any]) -> None:
+    if state["topology"] != "demo":
+        pytest.skip("the Slurm of this topology has no accounting")
+    answer = send_request(action="knowledge", topic="users", users="alice,AB1234,root,nobody")
+    content = json.loads(answer["stdout"])
+    assert sorted(content["users"]) == ["AB1234", "alice"]
+    rows = SCHEDULERS["slurm"].parse_users("users", content["output"], ["alice", "AB1234"])
+    assert {row.account for row in rows["alice"].rows} == {"course", "physics", "spent"}
+    assert {row.account for row in rows["AB1234"].rows} == {"physics"}
+
+
+def test_doctor_examines_the_home_as_its_user(login: Host, send_request: Request) -> None:
+    answer = send_request(action="doctor", user="alice")
+    assert (answer["ok"], json.loads(answer["stdout"])["error"]) == (True, "")
+    assert not send_request(action="doctor", user="dave")["ok"]
+    mode = login.check_output("stat --format=%a /home/bob")
+    login.check_output("chmod 500 /home/bob")
+    try:
+        answer = send_request(action="doctor", user="bob")
+        assert json.loads(answer["stdout"])["error"] == "EACCES"
+    finally:
+        login.check_output("chmod %s /home/bob", mode)
 
 
 def test_user_cannot_cancel_the_job_of_another_user(

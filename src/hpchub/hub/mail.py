@@ -67,7 +67,7 @@ def address(claim: object) -> str:
 
 
 def ready_mail(*, sender: str, recipient: str, service: str, profile: str, url: str) -> EmailMessage:
-    """Return the mail which says that a session is ready.
+    """Return the mail about a session that is ready.
 
     Args:
         sender: The address of the sender.

@@ -35,7 +35,7 @@ class Key:
 
 
 class Replacements:
-    """The pairs of sessions of which only one shall run. Each session belongs to one pair at most."""
+    """The pairs of sessions. The service keeps one session of each pair. A session belongs to at most one pair."""
 
     def __init__(self) -> None:
         self._first: dict[Key, Key] = {}
