@@ -13,6 +13,7 @@ _GATE_TESTS = ("tests/unit/test_gate.py", "tests/unit/test_protections.py")
 _LAUNCHER_TESTS = ("tests/unit/test_protections.py", "tests/unit/test_launcher.py")
 _AUTHENTICATOR_TESTS = ("tests/unit/test_authenticator.py", "tests/unit/test_protections.py")
 _ADOPTION_TESTS = ("tests/unit/test_adoption.py",)
+_SESSIONS_TESTS = ("tests/unit/test_named_sessions.py",)
 _HANDLER_TESTS = ("tests/unit/test_job_spawner.py",)
 _SESSION_TESTS = ("tests/unit/test_job_session.py",)
 _CERTIFICATE_TESTS = ("tests/unit/test_certificates.py",)
@@ -35,6 +36,7 @@ GATE = "src/hpchub/remote/gate.py"
 LAUNCHER = "src/hpchub/remote/launcher.py"
 HANDLERS = "src/hpchub/hub/handlers.py"
 ADOPTION = "src/hpchub/hub/adoption.py"
+LIMITS = "src/hpchub/hub/session_limits.py"
 AUTHENTICATOR = "src/hpchub/hub/authenticator.py"
 CERTIFICATES = "src/hpchub/hub/certificates.py"
 CONFIG = "src/hpchub/hub/config.py"
@@ -494,6 +496,15 @@ HAND_WRITTEN = (
     _adoption("tag-of-the-job", "job.tag == tag and ", ""),
     _adoption("one-job", "if len(marked) > 1:", "if len(marked) > 9:"),
     _adoption("key-of-the-server", "== certificate.content", "is not None"),
+    HandWritten("sessions-of-a-user", LIMITS, "if len(held) >= limit:", "if False:", _SESSIONS_TESTS),
+    HandWritten(
+        "sessions-of-a-profile",
+        LIMITS,
+        "if profile.max_sessions and same >= profile.max_sessions:",
+        "if False:",
+        _SESSIONS_TESTS,
+        "own_limit",
+    ),
     _session("saved-session-pattern", "re.fullmatch(SESSION, session)", "True"),
     _session("saved-job-id-pattern", "re.fullmatch(context.scheduler.job_id_pattern, job_id)", "True"),
     _session("one-report", "if not self.session or self.port or self.problem:", "if not self.session:"),

@@ -54,7 +54,7 @@ SIGN_IN_RESULTS = ("accepted", "no_identity", "not_permitted", "unavailable", "o
 REASONS = (
     *("refused", "unanswered", "not_submitted", "never_starts", "waited", "ended", "problem", "no_report"),
     *("no_address", "unreachable", "no_answer", "no_certificate", "no_profiles", "bad_choice", "drained", "unexpected"),
-    *("incompatible", "doctor"),
+    *("too_many", "incompatible", "doctor"),
     "other",
 )
 """The reasons of starts that were refused or failed: those of ``StartError``. Others count as ``other``."""
