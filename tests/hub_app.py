@@ -145,7 +145,6 @@ class FakeGate(Gate):
         self.on_cancel: Callable[[str], Answer | Exception] = lambda job_id: answer()
         self.on_history: Callable[[str], Answer | Exception] = lambda job_id: answer(code=1)
         self.on_log: Callable[[str], Answer | Exception] = lambda job_id: answer(code=1)
-        self.on_knowledge: Callable[[dict[str, Any]], Answer | Exception] = lambda fields: answer(code=1)
         self.versions: Answer | Exception = answer(json.dumps({"protocol": PROTOCOL, "notebook": None}))
         self.questions = 0  # how often the hub has asked for the versions
         self.submissions: list[dict[str, Any]] = []
@@ -164,8 +163,6 @@ class FakeGate(Gate):
             return self._result(self.on_submit(fields["session"]))
         if fields["action"] in ("history", "log"):
             return self._result((self.on_history if fields["action"] == "history" else self.on_log)(fields["job_id"]))
-        if fields["action"] in ("knowledge", "doctor"):
-            return self._result(self.on_knowledge(fields))
         assert fields["action"] == "cancel"
         result = self._result(self.on_cancel(fields["job_id"]))
         if result.ok:
@@ -313,10 +310,11 @@ class Hub:
 
     async def close(self) -> None:
         """Stop all tasks of the hub, and close its connections. No job is cancelled, as when the hub stops."""
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Python 3.11's wait_for may swallow a cancellation, if its future is done at the same time.
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=1)
         await JupyterHubHTTPClient.instance().close()
         CryptKeeper.clear_instance()
         self.audit.close()
