@@ -284,22 +284,6 @@ def test_sessions_since_the_restore_are_lost_only_with_force(host: Host, key: Pa
     assert host.database.facts().sessions == {"a" * 16}
 
 
-@pytest.mark.parametrize("step", ["put_back", "load_database"])
-def test_hub_runs_after_an_undo_that_failed(host: Host, key: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    units = FakeUnits({"hub"})
-    restore(host, units, create(host), key, Options(force=True))
-
-    def fail(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(restoring, step, fail)
-        with pytest.raises(OSError, match="No space"):
-            undo_last(host, units)
-    assert units.active("hub")
-    undo_last(host, units)  # it can be repeated
-
-
 def test_state_with_another_kind_of_database_does_not_come_back(host: Host, key: Path) -> None:
     units = FakeUnits({"hub"})
     restore(host, units, create(host), key, Options(force=True))
@@ -491,7 +475,7 @@ def test_interrupted_restore_leaves_the_old_state(
 
     def fail(*arguments: Any, **more: Any) -> Any:
         nonlocal calls
-        late = (host.work / "restore" / restoring.JOURNAL).exists()
+        late = host.journal.exists()
         calls += late
         if late and calls == (3 if step == "write_member" else 1):
             raise error

@@ -68,6 +68,15 @@ def test_restored_database_equals_the_saved_one(host: Host, server: Server, key:
     assert server.sql("SELECT to_regclass('newer')") == "newer"
 
 
+def test_undo_empties_a_database_that_was_empty(host: Host, server: Server, key: Path) -> None:
+    path = create(host)
+    server.empty()
+    restore(host, FakeUnits(), path, key, Options())
+    assert server.sql("SELECT name FROM users") == "alice"
+    undo_last(host, FakeUnits(), force=True)
+    assert server.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == "0"
+
+
 def test_password_of_the_database_is_neither_saved_nor_restored(host: Host, server: Server, key: Path) -> None:
     """It may have been rotated after the backup. The role state_store writes it."""
     password = host.state / "pgpass"

@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpchub.backup.package import BackupError
-from hpchub.hub.database import DatabaseError, explain, parse
+from hpchub.hub.database import PAUSE, DatabaseError, explain, parse
 from hpchub.hub.ledger import DATABASE_TABLE, SESSIONS
 
 if TYPE_CHECKING:
@@ -114,6 +115,26 @@ class HubDatabase:
         except (SQLAlchemyError, OSError) as error:
             raise BackupError(f"the hub's {explain(error, self.text)}") from None
 
+    def wait(self, patience: float) -> None:
+        """Wait until the server of a PostgreSQL database answers.
+
+        Args:
+            patience: How long to wait, in seconds.
+
+        Raises:
+            BackupError: It does not answer.
+        """
+        deadline = time.monotonic() + patience
+        while self.backend != "sqlite":
+            try:
+                self.facts()
+            except BackupError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(PAUSE)
+            else:
+                return
+
     def dump(self, target: Path) -> None:
         """Write a consistent copy of the database into a new file. The hub may run.
 
@@ -125,6 +146,7 @@ class HubDatabase:
             return
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             self._run(["pg_dump", "--no-owner", "--no-privileges", "--dbname", self._libpq], stdout=file)
+            os.fsync(file.fileno())
 
     def load(self, dump: Path) -> None:
         """Replace the content of a PostgreSQL database by that of a dump, in one transaction.
@@ -235,6 +257,8 @@ def copy_sqlite(source: Path, target: Path, as_account: Callable[..., None]) -> 
             as_account(_write_sqlite, source, file.fileno())
         with contextlib.closing(sqlite3.connect(target)) as there:
             there.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
+        with target.open("rb") as copy:
+            os.fsync(copy.fileno())
     except sqlite3.Error as error:
         raise BackupError(f"the hub's database {source} cannot be copied: {error}") from None
     if damage := damage_of(target):
