@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import signal
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpchub import __version__
+from hpchub.backup import host as hosts
 from hpchub.backup import package
 from hpchub.backup.create import DATABASE
 from hpchub.backup.database import HubDatabase, damage_of, known_revisions
@@ -150,6 +152,8 @@ def _check_hub(host: Host, units: Units, path: Path, manifest: Manifest, options
         if options.force and host.database.backend == "sqlite":
             return  # a damaged database is a reason to restore
         raise
+    if host.database.is_here and facts.latest < _end_of_standby():
+        return  # another host has been the hub since, so the backup is newer than this database
     another = bool(facts.id) and facts.id != manifest.database
     if another and not facts.new and not options.other_database:
         raise BackupError(
@@ -160,7 +164,7 @@ def _check_hub(host: Host, units: Units, path: Path, manifest: Manifest, options
     if options.force or (another and facts.new):
         return
     if options.keep_database:
-        if facts.sessions and facts.newest >= _first_authority(host):
+        if facts.sessions and facts.newest >= max(_first_authority(host), _end_of_standby()):
             raise BackupError(
                 "this hub has started open sessions with its present secrets; with those of the backup, it may not"
                 " reach them any more; use --force to do that"
@@ -195,6 +199,16 @@ def _first_authority(host: Host) -> float:
     try:
         return Authority(Path(host.hub["notebook_tls_directory"])).since().timestamp()
     except (OSError, ValueError):
+        return 0.0
+
+
+def _end_of_standby() -> float:
+    """Return when this host ceased to be a standby, or 0 if it was none. Before, it has started no session."""
+    if hosts.STANDBY.exists():
+        return math.inf
+    try:
+        return hosts.FORMER_STANDBY.stat().st_mtime
+    except FileNotFoundError:
         return 0.0
 
 
@@ -271,7 +285,8 @@ def _change(host: Host, units: Units, verified: Verified, fingerprint: str) -> N
     units.stop(host.hub_unit)
     try:
         _check_targets(host, changed)  # again, now that the hub's account cannot change them any more
-        _save(host, list(changed), fingerprint, with_database=verified.dump is not None)
+        former = [path for path in (hosts.FORMER_STANDBY,) if path.exists()]
+        _save(host, [*changed, *former], fingerprint, with_database=verified.dump is not None)
         try:
             if verified.dump is not None:
                 load_database(host, verified.dump)
@@ -279,6 +294,8 @@ def _change(host: Host, units: Units, verified: Verified, fingerprint: str) -> N
                     host.database.upgrade()
             for target, member in changed.items():
                 write_member(target, member)
+            for path in former:  # from now on, this host starts sessions with these secrets
+                remove_file(path)
             _rename(host.journal, _finished(host))
         except BaseException:
             undo(host)
