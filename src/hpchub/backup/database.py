@@ -23,8 +23,9 @@ from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpchub.backup.package import BackupError
-from hpchub.hub.database import PAUSE, DatabaseError, explain, parse
+from hpchub.hub.database import PAUSE, DatabaseError, describe, explain, parse
 from hpchub.hub.ledger import DATABASE_TABLE, SESSIONS
+from hpchub.messages import show
 
 if TYPE_CHECKING:
     import pwd
@@ -142,15 +143,41 @@ class HubDatabase:
             else:
                 return
 
+    def check_dump_program(self) -> None:
+        """Check that pg_dump on this host can save the database. It cannot save a database of a newer server.
+
+        Raises:
+            BackupError: It cannot, or the server does not answer.
+        """
+        if self.backend == "sqlite":
+            return
+        try:
+            server = self._as_account(read_version, self.text)
+        except SQLAlchemyError as error:
+            raise BackupError(f"the hub's {explain(error, self.text)}") from None
+        # The program is a wrapper, which chooses the version by the other arguments.
+        answer = self._run(["pg_dump", "--version", "--dbname", self._libpq], stdout=subprocess.PIPE)
+        found = re.search(rb"\(PostgreSQL\) (\d+)", answer)
+        if found is None:
+            raise BackupError(f"pg_dump --version prints {show(answer)}; install the package postgresql-client")
+        program = int(found[1])
+        if server > program:
+            raise BackupError(
+                f"the hub's {describe(self.text)} cannot be saved: its server is PostgreSQL {server}, and pg_dump on"
+                f" the hub host is version {program}; valid is version {server} or newer; install the package"
+                f" postgresql-client-{server} on the hub host"
+            )
+
     def dump(self, target: Path) -> None:
         """Write a consistent copy of the database into a new file. The hub may run.
 
         Raises:
-            BackupError: The database cannot be read.
+            BackupError: The database cannot be read, or pg_dump is too old.
         """
         if self.backend == "sqlite":
             copy_sqlite(self.path, target, self._as_account)
             return
+        self.check_dump_program()
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             self._run(["pg_dump", "--no-owner", "--no-privileges", "--dbname", self._libpq], stdout=file)
             os.fsync(file.fileno())
@@ -182,8 +209,8 @@ class HubDatabase:
         url = self.url._replace(password=None).set(drivername="postgresql").difference_update_query(["require_auth"])
         return url.render_as_string(hide_password=False)
 
-    def _run(self, argv: list[str], **streams: Any) -> None:
-        """Run a program of PostgreSQL with the hub's account."""
+    def _run(self, argv: list[str], **streams: Any) -> bytes:
+        """Run a program of PostgreSQL with the hub's account. Return its output if it goes to a pipe."""
         environment = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("PG")}
         environment |= {"PGAPPNAME": "hpchub", "PGOPTIONS": "-c client_min_messages=warning", "LC_ALL": "C.UTF-8"}
         if self.url.password:
@@ -200,6 +227,7 @@ class HubDatabase:
             lines = done.stderr.decode(errors="replace").strip().splitlines()
             errors = [line for line in lines if "ERROR" in line or "error" in line]
             raise BackupError(f"{argv[0]} failed: {(errors or lines or [f'exit code {done.returncode}'])[0]}")
+        return done.stdout or b""
 
     def _as_account(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a process of the hub's account."""
@@ -216,6 +244,20 @@ def _become(account: pwd.struct_passwd) -> None:
     os.setuid(account.pw_uid)
     os.environ["HOME"] = account.pw_dir
     os.environ["TMPDIR"] = tempfile.gettempdir()
+
+
+def read_version(url: str) -> int:
+    """Return the major version of the PostgreSQL server at a URL.
+
+    Raises:
+        SQLAlchemyError: The server does not answer.
+    """
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()) // 10000
+    finally:
+        engine.dispose()
 
 
 def read_facts(url: str) -> Facts:
