@@ -29,6 +29,7 @@ from hub_app import make_authority
 
 from hpchub import __version__
 from hpchub.backup import host as hosts
+from hpchub.backup import journal as journals
 from hpchub.backup import package
 from hpchub.backup import restore as restoring
 from hpchub.backup.create import backups, create
@@ -497,7 +498,7 @@ def test_restore_that_a_crash_interrupted_is_undone_before_the_hub_starts(
     path = create(host)
     change_secrets(root(host))
     before = state_of(root(host))
-    monkeypatch.setattr(restoring, "undo", lambda _: None)  # the process is gone
+    monkeypatch.setattr(journals, "undo", lambda _: None)  # the process is gone
 
     def crash(*_: Any) -> None:
         raise Interrupted

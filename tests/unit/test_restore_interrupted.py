@@ -17,6 +17,7 @@ from backup_host import FakeUnits, change_secrets, keygen, make_database, make_h
 from repo.sites import ROOT
 
 from hpchub.backup import host as hosts
+from hpchub.backup import journal as journals
 from hpchub.backup import restore as restoring
 from hpchub.backup import upgrade
 from hpchub.backup.create import backups, create
@@ -246,7 +247,7 @@ def test_hub_does_not_start_if_the_old_state_cannot_be_put_back(
 
     with monkeypatch.context() as patch:
         patch.setattr(restoring, "write_member", fail)
-        patch.setattr(restoring, "put_back", fail)
+        patch.setattr(journals, "put_back", fail)
         assert cli.main(["restore", "--force", "--identity", str(key), str(path)]) == 2
     message = capsys.readouterr().err
     assert "No space left on device; the hub does not start, because its state is incomplete; remove the" in message
@@ -270,7 +271,7 @@ def test_hub_does_not_run_after_an_undo_that_failed_until_it_is_repeated(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(restoring, step, fail)
+        patch.setattr(journals, step, fail)
         assert cli.main(["restore", "--undo"]) == 2
     assert (host.journal.exists(), on_hub.running) == (True, set())
     assert cli.main(["restore", "--undo"]) == 0
@@ -285,7 +286,7 @@ def interrupt(host: Host, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise PowerFailure
 
     with monkeypatch.context() as patch:
-        patch.setattr(restoring, "put_back", crash)
+        patch.setattr(journals, "put_back", crash)
         patch.setattr(restoring, "write_member", crash)
         with pytest.raises(PowerFailure):
             restore(host, FakeUnits(), path, key, Options(force=True))
@@ -328,7 +329,7 @@ def test_recovery_waits_for_the_server_of_the_database_with_a_limit(
         loaded.append(len(asked))
 
     monkeypatch.setattr(HubDatabase, "facts", facts)
-    monkeypatch.setattr(restoring, "load_database", load)
+    monkeypatch.setattr(journals, "load_database", load)
     monkeypatch.setattr("hpchub.backup.database.time.sleep", lambda seconds: clock.append(clock.pop() + seconds))
     monkeypatch.setattr("hpchub.backup.database.time.monotonic", lambda: clock[0])
     assert cli.main(["restore", "--recover"]) == (0 if answers else 2)
@@ -337,6 +338,33 @@ def test_recovery_waits_for_the_server_of_the_database_with_a_limit(
     if not answers:
         assert asked[-1] >= commands.RECOVERY_PATIENCE > asked[-2]
         assert state_of(host.work.parent) == before
+
+
+@pytest.mark.parametrize("text", ['{"files": [], "dump": "", "database": true}', "[]", '{"files"', "null"])
+@pytest.mark.parametrize("name", ["finished.json", "journal.json"])
+def test_journal_of_an_earlier_version_is_reported_in_one_line(
+    host: Host, on_hub: FakeUnits, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    host.journal.parent.mkdir(parents=True)
+    host.journal.with_name(name).write_text(text)
+    assert cli.main(["restore", "--undo"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"hpchub: {host.journal.with_name(name)} is damaged or of an earlier version of hpchub")
+    assert "remove this file, and restore a backup" in message
+    assert message.count("\n") == 1
+    assert on_hub.calls == []
+
+
+def test_finished_journal_of_an_earlier_version_does_not_prevent_a_restore(
+    host: Host, key: Path, on_hub: FakeUnits
+) -> None:
+    path = make_two_states(host)
+    host.journal.parent.mkdir(parents=True)
+    for text in ('{"files": [], "dump": "", "database": true}', '{"files"'):
+        host.journal.with_name(journals.FINISHED).write_text(text)
+        with pytest.raises(BackupError, match="use --force"):
+            restore(host, on_hub, path, key, Options())
+    assert restore(host, on_hub, path, key, Options(force=True))
 
 
 def test_services_that_started_with_a_mixed_state_read_their_files_again(

@@ -9,9 +9,7 @@ so that this is also true after a power failure.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import shutil
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,22 +18,19 @@ from typing import TYPE_CHECKING
 
 from hpchub import __version__
 from hpchub.backup import host as hosts
+from hpchub.backup import journal as journals
 from hpchub.backup import package
 from hpchub.backup.create import DATABASE
 from hpchub.backup.database import HubDatabase, damage_of, known_revisions
-from hpchub.backup.files import load_database, put_back, save_database, save_files, write_member
-from hpchub.backup.host import FILES, Host, Units, owner_ids, read_member, remove_file, replace_file
-from hpchub.backup.no_links import directory_of, sync
+from hpchub.backup.files import load_database, write_member
+from hpchub.backup.host import FILES, Host, Units, owner_ids, read_member, remove_file
 from hpchub.backup.package import BackupError, Manifest, Member
 from hpchub.hub.certificates import Authority
 from hpchub.messages import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Any
 
-FINISHED = "finished.json"
-"""The name of the journal after the restore."""
 _PATIENCE = 300
 """How long to wait until a backup that runs has ended, in seconds."""
 
@@ -267,10 +262,10 @@ def _is_restored(host: Host, path: Path, options: Options) -> bool:
     """Return whether the last restore on this host was the same, and this host still has its database."""
     database = package.read_header(path).database
     try:
-        journal = json.loads(_finished(host).read_text())
-    except FileNotFoundError:
+        journal = journals.parse(journals.finished(host))
+    except (FileNotFoundError, BackupError):
         return False
-    same = journal.get("backup") == _fingerprint(path) and journal["database"] is not options.keep_database
+    same = journal["backup"] == _fingerprint(path) and journal["database"] is not options.keep_database
     return same and host.database.facts().id == database
 
 
@@ -286,7 +281,7 @@ def _change(host: Host, units: Units, verified: Verified, fingerprint: str) -> N
     try:
         _check_targets(host, changed)  # again, now that the hub's account cannot change them any more
         former = [path for path in (hosts.FORMER_STANDBY,) if path.exists()]
-        _save(host, [*changed, *former], fingerprint, with_database=verified.dump is not None)
+        journals.save(host, [*changed, *former], fingerprint, with_database=verified.dump is not None)
         try:
             if verified.dump is not None:
                 load_database(host, verified.dump)
@@ -296,9 +291,9 @@ def _change(host: Host, units: Units, verified: Verified, fingerprint: str) -> N
                 write_member(target, member)
             for path in former:  # from now on, this host starts sessions with these secrets
                 remove_file(path)
-            _rename(host.journal, _finished(host))
+            journals.finish(host)
         except BaseException:
-            undo(host)
+            journals.undo(host)
             raise
     except BaseException:
         if was_active:
@@ -335,88 +330,6 @@ def _differs(path: Path, member: Member) -> bool:
     return not same or (here.mode, here.owner, here.group) != (member.mode, member.owner, member.group)
 
 
-# The journal
-
-
-def _finished(host: Host) -> Path:
-    """Return the journal of the last restore."""
-    return host.journal.with_name(FINISHED)
-
-
-def _rename(path: Path, target: Path) -> None:
-    path.rename(target)
-    with directory_of(target) as directory:
-        sync(directory)
-
-
-def _save(host: Host, paths: Sequence[Path], fingerprint: str, *, with_database: bool) -> None:
-    """Save the old state, then write the journal. Nothing is changed before."""
-    directory = host.journal.parent
-    _forget(host)
-    directory.mkdir(mode=0o700)
-    with directory_of(directory) as parent:
-        sync(parent)
-    files = save_files(directory, paths)
-    dump = save_database(host, directory) if with_database else ""
-    try:
-        sessions = sorted(host.database.facts().sessions)
-    except BackupError:
-        sessions = []  # the database is damaged
-    journal = {
-        "files": files,
-        "dump": dump,
-        "database": with_database,
-        "backend": host.database.backend,
-        "sessions": sessions,
-        "backup": fingerprint,
-    }
-    replace_file(host.journal, json.dumps(journal, indent=2).encode(), mode=0o600, uid=0, gid=0)
-
-
-def _read_journal(host: Host, path: Path) -> dict[str, Any]:
-    """Read a journal.
-
-    Raises:
-        BackupError: The hub uses a database of another kind now, which the saved one must not replace.
-    """
-    journal: dict[str, Any] = json.loads(path.read_text())
-    if journal["backend"] != host.database.backend:
-        raise BackupError(
-            f"the state before the restore used a database of {journal['backend']}, and this hub uses"
-            f" {host.database.backend} now; restore a backup instead"
-        )
-    return journal
-
-
-def undo(host: Host) -> list[Path]:
-    """Put back the state before the last restore, and forget it. The hub is stopped.
-
-    If this fails or is interrupted, the journal stays, so that the hub does not start before this has succeeded.
-
-    Returns:
-        The files that were put back.
-    """
-    if not host.journal.exists():
-        _rename(_finished(host), host.journal)
-    journal = _read_journal(host, host.journal)
-    directory = host.journal.parent
-    # The database comes first, because its server may not answer. Then nothing is changed.
-    if journal["dump"]:
-        load_database(host, directory / journal["dump"])
-    elif journal["database"] and host.database.backend == "sqlite":
-        remove_file(host.database.path)
-    put_back(directory, journal["files"])
-    _forget(host)
-    return [Path(entry["path"]) for entry in journal["files"]]
-
-
-def _forget(host: Host) -> None:
-    """Remove the saved state. The journal goes first, because it must not name files that are gone."""
-    for path in (host.journal, _finished(host)):
-        remove_file(path)
-    shutil.rmtree(host.journal.parent, ignore_errors=True)
-
-
 def undo_unfinished(host: Host, units: Units, patience: float = 0) -> bool:
     """Put the old state back if a restore was interrupted by a crash. Return whether that was so.
 
@@ -432,9 +345,9 @@ def undo_unfinished(host: Host, units: Units, patience: float = 0) -> bool:
         return False
     if units.active(host.hub_unit):
         units.stop(host.hub_unit)
-    if _read_journal(host, host.journal)["dump"]:
+    if journals.read(host, host.journal)["dump"]:
         host.database.wait(patience)
-    changed = undo(host)
+    changed = journals.undo(host)
     # If they have started since the crash, they have read files of a restore that is undone now.
     if _are_of_proxy(host, changed):
         units.use_files(host.proxy_unit)
@@ -459,9 +372,9 @@ def undo_last(host: Host, units: Units, *, force: bool = False) -> None:
     """
     with host.locked(), _signals():
         unfinished = host.journal.exists()
-        if not unfinished and not _finished(host).exists():
+        if not unfinished and not journals.finished(host).exists():
             raise BackupError("there is no restore that could be undone on this host")
-        journal = _read_journal(host, host.journal if unfinished else _finished(host))
+        journal = journals.read(host, host.journal if unfinished else journals.finished(host))
         lost = not unfinished and not force and host.database.facts().sessions - set(journal["sessions"])
         if lost:
             raise BackupError(
@@ -470,7 +383,7 @@ def undo_last(host: Host, units: Units, *, force: bool = False) -> None:
             )
         units.stop(host.hub_unit)
         try:
-            _apply(host, units, undo(host))
+            _apply(host, units, journals.undo(host))
         except BaseException:
             _start(host, units)
             raise
