@@ -9,6 +9,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -653,3 +654,24 @@ def test_commands_on_another_host_name_the_reason(capsys: pytest.CaptureFixture[
     for command in ("backup", "rollback"):
         assert cli.main([command]) == 2
         assert re.search(r"not the hub host|as root", capsys.readouterr().err)
+
+
+_WITH_LITTLE_MEMORY = """
+import re, resource, sys
+from pathlib import Path
+from hpchub.backup.database import HubDatabase
+
+used = int(re.search("VmData:\\s+([0-9]+)", Path("/proc/self/status").read_text())[1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (used + 2**26, used + 2**26))
+HubDatabase("sqlite:///" + sys.argv[1]).dump(Path(sys.argv[2]))
+"""
+
+
+def test_copy_of_a_large_database_does_not_need_as_much_memory(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "large") as connection:
+        connection.execute("CREATE TABLE rows (content)")
+        connection.executemany("INSERT INTO rows VALUES (zeroblob(1048576))", [()] * 128)
+    connection.close()
+    argv: list[str | Path] = [sys.executable, "-c", _WITH_LITTLE_MEMORY, tmp_path / "large", tmp_path / "copy"]
+    subprocess.run(argv, check=True)
+    assert (tmp_path / "copy").stat().st_size == (tmp_path / "large").stat().st_size

@@ -175,7 +175,7 @@ class HubDatabase:
             BackupError: The database cannot be read, or pg_dump is too old.
         """
         if self.backend == "sqlite":
-            copy_sqlite(self.path, target, self._as_account)
+            copy_sqlite(self.path, target, self.account)
             return
         self.check_dump_program()
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -288,13 +288,13 @@ def read_facts(url: str) -> Facts:
         engine.dispose()
 
 
-def copy_sqlite(source: Path, target: Path, as_account: Callable[..., None]) -> None:
+def copy_sqlite(source: Path, target: Path, account: pwd.struct_passwd | None) -> None:
     """Copy an sqlite database. The copy waits for writers and never shows half a transaction.
 
     Args:
         source: The database. The hub's account may have replaced it by a link to another file.
         target: The new file.
-        as_account: Calls a function in a process of the hub's account, which reads the database.
+        account: The hub's account, which reads the database, or None for the account of this process.
 
     Raises:
         BackupError: The database cannot be read, or is damaged.
@@ -302,9 +302,10 @@ def copy_sqlite(source: Path, target: Path, as_account: Callable[..., None]) -> 
     if not source.exists():
         raise BackupError(f"the hub's database {source} does not exist; start the hub first")
     target.unlink(missing_ok=True)
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            as_account(_write_sqlite, source, file.fileno())
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+            pool.submit(_copy_pages, source, target, account).result()
         with contextlib.closing(sqlite3.connect(target)) as there:
             there.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
         with target.open("rb") as copy:
@@ -315,14 +316,20 @@ def copy_sqlite(source: Path, target: Path, as_account: Callable[..., None]) -> 
         raise BackupError(f"the hub's database {source} is damaged: {damage}; restore a backup")
 
 
-def _write_sqlite(source: Path, target: int) -> None:
-    """Write the content of an sqlite database into an open file, which the account could not open itself."""
-    with contextlib.closing(sqlite3.connect(f"file:{source}?mode=rw", uri=True, timeout=60)) as here:
-        here.isolation_level = None
-        here.execute("BEGIN")
-        here.execute("SELECT count(*) FROM sqlite_master").fetchone()  # an error here tells more than one of serialize
-        with os.fdopen(target, "wb", closefd=False) as file:
-            file.write(here.serialize())
+def _copy_pages(source: Path, target: Path, account: pwd.struct_passwd | None) -> None:
+    """Copy an sqlite database into a file that the account could not open, in a process that ends afterwards."""
+    with contextlib.closing(sqlite3.connect(target)) as there:
+        there.execute("PRAGMA journal_mode=OFF")  # from now on, sqlite opens no other file for the copy
+        there.execute("PRAGMA synchronous=OFF")
+        if account is not None and os.geteuid() == 0:
+            _become(account)
+        with contextlib.closing(sqlite3.connect(f"file:{source}?mode=rw", uri=True, timeout=60)) as here:
+            here.isolation_level = None
+            here.execute("BEGIN")
+            here.execute(
+                "SELECT count(*) FROM sqlite_master"
+            ).fetchone()  # backup would wait for a lock without a limit
+            here.backup(there)
 
 
 def damage_of(path: Path) -> str:
