@@ -97,6 +97,7 @@ class Machine(FakeUnits):
         self.failure, self.changes, self.off = failure, 0, False
         for name in CHANGES:
             monkeypatch.setattr(os, name, self._watch(getattr(os, name)))
+        monkeypatch.setattr(os, "fsync", lambda _: None)  # it takes long, and another test checks it
 
     def _watch(self, change: Callable[..., Any]) -> Callable[..., Any]:
         def act(*arguments: Any, **more: Any) -> Any:
