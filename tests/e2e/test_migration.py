@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
-from lab.web_client import Visitor as Client
 
 from .database import Server
 from .lab import LabError
 from .site import Site
+from .watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,43 +50,6 @@ def sqlite(lab: Lab, tmp_path: Path) -> Site:
     del hosts["all"]["children"]["state_store"]
     (site.inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
     return site
-
-
-class Watch(threading.Thread):
-    """Asks for the health of the service four times a second.
-
-    Attributes:
-        bad: When it was not healthy, in seconds of the monotonic clock.
-    """
-
-    def __init__(self, lab: Lab) -> None:
-        super().__init__(daemon=True)
-        self.bad: list[float] = []
-        self._client = Client({"hub.localhost": lab.addresses[lab.host("hub")]}, lab.url)
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        while not self._over.wait(0.25):
-            at = time.monotonic()
-            try:
-                healthy = self._client.ask("/hub/health").status == 200
-            except OSError:
-                healthy = False
-            if not healthy:
-                self.bad.append(at)
-
-    def __enter__(self) -> Watch:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self.join()
-
-    @property
-    def seconds(self) -> float:
-        """The time from the first to the last bad answer."""
-        return self.bad[-1] - self.bad[0] if self.bad else 0.0
 
 
 def facts(lab: Lab) -> tuple[list[list[str]], set[str]]:

@@ -91,7 +91,8 @@ def test_hub_reaches_the_former_server_too_while_the_database_moves(
         **yaml.safe_load((role / "defaults/main.yml").read_text()),
         **yaml.safe_load((role / "vars/main.yml").read_text()),
         **writing["vars"],
-        **{"state_store_backend": "postgresql", "state_store_location": "own_host"},
+        "state_store_backend": "postgresql",
+        "state_store_location": "own_host",
         **given,
         "written": [[each["state"], each["content"]] for each in (password, authority)],
     }

@@ -288,7 +288,7 @@ def all_stages() -> list[Stage]:
         ),
         _scenario(
             "postgresql",
-            "Molecule with PostgreSQL on a host of its own, then tests of its faults and moves, and of a second hub host",
+            "Molecule with PostgreSQL on a host of its own, then tests of its faults and moves, and of a standby",
             # These tests are skipped on a machine without PostgreSQL. Here, bin/test has installed it.
             _pytest("unit", *_DATABASE_TESTS, environment={"HPCHUB_POSTGRESQL": "required"}),
             # The last test destroys the hub host.
