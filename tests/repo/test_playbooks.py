@@ -154,6 +154,17 @@ def test_standby_is_installed_as_one_and_the_hub_host_is_not() -> None:
     assert "hpchub_standby" not in imports("takeover.yml")["hub.yml"]
 
 
+def test_standby_keeps_no_state_of_a_former_hub() -> None:
+    """With an old database or authority, a takeover would take this host for a hub in use."""
+    tasks = {task["name"]: task for play in plays("standby.yml") for task in play.get("tasks", [])}
+    names = list(tasks)
+    authority = "Put the authority of a former hub away"
+    assert names.index("Refuse the hub in use") < names.index(authority)
+    assert tasks[authority]["when"] == "not hpchub_standby_file.stat.exists"
+    database = tasks["Put the database of a former hub away"]
+    assert database["when"] == "state_store_backend == 'sqlite' or state_store_location == 'hub'"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("store", "kept"),
