@@ -119,6 +119,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("roles/jupyterhub/tasks/*", (*SERVICE, "upgrade")),
     ("roles/*", SERVICE),
     ("playbooks/rollback.yml", (*DOCUMENTS, "default", "upgrade")),
+    *((f"playbooks/{name}.yml", (*DOCUMENTS, "postgresql")) for name in ("migrate_state_store", "standby", "takeover")),
     ("playbooks/*", (*DOCUMENTS, "default", "single_node")),
     ("group_vars/*", (*DOCUMENTS, "default", "single_node")),
     # Inventories and scenarios
