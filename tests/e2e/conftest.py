@@ -75,6 +75,14 @@ def browser_page(visitor: Callable[[], Visitor]) -> Visitor:
     return visitor()
 
 
+@pytest.fixture
+def key(lab: Lab, tmp_path: Path) -> Path:
+    """Return a private key for backups on this machine. The hub host has the program that creates it."""
+    path = tmp_path / "key.txt"
+    path.write_text(lab.run("hub", ["age-keygen"]))
+    return path
+
+
 @pytest.fixture(scope="module")
 def students(lab: Lab) -> Iterator[Class]:
     """Sign in the whole class; stop all its sessions afterwards."""

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import base64
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from .lab import LabError, eventually
-from .site import REPOSITORY, Site
+from .backups import fetch_backup, make_backup, public, state
+from .lab import HUB_PROGRAM, LabError, eventually
+from .site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from .lab import Lab
     from .pages import Visitor
 
-HPCHUB = "/opt/hpchub/hub/current/bin/hpchub"
 KEY = "/root/hpchub-test.key"
-
-
-@pytest.fixture
-def key(lab: Lab, tmp_path: Path) -> Path:
-    """A private key on the machine of the tests. The hub host has the program that creates it."""
-    path = tmp_path / "key.txt"
-    path.write_text(lab.run("hub", ["age-keygen"]))
-    return path
 
 
 @pytest.fixture
@@ -51,26 +41,10 @@ def b64(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def public(key: Path) -> str:
-    """Return the public key in the file of a private key."""
-    return key.read_text().partition("# public key: ")[2].split()[0]
-
-
-def make_backup(lab: Lab, recipient: str) -> str:
-    """Make a backup, and return its path on the hub host."""
-    return lab.run("hub", [HPCHUB, "backup", "--no-copy", "--recipient", recipient]).strip()
-
-
-def state(lab: Lab) -> str:
-    """Return the hashes of the hub's secrets, and when the hub started."""
-    files = "find /etc/hpchub /var/lib/hpchub/cookie_secret -type f -exec sha256sum {} +; "
-    return lab.run("hub", ["sh", "-c", f"{files}systemctl show --property MainPID jupyterhub"])
-
-
 def refusal(lab: Lab, *arguments: str) -> str:
     """Return the message of a restore that is refused."""
     with pytest.raises(LabError) as caught:
-        lab.run("hub", [HPCHUB, "restore", *arguments])
+        lab.run("hub", [HUB_PROGRAM, "restore", *arguments])
     return str(caught.value)
 
 
@@ -86,7 +60,7 @@ def test_bad_backups_are_refused_before_anything_changes(lab: Lab, key: Path, ke
         assert "is encrypted for somebody else" in refusal(lab, "--identity", key_on_hub, "--force", other)
         assert "use --force" in refusal(lab, "--identity", key_on_hub, good)
         assert "Nothing was changed" in lab.run(
-            "hub", [HPCHUB, "restore", "--check", "--force", "--identity", key_on_hub, good]
+            "hub", [HUB_PROGRAM, "restore", "--check", "--force", "--identity", key_on_hub, good]
         )
         assert state(lab) == before
     finally:
@@ -101,7 +75,7 @@ def test_restore_on_the_same_host_keeps_sessions(lab: Lab, browser_page: Visitor
     jobs = lab.jobs("alice")
     backup = make_backup(lab, public(key))
     proxy = lab.run("hub", ["systemctl", "show", "--property", "MainPID", "configurable-http-proxy"])
-    lab.run("hub", [HPCHUB, "restore", "--force", "--identity", key_on_hub, backup])
+    lab.run("hub", [HUB_PROGRAM, "restore", "--force", "--identity", key_on_hub, backup])
     lab.run("hub", ["rm", "-f", backup])
     eventually("the hub answers", lambda: browser_page.fetch("GET", "/hub/api/").status == 200)
     assert notebook.run("kept") == "42"
@@ -129,19 +103,14 @@ def test_new_host_continues_the_sessions_of_a_lost_one(
         notebooks[name] = person.start(lab.profiles()[0]["key"]).new_notebook("python3")
         assert notebooks[name].run(f"kept = {number} + 41; kept") == str(number + 41)
     jobs, users = lab.jobs(), lab.hub_users()
-    backup = tmp_path / "backup.tar"
-    path = make_backup(lab, public(key))
-    backup.write_bytes(base64.b64decode(lab.run("hub", ["base64", path])))
+    backup = fetch_backup(lab, key)
     site, instance = Site(lab, tmp_path), Instance(lab.directory.name)
 
     lost = time.monotonic()
     podman("rm", "--force", "--time=0", "--volumes", instance.container("hub"))
     with instance.lock():
         instance.create()
-    prepare = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(site.inventory), "--limit", "hub"]
-    subprocess.run(
-        [*prepare, "molecule/shared/prepare.yml"], cwd=REPOSITORY, env=site.environment, check=True, capture_output=True
-    )
+    site.prepare("hub")
     site.apply("-e", f"backup={backup}", "-e", f"identity={key}")
     page = visitor().page
     eventually("the service answers", lambda: (page.goto(f"{lab.url}/sso/signed-out") or page).url)
