@@ -79,8 +79,6 @@ BACKUP = (
         "    except (OSError, ValueError):\n        return math.inf",
         "without_a_readable_authority",
     ),
-    _restore("sessions-since-the-standby", "facts.latest < _end_of_standby()", "_end_of_standby()", "in_use_that_was"),
-    _restore("database-elsewhere", "if host.database.is_here and ", "if ", "database_on_another_host"),
     _restore(
         "no-standby-after-the-restore", "                remove_file(path)", "                pass", "no_former_standby"
     ),

@@ -1,4 +1,4 @@
-"""Restores on a host that was a standby: it has started no session, so nothing there needs protection."""
+"""Restores on a host that was a standby: it has started no session, so its secrets need no protection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +17,6 @@ from repo.sites import ROOT
 
 from hpchub.backup import host as hosts
 from hpchub.backup.create import create
-from hpchub.backup.database import Facts, HubDatabase
 from hpchub.backup.package import BackupError
 from hpchub.backup.restore import Options, restore, undo_last
 
@@ -63,11 +61,6 @@ def start(host: Host, session: str, when: float) -> None:
     """Set when a session began."""
     with contextlib.closing(sqlite3.connect(host.database.path)) as connection, connection:
         connection.execute("UPDATE hpchub_sessions SET started = ? WHERE session = ?", (when, session))
-
-
-def end_sessions(host: Host) -> None:
-    with contextlib.closing(sqlite3.connect(host.database.path)) as connection, connection:
-        connection.execute("UPDATE hpchub_sessions SET ended = started + 1")
 
 
 def cease(host: Host, when: float) -> None:
@@ -126,51 +119,6 @@ def test_restore_that_fails_keeps_the_knowledge(host: Host, key: Path, backup: P
         restore(host, FakeUnits({"hub"}), backup, tmp_path / "other.txt", KEEP)
     restore(host, FakeUnits({"hub"}), backup, key, KEEP)
     assert secret(host) == FIRST
-
-
-@pytest.mark.parametrize("ended", [False, True])
-def test_old_database_of_a_former_hub_is_replaced_without_force(
-    host: Host, key: Path, backup: Path, ended: bool
-) -> None:
-    """Another host was the hub since, so that the backup is newer."""
-    make_database(host, "b" * 16, user="bob")
-    if ended:
-        end_sessions(host)
-    cease(host, time.time() + 3600)
-    restore(host, FakeUnits({"hub"}), backup, key, Options())
-    assert host.database.facts().sessions == {"a" * 16}
-
-
-def test_hub_in_use_that_was_a_standby_is_replaced_only_with_force(host: Host, key: Path, backup: Path) -> None:
-    cease(host, time.time())
-    end_sessions(host)  # they began since
-    with pytest.raises(BackupError, match=r"running and in use: .* has 0 open sessions; .* use --force"):
-        restore(host, FakeUnits({"hub"}), backup, key, Options())
-
-
-def test_database_on_another_host_is_replaced_only_with_force(
-    host: Host, key: Path, backup: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It was not lost, and it is newer than the backup."""
-    found = host.database.facts()
-    moved = replace(host, hub={**host.hub, "db_url": "postgresql+psycopg://hub@db.example.org/hub"})
-    monkeypatch.setattr(HubDatabase, "facts", lambda _: Facts(found.id, found.schema, found.sessions, 0, 1.0, 1.0))
-    monkeypatch.setattr("hpchub.backup.restore._check_facts", lambda *_: None)
-    cease(host, time.time() + 3600)
-    with pytest.raises(BackupError, match="this database survived, use --keep-database"):
-        restore(moved, FakeUnits({"hub"}), backup, key, Options())
-
-
-@pytest.mark.parametrize(
-    ("url", "here"),
-    [
-        ("sqlite:////var/lib/hpchub/jupyterhub.sqlite", True),
-        ("postgresql+psycopg://hpchub@/hpchub?host=/run/postgresql", True),
-        ("postgresql+psycopg://hpchub@db.example.org/hpchub?sslmode=verify-full", False),
-    ],
-)
-def test_database_is_on_this_host(url: str, here: bool) -> None:
-    assert HubDatabase(url).is_here is here
 
 
 def test_role_records_when_a_host_ceases_to_be_a_standby() -> None:

@@ -63,7 +63,6 @@ class Facts:
         sessions: The sessions that are not over.
         ended: The number of recorded sessions that are over.
         newest: When the newest of the sessions that are not over began, in seconds since 1970, or 0 if there is none.
-        latest: When the latest of all sessions began, in seconds since 1970, or 0 if there is none.
     """
 
     id: str = ""
@@ -71,7 +70,6 @@ class Facts:
     sessions: frozenset[str] = frozenset()
     ended: int = 0
     newest: float = 0.0
-    latest: float = 0.0
 
     @property
     def new(self) -> bool:
@@ -99,11 +97,6 @@ class HubDatabase:
     def path(self) -> Path:
         """The file of an sqlite database."""
         return Path(self.url.database or "")
-
-    @property
-    def is_here(self) -> bool:
-        """Whether the database is on this host."""
-        return self.backend == "sqlite" or not self.url.host
 
     @property
     def text(self) -> str:
@@ -272,7 +265,7 @@ def read_facts(url: str) -> Facts:
             tables = set(inspect(connection).get_table_names())
             schema = found = None
             sessions: frozenset[str] = frozenset()
-            ended, newest, latest = 0, 0.0, 0.0
+            ended, newest = 0, 0.0
             if "alembic_version" in tables:
                 schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
             if DATABASE_TABLE.name in tables:
@@ -281,9 +274,8 @@ def read_facts(url: str) -> Facts:
                 rows = connection.execute(select(SESSIONS.c.session, SESSIONS.c.started, SESSIONS.c.ended)).all()
                 sessions = frozenset(row.session for row in rows if row.ended is None)
                 newest = max((row.started for row in rows if row.ended is None), default=0.0)
-                latest = max((row.started for row in rows), default=0.0)
                 ended = len(rows) - len(sessions)
-            return Facts(found or "", schema or "", sessions, ended, newest, latest)
+            return Facts(found or "", schema or "", sessions, ended, newest)
     finally:
         engine.dispose()
 

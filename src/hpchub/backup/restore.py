@@ -147,8 +147,6 @@ def _check_hub(host: Host, units: Units, path: Path, manifest: Manifest, options
         if options.force and host.database.backend == "sqlite":
             return  # a damaged database is a reason to restore
         raise
-    if host.database.is_here and facts.latest < _end_of_standby():
-        return  # another host has been the hub since, so the backup is newer than this database
     another = bool(facts.id) and facts.id != manifest.database
     if another and not facts.new and not options.other_database:
         raise BackupError(
