@@ -60,6 +60,9 @@ class FakeUnits(Units):
     def reload(self, unit: str) -> None:
         self.calls.append(f"reload {unit}")
 
+    def use_files(self, unit: str) -> None:
+        self.calls.append(f"use files {unit}")
+
     def start_later(self, unit: str, seconds: int, *, if_exists: Path) -> None:
         self.calls.append(f"start {unit} later")
 

@@ -55,7 +55,8 @@ class CallbackModule(Default):  # type: ignore[misc]
                 self.set_option(name, False)
 
     def v2_playbook_on_play_start(self, play: Play) -> None:
-        """Show the play in output that is not quiet."""
+        """Show the play in output that is not quiet, and record whether it deploys a standby."""
+        self._changes.standby |= bool(play.get_vars().get("hpchub_standby"))
         if self._quiet:
             self._play = play
         else:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import base64
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.host import podman
+from lab.instance import Instance
+
 from .lab import HUB_PROGRAM
-from .site import REPOSITORY
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .lab import Lab
     from .site import Site
 
@@ -26,27 +27,23 @@ def make_backup(lab: Lab, recipient: str) -> str:
     return lab.run("hub", [HUB_PROGRAM, "backup", "--no-copy", "--recipient", recipient]).strip()
 
 
-def fetch_backup(lab: Lab, recipient: str, directory: Path) -> Path:
-    """Make a backup, and return its path on the machine of the tests."""
-    found = directory / "backup.tar"
-    found.write_bytes(base64.b64decode(lab.run("hub", ["base64", make_backup(lab, recipient)])))
-    return found
+def fetch_backup(lab: Lab, key: Path) -> Path:
+    """Make a backup for a key, and copy it beside the key."""
+    backup = key.with_name("backup.tar")
+    backup.write_bytes(base64.b64decode(lab.run("hub", ["base64", make_backup(lab, public(key))])))
+    return backup
 
 
 def replace_hub(lab: Lab, site: Site) -> None:
     """Destroy the hub host with its volumes, and create an empty host with the same name and address."""
-    from lab.host import podman  # noqa: PLC0415  (the program of the lab, which only these tests need)
-    from lab.instance import Instance  # noqa: PLC0415
-
     instance = Instance(lab.directory.name)
     podman("rm", "--force", "--time=0", "--volumes", instance.container("hub"))
     with instance.lock():
         instance.create()
-    program = str(Path(sys.executable).parent / "ansible-playbook")
-    prepare = [program, "-i", str(site.inventory), "--limit", "hub", "molecule/shared/prepare.yml"]
-    subprocess.run(prepare, cwd=REPOSITORY, env=site.environment, check=True, capture_output=True)
+    site.prepare("hub")
 
 
-def rebuild_hub(site: Site, backup: Path, key: Path) -> None:
-    """Deploy an empty hub host from a backup."""
-    site.apply("-e", f"backup={backup}", "-e", f"identity={key}")
+def state(lab: Lab) -> str:
+    """Return the hashes of the hub's secrets, and when the hub started."""
+    files = "find /etc/hpchub /var/lib/hpchub/cookie_secret -type f -exec sha256sum {} +; "
+    return lab.run("hub", ["sh", "-c", f"{files}systemctl show --property MainPID jupyterhub"])

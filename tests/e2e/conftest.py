@@ -70,17 +70,17 @@ def visitor(lab: Lab, browser: Browser, request: pytest.FixtureRequest) -> Itera
 
 
 @pytest.fixture
-def key(lab: Lab, tmp_path: Path) -> Path:
-    """A private key for backups on the machine of the tests. The hub host has the program that creates it."""
-    path = tmp_path / "key.txt"
-    path.write_text(lab.run("hub", ["age-keygen"]))
-    return path
-
-
-@pytest.fixture
 def browser_page(visitor: Callable[[], Visitor]) -> Visitor:
     """Return one visitor who has not signed in yet."""
     return visitor()
+
+
+@pytest.fixture
+def key(lab: Lab, tmp_path: Path) -> Path:
+    """Return a private key for backups on this machine. The hub host has the program that creates it."""
+    path = tmp_path / "key.txt"
+    path.write_text(lab.run("hub", ["age-keygen"]))
+    return path
 
 
 @pytest.fixture(scope="module")

@@ -40,9 +40,9 @@ class Server:
         """Run a shell script on the server's host as root."""
         return self.lab.run(self.host, ["sh", "-c", script], check=check)
 
-    def sql(self, statement: str) -> str:
+    def sql(self, statement: str, database: str = "postgres") -> str:
         """Run a statement as the server's administrator."""
-        return self.run(f'psql -X -At -U postgres -d postgres -c "{statement}"')
+        return self.run(f'psql -X -At -U postgres -d {database} -c "{statement}"')
 
     def stop(self) -> None:
         """Stop the server at once."""

@@ -60,6 +60,15 @@ class Site:
         """
         return self._output(self.command(*arguments, playbook=playbook))
 
+    def prepare(self, host: str, *arguments: str) -> None:
+        """Set up on a new host what a real site has before it installs hpchub.
+
+        Raises:
+            LabError: The playbook failed.
+        """
+        command = [self._program("ansible-playbook"), "-i", str(self.inventory), f"--limit={host}", *arguments]
+        self._output([*command, "molecule/shared/prepare.yml"])
+
     def _program(self, name: str) -> str:
         return str(Path(sys.executable).parent / name)
 

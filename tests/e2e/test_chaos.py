@@ -18,7 +18,7 @@ import pytest
 from hpchub.canary.client import FixedResolver
 
 from . import versions
-from .backups import fetch_backup, public, rebuild_hub, replace_hub
+from .backups import fetch_backup, replace_hub
 from .database import Server
 from .lab import eventually
 from .site import Site
@@ -111,7 +111,6 @@ class Faults:
 
     def __init__(self, lab: Lab, directory: Path, key: Path) -> None:
         self._lab = lab
-        self._directory = directory
         self._key = key
         self._site = Site(lab, directory)
         self._package = versions.copy_package(directory)
@@ -180,9 +179,9 @@ class Faults:
         assert (versions.environment(self._lab), versions.schema(self._lab)) == before
 
     def hub_host_is_destroyed(self) -> None:
-        backup = fetch_backup(self._lab, public(self._key), self._directory)
+        backup = fetch_backup(self._lab, self._key)
         replace_hub(self._lab, self._site)
-        rebuild_hub(self._site, backup, self._key)
+        self._site.apply("-e", f"backup={backup}", "-e", f"identity={self._key}")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .students import Class
 
 OUTAGE = float(os.environ.get("HPCHUB_OUTAGE", "45"))  # How long the database is away, in seconds.
-FAULTS = int(os.environ.get("HPCHUB_KILLS", "3"))
+FAULTS = int(os.environ.get("HPCHUB_KILLS", "1"))  # How often each fault happens.
 BURST = 6.0  # Sessions start and end within this time, in seconds, around each fault.
 NOTICED = 40  # How long the health check may take to notice a fault and its end, in seconds.
 

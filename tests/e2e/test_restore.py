@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .backups import fetch_backup, make_backup, public, rebuild_hub, replace_hub
+from .backups import fetch_backup, make_backup, public, replace_hub, state
 from .lab import HUB_PROGRAM, LabError, eventually
 from .site import Site
 
@@ -39,12 +39,6 @@ def write(lab: Lab, path: str, content: bytes) -> None:
 
 def b64(content: bytes) -> str:
     return base64.b64encode(content).decode()
-
-
-def state(lab: Lab) -> str:
-    """Return the hashes of the hub's secrets, and when the hub started."""
-    files = "find /etc/hpchub /var/lib/hpchub/cookie_secret -type f -exec sha256sum {} +; "
-    return lab.run("hub", ["sh", "-c", f"{files}systemctl show --property MainPID jupyterhub"])
 
 
 def refusal(lab: Lab, *arguments: str) -> str:
@@ -106,11 +100,11 @@ def test_new_host_continues_the_sessions_of_a_lost_one(
         notebooks[name] = person.start(lab.profiles()[0]["key"]).new_notebook("python3")
         assert notebooks[name].run(f"kept = {number} + 41; kept") == str(number + 41)
     jobs, users = lab.jobs(), lab.hub_users()
-    backup, site = fetch_backup(lab, public(key), tmp_path), Site(lab, tmp_path)
+    backup, site = fetch_backup(lab, key), Site(lab, tmp_path)
 
     lost = time.monotonic()
     replace_hub(lab, site)
-    rebuild_hub(site, backup, key)
+    site.apply("-e", f"backup={backup}", "-e", f"identity={key}")
     page = visitor().page
     eventually("the service answers", lambda: (page.goto(f"{lab.url}/sso/signed-out") or page).url)
     print(f"from the lost host to served pages: {time.monotonic() - lost:.0f} s")

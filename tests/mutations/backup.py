@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from .mutants import HandWritten
 
-_TESTS = ("tests/unit/test_backup.py", "tests/unit/test_backup_hostile.py")
+_TESTS = (
+    "tests/unit/test_backup.py",
+    "tests/unit/test_backup_hostile.py",
+    "tests/unit/test_restore_interrupted.py",
+    "tests/unit/test_restore_standby.py",
+)
 _DIRECTORY = "src/hpchub/backup"
 
 
@@ -18,6 +23,10 @@ def _package(name: str, old: str, new: str, keyword: str = "") -> HandWritten:
 
 def _host(name: str, old: str, new: str, keyword: str = "") -> HandWritten:
     return HandWritten(name, f"{_DIRECTORY}/host.py", old, new, _TESTS, keyword)
+
+
+def _links(name: str, old: str, new: str, keyword: str = "") -> HandWritten:
+    return HandWritten(name, f"{_DIRECTORY}/no_links.py", old, new, _TESTS, keyword)
 
 
 BACKUP = (
@@ -54,7 +63,64 @@ BACKUP = (
     # Whether the hub is in use.
     _restore("live-hub", "    if running:\n", "    if False:\n", "without_sessions"),
     _restore("open-sessions", "    if facts.sessions:\n", "    if False:\n", "hub_in_use"),
+    _restore("restored-before", 'journal["backup"] == _fingerprint(path) and ', "", "not_repeated"),
+    _restore(
+        "restored-into-this-database", "return same and host.database.facts().id == database", "return same", "anew"
+    ),
+    _restore(
+        "present-secrets",
+        "        if facts.sessions and facts.newest >= max(_first_authority(host), _end_of_standby()):",
+        "        if False:",
+        "secrets_with_which_the_hub or sessions_since_the_end",
+    ),
+    _restore(
+        "first-authority",
+        "    except (OSError, ValueError):\n        return 0.0",
+        "    except (OSError, ValueError):\n        return math.inf",
+        "without_a_readable_authority",
+    ),
+    _restore(
+        "no-standby-after-the-restore", "                remove_file(path)", "                pass", "no_former_standby"
+    ),
+    _restore(
+        "undo-with-sessions",
+        'lost = not unfinished and not force and host.database.facts().sessions - set(journal["sessions"])',
+        "lost = set()",
+        "since_the_restore",
+    ),
+    # Mixed states.
+    HandWritten(
+        "no-start-with-a-journal",
+        "roles/backup/templates/hpchub-restore.conf.j2",
+        "AssertPathExists=!",
+        "#AssertPathExists=!",
+        _TESTS,
+        "checks_the_journal",
+    ),
+    _restore(
+        "no-start-after-a-failed-undo",
+        "    if not host.journal.exists():\n        units.start",
+        "    if True:\n        units.start",
+        "cannot_be_put_back",
+    ),
+    _host(
+        "no-backup-of-a-mixed-state", "        if self.journal.exists():\n", "        if False:\n", "cannot_be_put_back"
+    ),
+    _host("changes-on-the-disk", "dst_dir_fd=directory)\n    sync(directory)", "dst_dir_fd=directory)", "on_the_disk"),
     # Where it writes.
+    _links(
+        "no-link-in-a-foreign-directory",
+        "if owner.st_uid == 0 and not owner.st_mode & (stat.S_IWGRP | stat.S_IWOTH):",
+        "if True:",
+        "becomes_a_link",
+    ),
+    _links(
+        "no-link-as-a-file",
+        "os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK",
+        "os.O_RDONLY | os.O_NONBLOCK",
+        "database_that_is_a_link",
+    ),
+    _links("no-pipe", "if stat.S_ISREG(os.fstat(number).st_mode):", "if True:", "only_regular_files"),
     _package("files-only", " if entry.isreg() and not entry.issparse() else None", "", "must_be_files"),
     _package("no-sparse-files", " and not entry.issparse()", "", "sparse"),
     _host("only-files-of-the-hub", "return inside and ", "return ", "never_written"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -56,6 +57,71 @@ def test_migration_removes_the_rollback_point_before_it_retires_the_former_datab
     assert names.index("Remove the rollback point") < names.index("Put the former database away")
 
 
+OWN = {"state_store_host": "db1", "state_store_password": "a:b", "state_store_ca": "CA1\n"}
+FORMER = {"state_store_former_passwords": "db0:5432:hpchub:jupyterhub:c\n", "state_store_former_ca": "CA0\n"}
+BUNDLE = {"__state_store_bundle": {"stdout": "AUTHORITIES\n"}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "passwords", "authorities"),
+    [
+        (OWN, r"db1:5432:hpchub:jupyterhub:a\:b", "CA1"),
+        (OWN | FORMER, "db1:5432:hpchub:jupyterhub:a\\:b\ndb0:5432:hpchub:jupyterhub:c", "CA1\nCA0"),
+        (OWN | FORMER | BUNDLE | {"state_store_ca": ""}, None, "AUTHORITIES\nCA0"),
+        (OWN | {"state_store_ca": ""}, None, "link"),
+        (FORMER | {"state_store_backend": "sqlite"}, "db0:5432:hpchub:jupyterhub:c", "CA0"),
+        ({"state_store_backend": "sqlite"}, "absent", "absent"),
+        ({"state_store_location": "hub"}, "absent", "absent"),
+    ],
+    ids=["own host", "move", "move to known authorities", "known authorities", "move to a file", "file", "hub host"],
+)
+def test_hub_reaches_the_former_server_too_while_the_database_moves(
+    ansible: Ansible, given: dict[str, Any], passwords: str | None, authorities: str
+) -> None:
+    """Without the former password, the hub would lose its database, and nothing could be copied."""
+    role = ROOT / "roles/state_store"
+    (writing,) = [
+        task
+        for task in yaml.safe_load((role / "tasks/client.yml").read_text())
+        if task["name"] == "Write the password file and the server's authority"
+    ]
+    password, _, authority = writing["hpchub.hpchub.write_files"]["files"]
+    variables = {
+        **yaml.safe_load((role / "defaults/main.yml").read_text()),
+        **yaml.safe_load((role / "vars/main.yml").read_text()),
+        **writing["vars"],
+        "state_store_backend": "postgresql",
+        "state_store_location": "own_host",
+        **given,
+        "written": [[each["state"], each["content"]] for each in (password, authority)],
+    }
+    done = ansible(
+        *("ansible", "localhost", "--module-name", "debug", "--args", "msg=({{ written | to_json | b64encode }})"),
+        *("--extra-vars", json.dumps(variables)),
+    )
+    found = re.search(r"\(([A-Za-z0-9+/=]+)\)", done.stdout)
+    assert found, done.stdout + done.stderr
+    for (state, content), wanted in zip(json.loads(b64decode(found[1])), (passwords, authorities), strict=True):
+        if wanted in {"absent", "link"}:
+            assert state == wanted
+        elif wanted is not None:
+            assert (state, content) == ("file", f"{wanted}\n")
+
+
+def test_migration_reads_the_access_to_the_former_server_before_it_changes() -> None:
+    (preparing,) = [
+        task
+        for play in plays("migrate_state_store.yml")
+        for task in play.get("tasks", [])
+        if task["name"] == "Prepare the new database"
+    ]
+    names = [task["name"] for task in preparing["block"]]
+    assert names.index("Read how the hub reaches the former server") < names.index("Set up the state store")
+    store = preparing["block"][names.index("Set up the state store")]
+    assert store["vars"].keys() == FORMER.keys()
+
+
 def test_unit_of_the_hub_starts_without_the_files_of_optional_secrets() -> None:
     """A rollback may bring the unit back after metrics or the canary were switched off."""
     unit = (ROOT / "roles/jupyterhub/templates/jupyterhub.service.j2").read_text()
@@ -77,15 +143,26 @@ def test_database_admits_the_standby_before_its_hub_starts() -> None:
 
 
 def test_settings_of_a_standby_do_not_prevent_its_deployment() -> None:
-    """The database may have moved since standby.yml has run. The refusal is for a hub that has sessions."""
+    """The database may have moved since standby.yml or the former hub has run. A hub that has sessions is refused."""
     (play,) = plays("hub.yml")
     (refusal,) = [task for task in play["tasks"] if task["name"] == "Refuse to give the hub another database"]
-    assert "not hpchub_was_standby.stat.exists" in refusal["when"]
+    assert "not (hpchub_was_standby.stat.exists or hpchub_standby | default(false) | bool)" in refusal["when"]
 
 
 def test_standby_is_installed_as_one_and_the_hub_host_is_not() -> None:
     assert imports("standby.yml")["hub.yml"] == {"hpchub_standby": True}
     assert "hpchub_standby" not in imports("takeover.yml")["hub.yml"]
+
+
+def test_standby_keeps_no_state_of_a_former_hub() -> None:
+    """With an old database or authority, a takeover would take this host for a hub in use."""
+    tasks = {task["name"]: task for play in plays("standby.yml") for task in play.get("tasks", [])}
+    names = list(tasks)
+    authority = "Put the authority of a former hub away"
+    assert names.index("Refuse the hub in use") < names.index(authority)
+    assert tasks[authority]["when"] == "not hpchub_standby_file.stat.exists"
+    database = tasks["Put the database of a former hub away"]
+    assert database["when"] == "state_store_backend == 'sqlite' or state_store_location == 'hub'"
 
 
 @pytest.mark.slow

@@ -33,6 +33,12 @@ PLAY = """
       vars: {{__service_effect: Users see this.}}
 """
 
+STANDBY = """
+- name: Deploy a standby
+  ansible.builtin.import_playbook: play.yml
+  vars: {hpchub_standby: true}
+"""
+
 
 @pytest.mark.slow
 def test_check_shows_changes_only_and_ends_with_a_summary(ansible: Ansible, tmp_path: Path) -> None:
@@ -61,6 +67,10 @@ def test_check_shows_changes_only_and_ends_with_a_summary(ansible: Ansible, tmp_
     real = ansible(*command)
     assert "TASK [Change nothing]" in real.stdout
     assert real.stdout.splitlines()[-1] == "  Users see this."
+    (tmp_path / "file").unlink()
+    (tmp_path / "standby.yml").write_text(STANDBY)
+    standby = ansible(*command[:-1], tmp_path / "standby.yml")
+    assert standby.stdout.splitlines()[-1] == "Users notice nothing."
 
 
 def test_every_restart_explains_its_effect() -> None:

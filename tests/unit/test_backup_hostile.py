@@ -21,6 +21,7 @@ from hpchub.backup.create import create
 from hpchub.backup.database import HubDatabase
 from hpchub.backup.files import put_back, save_database, write_member
 from hpchub.backup.host import read_member
+from hpchub.backup.no_links import open_regular
 from hpchub.backup.package import BackupError, Member
 from hpchub.backup.restore import Options, restore
 
@@ -309,6 +310,16 @@ def test_directory_that_becomes_a_link_is_not_followed(host: Host, tmp_path: Pat
         with pytest.raises(BackupError, match="more is a link or of another kind"):
             put_back(tmp_path, [entry])
     assert (outside / "passwd").read_text() == "system"
+
+
+def test_only_regular_files_are_read(host: Host) -> None:
+    os.mkfifo(host.state / "pipe")
+    (host.state / "directory").mkdir()
+    for name in ("pipe", "directory"):
+        with pytest.raises(BackupError, match=f"{name} is a link or of another kind on this host"):
+            open_regular(host.state / name)
+        assert read_member(host.state / name) is None
+    assert not [member.name for member in host.members() if member.name.endswith("pipe")]
 
 
 def test_sign_on_sessions_are_restored_without_directories(host: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,11 @@ from postgresql_server import Server, needs_server
 from sqlalchemy.engine import make_url
 
 from hpchub.backup.create import create
-from hpchub.backup.database import HubDatabase, known_revisions
+from hpchub.backup.database import HubDatabase, known_revisions, read_version
 from hpchub.backup.package import BackupError
 from hpchub.backup.restore import Options, restore, undo_last
 from hpchub.backup.upgrade import prepare, rollback
+from hpchub.cli.check_clusters import query_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +68,15 @@ def test_restored_database_equals_the_saved_one(host: Host, server: Server, key:
     undo_last(host, units, force=True)
     assert server.sql("SELECT name FROM users") == "bob"
     assert server.sql("SELECT to_regclass('newer')") == "newer"
+
+
+def test_undo_empties_a_database_that_was_empty(host: Host, server: Server, key: Path) -> None:
+    path = create(host)
+    server.empty()
+    restore(host, FakeUnits(), path, key, Options())
+    assert server.sql("SELECT name FROM users") == "alice"
+    undo_last(host, FakeUnits(), force=True)
+    assert server.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == "0"
 
 
 def test_password_of_the_database_is_neither_saved_nor_restored(host: Host, server: Server, key: Path) -> None:
@@ -136,11 +147,14 @@ def test_interrupted_restore_leaves_the_old_database(
 def test_password_is_in_no_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
-    def run(argv: list[str], **_: object) -> None:
+    def run(argv: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
         seen.extend(argv)
+        if "--version" in argv:
+            return subprocess.CompletedProcess(argv, 0, b"pg_dump (PostgreSQL) 15.13\n", b"")
         raise FileNotFoundError
 
     monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setattr("hpchub.backup.database.read_version", lambda _: 15)
     database = HubDatabase(
         "postgresql+psycopg://hub:geheim@db.example/hub?sslmode=verify-full&require_auth=scram-sha-256"
     )
@@ -158,3 +172,45 @@ def make_environments(tmp_path: Path) -> Path:
     (tmp_path / "hub" / "current").symlink_to("envs/old")
     (tmp_path / "hub" / "next").symlink_to("envs/new")
     return tmp_path / "hub"
+
+
+def test_pg_dump_that_is_older_than_the_server_is_reported(
+    host: Host, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpchub.backup.database.read_version", lambda _: 15)
+    give_program(tmp_path, monkeypatch, "pg_dump (PostgreSQL) 14.9")
+    ok, line = query_database(server.url)
+    assert not ok
+    assert line == (
+        f"the hub's database hub on {server.directory} cannot be saved: its server is PostgreSQL 15, and pg_dump on the"
+        " hub host is version 14; valid is version 15 or newer; install the package postgresql-client-15 on the hub"
+        " host"
+    )
+    with pytest.raises(BackupError, match=r"install the package postgresql-client-15 on the hub host$"):
+        create(host)
+    for version in ("15.13 (Debian 15.13-0+deb12u1)", "16beta1"):
+        give_program(tmp_path, monkeypatch, f"pg_dump (PostgreSQL) {version}")
+        assert query_database(server.url)[0]
+
+
+def test_program_that_is_no_pg_dump_is_reported(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_program(tmp_path, monkeypatch, "something else")
+    ok, line = query_database(server.url)
+    assert not ok
+    assert line.startswith("pg_dump --version prints ")
+
+
+def test_versions_of_a_real_server_and_its_program_are_compared(server: Server) -> None:
+    assert str(read_version(server.url)) == server.sql("SHOW server_version").partition(".")[0]
+    assert query_database(server.url)[0]
+
+
+def give_program(directory: Path, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    """Put a program pg_dump on the path that prints a version."""
+    program = directory / "bin" / "pg_dump"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\necho '{output}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")

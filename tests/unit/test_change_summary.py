@@ -50,3 +50,10 @@ def test_failed_run_promises_nothing() -> None:
     lines = list(summary(changes))
     assert lines[0] == "The run failed on login1, so this summary may be incomplete."
     assert not {"Nothing restarts.", "Users notice nothing."} & set(lines)
+
+
+def test_restart_on_a_standby_is_noticed_by_nobody() -> None:
+    changes = Changes(standby=True)
+    changes.add("hub", "spawner_profiles", "Write the profiles")
+    changes.restart("hub", "Restart jupyterhub", "For some seconds, nobody can sign in.")
+    assert list(summary(changes))[-2:] == ["  Restart jupyterhub on hub", "Users notice nothing."]

@@ -75,6 +75,25 @@ async def test_database_moves_to_postgresql_and_back(server: Server, tmp_path: P
     assert set(copy(first, server.url)) == set(before)
 
 
+async def test_empty_database_has_nothing_to_put_away(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A playbook can put the tables away at each run."""
+    file = f"sqlite:///{tmp_path}/hub.sqlite"
+    await (await make_hub(tmp_path, [PAGES], file)).close()
+    copy(file, server.url)
+    for url in (file, server.url):
+        assert main(["retire", url]) == 0
+        assert capsys.readouterr().out.startswith("The tables are in ")
+        assert main(["retire", url]) == 0
+        assert capsys.readouterr().out.endswith(" has no tables\n")
+    engine = create_engine(server.url)
+    with engine.connect() as connection:
+        schemas = connection.scalars(text("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'hpchub_%'")).all()
+    engine.dispose()
+    assert len(schemas) == 1
+
+
 async def test_target_that_is_not_empty_is_refused_and_stays_as_it_is(server: Server, tmp_path: Path) -> None:
     source = f"sqlite:///{tmp_path}/hub.sqlite"
     await (await make_hub(tmp_path, [PAGES], source)).close()

@@ -68,6 +68,7 @@ def test_scenarios_are_the_stages_that_need_the_lab() -> None:
         ),
         ("roles/reverse_proxy/README.md", {"lint", "repo", "collection"}),
         ("tests/e2e/previous_release", {"upgrade"}),
+        ("playbooks/takeover.yml", {"lint", "repo", "postgresql"}),
         ("playbooks/rollback.yml", {"lint", "repo", "default", "upgrade"}),
         ("roles/state_store/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node", "postgresql"}),
         ("roles/bundle/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node", "offline"}),

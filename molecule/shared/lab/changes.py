@@ -69,6 +69,8 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/e2e/test_emulated.py", ("lint", "emulated")),
     ("tests/e2e/test_clusters.py", ("lint", "multi_cluster")),
     ("tests/e2e/test_database.py", ("lint", "default", "postgresql")),
+    ("tests/e2e/test_migration.py", ("lint", "postgresql")),
+    ("tests/e2e/test_takeover.py", ("lint", "postgresql")),
     ("tests/e2e/test_previous_release.py", ("lint", "upgrade")),
     ("tests/e2e/previous_release", ("upgrade",)),
     ("tests/e2e/*", ("lint", "default")),
@@ -117,6 +119,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("roles/jupyterhub/tasks/*", (*SERVICE, "upgrade")),
     ("roles/*", SERVICE),
     ("playbooks/rollback.yml", (*DOCUMENTS, "default", "upgrade")),
+    *((f"playbooks/{name}.yml", (*DOCUMENTS, "postgresql")) for name in ("migrate_state_store", "standby", "takeover")),
     ("playbooks/*", (*DOCUMENTS, "default", "single_node")),
     ("group_vars/*", (*DOCUMENTS, "default", "single_node")),
     # Inventories and scenarios

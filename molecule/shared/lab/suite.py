@@ -294,10 +294,11 @@ def all_stages() -> list[Stage]:
         ),
         _scenario(
             "postgresql",
-            "Molecule with PostgreSQL on a host of its own, then unit and browser tests of faults of the database",
+            "Molecule with PostgreSQL on a host of its own, then tests of its faults and moves, and of a standby",
             # These tests are skipped on a machine without PostgreSQL. Here, bin/test has installed it.
             _pytest("unit", *_DATABASE_TESTS, environment={"HPCHUB_POSTGRESQL": "required"}),
-            _session_tests("postgresql", "restart", "database", "rotation"),
+            # The last test destroys the hub host.
+            _session_tests("postgresql", "restart", "database", "rotation", "migration", "takeover"),
             extra=True,
         ),
         Stage(

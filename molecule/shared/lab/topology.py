@@ -79,6 +79,7 @@ TOPOLOGIES = {
         )
     ),
     "offline": Topology((*_demo("node").hosts, Host("mirror", "idp", network=True)), offline=True),
-    "postgresql": Topology((*_demo("node").hosts, Host("database", "base"))),
+    # The database has a host of its own, and a second hub host can take over.
+    "postgresql": Topology((*_demo("node").hosts, Host("database", "base"), Host("hub2", "base"))),
     "single_node": Topology((Host("node", "node", port=SERVICE_PORT, also=("hub", "login1", "compute1")), _IDP)),
 }

@@ -35,7 +35,7 @@ def create(host: Host, recipients: Sequence[str] = (), *, copy: bool = True, pat
         The file of the backup.
 
     Raises:
-        BackupError: There is no backup, or it was not copied, or this host is a standby.
+        BackupError: There is no backup, or it was not copied, or this host is a standby, or a restore was interrupted.
         OSError: A file cannot be read or written.
     """
     if hosts.STANDBY.exists():
@@ -49,6 +49,7 @@ def create(host: Host, recipients: Sequence[str] = (), *, copy: bool = True, pat
     ok, file = False, str(last.get("file", ""))
     try:
         with host.locked(patience):
+            host.refuse_incomplete()
             path = _create(host, recipients or host.recipients)
             file, made = path.name, time.time()
         if copy and host.copy_command:

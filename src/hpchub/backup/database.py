@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from hpchub.backup.package import BackupError
-from hpchub.hub.database import DatabaseError, explain, parse
+from hpchub.hub.database import PAUSE, DatabaseError, describe, explain, parse
 from hpchub.hub.ledger import DATABASE_TABLE, SESSIONS
+from hpchub.messages import show
 
 if TYPE_CHECKING:
     import pwd
@@ -114,17 +116,64 @@ class HubDatabase:
         except (SQLAlchemyError, OSError) as error:
             raise BackupError(f"the hub's {explain(error, self.text)}") from None
 
+    def wait(self, patience: float) -> None:
+        """Wait until the server of a PostgreSQL database answers.
+
+        Args:
+            patience: How long to wait, in seconds.
+
+        Raises:
+            BackupError: It does not answer.
+        """
+        deadline = time.monotonic() + patience
+        while self.backend != "sqlite":
+            try:
+                self.facts()
+            except BackupError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(PAUSE)
+            else:
+                return
+
+    def check_dump_program(self) -> None:
+        """Check that pg_dump on this host can save the database. It cannot save a database of a newer server.
+
+        Raises:
+            BackupError: It cannot, or the server does not answer.
+        """
+        if self.backend == "sqlite":
+            return
+        try:
+            server = self._as_account(read_version, self.text)
+        except SQLAlchemyError as error:
+            raise BackupError(f"the hub's {explain(error, self.text)}") from None
+        # The program is a wrapper, which chooses the version by the other arguments.
+        answer = self._run(["pg_dump", "--version", "--dbname", self._libpq], stdout=subprocess.PIPE)
+        found = re.search(rb"\(PostgreSQL\) (\d+)", answer)
+        if found is None:
+            raise BackupError(f"pg_dump --version prints {show(answer)}; install the package postgresql-client")
+        program = int(found[1])
+        if server > program:
+            raise BackupError(
+                f"the hub's {describe(self.text)} cannot be saved: its server is PostgreSQL {server}, and pg_dump on"
+                f" the hub host is version {program}; valid is version {server} or newer; install the package"
+                f" postgresql-client-{server} on the hub host"
+            )
+
     def dump(self, target: Path) -> None:
         """Write a consistent copy of the database into a new file. The hub may run.
 
         Raises:
-            BackupError: The database cannot be read.
+            BackupError: The database cannot be read, or pg_dump is too old.
         """
         if self.backend == "sqlite":
-            copy_sqlite(self.path, target, self._as_account)
+            copy_sqlite(self.path, target, self.account)
             return
+        self.check_dump_program()
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             self._run(["pg_dump", "--no-owner", "--no-privileges", "--dbname", self._libpq], stdout=file)
+            os.fsync(file.fileno())
 
     def load(self, dump: Path) -> None:
         """Replace the content of a PostgreSQL database by that of a dump, in one transaction.
@@ -153,8 +202,8 @@ class HubDatabase:
         url = self.url._replace(password=None).set(drivername="postgresql").difference_update_query(["require_auth"])
         return url.render_as_string(hide_password=False)
 
-    def _run(self, argv: list[str], **streams: Any) -> None:
-        """Run a program of PostgreSQL with the hub's account."""
+    def _run(self, argv: list[str], **streams: Any) -> bytes:
+        """Run a program of PostgreSQL with the hub's account. Return its output if it goes to a pipe."""
         environment = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("PG")}
         environment |= {"PGAPPNAME": "hpchub", "PGOPTIONS": "-c client_min_messages=warning", "LC_ALL": "C.UTF-8"}
         if self.url.password:
@@ -171,6 +220,7 @@ class HubDatabase:
             lines = done.stderr.decode(errors="replace").strip().splitlines()
             errors = [line for line in lines if "ERROR" in line or "error" in line]
             raise BackupError(f"{argv[0]} failed: {(errors or lines or [f'exit code {done.returncode}'])[0]}")
+        return done.stdout or b""
 
     def _as_account(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a process of the hub's account."""
@@ -187,6 +237,20 @@ def _become(account: pwd.struct_passwd) -> None:
     os.setuid(account.pw_uid)
     os.environ["HOME"] = account.pw_dir
     os.environ["TMPDIR"] = tempfile.gettempdir()
+
+
+def read_version(url: str) -> int:
+    """Return the major version of the PostgreSQL server at a URL.
+
+    Raises:
+        SQLAlchemyError: The server does not answer.
+    """
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()) // 10000
+    finally:
+        engine.dispose()
 
 
 def read_facts(url: str) -> Facts:
@@ -216,13 +280,13 @@ def read_facts(url: str) -> Facts:
         engine.dispose()
 
 
-def copy_sqlite(source: Path, target: Path, as_account: Callable[..., None]) -> None:
+def copy_sqlite(source: Path, target: Path, account: pwd.struct_passwd | None) -> None:
     """Copy an sqlite database. The copy waits for writers and never shows half a transaction.
 
     Args:
         source: The database. The hub's account may have replaced it by a link to another file.
         target: The new file.
-        as_account: Calls a function in a process of the hub's account, which reads the database.
+        account: The hub's account, which reads the database, or None for the account of this process.
 
     Raises:
         BackupError: The database cannot be read, or is damaged.
@@ -230,25 +294,34 @@ def copy_sqlite(source: Path, target: Path, as_account: Callable[..., None]) -> 
     if not source.exists():
         raise BackupError(f"the hub's database {source} does not exist; start the hub first")
     target.unlink(missing_ok=True)
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            as_account(_write_sqlite, source, file.fileno())
+        with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+            pool.submit(_copy_pages, source, target, account).result()
         with contextlib.closing(sqlite3.connect(target)) as there:
             there.execute("PRAGMA journal_mode=DELETE")  # the copy is one file
+        with target.open("rb") as copy:
+            os.fsync(copy.fileno())
     except sqlite3.Error as error:
         raise BackupError(f"the hub's database {source} cannot be copied: {error}") from None
     if damage := damage_of(target):
         raise BackupError(f"the hub's database {source} is damaged: {damage}; restore a backup")
 
 
-def _write_sqlite(source: Path, target: int) -> None:
-    """Write the content of an sqlite database into an open file, which the account could not open itself."""
-    with contextlib.closing(sqlite3.connect(f"file:{source}?mode=rw", uri=True, timeout=60)) as here:
-        here.isolation_level = None
-        here.execute("BEGIN")
-        here.execute("SELECT count(*) FROM sqlite_master").fetchone()  # an error here tells more than one of serialize
-        with os.fdopen(target, "wb", closefd=False) as file:
-            file.write(here.serialize())
+def _copy_pages(source: Path, target: Path, account: pwd.struct_passwd | None) -> None:
+    """Copy an sqlite database into a file that the account could not open, in a process that ends afterwards."""
+    with contextlib.closing(sqlite3.connect(target)) as there:
+        there.execute("PRAGMA journal_mode=OFF")  # from now on, sqlite opens no other file for the copy
+        there.execute("PRAGMA synchronous=OFF")
+        if account is not None and os.geteuid() == 0:
+            _become(account)
+        with contextlib.closing(sqlite3.connect(f"file:{source}?mode=rw", uri=True, timeout=60)) as here:
+            here.isolation_level = None
+            here.execute("BEGIN")
+            here.execute(
+                "SELECT count(*) FROM sqlite_master"
+            ).fetchone()  # backup would wait for a lock without a limit
+            here.backup(there)
 
 
 def damage_of(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub.backup.create import DATABASE
 from hpchub.backup.host import Host, owner_ids, read_member, remove_file, replace_file
-from hpchub.backup.no_links import directory_of, open_regular
+from hpchub.backup.no_links import directory_of, open_regular, sync
 from hpchub.backup.package import BackupError, Member
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def write_member(path: Path, member: Member) -> None:
         if not parent.exists():
             with directory_of(parent) as directory:
                 os.mkdir(parent.name, 0o700 if parent == path.parent else 0o755, dir_fd=directory)
+                sync(directory)
     uid, gid = owner_ids(member)
     replace_file(path, member.source, mode=member.mode, uid=uid, gid=gid)
 
@@ -59,8 +60,6 @@ def save_database(host: Host, directory: Path) -> str:
     database = host.database
     target = directory / DATABASE[database.backend]
     if database.backend != "sqlite":
-        if not database.facts().schema:
-            return ""
         database.dump(target)
         return target.name
     try:

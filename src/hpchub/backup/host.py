@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hpchub.backup.database import HubDatabase
-from hpchub.backup.no_links import Obstacle, directory_of, open_regular
+from hpchub.backup.no_links import Obstacle, directory_of, open_regular, sync
 from hpchub.backup.package import BackupError, Member
 from hpchub.hub.versions import get
 from hpchub.messages import show
@@ -36,6 +36,8 @@ BACKUP_SETTINGS = Path("/etc/hpchub/backup.json")
 """The settings of backups, which the role ``backup`` writes."""
 STANDBY = Path("/etc/hpchub/standby")
 """The file that tells that this host is a standby. The role ``jupyterhub`` writes it."""
+FORMER_STANDBY = Path("/etc/hpchub/former-standby")
+"""The time of this file tells when this host ceased to be a standby. The role ``jupyterhub`` writes it."""
 FILES = "files"
 """The directory of the host's files in a backup."""
 STATUS = "backup-status.json"
@@ -44,6 +46,8 @@ _STATUS_SIZE = 4096
 """How much of this file is read, in bytes. The hub's account may have replaced it."""
 _LATER = "hpchub-start-later.timer"
 """The unit that starts the hub if an upgrade breaks off while the hub is stopped."""
+_FRESH = ".{}.hpchub-new"
+"""The name of a file that will replace another one."""
 _DATABASE_FILES = ("", "-wal", "-shm", "-journal")
 
 
@@ -108,6 +112,26 @@ class Host:
         except KeyError:
             raise BackupError(f"{self.state} belongs to no account (uid {owner}); run site.yml first") from None
         return HubDatabase(self.hub["db_url"], account)
+
+    @property
+    def journal(self) -> Path:
+        """The journal of a restore. While it exists, this host may have a mixed state.
+
+        The unit of the hub checks that this file does not exist; see ``roles/backup``.
+        """
+        return self.work / "restore" / "journal.json"
+
+    def refuse_incomplete(self) -> None:
+        """Refuse to use the state of this host while a restore is not complete.
+
+        Raises:
+            BackupError: A restore was interrupted.
+        """
+        if self.journal.exists():
+            raise BackupError(
+                f"a restore was interrupted, so the state of the hub is incomplete ({self.journal} exists); run"
+                " 'hpchub restore --undo', which puts back the state before it"
+            )
 
     def permits(self, path: Path) -> bool:
         """Return whether a restore may write a path."""
@@ -314,7 +338,7 @@ def replace_file(path: Path, content: bytes | Path, *, mode: int, uid: int, gid:
 
 
 def _replace_in(directory: int, name: str, content: bytes | Path, *, mode: int, uid: int, gid: int) -> None:
-    fresh = f".{name}.hpchub-new"
+    fresh = _FRESH.format(name)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(fresh, dir_fd=directory)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -330,12 +354,16 @@ def _replace_in(directory: int, name: str, content: bytes | Path, *, mode: int, 
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
+    sync(directory)
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it exists."""
+    """Remove a file, if it exists, and what an interrupted replacement has left of it."""
     with contextlib.suppress(FileNotFoundError), directory_of(path) as directory:
-        os.unlink(path.name, dir_fd=directory)
+        for name in (_FRESH.format(path.name), path.name):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=directory)
+        sync(directory)
 
 
 class Units:
@@ -368,6 +396,10 @@ class Units:
     def reload(self, unit: str) -> None:
         """Let a unit read its files again."""
         self._must("reload-or-restart", unit)
+
+    def use_files(self, unit: str) -> None:
+        """Let a unit read its files again if it runs. Do not wait, because it may wait for the unit of this process."""
+        self._run("--no-block", "try-reload-or-restart", unit)
 
     def start_later(self, unit: str, seconds: int, *, if_exists: Path) -> None:
         """Start a unit after some time if a file still exists then, even if this process is gone.

@@ -52,6 +52,15 @@ def _enter(here: int, name: str, path: Path) -> int:
     raise Obstacle(f"{path} cannot be used, because {name} is a link or of another kind; move it away first")
 
 
+def sync(directory: int) -> None:
+    """Wait until the names in an open directory would survive a power failure."""
+    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.fsync(readable)
+    finally:
+        os.close(readable)
+
+
 def open_regular(path: Path) -> IO[bytes]:
     """Open a regular file for reading.
 

@@ -2,14 +2,14 @@
 
 All checks come before the first change. During the change, a journal in the private work directory tells how to put
 the old state back. An error or a signal undoes the change at once. After a crash, the unit ``hpchub-restore`` does it
-before the hub starts.
+before the hub starts. While the journal exists, the hub does not start. Each change is on the disk before the next one,
+so that this is also true after a power failure.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
+import math
 import signal
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,21 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpchub import __version__
+from hpchub.backup import host as hosts
+from hpchub.backup import journal as journals
 from hpchub.backup import package
 from hpchub.backup.create import DATABASE
 from hpchub.backup.database import HubDatabase, damage_of, known_revisions
-from hpchub.backup.files import load_database, put_back, save_database, save_files, write_member
-from hpchub.backup.host import FILES, Host, Units, owner_ids, read_member, replace_file
+from hpchub.backup.files import load_database, write_member
+from hpchub.backup.host import FILES, Host, Units, owner_ids, read_member, remove_file
 from hpchub.backup.package import BackupError, Manifest, Member
 from hpchub.hub.certificates import Authority
 from hpchub.messages import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import Any
-
-JOURNAL, FINISHED = "journal.json", "finished.json"
-"""The name of the journal while a restore changes the host, and afterwards. The unit looks for the first one."""
 
 _PATIENCE = 300
 """How long to wait until a backup that runs has ended, in seconds."""
@@ -159,7 +157,7 @@ def _check_hub(host: Host, units: Units, path: Path, manifest: Manifest, options
     if options.force or (another and facts.new):
         return
     if options.keep_database:
-        if facts.sessions and facts.newest >= _first_authority(host):
+        if facts.sessions and facts.newest >= max(_first_authority(host), _end_of_standby()):
             raise BackupError(
                 "this hub has started open sessions with its present secrets; with those of the backup, it may not"
                 " reach them any more; use --force to do that"
@@ -194,6 +192,16 @@ def _first_authority(host: Host) -> float:
     try:
         return Authority(Path(host.hub["notebook_tls_directory"])).since().timestamp()
     except (OSError, ValueError):
+        return 0.0
+
+
+def _end_of_standby() -> float:
+    """Return when this host ceased to be a standby, or 0 if it was none. Before, it has started no session."""
+    if hosts.STANDBY.exists():
+        return math.inf
+    try:
+        return hosts.FORMER_STANDBY.stat().st_mtime
+    except FileNotFoundError:
         return 0.0
 
 
@@ -252,10 +260,10 @@ def _is_restored(host: Host, path: Path, options: Options) -> bool:
     """Return whether the last restore on this host was the same, and this host still has its database."""
     database = package.read_header(path).database
     try:
-        journal = json.loads((_saved(host) / FINISHED).read_text())
-    except FileNotFoundError:
+        journal = journals.parse(journals.finished(host))
+    except (FileNotFoundError, BackupError):
         return False
-    same = journal.get("backup") == _fingerprint(path) and journal["database"] is not options.keep_database
+    same = journal["backup"] == _fingerprint(path) and journal["database"] is not options.keep_database
     return same and host.database.facts().id == database
 
 
@@ -270,7 +278,8 @@ def _change(host: Host, units: Units, verified: Verified, fingerprint: str) -> N
     units.stop(host.hub_unit)
     try:
         _check_targets(host, changed)  # again, now that the hub's account cannot change them any more
-        _save(host, list(changed), fingerprint, with_database=verified.dump is not None)
+        former = [path for path in (hosts.FORMER_STANDBY,) if path.exists()]
+        journals.save(host, [*changed, *former], fingerprint, with_database=verified.dump is not None)
         try:
             if verified.dump is not None:
                 load_database(host, verified.dump)
@@ -278,24 +287,36 @@ def _change(host: Host, units: Units, verified: Verified, fingerprint: str) -> N
                     host.database.upgrade()
             for target, member in changed.items():
                 write_member(target, member)
-            (_saved(host) / JOURNAL).rename(_saved(host) / FINISHED)
+            for path in former:  # from now on, this host starts sessions with these secrets
+                remove_file(path)
+            journals.finish(host)
         except BaseException:
-            undo(host)
+            journals.undo(host)
             raise
     except BaseException:
         if was_active:
-            units.start(host.hub_unit)
+            _start(host, units)
         raise
     _apply(host, units, list(changed))
 
 
+def _start(host: Host, units: Units) -> None:
+    """Start the hub after a failure, unless its state is incomplete."""
+    if not host.journal.exists():
+        units.start(host.hub_unit)
+
+
 def _apply(host: Host, units: Units, changed: Sequence[Path]) -> None:
     """Let the services use the new files."""
-    if any(path.is_relative_to(each) for path in changed for each in host.proxy_files):
+    if _are_of_proxy(host, changed):
         units.restart(host.proxy_unit)
     if changed and units.active(host.web_unit):  # on a new host, the web server comes last
         units.reload(host.web_unit)
     units.start(host.hub_unit)
+
+
+def _are_of_proxy(host: Host, changed: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(each) for path in changed for each in host.proxy_files)
 
 
 def _differs(path: Path, member: Member) -> bool:
@@ -307,85 +328,36 @@ def _differs(path: Path, member: Member) -> bool:
     return not same or (here.mode, here.owner, here.group) != (member.mode, member.owner, member.group)
 
 
-# The journal
+def undo_unfinished(host: Host, units: Units, patience: float = 0) -> bool:
+    """Put the old state back if a restore was interrupted by a crash. Return whether that was so.
 
-
-def _saved(host: Host) -> Path:
-    """Return the directory of the old state."""
-    return host.work / "restore"
-
-
-def _save(host: Host, paths: Sequence[Path], fingerprint: str, *, with_database: bool) -> None:
-    """Save the old state, then write the journal. Nothing is changed before."""
-    directory = _saved(host)
-    _forget(host)
-    directory.mkdir(mode=0o700)
-    files = save_files(directory, paths)
-    dump = save_database(host, directory) if with_database else ""
-    try:
-        sessions = sorted(host.database.facts().sessions)
-    except BackupError:
-        sessions = []  # the database is damaged
-    journal = {
-        "files": files,
-        "dump": dump,
-        "database": with_database,
-        "backend": host.database.backend,
-        "sessions": sessions,
-        "backup": fingerprint,
-    }
-    replace_file(directory / JOURNAL, json.dumps(journal, indent=2).encode(), mode=0o600, uid=0, gid=0)
-
-
-def _read_journal(host: Host, path: Path) -> dict[str, Any]:
-    """Read a journal.
+    Args:
+        host: The hub host.
+        units: Its units.
+        patience: How long to wait for the server of the database, in seconds.
 
     Raises:
-        BackupError: The hub uses a database of another kind now, which the saved one must not replace.
+        BackupError: The old state cannot be put back.
     """
-    journal: dict[str, Any] = json.loads(path.read_text())
-    if journal["backend"] != host.database.backend:
-        raise BackupError(
-            f"the state before the restore used a database of {journal['backend']}, and this hub uses"
-            f" {host.database.backend} now; restore a backup instead"
-        )
-    return journal
-
-
-def undo(host: Host) -> bool:
-    """Put back the state before the last restore, and forget it. Return whether there was one."""
-    directory = _saved(host)
-    path = next((directory / name for name in (JOURNAL, FINISHED) if (directory / name).exists()), None)
-    if path is None:
-        return False
-    journal = _read_journal(host, path)
-    put_back(directory, journal["files"])
-    if journal["dump"]:
-        load_database(host, directory / journal["dump"])
-    elif journal["database"] and host.database.backend == "sqlite":
-        host.database.path.unlink(missing_ok=True)
-    _forget(host)
-    return True
-
-
-def _forget(host: Host) -> None:
-    """Remove the saved state. The journal goes first, because it must not name files that are gone."""
-    for name in (JOURNAL, FINISHED):
-        (_saved(host) / name).unlink(missing_ok=True)
-    shutil.rmtree(_saved(host), ignore_errors=True)
-
-
-def undo_unfinished(host: Host, units: Units) -> bool:
-    """Put the old state back if a restore was interrupted by a crash. Return whether that was so."""
-    if not (_saved(host) / JOURNAL).exists():
+    if not host.journal.exists():
         return False
     if units.active(host.hub_unit):
         units.stop(host.hub_unit)
-    return undo(host)
+    if journals.read(host, host.journal)["dump"]:
+        host.database.wait(patience)
+    changed = journals.undo(host)
+    # If they have started since the crash, they have read files of a restore that is undone now.
+    if _are_of_proxy(host, changed):
+        units.use_files(host.proxy_unit)
+    if changed:
+        units.use_files(host.web_unit)
+    return True
 
 
 def undo_last(host: Host, units: Units, *, force: bool = False) -> None:
     """Put back the state before the last restore, as an administrator asked for it. The hub runs afterwards.
+
+    If a restore or an undo was interrupted, this completes the undo.
 
     Args:
         host: The hub host.
@@ -393,23 +365,25 @@ def undo_last(host: Host, units: Units, *, force: bool = False) -> None:
         force: Whether the hub may lose the sessions that the former state does not know.
 
     Raises:
-        BackupError: There is none, or it belongs to another kind of database, or sessions would be lost.
+        BackupError: There is none, or it belongs to another kind of database, or sessions would be lost, or the state
+            cannot be put back. In the last case, the hub does not run.
     """
     with host.locked(), _signals():
-        if not (_saved(host) / FINISHED).exists():
+        unfinished = host.journal.exists()
+        if not unfinished and not journals.finished(host).exists():
             raise BackupError("there is no restore that could be undone on this host")
-        journal = _read_journal(host, _saved(host) / FINISHED)
-        if not force and (later := host.database.facts().sessions - set(journal["sessions"])):
+        journal = journals.read(host, host.journal if unfinished else journals.finished(host))
+        lost = not unfinished and not force and host.database.facts().sessions - set(journal["sessions"])
+        if lost:
             raise BackupError(
-                f"the state before the restore does not know {len(later)} open sessions of this hub; use --force to"
+                f"the state before the restore does not know {len(lost)} open sessions of this hub; use --force to"
                 " put it back nevertheless"
             )
         units.stop(host.hub_unit)
         try:
-            undo(host)
-            _apply(host, units, [Path(entry["path"]) for entry in journal["files"]])
+            _apply(host, units, journals.undo(host))
         except BaseException:
-            units.start(host.hub_unit)
+            _start(host, units)
             raise
 
 

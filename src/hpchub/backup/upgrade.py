@@ -106,6 +106,7 @@ def prepare(host: Host, units: Units, environments: Path) -> str:
     """
     following = str((environments / "next").readlink())
     with host.locked(_PATIENCE):
+        host.refuse_incomplete()
         _settle(host, units, environments)
         current = _current(environments)
         if current == following:
@@ -303,14 +304,25 @@ def _undo(host: Host, units: Units, environments: Path) -> None:
     units.start(host.hub_unit)
 
 
-def recover(host: Host, environments: Path) -> bool:
-    """Put the old database and settings back if an upgrade broke off before the switch. Return whether that was so."""
+def recover(host: Host, environments: Path, patience: float = 0) -> bool:
+    """Put the old database and settings back if an upgrade broke off before the switch. Return whether that was so.
+
+    Args:
+        host: The hub host.
+        environments: The directory with the link ``current``.
+        patience: How long to wait for the server of the database, in seconds.
+
+    Raises:
+        BackupError: The database cannot come back.
+    """
     point = read_point(host)
     if point is None or not is_unfinished(host):
         return False
     with contextlib.suppress(OSError):
         if _current(environments) != point.environment:
             return False  # the hub starts with the new version
+    if point.dump:
+        host.database.wait(patience)
     dump = _dump_to_load(host, point)
     if dump is not None:
         load_database(host, dump)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
     import argparse
 
     from hpchub.backup.package import Manifest
+
+RECOVERY_PATIENCE = 900
+"""How long the hub's start may wait for the database's server before an interrupted restore is undone, in seconds."""
 
 BACKUP_HELP = """\
 The backup contains the database, the secrets and the settings that a new hub host needs, so that the running sessions
@@ -57,6 +59,7 @@ def backup(options: argparse.Namespace) -> int:
 def restore_backup(options: argparse.Namespace) -> int:
     """Run ``hpchub restore``."""
     units = hosts.Units()
+    host = None
     try:
         if options.facts:
             _print_facts(read_header(_file(options)))
@@ -83,19 +86,38 @@ def restore_backup(options: argparse.Namespace) -> int:
             return VALID
         _print_facts(manifest)
         print(f"Restored. To go back: hpchub restore --undo. The former state is in {host.work}/restore.")
-    except (BackupError, OSError) as error:
+    except hosts.Busy as error:
         raise Failure(str(error)) from None
+    except (BackupError, OSError) as error:
+        raise Failure(f"{error}{_incomplete(host)}") from None
     except Interrupted as error:
-        raise Failure(f"{error}; the old state is back") from None
+        raise Failure(f"{error}{_incomplete(host) or '; the old state is back'}") from None
     return VALID
 
 
 def _recover(host: hosts.Host, units: hosts.Units) -> None:
-    with contextlib.suppress(hosts.Busy), host.locked():  # a restore that runs starts the hub itself
-        if undo_unfinished(host, units):
-            print("A restore was interrupted. The state before it is back.")
-        if upgrade.recover(host, hosts.environments()):
-            print("An upgrade broke off. The database of the old version is back.")
+    try:
+        with host.locked():
+            if undo_unfinished(host, units, RECOVERY_PATIENCE):
+                print("A restore was interrupted. The state before it is back.")
+            if upgrade.recover(host, hosts.environments(), RECOVERY_PATIENCE):
+                print("An upgrade broke off. The database of the old version is back.")
+    except hosts.Busy:  # an upgrade that runs starts the hub itself
+        if host.journal.exists():
+            raise BackupError(
+                "a restore is changing the state of the hub, so the hub cannot start now; wait until the restore ends,"
+                " which starts the hub"
+            ) from None
+
+
+def _incomplete(host: hosts.Host | None) -> str:
+    """Return what to do if the state of the hub is incomplete, or an empty text."""
+    if host is None or not host.journal.exists():
+        return ""
+    return (
+        "; the hub does not start, because its state is incomplete; remove the cause, and run 'hpchub restore --undo',"
+        " which puts back the state before the restore"
+    )
 
 
 def roll_back(options: argparse.Namespace) -> int:

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpchub.backup.database import HubDatabase
+from hpchub.backup.package import BackupError
 from hpchub.cli.check_versions import query_versions
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.limits import LimitsReport, compare, parse_report
@@ -66,11 +68,13 @@ async def query_all(gates: list[Gate], site: ProfileList) -> tuple[list[tuple[bo
 
 
 def query_database(url: str) -> tuple[bool, str]:
-    """Return whether the hub's database can be used, and a line that describes it."""
+    """Return whether the hub's database can be used and saved, and a line that describes it."""
     try:
-        return True, check(url)
-    except DatabaseError as error:
+        answer = check(url)
+        HubDatabase(url).check_dump_program()
+    except (DatabaseError, BackupError) as error:
         return False, str(error)
+    return True, answer
 
 
 def main(argv: list[str]) -> int:

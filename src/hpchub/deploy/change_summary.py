@@ -25,6 +25,7 @@ class Changes:
 
     Attributes:
         check: Whether the run only predicts them, with ``--check``.
+        standby: Whether the run deploys a standby, which serves nobody.
         tasks: The tasks that change something, as (role, task), by host.
         restarts: The hosts of each restart or reload, by the name of its handler.
         effects: What users notice of a restart or reload, by the name of its handler.
@@ -32,6 +33,7 @@ class Changes:
     """
 
     check: bool = False
+    standby: bool = False
     tasks: dict[str, dict[tuple[str, str], None]] = field(default_factory=dict)
     restarts: dict[str, dict[str, None]] = field(default_factory=dict)
     effects: dict[str, str] = field(default_factory=dict)
@@ -78,7 +80,7 @@ def _restarts(changes: Changes) -> Iterator[str]:
 def _noticed(changes: Changes) -> Iterator[str]:
     roles = {role for tasks in changes.tasks.values() for role, _ in tasks}
     noticed = [*filter(None, changes.effects.values()), *(text for role, text in NOTICED.items() if role in roles)]
-    if noticed:
+    if noticed and not changes.standby:
         yield "Users notice:"
         yield from (f"  {text}" for text in dict.fromkeys(noticed))
     elif not changes.failed:

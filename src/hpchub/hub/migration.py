@@ -165,7 +165,10 @@ def _check_version(connection: Connection, url: str) -> None:
 
 
 def retire(url: str) -> str:
-    """Put the tables of a database away, so that it is empty, but nothing is lost. Return where they are.
+    """Put the tables of a database away, so that it is empty, but nothing is lost.
+
+    Returns:
+        Where the tables are, or an empty text if there are none.
 
     Raises:
         DatabaseError: The database cannot be changed.
@@ -173,13 +176,14 @@ def retire(url: str) -> str:
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
     path = _file(url)
     if path is not None:
-        kept = path.with_name(f"{path.name}.{stamp}")
-        if path.exists():
-            with _open(url) as connection:
-                connection.execute(text("PRAGMA journal_mode=DELETE"))  # so that the file is complete
-            path.replace(kept)
-        return str(kept)
+        if not path.exists():
+            return ""
+        with _open(url) as connection:
+            connection.execute(text("PRAGMA journal_mode=DELETE"))  # so that the file is complete
+        return str(path.replace(path.with_name(f"{path.name}.{stamp}")))
     with _open(url) as connection:
+        if not inspect(connection).get_table_names():
+            return ""
         connection.execute(text(f"ALTER SCHEMA public RENAME TO hpchub_{stamp}"))
         connection.execute(text("CREATE SCHEMA public"))
     return f"{describe(url)}, schema hpchub_{stamp}"
@@ -232,7 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             counts = copy(options.source, options.target)
             print(f"Copied {sum(counts.values())} rows of {len(counts)} tables to {describe(options.target)}")
         else:
-            print(f"The tables are in {retire(options.url)}")
+            kept = retire(options.url)
+            print(f"The tables are in {kept}" if kept else f"{describe(options.url)} has no tables")
     except DatabaseError as error:
         print(f"hpchub: {error}", file=sys.stderr)
         return 2
