@@ -232,7 +232,7 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("variable-with-a-hyphen", edit(PROFILES, "hpc_profiles:", "hpc-profiles:"), f"{PROFILES}:2:1", 'did you mean "hpc_profiles"?'),
     ("variable-with-a-capital", edit(PROFILES, "hpc_profiles:", "HPC_profiles:"), f"{PROFILES}:2:1", 'did you mean "hpc_profiles"?'),
     ("variable-unlike-any-other", add(f"{ALL}z.yml", "hpc_quota_warning: 90\n"), f"{ALL}z.yml:1:1", "hpc_quota_warning: is not a variable of hpchub; valid: hpc_"),
-    ("variable-unlike-any-other-of-a-host", add("host_vars/login1.yml", "hpc_mail: a@cl.org\n"), "host_vars/login1.yml:1:1", "hpc_mail: is not a variable of hpchub; valid: hpc_"),
+    ("variable-unlike-any-other-of-a-host", add("host_vars/login1.yml", "hpc_letters: a@cl.org\n"), "host_vars/login1.yml:1:1", "hpc_letters: is not a variable of hpchub; valid: hpc_"),
     ("variable-with-a-capital-unlike-any-other", add(f"{ALL}z.yml", "HPC_quota: 90\n"), f"{ALL}z.yml:1:1", "is not a variable of hpchub"),
     ("variable-without-prefix", edit(KERNELS, "hpc_kernels:", "kernels:"), f"{KERNELS}:2:1", 'kernels: is not a variable of hpchub; did you mean "hpc_kernels"?'),
     ("variable-with-another-prefix", edit(KERNELS, "hpc_kernels:", "hpchub_kernels:"), f"{KERNELS}:2:1", 'hpchub_kernels: is not a variable of hpchub; did you mean "hpc_kernels"?'),

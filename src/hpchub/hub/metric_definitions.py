@@ -53,7 +53,17 @@ SIGN_IN_RESULTS = ("accepted", "no_identity", "not_permitted", "unavailable", "o
 
 REASONS = (
     *("refused", "unanswered", "not_submitted", "never_starts", "waited", "ended", "problem", "no_report"),
-    *("no_address", "unreachable", "no_answer", "no_certificate", "no_profiles", "bad_choice", "drained", "unexpected"),
+    *(
+        "no_address",
+        "unreachable",
+        "no_answer",
+        "no_certificate",
+        "no_profiles",
+        "bad_choice",
+        "bad_name",
+        "drained",
+        "unexpected",
+    ),
     *("too_many", "incompatible", "doctor"),
     "other",
 )
