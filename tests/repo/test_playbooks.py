@@ -154,15 +154,24 @@ def test_standby_is_installed_as_one_and_the_hub_host_is_not() -> None:
     assert "hpchub_standby" not in imports("takeover.yml")["hub.yml"]
 
 
-def test_standby_keeps_no_state_of_a_former_hub() -> None:
-    """With an old database or authority, a takeover would take this host for a hub in use."""
+def test_standby_keeps_no_database_of_a_former_hub() -> None:
+    """With an old database, a takeover would take this host for a hub in use."""
     tasks = {task["name"]: task for play in plays("standby.yml") for task in play.get("tasks", [])}
-    names = list(tasks)
-    authority = "Put the authority of a former hub away"
-    assert names.index("Refuse the hub in use") < names.index(authority)
-    assert tasks[authority]["when"] == "not hpchub_standby_file.stat.exists"
     database = tasks["Put the database of a former hub away"]
     assert database["when"] == "state_store_backend == 'sqlite' or state_store_location == 'hub'"
+
+
+def test_takeover_starts_with_a_new_authority() -> None:
+    """A standby may be old. The sessions that the lost hub has started since then must not look like its own."""
+    (play,) = plays("hub.yml")
+    names = [task["name"] for task in play["tasks"]]
+    removal = "Remove the authority of a standby, or of a former hub that became one"
+    order = ("Check whether this host is a standby", removal, "Create the certificate authority of notebook servers")
+    assert sorted(order, key=names.index) == list(order)
+    (task,) = [task for task in play["tasks"] if task["name"] == removal]
+    assert task["when"] == "hpchub_was_standby.stat.exists"
+    looking = play["tasks"][names.index(order[0])]
+    assert set(task["tags"]) <= set(looking["tags"])
 
 
 @pytest.mark.slow
