@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 DATA = "/var/lib/postgresql"
 SMALL = "/run/hpchub-small-disk"
+RESTART = 5.1  # How long systemd waits before it starts a server again, in seconds.
 ROOM = 48  # Megabytes that are free on the small disk before it is filled.
 
 
@@ -58,7 +60,9 @@ class Server:
         self.run(f"systemctl restart {self.unit}")
 
     def kill(self) -> None:
-        """Kill all processes of the server. systemd starts it again."""
+        """Kill all processes of the server, and again while it starts. systemd starts it each time."""
+        self.run(f"systemctl kill --signal=KILL {self.unit}")
+        time.sleep(RESTART + random.uniform(0, 0.6))
         self.run(f"systemctl kill --signal=KILL {self.unit}")
 
     def cut_connections(self) -> None:

@@ -59,6 +59,7 @@ class Kernels:
         timeout = aiohttp.ClientTimeout(total=30)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
             found = await asyncio.gather(*(work(http, name) for name in self._tokens))
+        await asyncio.sleep(0.25)  # aiohttp closes TLS connections in the background
         return dict(zip(self._tokens, found, strict=True))
 
     async def _start(self, http: aiohttp.ClientSession, name: str) -> None:

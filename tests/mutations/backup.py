@@ -69,7 +69,7 @@ BACKUP = (
     ),
     _restore(
         "present-secrets",
-        "        if facts.sessions and facts.newest >= max(_first_authority(host), _end_of_standby()):",
+        "        if facts.sessions and facts.newest >= _first_authority(host):",
         "        if False:",
         "secrets_with_which_the_hub or sessions_since_the_end",
     ),
@@ -78,9 +78,6 @@ BACKUP = (
         "    except (OSError, ValueError):\n        return 0.0",
         "    except (OSError, ValueError):\n        return math.inf",
         "without_a_readable_authority",
-    ),
-    _restore(
-        "no-standby-after-the-restore", "                remove_file(path)", "                pass", "no_former_standby"
     ),
     _restore(
         "undo-with-sessions",

@@ -36,8 +36,6 @@ BACKUP_SETTINGS = Path("/etc/hpchub/backup.json")
 """The settings of backups, which the role ``backup`` writes."""
 STANDBY = Path("/etc/hpchub/standby")
 """The file that tells that this host is a standby. The role ``jupyterhub`` writes it."""
-FORMER_STANDBY = Path("/etc/hpchub/former-standby")
-"""The time of this file tells when this host ceased to be a standby. The role ``jupyterhub`` writes it."""
 FILES = "files"
 """The directory of the host's files in a backup."""
 STATUS = "backup-status.json"

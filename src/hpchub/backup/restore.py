@@ -23,7 +23,7 @@ from hpchub.backup import package
 from hpchub.backup.create import DATABASE
 from hpchub.backup.database import HubDatabase, damage_of, known_revisions
 from hpchub.backup.files import load_database, write_member
-from hpchub.backup.host import FILES, Host, Units, owner_ids, read_member, remove_file
+from hpchub.backup.host import FILES, Host, Units, owner_ids, read_member
 from hpchub.backup.package import BackupError, Manifest, Member
 from hpchub.hub.certificates import Authority
 from hpchub.messages import show
@@ -157,7 +157,7 @@ def _check_hub(host: Host, units: Units, path: Path, manifest: Manifest, options
     if options.force or (another and facts.new):
         return
     if options.keep_database:
-        if facts.sessions and facts.newest >= max(_first_authority(host), _end_of_standby()):
+        if facts.sessions and facts.newest >= _first_authority(host):
             raise BackupError(
                 "this hub has started open sessions with its present secrets; with those of the backup, it may not"
                 " reach them any more; use --force to do that"
@@ -187,21 +187,14 @@ def _check_hub(host: Host, units: Units, path: Path, manifest: Manifest, options
 def _first_authority(host: Host) -> float:
     """Return when this host got its first authority of notebook servers, or 0 if this is not known.
 
-    The hub reaches no session that began before, because another host certified its notebook server.
+    The hub reaches no session that began before, because another host certified its notebook server. A standby has
+    started no session. ``hub.yml`` gives it a new authority when it ceases to be one.
     """
-    try:
-        return Authority(Path(host.hub["notebook_tls_directory"])).since().timestamp()
-    except (OSError, ValueError):
-        return 0.0
-
-
-def _end_of_standby() -> float:
-    """Return when this host ceased to be a standby, or 0 if it was none. Before, it has started no session."""
     if hosts.STANDBY.exists():
         return math.inf
     try:
-        return hosts.FORMER_STANDBY.stat().st_mtime
-    except FileNotFoundError:
+        return Authority(Path(host.hub["notebook_tls_directory"])).since().timestamp()
+    except (OSError, ValueError):
         return 0.0
 
 
@@ -278,8 +271,7 @@ def _change(host: Host, units: Units, verified: Verified, fingerprint: str) -> N
     units.stop(host.hub_unit)
     try:
         _check_targets(host, changed)  # again, now that the hub's account cannot change them any more
-        former = [path for path in (hosts.FORMER_STANDBY,) if path.exists()]
-        journals.save(host, [*changed, *former], fingerprint, with_database=verified.dump is not None)
+        journals.save(host, list(changed), fingerprint, with_database=verified.dump is not None)
         try:
             if verified.dump is not None:
                 load_database(host, verified.dump)
@@ -287,8 +279,6 @@ def _change(host: Host, units: Units, verified: Verified, fingerprint: str) -> N
                     host.database.upgrade()
             for target, member in changed.items():
                 write_member(target, member)
-            for path in former:  # from now on, this host starts sessions with these secrets
-                remove_file(path)
             journals.finish(host)
         except BaseException:
             journals.undo(host)
