@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from hpchub.backup import STATUS
 from hpchub.backup.database import HubDatabase
 from hpchub.backup.no_links import Obstacle, directory_of, open_regular, sync
 from hpchub.backup.package import BackupError, Member
@@ -35,13 +36,13 @@ HUB_SETTINGS = Path("/etc/hpchub/hub.json")
 BACKUP_SETTINGS = Path("/etc/hpchub/backup.json")
 """The settings of backups, which the role ``backup`` writes."""
 STANDBY = Path("/etc/hpchub/standby")
-"""The file that tells that this host is a standby. The role ``jupyterhub`` writes it."""
+"""The file that marks this host as a standby. The role ``jupyterhub`` writes it."""
+PATIENCE = 300
+"""How long a restore or an upgrade waits until a backup that runs has ended, in seconds."""
 FILES = "files"
 """The directory of the host's files in a backup."""
-STATUS = "backup-status.json"
-"""The file in the hub's state directory that tells how the last backup went."""
 _STATUS_SIZE = 4096
-"""How much of this file is read, in bytes. The hub's account may have replaced it."""
+"""How much of the file with the status is read, in bytes. The hub's account may have replaced it."""
 _LATER = "hpchub-start-later.timer"
 """The unit that starts the hub if an upgrade breaks off while the hub is stopped."""
 _FRESH = ".{}.hpchub-new"

@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as BaseCollector
 
+from hpchub.backup import STATUS as BACKUP_STATUS
 from hpchub.canary.status import GOOD, SKIPPED, read_status
 from hpchub.hub import metric_definitions as defined
 from hpchub.hub.job_session import Phase
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
     from hpchub.hub.session_metrics import SessionMetrics
 
 log = logging.getLogger(__name__)
-
-BACKUP_STATUS = "backup-status.json"
-"""The file in the hub's state directory in which ``hpchub backup`` tells how the last backup went.
-
-Shape: ``{"time": SECONDS, "ok": BOOL, "file": NAME}``. The time and the name are those of the newest good backup. If
-there is none, the time is 0.
-"""
 
 
 class Collector(BaseCollector):
