@@ -20,9 +20,9 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
-from hpchub.backup import STATUS as BACKUP_STATUS
 from hpchub.canary.status import Result, write_status
 from hpchub.hub.config import METRICS_TOKEN
+from hpchub.hub.metric_definitions import BACKUP_STATUS
 from lab.prometheus import program
 
 if TYPE_CHECKING:

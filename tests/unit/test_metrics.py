@@ -18,12 +18,11 @@ from hub_app import Hub, answer, certificate, job, make_hub, profile, signed_on,
 from jupyterhub import orm
 from prometheus_client.parser import text_string_to_metric_families
 
-from hpchub.backup import STATUS as BACKUP_STATUS
 from hpchub.canary.status import STATUS as STATUS_OF_CANARY
 from hpchub.canary.status import Result, write_status
 from hpchub.clusters.poller import Poller
 from hpchub.hub.config import METRICS_TOKEN
-from hpchub.hub.metric_definitions import STATES
+from hpchub.hub.metric_definitions import BACKUP_STATUS, STATES
 from hpchub.schedulers import SCHEDULERS, JobState, Unanswered
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from hpchub.backup import STATUS
 from hpchub.backup.database import HubDatabase
 from hpchub.backup.no_links import Obstacle, directory_of, open_regular, sync
 from hpchub.backup.package import BackupError, Member
+from hpchub.hub.metric_definitions import BACKUP_STATUS
 from hpchub.hub.versions import get
 from hpchub.messages import show
 from hpchub.schedulers import Unanswered
@@ -160,7 +160,7 @@ class Host:
         database = self.database
         names = [f"{database.path}{suffix}" for suffix in _DATABASE_FILES] if database.backend == "sqlite" else []
         names.append(str(database.url.query.get("passfile", "")))
-        return str(path) in names or path == self.state / STATUS or path.is_relative_to(self.directory)
+        return str(path) in names or path == self.state / BACKUP_STATUS or path.is_relative_to(self.directory)
 
     def members(self) -> list[Member]:
         """Return the host's files for a backup. Links and sockets are left out."""
@@ -182,12 +182,12 @@ class Host:
         """
         owner = self.state.stat()
         text = json.dumps({"time": int(made), "ok": ok, "file": file}) + "\n"
-        replace_file(self.state / STATUS, text.encode(), mode=0o640, uid=0, gid=owner.st_gid)
+        replace_file(self.state / BACKUP_STATUS, text.encode(), mode=0o640, uid=0, gid=owner.st_gid)
 
     def read_status(self) -> dict[str, Any]:
         """Return how the last backup went, or nothing if there was none."""
         try:
-            with open_regular(self.state / STATUS) as file:
+            with open_regular(self.state / BACKUP_STATUS) as file:
                 found = json.loads(file.read(_STATUS_SIZE))
         except (OSError, ValueError, RecursionError, Obstacle):
             return {}

@@ -13,7 +13,6 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as BaseCollector
 
-from hpchub.backup import STATUS as BACKUP_STATUS
 from hpchub.canary.status import GOOD, SKIPPED, read_status
 from hpchub.hub import metric_definitions as defined
 from hpchub.hub.job_session import Phase
@@ -105,7 +104,7 @@ class Collector(BaseCollector):
         yield _gauge(defined.CERTIFICATE_DAYS, left)
 
     def _backup(self) -> Iterator[Any]:
-        path = Path(self._runtime.settings["state_dir"]) / BACKUP_STATUS
+        path = Path(self._runtime.settings["state_dir"]) / defined.BACKUP_STATUS
         try:
             status = json.loads(path.read_text())
             at, good = float(status["time"]), status["ok"] is True
