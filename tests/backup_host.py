@@ -159,3 +159,13 @@ def repack(backup: Path, target: Path, recipient: str, key: Path, work: Path, **
     subprocess.run(["age", "-r", recipient, "-o", content, plain], check=True)
     subprocess.run(["tar", "-cf", target, "-C", unpacked, "header.json", "content.tar.age"], check=True)
     return target
+
+
+def make_environments(tmp_path: Path) -> Path:
+    """Create an environment of the hub in use, and the next one. Return the directory of their links."""
+    for name in ("old", "new"):
+        (tmp_path / "hub" / "envs" / name / "bin").mkdir(parents=True)
+        (tmp_path / "hub" / "envs" / name / "bin" / "jupyterhub").touch()
+    (tmp_path / "hub" / "current").symlink_to("envs/old")
+    (tmp_path / "hub" / "next").symlink_to("envs/new")
+    return tmp_path / "hub"

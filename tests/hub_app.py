@@ -7,12 +7,16 @@ import base64
 import json
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from jupyterhub import orm, roles
 from jupyterhub.app import JupyterHub
 from jupyterhub.crypto import CryptKeeper
@@ -213,6 +217,16 @@ def make_authority(directory: Path) -> Authority:
     directory.mkdir(exist_ok=True)
     notebook_certificates.Authority(module).make(rotate=False)
     return Authority(directory)
+
+
+def certificate(validity: timedelta) -> bytes:
+    """Create a self-signed certificate, as PEM text, that is valid for this time from now."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hub.example.org")])
+    end = datetime.now(UTC) + validity
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(end - timedelta(days=365)).not_valid_after(end)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 class FakeAuthority:

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Error as BrowserError
 
+from lab.host import podman
+from lab.instance import Instance
+
 from .backups import fetch_backup, state
 from .database import Server
 from .lab import eventually
@@ -54,9 +57,6 @@ def end_connections(lab: Lab) -> None:
 
 def lose_hub(lab: Lab) -> None:
     """Destroy the hub host and its volumes, and lead its name and its address to the standby."""
-    from lab.host import podman  # noqa: PLC0415  (the program of the lab, which only this test needs)
-    from lab.instance import Instance  # noqa: PLC0415
-
     instance = Instance(lab.directory.name)
     standby = instance.container(STANDBY)
     end_connections(lab)

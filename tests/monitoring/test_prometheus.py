@@ -14,19 +14,15 @@ from urllib.parse import urlencode
 
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from hub_app import Hub, make_hub
+from hub_app import Hub, certificate, make_hub
 from prometheus_queries import MONITORING, Query, alerts, metric_names, problem, queries
 from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
 from hpchub.canary.status import Result, write_status
-from hpchub.hub.collector import BACKUP_STATUS
 from hpchub.hub.config import METRICS_TOKEN
+from hpchub.hub.metric_definitions import BACKUP_STATUS
 from lab.prometheus import program
 
 if TYPE_CHECKING:
@@ -96,15 +92,6 @@ class Prometheus:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-
-
-def certificate(validity: dt.timedelta) -> bytes:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hub.example.org")])
-    end = dt.datetime.now(dt.UTC) + validity
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).not_valid_before(end - dt.timedelta(days=365)).not_valid_after(end)
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 @pytest.fixture

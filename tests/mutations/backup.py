@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .mutants import HandWritten
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _TESTS = (
     "tests/unit/test_backup.py",
@@ -13,21 +18,14 @@ _TESTS = (
 _DIRECTORY = "src/hpchub/backup"
 
 
-def _restore(name: str, old: str, new: str, keyword: str = "") -> HandWritten:
-    return HandWritten(name, f"{_DIRECTORY}/restore.py", old, new, _TESTS, keyword)
+def _of(module: str) -> Callable[..., HandWritten]:
+    def mutant(name: str, old: str, new: str, keyword: str = "") -> HandWritten:
+        return HandWritten(name, f"{_DIRECTORY}/{module}.py", old, new, _TESTS, keyword)
+
+    return mutant
 
 
-def _package(name: str, old: str, new: str, keyword: str = "") -> HandWritten:
-    return HandWritten(name, f"{_DIRECTORY}/package.py", old, new, _TESTS, keyword)
-
-
-def _host(name: str, old: str, new: str, keyword: str = "") -> HandWritten:
-    return HandWritten(name, f"{_DIRECTORY}/host.py", old, new, _TESTS, keyword)
-
-
-def _links(name: str, old: str, new: str, keyword: str = "") -> HandWritten:
-    return HandWritten(name, f"{_DIRECTORY}/no_links.py", old, new, _TESTS, keyword)
-
+_restore, _package, _host, _links = map(_of, ("restore", "package", "host", "no_links"))
 
 BACKUP = (
     # Whose backup it is.

@@ -19,8 +19,10 @@ import hub_app
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
+from backup_host import keygen, make_database, make_host
 from hub_browser import Browser, eventually, interrupt
 from notebook_server import Session
+from postgresql_server import Server
 from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
@@ -34,7 +36,43 @@ if TYPE_CHECKING:
 
     from tornado.httpclient import HTTPResponse
 
+    from hpchub.backup.host import Host
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    """A PostgreSQL server, which tests may stop and change."""
+    started = Server()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def server(running: Server) -> Server:
+    """The same server with an empty database."""
+    running.empty()
+    return running
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """The path of a private key for backups."""
+    return tmp_path / "key.txt"
+
+
+@pytest.fixture
+def recipient(key: Path) -> str:
+    """Create the private key, and return its public key."""
+    return keygen(key)
+
+
+@pytest.fixture
+def host(tmp_path: Path, recipient: str) -> Host:
+    """A hub host with backups and one open session."""
+    made = make_host(tmp_path / "host", [recipient])
+    make_database(made, "a" * 16)
+    return made
 
 
 @pytest.fixture

@@ -48,24 +48,6 @@ pytestmark = pytest.mark.skipif(shutil.which("age") is None, reason="age is not 
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> Path:
-    return tmp_path / "key.txt"
-
-
-@pytest.fixture
-def recipient(key: Path) -> str:
-    return keygen(key)
-
-
-@pytest.fixture
-def host(tmp_path: Path, recipient: str) -> Host:
-    """A host with one open session."""
-    made = make_host(tmp_path / "host", [recipient])
-    make_database(made, "a" * 16)
-    return made
-
-
-@pytest.fixture
 def new_host(tmp_path: Path, recipient: str) -> Host:
     """A host that site.yml has just built: other secrets, and a database that nobody has used."""
     made = make_host(tmp_path / "new", [recipient])

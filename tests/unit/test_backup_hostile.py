@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from backup_host import FakeUnits, keygen, make_database, make_host, state_of
+from backup_host import FakeUnits, make_database, make_host, state_of
 
 from hpchub.backup.create import create
 from hpchub.backup.database import HubDatabase
@@ -39,18 +39,6 @@ KINDS = {
     "pipe": tarfile.FIFOTYPE,
     "directory": tarfile.DIRTYPE,
 }
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    return tmp_path / "key.txt"
-
-
-@pytest.fixture
-def host(tmp_path: Path, key: Path) -> Host:
-    made = make_host(tmp_path / "host", [keygen(key)])
-    make_database(made, "a" * 16)
-    return made
 
 
 def refused(host: Host, path: Path, key: Path) -> str:

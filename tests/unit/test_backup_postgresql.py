@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from backup_host import FakeUnits, keygen, make_database, make_host
+from backup_host import FakeUnits, keygen, make_database, make_environments, make_host
 from postgresql_server import Server, needs_server
 from sqlalchemy.engine import make_url
 
@@ -20,7 +20,6 @@ from hpchub.backup.upgrade import prepare, rollback
 from hpchub.cli.check_clusters import query_database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from hpchub.backup.host import Host
@@ -35,22 +34,9 @@ HEAD, OLD = known_revisions()[:2]
 DOWNGRADE = f"ALTER TABLE spawners DROP COLUMN display_name; UPDATE alembic_version SET version_num = '{OLD}'"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    running = Server()
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    return tmp_path / "key.txt"
-
-
 @pytest.fixture
 def host(server: Server, tmp_path: Path, key: Path) -> Host:
     """A host with one open session."""
-    server.empty()
     made = make_host(tmp_path / "host", [keygen(key)], url=server.url)
     make_database(made, "a" * 16)
     return made
@@ -162,16 +148,6 @@ def test_password_is_in_no_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         database.dump(tmp_path / "dump")
     assert "geheim" not in " ".join(seen)
     assert "postgresql://hub@db.example/hub?sslmode=verify-full" in seen
-
-
-def make_environments(tmp_path: Path) -> Path:
-    """Create an environment in use, and the next one."""
-    for name in ("old", "new"):
-        (tmp_path / "hub" / "envs" / name / "bin").mkdir(parents=True)
-        (tmp_path / "hub" / "envs" / name / "bin" / "jupyterhub").touch()
-    (tmp_path / "hub" / "current").symlink_to("envs/old")
-    (tmp_path / "hub" / "next").symlink_to("envs/new")
-    return tmp_path / "hub"
 
 
 def test_pg_dump_that_is_older_than_the_server_is_reported(

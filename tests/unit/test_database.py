@@ -43,18 +43,10 @@ def leave(code: int) -> None:
     raise Gone
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    started = Server()
-    yield started
-    started.close()
-
-
 @pytest.fixture
-def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+def server(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setattr(database, "BRIDGE", 3.0)
-    running.empty()
-    return running
+    return server
 
 
 @pytest.fixture

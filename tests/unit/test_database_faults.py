@@ -18,7 +18,7 @@ from hpchub.hub.job_events import PortReported
 from hpchub.schedulers import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from hub_app import Ask
 
@@ -27,19 +27,6 @@ if TYPE_CHECKING:
 PAGES = str(Path(__file__).parents[2] / "templates" / "pages")
 
 pytestmark = needs_server
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    started = Server()
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.empty()
-    return running
 
 
 @pytest.fixture

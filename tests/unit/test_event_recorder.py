@@ -34,22 +34,13 @@ SESSION = events.Session(
 )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """A PostgreSQL server."""
-    started = Server()
-    yield started
-    started.close()
-
-
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs_server)])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """An empty database with hpchub's tables."""
     url = f"sqlite:///{tmp_path}/hub.sqlite"
     if request.param == "postgresql":
-        running: Server = request.getfixturevalue("server")
-        running.empty()
-        url = running.url
+        server: Server = request.getfixturevalue("server")
+        url = server.url
     made = create_engine(url)
     METADATA.create_all(made)
     yield made

@@ -13,21 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from hub_app import Hub, answer, job, make_hub, profile, signed_on, write_profiles
+from backup_host import make_host
+from hub_app import Hub, answer, certificate, job, make_hub, profile, signed_on, write_profiles
 from jupyterhub import orm
 from prometheus_client.parser import text_string_to_metric_families
 
-from hpchub.backup.host import STATUS
 from hpchub.canary.status import STATUS as STATUS_OF_CANARY
 from hpchub.canary.status import Result, write_status
 from hpchub.clusters.poller import Poller
-from hpchub.hub.collector import BACKUP_STATUS
 from hpchub.hub.config import METRICS_TOKEN
-from hpchub.hub.metric_definitions import STATES
+from hpchub.hub.metric_definitions import BACKUP_STATUS, STATES
 from hpchub.schedulers import SCHEDULERS, JobState, Unanswered
 
 if TYPE_CHECKING:
@@ -70,21 +65,6 @@ def scrape(ask: Ask) -> Scrape:
         }
 
     return scraped
-
-
-@pytest.fixture
-def make_certificate() -> Callable[[dt.timedelta], bytes]:
-    """Return a function that makes a certificate, as PEM text, which is valid for this time from now."""
-
-    def make(validity: dt.timedelta) -> bytes:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hub.example.org")])
-        end = dt.datetime.now(dt.UTC) + validity
-        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        builder = builder.serial_number(1).not_valid_before(end - dt.timedelta(days=365)).not_valid_after(end)
-        return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-
-    return make
 
 
 # Who may read the metrics
@@ -260,12 +240,12 @@ async def test_writes_to_the_database_are_counted(hub: Hub, scrape: Scrape) -> N
 
 
 async def test_days_left_are_those_of_the_certificate_that_expires_first(
-    hub: Hub, scrape: Scrape, tmp_path: Path, make_certificate: Callable[[dt.timedelta], bytes]
+    hub: Hub, scrape: Scrape, tmp_path: Path
 ) -> None:
     chain = tmp_path / "server.pem"
-    chain.write_bytes(make_certificate(dt.timedelta(days=100)) + make_certificate(dt.timedelta(days=12)))
+    chain.write_bytes(certificate(dt.timedelta(days=100)) + certificate(dt.timedelta(days=12)))
     expired = tmp_path / "expired.pem"
-    expired.write_bytes(make_certificate(dt.timedelta(days=-3)))
+    expired.write_bytes(certificate(dt.timedelta(days=-3)))
     broken = tmp_path / "broken.pem"
     broken.write_text("no certificate")
     paths = {"web_server": chain, "notebook_hub": expired, "api_authority": tmp_path / "absent", "other": broken}
@@ -323,8 +303,10 @@ async def test_canary_is_described_by_its_status_file(scrape: Scrape, tmp_path: 
     assert not [name for name in values if name[0].startswith("hpchub_canary")]
 
 
-def test_backup_writes_the_status_that_the_metrics_read() -> None:
-    assert STATUS == BACKUP_STATUS
+def test_backup_writes_the_status_that_the_metrics_read(tmp_path: Path) -> None:
+    host = make_host(tmp_path / "host", [])
+    host.write_status(ok=True, file="backup.age", made=time.time())
+    assert json.loads((host.state / BACKUP_STATUS).read_text()).keys() == {"time", "ok", "file"}
 
 
 async def test_invalid_profile_list_leaves_the_other_metrics(hub: Hub, scrape: Scrape, tmp_path: Path) -> None:

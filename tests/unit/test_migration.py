@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hub_app import make_hub
@@ -16,25 +15,9 @@ from sqlalchemy import create_engine, func, select, text
 from hpchub.hub.database import DatabaseError
 from hpchub.hub.migration import compare, copy, main, retire, tables
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 PAGES = str(Path(__file__).parents[2] / "templates" / "pages")
 
 pytestmark = needs_server
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    started = Server()
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def server(running: Server) -> Server:
-    running.empty()
-    return running
 
 
 def counts(url: str) -> dict[str, int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from backup_host import FakeUnits, change_secrets, keygen, make_database, make_host, state_of
+from backup_host import FakeUnits, change_secrets, state_of
 from repo.sites import ROOT
 
 from hpchub.backup import host as hosts
@@ -36,19 +36,6 @@ pytestmark = pytest.mark.skipif(shutil.which("age") is None, reason="age is not 
 
 CHANGES = ("replace", "unlink", "rename", "mkdir", "rmdir")
 """The functions of the module os that change a directory."""
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    return tmp_path / "key.txt"
-
-
-@pytest.fixture
-def host(tmp_path: Path, key: Path) -> Host:
-    """A host with one open session."""
-    made = make_host(tmp_path / "host", [keygen(key)])
-    make_database(made, "a" * 16)
-    return made
 
 
 @pytest.fixture

@@ -29,11 +29,6 @@ FIRST = "first-cookie-secret\n"
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> Path:
-    return tmp_path / "key.txt"
-
-
-@pytest.fixture
 def host(tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A host with one open session, and an authority that is older than this session."""
     monkeypatch.setattr(hosts, "STANDBY", tmp_path / "standby")

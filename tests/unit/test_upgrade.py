@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
-from backup_host import FakeUnits, keygen, make_database, make_host
+from backup_host import FakeUnits, keygen, make_database, make_environments, make_host
 
 from hpchub.backup import upgrade
 from hpchub.backup.create import backups
@@ -47,12 +47,7 @@ def host(tmp_path: Path) -> Host:
 @pytest.fixture
 def environments(tmp_path: Path) -> Path:
     """An environment in use, and the next one."""
-    for name in ("old", "new"):
-        (tmp_path / "hub" / "envs" / name / "bin").mkdir(parents=True)
-        (tmp_path / "hub" / "envs" / name / "bin" / "jupyterhub").touch()
-    (tmp_path / "hub" / "current").symlink_to("envs/old")
-    (tmp_path / "hub" / "next").symlink_to("envs/new")
-    return tmp_path / "hub"
+    return make_environments(tmp_path)
 
 
 def statements(host: Host, *each: str) -> None:

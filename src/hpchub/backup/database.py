@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import create_engine, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from hpchub.backup.package import BackupError
 from hpchub.hub.database import PAUSE, DatabaseError, describe, explain, parse
@@ -245,12 +246,8 @@ def read_version(url: str) -> int:
     Raises:
         SQLAlchemyError: The server does not answer.
     """
-    engine = create_engine(url)
-    try:
-        with engine.connect() as connection:
-            return int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()) // 10000
-    finally:
-        engine.dispose()
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        return int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()) // 10000
 
 
 def read_facts(url: str) -> Facts:
@@ -259,25 +256,21 @@ def read_facts(url: str) -> Facts:
     Raises:
         SQLAlchemyError: The database cannot be read.
     """
-    engine = create_engine(url)
-    try:
-        with engine.connect() as connection:
-            tables = set(inspect(connection).get_table_names())
-            schema = found = None
-            sessions: frozenset[str] = frozenset()
-            ended, newest = 0, 0.0
-            if "alembic_version" in tables:
-                schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-            if DATABASE_TABLE.name in tables:
-                found = connection.execute(select(DATABASE_TABLE.c.id)).scalar()
-            if SESSIONS.name in tables:
-                rows = connection.execute(select(SESSIONS.c.session, SESSIONS.c.started, SESSIONS.c.ended)).all()
-                sessions = frozenset(row.session for row in rows if row.ended is None)
-                newest = max((row.started for row in rows if row.ended is None), default=0.0)
-                ended = len(rows) - len(sessions)
-            return Facts(found or "", schema or "", sessions, ended, newest)
-    finally:
-        engine.dispose()
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        tables = set(inspect(connection).get_table_names())
+        schema = found = None
+        sessions: frozenset[str] = frozenset()
+        ended, newest = 0, 0.0
+        if "alembic_version" in tables:
+            schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        if DATABASE_TABLE.name in tables:
+            found = connection.execute(select(DATABASE_TABLE.c.id)).scalar()
+        if SESSIONS.name in tables:
+            rows = connection.execute(select(SESSIONS.c.session, SESSIONS.c.started, SESSIONS.c.ended)).all()
+            sessions = frozenset(row.session for row in rows if row.ended is None)
+            newest = max((row.started for row in rows if row.ended is None), default=0.0)
+            ended = len(rows) - len(sessions)
+        return Facts(found or "", schema or "", sessions, ended, newest)
 
 
 def copy_sqlite(source: Path, target: Path, account: pwd.struct_passwd | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,13 @@ def put_back(directory: Path, entries: Sequence[dict[str, Any]]) -> None:
             write_member(path, saved)
         else:
             remove_file(path)
+
+
+def forget(directory: Path, *descriptions: str) -> None:
+    """Remove a saved state. Its descriptions go first, because they must not name files that are gone."""
+    for name in descriptions:
+        remove_file(directory / name)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def save_database(host: Host, directory: Path) -> str:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from hpchub.backup.database import HubDatabase
 from hpchub.backup.no_links import Obstacle, directory_of, open_regular, sync
 from hpchub.backup.package import BackupError, Member
+from hpchub.hub.metric_definitions import BACKUP_STATUS
 from hpchub.hub.versions import get
 from hpchub.messages import show
 from hpchub.schedulers import Unanswered
@@ -35,13 +36,13 @@ HUB_SETTINGS = Path("/etc/hpchub/hub.json")
 BACKUP_SETTINGS = Path("/etc/hpchub/backup.json")
 """The settings of backups, which the role ``backup`` writes."""
 STANDBY = Path("/etc/hpchub/standby")
-"""The file that tells that this host is a standby. The role ``jupyterhub`` writes it."""
+"""The file that marks this host as a standby. The role ``jupyterhub`` writes it."""
+PATIENCE = 300
+"""How long a restore or an upgrade waits until a backup that runs has ended, in seconds."""
 FILES = "files"
 """The directory of the host's files in a backup."""
-STATUS = "backup-status.json"
-"""The file in the hub's state directory that tells how the last backup went."""
 _STATUS_SIZE = 4096
-"""How much of this file is read, in bytes. The hub's account may have replaced it."""
+"""How much of the file with the status is read, in bytes. The hub's account may have replaced it."""
 _LATER = "hpchub-start-later.timer"
 """The unit that starts the hub if an upgrade breaks off while the hub is stopped."""
 _FRESH = ".{}.hpchub-new"
@@ -159,7 +160,7 @@ class Host:
         database = self.database
         names = [f"{database.path}{suffix}" for suffix in _DATABASE_FILES] if database.backend == "sqlite" else []
         names.append(str(database.url.query.get("passfile", "")))
-        return str(path) in names or path == self.state / STATUS or path.is_relative_to(self.directory)
+        return str(path) in names or path == self.state / BACKUP_STATUS or path.is_relative_to(self.directory)
 
     def members(self) -> list[Member]:
         """Return the host's files for a backup. Links and sockets are left out."""
@@ -181,12 +182,12 @@ class Host:
         """
         owner = self.state.stat()
         text = json.dumps({"time": int(made), "ok": ok, "file": file}) + "\n"
-        replace_file(self.state / STATUS, text.encode(), mode=0o640, uid=0, gid=owner.st_gid)
+        replace_file(self.state / BACKUP_STATUS, text.encode(), mode=0o640, uid=0, gid=owner.st_gid)
 
     def read_status(self) -> dict[str, Any]:
         """Return how the last backup went, or nothing if there was none."""
         try:
-            with open_regular(self.state / STATUS) as file:
+            with open_regular(self.state / BACKUP_STATUS) as file:
                 found = json.loads(file.read(_STATUS_SIZE))
         except (OSError, ValueError, RecursionError, Obstacle):
             return {}

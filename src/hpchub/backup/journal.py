@@ -6,11 +6,10 @@ The journal exists while a restore changes the host. Afterwards, it has another 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpchub.backup.files import load_database, put_back, save_database, save_files
+from hpchub.backup.files import forget, load_database, put_back, save_database, save_files
 from hpchub.backup.host import Host, remove_file, replace_file
 from hpchub.backup.no_links import directory_of, sync
 from hpchub.backup.package import BackupError
@@ -122,7 +121,4 @@ def undo(host: Host) -> list[Path]:
 
 
 def _forget(host: Host) -> None:
-    """Remove the saved state. The journal goes first, because it must not name files that are gone."""
-    for path in (host.journal, finished(host)):
-        remove_file(path)
-    shutil.rmtree(host.journal.parent, ignore_errors=True)
+    forget(host.journal.parent, host.journal.name, FINISHED)

@@ -1,9 +1,9 @@
 """Restore a backup on the hub host: verify it, replace the files and the database, and undo that if it breaks off.
 
-All checks come before the first change. During the change, a journal in the private work directory tells how to put
-the old state back. An error or a signal undoes the change at once. After a crash, the unit ``hpchub-restore`` does it
-before the hub starts. While the journal exists, the hub does not start. Each change is on the disk before the next one,
-so that this is also true after a power failure.
+All checks come before the first change. During the change, a journal in the private work directory describes how to
+put the old state back. An error or a signal undoes the change at once. After a crash, the unit ``hpchub-restore`` does
+it before the hub starts. While the journal exists, the hub does not start. Each change is on the disk before the next
+one, so that this is also true after a power failure.
 """
 
 from __future__ import annotations
@@ -30,9 +30,6 @@ from hpchub.messages import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-_PATIENCE = 300
-"""How long to wait until a backup that runs has ended, in seconds."""
 
 
 class Interrupted(BaseException):
@@ -83,7 +80,7 @@ def verify(
         scratch: A private directory for the decrypted members.
 
     Raises:
-        BackupError: The backup is refused. The message tells why.
+        BackupError: The backup is refused. The message contains the reason.
     """
     _check_facts(host, path, package.read_header(path), options)
     _check_hub(host, units, path, package.read_header(path), options)
@@ -240,7 +237,7 @@ def restore(host: Host, units: Units, path: Path, identity: Path | bytes, option
     Raises:
         BackupError: The backup is refused, or the restore failed.
     """
-    with host.locked(_PATIENCE), host.scratch() as scratch, _signals():
+    with host.locked(hosts.PATIENCE), host.scratch() as scratch, _signals():
         undo_unfinished(host, units)
         if not options.force and _is_restored(host, path, options):
             return None

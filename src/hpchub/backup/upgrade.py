@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 from hpchub.backup import host as hosts
 from hpchub.backup.create import DATABASE, create
 from hpchub.backup.database import HubDatabase, known_revisions
-from hpchub.backup.files import load_database, put_back, save_files
+from hpchub.backup.files import forget, load_database, put_back, save_files
 from hpchub.backup.package import BackupError
 from hpchub.hub.database import describe
 
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 POINT, UNFINISHED = "point.json", "unfinished"
 UNIT = Path("/etc/systemd/system/jupyterhub.service")
-_PATIENCE = 300
-"""How long to wait until a backup that runs has ended, in seconds."""
 RESTART_AFTER = 900
 """If the deployment breaks off while the hub is stopped, the hub starts again after this time, in seconds."""
 
@@ -105,7 +103,7 @@ def prepare(host: Host, units: Units, environments: Path) -> str:
         BackupError: The database cannot be upgraded, or belongs to a newer version.
     """
     following = str((environments / "next").readlink())
-    with host.locked(_PATIENCE):
+    with host.locked(hosts.PATIENCE):
         host.refuse_incomplete()
         _settle(host, units, environments)
         current = _current(environments)
@@ -142,7 +140,7 @@ def prepare(host: Host, units: Units, environments: Path) -> str:
         return "the schema of the database has not changed"
     try:
         if host.recipients:
-            create(host, copy=False, patience=_PATIENCE)
+            create(host, copy=False, patience=hosts.PATIENCE)
         upgrade_database(host, place / dump)
     except BaseException:
         _abandon(host, units, start=True)
@@ -196,7 +194,7 @@ def upgrade_database(host: Host, dump: Path) -> None:
     """
     database = host.database
     if database.backend == "sqlite":
-        with host.locked(_PATIENCE), host.scratch() as scratch:
+        with host.locked(hosts.PATIENCE), host.scratch() as scratch:
             copy = Path(shutil.copy(dump, scratch / "upgraded.sqlite"))
             HubDatabase(f"sqlite:///{copy}").upgrade()
             load_database(host, copy)
@@ -215,10 +213,7 @@ def _abandon(host: Host, units: Units, *, start: bool) -> None:
 
 
 def _forget(place: Path) -> None:
-    """Remove the rollback point. Its description goes first, because it must not name files that are gone."""
-    for name in (UNFINISHED, POINT):
-        (place / name).unlink(missing_ok=True)
-    shutil.rmtree(place, ignore_errors=True)
+    forget(place, UNFINISHED, POINT)
 
 
 def finish(host: Host) -> None:
@@ -239,7 +234,7 @@ def rollback(host: Host, units: Units, environments: Path, *, force: bool = Fals
         BackupError: There is no rollback point, the old environment is gone, the hub uses another database now, or
             sessions would be forgotten.
     """
-    with host.locked(_PATIENCE):
+    with host.locked(hosts.PATIENCE):
         _check_database(host, read_point(host))
         return _rollback(host, units, environments, force=force)
 
@@ -284,7 +279,7 @@ def undo(host: Host, units: Units, environments: Path) -> str:
     Raises:
         BackupError: The old version cannot come back.
     """
-    with host.locked(_PATIENCE):
+    with host.locked(hosts.PATIENCE):
         if not is_unfinished(host):
             return ""
         _undo(host, units, environments)

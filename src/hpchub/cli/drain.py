@@ -13,14 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import text
 
 from hpchub import moments
 from hpchub.cli import inventory
+from hpchub.cli.database import hub_database
 from hpchub.cli.failure import VALID, Failure
 from hpchub.cli.output import count, print_json
-from hpchub.hub.database import explain
 from hpchub.messages import listing, show
 from hpchub.model.entries import Profile
 from hpchub.model.notices import (
@@ -41,6 +40,8 @@ from hpchub.profile_file import load_profile_list
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+
+    from sqlalchemy import Engine
 
 ALL = "ALL"
 """The target of a drain of the whole service."""
@@ -372,31 +373,33 @@ def _row(notice: Notice) -> dict[str, Any]:
 def _wait(settings: dict[str, Any], notice: Notice) -> int:
     """Wait until no session of a drain is left."""
     inventory.become_hub(settings)
-    engine = create_engine(settings["db_url"])
-    printed, last = 0.0, -1
     try:
-        while True:
-            with engine.connect() as db:
-                left = _sessions(db.execute(_STATES).all(), notice)
-            now = time.time()
-            if not left and now >= notice.begins:
-                print(f"{moments.shown(now)}: no session is left.", flush=True)
-                return VALID
-            if len(left) != last or now - printed >= SIGN_OF_LIFE:
-                users = f" ({listing(sorted(set(left)), 5)})" if left else ""
-                begins = f"; the drain begins at {moments.shown(notice.begins)}" if now < notice.begins else ""
-                print(f"{moments.shown(now)}: {count(len(left), 'session')} left{users}{begins}", flush=True)
-                printed, last = now, len(left)
-            if now >= notice.ends or notice.key not in {each.key for each in _read(settings).notices}:
-                raise Failure(f"the drain has ended, but not all sessions: {count(len(left), 'session')} left")
-            time.sleep(PAUSE)
-    except SQLAlchemyError as error:
-        raise Failure(f"the hub's {explain(error, settings['db_url'])}") from None
+        with hub_database(settings["db_url"]) as engine:
+            _count_down(engine, settings, notice)
     except KeyboardInterrupt:
         print(f"\nInterrupted. The drain stays in force. To end it: hpchub undrain {notice.key}")
         return INTERRUPTED
-    finally:
-        engine.dispose()
+    return VALID
+
+
+def _count_down(engine: Engine, settings: dict[str, Any], notice: Notice) -> None:
+    """Print how many sessions of a drain are left, until there are none."""
+    printed, last = 0.0, -1
+    while True:
+        with engine.connect() as db:
+            left = _sessions(db.execute(_STATES).all(), notice)
+        now = time.time()
+        if not left and now >= notice.begins:
+            print(f"{moments.shown(now)}: no session is left.", flush=True)
+            return
+        if len(left) != last or now - printed >= SIGN_OF_LIFE:
+            users = f" ({listing(sorted(set(left)), 5)})" if left else ""
+            begins = f"; the drain begins at {moments.shown(notice.begins)}" if now < notice.begins else ""
+            print(f"{moments.shown(now)}: {count(len(left), 'session')} left{users}{begins}", flush=True)
+            printed, last = now, len(left)
+        if now >= notice.ends or notice.key not in {each.key for each in _read(settings).notices}:
+            raise Failure(f"the drain has ended, but not all sessions: {count(len(left), 'session')} left")
+        time.sleep(PAUSE)
 
 
 def _sessions(rows: Any, notice: Notice) -> list[str]:

@@ -6,13 +6,10 @@ import sys
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import create_engine
-from sqlalchemy.exc import SQLAlchemyError
-
 from hpchub.cli import inventory
-from hpchub.cli.failure import UNUSABLE, VALID, Failure
+from hpchub.cli.database import hub_database
+from hpchub.cli.failure import UNUSABLE, VALID
 from hpchub.cli.output import count, print_json
-from hpchub.hub.database import explain
 from hpchub.hub.ledger import UnknownJob, end_unknown_job, unknown_jobs
 
 if TYPE_CHECKING:
@@ -24,19 +21,13 @@ ALL = "ALL"
 def orphans(options: argparse.Namespace) -> int:
     """Run ``hpchub orphans``."""
     url = inventory.hub_settings()["db_url"]
-    engine = create_engine(url)
-    try:
-        with engine.begin() as connection:
-            found = unknown_jobs(connection)
-            ending = [job for job in found if job.job_id in options.end or options.end == [ALL]]
-            for job in ending:
-                end_unknown_job(connection, job)
-            missing = sorted(set(options.end) - {ALL} - {job.job_id for job in ending})
-            found = unknown_jobs(connection)
-    except SQLAlchemyError as error:
-        raise Failure(f"the hub's {explain(error, url)}") from None
-    finally:
-        engine.dispose()
+    with hub_database(url) as engine, engine.begin() as connection:
+        found = unknown_jobs(connection)
+        ending = [job for job in found if job.job_id in options.end or options.end == [ALL]]
+        for job in ending:
+            end_unknown_job(connection, job)
+        missing = sorted(set(options.end) - {ALL} - {job.job_id for job in ending})
+        found = unknown_jobs(connection)
     if options.json:
         print_json([job._asdict() for job in found])
     else:

@@ -11,14 +11,11 @@ from datetime import UTC, date, datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from sqlalchemy import create_engine
-from sqlalchemy.exc import SQLAlchemyError
-
 from hpchub.cli import inventory
+from hpchub.cli.database import hub_database
 from hpchub.cli.failure import VALID, Failure
 from hpchub.cli.output import print_json
 from hpchub.clusters.gate_client import make_gate
-from hpchub.hub.database import explain
 from hpchub.messages import show
 from hpchub.profile_file import load_profile_list
 from hpchub.report.accounting import join
@@ -47,14 +44,8 @@ def report(options: argparse.Namespace) -> int:
     if not inventory.is_hub_host():
         raise Failure(f"this is not the hub host, because {inventory.HUB_SETTINGS} does not exist")
     settings = inventory.hub_settings()
-    engine = create_engine(settings["db_url"])
-    try:
-        with engine.connect() as connection:
-            table = read(connection, period, canary=options.with_canary)
-    except SQLAlchemyError as error:
-        raise Failure(f"the hub's {explain(error, settings['db_url'])}") from None
-    finally:
-        engine.dispose()
+    with hub_database(settings["db_url"]) as engine, engine.connect() as connection:
+        table = read(connection, period, canary=options.with_canary)
     now = max(time.time(), table.ends or 0.0)  # a clock may have been set back
     made = make_report(table, period, now, ())
     if made.is_empty:

@@ -10,15 +10,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, or_, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import or_, select, text
 
 from hpchub.cli import inventory
+from hpchub.cli.database import hub_database
 from hpchub.cli.failure import UNUSABLE, VALID, Failure
 from hpchub.cli.output import print_json
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.hub import outcome as outcomes
-from hpchub.hub.database import explain
 from hpchub.hub.ledger import SESSIONS
 from hpchub.profile_file import load_profile_list
 from hpchub.remote.gate import redact
@@ -76,13 +75,8 @@ def why(options: argparse.Namespace) -> int:
     """Run ``hpchub why``."""
     journal = _read_journal()  # before the process gives up root's rights
     settings = inventory.hub_settings()
-    engine = create_engine(settings["db_url"])
-    try:
+    with hub_database(settings["db_url"]) as engine:
         report = _read_database(engine, options.subject)
-    except SQLAlchemyError as error:
-        raise Failure(f"the hub's {explain(error, settings['db_url'])}") from None
-    finally:
-        engine.dispose()
     asyncio.run(_ask_cluster(report, settings))
     words = [word for word in (report.session, report.user, report.job_id and f"job {report.job_id}") if word]
     report.journal = [line for line in journal if any(word in line for word in words) and not _ANSWERED.search(line)][

@@ -27,13 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BACKUP_STATUS = "backup-status.json"
-"""The file in the hub's state directory in which ``hpchub backup`` tells how the last backup went.
-
-Shape: ``{"time": SECONDS, "ok": BOOL, "file": NAME}``. The time and the name are those of the newest good backup. If
-there is none, the time is 0.
-"""
-
 
 class Collector(BaseCollector):
     """The metrics that describe the hub at the time of a scrape.
@@ -111,7 +104,7 @@ class Collector(BaseCollector):
         yield _gauge(defined.CERTIFICATE_DAYS, left)
 
     def _backup(self) -> Iterator[Any]:
-        path = Path(self._runtime.settings["state_dir"]) / BACKUP_STATUS
+        path = Path(self._runtime.settings["state_dir"]) / defined.BACKUP_STATUS
         try:
             status = json.loads(path.read_text())
             at, good = float(status["time"]), status["ok"] is True

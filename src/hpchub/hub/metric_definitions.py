@@ -145,6 +145,12 @@ CERTIFICATE_DAYS = Metric(
     "The days until a certificate on the hub host expires. If it has expired, the number is negative",
     {"certificate": "web_server, api_authority, notebook_authority, notebook_hub"},
 )
+BACKUP_STATUS = "backup-status.json"
+"""The file in the hub's state directory that describes how the last backup went.
+
+Shape: ``{"time": SECONDS, "ok": BOOL, "file": NAME}``. The time and the name are those of the newest good backup. If
+there is none, the time is 0.
+"""
 BACKUP_AGE = Metric("hpchub_backup_age_seconds", "gauge", "The age of the newest backup, in seconds")
 BACKUP_OK = Metric("hpchub_backup_ok", "gauge", "1 if the last backup succeeded, else 0")
 CANARY_GOOD = Metric(

@@ -167,54 +167,51 @@ PLACEHOLDER = re.compile(
 class Secret:
     """A secret. It never appears in a message, a ``repr`` or a schema's example."""
 
+    _valid = "put the real secret into the inventory's vault"
+
     def _validate(self, value: object) -> SecretStr:
         if isinstance(value, SecretStr):
             return value
-        valid = "put the real secret into the inventory's vault"
         if not isinstance(value, str):
-            complain(f"is {type_in_words(value)}, not text", valid)
+            complain(f"is {type_in_words(value)}, not text", self._valid)
+        self._check(value)
+        return SecretStr(value)
+
+    def _check(self, value: str) -> None:
         if value.strip() == "":
-            complain("is empty", valid)
-        if PLACEHOLDER.fullmatch(value):
-            complain("is still a placeholder", valid)
+            complain("is empty", self._valid)
+        self._check_placeholder(value)
         if name := re.fullmatch(r"(?!\{\{.*\}\}$)\{{1,2}\s*([A-Za-z_]\w*)\s*\}{1,2}", value):
             complain("is an expression with too few braces", f'write "{{{{ {name[1]} }}}}"')
-        if not value.isprintable():
-            message, advice = unprintable(value)
-            complain(message, advice or valid)
+        self._check_printable(value)
         # Apache's configuration would interpret these characters. mod_auth_openidc would run the text after "exec:".
         if any(mark in value for mark in ('"', "\\", "${", "%{")) or value.startswith("exec:"):
             complain('contains one of " \\ ${ %{ or begins with exec:', "create a new secret at the provider")
-        return SecretStr(value)
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(self._validate)
+    def _check_placeholder(self, value: str) -> None:
+        if PLACEHOLDER.fullmatch(value):
+            complain("is still a placeholder", self._valid)
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "format": "password", "writeOnly": True}
-
-
-class DatabasePassword:
-    """The password of a user of a database. It never appears in a message, a ``repr`` or a schema's example."""
-
-    def _validate(self, value: object) -> SecretStr:
-        if isinstance(value, SecretStr):
-            return value
-        valid = "put the real password into the inventory's vault"
-        if not isinstance(value, str):
-            complain(f"is {type_in_words(value)}, not text", valid)
-        if value and PLACEHOLDER.fullmatch(value):
-            complain("is still a placeholder", valid)
+    def _check_printable(self, value: str) -> None:
         if not value.isprintable():
             message, advice = unprintable(value)
-            complain(message, advice or valid)
-        return SecretStr(value)
+            complain(message, advice or self._valid)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(self._validate)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"type": "string", "format": "password", "writeOnly": True}
+
+
+class DatabasePassword(Secret):
+    """The password of a user of a database. It may be empty, and contain every printable character."""
+
+    _valid = "put the real password into the inventory's vault"
+
+    def _check(self, value: str) -> None:
+        self._check_placeholder(value)
+        self._check_printable(value)
 
 
 # Sizes and times
