@@ -177,13 +177,23 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         if key := self._argument("profile"):
             fields = {each: value for each in NAMES if (value := self._argument(each))}
             return key, fields, {"kind": "link", "profile": key[:80]}
+        return *self._last_choice(), {}
+
+    def _last_choice(self) -> tuple[str, dict[str, str]]:
+        """Return the profile and the valid values of the last start. JupyterHub also remembers a refused one."""
         last = self.orm_spawner.user_options or {}
-        found = last.get("fields")
-        values = found if isinstance(found, dict) else {}
-        key = str(last.get("profile") or "")
-        if self.profile_list.get(key) is None:
-            return "", {}, {}
-        return key, {str(each): str(value) for each, value in values.items()}, {}
+        key, fields = str(last.get("profile") or ""), last.get("fields")
+        profile = self.profile_list.get(key)
+        if profile is None:
+            return "", {}
+        values = {str(name): str(value) for name, value in fields.items()} if isinstance(fields, dict) else {}
+        values = {name: value for name, value in values.items() if name in profile.adjustable.names}
+        try:
+            self._granted_for(profile, values)
+        except ChoiceError as error:
+            wrong = {each.field for each in error.complaints}
+            values = {name: value for name, value in values.items() if name not in wrong and "" not in wrong}
+        return key, values
 
     def _argument(self, name: str) -> str:
         return str(self.handler.get_query_argument(name, "")) if self.handler else ""
@@ -326,17 +336,24 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             raise StartError(f"There is no profile {str(key)[:80]!r}. {valid}", reason="bad_choice")
         return usable[key]
 
+    def _granted_for(self, profile: Profile, fields: dict[str, Any]) -> Profile:
+        """Return the profile with the values of the user.
+
+        Raises:
+            ChoiceError: A value is not valid.
+        """
+        cluster = self.profile_list.cluster(profile.cluster)
+        assert cluster is not None  # noqa: S101 a valid list contains the cluster
+        return choose(profile, cluster, fields, self.known(profile.cluster).allocations, time.time())
+
     def _choose(self, profile: Profile, options: dict[str, Any]) -> Profile:
         """Return the profile with the values of the user.
 
         Raises:
             StartError: A value is not valid (400).
         """
-        cluster = self.profile_list.cluster(profile.cluster)
-        assert cluster is not None  # noqa: S101 a valid list contains the cluster
-        fields = options.get("fields") or {}
         try:
-            return choose(profile, cluster, fields, self.known(profile.cluster).allocations, time.time())
+            return self._granted_for(profile, options.get("fields") or {})
         except ChoiceError as error:
             if attempt := ATTEMPT.get():
                 attempt.complaints = error.complaints
