@@ -367,6 +367,19 @@ async def test_link_with_invalid_values_shows_messages(hub: Hub, browser: Browse
     assert "too long" in controls.message("flexible.account")
 
 
+async def test_refused_values_of_the_last_start_are_not_offered_again(
+    hub: Hub, browser: Browser, spawner: HPCProfilesSpawner, tmp_path: Path
+) -> None:
+    offer(tmp_path, profile("small"), FLEXIBLE)
+    spawner.orm_spawner.user_options = {"profile": "flexible", "fields": {"cores": "99", "memory": "4G", "x": "y"}}
+    hub.app.db.commit()
+    controls = Controls(await browser.page("/hub/spawn"))
+    assert controls.found["profile"]["value"] == "flexible"
+    assert controls.found["flexible.memory"]["value"] == "4G"
+    assert controls.found["flexible.cores"]["value"] != "99"
+    assert controls.messages == {}
+
+
 # Saved settings
 
 
@@ -409,6 +422,10 @@ async def test_invalid_choice_is_not_saved(hub: Hub, browser: Browser, tmp_path:
     response = await send(browser, profile="flexible", flexible__cores="9", settings_name="x", save_settings="1")
     assert "is not possible here" in Controls(response.body.decode()).message("flexible.cores")
     assert SavedSettings(hub.app.db, "alice").all() == []
+    response = await send(browser, profile="flexible", flexible__cores="9", settings_name=LONG, save_settings="1")
+    controls = Controls(response.body.decode())
+    assert "is not possible here" in controls.message("flexible.cores")
+    assert "too long" in controls.message("settings_name")
 
 
 async def test_setting_of_a_profile_that_is_gone_is_explained(hub: Hub, browser: Browser, tmp_path: Path) -> None:

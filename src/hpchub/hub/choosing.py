@@ -129,7 +129,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         wanted, fields, unknown = self._wanted(attempt, saved)
         cards = content.cards(wanted, fields, attempt)
         offered = [card.profile.key for card in cards if card.is_offered]
-        last, _ = self._last_choice()
+        last, _ = self._last_start()
         is_gone = bool(wanted) and wanted not in [card.profile.key for card in cards]
         return (
             _environment(tuple(self.runtime.settings["template_paths"]))
@@ -179,7 +179,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         attempt, outcome = ATTEMPT.get(), self.outcome
         if outcome is None or not outcome.field:
             return attempt
-        key, fields = self._last_choice()
+        key, fields = self._last_start()
         if attempt is None:
             if self._argument("settings") or self._argument("profile"):
                 return None
@@ -192,7 +192,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             attempt.complaints = (Complaint(place, "{text}", {"text": outcome.text}),)
         return attempt
 
-    def _last_choice(self) -> tuple[str, dict[str, str]]:
+    def _last_start(self) -> tuple[str, dict[str, str]]:
         """Return the profile and the values of the last start, or empty ones if there was none."""
         last = self.orm_spawner.user_options or {}
         found = last.get("fields")
@@ -221,8 +221,21 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         if key := self._argument("profile"):
             fields = {each: value for each in NAMES if (value := self._argument(each))}
             return key, fields, {"kind": "link", "profile": key[:80]}
-        key, fields = self._last_choice()
-        return ("", {}, {}) if self.profile_list.get(key) is None else (key, fields, {})
+        return *self._last_choice(), {}
+
+    def _last_choice(self) -> tuple[str, dict[str, str]]:
+        """Return the profile and the valid values of the last start. JupyterHub also remembers a refused one."""
+        key, values = self._last_start()
+        profile = self.profile_list.get(key)
+        if profile is None:
+            return "", {}
+        values = {name: value for name, value in values.items() if name in profile.adjustable.names}
+        try:
+            self._granted_for(profile, values)
+        except ChoiceError as error:
+            wrong = {each.field for each in error.complaints}
+            values = {name: value for name, value in values.items() if name not in wrong and "" not in wrong}
+        return key, values
 
     def _argument(self, name: str) -> str:
         return str(self.handler.get_query_argument(name, "")) if self.handler else ""
@@ -365,17 +378,24 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             raise StartError(f"There is no profile {str(key)[:80]!r}. {valid}", reason="bad_choice")
         return usable[key]
 
+    def _granted_for(self, profile: Profile, fields: dict[str, Any]) -> Profile:
+        """Return the profile with the values of the user.
+
+        Raises:
+            ChoiceError: A value is not valid.
+        """
+        cluster = self.profile_list.cluster(profile.cluster)
+        assert cluster is not None  # noqa: S101 a valid list contains the cluster
+        return choose(profile, cluster, fields, self.known(profile.cluster).allocations, time.time())
+
     def _choose(self, profile: Profile, options: dict[str, Any]) -> Profile:
         """Return the profile with the values of the user.
 
         Raises:
             StartError: A value is not valid (400).
         """
-        cluster = self.profile_list.cluster(profile.cluster)
-        assert cluster is not None  # noqa: S101 a valid list contains the cluster
-        fields = options.get("fields") or {}
         try:
-            return choose(profile, cluster, fields, self.known(profile.cluster).allocations, time.time())
+            return self._granted_for(profile, options.get("fields") or {})
         except ChoiceError as error:
             if attempt := ATTEMPT.get():
                 attempt.complaints = error.complaints
