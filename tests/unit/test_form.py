@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from html import unescape
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -433,9 +434,9 @@ async def test_setting_of_a_profile_that_is_gone_is_explained(hub: Hub, browser:
     await send(browser, profile="flexible", settings_name="mine", save_settings="1")
     offer(tmp_path, profile("small"))
     page = await browser.page("/hub/spawn?settings=mine")
-    assert "Your saved setting 'mine' uses the profile 'flexible', which is not offered any more" in page
+    assert "Your saved setting 'mine' uses the profile 'flexible', which is not offered any more" in unescape(page)
     assert Controls(page).found["profile"]["value"] == "small"
-    assert "You have no saved setting 'other'" in await browser.page("/hub/spawn?settings=other")
+    assert "You have no saved setting 'other'" in unescape(await browser.page("/hub/spawn?settings=other"))
 
 
 async def test_settings_belong_to_one_user_and_are_limited(hub: Hub, browser: Browser, tmp_path: Path) -> None:
