@@ -16,6 +16,7 @@ from hpchub import moments
 from hpchub.hub.events import ORIGIN, StartRefused
 from hpchub.hub.form import ATTEMPT, Attempt, FormContent, Known, by_group, is_field, read_fields
 from hpchub.hub.memory import Memory
+from hpchub.hub.page_texts import PageTexts
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
 from hpchub.hub.session_limits import refusal
@@ -35,7 +36,8 @@ OWN_FIELDS = frozenset({"profile", "without_settings", "again", "settings_name",
 
 @functools.cache
 def _environment(paths: tuple[str, ...]) -> Environment:
-    return Environment(loader=FileSystemLoader(list(paths)), autoescape=select_autoescape())
+    loader = FileSystemLoader(list(paths))
+    return Environment(loader=loader, autoescape=select_autoescape(), extensions=[PageTexts])
 
 
 class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
