@@ -34,7 +34,7 @@ TEMPLATE = LOCALE / "hpchub.pot"
 PAGES = ROOT / "templates" / "pages"
 SHOWN = ("accept-share", "admin", "logout", "oauth", "page", "spawn", "stop_pending", "token")
 """JupyterHub's templates whose texts the pages show. Our pages replace the texts of the other ones."""
-CALLS = {"Complaint", "Message", "Reason", "_Invalid", "marked"}
+CALLS = {"Complaint", "Message", "Reason", "_Invalid", "marked", "replace"}
 """The functions whose arguments are texts for users, as far as they look like one."""
 FIXED = datetime(2026, 1, 1, tzinfo=UTC)
 """The dates in the files, so that they change only with the texts."""
@@ -52,8 +52,13 @@ def of_python(path: Path) -> Iterator[Text]:
         if name not in CALLS:
             continue
         assert isinstance(node, ast.Call)
-        for value in (*node.args, *(each.value for each in node.keywords if each.arg == "advice")):
-            if isinstance(value, ast.Constant) and isinstance(value.value, str) and _is_text(value.value):
+        words = [each.value for each in node.keywords if each.arg in ("advice", "words")]
+        for value in words if name == "replace" else (*node.args, *words):
+            if (
+                isinstance(value, ast.Constant)
+                and isinstance(value.value, str)
+                and (name == "marked" or _is_text(value.value))
+            ):
                 yield value.value, str(path.relative_to(ROOT))
 
 
