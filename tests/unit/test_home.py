@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import re
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -18,7 +19,9 @@ from sqlalchemy import event, insert, inspect, text
 from hpchub.hub.history import LONGEST, past_sessions
 from hpchub.hub.ledger import EVENTS, Ledger
 from hpchub.hub.outcome import Outcome
+from hpchub.hub.unix_groups import UnixGroups
 from hpchub.schedulers import JobState
+from hpchub.schedulers.knowledge import Account, Allocations
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -281,18 +284,18 @@ def test_database_of_an_older_version_gets_the_index(hub: Hub) -> None:
 async def test_last_choice_can_be_started_at_once(
     hub: Hub, visit: Visit, ask: Ask, cookie: str, tmp_path: Path
 ) -> None:
-    write_profiles(tmp_path, profile("small"), profile("big", cores=4))
+    constraints = {"node_constraint": {"choices": ["fast&big", ""]}}
+    write_profiles(tmp_path, profile("small"), profile("big", cores=4, adjustable=constraints))
     user = hub.user()
     genome = user.get_or_create_spawner("genome", "Genome Run")
     for row, key, month in ((user.spawner.orm_spawner, "small", 1), (genome.orm_spawner, "big", 2)):
-        row.user_options = {"profile": key, "fields": {"cores": "<4>"}}
+        fields = {"node_constraint": "fast&big"} if key == "big" else {}
+        row.user_options = {"profile": key, "fields": fields}
         row.last_activity = dt.datetime(2026, month, 1)  # noqa: DTZ001 as in the database
     hub.app.db.commit()
     page = (await visit()).body.decode()
     assert re.search(r'<form class="hpchub-quick[^>]*action="/hub/spawn/alice/genome"', page)
-    assert "cores &lt;4&gt;" in page
-    genome.orm_spawner.user_options = {"profile": "big"}
-    hub.app.db.commit()
+    assert "node_constraint fast&amp;big" in page
     (action,) = re.findall(r'hpchub-quick[^>]*action="([^"]*)"', page)
     xsrf = re.search(r"_xsrf=([^;]*)", cookie)
     assert xsrf is not None
@@ -329,6 +332,102 @@ async def test_drained_choice_is_no_quick_start(hub: Hub, visit: Visit, tmp_path
     assert 'id="quick-start"' in (await visit()).body.decode()
     write_notices(tmp_path, {"from": after(-60), "until": after(3600)})
     assert 'id="quick-start"' not in (await visit()).body.decode()
+
+
+def choose(hub: Hub, options: Any, name: str = "") -> None:
+    """Record the last choice of alice."""
+    spawner = hub.user().get_or_create_spawner(name, name)
+    spawner.orm_spawner.user_options = options
+    hub.app.db.commit()
+
+
+@pytest.mark.parametrize("limits", [{"groups": ["staff"]}, {"users": ["bob"]}, {"unix_groups": ["staff"]}], ids=str)
+async def test_profile_of_others_is_never_offered(
+    hub: Hub, visit: Visit, tmp_path: Path, limits: dict[str, list[str]]
+) -> None:
+    hub.runtime.unix_groups = UnixGroups(lambda user: frozenset({"users"}))
+    write_profiles(tmp_path, profile("small"), profile("secret", **limits))
+    choose(hub, {"profile": "secret"})
+    ended(hub, "c" * 16, time.time() - 60, profile="secret")
+    page = (await visit()).body.decode()
+    assert 'id="quick-start"' not in page
+    assert ">Start again" not in page
+    assert "hpchub-ended" in page
+
+
+async def test_profile_of_a_group_is_offered_to_its_members(hub: Hub, visit: Visit, tmp_path: Path) -> None:
+    hub.runtime.unix_groups = UnixGroups(lambda user: frozenset({"staff"}))
+    write_profiles(tmp_path, profile("small"), profile("staffed", unix_groups=["staff"]))
+    choose(hub, {"profile": "staffed"})
+    ended(hub, "c" * 16, time.time() - 60, profile="staffed")
+    page = (await visit()).body.decode()
+    assert 'id="quick-start"' in page
+    assert ">Start again" in page
+
+
+@pytest.mark.parametrize("fields", [{"cores": "99"}, {"account": "other"}, {"queue": "q"}, ["cores"]], ids=str)
+async def test_last_choice_with_values_that_are_refused_now_is_no_quick_start(
+    hub: Hub, visit: Visit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: Any
+) -> None:
+    own = Allocations(time.time(), (Account("physics"),), "physics", (), ())
+    know(hub, monkeypatch, own)
+    write_profiles(tmp_path, profile("small", adjustable={"cores": {"max": 4}, "account": {}}))
+    choose(hub, {"profile": "small", "fields": fields})
+    page = (await visit()).body.decode()
+    assert 'id="quick-start"' not in page
+    choose(hub, {"profile": "small", "fields": {"cores": "4", "account": "physics"}})
+    assert 'id="quick-start"' in (await visit()).body.decode()
+
+
+async def test_profile_that_has_reached_its_limit_is_not_offered(hub: Hub, visit: Visit, tmp_path: Path) -> None:
+    write_profiles(tmp_path, profile("small", max_sessions=1))
+    choose(hub, {"profile": "small"})
+    ended(hub, "c" * 16, time.time() - 60)
+    assert 'id="quick-start"' in (await visit()).body.decode()
+    going(hub, "genome", "b" * 16)
+    page = (await visit()).body.decode()
+    assert 'id="quick-start"' not in page
+    assert ">Start again" not in page
+
+
+async def test_earlier_choice_is_offered_if_the_last_one_is_refused(hub: Hub, visit: Visit, tmp_path: Path) -> None:
+    write_profiles(tmp_path, profile("small"), profile("secret", users=["bob"]))
+    for name, key, month in (("", "secret", 2), ("genome", "small", 1)):
+        choose(hub, {"profile": key}, name)
+        hub.user().orm_spawners[name].last_activity = dt.datetime(2026, month, 1)  # noqa: DTZ001 as in the database
+    hub.app.db.commit()
+    assert re.search(r'<form class="hpchub-quick[^>]*action="/hub/spawn/alice/genome"', (await visit()).body.decode())
+
+
+# -- What the hub asks the cluster
+
+
+def know(hub: Hub, monkeypatch: pytest.MonkeyPatch, own: Allocations | None = None) -> list[tuple[str, str]]:
+    """Let the hub know something of its cluster. Return the users for whom it is asked, each with the cluster."""
+    asked: list[tuple[str, str]] = []
+
+    def knowledge(cluster: str) -> Any:
+        def allocations(user: str) -> Allocations | None:
+            asked.append((cluster, user))
+            return own
+
+        return SimpleNamespace(allocations=allocations, availability=lambda: None, maintenances=lambda: ())
+
+    monkeypatch.setattr(hub.runtime, "knowledge", knowledge)
+    return asked
+
+
+async def test_page_asks_early_for_what_the_form_will_show(
+    hub: Hub, visit: Visit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_profiles(tmp_path, profile("small"), profile("big", cores=4))
+    asked = know(hub, monkeypatch)
+    await visit()
+    assert asked == [("demo", "alice")]
+    write_profiles(tmp_path, profile("secret", users=["bob"]))
+    asked.clear()
+    await visit()
+    assert asked == []
 
 
 # -- Names

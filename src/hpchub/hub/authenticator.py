@@ -30,6 +30,7 @@ from hpchub.hub.handlers import (
     announce,
 )
 from hpchub.hub.home_handler import HomePageHandler
+from hpchub.hub.language_handler import LanguageHandler
 from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.start_page import StartPageHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
@@ -172,6 +173,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/login", SSOLoginHandler),
             (r"/logout", SSOLogoutHandler),
             (r"/home", HomePageHandler),
+            (r"/language", LanguageHandler),
             (r"/health", HealthHandler),
             (r"/api/health", HealthHandler),
             (r"/metrics", FreshMetricsHandler),

@@ -14,6 +14,7 @@ from wrapspawner import ProfilesSpawner
 from hpchub import moments
 from hpchub.hub.events import ORIGIN, StartRefused
 from hpchub.hub.form import ATTEMPT, Attempt, FormContent, Known, by_group, is_field, read_fields
+from hpchub.hub.page_texts import PageTexts
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
 from hpchub.hub.session_limits import refusal
@@ -32,7 +33,8 @@ OWN_FIELDS = frozenset({"profile", "without_settings", "again", "settings_name",
 
 @functools.cache
 def _environment(paths: tuple[str, ...]) -> Environment:
-    return Environment(loader=FileSystemLoader(list(paths)), autoescape=select_autoescape())
+    loader = FileSystemLoader(list(paths))
+    return Environment(loader=loader, autoescape=select_autoescape(), extensions=[PageTexts])
 
 
 class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
@@ -275,6 +277,30 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         """
         return self._offer(self._choose(self._profile_of(options), options))
 
+    def accepts(self, options: Any) -> bool:
+        """Return whether a start with these options would be accepted now."""
+        try:
+            self.granted(options)
+            self._check_limits(options["profile"])
+        except StartError:
+            return False
+        return True
+
+    @property
+    def startable(self) -> list[Profile]:
+        """The profiles with which the user can start one more session now, as far as their own values permit it.
+
+        Raises:
+            StartError: There is no valid list of profiles (503).
+        """
+        held, most = self._held_by_others(), self.runtime.settings["max_sessions"]
+        notices, now = self.runtime.notices_of_starts, time.time()
+        return [
+            each
+            for each in permitted(self.profile_list.profiles, self.person)
+            if not offer(notices, each, now).is_refused and not refusal(held, each, most)
+        ]
+
     def _profile_of(self, options: Any, *, may_be_unknown: bool = False) -> Profile:
         """Return the chosen profile, if this user may use it.
 
@@ -324,11 +350,15 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         Raises:
             StartError: The user, or the profile, has reached the limit (409).
         """
+        held, most = self._held_by_others(), self.runtime.settings["max_sessions"]
+        if why := refusal(held, self.profile_list.require(key), most):
+            raise StartError(why, reason="too_many", status_code=409)
+
+    def _held_by_others(self) -> list[str]:
+        """Return the keys of the profiles of the user's other sessions, except the one that this start replaces."""
         partner = self.runtime.replacements.partner(self.key)
         others = [each for each in list(self.user.spawners.values()) if each is not self and each.key != partner]
-        held = [each.held_profile for each in others if each.held_profile]
-        if why := refusal(held, self.profile_list.require(key), self.runtime.settings["max_sessions"]):
-            raise StartError(why, reason="too_many", status_code=409)
+        return [each.held_profile for each in others if each.held_profile]
 
     def _admit(self, options: dict[str, Any]) -> None:
         """Check the limits, and count this start from now on. JupyterHub may prepare several starts at the same time.

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpchub.hub import outcome as outcomes
+from hpchub.hub.choosing import again
 from hpchub.hub.collector import state_of
 from hpchub.hub.history import WEEK, Past
 from hpchub.hub.named_sessions import in_use
 from hpchub.hub.outcome import Outcome, utc
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from hpchub.model.entries import Profile
 
@@ -129,13 +130,16 @@ def cards(user: Any) -> list[Card]:
     return found
 
 
-def ended_sessions(user: Any, past: Sequence[Past], profiles: Mapping[str, Profile]) -> list[EndedSession]:
+def ended_sessions(
+    user: Any, past: Sequence[Past], profiles: Mapping[str, Profile], startable: Collection[str]
+) -> list[EndedSession]:
     """Return the sessions of a user that ended in the last week, the latest first.
 
     Args:
         user: JupyterHub's user.
         past: The user's sessions in the event table, which may lack the latest ones.
-        profiles: The profiles that are offered, by key.
+        profiles: The profiles in the list, by key.
+        startable: The keys of the profiles with which the user can start a session now.
     """
     since = time.time() - WEEK
     rows = {}
@@ -143,51 +147,55 @@ def ended_sessions(user: Any, past: Sequence[Past], profiles: Mapping[str, Profi
         outcome = outcomes.restore((row.state or {}).get("outcome"))
         if outcome is not None and outcome.at >= since:
             rows[outcome.session or f"refused {row.name}"] = (row, outcome)
-    found = []
-    for each in past:
-        row, outcome = rows.pop(each.session, (None, None))
-        found.append(_ended(user, each, row, outcome, profiles))
+    found = [_ended(user, each, rows.pop(each.session, None), profiles, startable) for each in past]
     for row, outcome in rows.values():
         key = outcome.profile or str((row.user_options or {}).get("profile", ""))
         each = Past(outcome.session, key, outcome.cluster, outcome.cause, outcome.at, job_id=outcome.job_id)
-        found.append(_ended(user, each, row, outcome, profiles))
+        found.append(_ended(user, each, (row, outcome), profiles, startable))
     return sorted(found, key=lambda each: -each.at)
 
 
-def _ended(user: Any, past: Past, row: Any, outcome: Outcome | None, profiles: Mapping[str, Profile]) -> EndedSession:
+def _ended(
+    user: Any,
+    past: Past,
+    remembered: tuple[Any, Outcome] | None,
+    profiles: Mapping[str, Profile],
+    startable: Collection[str],
+) -> EndedSession:
+    row, outcome = remembered or (None, None)
     profile = profiles.get(past.profile)
-    free = row is not None and profile is not None and not in_use(user, row.name)
+    key = past.profile if past.profile in startable else ""
     return EndedSession(
         name=str(row.display_name or "") if row is not None and row.name else "",
         profile=profile.display_name if profile else past.profile,
-        key=past.profile if profile else "",
+        key=key,
         cause=outcome.cause if outcome else past.cause,
         at=past.at,
         cluster=past.cluster,
         job_id=past.job_id,
         outcome=outcome,
-        server=row.name if free else None,
+        server=row.name if row is not None and key and not in_use(user, row.name) else None,
     )
 
 
-def quick_start(user: Any, profiles: Mapping[str, Profile]) -> QuickStart | None:
-    """Return the user's last choice, or None if there is none that can be started now.
+def quick_start(user: Any) -> QuickStart | None:
+    """Return the user's last choice that a start would accept now, or None if there is none.
 
     Args:
         user: JupyterHub's user.
-        profiles: The profiles that are offered, by key.
     """
     rows = [
         row
         for row in user.orm_spawners.values()
-        if isinstance(row.user_options, dict)
-        and str(row.user_options.get("profile", "")) in profiles
-        and not in_use(user, row.name)
+        if row.user_options and isinstance(row.user_options, dict) and not in_use(user, row.name)
     ]
-    if not rows:
-        return None
-    last = max(rows, key=lambda row: (row.last_activity is not None, row.last_activity))
-    fields = last.user_options.get("fields")
-    shown = tuple((str(name), str(value)[:100]) for name, value in fields.items()) if isinstance(fields, dict) else ()
-    name = str(last.display_name or "") if last.name else ""
-    return QuickStart(last.name, name, profiles[str(last.user_options["profile"])], shown)
+    rows.sort(key=lambda row: (row.last_activity is not None, row.last_activity), reverse=True)
+    for row in rows:
+        spawner = user.spawners[row.name]
+        options = again(row.user_options, without=False)
+        if not spawner.accepts(options):
+            continue
+        shown = tuple((str(name), str(value)[:100]) for name, value in (options.get("fields") or {}).items())
+        name = str(row.display_name or "") if row.name else ""
+        return QuickStart(row.name, name, spawner.profile_list.require(options["profile"]), shown)
+    return None

@@ -17,14 +17,14 @@ from hpchub.hub.home import cards, ended_sessions, quick_start
 from hpchub.hub.named_sessions import in_use
 from hpchub.hub.runtime import Runtime, runtime
 from hpchub.hub.session_names import LONGEST, NameProblem, free_server_name, new_server_name
-from hpchub.model.notices import offer
+from hpchub.hub.start_error import StartError
 
 if TYPE_CHECKING:
     from hpchub.hub.history import Past
     from hpchub.model.entries import Profile
 
 PATIENCE = 0.05
-"""How long the page waits for a check whether the sessions still run, in seconds. A check that is late goes on."""
+"""How long the page waits for its checks, in seconds. A check that is late goes on."""
 
 
 class HomePageHandler(HomeHandler):  # type: ignore[misc]
@@ -37,7 +37,7 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
     @web.authenticated
     async def get(self) -> None:
         """Show the page."""
-        await self._check_sessions()
+        await self._check()
         self.finish(await self._render())
 
     @web.authenticated
@@ -79,18 +79,17 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
         user = self.current_user
         return {name for name in user.orm_spawners if in_use(user, name)}
 
-    async def _check_sessions(self) -> None:
-        """Let JupyterHub notice that sessions have ended, as far as this takes no time."""
-        ready = [each for each in list(self.current_user.spawners.values()) if each.ready]
-        checks = [asyncio.ensure_future(each.poll_and_notify()) for each in ready]
-        for check in checks:
-            self._runtime.background("Cannot check whether a session still runs", _result(check))
-        if checks:
-            await asyncio.wait(checks, timeout=PATIENCE)
+    async def _check(self) -> None:
+        """Let JupyterHub notice that sessions have ended, and find the user's groups, as far as this takes no time."""
+        user, start = self.current_user, self._runtime.background
+        ready = [each for each in list(user.spawners.values()) if each.ready]
+        tasks = [start("Cannot check whether a session still runs", _ended(each)) for each in ready]
+        tasks.append(start("Cannot find the groups of a user", user.spawner.find_groups()))
+        await asyncio.wait(tasks, timeout=PATIENCE)
 
     async def _render(self, problem: str = "", text: str = "") -> Any:
         user, shared = self.current_user, self._runtime
-        known, offered = self._profiles()
+        known, startable = self._profiles()
         going = cards(user)
         return await self.render_template(
             "home.html",
@@ -98,8 +97,8 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
             default_server=user.spawner,
             notices=user.spawner.notices,
             cards=going,
-            ended=ended_sessions(user, self._past(), known),
-            quick=quick_start(user, offered),
+            ended=ended_sessions(user, self._past(), known, [each.key for each in startable]),
+            quick=quick_start(user) if startable else None,
             limit=shared.settings["max_sessions"],
             is_full=len(going) >= shared.settings["max_sessions"],
             name_problem=problem,
@@ -118,15 +117,20 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
         escaped = [url_escape_path(each) for each in others if each]
         return str(url_path_join(self.hub.base_url, first, self.current_user.escaped_name, *escaped))
 
-    def _profiles(self) -> tuple[dict[str, Profile], dict[str, Profile]]:
-        """Return the profiles in the list, by key, and those that no drain refuses now."""
+    def _profiles(self) -> tuple[dict[str, Profile], list[Profile]]:
+        """Return the profiles in the list, by key, and those with which the user can start a session now.
+
+        It also lets the hub find out what the user may request there, so that the form has it when it opens.
+        """
+        spawner = self.current_user.spawner
         try:
-            known = {profile.key: profile for profile in self._runtime.profiles.profiles}
-        except (OSError, ValueError) as error:
-            self.log.error("Cannot read the profile list: %s", error)
-            return {}, {}
-        notices, now = self._runtime.notices, time.time()
-        return known, {key: each for key, each in known.items() if not offer(notices, each, now).is_refused}
+            known = {profile.key: profile for profile in spawner.profile_list.profiles}
+        except StartError:
+            return {}, []
+        startable = spawner.startable
+        for cluster in {each.cluster: None for each in startable}:
+            spawner.known(cluster)
+        return known, startable
 
     def _past(self) -> list[Past]:
         """Return the user's sessions in the event table that ended in the last week."""
@@ -139,5 +143,5 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
             return []
 
 
-async def _result(check: asyncio.Future[Any]) -> None:
-    await check
+async def _ended(spawner: Any) -> None:
+    await spawner.poll_and_notify()

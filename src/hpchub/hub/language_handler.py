@@ -1,0 +1,29 @@
+"""The handler of the language menu."""
+
+from __future__ import annotations
+
+from jupyterhub.handlers.base import BaseHandler
+from jupyterhub.utils import url_path_join
+from tornado import web
+
+from hpchub.catalogue import languages
+from hpchub.hub.page_texts import COOKIE
+from hpchub.messages import listing
+
+_DAYS = 365
+
+
+class LanguageHandler(BaseHandler):  # type: ignore[misc]
+    """Choose the language of the pages: ``POST /hub/language``. It needs no sign-in.
+
+    The field ``language`` is the code of the language. The field ``next`` is the address of the page to return to.
+    """
+
+    def post(self) -> None:
+        """Remember the language in the browser, and show the page again."""
+        language = self.get_body_argument("language", "")
+        if language not in languages():
+            raise web.HTTPError(400, f"There is no such language. The languages are: {listing(languages())}.")
+        self.set_cookie(COOKIE, language, expires_days=_DAYS, path="/", secure=True, httponly=True, samesite="Lax")
+        home = url_path_join(self.hub.base_url, "home")
+        self.redirect(self.get_next_url(self.current_user, default=home), status=303)
