@@ -38,6 +38,9 @@ const LOGIN = /(?:^|;)\s*jupyterhub-session-id=([^;]+)/;
 // The cookie with the language that the reader has chosen.
 const LANGUAGE = /(?:^|;) *hpchub-language=([a-z]{2,3})(?![^;])/;
 
+// A language in the header Accept-Language, and how much the reader wants it.
+const ACCEPTED = /^\s*([a-z]{2,3})(?![a-z])[^;]*(?:;\s*q=([0-9.]+))?/i;
+
 // How long the proxy refuses a login that has ended, in milliseconds: as long as the hub's cookies are valid.
 const REMEMBERED = 24 * 3600 * 1000;
 
@@ -203,9 +206,11 @@ class Proxy extends ConfigurableProxy {
 // Return the directory of the error pages in the language that the reader wants: the one that the reader has chosen on the
 // pages of the hub, else the first one of the browser that there is, else the site's own.
 function pagesFor({ cookie = "", "accept-language": accepted = "" }) {
-  const codes = accepted.slice(0, 1000).split(",").map((each) => /^ *([a-z]{2,3})(?![a-z])/i.exec(each)?.[1].toLowerCase());
-  const found = [LANGUAGE.exec(cookie)?.[1], ...codes].find((each) => each && fs.existsSync(`${options["error-path"]}/${each}`));
-  return found ? `${options["error-path"]}/${found}` : options["error-path"];
+  const directory = options["error-path"];
+  const wishes = accepted.slice(0, 1000).split(",").map((each) => ACCEPTED.exec(each)).filter(Boolean);
+  const codes = wishes.sort((one, other) => (other[2] ?? 1) - (one[2] ?? 1)).map((each) => each[1].toLowerCase());
+  const found = [LANGUAGE.exec(cookie)?.[1], ...codes].find((each) => each && fs.existsSync(`${directory}/${each}`));
+  return found ? `${directory}/${found}` : directory;
 }
 
 // The request GET /api/version of the hub. It needs no token, because only the hub's group can open the API's socket.
