@@ -49,7 +49,8 @@ def closed_queue(lab: Lab) -> Iterator[Callable[[], None]]:
 @pytest.fixture
 def broken_jobs(lab: Lab) -> Iterator[None]:
     """Make the jobs of alice end at once with an error, and print a secret before."""
-    script = "case $(id -un) in alice) echo password=e2e-secret-word; echo the disk is broken; exit 3 ;; esac"
+    # A login file that exits does not stop a session, so this one kills the shell.
+    script = "case $(id -un) in alice) echo password=e2e-secret-word; echo the disk is broken; kill -9 $$ ;; esac"
     for node in NODES:
         lab.run(node, ["python3", "-c", f"open({LOGIN_FILE!r}, 'w').write({script + chr(10)!r})"])
     yield

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
-from hub_app import profile, site
-from hub_browser import Browser
+from hub_app import answer, profile, site
+from hub_browser import Browser, eventually
 from jupyterhub import orm
 
 from hpchub.hub.saved_settings import MOST, SavedSettings
@@ -367,6 +367,19 @@ async def test_link_with_invalid_values_shows_messages(hub: Hub, browser: Browse
     assert "too long" in controls.message("flexible.account")
 
 
+async def test_refused_values_of_the_last_start_are_not_offered_again(
+    hub: Hub, browser: Browser, spawner: HPCProfilesSpawner, tmp_path: Path
+) -> None:
+    offer(tmp_path, profile("small"), FLEXIBLE)
+    spawner.orm_spawner.user_options = {"profile": "flexible", "fields": {"cores": "99", "memory": "4G", "x": "y"}}
+    hub.app.db.commit()
+    controls = Controls(await browser.page("/hub/spawn"))
+    assert controls.found["profile"]["value"] == "flexible"
+    assert controls.found["flexible.memory"]["value"] == "4G"
+    assert controls.found["flexible.cores"]["value"] != "99"
+    assert controls.messages == {}
+
+
 # Saved settings
 
 
@@ -409,6 +422,10 @@ async def test_invalid_choice_is_not_saved(hub: Hub, browser: Browser, tmp_path:
     response = await send(browser, profile="flexible", flexible__cores="9", settings_name="x", save_settings="1")
     assert "is not possible here" in Controls(response.body.decode()).message("flexible.cores")
     assert SavedSettings(hub.app.db, "alice").all() == []
+    response = await send(browser, profile="flexible", flexible__cores="9", settings_name=LONG, save_settings="1")
+    controls = Controls(response.body.decode())
+    assert "is not possible here" in controls.message("flexible.cores")
+    assert "too long" in controls.message("settings_name")
 
 
 async def test_setting_of_a_profile_that_is_gone_is_explained(hub: Hub, browser: Browser, tmp_path: Path) -> None:
@@ -484,6 +501,78 @@ async def test_old_answer_is_not_called_now(
 async def test_form_without_knowledge_says_nothing_about_starts(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     offer(tmp_path, profile("small"))
     assert "hpchub-start" not in await browser.page("/hub/spawn")
+
+
+# Values that vanish between the form and the start
+
+
+@pytest.fixture
+def refused(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A cluster that refuses the quality of service that the form offers. Returns the users it is asked for again."""
+    offer(tmp_path, profile("small"), FLEXIBLE)
+    doubted: list[str] = []
+    knows = Knows(OWN)
+    monkeypatch.setattr(knows, "doubt", doubted.append, raising=False)
+    know(hub, monkeypatch, knows)
+    stderr = "sbatch: error: Batch job submission failed: Invalid qos specification\n"
+    hub.gate.on_submit = lambda session: answer(code=1, stderr=stderr)
+    return doubted
+
+
+CHOICE = {"profile": "flexible", "flexible__cores": "3", "flexible__account": "physics", "flexible__qos": "high"}
+
+
+@pytest.mark.parametrize("patience", [0, 10], ids=["slow-answer", "quick-answer"])
+@pytest.mark.parametrize("path", ["/hub/spawn", "/hub/spawn/alice/genome"])
+async def test_value_that_the_scheduler_refuses_gets_a_message_beside_the_field(
+    hub: Hub, browser: Browser, refused: list[str], patience: int, path: str
+) -> None:
+    hub.app.tornado_application.settings["slow_spawn_timeout"] = patience
+    response = await send(browser, path, **CHOICE)
+    if patience:
+        assert response.code == 400
+        page = response.body.decode()
+    else:
+        pending = response.headers["Location"].partition("?")[0]
+        assert pending.startswith("/hub/spawn-pending/alice")
+        await eventually(lambda: not any(each.active for each in hub.user().spawners.values()))
+        response = await browser.get(f"{pending}?next=%2Fuser%2Falice%2Flab")
+        assert response.code == 302
+        assert response.headers["Location"].startswith("/hub/spawn/alice")
+        assert response.headers["Location"].endswith("?next=%2Fuser%2Falice%2Flab")
+        page = await browser.page(response.headers["Location"])
+    controls = Controls(page)
+    text = "The cluster demo does not let you use the quality of service 'high' at the moment"
+    assert f"{text} (Invalid qos specification)." in controls.message("flexible.qos")
+    shown = {name: controls.found[name]["value"] for name in ("profile", "flexible.cores", "flexible.account")}
+    assert shown == {"profile": "flexible", "flexible.cores": "3", "flexible.account": "physics"}
+    assert controls.found["flexible.qos"]["value"] == "high"
+    assert "aria-invalid" not in controls.found["flexible.cores"]
+    assert refused == ["alice"]
+    assert hub.jobs == []
+
+
+async def test_message_about_a_refused_value_goes_with_another_choice(
+    hub: Hub, browser: Browser, refused: list[str]
+) -> None:
+    hub.app.tornado_application.settings["slow_spawn_timeout"] = 10
+    await send(browser, **CHOICE)
+    assert "Invalid qos specification" in Controls(await browser.page("/hub/spawn")).message("flexible.qos")
+    for address in ("/hub/spawn?profile=small", "/hub/spawn?profile=flexible&qos=high"):
+        assert Controls(await browser.page(address)).messages == {}
+    response = await send(browser, **{**CHOICE, "flexible__qos": "normal", "flexible__cores": "99"})
+    controls = Controls(response.body.decode())
+    assert "99 is not possible" in controls.message("flexible.cores")
+    assert len(controls.messages) == 1
+
+
+async def test_refused_value_that_users_cannot_change_is_explained_at_the_profile(
+    hub: Hub, browser: Browser, refused: list[str], tmp_path: Path
+) -> None:
+    hub.app.tornado_application.settings["slow_spawn_timeout"] = 10
+    offer(tmp_path, profile("small", qos="high", adjustable={"cores": {"max": 4}}))
+    response = await send(browser, profile="small")
+    assert "quality of service 'high'" in Controls(response.body.decode()).messages["profile-small-error"]
 
 
 # Speed

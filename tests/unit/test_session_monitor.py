@@ -111,7 +111,7 @@ def test_use_of_a_tab_ends_the_idle_time(clock: Clock) -> None:
     monitor.seen(request("/lab", status=302), "/lab")
     monitor.seen(request("/lab", status=403), "/lab")
     assert monitor.idleness([], busy=False).since == clock.now - 1000
-    monitor.seen(request("/api/kernels", headers={"X-Hpchub-Present": "1"}), "/api/kernels")
+    monitor.seen(request("/api/kernels", headers={"X-Session-Present": "1"}), "/api/kernels")
     assert monitor.idleness([], busy=False).since == clock.now
 
 

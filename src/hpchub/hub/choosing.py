@@ -14,16 +14,21 @@ from wrapspawner import ProfilesSpawner
 from hpchub import moments
 from hpchub.hub.events import ORIGIN, StartRefused
 from hpchub.hub.form import ATTEMPT, Attempt, FormContent, Known, by_group, is_field, read_fields
+<<<<<<< HEAD
 from hpchub.hub.page_texts import PageTexts
+=======
+from hpchub.hub.memory import Memory
+>>>>>>> thirteen
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
 from hpchub.hub.session_limits import refusal
 from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import Key
-from hpchub.model.choice import NAMES, ChoiceError, Person, choose, normal_fields, permitted
+from hpchub.model.choice import NAMES, ChoiceError, Complaint, Person, choose, normal_fields, permitted
 from hpchub.model.notices import offer
 
 if TYPE_CHECKING:
+    from hpchub.hub.outcome import Outcome
     from hpchub.model.entries import Profile
     from hpchub.model.profile_list import ProfileList
 
@@ -92,6 +97,13 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             return Known()
         return Known(knowledge.allocations(self.user.name), knowledge.availability())
 
+    def doubt_allocations(self, cluster: str) -> None:
+        """Ask the scheduler soon what the user may request, because it has refused what was known."""
+        try:
+            self.runtime.knowledge(cluster).doubt(self.user.name)
+        except (OSError, ValueError) as error:
+            self.log.error("Nothing is known of the cluster %s: %s", cluster, error)
+
     @property
     def saved_settings(self) -> SavedSettings:
         """The user's saved settings."""
@@ -117,12 +129,12 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         notices = self.runtime.notices_of_starts
         offers = [offer(notices, profile, now) for profile in profiles.profiles]
         content = FormContent(profiles, offers, self.person, functools.cache(self.known), now)
-        attempt = ATTEMPT.get()
+        attempt = self._attempt()
         saved = self._all_settings()
         wanted, fields, unknown = self._wanted(attempt, saved)
         cards = content.cards(wanted, fields, attempt)
         offered = [card.profile.key for card in cards if card.is_offered]
-        last = str((self.orm_spawner.user_options or {}).get("profile"))
+        last, _ = self._last_start()
         is_gone = bool(wanted) and wanted not in [card.profile.key for card in cards]
         return (
             _environment(tuple(self.runtime.settings["template_paths"]))
@@ -157,6 +169,41 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
     notice: str = ""
     """What the last session's launcher told the user, such as the setting that stops the notebook server."""
 
+    @property
+    def memory(self) -> Memory:
+        """The memory of the user's last session."""
+        return Memory(self.orm_spawner, self.user.db, self.runtime, self.log)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the last session ended, or why it did not start. None during a session."""
+        return self.memory.outcome
+
+    def _attempt(self) -> Attempt | None:
+        """Return what the user has just sent, or the last choice if the scheduler has refused one of its values."""
+        attempt, outcome = ATTEMPT.get(), self.outcome
+        if outcome is None or not outcome.field:
+            return attempt
+        key, fields = self._last_start()
+        if attempt is None:
+            if self._argument("settings") or self._argument("profile"):
+                return None
+            attempt = Attempt(key, fields)
+        name = outcome.field
+        is_same = (attempt.profile, attempt.fields.get(name)) == (outcome.profile, fields.get(name))
+        if is_same and not attempt.complaints:
+            profile = self.profile_list.get(outcome.profile)
+            place = name if profile and name in profile.adjustable.names else ""
+            attempt.complaints = (Complaint(place, "{text}", {"text": outcome.text}),)
+        return attempt
+
+    def _last_start(self) -> tuple[str, dict[str, str]]:
+        """Return the profile and the values of the last start, or empty ones if there was none."""
+        last = self.orm_spawner.user_options or {}
+        found = last.get("fields")
+        values = found if isinstance(found, dict) else {}
+        return str(last.get("profile") or ""), {str(each): str(value) for each, value in values.items()}
+
     def _all_settings(self) -> list[Setting]:
         """Return the saved settings. The form also works while the database does not."""
         try:
@@ -179,13 +226,21 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         if key := self._argument("profile"):
             fields = {each: value for each in NAMES if (value := self._argument(each))}
             return key, fields, {"kind": "link", "profile": key[:80]}
-        last = self.orm_spawner.user_options or {}
-        found = last.get("fields")
-        values = found if isinstance(found, dict) else {}
-        key = str(last.get("profile") or "")
-        if self.profile_list.get(key) is None:
-            return "", {}, {}
-        return key, {str(each): str(value) for each, value in values.items()}, {}
+        return *self._last_choice(), {}
+
+    def _last_choice(self) -> tuple[str, dict[str, str]]:
+        """Return the profile and the valid values of the last start. JupyterHub also remembers a refused one."""
+        key, values = self._last_start()
+        profile = self.profile_list.get(key)
+        if profile is None:
+            return "", {}
+        values = {name: value for name, value in values.items() if name in profile.adjustable.names}
+        try:
+            self._granted_for(profile, values)
+        except ChoiceError as error:
+            wrong = {each.field for each in error.complaints}
+            values = {name: value for name, value in values.items() if name not in wrong and "" not in wrong}
+        return key, values
 
     def _argument(self, name: str) -> str:
         return str(self.handler.get_query_argument(name, "")) if self.handler else ""
@@ -328,17 +383,24 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             raise StartError(f"There is no profile {str(key)[:80]!r}. {valid}", reason="bad_choice")
         return usable[key]
 
+    def _granted_for(self, profile: Profile, fields: dict[str, Any]) -> Profile:
+        """Return the profile with the values of the user.
+
+        Raises:
+            ChoiceError: A value is not valid.
+        """
+        cluster = self.profile_list.cluster(profile.cluster)
+        assert cluster is not None  # noqa: S101 a valid list contains the cluster
+        return choose(profile, cluster, fields, self.known(profile.cluster).allocations, time.time())
+
     def _choose(self, profile: Profile, options: dict[str, Any]) -> Profile:
         """Return the profile with the values of the user.
 
         Raises:
             StartError: A value is not valid (400).
         """
-        cluster = self.profile_list.cluster(profile.cluster)
-        assert cluster is not None  # noqa: S101 a valid list contains the cluster
-        fields = options.get("fields") or {}
         try:
-            return choose(profile, cluster, fields, self.known(profile.cluster).allocations, time.time())
+            return self._granted_for(profile, options.get("fields") or {})
         except ChoiceError as error:
             if attempt := ATTEMPT.get():
                 attempt.complaints = error.complaints

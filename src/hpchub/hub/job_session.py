@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
+from hpchub.hub.refusals import ADVICE, refused_value
 from hpchub.names import SESSION
 from hpchub.schedulers import Job, JobState, Outlook, Scheduler, Unanswered, job_name
 from hpchub.units import seconds
@@ -337,7 +338,7 @@ class JobSession:
             return self._search(str(answer), submit_error, now)
         if not answer.ok:
             name = self.context.cluster.name
-            fail = actions.Fail(
+            fail = self._refused(answer.stderr) or actions.Fail(
                 f"The cluster {name} did not accept your job: {submit_error or answer.error}",
                 reason="refused",
                 advice="Choose another profile. If no profile works, ask for help.",
@@ -352,6 +353,13 @@ class JobSession:
         if job_id != certain:
             return self._search(f"the submit command's output is cut off: {answer}", submit_error, now)
         return replace(self, job_id=job_id)._submitted(now)
+
+    def _refused(self, message: str) -> actions.Fail | None:
+        """Return the failure if the scheduler's message names the value that it refuses."""
+        refusal = refused_value(self.context.scheduler, self.context.profile, message)
+        if refusal is None:
+            return None
+        return actions.Fail(refusal.text, reason="refused", advice=ADVICE, field=refusal.field)
 
     def _submitted(self, now: Now) -> Step:
         state = replace(
@@ -506,12 +514,14 @@ class JobSession:
         return actions.Wait(interval / 4 if self.port else interval)
 
     def _never_starts(self, job: Job) -> actions.Fail:
+        refusal = refused_value(self.context.scheduler, self.context.profile, job.reason)
         advice = self.context.scheduler.understand(job.reason).advice
         queue = f"the queue {self.context.profile.queue} of {self.context.cluster.name}"
         return actions.Fail(
             f"Your job {self.job_id} can never start in {queue}: {self.context.scheduler.describe(job.reason)}.",
             reason="never_starts",
             advice=advice,
+            field=refusal.field if refusal else "",
         )
 
     def _waited_too_long(self, profile: Profile) -> actions.Fail:

@@ -29,7 +29,7 @@ TRY_AGAIN = "Please try again. If it happens again, tell the administrators of t
 _MAX_TEXT = 2000
 _MAX_DETAIL = 200
 _MAX_LINES = 50
-_TEXTS = ("session", "cause", "text", "job_id", "cluster", "detail", "advice", "profile", "queue", "node")
+_TEXTS = ("session", "cause", "text", "job_id", "cluster", "detail", "advice", "profile", "queue", "node", "field")
 _EXCEPTION = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): ?|\[(?:Errno|WinError) -?\d+\] ?")
 _TRACEBACK = re.compile(r"^(?:\S.* )?Traceback \(most recent call last\):$")
 _FRAME = re.compile(r"^(?:\s.*)?$")
@@ -55,6 +55,7 @@ class Outcome:
         submitted: When the job was submitted, in seconds since 1970, or 0.
         started: When the job started, in seconds since 1970, or 0.
         own_settings: Whether the session used the user's own settings of Jupyter and IPython.
+        field: The field of the form with the value that the scheduler refused, or empty.
     """
 
     session: str
@@ -72,6 +73,7 @@ class Outcome:
     submitted: float = 0.0
     started: float = 0.0
     own_settings: bool = True
+    field: str = ""
 
     @property
     def not_started(self) -> bool:

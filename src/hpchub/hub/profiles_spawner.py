@@ -18,8 +18,7 @@ from hpchub.hub.cancel import cancel_start
 from hpchub.hub.choosing import ChoosingSpawner
 from hpchub.hub.events import ORIGIN, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
-from hpchub.hub.memory import Memory
-from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED, Outcome
+from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 from hpchub.hub.progress import PREPARING, Progress, progress_of
 from hpchub.hub.ready_mail import ReadyMail
 from hpchub.hub.service_stop import stop_session
@@ -210,6 +209,8 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
 
     async def _start_failed(self, failure: StartError) -> None:
         await self.memory.start_failed(self.child_spawner, failure)
+        if failure.field:
+            self.doubt_allocations(self.child_spawner.cluster.name)
 
     def stop_requested(self, by: str) -> None:
         """Remember and announce who asked the hub to stop the session."""
@@ -244,16 +245,6 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
             self.child_spawner.driver.opened()
             self.send_ready_mail()
             self._settle()
-
-    @property
-    def memory(self) -> Memory:
-        """The memory of the user's last session."""
-        return Memory(self.orm_spawner, self.user.db, self.runtime, self.log)
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How the last session ended, or why it did not start. None during a session."""
-        return self.memory.outcome
 
     @property
     def help_request(self) -> HelpRequest | None:

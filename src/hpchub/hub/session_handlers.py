@@ -8,6 +8,8 @@ from typing import Any
 from jupyterhub.apihandlers import APIHandler
 from jupyterhub.apihandlers.users import SpawnProgressAPIHandler
 from jupyterhub.handlers.pages import SpawnPendingHandler
+from jupyterhub.scopes import needs_scope
+from jupyterhub.utils import url_escape_path, url_path_join
 from tornado import web
 from tornado.httputil import url_concat
 
@@ -17,7 +19,23 @@ from hpchub.hub.waiting_handlers import waiting_page
 
 
 class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
-    """JupyterHub's page of a start. After a failed start, its link keeps the page that the user wanted to open."""
+    """JupyterHub's page of a start. After a failed start, its link keeps the page that the user wanted to open.
+
+    If the scheduler has refused a value of the form, the user returns to the form, which shows why beside the field.
+    """
+
+    @web.authenticated
+    @needs_scope("servers")  # type: ignore[untyped-decorator]
+    async def get(self, user_name: str, server_name: str = "") -> None:
+        """Show the page, or redirect to the form."""
+        user = self.find_user(user_name)
+        spawner = dict.get(user.spawners, server_name) if user is not None else None
+        if spawner is None or spawner.active or not (spawner.outcome and spawner.outcome.field):
+            await super().get(user_name, server_name)
+            return
+        form = url_path_join(self.hub.base_url, "spawn", user.escaped_name, url_escape_path(server_name))
+        target = self.get_argument("next", "")
+        self.redirect(url_concat(form, {"next": target} if target else {}))
 
     async def render_template(self, name: str, **variables: Any) -> Any:
         """Render a template; see ``BaseHandler.render_template``."""

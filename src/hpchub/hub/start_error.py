@@ -17,15 +17,17 @@ class StartError(SpawnException):  # type: ignore[misc]
 
     Attributes:
         advice: What the user can do, or empty.
+        field: The field of the form with the value that the scheduler refused, or empty.
     """
 
     advice = ""
+    field = ""
 
     @classmethod
     def of(cls, failure: Fail) -> StartError:
         """Return the exception for a failure that the state machine decided."""
         error = cls(plain(failure.message), reason=failure.reason, status_code=failure.status_code)
-        error.advice = failure.advice
+        error.advice, error.field = failure.advice, failure.field
         return error
 
     def __str__(self) -> str:

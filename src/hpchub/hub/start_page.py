@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from jupyterhub.handlers.pages import SpawnHandler
@@ -13,7 +14,7 @@ from hpchub.hub.form import ATTEMPT
 from hpchub.hub.handlers import Throttled
 from hpchub.hub.named_sessions import NamedSessions
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
-from hpchub.hub.saved_settings import BadName
+from hpchub.hub.saved_settings import BadName, checked_name
 from hpchub.hub.start_error import StartError
 
 
@@ -95,10 +96,12 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
         Raises:
             StartError: The choice or the name is not valid (400).
         """
-        options = spawner.read_form(form)
         try:
-            return str(spawner.saved_settings.save(name, options))
+            name = checked_name(name)
+            return str(spawner.saved_settings.save(name, spawner.read_form(form)))
         except BadName as error:
+            with suppress(StartError):
+                spawner.read_form(form)  # the form also shows what is wrong with the choice
             if attempt := ATTEMPT.get():
                 attempt.name_complaint = str(error)
             raise StartError(f"Nothing was saved, and no session was started. {error}", reason="bad_name") from None

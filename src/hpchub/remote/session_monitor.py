@@ -34,10 +34,10 @@ SCHEMA = {
 PATH = "api/hpchub/session"
 """The path of the state below the server's address. A tab asks once when it opens and when its user comes back."""
 
-PRESENT = "X-Hpchub-Present"
+PRESENT = "X-Session-Present"
 """The header with which a tab says that its user has used the mouse or the keyboard since its last request."""
 
-AUTOMATIC = "X-Hpchub-Automatic"
+AUTOMATIC = "X-Session-Automatic"
 """The header of a request with which a tab saves documents because the session ends soon."""
 
 TICK = 5.0  # seconds between two looks; a tab receives the figures as often

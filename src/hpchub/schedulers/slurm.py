@@ -340,6 +340,20 @@ class Slurm(SlurmKnowledge, Scheduler):
     batchspawner_class = "SlurmSpawner"
     reserved_options = _RESERVED
     reasons = tuple(_reasons())
+    # src/common/slurm_errno.c, and the reasons of jobs that Slurm accepts and then never starts.
+    refusals = (
+        (r"Invalid qos specification|\bInvalidQOS\b|\bQOSNotAllowed\b|QOS not permitted[^()]*", ("qos",)),
+        (r"Invalid account or account/partition combination specified", ("account",)),
+        (r"\bInvalidAccount\b|\bAccountNotAllowed\b|account not permitted[^()]*", ("account",)),
+        (r"Requested reservation (?:is invalid|not usable now)", ("reservation",)),
+        (r"Access denied to requested reservation|\bReservationDeleted\b", ("reservation",)),
+        (r"Invalid partition name specified|group not permitted to use this partition", ("queue",)),
+        (r"Requ\w+ partition (?:configuration )?not available[^()]*", ("queue",)),
+        (r"Invalid feature specification", ("node_constraint",)),
+        (r"Invalid generic resource \(gres\) specification", ("gpu_type", "gpus")),
+        (r"Requested time limit is invalid", ("runtime",)),
+        (r"Memory required by task is not available", ("memory",)),
+    )
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of sbatch. ``--export=NIL`` starts the job with Slurm's variables only."""

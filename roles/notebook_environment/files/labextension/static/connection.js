@@ -68,8 +68,8 @@ export class Connection {
     const request = new Request(input, init);
     // The server learns from JupyterLab's own requests whether somebody uses this tab.
     const present = this.present;
-    if (present) request.headers.set('X-Hpchub-Present', '1');
-    if (this.automatic) request.headers.set('X-Hpchub-Automatic', '1');
+    if (present) request.headers.set('X-Session-Present', '1');
+    if (this.automatic) request.headers.set('X-Session-Automatic', '1');
     this.present = false;
     let answer, failure;
     try {
