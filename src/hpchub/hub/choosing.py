@@ -14,11 +14,8 @@ from wrapspawner import ProfilesSpawner
 from hpchub import moments
 from hpchub.hub.events import ORIGIN, StartRefused
 from hpchub.hub.form import ATTEMPT, Attempt, FormContent, Known, by_group, is_field, read_fields
-<<<<<<< HEAD
-from hpchub.hub.page_texts import PageTexts
-=======
 from hpchub.hub.memory import Memory
->>>>>>> thirteen
+from hpchub.hub.page_texts import PageTexts
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
 from hpchub.hub.session_limits import refusal
