@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,7 @@ def _for_browser(language: str, texts: Mapping[str, str | Mapping[str, str]]) ->
                 found[message.id] = text
         elif message.id:
             one, many = message.id
-            forms = _forms(language, lambda number, one=one, many=many: translations.ngettext(one, many, number))
+            forms = _forms(language, functools.partial(translations.ngettext, one, many))
             if set(forms.values()) != {one, many}:
                 found[one] = forms
     return found

@@ -40,11 +40,11 @@ json.dump(found, sys.stdout)
 
 def jobs() -> list[tuple[str, str, dict[str, Any]]]:
     """Return the name, the expression and the variables of each page."""
-    apache = {f"reverse_proxy_{name}": value for name, value in SERVICE.items()}
+    apache: dict[str, Any] = {f"reverse_proxy_{name}": value for name, value in SERVICE.items()}
     apache |= {"reverse_proxy_texts": REPLACED, "ansible_search_path": [str(ROLES / "reverse_proxy")]}
     wrapped = "{{ lookup('ansible.builtin.template', 'pages/in_each_language.j2') }}"
     found = [(page, wrapped, {**apache, "__reverse_proxy_page": page}) for page in PAGES]
-    proxy = {f"configurable_http_proxy_{name}": value for name, value in SERVICE.items()}
+    proxy: dict[str, Any] = {f"configurable_http_proxy_{name}": value for name, value in SERVICE.items()}
     proxy |= {"configurable_http_proxy_texts": {}, "ansible_search_path": [str(ROLES / "configurable_http_proxy")]}
     for language in languages():
         for page in ERRORS:
@@ -84,7 +84,7 @@ def is_true(expression: str, variables: Mapping[str, str]) -> bool:
     text = _EQUAL.sub(lambda found: str(variables.get(found[1], "") == found[2]), text)
     text = text.replace("||", " or ").replace("&&", " and ").replace("!", " not ")
     assert re.fullmatch(r"(True|False|or|and|not|[() ])+", text), text
-    return bool(eval(text))  # noqa: S307 only these words
+    return bool(eval(text))  # only these words
 
 
 def served(content: str, **variables: str) -> str:

@@ -72,7 +72,7 @@ def of_template(source: str, name: str) -> Iterator[Text]:
     """Return the texts of a template."""
     options = {"extensions": "jinja2.ext.i18n", "trimmed": "true", "newstyle_gettext": "true", "silent": "false"}
     file = io.BytesIO(source.encode())
-    for _, _, found, _ in babel_extract(file, FUNCTIONS, (), options):
+    for _, _, found, _ in babel_extract(file, tuple(FUNCTIONS), (), options):
         yield from _text(found, name)
 
 

@@ -72,16 +72,29 @@ def call(language: str, *calls: tuple[str, list[Any]]) -> Any:
     return node(PROGRAM % (url("gettext.js"), url("words.js")), [language, texts, calls])
 
 
-STATE = {
+GPU = {"name": "A100", "load": 5, "memory": 1 << 30, "total": 2 << 30}
+STATE: dict[str, Any] = {
     "ends": HOUR,
     "idleEnds": None,
     "idleLimit": 30 * 60_000,
     "job": {"id": "7", "node": "c1", "cluster": "demo", "profile_name": "Small", "cores": 2, "memory": 4 << 30},
-    "usage": {"memory": 15 << 28, "cores": 0.8, "gpus": [{"name": "A100", "load": 5, "memory": 1 << 30, "total": 2 << 30}]},
+    "usage": {
+        "memory": 15 << 28,
+        "cores": 0.8,
+        "gpus": [GPU],
+    },
 }
-NOTICE = {
-    **{"key": "1", "kind": "drain", "title": "T", "message": "M.", "advice": "", "active": True, "ask": False},
-    **{"from": 1_800_000_000, "until": 1_800_003_600, "stop_at": 1_800_001_800},
+NOTICE: dict[str, Any] = {
+    "key": "1",
+    "kind": "drain",
+    "title": "T",
+    "message": "M.",
+    "advice": "",
+    "active": True,
+    "ask": False,
+    "from": 1_800_000_000,
+    "until": 1_800_003_600,
+    "stop_at": 1_800_001_800,
 }
 CALLS: list[tuple[str, list[Any]]] = [
     *(("lost", [state, session]) for state in ("login", "sign-on", "away") for session in (None, {"state": "running"})),
@@ -162,20 +175,19 @@ def test_site_replaces_texts_of_the_extension() -> None:
 def test_unknown_language_and_missing_value_are_refused() -> None:
     with pytest.raises(AnsibleFilterError, match='language "xx" is unknown; valid: en, de'):
         page_languages("xx")
-    with pytest.raises(AnsibleFilterError, match="has no value for {link}"):
+    with pytest.raises(AnsibleFilterError, match=r"has no value for \{link\}"):
         page_text("Go {link}home{end}.", "en", {"end": "</a>"})
 
 
 # Texts that no user of a session reads.
 NOT_FOR_USERS = {
-    "use strict": "a directive of JavaScript",
-    "Authorization": "a header",
-    "Escape": "the name of a key",
-    "Alt Shift M": "the names of keys",
-    "ModalCancelError": "the name of an error, which JupyterLab handles",
-    "There is no connection to the session": "the message of that error, which JupyterLab does not show",
-    "Shows the session, warns before its end, and saves unsaved work in the next session.": "JupyterLab's list of plugins",
-    "Leaves it to unsaved-work to say that the connection is lost.": "JupyterLab's list of plugins",
+    # words of JavaScript, HTTP and browsers
+    *("use strict", "Authorization", "Escape", "Alt Shift M"),
+    # an error that JupyterLab handles without showing its message
+    *("ModalCancelError", "There is no connection to the session"),
+    # JupyterLab's list of plugins, which JupyterLab itself does not translate
+    "Shows the session, warns before its end, and saves unsaved work in the next session.",
+    "Leaves it to unsaved-work to say that the connection is lost.",
 }
 _TEXT = re.compile(r"[A-Za-z]{2}.*\s.*[A-Za-z]|^[A-Z][a-z]+$", re.DOTALL)
 _CALLS = {"gettext", "ngettext"}
