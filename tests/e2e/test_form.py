@@ -268,6 +268,19 @@ def test_setting_of_a_profile_that_is_gone_is_explained(
     assert not lab.jobs("alice")
 
 
+def test_availability_follows_a_changed_field(browser_page: Visitor, lab: Lab) -> None:
+    """The hub answers from what it knows. If it knows nothing yet, the answer is empty."""
+    profile = adjustable(lab)
+    browser_page.sign_in("alice")
+    page = browser_page.page
+    page.goto(f"{lab.url}/hub/spawn?profile={profile['key']}")
+    with page.expect_response(lambda response: "/hub/availability/alice" in response.url) as answered:
+        field(page, profile["key"], "cores").select_option("2")
+    assert answered.value.status == 200
+    assert "cores=2" in answered.value.url
+    assert page.url.endswith(f"?profile={profile['key']}")
+
+
 def test_form_tells_when_a_session_would_start(browser_page: Visitor, lab: Lab) -> None:
     """The hub asks the scheduler in the background, so the figure may be missing at first. It has an age."""
     browser_page.sign_in("alice")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import time
+from html import unescape
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
 from hub_app import answer, profile, site
@@ -433,9 +435,9 @@ async def test_setting_of_a_profile_that_is_gone_is_explained(hub: Hub, browser:
     await send(browser, profile="flexible", settings_name="mine", save_settings="1")
     offer(tmp_path, profile("small"))
     page = await browser.page("/hub/spawn?settings=mine")
-    assert "Your saved setting 'mine' uses the profile 'flexible', which is not offered any more" in page
+    assert "Your saved setting 'mine' uses the profile 'flexible', which is not offered any more" in unescape(page)
     assert Controls(page).found["profile"]["value"] == "small"
-    assert "You have no saved setting 'other'" in await browser.page("/hub/spawn?settings=other")
+    assert "You have no saved setting 'other'" in unescape(await browser.page("/hub/spawn?settings=other"))
 
 
 async def test_settings_belong_to_one_user_and_are_limited(hub: Hub, browser: Browser, tmp_path: Path) -> None:
@@ -475,7 +477,7 @@ async def test_form_says_which_profiles_start_now(
     page = re.sub(r"\s+", " ", await browser.page("/hub/spawn"))
     assert "in about 2 hours</span>, as of <time" in page
     assert page.count("Starts now</strong>, as of <time") == 2
-    assert '<a href="?profile=middle">This smaller one starts now: middle</a>' in page
+    assert re.search(r'href="\?profile=middle"[^>]*>This smaller one starts now: middle</a>', page)
 
 
 async def test_form_suggests_smaller_values_that_start_now(
@@ -496,6 +498,59 @@ async def test_old_answer_is_not_called_now(
     page = await browser.page("/hub/spawn")
     assert "Starts now" not in page
     assert "The scheduler has not answered lately" in page
+
+
+async def availability(browser: Browser, **fields: str) -> str:
+    """Return the words of the availability of a choice, as the page asks for them when a field changes."""
+    response = await browser.get(f"/hub/availability/alice?{urlencode(fields)}")
+    assert response.code == 200
+    return re.sub(r"\s+", " ", response.body.decode())
+
+
+async def test_availability_follows_the_fields(
+    hub: Hub, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(tmp_path, FLEXIBLE, profile("small"))
+    know(hub, monkeypatch, Knows(OWN, free=2))
+    page = await browser.page("/hub/spawn")
+    assert 'data-availability="/hub/availability/alice"' in page
+    assert "Starts now" in await availability(browser, profile="flexible", cores="2")
+    later = await availability(browser, profile="flexible", cores="4", memory="8G", account="course", qos="normal")
+    assert "Starts now" not in later
+    assert "in about 2 hours</span>, as of <time" in later
+    assert "This smaller one starts now: cores 2, memory 4 GB</a>" in later
+    link = parse_qs(urlsplit(html.unescape(re.findall(r'href="([^"]*)"', later)[0])).query)
+    chosen = {"profile": "flexible", "cores": "2", "memory": "4G", "account": "course", "qos": "normal"}
+    assert link == {name: [value] for name, value in chosen.items()}
+    monkeypatch.setattr(hub.runtime, "knowledge", lambda cluster: Knows(OWN, free=0))
+    assert "smaller" not in await availability(browser, profile="flexible", cores="4")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"profile": "none"},
+        {"profile": "secret"},
+        {"profile": "flexible", "cores": "99"},
+        {"profile": "flexible", "cores": "x"},
+        {"profile": "flexible", "account": LONG},
+        {"profile": "small", "cores": "2"},
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_availability_of_an_invalid_choice_is_empty(
+    hub: Hub, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str]
+) -> None:
+    offer(tmp_path, FLEXIBLE, profile("small"), profile("secret", users=["bob"]), shown="shown")
+    know(hub, monkeypatch, Knows(OWN, free=2))
+    assert (await availability(browser, **fields)).strip() == ""
+
+
+async def test_availability_is_for_the_user_alone(hub: Hub, browser: Browser, port: int, tmp_path: Path) -> None:
+    hub.user("bob")
+    assert (await browser.get("/hub/availability/bob?profile=small")).code == 404
+    assert (await Browser(port, user="").get("/hub/availability/alice?profile=small")).code in (302, 403)
 
 
 async def test_form_without_knowledge_says_nothing_about_starts(hub: Hub, browser: Browser, tmp_path: Path) -> None:

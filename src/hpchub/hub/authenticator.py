@@ -32,7 +32,7 @@ from hpchub.hub.handlers import (
 from hpchub.hub.home_handler import HomePageHandler
 from hpchub.hub.language_handler import LanguageHandler
 from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
-from hpchub.hub.start_page import StartPageHandler
+from hpchub.hub.start_page import AvailabilityHandler, StartPageHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
 from hpchub.hub.waiting_handlers import CancelHandler, MailHandler, SwitchHandler
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
@@ -190,6 +190,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/api/hpchub/sessions/([^/]+)(?:/([^/]*))?", SessionHandler),
             (r"/spawn-pending/([^/]+)", PendingPageHandler),
             (r"/spawn-pending/([^/]+)/([^/]+)", PendingPageHandler),
+            (r"/availability/([^/]+)", AvailabilityHandler),
             (r"/cancel/([^/]+)", CancelHandler),
             (r"/cancel/([^/]+)/([^/]+)", CancelHandler),
             (r"/smaller/([^/]+)", SwitchHandler),

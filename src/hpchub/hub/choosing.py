@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
+from jupyterhub.utils import url_path_join
 from sqlalchemy.exc import SQLAlchemyError
 from traitlets import Unicode, default
 from wrapspawner import ProfilesSpawner
@@ -122,10 +123,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
                 status_code=503,
             )
         await self.find_groups()
-        now = time.time()
-        notices = self.runtime.notices_of_starts
-        offers = [offer(notices, profile, now) for profile in profiles.profiles]
-        content = FormContent(profiles, offers, self.person, functools.cache(self.known), now)
+        content, now = self._content()
         attempt = self._attempt()
         saved = self._all_settings()
         wanted, fields, unknown = self._wanted(attempt, saved)
@@ -147,8 +145,27 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
                 time_text=moments.shown,
                 now=now,
                 notice=self.notice,
+                availability_url=url_path_join(self.hub.base_url, "availability", self.user.escaped_name),
             )
         )
+
+    async def availability(self, key: str, fields: dict[str, str]) -> str:
+        """Render when a choice would start, for the form. Empty if this is unknown or the choice is not valid.
+
+        Args:
+            key: The key of the profile.
+            fields: The values of its fields.
+        """
+        await self.find_groups()
+        content, now = self._content()
+        template = _environment(tuple(self.runtime.settings["template_paths"])).get_template("availability.html")
+        return template.render(each=content.card(key, fields), time_text=moments.shown, now=now)
+
+    def _content(self) -> tuple[FormContent, float]:
+        """Return the content of the form, and the time for which it is valid."""
+        now, profiles, notices = time.time(), self.profile_list, self.runtime.notices_of_starts
+        offers = [offer(notices, profile, now) for profile in profiles.profiles]
+        return FormContent(profiles, offers, self.person, functools.cache(self.known), now), now
 
     @property
     def key(self) -> Key:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.handlers.pages import SpawnHandler
 from jupyterhub.scopes import needs_scope
 from tornado import web
@@ -16,6 +17,27 @@ from hpchub.hub.named_sessions import NamedSessions
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 from hpchub.hub.saved_settings import BadName, checked_name
 from hpchub.hub.start_error import StartError
+from hpchub.model.choice import NAMES
+
+
+class AvailabilityHandler(BaseHandler):  # type: ignore[misc]
+    """When a choice would start: ``GET /hub/availability/USERNAME?profile=KEY&cores=4&…``.
+
+    The answer is a part of the form, which asks for it when the user changes a field. It comes from what the hub knows
+    already, and asks no scheduler.
+    """
+
+    @web.authenticated
+    @needs_scope("servers")  # type: ignore[untyped-decorator]
+    async def get(self, user_name: str) -> None:
+        """Answer with HTML. It is empty if the start is not known or the choice is not valid."""
+        user = self.find_user(user_name)
+        if user is None:
+            raise web.HTTPError(404, "There is no such user, or you may not see it.")
+        key = self.get_query_argument("profile", "")
+        fields = {name: self.get_query_argument(name) for name in NAMES if name in self.request.query_arguments}
+        self.set_header("Cache-Control", "no-store")
+        self.finish(await user.spawner.availability(key, fields))
 
 
 class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[misc]
