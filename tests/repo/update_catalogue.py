@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Update the catalogue of texts from the code, the pages and JupyterHub's templates.
+"""Update the catalogue of texts from the code, the pages, the extension and JupyterHub's templates.
 
 Run this program after you change a text for users. It writes ``src/hpchub/locale/hpchub.pot`` and the catalogue of each
 language beside it. Then translate the texts that the program names. With ``--check`` it writes nothing, and exits with
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_javascript
 from babel.messages.pofile import read_po, write_po
 from jinja2.ext import babel_extract
 
@@ -32,10 +33,15 @@ if TYPE_CHECKING:
 LOCALE = ROOT / "src" / "hpchub" / "locale"
 TEMPLATE = LOCALE / "hpchub.pot"
 PAGES = ROOT / "templates" / "pages"
+STATIC_PAGES = ("roles/reverse_proxy/templates/pages", "roles/configurable_http_proxy/templates")
+"""The templates of the pages that need no program."""
+EXTENSION = "roles/notebook_environment/files/labextension"
 SHOWN = ("accept-share", "admin", "logout", "oauth", "page", "spawn", "stop_pending", "token")
 """JupyterHub's templates whose texts the pages show. Our pages replace the texts of the other ones."""
 CALLS = {"Complaint", "Message", "Reason", "_Invalid", "marked"}
 """The functions whose arguments are texts for users, as far as they look like one."""
+FUNCTIONS = {"_": None, "gettext": None, "ngettext": (1, 2)}
+"""The functions of templates and scripts whose arguments are texts for users."""
 FIXED = datetime(2026, 1, 1, tzinfo=UTC)
 """The dates in the files, so that they change only with the texts."""
 
@@ -66,10 +72,22 @@ def of_template(source: str, name: str) -> Iterator[Text]:
     """Return the texts of a template."""
     options = {"extensions": "jinja2.ext.i18n", "trimmed": "true", "newstyle_gettext": "true", "silent": "false"}
     file = io.BytesIO(source.encode())
-    for _, _, found, _ in babel_extract(file, ("_", "gettext", "ngettext"), (), options):
-        singular, plural = (*found, None)[:2] if isinstance(found, tuple) else (found, None)
-        if isinstance(singular, str):
-            yield ((singular, plural) if isinstance(plural, str) else singular), name
+    for _, _, found, _ in babel_extract(file, tuple(FUNCTIONS), (), options):
+        yield from _text(found, name)
+
+
+def of_script(path: Path) -> Iterator[Text]:
+    """Return the texts of a script."""
+    with path.open("rb") as file:
+        for _, _, found, _ in extract_javascript(file, FUNCTIONS, (), {}):
+            yield from _text(found, str(path.relative_to(ROOT)))
+
+
+def _text(arguments: object, name: str) -> Iterator[Text]:
+    """Return the text in the arguments of a call."""
+    singular, plural = (*arguments, None)[:2] if isinstance(arguments, tuple) else (arguments, None)
+    if isinstance(singular, str):
+        yield ((singular, plural) if isinstance(plural, str) else singular), name
 
 
 def texts() -> Iterator[Text]:
@@ -78,6 +96,11 @@ def texts() -> Iterator[Text]:
         yield from of_python(path)
     for path in sorted(PAGES.glob("*.html")):
         yield from of_template(path.read_text(), str(path.relative_to(ROOT)))
+    for directory in STATIC_PAGES:
+        for path in sorted((ROOT / directory).glob("*.j2")):
+            yield from of_template(path.read_text(), str(path.relative_to(ROOT)))
+    for path in sorted((ROOT / EXTENSION).rglob("*.js")):
+        yield from of_script(path)
     for name in SHOWN:
         yield from of_template(mark((JUPYTERHUB_TEMPLATES / f"{name}.html").read_text()), f"jupyterhub/{name}.html")
 

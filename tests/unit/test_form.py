@@ -6,6 +6,7 @@ import html
 import json
 import re
 import time
+from html import unescape
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -169,7 +170,7 @@ async def send(browser: Browser, path: str = "/hub/spawn", **fields: str) -> Any
 
 async def test_heading_names_the_session(hub: Hub, browser: Browser) -> None:
     page = await browser.page("/hub/spawn/alice/genome?display_name=Genome%20%3CRun%3E")
-    assert re.findall(r"<h1[^>]*>(.*?)\s*</h1>", page) == ["Start the session 'Genome &lt;Run&gt;' on Example HPC"]
+    assert re.findall(r"<h1[^>]*>(.*?)\s*</h1>", page) == ["Start the session &#39;Genome &lt;Run&gt;&#39;"]
     assert re.findall(r"<h1[^>]*>(.*?)\s*</h1>", await browser.page("/hub/spawn")) == ["Start a session on Example HPC"]
 
 
@@ -440,9 +441,9 @@ async def test_setting_of_a_profile_that_is_gone_is_explained(hub: Hub, browser:
     await send(browser, profile="flexible", settings_name="mine", save_settings="1")
     offer(tmp_path, profile("small"))
     page = await browser.page("/hub/spawn?settings=mine")
-    assert "Your saved setting 'mine' uses the profile 'flexible', which is not offered any more" in page
+    assert "Your saved setting 'mine' uses the profile 'flexible', which is not offered any more" in unescape(page)
     assert Controls(page).found["profile"]["value"] == "small"
-    assert "You have no saved setting 'other'" in await browser.page("/hub/spawn?settings=other")
+    assert "You have no saved setting 'other'" in unescape(await browser.page("/hub/spawn?settings=other"))
 
 
 async def test_settings_belong_to_one_user_and_are_limited(hub: Hub, browser: Browser, tmp_path: Path) -> None:

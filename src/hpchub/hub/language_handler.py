@@ -24,6 +24,7 @@ class LanguageHandler(BaseHandler):  # type: ignore[misc]
         language = self.get_body_argument("language", "")
         if language not in languages():
             raise web.HTTPError(400, f"There is no such language. The languages are: {listing(languages())}.")
-        self.set_cookie(COOKIE, language, expires_days=_DAYS, path="/", secure=True, httponly=True, samesite="Lax")
+        # The extension of JupyterLab reads the cookie, which contains no secret.
+        self.set_cookie(COOKIE, language, expires_days=_DAYS, path="/", secure=True, samesite="Lax")
         home = url_path_join(self.hub.base_url, "home")
         self.redirect(self.get_next_url(self.current_user, default=home), status=303)

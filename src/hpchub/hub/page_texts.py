@@ -186,7 +186,7 @@ def _mark(source: str) -> str:
 def _call(text: str) -> str:
     """Return the template's code for a text with values. The white space around the text stays."""
     words = " ".join(text.split())
-    if not _WORD.search(_EXPRESSION.sub("", words)):
+    if not _WORD.search(_EXPRESSION.sub("", words)) or '="' in words:
         return text
     names = {found[1]: found[1].replace(".", "_") for found in _EXPRESSION.finditer(words)}
     key = _EXPRESSION.sub(lambda found: f"%({names[found[1]]})s", words.replace("%", "%%"))
