@@ -38,7 +38,7 @@ STATIC_PAGES = ("roles/reverse_proxy/templates/pages", "roles/configurable_http_
 EXTENSION = "roles/notebook_environment/files/labextension"
 SHOWN = ("accept-share", "admin", "logout", "oauth", "page", "spawn", "stop_pending", "token")
 """JupyterHub's templates whose texts the pages show. Our pages replace the texts of the other ones."""
-CALLS = {"Complaint", "Message", "Reason", "_Invalid", "marked"}
+CALLS = {"Complaint", "Message", "Reason", "_Invalid", "marked", "replace"}
 """The functions whose arguments are texts for users, as far as they look like one."""
 FUNCTIONS = {"_": None, "gettext": None, "ngettext": (1, 2)}
 """The functions of templates and scripts whose arguments are texts for users."""
@@ -58,8 +58,13 @@ def of_python(path: Path) -> Iterator[Text]:
         if name not in CALLS:
             continue
         assert isinstance(node, ast.Call)
-        for value in (*node.args, *(each.value for each in node.keywords if each.arg == "advice")):
-            if isinstance(value, ast.Constant) and isinstance(value.value, str) and _is_text(value.value):
+        words = [each.value for each in node.keywords if each.arg in ("advice", "words")]
+        for value in words if name == "replace" else (*node.args, *words):
+            if (
+                isinstance(value, ast.Constant)
+                and isinstance(value.value, str)
+                and (name == "marked" or _is_text(value.value))
+            ):
                 yield value.value, str(path.relative_to(ROOT))
 
 

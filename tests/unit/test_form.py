@@ -168,6 +168,12 @@ async def send(browser: Browser, path: str = "/hub/spawn", **fields: str) -> Any
 # Who sees which profile
 
 
+async def test_heading_names_the_session(hub: Hub, browser: Browser) -> None:
+    page = await browser.page("/hub/spawn/alice/genome?display_name=Genome%20%3CRun%3E")
+    assert re.findall(r"<h1[^>]*>(.*?)\s*</h1>", page) == ["Start the session &#39;Genome &lt;Run&gt;&#39;"]
+    assert re.findall(r"<h1[^>]*>(.*?)\s*</h1>", await browser.page("/hub/spawn")) == ["Start a session on Example HPC"]
+
+
 async def test_profiles_are_grouped(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     offer(tmp_path, profile("a", group="CPU <1>"), profile("b", group="GPU"), profile("c", group="CPU <1>"))
     page = await browser.page("/hub/spawn")

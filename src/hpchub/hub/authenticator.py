@@ -34,7 +34,7 @@ from hpchub.hub.language_handler import LanguageHandler
 from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.start_page import AvailabilityHandler, StartPageHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
-from hpchub.hub.waiting_handlers import CancelHandler, MailHandler, SwitchHandler
+from hpchub.hub.waiting_handlers import CancelHandler, MailHandler, StopHandler, SwitchHandler
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
 
 if TYPE_CHECKING:
@@ -193,6 +193,8 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/availability/([^/]+)", AvailabilityHandler),
             (r"/cancel/([^/]+)", CancelHandler),
             (r"/cancel/([^/]+)/([^/]+)", CancelHandler),
+            (r"/stop/([^/]+)", StopHandler),
+            (r"/stop/([^/]+)/([^/]+)", StopHandler),
             (r"/smaller/([^/]+)", SwitchHandler),
             (r"/smaller/([^/]+)/([^/]+)", SwitchHandler),
             (r"/mail-when-ready/([^/]+)", MailHandler),

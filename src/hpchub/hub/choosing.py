@@ -22,6 +22,7 @@ from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
 from hpchub.hub.session_limits import refusal
 from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import Key
+from hpchub.messages import Message, sentences
 from hpchub.model.choice import NAMES, ChoiceError, Complaint, Person, choose, normal_fields, permitted
 from hpchub.model.notices import offer
 
@@ -68,7 +69,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         except (OSError, ValueError) as error:
             self.log.error("Cannot read the profile list: %s", error)
             raise StartError(
-                "The list of job profiles cannot be read at the moment. Please try again in a few minutes.",
+                Message("The list of job profiles cannot be read at the moment. Please try again in a few minutes."),
                 reason="no_profiles",
                 status_code=503,
             ) from None
@@ -118,7 +119,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         profiles = self.profile_list
         if not profiles.profiles:
             raise StartError(
-                "No job profile is available at the moment. Running notebooks go on. Please try again later.",
+                Message("No job profile is available at the moment. Running notebooks go on. Please try again later."),
                 reason="no_profiles",
                 status_code=503,
             )
@@ -291,8 +292,11 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         unknown = sorted(each for each in set(formdata) - OWN_FIELDS if not is_field(each))
         if unknown:
             raise StartError(
-                f"The form has no field {unknown[0][:80]!r}. Its fields are 'profile' and 'without_settings', and those"
-                " that the profile lets you change.",
+                Message(
+                    "The form has no field {unknown!r}. Its fields are 'profile' and 'without_settings', "
+                    "and those that the profile lets you change.",
+                    unknown=unknown[0][:80],
+                ),
                 reason="bad_choice",
             )
         without = {"without_settings": True} if "without_settings" in formdata else {}
@@ -300,7 +304,9 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
         """Refuse options from a link: only the form, which carries an XSRF token, may start a session."""
-        raise StartError("A link cannot start a session. Choose a profile below and press Start.", reason="bad_choice")
+        raise StartError(
+            Message("A link cannot start a session. Choose a profile below and press Start."), reason="bad_choice"
+        )
 
     # -- the check
 
@@ -380,7 +386,11 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         usable = {profile.key: profile for profile in permitted(profiles, person)}
         if may_be_unknown and person.unix_groups is None:
             usable = {each.key: each for each in profiles if each.key in usable or each.unix_groups}
-        valid = f"The profiles are: {', '.join(usable)}." if usable else "There is no profile that you may use."
+        valid = (
+            Message("The profiles are: {usable}.", usable=", ".join(usable))
+            if usable
+            else Message("There is no profile that you may use.")
+        )
         if (
             not isinstance(options, dict)
             or set(options) - {"without_settings", "fields"} != {"profile"}
@@ -394,7 +404,9 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             )
         key = options["profile"]
         if not isinstance(key, str) or key not in usable:
-            raise StartError(f"There is no profile {str(key)[:80]!r}. {valid}", reason="bad_choice")
+            raise StartError(
+                sentences(Message("There is no profile {key!r}.", key=str(key)[:80]), valid), reason="bad_choice"
+            )
         return usable[key]
 
     def _granted_for(self, profile: Profile, fields: dict[str, Any]) -> Profile:
@@ -418,7 +430,9 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         except ChoiceError as error:
             if attempt := ATTEMPT.get():
                 attempt.complaints = error.complaints
-            raise StartError(f"No session was started. {error}", reason="bad_choice") from None
+            raise StartError(
+                sentences(Message("No session was started."), error.message), reason="bad_choice"
+            ) from None
 
     def _check_limits(self, key: str) -> None:
         """Check that the user may have one more session.

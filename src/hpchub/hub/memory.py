@@ -111,7 +111,7 @@ class Memory:
             child: The session's spawner, or None if there is none.
             failure: The failure. Its reason is ``ended`` if the start failed because its job ended.
         """
-        message, advice, job_ended = str(failure.message), failure.advice, failure.reason == "ended"
+        message, advice, job_ended = failure.message, failure.advice, failure.reason == "ended"
         if child is None:
             self._save(Outcome("", NOT_STARTED, message, time.time(), advice=advice))
             return

@@ -7,29 +7,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from hpchub.messages import Message, marked
 from hpchub.model.choice import own_value
 
 if TYPE_CHECKING:
     from hpchub.model.entries import Profile
     from hpchub.schedulers import Scheduler
 
-ADVICE = "Choose another value in the form. If you are sure that you may use this one, ask the support."
+ADVICE = Message("Choose another value in the form. If you are sure that you may use this one, ask the support.")
 
 TEXTS = {
-    "account": "The cluster {cluster} does not let you use the account '{value}' at the moment ({words}).",
-    "qos": "The cluster {cluster} does not let you use the quality of service '{value}' at the moment ({words}).",
-    "reservation": "The cluster {cluster} does not let you use the reservation '{value}' at the moment ({words}).",
-    "queue": "The cluster {cluster} does not let you use the queue '{value}' at the moment ({words}).",
-    "node_constraint": "The cluster {cluster} has no node with the features '{value}' ({words}).",
-    "runtime": "The cluster {cluster} does not permit a session of {value} ({words}).",
-    "memory": "The cluster {cluster} cannot give your session {value} of memory ({words}).",
-    "gpus": "The cluster {cluster} cannot give your session this number of GPUs: {value} ({words}).",
-    "gpu_type": "The cluster {cluster} cannot give your session GPUs of the type '{value}' ({words}).",
+    "account": marked("The cluster {cluster} does not let you use the account '{value}' at the moment ({words})."),
+    "qos": marked(
+        "The cluster {cluster} does not let you use the quality of service '{value}' at the moment ({words})."
+    ),
+    "reservation": marked(
+        "The cluster {cluster} does not let you use the reservation '{value}' at the moment ({words})."
+    ),
+    "queue": marked("The cluster {cluster} does not let you use the queue '{value}' at the moment ({words})."),
+    "node_constraint": marked("The cluster {cluster} has no node with the features '{value}' ({words})."),
+    "runtime": marked("The cluster {cluster} does not permit a session of {value} ({words})."),
+    "memory": marked("The cluster {cluster} cannot give your session {value} of memory ({words})."),
+    "gpus": marked("The cluster {cluster} cannot give your session this number of GPUs: {value} ({words})."),
+    "gpu_type": marked("The cluster {cluster} cannot give your session GPUs of the type '{value}' ({words})."),
 }
 """What the user reads, by the field."""
 _EMPTY = {
-    "account": "The cluster {cluster} does not let you use your default account at the moment ({words}).",
-    "qos": "The cluster {cluster} does not let you use your default quality of service at the moment ({words}).",
+    "account": marked("The cluster {cluster} does not let you use your default account at the moment ({words})."),
+    "qos": marked(
+        "The cluster {cluster} does not let you use your default quality of service at the moment ({words})."
+    ),
 }
 """The sentences for fields that the user has left to the scheduler."""
 
@@ -62,4 +69,4 @@ def refused_value(scheduler: Scheduler, profile: Profile, message: str) -> Refus
     field = next((each for each in fields if own_value(profile, each)), fields[0])
     value = own_value(profile, field)
     text = TEXTS[field] if value else _EMPTY.get(field, TEXTS[field])
-    return Refusal(field, text.format(cluster=profile.cluster, value=value, words=words))
+    return Refusal(field, Message(text, cluster=profile.cluster, value=value, words=words))

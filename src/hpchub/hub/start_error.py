@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from jupyterhub.spawner import SpawnException
 
 from hpchub.hub.outcome import plain
+from hpchub.messages import sentences
 
 if TYPE_CHECKING:
     from hpchub.hub.job_actions import Fail
@@ -31,9 +32,9 @@ class StartError(SpawnException):  # type: ignore[misc]
         return error
 
     def __str__(self) -> str:
-        return f"{self.message} {self.advice}".rstrip()
+        return sentences(self.message, self.advice)
 
     @property
     def jupyterhub_message(self) -> str:
         """The message that JupyterHub shows when the user reloads a failed start."""
-        return str(self)
+        return sentences(self.message, self.advice)

@@ -17,6 +17,7 @@ from hpchub.hub.named_sessions import NamedSessions
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 from hpchub.hub.saved_settings import BadName, checked_name
 from hpchub.hub.start_error import StartError
+from hpchub.messages import Message, sentences
 from hpchub.model.choice import NAMES
 
 
@@ -33,7 +34,7 @@ class AvailabilityHandler(BaseHandler):  # type: ignore[misc]
         """Answer with HTML. It is empty if the start is not known or the choice is not valid."""
         user = self.find_user(user_name)
         if user is None:
-            raise web.HTTPError(404, "There is no such user, or you may not see it.")
+            raise web.HTTPError(404, Message("There is no such user, or you may not see it."))
         key = self.get_query_argument("profile", "")
         fields = {name: self.get_query_argument(name) for name in NAMES if name in self.request.query_arguments}
         self.set_header("Cache-Control", "no-store")
@@ -109,7 +110,9 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
         try:
             return {key: [each.decode() for each in values] for key, values in self.request.body_arguments.items()}
         except UnicodeDecodeError:
-            raise web.HTTPError(400, "The form contains text in an unknown encoding. Send it as UTF-8.") from None
+            raise web.HTTPError(
+                400, Message("The form contains text in an unknown encoding. Send it as UTF-8.")
+            ) from None
 
     @staticmethod
     def _save(spawner: Any, form: dict[str, list[str]], name: str) -> str:
@@ -125,8 +128,10 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
             with suppress(StartError):
                 spawner.read_form(form)  # the form also shows what is wrong with the choice
             if attempt := ATTEMPT.get():
-                attempt.name_complaint = str(error)
-            raise StartError(f"Nothing was saved, and no session was started. {error}", reason="bad_name") from None
+                attempt.name_complaint = error.args[0]
+            raise StartError(
+                sentences(Message("Nothing was saved, and no session was started."), error.args[0]), reason="bad_name"
+            ) from None
 
     async def _show_form_again(self, user: Any, message: str) -> None:
         """Show the form with what the user has sent, and messages."""

@@ -61,6 +61,13 @@ class StartActionHandler(Throttled, BaseHandler):  # type: ignore[misc]
             raise web.HTTPError(404, "There is no such session, or you may not see it.")
         return user, user.spawners[server_name]
 
+    async def cancel(self, user: Any, spawner: HPCProfilesSpawner) -> None:
+        """Cancel a start, and wait for some seconds. A session that does not start stays as it is."""
+        if spawner.pending in ("spawn", "check"):
+            spawner.stop_requested(self.current_user.name)
+            task = spawner.runtime.background("Cannot cancel a start", cancel_start(user, spawner))
+            await asyncio.wait({task}, timeout=PATIENCE)
+
     def show_progress(self, user: Any, server_name: str) -> None:
         """Redirect the browser to the page of a start."""
         self.redirect(_url(self, "spawn-pending", user, server_name))
@@ -73,11 +80,25 @@ class CancelHandler(StartActionHandler):
     @needs_scope("delete:servers")  # type: ignore[untyped-decorator]
     async def post(self, user_name: str, server_name: str = "") -> None:
         """Cancel the start, wait for some seconds, and show the home page."""
+        await self.cancel(*self.pending_spawner(user_name, server_name))
+        self.redirect(url_path_join(self.hub.base_url, "home"))
+
+
+class StopHandler(StartActionHandler):
+    """End a session: ``POST /hub/stop/USERNAME`` or ``…/USERNAME/SERVERNAME``. A start is cancelled.
+
+    The home page uses it if the browser has no JavaScript.
+    """
+
+    @web.authenticated
+    @needs_scope("delete:servers")  # type: ignore[untyped-decorator]
+    async def post(self, user_name: str, server_name: str = "") -> None:
+        """End the session, wait for some seconds, and show the home page."""
         user, spawner = self.pending_spawner(user_name, server_name)
-        if spawner.pending in ("spawn", "check"):
+        await self.cancel(user, spawner)
+        if spawner.ready and not spawner.pending:
             spawner.stop_requested(self.current_user.name)
-            task = spawner.runtime.background("Cannot cancel a start", cancel_start(user, spawner))
-            await asyncio.wait({task}, timeout=PATIENCE)
+            await self.stop_single_user(user, spawner.name)
         self.redirect(url_path_join(self.hub.base_url, "home"))
 
 

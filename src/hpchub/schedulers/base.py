@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from hpchub.messages import Message
 from hpchub.names import DATABASE, SESSION
 from hpchub.schedulers.knowledge import KnowledgeSource
 from hpchub.schedulers.reasons import OUT_OF_LINE, Outlook, Reason, find_reason, letters
@@ -512,8 +513,10 @@ class Scheduler(KnowledgeSource, ABC):
             A clause without a full stop, for example ``jobs with a higher priority start first (Priority)``. If the
             words are the scheduler's terms, they occur only once.
         """
-        words = self.explain(reason).rstrip(". ")
-        return words if letters(words) == letters(reason) else f"{words} ({reason})"
+        words = self.explain(reason)
+        if letters(words) == letters(reason):
+            return words.rstrip(". ")
+        return Message("{words} ({reason})", words=words, reason=reason)
 
     def understand(self, reason: str) -> Reason:
         """Return why a job waits, how the wait can end, and what the user can do.

@@ -139,7 +139,7 @@ REASONS: tuple[tuple[str, Reason], ...] = (
     (r"group run limit|max number of small cpusets|max token", LIMIT_OF_JOBS),
     (
         r"would conflict with reservation or top job",
-        Reason(f"{PRIORITY.words}, or your job would not end before a reservation begins"),
+        Reason("jobs with a higher priority start first, or your job would not end before a reservation begins"),
     ),
     (r"interfere with a (?:confirmed )?reservation|conflict with existing job/reservation", RESERVATION),
     (r"top job|backfill job|strict sorted order|strict fifo|preempt|sort_formula threshold", PRIORITY),
