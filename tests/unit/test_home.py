@@ -335,7 +335,7 @@ async def test_last_choice_can_be_started_at_once(
     hub.app.db.commit()
     page = (await visit()).body.decode()
     assert re.search(r'<form class="hpchub-quick[^>]*action="/hub/spawn/alice/genome"', page)
-    assert "node_constraint fast&amp;big" in page
+    assert "features of the node fast&amp;big" in page
     (action,) = re.findall(r'hpchub-quick[^>]*action="([^"]*)"', page)
     xsrf = re.search(r"_xsrf=([^;]*)", cookie)
     assert xsrf is not None

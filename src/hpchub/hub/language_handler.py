@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.utils import url_path_join
-from tornado import web
 
 from hpchub.catalogue import languages
 from hpchub.hub.page_texts import COOKIE
-from hpchub.messages import listing
+from hpchub.hub.user_error import UserError
+from hpchub.messages import Message, listing
 
 _DAYS = 365
 
@@ -23,7 +23,9 @@ class LanguageHandler(BaseHandler):  # type: ignore[misc]
         """Remember the language in the browser, and show the page again."""
         language = self.get_body_argument("language", "")
         if language not in languages():
-            raise web.HTTPError(400, f"There is no such language. The languages are: {listing(languages())}.")
+            raise UserError(
+                400, Message("There is no such language. The languages are: {names}.", names=listing(languages()))
+            )
         # The extension of JupyterLab reads the cookie, which contains no secret.
         self.set_cookie(COOKIE, language, expires_days=_DAYS, path="/", secure=True, samesite="Lax")
         home = url_path_join(self.hub.base_url, "home")

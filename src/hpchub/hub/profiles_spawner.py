@@ -19,6 +19,7 @@ from hpchub.hub.choosing import ChoosingSpawner
 from hpchub.hub.events import ORIGIN, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
+from hpchub.hub.page_texts import reader
 from hpchub.hub.progress import PREPARING, Progress, progress_of
 from hpchub.hub.ready_mail import ReadyMail
 from hpchub.hub.service_stop import stop_session
@@ -258,6 +259,7 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
             user=self.user.name,
             support=settings["support"],
             form=settings["support_form"],
+            translate=reader().texts.gettext,
         )
 
     @property
@@ -429,9 +431,10 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
     def get_state(self) -> dict[str, Any]:
         """Return the state to save.
 
-        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "mail": True, "outcome": …, "notice":
-        TEXT}``. ``mail`` exists only if the user has asked for a mail. For ``job``, see ``JobSpawner.get_state``. For
-        ``outcome``, see ``hpchub.hub.outcome``. It and the notice also exist without a session.
+        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "mail": True, "mail_language": CODE,
+        "outcome": …, "notice": TEXT}``. The keys of the mail exist only if the user has asked for one. For ``job``, see
+        ``JobSpawner.get_state``. For ``outcome``, see ``hpchub.hub.outcome``. It and the notice also exist without a
+        session.
         """
         state: dict[str, Any] = Spawner.get_state(self)
         if outcome := self.outcome:
@@ -443,7 +446,7 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
             if job:
                 state.update(grant=self._grant, job=job, token=self.token)
                 if self.wants_mail:
-                    state["mail"] = True
+                    state.update(mail=True, mail_language=self.mail_language)
                 state.update(saved(self.runtime.replacements, self.key))
         return state
 
@@ -471,6 +474,7 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
             return
         self.token = str(state.get("token", ""))
         self.wants_mail = state.get("mail") is True
+        self.mail_language = str(state.get("mail_language", ""))
         if isinstance(first := state.get("replaces"), str):
             self.runtime.replacements.add(Key(self.user.name, first), self.key)
         if child.session:

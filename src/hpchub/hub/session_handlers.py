@@ -15,7 +15,10 @@ from tornado.httputil import url_concat
 
 from hpchub.hub.handlers import AnswersWithoutWriting, session_of
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
+from hpchub.hub.page_texts import tr
+from hpchub.hub.user_error import UserError
 from hpchub.hub.waiting_handlers import waiting_page
+from hpchub.messages import Message, sentences
 
 
 class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
@@ -59,12 +62,17 @@ class ProgressHandler(SpawnProgressAPIHandler):  # type: ignore[misc]
         spawner = user.spawners[(*self.path_args, "")[1] or ""]
         if event.get("failed"):
             outcome = spawner.outcome
-            message = outcome.public["text"] if outcome else f"{UNEXPECTED} {TRY_AGAIN}"
+            message = outcome.public["text"] if outcome else sentences(UNEXPECTED, TRY_AGAIN)
             event = {"progress": 100, "failed": True, "message": message}
         elif not event.get("ready"):
             html = await self.render_template("progress.html", progress=spawner.start_progress, now=time.time())
             event = {**event, "html": html}
-        await super().send_event(event)
+        await super().send_event(_read(event))
+
+
+def _read(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of an answer with its texts in the reader's language."""
+    return {name: tr(value) for name, value in found.items()}
 
 
 class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
@@ -102,12 +110,12 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
         """Answer with the state of a session."""
         if self.current_user is None:
             # A notebook server that the hub does not know asks to be adopted after this answer.
-            raise web.HTTPError(403, "Sign in, or send a valid token.")
+            raise UserError(403, Message("Sign in, or send a valid token."))
         server_name = server_name or ""
         user = self.find_user(user_name)
         permitted = self.has_scope(f"access:servers!server={user_name}/{server_name}")
         if not permitted or user is None or (server_name and server_name not in user.orm_spawners):
-            raise web.HTTPError(404, "There is no such session, or you may not see it.")
+            raise UserError(404, Message("There is no such session, or you may not see it."))
         spawner = user.spawners[server_name]
         outcome = spawner.outcome
         notices = spawner.session_notices
@@ -124,12 +132,12 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
         self.finish(
             {
                 "state": state,
-                "ending": {**ending, "texts": in_each({"text": ending["text"]})} if state == "ended" else None,
+                "ending": {**_read(ending), "texts": in_each({"text": ending["text"]})} if state == "ended" else None,
                 "ends_at": min(ends, default=None) if state == "running" else None,
                 "times": spawner.times,
                 "job": spawner.job,
                 "notices": [
-                    {**notice, "texts": in_each({name: notice[name] for name in ("title", "advice")})}
+                    {**_read(notice), "texts": in_each({name: notice[name] for name in ("title", "advice")})}
                     for notice in notices
                 ],
             }

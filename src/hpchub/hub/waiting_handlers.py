@@ -16,6 +16,8 @@ from hpchub.hub.handlers import Throttled
 from hpchub.hub.named_sessions import in_use
 from hpchub.hub.session_names import free_server_name
 from hpchub.hub.start_page import StartPageHandler
+from hpchub.hub.user_error import UserError
+from hpchub.messages import Message, marked
 
 if TYPE_CHECKING:
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
@@ -58,7 +60,7 @@ class StartActionHandler(Throttled, BaseHandler):  # type: ignore[misc]
         """
         user = self.find_user(user_name)
         if user is None or (server_name and server_name not in user.orm_spawners):
-            raise web.HTTPError(404, "There is no such session, or you may not see it.")
+            raise UserError(404, Message("There is no such session, or you may not see it."))
         return user, user.spawners[server_name]
 
     async def cancel(self, user: Any, spawner: HPCProfilesSpawner) -> None:
@@ -131,16 +133,17 @@ class SwitchHandler(StartPageHandler):
         """Start the second session, and show its page."""
         user = self.find_user(user_name)
         if user is None or (server_name and server_name not in user.orm_spawners):
-            raise web.HTTPError(404, "There is no such session, or you may not see it.")
+            raise UserError(404, Message("There is no such session, or you may not see it."))
         first = user.spawners[server_name]
         if first.pending not in ("spawn", "check"):
             self.redirect(_url(self, "spawn-pending", user, server_name))
             return
         key = self.get_body_argument("profile", "")
         if key not in [each.key for each in first.smaller_profiles]:
-            raise web.HTTPError(
-                400, "This profile cannot start beside the start that waits. Choose one of the smaller profiles there."
+            text = marked(
+                "This profile cannot start beside the start that waits. Choose one of the smaller profiles there."
             )
+            raise UserError(400, Message(text))
         used = {name for name in user.orm_spawners if in_use(user, name)} | {server_name}
         part, name = free_server_name(used)
         if part:
