@@ -564,7 +564,8 @@ HAND_WRITTEN = (
     _choice(
         "link",
         'raise StartError(\n            Message("A link',
-        'return {"profile": (query_data.get("profile") or [""])[0]}\n        raise StartError(\n            Message("A link',
+        'return {"profile": (query_data.get("profile") or [""])[0]}\n'
+        '        raise StartError(\n            Message("A link',
         "link_starts_no_session",
     ),
     _choice(
