@@ -106,6 +106,16 @@ def test_restricted_profile_is_hidden_and_cannot_be_started(
     assert not lab.jobs("alice")
 
 
+def test_profile_of_a_group_is_offered_to_its_members_only(visitor: Callable[[], Visitor], lab: Lab) -> None:
+    restricted = [each["key"] for each in lab.profile_list()["profiles"] if "hpc-admins" in each["groups"]]
+    if not restricted:
+        pytest.skip("the lab has no profile for a group")
+    for name, offered in (("alice", False), ("carol", True)):
+        person = visitor()
+        person.sign_in(name)
+        assert (restricted[0] in person.offered_profiles()) is offered
+
+
 def test_restricted_profile_is_shown_with_the_reason(
     browser_page: Visitor, lab: Lab, change_list: Callable[..., None]
 ) -> None:
