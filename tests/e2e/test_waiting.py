@@ -109,7 +109,7 @@ def test_notification_comes_if_the_user_asked_for_it(
     assert page.evaluate("notified.length") == 0
     page.locator("#hpchub-notify").click()
     expect(page.locator("#hpchub-notify-on")).to_be_visible()
-    page.evaluate("notified.push = (title) => e2eNotified(title)")
+    page.evaluate("() => { notified.push = (title) => e2eNotified(title); }")
     closed_queue()
 
     def notified() -> bool:
