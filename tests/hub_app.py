@@ -405,7 +405,7 @@ async def make_hub(
     c = Config()
     hub_config._identity(c, shared.settings, str(path))
     hub_config._sessions(c, shared.settings, str(path))
-    hub_config._pages(c, shared.settings)
+    hub_config._pages(c, shared.settings, str(path))
     hub_config._monitoring(c, shared.settings)
     hub_config._canary(c, shared.settings)
     c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once

@@ -33,5 +33,5 @@ def hpchub_package() -> Iterator[None]:
     except ImportError as error:
         raise AnsibleError(
             f"The Python that runs Ansible has no module {error.name!r}, which hpchub needs. "
-            f"Install the packages of hpchub: {sys.executable} -m pip install cryptography pydantic"
+            f"Install the packages of hpchub: {sys.executable} -m pip install babel cryptography pydantic"
         ) from error

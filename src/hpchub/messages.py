@@ -1,15 +1,98 @@
-"""Helpers for error messages: printable values, lists of valid values, and suggestions for misspelt names. No I/O."""
+"""Messages: sentences that can be translated, printable values, and suggestions for misspelt names. No I/O."""
 
 from __future__ import annotations
 
 import difflib
 import json
+import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
+from typing import Self
 
 SHOWN = 80
 """The largest number of characters of a value that a message shows."""
+PLACEHOLDER = re.compile(r"\{(\w+)(!r)?\}")
+"""A place for a value in a message: ``{name}``, or ``{name!r}`` for the value in quotes."""
+
+
+def fill(template: str, values: Mapping[str, object]) -> str:
+    """Return a text with its values. A placeholder without a value stays as it is."""
+
+    def value(found: re.Match[str]) -> str:
+        name, quoted = found.groups()
+        if name not in values:
+            return found[0]
+        return repr(str(values[name])) if quoted else str(values[name])
+
+    return PLACEHOLDER.sub(value, template)
+
+
+class Message(str):
+    """A sentence for users. As text it is English, and a page can translate it.
+
+    Args:
+        template: The English sentence, with placeholders for the values. It is the key of the catalogue of texts.
+        values: The values. A value that is a message itself is translated too.
+    """
+
+    __slots__ = ("template", "values")
+
+    template: str
+    values: Mapping[str, object]
+
+    def __new__(cls, template: str, /, **values: object) -> Self:
+        """Return the sentence."""
+        message = super().__new__(cls, fill(template, values))
+        message.template, message.values = template, values
+        return message
+
+    def translated(self, translate: Callable[[str], str]) -> str:
+        """Return the sentence in another language.
+
+        Args:
+            translate: Returns the translation of a template.
+        """
+        values = {name: translated(value, translate) for name, value in self.values.items()}
+        return fill(translate(self.template) if self.template else "", values)
+
+    @property
+    def saved(self) -> dict[str, object]:
+        """The sentence as JSON, for ``restored``."""
+        values = {name: value.saved if isinstance(value, Message) else value for name, value in self.values.items()}
+        return {"template": self.template, "values": values}
+
+
+def translated(value: object, translate: Callable[[str], str]) -> object:
+    """Return a value in another language if it is a message. Other values stay as they are."""
+    return value.translated(translate) if isinstance(value, Message) else value
+
+
+def restored(text: str, saved: object) -> str:
+    """Return a saved message, or the text without a translation if what was saved beside it is not this message."""
+    message = _restored(saved)
+    return message if message == text else text
+
+
+def _restored(saved: object) -> object:
+    match saved:
+        case {"template": str(template), "values": dict(values)}:
+            return Message(template, **{str(name): _restored(value) for name, value in values.items()})
+    return saved
+
+
+def sentences(*parts: str) -> str:
+    """Return sentences as one text. Each of them can be translated."""
+    found = [part for part in parts if part]
+    if len(found) < 2:
+        return found[0] if found else ""
+    names = [f"sentence{number}" for number in range(len(found))]
+    return Message(" ".join(f"{{{name}}}" for name in names), **dict(zip(names, found, strict=True)))
+
+
+def marked(text: str) -> str:
+    """Return a text as it is. The call marks the text for the catalogue of texts; a message is made of it later."""
+    return text
 
 
 def show(value: object, limit: int = SHOWN) -> str:
@@ -25,8 +108,8 @@ def show(value: object, limit: int = SHOWN) -> str:
 def listing(names: Iterable[object], limit: int = 20) -> str:
     """Return ``a, b, c``. After ``limit`` names, give only the number of the others."""
     words = [str(name) for name in names]
-    more = f" and {len(words) - limit} more" if len(words) > limit else ""
-    return ", ".join(words[:limit]) + more
+    shown = ", ".join(words[:limit])
+    return Message("{names} and {count} more", names=shown, count=len(words) - limit) if words[limit:] else shown
 
 
 def near(name: object, known: Iterable[str], cutoff: float = 0.7) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from e2e.lab import LabError
 
-from bench import deploy, hazards, home_page, launch, profile_list, scheduler_load
+from bench import deploy, hazards, launch, pages, profile_list, scheduler_load
 from bench.client import BenchError
 from bench.results import save
 
@@ -18,7 +18,7 @@ BENCHES = {
     "deploy": deploy,
     "launch": launch,
     "hazards": hazards,
-    "home_page": home_page,
+    "pages": pages,
     "profile_list": profile_list,
     "scheduler_load": scheduler_load,
 }

@@ -161,8 +161,9 @@ class Lab:
                     batch.cancel(job)
 
     def profiles(self) -> list[dict[str, Any]]:
-        """Return the profiles that the hub host offers, in their order."""
-        return list(self.profile_list()["profiles"])
+        """Return the profiles that the hub host offers to everybody, in their order."""
+        profiles = self.profile_list()["profiles"]
+        return [each for each in profiles if not any(each.get(name) for name in ("groups", "unix_groups", "users"))]
 
     def profile_list(self) -> dict[str, Any]:
         """Return the whole profile list of the hub host."""

@@ -106,6 +106,16 @@ def test_restricted_profile_is_hidden_and_cannot_be_started(
     assert not lab.jobs("alice")
 
 
+def test_profile_of_a_group_is_offered_to_its_members_only(visitor: Callable[[], Visitor], lab: Lab) -> None:
+    restricted = [each["key"] for each in lab.profile_list()["profiles"] if "hpc-admins" in each["groups"]]
+    if not restricted:
+        pytest.skip("the lab has no profile for a group")
+    for name, offered in (("alice", False), ("carol", True)):
+        person = visitor()
+        person.sign_in(name)
+        assert (restricted[0] in person.offered_profiles()) is offered
+
+
 def test_restricted_profile_is_shown_with_the_reason(
     browser_page: Visitor, lab: Lab, change_list: Callable[..., None]
 ) -> None:
@@ -268,6 +278,19 @@ def test_setting_of_a_profile_that_is_gone_is_explained(
     expect(page.get_by_text("which is not offered any more")).to_be_visible()
     page.get_by_role("button", name="Delete the saved setting gone soon").click()
     assert not lab.jobs("alice")
+
+
+def test_availability_follows_a_changed_field(browser_page: Visitor, lab: Lab) -> None:
+    """The hub answers from what it knows. If it knows nothing yet, the answer is empty."""
+    profile = adjustable(lab)
+    browser_page.sign_in("alice")
+    page = browser_page.page
+    page.goto(f"{lab.url}/hub/spawn?profile={profile['key']}")
+    with page.expect_response(lambda response: "/hub/availability/alice" in response.url) as answered:
+        field(page, profile["key"], "cores").select_option("2")
+    assert answered.value.status == 200
+    assert "cores=2" in answered.value.url
+    assert page.url.endswith(f"?profile={profile['key']}")
 
 
 def test_form_tells_when_a_session_would_start(browser_page: Visitor, lab: Lab) -> None:

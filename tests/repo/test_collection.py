@@ -346,4 +346,4 @@ def test_missing_python_package_is_reported_with_its_remedy(
     assert done.returncode != 0
     output = re.sub(r"\s+", " ", done.stdout + done.stderr)
     assert "has no module 'pydantic', which hpchub needs" in output
-    assert "-m pip install cryptography pydantic" in output
+    assert "-m pip install babel cryptography pydantic" in output

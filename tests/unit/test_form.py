@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import time
+from html import unescape
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
-from hub_app import profile, site
-from hub_browser import Browser
+from hub_app import answer, profile, site
+from hub_browser import Browser, eventually
 from jupyterhub import orm
 
 from hpchub.hub.saved_settings import MOST, SavedSettings
@@ -164,6 +166,12 @@ async def send(browser: Browser, path: str = "/hub/spawn", **fields: str) -> Any
 
 
 # Who sees which profile
+
+
+async def test_heading_names_the_session(hub: Hub, browser: Browser) -> None:
+    page = await browser.page("/hub/spawn/alice/genome?display_name=Genome%20%3CRun%3E")
+    assert re.findall(r"<h1[^>]*>(.*?)\s*</h1>", page) == ["Start the session &#39;Genome &lt;Run&gt;&#39;"]
+    assert re.findall(r"<h1[^>]*>(.*?)\s*</h1>", await browser.page("/hub/spawn")) == ["Start a session on Example HPC"]
 
 
 async def test_profiles_are_grouped(hub: Hub, browser: Browser, tmp_path: Path) -> None:
@@ -433,9 +441,9 @@ async def test_setting_of_a_profile_that_is_gone_is_explained(hub: Hub, browser:
     await send(browser, profile="flexible", settings_name="mine", save_settings="1")
     offer(tmp_path, profile("small"))
     page = await browser.page("/hub/spawn?settings=mine")
-    assert "Your saved setting 'mine' uses the profile 'flexible', which is not offered any more" in page
+    assert "Your saved setting 'mine' uses the profile 'flexible', which is not offered any more" in unescape(page)
     assert Controls(page).found["profile"]["value"] == "small"
-    assert "You have no saved setting 'other'" in await browser.page("/hub/spawn?settings=other")
+    assert "You have no saved setting 'other'" in unescape(await browser.page("/hub/spawn?settings=other"))
 
 
 async def test_settings_belong_to_one_user_and_are_limited(hub: Hub, browser: Browser, tmp_path: Path) -> None:
@@ -475,7 +483,7 @@ async def test_form_says_which_profiles_start_now(
     page = re.sub(r"\s+", " ", await browser.page("/hub/spawn"))
     assert "in about 2 hours</span>, as of <time" in page
     assert page.count("Starts now</strong>, as of <time") == 2
-    assert '<a href="?profile=middle">This smaller one starts now: middle</a>' in page
+    assert re.search(r'href="\?profile=middle"[^>]*>This smaller one starts now: middle</a>', page)
 
 
 async def test_form_suggests_smaller_values_that_start_now(
@@ -498,9 +506,134 @@ async def test_old_answer_is_not_called_now(
     assert "The scheduler has not answered lately" in page
 
 
+async def availability(browser: Browser, **fields: str) -> str:
+    """Return the words of the availability of a choice, as the page asks for them when a field changes."""
+    response = await browser.get(f"/hub/availability/alice?{urlencode(fields)}")
+    assert response.code == 200
+    return re.sub(r"\s+", " ", response.body.decode())
+
+
+async def test_availability_follows_the_fields(
+    hub: Hub, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(tmp_path, FLEXIBLE, profile("small"))
+    know(hub, monkeypatch, Knows(OWN, free=2))
+    page = await browser.page("/hub/spawn")
+    assert 'data-availability="/hub/availability/alice"' in page
+    assert "Starts now" in await availability(browser, profile="flexible", cores="2")
+    later = await availability(browser, profile="flexible", cores="4", memory="8G", account="course", qos="normal")
+    assert "Starts now" not in later
+    assert "in about 2 hours</span>, as of <time" in later
+    assert "This smaller one starts now: cores 2, memory 4 GB</a>" in later
+    link = parse_qs(urlsplit(html.unescape(re.findall(r'href="([^"]*)"', later)[0])).query)
+    chosen = {"profile": "flexible", "cores": "2", "memory": "4G", "account": "course", "qos": "normal"}
+    assert link == {name: [value] for name, value in chosen.items()}
+    monkeypatch.setattr(hub.runtime, "knowledge", lambda cluster: Knows(OWN, free=0))
+    assert "smaller" not in await availability(browser, profile="flexible", cores="4")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"profile": "none"},
+        {"profile": "secret"},
+        {"profile": "flexible", "cores": "99"},
+        {"profile": "flexible", "cores": "x"},
+        {"profile": "flexible", "account": LONG},
+        {"profile": "small", "cores": "2"},
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_availability_of_an_invalid_choice_is_empty(
+    hub: Hub, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, str]
+) -> None:
+    offer(tmp_path, FLEXIBLE, profile("small"), profile("secret", users=["bob"]), shown="shown")
+    know(hub, monkeypatch, Knows(OWN, free=2))
+    assert (await availability(browser, **fields)).strip() == ""
+
+
+async def test_availability_is_for_the_user_alone(hub: Hub, browser: Browser, port: int, tmp_path: Path) -> None:
+    hub.user("bob")
+    assert (await browser.get("/hub/availability/bob?profile=small")).code == 404
+    assert (await Browser(port, user="").get("/hub/availability/alice?profile=small")).code in (302, 403)
+
+
 async def test_form_without_knowledge_says_nothing_about_starts(hub: Hub, browser: Browser, tmp_path: Path) -> None:
     offer(tmp_path, profile("small"))
     assert "hpchub-start" not in await browser.page("/hub/spawn")
+
+
+# Values that vanish between the form and the start
+
+
+@pytest.fixture
+def refused(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A cluster that refuses the quality of service that the form offers. Returns the users it is asked for again."""
+    offer(tmp_path, profile("small"), FLEXIBLE)
+    doubted: list[str] = []
+    knows = Knows(OWN)
+    monkeypatch.setattr(knows, "doubt", doubted.append, raising=False)
+    know(hub, monkeypatch, knows)
+    stderr = "sbatch: error: Batch job submission failed: Invalid qos specification\n"
+    hub.gate.on_submit = lambda session: answer(code=1, stderr=stderr)
+    return doubted
+
+
+CHOICE = {"profile": "flexible", "flexible__cores": "3", "flexible__account": "physics", "flexible__qos": "high"}
+
+
+@pytest.mark.parametrize("patience", [0, 10], ids=["slow-answer", "quick-answer"])
+@pytest.mark.parametrize("path", ["/hub/spawn", "/hub/spawn/alice/genome"])
+async def test_value_that_the_scheduler_refuses_gets_a_message_beside_the_field(
+    hub: Hub, browser: Browser, refused: list[str], patience: int, path: str
+) -> None:
+    hub.app.tornado_application.settings["slow_spawn_timeout"] = patience
+    response = await send(browser, path, **CHOICE)
+    if patience:
+        assert response.code == 400
+        page = response.body.decode()
+    else:
+        pending = response.headers["Location"].partition("?")[0]
+        assert pending.startswith("/hub/spawn-pending/alice")
+        await eventually(lambda: not any(each.active for each in hub.user().spawners.values()))
+        response = await browser.get(f"{pending}?next=%2Fuser%2Falice%2Flab")
+        assert response.code == 302
+        assert response.headers["Location"].startswith("/hub/spawn/alice")
+        assert response.headers["Location"].endswith("?next=%2Fuser%2Falice%2Flab")
+        page = await browser.page(response.headers["Location"])
+    controls = Controls(page)
+    text = "The cluster demo does not let you use the quality of service 'high' at the moment"
+    assert f"{text} (Invalid qos specification)." in controls.message("flexible.qos")
+    shown = {name: controls.found[name]["value"] for name in ("profile", "flexible.cores", "flexible.account")}
+    assert shown == {"profile": "flexible", "flexible.cores": "3", "flexible.account": "physics"}
+    assert controls.found["flexible.qos"]["value"] == "high"
+    assert "aria-invalid" not in controls.found["flexible.cores"]
+    assert refused == ["alice"]
+    assert hub.jobs == []
+
+
+async def test_message_about_a_refused_value_goes_with_another_choice(
+    hub: Hub, browser: Browser, refused: list[str]
+) -> None:
+    hub.app.tornado_application.settings["slow_spawn_timeout"] = 10
+    await send(browser, **CHOICE)
+    assert "Invalid qos specification" in Controls(await browser.page("/hub/spawn")).message("flexible.qos")
+    for address in ("/hub/spawn?profile=small", "/hub/spawn?profile=flexible&qos=high"):
+        assert Controls(await browser.page(address)).messages == {}
+    response = await send(browser, **{**CHOICE, "flexible__qos": "normal", "flexible__cores": "99"})
+    controls = Controls(response.body.decode())
+    assert "99 is not possible" in controls.message("flexible.cores")
+    assert len(controls.messages) == 1
+
+
+async def test_refused_value_that_users_cannot_change_is_explained_at_the_profile(
+    hub: Hub, browser: Browser, refused: list[str], tmp_path: Path
+) -> None:
+    hub.app.tornado_application.settings["slow_spawn_timeout"] = 10
+    offer(tmp_path, profile("small", qos="high", adjustable={"cores": {"max": 4}}))
+    response = await send(browser, profile="small")
+    assert "quality of service 'high'" in Controls(response.body.decode()).messages["profile-small-error"]
 
 
 # Speed

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 from hub_app import GRANT, PORTS, Hub, after, job, profile, signed_on, write_notices, write_profiles
+from hub_browser import eventually, form
 from jupyterhub import orm
 from sqlalchemy import event, insert, inspect, text
 
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hub_app import Ask
+    from hub_browser import Browser
     from tornado.httpclient import HTTPResponse
+
+    from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 
     Visit = Callable[..., Awaitable[HTTPResponse]]
 
@@ -178,6 +182,42 @@ async def test_notices_are_shown(hub: Hub, visit: Visit, tmp_path: Path) -> None
     assert "New &lt;disks&gt;." in page
 
 
+@pytest.mark.parametrize("name", ["", "genome"])
+async def test_session_can_be_stopped_without_scripts(hub: Hub, browser: Browser, name: str) -> None:
+    going(hub)
+    going(hub, "genome", "b" * 16)
+    page = await browser.page("/hub/home")
+    assert '<meta http-equiv="refresh"' not in page
+    response = await browser.post(*form(page, f"stop{'-' if name else ''}{name}"))
+    assert (response.code, response.headers["Location"]) == (302, "/hub/home")
+    job_id, other = ("bbb", "aaa") if name else ("aaa", "bbb")
+    await eventually(lambda: hub.gate.cancelled == [job_id])
+    assert [each.id for each in hub.jobs] == [other]
+    await eventually(lambda: not hub.user().spawners[name].active)
+    assert "You stopped your session." in await browser.page("/hub/home")
+
+
+async def test_start_can_be_cancelled_on_the_page_without_scripts(
+    hub: Hub, browser: Browser, waiting: HPCProfilesSpawner
+) -> None:
+    page = await browser.page("/hub/home")
+    assert '<noscript><meta http-equiv="refresh" content="15"></noscript>' in page
+    assert (await browser.post(*form(page, "stop"))).code == 302
+    await eventually(lambda: hub.gate.cancelled == ["7"])
+    assert waiting.stopped_by == "alice"
+
+
+async def test_stop_needs_the_token_and_the_right(hub: Hub, browser: Browser) -> None:
+    going(hub)
+    hub.user("bob")
+    _, fields = form(await browser.page("/hub/home"), "stop")
+    assert (await browser.post("/hub/stop/alice", {})).code == 403
+    assert (await browser.get("/hub/stop/alice")).code == 405
+    for path in ("bob", "nobody", "alice/other"):
+        assert (await browser.post(f"/hub/stop/{path}", fields)).code == 404
+    assert hub.gate.cancelled == []
+
+
 # -- Ended sessions
 
 
@@ -295,7 +335,7 @@ async def test_last_choice_can_be_started_at_once(
     hub.app.db.commit()
     page = (await visit()).body.decode()
     assert re.search(r'<form class="hpchub-quick[^>]*action="/hub/spawn/alice/genome"', page)
-    assert "node_constraint fast&amp;big" in page
+    assert "features of the node fast&amp;big" in page
     (action,) = re.findall(r'hpchub-quick[^>]*action="([^"]*)"', page)
     xsrf = re.search(r"_xsrf=([^;]*)", cookie)
     assert xsrf is not None

@@ -127,6 +127,15 @@ def test_refused_submission_fails_with_the_reason(answer: Answer, message: str) 
     fail = failure(SUBMITTING.step(events.SubmissionAnswered(answer), NOW))
     assert (fail.message, fail.reason, fail.status_code) == (message, "refused", 400)
     assert "Choose another profile" in fail.advice
+    assert not fail.field
+
+
+def test_refused_submission_names_the_value_that_the_scheduler_refuses() -> None:
+    stderr = "sbatch: error: Batch job submission failed: Invalid partition name specified\n"
+    fail = failure(SUBMITTING.step(events.SubmissionAnswered(Answer(ok=False, stderr=stderr)), NOW))
+    assert (fail.field, fail.reason, fail.status_code) == ("queue", "refused", 400)
+    assert "(Invalid partition name specified)" in fail.message
+    assert "Choose another value in the form" in fail.advice
 
 
 @pytest.mark.parametrize("stdout", ["7\n", "Welcome\n7\n", "7\nYour project has 12 hours left.\n", "7\nbye"])
@@ -527,7 +536,7 @@ def test_job_that_can_never_start_ends_the_start_with_advice() -> None:
     assert isinstance(state.step(events.Observed(), later(1)).action, actions.Wait)
     state = state.step(snapshot(NEVER, after=1 + HOPELESS_AFTER), later(12)).state
     fail = failure(state.step(events.Observed(), later(12)))
-    assert fail.reason == "never_starts"
+    assert (fail.reason, fail.field) == ("never_starts", "account")
     assert "can never start in the queue q of demo: your account does not exist, or is closed" in fail.message
     assert fail.message.endswith("(InvalidAccount).")
     assert "Ask the administrators" in fail.advice

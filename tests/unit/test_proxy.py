@@ -224,6 +224,9 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         else:
             pytest.fail(log.read_text())
         (directory / "error.html").write_text("an error")
+        for language in ("en", "de"):
+            (directory / language).mkdir()
+            (directory / language / "error.html").write_text(f"an error ({language})")
         target = {"target": f"http://127.0.0.1:{notebook.server_address[1]}", "user": "alice"}
         assert found.control("POST", "/api/routes/user/alice", target) == 201
         dead = {"target": "http://127.0.0.1:9", "user": "alice"}
@@ -288,6 +291,25 @@ def test_upgrade_with_a_body_is_refused_at_once(
     answer = running.upgrade(place, *headers, method=method, body=body)
     assert (answer.status, answer.headers.get("connection")) == (400, "close")
     assert answer.closed()
+
+
+@pytest.mark.parametrize(
+    ("headers", "page"),
+    [
+        ([], "an error"),
+        (["Accept-Language: de-AT,de;q=0.9,en;q=0.8"], "an error (de)"),
+        (["Accept-Language: en;q=0.2, de;q=0.5"], "an error (de)"),
+        (["Accept-Language: fr, den, *"], "an error"),
+        (["Accept-Language: ../de"], "an error"),
+        (["Accept-Language: de", "Cookie: a=b; hpchub-language=en"], "an error (en)"),
+        (["Accept-Language: de", "Cookie: hpchub-language=fr"], "an error (de)"),
+        (["Cookie: hpchub-language=de/../en"], "an error"),
+    ],
+)
+def test_error_page_is_in_the_language_that_the_reader_wants(running: Proxy, headers: list[str], page: str) -> None:
+    answer = running.send("/user/alice/dead/x", "Connection: close", *headers)
+    assert answer.status == 503
+    assert f"\n{page}\r\n" in answer.stream.read().decode()
 
 
 def test_upgrade_to_another_protocol_is_refused_at_once(running: Proxy) -> None:

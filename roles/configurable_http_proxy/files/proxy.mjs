@@ -35,6 +35,12 @@ const PROGRAM = /^(token|bearer) [!-~]{32,}$/i;
 // The cookie that identifies a browser's login at the hub.
 const LOGIN = /(?:^|;)\s*jupyterhub-session-id=([^;]+)/;
 
+// The cookie with the language that the reader has chosen.
+const LANGUAGE = /(?:^|;) *hpchub-language=([a-z]{2,3})(?![^;])/;
+
+// A language in the header Accept-Language, and how much the reader wants it.
+const ACCEPTED = /^\s*([a-z]{2,3})(?![a-z])[^;]*(?:;\s*q=([0-9.]+))?/i;
+
 // How long the proxy refuses a login that has ended, in milliseconds: as long as the hub's cookies are valid.
 const REMEMBERED = 24 * 3600 * 1000;
 
@@ -140,7 +146,10 @@ class Proxy extends ConfigurableProxy {
     const status = error?.status ?? (error instanceof URIError ? 400 : code);
     // The base class only logs the address. JupyterHub's API accepts a token in such a path.
     const shown = { method: req.method, url: req.url.replace(/(\/authorizations\/).*/, "$1[secret]") };
-    if (kind !== "ws") return super.handleProxyError(status, kind, shown, res, error?.status ? undefined : error);
+    if (kind !== "ws") {
+      this.errorPath = pagesFor(req.headers); // the base class reads it before it returns
+      return super.handleProxyError(status, kind, shown, res, error?.status ? undefined : error);
+    }
     super.handleProxyError(status, kind, shown, null, error?.message); // only log it
     // After an upgrade, the client would take the answer for a message.
     if (res.upgraded || res.writableEnded) return res.destroySoon();
@@ -192,6 +201,16 @@ class Proxy extends ConfigurableProxy {
     this.agents.delete(route?.user);
     return super.removeRoute(path);
   }
+}
+
+// Return the directory of the error pages in the language that the reader wants: the one that the reader has chosen on the
+// pages of the hub, else the first one of the browser that there is, else the site's own.
+function pagesFor({ cookie = "", "accept-language": accepted = "" }) {
+  const directory = options["error-path"];
+  const wishes = accepted.slice(0, 1000).split(",").map((each) => ACCEPTED.exec(each)).filter(Boolean);
+  const codes = wishes.sort((one, other) => (other[2] ?? 1) - (one[2] ?? 1)).map((each) => each[1].toLowerCase());
+  const found = [LANGUAGE.exec(cookie)?.[1], ...codes].find((each) => each && fs.existsSync(`${directory}/${each}`));
+  return found ? `${directory}/${found}` : directory;
 }
 
 // The request GET /api/version of the hub. It needs no token, because only the hub's group can open the API's socket.

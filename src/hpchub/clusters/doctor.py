@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hpchub.messages import Message, marked
 from hpchub.schedulers import JobState
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Finding:
 # The home directory
 
 _FULL = ("EDQUOT", "ENOSPC")
-_CLEAN_UP = (
+_CLEAN_UP = Message(
     "Sign in to the cluster with ssh and delete files that you do not need, or ask for more space. Then start again."
 )
 
@@ -53,20 +54,30 @@ def examine_home(content: Mapping[str, Any], cluster: str) -> tuple[Finding, ...
         return (
             Finding(
                 "home",
-                f"Your home directory {home} does not exist on the cluster {cluster}.",
-                "Sign in to the cluster with ssh once. If it is still missing, ask the administrators of the cluster.",
+                Message(
+                    "Your home directory {home} does not exist on the cluster {cluster}.", home=home, cluster=cluster
+                ),
+                Message(
+                    "Sign in to the cluster with ssh once. If it is still missing, ask the administrators "
+                    "of the cluster."
+                ),
             ),
         )
     if quota == "files":
-        return (Finding("quota", f"You have as many files in {home} as you may have.", _CLEAN_UP),)
+        return (Finding("quota", Message("You have as many files in {home} as you may have.", home=home), _CLEAN_UP),)
     if quota or error in _FULL:
-        return (Finding("quota", f"Your home directory {home} is full.", _CLEAN_UP),)
+        return (Finding("quota", Message("Your home directory {home} is full.", home=home), _CLEAN_UP),)
     if error:
         return (
             Finding(
                 "home",
-                f"Your home directory {home} cannot be written on the cluster {cluster}.",
-                "Sign in to the cluster with ssh and check its permissions, or ask the administrators of the cluster.",
+                Message(
+                    "Your home directory {home} cannot be written on the cluster {cluster}.", home=home, cluster=cluster
+                ),
+                Message(
+                    "Sign in to the cluster with ssh and check its permissions, or ask the administrators "
+                    "of the cluster."
+                ),
             ),
         )
     return (Finding("quota", message, _CLEAN_UP),) if message else ()
@@ -74,7 +85,7 @@ def examine_home(content: Mapping[str, Any], cluster: str) -> tuple[Finding, ...
 
 # The account and the limits
 
-_ASK = "Choose another account, or ask the administrators of the cluster."
+_ASK = Message("Choose another account, or ask the administrators of the cluster.")
 
 
 class Jobs(NamedTuple):
@@ -95,29 +106,34 @@ def examine_account(profile: Profile, allocations: Allocations | None, cluster: 
     if allocations is None or allocations.accounts is None or now - allocations.taken > MAX_AGE:
         return ()
     if not allocations.accounts:
-        message = f"You have no account on the cluster {cluster} that may run jobs. It may have expired."
-        advice = "Ask the administrators of the cluster, or the person who leads your project."
+        message = Message(
+            "You have no account on the cluster {cluster} that may run jobs. It may have expired.", cluster=cluster
+        )
+        advice = Message("Ask the administrators of the cluster, or the person who leads your project.")
         return (Finding("account", message, advice),)
     name = profile.account or allocations.default_account
     account = _find(allocations, name)
     if account is not None:
         return tuple(Finding("account", *texts) for texts in _account_problems(account, profile))[:1]
-    return (Finding("account", f"You may not use the account {name}.", _ASK),) if name else ()
+    return (Finding("account", Message("You may not use the account {name}.", name=name), _ASK),) if name else ()
 
 
 def _account_problems(account: Account, profile: Profile) -> Iterator[tuple[str, str]]:
     """Yield what prevents a job with an account, each with what to do."""
     name, queue, qos = account.name, profile.queue, profile.qos
     if account.unusable == "used_up":
-        message = f"The account {name} has used up its computing time."
-        yield message, "Choose another account, or ask the person who leads your project."
+        message = Message("The account {name} has used up its computing time.", name=name)
+        yield message, Message("Choose another account, or ask the person who leads your project.")
     elif account.unusable:
-        yield f"The account {name} accepts no jobs. It may have expired.", _ASK
+        yield Message("The account {name} accepts no jobs. It may have expired.", name=name), _ASK
     if account.queues is not None and queue not in account.queues:
-        yield f"You may not use the account {name} in the queue {queue}.", "Choose another account, or another profile."
+        yield (
+            Message("You may not use the account {name} in the queue {queue}.", name=name, queue=queue),
+            Message("Choose another account, or another profile."),
+        )
     if qos and account.qos is not None and qos not in account.qos:
-        message = f"You may not use the quality of service {qos} with the account {name}."
-        yield message, "Choose another quality of service, or another profile."
+        message = Message("You may not use the quality of service {qos} with the account {name}.", qos=qos, name=name)
+        yield message, Message("Choose another quality of service, or another profile.")
 
 
 def examine_jobs(
@@ -140,9 +156,11 @@ def examine_jobs(
         return ()
     for most, have, running in _limits(profile, allocations, counted or {}, live):
         if most is not None and have >= most:
-            kind = "running jobs" if running else "jobs"
-            message = f"You have {have} {kind} on the cluster, and you may have at most {most}."
-            return (Finding("jobs", message, "Stop one of your sessions or jobs, or wait until one ends."),)
+            text = marked("You have {have} jobs on the cluster, and you may have at most {most}.")
+            if running:
+                text = marked("You have {have} running jobs on the cluster, and you may have at most {most}.")
+            message = Message(text, have=have, most=most)
+            return (Finding("jobs", message, Message("Stop one of your sessions or jobs, or wait until one ends.")),)
     return ()
 
 

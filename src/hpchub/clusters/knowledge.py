@@ -154,6 +154,11 @@ class Knowledge:
             min(answer.taken for answer in sources.values()),
         )
 
+    def doubt(self, user: str) -> None:
+        """Ask soon again what a user may request, because what is known does not agree with the scheduler."""
+        if known := self._users.get(user):
+            known.asked.clear()
+
     def maintenances(self) -> tuple[Maintenance, ...]:
         """Return the known maintenances that are not over."""
         self._want()
@@ -207,8 +212,8 @@ class Knowledge:
         """
         allocations, now = self.allocations(user), time.time()
         found = examine_account(profile, allocations, self.cluster, now)
-        if found and (known := self._users.get(user)):
-            known.asked.clear()  # The user may ask the administrators and try again. Then the answer must be new.
+        if found:
+            self.doubt(user)  # The user may ask the administrators and try again. Then the answer must be new.
         if not found and jobs is not None:
             counted = self.jobs_of(user)
             recent = counted[1] if counted and now - counted[0] < AVAILABILITY_AGE * 2 else None

@@ -15,7 +15,6 @@ from jhub_remote_user_authenticator.remote_user_auth import RemoteUserAuthentica
 from jupyterhub import orm
 from jupyterhub.handlers import LogoutHandler
 from sqlalchemy.exc import SQLAlchemyError
-from tornado import web
 from traitlets import Bool, Integer, List, Set, Unicode
 
 from hpchub.hub.events import AccessEnded, SignedIn, SignedOut, SignInRefused
@@ -30,10 +29,13 @@ from hpchub.hub.handlers import (
     announce,
 )
 from hpchub.hub.home_handler import HomePageHandler
+from hpchub.hub.language_handler import LanguageHandler
 from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
-from hpchub.hub.start_page import StartPageHandler
+from hpchub.hub.start_page import AvailabilityHandler, StartPageHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
-from hpchub.hub.waiting_handlers import CancelHandler, MailHandler, SwitchHandler
+from hpchub.hub.user_error import UserError
+from hpchub.hub.waiting_handlers import CancelHandler, MailHandler, StopHandler, SwitchHandler
+from hpchub.messages import Message, marked
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def group_names(claim: object, separator: str) -> list[str]:
     return sorted(name for name in names if name.isprintable() and 0 < len(name) <= GROUP_NAME_LIMIT)
 
 
-PROBLEM = (
+PROBLEM = Message(
     "The service has a problem at the moment, so you cannot sign in. Notebooks that are running go on, and nothing in"
     " them is lost. Please try again in a few minutes."
 )
@@ -91,18 +93,17 @@ class SSOLoginHandler(RemoteUserLoginHandler):  # type: ignore[misc]
                 reason="unavailable",
             )
             self.log.error("Nobody can sign in, because the database cannot be used: %s", error)
-            raise web.HTTPError(503, PROBLEM) from None
+            raise UserError(503, PROBLEM) from None
         if user is None:
             identity = self.authenticator.identity(self)
             if identity and (known := orm.User.find(self.db, identity["name"])):
                 self.authenticator.end_tokens(known, identity["groups"])
             if identity is None:
                 announce(self, SignInRefused, user="", reason="no_identity")
-                raise web.HTTPError(403, "Your sign-in does not contain a valid account name for this service.")
+                raise UserError(403, Message("Your sign-in does not contain a valid account name for this service."))
             announce(self, SignInRefused, user=identity["name"], reason="not_permitted")
-            raise web.HTTPError(
-                403, f"You are signed in as {identity['name']}, and this account may not use the service."
-            )
+            text = marked("You are signed in as {name}, and this account may not use the service.")
+            raise UserError(403, Message(text, name=identity["name"]))
         announce(self, SignedIn, user=user.name)
         self.redirect(self.get_next_url(user))
 
@@ -172,6 +173,7 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/login", SSOLoginHandler),
             (r"/logout", SSOLogoutHandler),
             (r"/home", HomePageHandler),
+            (r"/language", LanguageHandler),
             (r"/health", HealthHandler),
             (r"/api/health", HealthHandler),
             (r"/metrics", FreshMetricsHandler),
@@ -188,8 +190,11 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
             (r"/api/hpchub/sessions/([^/]+)(?:/([^/]*))?", SessionHandler),
             (r"/spawn-pending/([^/]+)", PendingPageHandler),
             (r"/spawn-pending/([^/]+)/([^/]+)", PendingPageHandler),
+            (r"/availability/([^/]+)", AvailabilityHandler),
             (r"/cancel/([^/]+)", CancelHandler),
             (r"/cancel/([^/]+)/([^/]+)", CancelHandler),
+            (r"/stop/([^/]+)", StopHandler),
+            (r"/stop/([^/]+)/([^/]+)", StopHandler),
             (r"/smaller/([^/]+)", SwitchHandler),
             (r"/smaller/([^/]+)/([^/]+)", SwitchHandler),
             (r"/mail-when-ready/([^/]+)", MailHandler),

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, select_autoescape
+from jupyterhub.utils import url_path_join
 from sqlalchemy.exc import SQLAlchemyError
 from traitlets import Unicode, default
 from wrapspawner import ProfilesSpawner
@@ -14,15 +15,19 @@ from wrapspawner import ProfilesSpawner
 from hpchub import moments
 from hpchub.hub.events import ORIGIN, StartRefused
 from hpchub.hub.form import ATTEMPT, Attempt, FormContent, Known, by_group, is_field, read_fields
+from hpchub.hub.memory import Memory
+from hpchub.hub.page_texts import PageTexts
 from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
 from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
 from hpchub.hub.session_limits import refusal
 from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import Key
-from hpchub.model.choice import NAMES, ChoiceError, Person, choose, normal_fields, permitted
+from hpchub.messages import Message, sentences
+from hpchub.model.choice import NAMES, ChoiceError, Complaint, Person, choose, normal_fields, permitted
 from hpchub.model.notices import offer
 
 if TYPE_CHECKING:
+    from hpchub.hub.outcome import Outcome
     from hpchub.model.entries import Profile
     from hpchub.model.profile_list import ProfileList
 
@@ -32,7 +37,8 @@ OWN_FIELDS = frozenset({"profile", "without_settings", "again", "settings_name",
 
 @functools.cache
 def _environment(paths: tuple[str, ...]) -> Environment:
-    return Environment(loader=FileSystemLoader(list(paths)), autoescape=select_autoescape())
+    loader = FileSystemLoader(list(paths))
+    return Environment(loader=loader, autoescape=select_autoescape(), extensions=[PageTexts])
 
 
 class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
@@ -63,7 +69,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         except (OSError, ValueError) as error:
             self.log.error("Cannot read the profile list: %s", error)
             raise StartError(
-                "The list of job profiles cannot be read at the moment. Please try again in a few minutes.",
+                Message("The list of job profiles cannot be read at the moment. Please try again in a few minutes."),
                 reason="no_profiles",
                 status_code=503,
             ) from None
@@ -90,6 +96,13 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             return Known()
         return Known(knowledge.allocations(self.user.name), knowledge.availability())
 
+    def doubt_allocations(self, cluster: str) -> None:
+        """Ask the scheduler soon what the user may request, because it has refused what was known."""
+        try:
+            self.runtime.knowledge(cluster).doubt(self.user.name)
+        except (OSError, ValueError) as error:
+            self.log.error("Nothing is known of the cluster %s: %s", cluster, error)
+
     @property
     def saved_settings(self) -> SavedSettings:
         """The user's saved settings."""
@@ -106,21 +119,18 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         profiles = self.profile_list
         if not profiles.profiles:
             raise StartError(
-                "No job profile is available at the moment. Running notebooks go on. Please try again later.",
+                Message("No job profile is available at the moment. Running notebooks go on. Please try again later."),
                 reason="no_profiles",
                 status_code=503,
             )
         await self.find_groups()
-        now = time.time()
-        notices = self.runtime.notices_of_starts
-        offers = [offer(notices, profile, now) for profile in profiles.profiles]
-        content = FormContent(profiles, offers, self.person, functools.cache(self.known), now)
-        attempt = ATTEMPT.get()
+        content, now = self._content()
+        attempt = self._attempt()
         saved = self._all_settings()
         wanted, fields, unknown = self._wanted(attempt, saved)
         cards = content.cards(wanted, fields, attempt)
         offered = [card.profile.key for card in cards if card.is_offered]
-        last = str((self.orm_spawner.user_options or {}).get("profile"))
+        last, _ = self._last_start()
         is_gone = bool(wanted) and wanted not in [card.profile.key for card in cards]
         return (
             _environment(tuple(self.runtime.settings["template_paths"]))
@@ -136,8 +146,27 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
                 time_text=moments.shown,
                 now=now,
                 notice=self.notice,
+                availability_url=url_path_join(self.hub.base_url, "availability", self.user.escaped_name),
             )
         )
+
+    async def availability(self, key: str, fields: dict[str, str]) -> str:
+        """Render when a choice would start, for the form. Empty if this is unknown or the choice is not valid.
+
+        Args:
+            key: The key of the profile.
+            fields: The values of its fields.
+        """
+        await self.find_groups()
+        content, now = self._content()
+        template = _environment(tuple(self.runtime.settings["template_paths"])).get_template("availability.html")
+        return template.render(each=content.card(key, fields), time_text=moments.shown, now=now)
+
+    def _content(self) -> tuple[FormContent, float]:
+        """Return the content of the form, and the time for which it is valid."""
+        now, profiles, notices = time.time(), self.profile_list, self.runtime.notices_of_starts
+        offers = [offer(notices, profile, now) for profile in profiles.profiles]
+        return FormContent(profiles, offers, self.person, functools.cache(self.known), now), now
 
     @property
     def key(self) -> Key:
@@ -154,6 +183,41 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     notice: str = ""
     """What the last session's launcher told the user, such as the setting that stops the notebook server."""
+
+    @property
+    def memory(self) -> Memory:
+        """The memory of the user's last session."""
+        return Memory(self.orm_spawner, self.user.db, self.runtime, self.log)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the last session ended, or why it did not start. None during a session."""
+        return self.memory.outcome
+
+    def _attempt(self) -> Attempt | None:
+        """Return what the user has just sent, or the last choice if the scheduler has refused one of its values."""
+        attempt, outcome = ATTEMPT.get(), self.outcome
+        if outcome is None or not outcome.field:
+            return attempt
+        key, fields = self._last_start()
+        if attempt is None:
+            if self._argument("settings") or self._argument("profile"):
+                return None
+            attempt = Attempt(key, fields)
+        name = outcome.field
+        is_same = (attempt.profile, attempt.fields.get(name)) == (outcome.profile, fields.get(name))
+        if is_same and not attempt.complaints:
+            profile = self.profile_list.get(outcome.profile)
+            place = name if profile and name in profile.adjustable.names else ""
+            attempt.complaints = (Complaint(place, "{text}", {"text": outcome.text}),)
+        return attempt
+
+    def _last_start(self) -> tuple[str, dict[str, str]]:
+        """Return the profile and the values of the last start, or empty ones if there was none."""
+        last = self.orm_spawner.user_options or {}
+        found = last.get("fields")
+        values = found if isinstance(found, dict) else {}
+        return str(last.get("profile") or ""), {str(each): str(value) for each, value in values.items()}
 
     def _all_settings(self) -> list[Setting]:
         """Return the saved settings. The form also works while the database does not."""
@@ -181,12 +245,10 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     def _last_choice(self) -> tuple[str, dict[str, str]]:
         """Return the profile and the valid values of the last start. JupyterHub also remembers a refused one."""
-        last = self.orm_spawner.user_options or {}
-        key, fields = str(last.get("profile") or ""), last.get("fields")
+        key, values = self._last_start()
         profile = self.profile_list.get(key)
         if profile is None:
             return "", {}
-        values = {str(name): str(value) for name, value in fields.items()} if isinstance(fields, dict) else {}
         values = {name: value for name, value in values.items() if name in profile.adjustable.names}
         try:
             self._granted_for(profile, values)
@@ -230,8 +292,11 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         unknown = sorted(each for each in set(formdata) - OWN_FIELDS if not is_field(each))
         if unknown:
             raise StartError(
-                f"The form has no field {unknown[0][:80]!r}. Its fields are 'profile' and 'without_settings', and those"
-                " that the profile lets you change.",
+                Message(
+                    "The form has no field {unknown!r}. Its fields are 'profile' and 'without_settings', "
+                    "and those that the profile lets you change.",
+                    unknown=unknown[0][:80],
+                ),
                 reason="bad_choice",
             )
         without = {"without_settings": True} if "without_settings" in formdata else {}
@@ -239,7 +304,9 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     def options_from_query(self, query_data: dict[str, list[str]]) -> dict[str, Any]:
         """Refuse options from a link: only the form, which carries an XSRF token, may start a session."""
-        raise StartError("A link cannot start a session. Choose a profile below and press Start.", reason="bad_choice")
+        raise StartError(
+            Message("A link cannot start a session. Choose a profile below and press Start."), reason="bad_choice"
+        )
 
     # -- the check
 
@@ -319,7 +386,11 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         usable = {profile.key: profile for profile in permitted(profiles, person)}
         if may_be_unknown and person.unix_groups is None:
             usable = {each.key: each for each in profiles if each.key in usable or each.unix_groups}
-        valid = f"The profiles are: {', '.join(usable)}." if usable else "There is no profile that you may use."
+        valid = (
+            Message("The profiles are: {usable}.", usable=", ".join(usable))
+            if usable
+            else Message("There is no profile that you may use.")
+        )
         if (
             not isinstance(options, dict)
             or set(options) - {"without_settings", "fields"} != {"profile"}
@@ -333,7 +404,9 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             )
         key = options["profile"]
         if not isinstance(key, str) or key not in usable:
-            raise StartError(f"There is no profile {str(key)[:80]!r}. {valid}", reason="bad_choice")
+            raise StartError(
+                sentences(Message("There is no profile {key!r}.", key=str(key)[:80]), valid), reason="bad_choice"
+            )
         return usable[key]
 
     def _granted_for(self, profile: Profile, fields: dict[str, Any]) -> Profile:
@@ -357,7 +430,9 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         except ChoiceError as error:
             if attempt := ATTEMPT.get():
                 attempt.complaints = error.complaints
-            raise StartError(f"No session was started. {error}", reason="bad_choice") from None
+            raise StartError(
+                sentences(Message("No session was started."), error.message), reason="bad_choice"
+            ) from None
 
     def _check_limits(self, key: str) -> None:
         """Check that the user may have one more session.

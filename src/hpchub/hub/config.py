@@ -23,6 +23,7 @@ from hpchub.hub.authenticator import SSOAuthenticator
 from hpchub.hub.database import engine_options, wait_until_usable
 from hpchub.hub.handlers import DEFAULT_TOKEN_DAYS
 from hpchub.hub.json_log import LOGGING
+from hpchub.hub.page_texts import PageTexts
 from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.proxy import HubProxy
 from hpchub.hub.request_log import log_request
@@ -48,6 +49,7 @@ METRICS_TOKEN = "HPCHUB_METRICS_TOKEN"  # noqa: S105 a name, not a secret
 CONTAINERS = (
     *("JupyterHub.services", "JupyterHub.load_roles", "JupyterHub.extra_user_scopes", "JupyterHub.template_paths"),
     *("JupyterHub.template_vars", "JupyterHub.tornado_settings", "JupyterHub.db_kwargs"),
+    "JupyterHub.jinja_environment_options",
 )
 """The lists and dictionaries to which both hpchub and a site can add entries."""
 
@@ -79,7 +81,7 @@ def configure(c: Any, path: str = DEFAULT_SETTINGS) -> None:
     context = runtime(path).client_context
     c.JupyterHubHTTPClient.connector_options = {"ssl": context, "force_close": True}
     _state(c, settings, path)
-    _pages(c, settings)
+    _pages(c, settings, path)
     _monitoring(c, settings)
     _canary(c, settings)
 
@@ -222,8 +224,8 @@ def _state(c: Any, settings: dict[str, Any], path: str) -> None:
         connection.close()
 
 
-def _pages(c: Any, settings: dict[str, Any]) -> None:
-    """Set the page templates and their variables, and the log level."""
+def _pages(c: Any, settings: dict[str, Any], path: str) -> None:
+    """Set the page templates, their variables and languages, and the log level."""
     c.JupyterHub.template_paths = settings["template_paths"]
     c.JupyterHub.template_vars = {
         "service_name": settings["service_name"],
@@ -232,6 +234,8 @@ def _pages(c: Any, settings: dict[str, Any]) -> None:
         "time_text": lambda _user: moments.shown,
         "default_token_days": DEFAULT_TOKEN_DAYS,
     }
+    c.JupyterHub.jinja_environment_options = {"extensions": [PageTexts]}
+    c.JupyterHub.tornado_settings["transforms"] = [runtime(path).languages.transform()]
     c.JupyterHub.log_level = settings.get("log_level", "INFO")
 
 

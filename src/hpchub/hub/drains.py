@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub.hub.job_spawner import JobSpawner
 from hpchub.hub.service_stop import stop_session
+from hpchub.messages import Message, sentences
 from hpchub.model.notices import in_force
 
 if TYPE_CHECKING:
@@ -79,5 +80,7 @@ class DrainWatch:
 
     async def _stop(self, spawner: HPCProfilesSpawner, drain: Notice) -> None:
         async with self._free:
-            reason = f"The service stopped this session. {drain.title}. {drain.message}".rstrip()
+            reason = sentences(
+                Message("The service stopped this session."), Message("{drain}.", drain=drain.title), drain.message
+            )
             await stop_session(spawner, reason, "drain", self._delete_route)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hpchub.model.adjustable import Amount
@@ -139,11 +139,13 @@ class Smaller:
 
     Attributes:
         profile: Its profile.
-        fields: The values of its fields that differ from the defaults.
+        fields: The amounts that are smaller than the chosen ones.
+        kept: The other values that the user chose.
     """
 
     profile: Profile
     fields: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -238,7 +240,23 @@ class FormContent:
                 start=None if complaint or each.is_refused else self.start(profile, mine),
             )
             cards.append(card)
-        return [self._with_smaller(card, cards) for card in cards]
+        starts = [(card.profile, card.start) for card in cards if card.is_offered]
+        return [self._with_smaller(card, fields if card.profile.key == chosen else {}, starts) for card in cards]
+
+    def card(self, key: str, fields: Mapping[str, str]) -> Card | None:
+        """Return when a choice would start, as a card without fields, or None if the profile is not offered.
+
+        Args:
+            key: The key of the profile.
+            fields: The values of its fields.
+        """
+        cards = [Card(each, "hidden" if refusal(each.profile, self._person) else "") for each in self._offers]
+        offered = {card.profile.key: card for card in cards if card.is_offered}
+        if key not in offered:
+            return None
+        card = replace(offered[key], start=self.start(offered[key].profile, fields))
+        others = [each.profile for each in offered.values() if each is not offered[key]]
+        return self._with_smaller(card, fields, [(each, self.start(each, {})) for each in others])
 
     def _complaints(self, profile: Profile, fields: Mapping[str, str]) -> tuple[Complaint, ...]:
         """Return what is wrong with values from a link, a saved setting or the last choice."""
@@ -287,7 +305,7 @@ class FormContent:
         if availability is None:
             return None
         granted = profile
-        if profile.adjustable.names:
+        if profile.adjustable.names or fields:
             try:
                 granted = self._granted(profile, fields)
             except ChoiceError:
@@ -316,41 +334,50 @@ class FormContent:
             _WAITS[key] = availability.wait(granted.queue, wanted)
         return _WAITS[key]
 
-    def _with_smaller(self, card: Card, cards: Sequence[Card]) -> Card:
-        """Return a card with a smaller choice that starts now, if its own does not."""
+    def _with_smaller(
+        self, card: Card, fields: Mapping[str, str], starts: Sequence[tuple[Profile, Start | None]]
+    ) -> Card:
+        """Return a card with a smaller choice that starts now, if its own does not.
+
+        Args:
+            card: The card.
+            fields: The values that the user chose for its profile.
+            starts: The profiles that are offered, each with the start of its own values.
+        """
         if card.start is None or card.start.is_now:
             return card
-        found = self._smaller_fields(card.profile) or self._smaller_profile(card, cards)
-        return Card(card.offer, card.refusal, card.inputs, card.complaints, card.start, found) if found else card
+        found = self._smaller_fields(card.profile, fields) or self._smaller_profile(card.profile, fields, starts)
+        return replace(card, smaller=found)
 
-    def _smaller_fields(self, profile: Profile) -> Smaller | None:
+    def _smaller_fields(self, profile: Profile, chosen: Mapping[str, str]) -> Smaller | None:
         """Return a smaller choice of the same profile: its amounts are halved until it starts now."""
         names = ("cores", "memory", "runtime", "gpus")
         amounts = {name: limits for name in names if (limits := _amount(profile, name))}
-        numbers = {name: _number(name, default_value(profile, name)) for name in amounts}
+        numbers = {name: _number(name, chosen.get(name, default_value(profile, name))) for name in amounts}
+        kept = {name: value for name, value in chosen.items() if name not in amounts}
         for _ in range(4):
             smaller = {name: _at_most(amounts[name], numbers[name] // 2) for name in numbers}
             if smaller == numbers:
                 return None
             numbers = smaller
             fields = {name: _text(name, number) for name, number in numbers.items()}
-            start = self.start(profile, fields)
+            start = self.start(profile, {**kept, **fields})
             if start is not None and start.is_now:
-                return Smaller(profile, fields)
+                return Smaller(profile, fields, kept)
         return None
 
-    @staticmethod
-    def _smaller_profile(card: Card, cards: Sequence[Card]) -> Smaller | None:
+    def _smaller_profile(
+        self, profile: Profile, fields: Mapping[str, str], starts: Sequence[tuple[Profile, Start | None]]
+    ) -> Smaller | None:
         """Return the largest of the profiles that are smaller and start now."""
-        large = card.profile
+        large = _size(self._granted(profile, fields) if fields else profile)
         candidates = [
-            each.profile
-            for each in cards
-            if each.is_offered
-            and each.start is not None
-            and each.start.is_now
-            and _size(each.profile) != _size(large)
-            and all(one <= other for one, other in zip(_size(each.profile), _size(large), strict=True))
+            each
+            for each, start in starts
+            if start is not None
+            and start.is_now
+            and _size(each) != large
+            and all(one <= other for one, other in zip(_size(each), large, strict=True))
         ]
         return Smaller(max(candidates, key=_size)) if candidates else None
 

@@ -22,6 +22,8 @@ from hpchub.hub.events import ORIGIN, UNKNOWN, Origin
 from hpchub.hub.job_events import PortReported, ProblemReported
 from hpchub.hub.named_sessions import NamedSessions
 from hpchub.hub.runtime import runtime
+from hpchub.hub.user_error import UserError
+from hpchub.messages import Message, marked
 
 if TYPE_CHECKING:
     from hpchub.hub.events import UserEvent
@@ -36,7 +38,7 @@ MAX_CLAIM = 32 * 1024
 """The maximum length of a request for adoption, in bytes."""
 MAX_ADDRESSES = 32
 """The maximum number of addresses that a job reports."""
-AT_FAULT = (
+AT_FAULT = Message(
     "The service has a problem with its database at the moment, so no session can start or stop. Notebooks that are"
     " running go on. Please try again in a few minutes."
 )
@@ -69,7 +71,7 @@ class Throttled:
         await super().prepare()  # type: ignore[misc]
         ORIGIN.set(_origin(self))
         if shared.guard.fault and self.request.method in ("POST", "DELETE"):
-            raise web.HTTPError(503, AT_FAULT)
+            raise UserError(503, AT_FAULT)
 
 
 class StartAPIHandler(Throttled, NamedSessions, UserServerAPIHandler):  # type: ignore[misc]
@@ -102,11 +104,10 @@ class TokensAPIHandler(UserTokenListAPIHandler):  # type: ignore[misc]
         if lifetime is None:
             body["expires_in"] = min(longest, DEFAULT_TOKEN_DAYS * 24 * 3600)
         elif isinstance(lifetime, int) and lifetime > longest:
-            raise web.HTTPError(
-                400,
-                f"A token of this service lasts at most {longest // 86400} days; send an expires_in of at most"
-                f" {longest} seconds.",
+            text = marked(
+                "A token of this service lasts at most {days} days; send an expires_in of at most {seconds} seconds."
             )
+            raise UserError(400, Message(text, days=longest // 86400, seconds=longest))
         return body
 
 

@@ -18,6 +18,7 @@ from hpchub.hub.named_sessions import in_use
 from hpchub.hub.runtime import Runtime, runtime
 from hpchub.hub.session_names import LONGEST, NameProblem, free_server_name, new_server_name
 from hpchub.hub.start_error import StartError
+from hpchub.messages import Message
 
 if TYPE_CHECKING:
     from hpchub.hub.history import Past
@@ -48,7 +49,7 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
             part, name = self._name(text)
         except NameProblem as error:
             self.set_status(400)
-            self.finish(await self._render(problem=str(error), text=text[: LONGEST + 1]))
+            self.finish(await self._render(problem=error.args[0], text=text[: LONGEST + 1]))
             return
         self.redirect(self._form_url(part, name), status=303)
 
@@ -64,7 +65,9 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
         rows = [row for row in self.current_user.orm_spawners.values() if row.name]
         part, name = new_server_name(text, [(row.name, row.display_name or row.name) for row in rows])
         if part in used:
-            raise NameProblem(f"Your session '{name}' goes on. Choose another name, or stop it first.")
+            raise NameProblem(
+                Message("Your session '{name}' goes on. Choose another name, or stop it first.", name=name)
+            )
         return part, name
 
     def _form_url(self, part: str, name: str, **chosen: str) -> str:
@@ -109,6 +112,7 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
             free_url=lambda key: self._form_url(*free_server_name(self._used), profile=key),
             progress_url=lambda server: self._path("spawn-pending", server),
             start_url=lambda server, key="": url_concat(self._path("spawn", server), {"profile": key} if key else {}),
+            stop_form_url=lambda server: self._path("stop", server),
             stop_url=lambda server: self._path("api/users", *(("servers", server) if server else ("server",))),
         )
 

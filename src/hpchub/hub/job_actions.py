@@ -55,12 +55,14 @@ class Fail:
         reason: A short label for metrics.
         status_code: The HTTP status of the answer.
         advice: What the user can do, or empty.
+        field: The field of the form with the value that the scheduler refused, or empty.
     """
 
     message: str
     reason: str
     status_code: int = 400
     advice: str = ""
+    field: str = ""
 
 
 Action = Observe | LookUpJob | Wait | TakeTurn | Probe | Done | Fail

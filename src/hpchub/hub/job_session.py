@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
+from hpchub.hub.refusals import ADVICE, refused_value
+from hpchub.messages import Message, sentences
 from hpchub.names import SESSION
 from hpchub.schedulers import Job, JobState, Outlook, Scheduler, Unanswered, job_name
 from hpchub.units import seconds
@@ -27,16 +29,20 @@ if TYPE_CHECKING:
     from hpchub.model.entries import Cluster, Profile
 
 
-TELL = "Please tell the administrators of the service."
+TELL = Message("Please tell the administrators of the service.")
 NO_CERTIFICATE = actions.Fail(
-    "Sessions cannot start at the moment, because the service cannot create the certificates of notebook servers.",
+    Message(
+        "Sessions cannot start at the moment, because the service cannot create the certificates of notebook servers."
+    ),
     reason="no_certificate",
     status_code=503,
     advice=TELL,
 )
 INCOMPATIBLE = actions.Fail(
-    "Sessions cannot start on this cluster at the moment, because parts of the service have versions that do not work"
-    " together.",
+    Message(
+        "Sessions cannot start on this cluster at the moment, because parts of the service "
+        "have versions that do not work together."
+    ),
     reason="incompatible",
     status_code=503,
     advice=TELL,
@@ -166,7 +172,7 @@ class JobSession:
     host: str = ""
     port: int = 0
     phase: Phase = Phase.IDLE
-    message: str = "Your job is being submitted."
+    message: str = Message("Your job is being submitted.")
     status: JobState = JobState.UNKNOWN
     job: Job | None = None
     silent: bool = False
@@ -337,10 +343,14 @@ class JobSession:
             return self._search(str(answer), submit_error, now)
         if not answer.ok:
             name = self.context.cluster.name
-            fail = actions.Fail(
-                f"The cluster {name} did not accept your job: {submit_error or answer.error}",
+            fail = self._refused(answer.stderr) or actions.Fail(
+                Message(
+                    "The cluster {cluster} did not accept your job: {error}",
+                    cluster=name,
+                    error=submit_error or answer.error,
+                ),
                 reason="refused",
-                advice="Choose another profile. If no profile works, ask for help.",
+                advice=Message("Choose another profile. If no profile works, ask for help."),
             )
             return Step(self, fail, note=f"the submission to {name} failed: {answer}")
         # A last line without its end may be cut off, and a part of an id is the id of another job.
@@ -352,6 +362,13 @@ class JobSession:
         if job_id != certain:
             return self._search(f"the submit command's output is cut off: {answer}", submit_error, now)
         return replace(self, job_id=job_id)._submitted(now)
+
+    def _refused(self, message: str) -> actions.Fail | None:
+        """Return the failure if the scheduler's message names the value that it refuses."""
+        refusal = refused_value(self.context.scheduler, self.context.profile, message)
+        if refusal is None:
+            return None
+        return actions.Fail(refusal.text, reason="refused", advice=ADVICE, field=refusal.field)
 
     def _submitted(self, now: Now) -> Step:
         state = replace(
@@ -378,11 +395,13 @@ class JobSession:
         if now.monotonic < self.deadline:
             return Step(self, actions.Observe(max_age=self.context.poll_interval))
         name = self.context.cluster.name
-        problem = "does not answer at the moment"
+        message = Message("The cluster {cluster} does not answer at the moment.", cluster=name)
         if self.submit_error:
-            problem = f"did not confirm your job: {self.submit_error}"
-        advice = "Please try again in a few minutes."
-        fail = actions.Fail(f"The cluster {name} {problem}.", reason="unanswered", advice=advice)
+            message = Message(
+                "The cluster {cluster} did not confirm your job: {error}.", cluster=name, error=self.submit_error
+            )
+        advice = Message("Please try again in a few minutes.")
+        fail = actions.Fail(message, reason="unanswered", advice=advice)
         return Step(self, fail, note=f"the job of session {self.session} was not found on {name}")
 
     # -- Observations of the job
@@ -469,7 +488,7 @@ class JobSession:
         if after_restart and self.host:
             return state._reconnect()
         if after_restart:
-            state = replace(state, message="The service was restarted. Your session continues to start.")
+            state = replace(state, message=Message("The service was restarted. Your session continues to start."))
         return Step(state, state._observe_queue(now))
 
     def _observe_queue(self, now: Now) -> actions.Observe:
@@ -486,7 +505,11 @@ class JobSession:
                 node=self.job.host,
                 deadline=now.monotonic + self.context.launch_timeout,
                 started=self.started or now.wall,
-                message=f"Your job {self.job_id} runs on {self.job.host}. The notebook server is starting.",
+                message=Message(
+                    "Your job {job_id} runs on {host}. The notebook server is starting.",
+                    job_id=self.job_id,
+                    host=self.job.host,
+                ),
             )
             return state._wait_for_report(now)
         if self.status is JobState.ENDED:
@@ -506,36 +529,57 @@ class JobSession:
         return actions.Wait(interval / 4 if self.port else interval)
 
     def _never_starts(self, job: Job) -> actions.Fail:
+        refusal = refused_value(self.context.scheduler, self.context.profile, job.reason)
         advice = self.context.scheduler.understand(job.reason).advice
-        queue = f"the queue {self.context.profile.queue} of {self.context.cluster.name}"
         return actions.Fail(
-            f"Your job {self.job_id} can never start in {queue}: {self.context.scheduler.describe(job.reason)}.",
+            Message(
+                "Your job {job_id} can never start in the queue {queue} of {cluster}: {reason}.",
+                job_id=self.job_id,
+                queue=self.context.profile.queue,
+                cluster=self.context.cluster.name,
+                reason=self.context.scheduler.describe(job.reason),
+            ),
             reason="never_starts",
             advice=advice,
+            field=refusal.field if refusal else "",
         )
 
     def _waited_too_long(self, profile: Profile) -> actions.Fail:
         return actions.Fail(
-            f"Your job {self.job_id} waited in the queue {profile.queue} of {self.context.cluster.name} for longer than"
-            f" its profile allows ({profile.max_wait}), so the start was cancelled.",
+            Message(
+                "Your job {job_id} waited in the queue {queue} of {cluster} for longer than its profile "
+                "allows ({max_wait}), so the start was cancelled.",
+                job_id=self.job_id,
+                queue=profile.queue,
+                cluster=self.context.cluster.name,
+                max_wait=profile.max_wait,
+            ),
             reason="waited",
-            advice="Choose another profile, or try again when the cluster is less busy.",
+            advice=Message("Choose another profile, or try again when the cluster is less busy."),
         )
 
     def _queue_message(self) -> str:
         cluster = self.context.cluster.name
         if not self.job_id:
-            return f"The service was restarted while it submitted your job to {cluster}. It is searching for the job."
-        where = f"Your job {self.job_id} waits in the queue {self.context.profile.queue} of {cluster}"
+            return Message(
+                "The service was restarted while it submitted your job to {cluster}. It is searching for the job.",
+                cluster=cluster,
+            )
+        facts = {"job_id": self.job_id, "queue": self.context.profile.queue, "cluster": cluster}
+        waits = Message("Your job {job_id} waits in the queue {queue} of {cluster}.", **facts)
         if self.silent:
-            return f"{where}. The scheduler does not answer at the moment. Your job keeps its place in the queue."
+            return sentences(
+                waits, Message("The scheduler does not answer at the moment. Your job keeps its place in the queue.")
+            )
         if self.status is JobState.UNKNOWN:
-            return f"{where}. The scheduler has not reported its state yet."
-        advice = ""
-        if self.job and self.job.reason:
-            where += f": {self.context.scheduler.describe(self.job.reason)}"
-            advice = self.context.scheduler.understand(self.job.reason).advice
-        return f"{where}. {advice}".rstrip()
+            return sentences(waits, Message("The scheduler has not reported its state yet."))
+        if not (self.job and self.job.reason):
+            return waits
+        reason = self.context.scheduler.describe(self.job.reason)
+        return sentences(
+            Message("Your job {job_id} waits in the queue {queue} of {cluster}: {reason}.", **facts, reason=reason),
+            self.context.scheduler.understand(self.job.reason).advice,
+        )
 
     # -- The launch of the notebook server
 
@@ -556,10 +600,14 @@ class JobSession:
             return Step(self, actions.TakeTurn())
         if now.monotonic > self.deadline:
             fail = actions.Fail(
-                f"Your job {self.job_id} runs on {self.node}, but its notebook server did not start within"
-                f" {self.context.launch_timeout:g} seconds.",
+                Message(
+                    "Your job {job_id} runs on {node}, but its notebook server did not start within {seconds} seconds.",
+                    job_id=self.job_id,
+                    node=self.node,
+                    seconds=f"{self.context.launch_timeout:g}",
+                ),
                 reason="no_report",
-                advice=f"To find the reason, read its log on the cluster: {self._log}",
+                advice=Message("To find the reason, read its log on the cluster: {log}", log=self._log),
             )
             return Step(self, fail)
         return Step(self, actions.Observe(max_age=5.0))
@@ -600,36 +648,59 @@ class JobSession:
         if self.restarted:
             return replace(state, host=self._hosts[0])._reconnect()
         fail = actions.Fail(
-            f"Your notebook server runs on {self.node}, but the service cannot connect to it (tried:"
-            f" {', '.join(self._hosts)}; port {self.port}).",
+            Message(
+                "Your notebook server runs on {node}, but the service cannot connect to it (tried: "
+                "{hosts}; port {port}).",
+                node=self.node,
+                hosts=", ".join(self._hosts),
+                port=self.port,
+            ),
             reason="unreachable",
-            advice=f"{TELL} They must permit connections from the hub to the compute nodes, and make the names of the"
-            " nodes known to the hub or set node_address of the cluster.",
+            advice=sentences(
+                TELL,
+                Message(
+                    "They must permit connections from the hub to the compute nodes, and make the names of the nodes"
+                    " known to the hub or set node_address of the cluster."
+                ),
+            ),
         )
         return Step(state, fail)
 
     def _connected(self) -> Step:
-        message = f"Your notebook server is ready on {self.host}. Opening it. {self.notice}".strip()
+        message = sentences(
+            Message("Your notebook server is ready on {host}. Opening it.", host=self.host), self.notice
+        )
         return Step(replace(self, phase=Phase.READY, message=message), actions.Done(self._url))
 
     def _no_address(self) -> actions.Fail:
         reported = ", ".join(f"{interface} {address}" for interface, address in self.addresses) or "none"
         return actions.Fail(
-            f"Your notebook server runs on {self.node}, but none of the node's addresses ({reported}) matches"
-            f" node_address and networks of the cluster {self.context.cluster.name}.",
+            Message(
+                "Your notebook server runs on {node}, but none of the node's addresses ({reported}) "
+                "matches node_address and networks of the cluster {cluster}.",
+                node=self.node,
+                reported=reported,
+                cluster=self.context.cluster.name,
+            ),
             reason="no_address",
             advice=TELL,
         )
 
     def _reported_failure(self) -> actions.Fail:
-        where = f" on {self.job.host}" if self.job and self.job.host else ""
-        return actions.Fail(
-            f"Your job {self.job_id} runs{where}, but its notebook server could not start: {self.problem}",
-            reason="problem",
-        )
+        facts = {"job_id": self.job_id, "problem": self.problem}
+        message = Message("Your job {job_id} runs, but its notebook server could not start: {problem}", **facts)
+        if self.job and self.job.host:
+            message = Message(
+                "Your job {job_id} runs on {host}, but its notebook server could not start: {problem}",
+                host=self.job.host,
+                **facts,
+            )
+        return actions.Fail(message, reason="problem")
 
     def _reconnect(self) -> Step:
-        message = f"The service was restarted. It is waiting for your session on {self.host} to answer."
+        message = Message(
+            "The service was restarted. It is waiting for your session on {host} to answer.", host=self.host
+        )
         return Step(replace(self, phase=Phase.RECONNECTING, message=message), actions.Probe(self.host, self.port))
 
     @property
@@ -644,14 +715,14 @@ class JobSession:
     def _ended(self) -> actions.Fail:
         if not self.job_id:
             return actions.Fail(
-                "The service was restarted before your job was submitted.",
+                Message("The service was restarted before your job was submitted."),
                 reason="not_submitted",
-                advice="Please start your session again.",
+                advice=Message("Please start your session again."),
             )
         return actions.Fail(
-            f"Your job {self.job_id} ended before its notebook server was ready.",
+            Message("Your job {job_id} ended before its notebook server was ready.", job_id=self.job_id),
             reason="ended",
-            advice=f"If it ran, you find the reason in its log on the cluster: {self._log}",
+            advice=Message("If it ran, you find the reason in its log on the cluster: {log}", log=self._log),
         )
 
 

@@ -19,8 +19,10 @@ from email.policy import SMTP
 from email.utils import formatdate, make_msgid
 from typing import TYPE_CHECKING, Any
 
+from hpchub.messages import Message
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +68,15 @@ def address(claim: object) -> str:
     return text if len(text) <= 254 and ADDRESS.fullmatch(text) else ""
 
 
-def ready_mail(*, sender: str, recipient: str, service: str, profile: str, url: str) -> EmailMessage:
+def ready_mail(
+    *,
+    sender: str,
+    recipient: str,
+    service: str,
+    profile: str,
+    url: str,
+    translate: Callable[[str], str] = str,
+) -> EmailMessage:
     """Return the mail about a session that is ready.
 
     Args:
@@ -75,19 +85,22 @@ def ready_mail(*, sender: str, recipient: str, service: str, profile: str, url: 
         service: The name of the service.
         profile: The name of the session's profile for people.
         url: The address that opens the session after the sign-on.
+        translate: Returns the translation of a text into the user's language.
     """
+    ready = Message("Your session on {service} is ready.", service=_line(service))
     mail = EmailMessage(SMTP)
     mail["From"] = sender
     mail["To"] = recipient
-    mail["Subject"] = _line(f"Your session on {service} is ready")
+    mail["Subject"] = _line(ready.translated(translate).rstrip("."))
     mail["Date"] = formatdate()
     mail["Message-ID"] = make_msgid(domain=sender.rpartition("@")[2])
     mail["Auto-Submitted"] = "auto-generated"
-    mail.set_content(
-        f"Your session on {_line(service)} is ready.\n\nProfile: {_line(profile)}\nOpen it: {url}\n\nIts time runs from"
-        " now on. If you do not need it any more, stop it on your home page.\n"
-        "You get this mail because you asked for it when the session was waiting.\n"
-    )
+    about = Message("Profile: {profile}", profile=_line(profile))
+    link = Message("Open it: {url}", url=url)
+    advice = Message("Its time runs from now on. If you do not need it any more, stop it on your home page.")
+    reason = Message("You get this mail because you asked for it when the session was waiting.")
+    texts = [each.translated(translate) for each in (ready, about, link, advice, reason)]
+    mail.set_content("{}\n\n{}\n{}\n\n{}\n{}\n".format(*texts))
     return mail
 
 

@@ -111,20 +111,20 @@ class Memory:
             child: The session's spawner, or None if there is none.
             failure: The failure. Its reason is ``ended`` if the start failed because its job ended.
         """
-        message, advice, job_ended = str(failure.message), failure.advice, failure.reason == "ended"
+        message, advice, job_ended = failure.message, failure.advice, failure.reason == "ended"
         if child is None:
             self._save(Outcome("", NOT_STARTED, message, time.time(), advice=advice))
             return
         if child.session:
             child.announce_end(StartFailed(session=session_facts(child.driver.state), reason=str(failure.reason)))
         if not child.job_id:
-            self._record(child, NOT_STARTED, message, advice)
+            self._record(child, NOT_STARTED, message, advice, field=failure.field)
             return
         facts = _facts(child)
         lines, ending = await asyncio.gather(
             self._log_lines(facts), self._ending_of_start(facts) if job_ended else _nothing()
         )
-        self._record(child, NOT_STARTED, message, advice, outcomes.plain_lines(lines))
+        self._record(child, NOT_STARTED, message, advice, outcomes.plain_lines(lines), field=failure.field)
         if ending is not None:
             self._add(ending, facts)
         elif job_ended:
@@ -207,7 +207,16 @@ class Memory:
         text = outcomes.explain(ending, user=facts.user, profile=facts.profile, job_id=facts.job_id, starting=starting)
         return text, outcomes.advise(ending, user=facts.user)
 
-    def _record(self, child: JobSpawner, cause: str, text: str, advice: str = "", log: tuple[str, ...] = ()) -> None:
+    def _record(
+        self,
+        child: JobSpawner,
+        cause: str,
+        text: str,
+        advice: str = "",
+        log: tuple[str, ...] = (),
+        *,
+        field: str = "",
+    ) -> None:
         state = child.driver.state
         outcome = Outcome(
             session=child.session,
@@ -225,6 +234,7 @@ class Memory:
             submitted=state.submitted,
             started=state.started,
             own_settings=not child.without_settings,
+            field=field,
         )
         self._save(outcome)
 

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hpchub.messages import Message, restored, sentences
 from hpchub.schedulers import Cause, Ending
 from hpchub.schedulers.endings import OWNER
 
@@ -23,13 +24,15 @@ NOT_STARTED = "not_started"
 STOPPED = "stopped"
 """The cause of an outcome if somebody stopped the session through the hub."""
 
-UNEXPECTED = "The service made an error while it started your session."
-TRY_AGAIN = "Please try again. If it happens again, tell the administrators of the service when it happened."
+UNEXPECTED = Message("The service made an error while it started your session.")
+TRY_AGAIN = Message("Please try again. If it happens again, tell the administrators of the service when it happened.")
 
 _MAX_TEXT = 2000
 _MAX_DETAIL = 200
 _MAX_LINES = 50
-_TEXTS = ("session", "cause", "text", "job_id", "cluster", "detail", "advice", "profile", "queue", "node")
+_TEXTS = ("session", "cause", "text", "job_id", "cluster", "detail", "advice", "profile", "queue", "node", "field")
+_TRANSLATED = ("text", "advice")
+"""The texts whose parts are saved too, so that a page can translate them."""
 _EXCEPTION = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): ?|\[(?:Errno|WinError) -?\d+\] ?")
 _TRACEBACK = re.compile(r"^(?:\S.* )?Traceback \(most recent call last\):$")
 _FRAME = re.compile(r"^(?:\s.*)?$")
@@ -55,6 +58,7 @@ class Outcome:
         submitted: When the job was submitted, in seconds since 1970, or 0.
         started: When the job started, in seconds since 1970, or 0.
         own_settings: Whether the session used the user's own settings of Jupyter and IPython.
+        field: The field of the form with the value that the scheduler refused, or empty.
     """
 
     session: str
@@ -72,6 +76,7 @@ class Outcome:
     submitted: float = 0.0
     started: float = 0.0
     own_settings: bool = True
+    field: str = ""
 
     @property
     def not_started(self) -> bool:
@@ -98,12 +103,14 @@ class Outcome:
     @property
     def saved(self) -> dict[str, Any]:
         """The outcome as JSON."""
-        return {**vars(self), "log": list(self.log)}
+        texts = {name: getattr(self, name) for name in _TRANSLATED}
+        messages = {name: text.saved for name, text in texts.items() if isinstance(text, Message)}
+        return {**vars(self), "log": list(self.log), "messages": messages}
 
     @property
     def public(self) -> dict[str, Any]:
         """The part of the outcome that the API returns: ``{"cause": …, "text": …, "at": …}``."""
-        return {"cause": self.cause, "text": f"{self.text} {self.advice}".rstrip(), "at": self.at}
+        return {"cause": self.cause, "text": sentences(self.text, self.advice), "at": self.at}
 
     def explained(self, ending: Ending, text: str, advice: str) -> Outcome:
         """Return the outcome with the ending that the scheduler reported."""
@@ -123,6 +130,9 @@ def restore(saved: object) -> Outcome | None:
         return None
     if not isinstance(at, (int, float)) or not all(isinstance(value, (int, float)) for value in times.values()):
         return None
+    messages = saved.get("messages")
+    for name in _TRANSLATED:
+        texts[name] = restored(texts[name], messages.get(name) if isinstance(messages, dict) else None)
     lines = tuple(map(str, log[-_MAX_LINES:])) if isinstance(log, list) else ()
     return Outcome(**texts, **times, at=float(at), log=lines, own_settings=saved.get("own_settings") is not False)
 
@@ -137,6 +147,9 @@ def plain(text: str) -> str:
 
     ``PermissionError: [Errno 13] Permission denied: '/home/ann'`` becomes ``Permission denied: '/home/ann'``.
     """
+    if isinstance(text, Message):
+        values = {name: plain(each) if isinstance(each, str) else each for name, each in text.values.items()}
+        return Message(text.template, **values)
     return _EXCEPTION.sub("", text)[:_MAX_TEXT]
 
 
@@ -168,45 +181,68 @@ def explain(  # noqa: C901, PLR0911 one text for each cause
     detail = f" ({plain(ending.detail)})" if ending.detail else ""
     match ending.cause:
         case Cause.FINISHED if starting:
-            return f"Your job {job_id} ended without an error before its notebook server was ready."
+            return Message(
+                "Your job {job_id} ended without an error before its notebook server was ready.", job_id=job_id
+            )
         case Cause.FINISHED:
-            return "Your session was shut down from within, for example with 'Shut Down' in JupyterLab's menu."
+            return Message("Your session was shut down from within, for example with 'Shut Down' in JupyterLab's menu.")
         case Cause.FAILED if starting:
-            return f"Your job {job_id} ended with an error before its notebook server was ready{detail}."
+            return Message(
+                "Your job {job_id} ended with an error before its notebook server was ready{detail}.",
+                job_id=job_id,
+                detail=detail,
+            )
         case Cause.FAILED:
-            return f"The program of your session ended with an error{detail}."
+            return Message("The program of your session ended with an error{detail}.", detail=detail)
         case Cause.KILLED if starting:
-            return f"Your job {job_id} was ended by force before its notebook server was ready{detail}."
+            return Message(
+                "Your job {job_id} was ended by force before its notebook server was ready{detail}.",
+                job_id=job_id,
+                detail=detail,
+            )
         case Cause.KILLED:
-            return f"The program of your session was ended by force, and the cluster did not report why{detail}."
+            return Message(
+                "The program of your session was ended by force, and the cluster did not report why{detail}.",
+                detail=detail,
+            )
         case Cause.TIME_LIMIT:
-            return f"Your session reached its time limit of {profile.runtime}, so the cluster ended it."
+            return Message(
+                "Your session reached its time limit of {runtime}, so the cluster ended it.", runtime=profile.runtime
+            )
         case Cause.OUT_OF_MEMORY:
-            return (
-                f"Your session needed more than the {profile.memory} of memory that its profile has, so the cluster"
-                " ended it."
+            return Message(
+                "Your session needed more than the {memory} of memory that its profile has, so the cluster ended it.",
+                memory=profile.memory,
             )
         case Cause.NODE_LOST:
-            return f"The compute node of your session{f', {ending.node},' if ending.node else ''} failed."
+            return (
+                Message("The compute node of your session, {node}, failed.", node=ending.node)
+                if ending.node
+                else Message("The compute node of your session failed.")
+            )
         case Cause.CANCELLED:
             return _who_cancelled(ending.by, user)
         case Cause.PREEMPTED:
-            return "The cluster ended your session because it needed the compute node for other jobs."
+            return Message("The cluster ended your session because it needed the compute node for other jobs.")
         case Cause.UNKNOWN:
-            return "Your session has ended, and the cluster did not report why."
+            return Message("Your session has ended, and the cluster did not report why.")
 
 
-_CONTINUE = "Start a new session to continue."
+_CONTINUE = Message("Start a new session to continue.")
 _ADVICE = {
     Cause.FINISHED: _CONTINUE,
-    Cause.FAILED: "The last lines of the log may show the reason. If you do not understand them, ask for help.",
-    Cause.KILLED: "If the program needed much memory, choose a profile with more memory.",
-    Cause.TIME_LIMIT: f"{_CONTINUE} If you need more time, choose a profile with a longer time limit.",
-    Cause.OUT_OF_MEMORY: "Choose a profile with more memory, or load less data at a time.",
-    Cause.NODE_LOST: f"{_CONTINUE} It will use another node.",
-    Cause.CANCELLED: "If you do not know the reason, ask the administrators of the cluster.",
+    Cause.FAILED: Message(
+        "The last lines of the log may show the reason. If you do not understand them, ask for help."
+    ),
+    Cause.KILLED: Message("If the program needed much memory, choose a profile with more memory."),
+    Cause.TIME_LIMIT: sentences(
+        _CONTINUE, Message("If you need more time, choose a profile with a longer time limit.")
+    ),
+    Cause.OUT_OF_MEMORY: Message("Choose a profile with more memory, or load less data at a time."),
+    Cause.NODE_LOST: sentences(_CONTINUE, Message("It will use another node.")),
+    Cause.CANCELLED: Message("If you do not know the reason, ask the administrators of the cluster."),
     Cause.PREEMPTED: _CONTINUE,
-    Cause.UNKNOWN: f"{_CONTINUE} If it happens again, ask for help.",
+    Cause.UNKNOWN: sentences(_CONTINUE, Message("If it happens again, ask for help.")),
 }
 
 
@@ -224,12 +260,12 @@ def advise(ending: Ending, *, user: str) -> str:
 
 def _who_cancelled(by: str, user: str) -> str:
     if by in (OWNER, user):
-        return "The job of your session was cancelled on the cluster with your own account."
+        return Message("The job of your session was cancelled on the cluster with your own account.")
     if by == "root":
-        return "An administrator of the cluster (root) cancelled the job of your session."
+        return Message("An administrator of the cluster (root) cancelled the job of your session.")
     if by:
-        return f"The account {by} cancelled the job of your session on the cluster."
-    return "Somebody cancelled the job of your session on the cluster. The cluster did not report who."
+        return Message("The account {by} cancelled the job of your session on the cluster.", by=by)
+    return Message("Somebody cancelled the job of your session on the cluster. The cluster did not report who.")
 
 
 def stopped_by(who: str, user: str, *, starting: bool) -> str:
@@ -240,10 +276,15 @@ def stopped_by(who: str, user: str, *, starting: bool) -> str:
         user: The session's user.
         starting: Whether the session had not started yet.
     """
-    name = who or "The service"
     if who == user:
-        return "You cancelled the start of your session." if starting else "You stopped your session."
-    return f"{name} cancelled the start of this session." if starting else f"{name} stopped this session."
+        return Message("You cancelled the start of your session.") if starting else Message("You stopped your session.")
+    if not who:
+        if starting:
+            return Message("The service cancelled the start of this session.")
+        return Message("The service stopped this session.")
+    if starting:
+        return Message("{name} cancelled the start of this session.", name=who)
+    return Message("{name} stopped this session.", name=who)
 
 
 def idle(limit: str) -> str:
@@ -252,15 +293,19 @@ def idle(limit: str) -> str:
     Args:
         limit: The idle limit of the profile, as the inventory writes it.
     """
-    return (
-        f"The service stopped this session because nobody used it for {limit} (hours:minutes:seconds), which is the"
-        " longest time that its profile permits. A session with a running computation is not stopped."
+    return Message(
+        "The service stopped this session because nobody used it for {limit} "
+        "(hours:minutes:seconds), which is the longest time that its profile permits. A "
+        "session with a running computation is not stopped.",
+        limit=limit,
     )
 
 
 def unreachable(host: str, port: int) -> str:
     """Return in plain words that a notebook server started, but did not answer the hub."""
-    return (
-        f"The notebook server of your session started, but the service could not connect to it (host {host}, port"
-        f" {port})."
+    return Message(
+        "The notebook server of your session started, but the service could not connect to it "
+        "(host {host}, port {port}).",
+        host=host,
+        port=port,
     )

@@ -18,8 +18,8 @@ from hpchub.hub.cancel import cancel_start
 from hpchub.hub.choosing import ChoosingSpawner
 from hpchub.hub.events import ORIGIN, StopRequested
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
-from hpchub.hub.memory import Memory
-from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED, Outcome
+from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
+from hpchub.hub.page_texts import reader
 from hpchub.hub.progress import PREPARING, Progress, progress_of
 from hpchub.hub.ready_mail import ReadyMail
 from hpchub.hub.service_stop import stop_session
@@ -210,6 +210,8 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
 
     async def _start_failed(self, failure: StartError) -> None:
         await self.memory.start_failed(self.child_spawner, failure)
+        if failure.field:
+            self.doubt_allocations(self.child_spawner.cluster.name)
 
     def stop_requested(self, by: str) -> None:
         """Remember and announce who asked the hub to stop the session."""
@@ -246,16 +248,6 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
             self._settle()
 
     @property
-    def memory(self) -> Memory:
-        """The memory of the user's last session."""
-        return Memory(self.orm_spawner, self.user.db, self.runtime, self.log)
-
-    @property
-    def outcome(self) -> Outcome | None:
-        """How the last session ended, or why it did not start. None during a session."""
-        return self.memory.outcome
-
-    @property
     def help_request(self) -> HelpRequest | None:
         """The request for help after the last session, with the report, or None without an outcome."""
         if (known := self.outcome) is None:
@@ -267,6 +259,7 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
             user=self.user.name,
             support=settings["support"],
             form=settings["support_form"],
+            translate=reader().texts.gettext,
         )
 
     @property
@@ -438,9 +431,10 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
     def get_state(self) -> dict[str, Any]:
         """Return the state to save.
 
-        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "mail": True, "outcome": …, "notice":
-        TEXT}``. ``mail`` exists only if the user has asked for a mail. For ``job``, see ``JobSpawner.get_state``. For
-        ``outcome``, see ``hpchub.hub.outcome``. It and the notice also exist without a session.
+        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "mail": True, "mail_language": CODE,
+        "outcome": …, "notice": TEXT}``. The keys of the mail exist only if the user has asked for one. For ``job``, see
+        ``JobSpawner.get_state``. For ``outcome``, see ``hpchub.hub.outcome``. It and the notice also exist without a
+        session.
         """
         state: dict[str, Any] = Spawner.get_state(self)
         if outcome := self.outcome:
@@ -452,7 +446,7 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
             if job:
                 state.update(grant=self._grant, job=job, token=self.token)
                 if self.wants_mail:
-                    state["mail"] = True
+                    state.update(mail=True, mail_language=self.mail_language)
                 state.update(saved(self.runtime.replacements, self.key))
         return state
 
@@ -480,6 +474,7 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
             return
         self.token = str(state.get("token", ""))
         self.wants_mail = state.get("mail") is True
+        self.mail_language = str(state.get("mail_language", ""))
         if isinstance(first := state.get("replaces"), str):
             self.runtime.replacements.add(Key(self.user.name, first), self.key)
         if child.session:

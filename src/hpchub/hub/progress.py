@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from hpchub.hub.outcome import utc
+from hpchub.messages import Message
 from hpchub.schedulers import JobState
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _step(name: StepName, current: StepName, begin: float) -> ProgressStep:
 PREPARING = Progress(
     now=StepName.SUBMITTING.value,
     steps=tuple(_step(name, StepName.SUBMITTING, 0.0) for name in STEPS),
-    message="Your session is being prepared.",
+    message=Message("Your session is being prepared."),
     job_id="",
     cluster="",
     queue="",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jupyterhub.utils import url_escape_path, url_path_join
 
 from hpchub.hub.mail import address, ready_mail
+from hpchub.hub.page_texts import reader
 
 if TYPE_CHECKING:
     from hpchub.hub.mail import MailServer
@@ -17,6 +18,8 @@ class ReadyMail:
 
     wants_mail: bool = False
     """Whether the user has asked for a mail when this session is ready."""
+    mail_language: str = ""
+    """The language of this mail, or empty for the site's language."""
 
     async def mail_address(self: Any) -> str:
         """Return the address for a mail, or empty if the site has no mail or the sign-on has no valid address."""
@@ -27,7 +30,7 @@ class ReadyMail:
     def wish_mail(self: Any, wanted: bool) -> None:
         """Remember whether the user wants a mail. It also survives a restart of the hub."""
         if self.session and self.wants_mail != wanted:
-            self.wants_mail = wanted
+            self.wants_mail, self.mail_language = wanted, reader().language
             self._save()
 
     def send_ready_mail(self: Any) -> None:
@@ -45,6 +48,7 @@ class ReadyMail:
             sender=server.sender,
             recipient=recipient,
             service=settings["service_name"],
+            translate=self.runtime.languages.in_language(self.mail_language).texts.gettext,
             profile=self.child_spawner.profile.display_name,
             url=url_path_join(
                 settings["public_url"], "hub/spawn-pending", self.user.escaped_name, url_escape_path(self.name)

@@ -20,6 +20,7 @@ from hpchub.hub.events import Events
 from hpchub.hub.health import Health
 from hpchub.hub.ledger import Ledger
 from hpchub.hub.mail import Mailer, MailServer
+from hpchub.hub.page_texts import Languages
 from hpchub.hub.switch import Replacements
 from hpchub.hub.throttle import Throttle
 from hpchub.hub.unix_groups import UnixGroups
@@ -97,6 +98,7 @@ class Runtime:
             cluster: make_gate(cluster, entry) for cluster, entry in settings["gates"].items()
         }
         self.authority = Authority(Path(settings["notebook_tls_directory"]))
+        self.languages = Languages(settings)
         self.throttle = Throttle()
         self.unix_groups = UnixGroups()
         self.guard = Guard()

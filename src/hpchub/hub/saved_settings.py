@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Column, Float, Table, Unicode, UnicodeText, delete, func, insert, select, update
 
 from hpchub.hub.ledger import METADATA
+from hpchub.messages import Message
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -104,7 +105,12 @@ class SavedSettings:
         if not self._db.connection().execute(update(SETTINGS).where(*mine).values(values)).rowcount:
             count = self._db.execute(select(func.count()).where(table.user == self._user)).scalar_one()
             if count >= MOST:
-                raise BadName(f"You have {MOST} saved settings, which is the most that is possible. Delete one first.")
+                raise BadName(
+                    Message(
+                        "You have {most} saved settings, which is the most that is possible. Delete one first.",
+                        most=MOST,
+                    )
+                )
             self._db.execute(insert(SETTINGS).values(user=self._user, name=name, **values))
         self._db.commit()
         return name
@@ -127,11 +133,13 @@ def checked_name(name: str) -> str:
     """
     name = name.strip()
     if not name:
-        raise BadName("Write a name for these settings.")
+        raise BadName(Message("Write a name for these settings."))
     if len(name) > LONGEST_NAME:
-        raise BadName(f"The name is too long. Write at most {LONGEST_NAME} characters.")
+        raise BadName(
+            Message("The name is too long. Write at most {longest_name} characters.", longest_name=LONGEST_NAME)
+        )
     if not name.isprintable():
-        raise BadName("The name contains a line break or an invisible character. Write it in one line.")
+        raise BadName(Message("The name contains a line break or an invisible character. Write it in one line."))
     return name
 
 

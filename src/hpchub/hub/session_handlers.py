@@ -8,16 +8,37 @@ from typing import Any
 from jupyterhub.apihandlers import APIHandler
 from jupyterhub.apihandlers.users import SpawnProgressAPIHandler
 from jupyterhub.handlers.pages import SpawnPendingHandler
+from jupyterhub.scopes import needs_scope
+from jupyterhub.utils import url_escape_path, url_path_join
 from tornado import web
 from tornado.httputil import url_concat
 
 from hpchub.hub.handlers import AnswersWithoutWriting, session_of
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
+from hpchub.hub.page_texts import tr
+from hpchub.hub.user_error import UserError
 from hpchub.hub.waiting_handlers import waiting_page
+from hpchub.messages import Message, sentences
 
 
 class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
-    """JupyterHub's page of a start. After a failed start, its link keeps the page that the user wanted to open."""
+    """JupyterHub's page of a start. After a failed start, its link keeps the page that the user wanted to open.
+
+    If the scheduler has refused a value of the form, the user returns to the form, which shows why beside the field.
+    """
+
+    @web.authenticated
+    @needs_scope("servers")  # type: ignore[untyped-decorator]
+    async def get(self, user_name: str, server_name: str = "") -> None:
+        """Show the page, or redirect to the form."""
+        user = self.find_user(user_name)
+        spawner = dict.get(user.spawners, server_name) if user is not None else None
+        if spawner is None or spawner.active or not (spawner.outcome and spawner.outcome.field):
+            await super().get(user_name, server_name)
+            return
+        form = url_path_join(self.hub.base_url, "spawn", user.escaped_name, url_escape_path(server_name))
+        target = self.get_argument("next", "")
+        self.redirect(url_concat(form, {"next": target} if target else {}))
 
     async def render_template(self, name: str, **variables: Any) -> Any:
         """Render a template; see ``BaseHandler.render_template``."""
@@ -41,12 +62,17 @@ class ProgressHandler(SpawnProgressAPIHandler):  # type: ignore[misc]
         spawner = user.spawners[(*self.path_args, "")[1] or ""]
         if event.get("failed"):
             outcome = spawner.outcome
-            message = outcome.public["text"] if outcome else f"{UNEXPECTED} {TRY_AGAIN}"
+            message = outcome.public["text"] if outcome else sentences(UNEXPECTED, TRY_AGAIN)
             event = {"progress": 100, "failed": True, "message": message}
         elif not event.get("ready"):
             html = await self.render_template("progress.html", progress=spawner.start_progress, now=time.time())
             event = {**event, "html": html}
-        await super().send_event(event)
+        await super().send_event(_read(event))
+
+
+def _read(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of an answer with its texts in the reader's language."""
+    return {name: tr(value) for name, value in found.items()}
 
 
 class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
@@ -81,12 +107,12 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
         """Answer with the state of a session."""
         if self.current_user is None:
             # A notebook server that the hub does not know asks to be adopted after this answer.
-            raise web.HTTPError(403, "Sign in, or send a valid token.")
+            raise UserError(403, Message("Sign in, or send a valid token."))
         server_name = server_name or ""
         user = self.find_user(user_name)
         permitted = self.has_scope(f"access:servers!server={user_name}/{server_name}")
         if not permitted or user is None or (server_name and server_name not in user.orm_spawners):
-            raise web.HTTPError(404, "There is no such session, or you may not see it.")
+            raise UserError(404, Message("There is no such session, or you may not see it."))
         spawner = user.spawners[server_name]
         outcome = spawner.outcome
         notices = spawner.session_notices
@@ -101,11 +127,11 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
         self.finish(
             {
                 "state": state,
-                "ending": outcome.public if outcome and state == "ended" else None,
+                "ending": _read(outcome.public) if outcome and state == "ended" else None,
                 "ends_at": min(ends, default=None) if state == "running" else None,
                 "times": spawner.times,
                 "job": spawner.job,
-                "notices": notices,
+                "notices": [_read(notice) for notice in notices],
             }
         )
 

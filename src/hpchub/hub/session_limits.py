@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hpchub.messages import Message
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,15 +21,22 @@ def refusal(held: Sequence[str], profile: Profile, limit: int) -> str:
         limit: How many sessions the user may have at once.
     """
     if len(held) >= limit:
-        return (
-            f"You have {len(held)} {'session' if len(held) == 1 else 'sessions'}, and this service permits {limit} at"
-            " once. Stop a session on your home page first."
+        return Message(
+            "You have {held} {sessions}, and this service permits {limit} at once. Stop a session "
+            "on your home page first.",
+            held=len(held),
+            sessions="session" if len(held) == 1 else "sessions",
+            limit=limit,
         )
     same = held.count(profile.key)
     if profile.max_sessions and same >= profile.max_sessions:
-        return (
-            f"You have {same} {'session' if same == 1 else 'sessions'} with the profile '{profile.display_name}', which"
-            f" permits {profile.max_sessions} at once. Choose another profile, or stop a session on your home page"
-            " first."
+        return Message(
+            "You have {same} {sessions} with the profile '{display_name}', which permits "
+            "{max_sessions} at once. Choose another profile, or stop a session on your home page "
+            "first.",
+            same=same,
+            sessions="session" if same == 1 else "sessions",
+            display_name=profile.display_name,
+            max_sessions=profile.max_sessions,
         )
     return ""

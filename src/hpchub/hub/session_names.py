@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from jupyterhub.slugs import is_valid_display_name, is_valid_safe_slug, safe_slug
 
+from hpchub.messages import Message
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -45,12 +47,14 @@ def clean(text: str) -> str:
     """
     name = " ".join(unicodedata.normalize("NFC", text).split())
     if not name:
-        raise NameProblem("Write a name for the session, for example 'Analysis 2'.")
+        raise NameProblem(Message("Write a name for the session, for example 'Analysis 2'."))
     if len(name) > LONGEST:
-        raise NameProblem(f"The name has {len(name)} characters. A name has at most {LONGEST}.")
+        raise NameProblem(
+            Message("The name has {name} characters. A name has at most {longest}.", name=len(name), longest=LONGEST)
+        )
     if not is_valid_display_name(name):
         raise NameProblem(
-            "The name contains a character that cannot be shown. Use letters, digits, spaces and punctuation."
+            Message("The name contains a character that cannot be shown. Use letters, digits, spaces and punctuation.")
         )
     return name
 
@@ -74,12 +78,19 @@ def check_server_name(part: object) -> str:
     """
     if not isinstance(part, str) or not is_valid_safe_slug(part):
         raise NameProblem(
-            f"{str(part)[:40]!r} cannot be a part of a session's address. Use 1 to 30 lower-case letters, digits and"
-            " single hyphens. Begin with a letter, and end with a letter or a digit."
+            Message(
+                "{part!r} cannot be a part of a session's address. Use 1 to 30 lower-case letters, "
+                "digits and single hyphens. Begin with a letter, and end with a letter or a digit.",
+                part=str(part)[:40],
+            )
         )
     if part in RESERVED:
         raise NameProblem(
-            f"{part!r} is already a part of the addresses in a session. Choose another name, for example '{part}-2'."
+            Message(
+                "{part!r} is already a part of the addresses in a session. Choose another name, for "
+                "example '{part}-2'.",
+                part=part,
+            )
         )
     return part
 
@@ -99,8 +110,11 @@ def new_server_name(text: str, taken: Iterable[tuple[str, str]]) -> tuple[str, s
     other = dict(taken).get(part)
     if other is not None and other != name:
         raise NameProblem(
-            f"You have a session with the similar name '{other}'. Choose a name that differs in more than case and"
-            " punctuation."
+            Message(
+                "You have a session with the similar name '{other}'. Choose a name that differs in "
+                "more than case and punctuation.",
+                other=other,
+            )
         )
     return part, name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.handlers.pages import SpawnHandler
 from jupyterhub.scopes import needs_scope
 from tornado import web
@@ -16,6 +17,29 @@ from hpchub.hub.named_sessions import NamedSessions
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 from hpchub.hub.saved_settings import BadName, checked_name
 from hpchub.hub.start_error import StartError
+from hpchub.hub.user_error import UserError
+from hpchub.messages import Message, sentences
+from hpchub.model.choice import NAMES
+
+
+class AvailabilityHandler(BaseHandler):  # type: ignore[misc]
+    """When a choice would start: ``GET /hub/availability/USERNAME?profile=KEY&cores=4&…``.
+
+    The answer is a part of the form, which asks for it when the user changes a field. It comes from what the hub knows
+    already, and asks no scheduler.
+    """
+
+    @web.authenticated
+    @needs_scope("servers")  # type: ignore[untyped-decorator]
+    async def get(self, user_name: str) -> None:
+        """Answer with HTML. It is empty if the start is not known or the choice is not valid."""
+        user = self.find_user(user_name)
+        if user is None:
+            raise UserError(404, Message("There is no such user, or you may not see it."))
+        key = self.get_query_argument("profile", "")
+        fields = {name: self.get_query_argument(name) for name in NAMES if name in self.request.query_arguments}
+        self.set_header("Cache-Control", "no-store")
+        self.finish(await user.spawner.availability(key, fields))
 
 
 class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[misc]
@@ -42,7 +66,7 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
         self._session = spawner
         is_internal = bool(message) and message.startswith("HTTP 5")
         return await super()._render_form(
-            for_user, spawner_options_form, f"{UNEXPECTED} {TRY_AGAIN}" if is_internal else message, html_message
+            for_user, spawner_options_form, sentences(UNEXPECTED, TRY_AGAIN) if is_internal else message, html_message
         )
 
     def render_template(self, name: str, **variables: Any) -> Any:
@@ -63,7 +87,7 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
             return
         user = self.current_user if user_name == self.current_user.name else self.find_user(user_name)
         if user is None:
-            raise web.HTTPError(404, f"No such user: {user_name}")
+            raise UserError(404, Message("There is no such user, or you may not see it."))
         if deleted:
             user.spawner.saved_settings.delete(deleted)
             self._go_to_form()
@@ -87,7 +111,7 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
         try:
             return {key: [each.decode() for each in values] for key, values in self.request.body_arguments.items()}
         except UnicodeDecodeError:
-            raise web.HTTPError(400, "The form contains text in an unknown encoding. Send it as UTF-8.") from None
+            raise UserError(400, Message("The form contains text in an unknown encoding. Send it as UTF-8.")) from None
 
     @staticmethod
     def _save(spawner: Any, form: dict[str, list[str]], name: str) -> str:
@@ -103,8 +127,10 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
             with suppress(StartError):
                 spawner.read_form(form)  # the form also shows what is wrong with the choice
             if attempt := ATTEMPT.get():
-                attempt.name_complaint = str(error)
-            raise StartError(f"Nothing was saved, and no session was started. {error}", reason="bad_name") from None
+                attempt.name_complaint = error.args[0]
+            raise StartError(
+                sentences(Message("Nothing was saved, and no session was started."), error.args[0]), reason="bad_name"
+            ) from None
 
     async def _show_form_again(self, user: Any, message: str) -> None:
         """Show the form with what the user has sent, and messages."""

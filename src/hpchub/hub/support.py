@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from hpchub.hub.outcome import utc
+from hpchub.messages import Message, marked, translated
 from hpchub.remote.gate import redact
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hpchub.hub.outcome import Outcome
 
 MAX_LINK = 1900
@@ -23,14 +26,15 @@ SUBJECT, REPORT = "{subject}", "{report}"
 
 _MAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 _WEB = re.compile(r"https?://[^\s\"'<>\\]+")
+_LAST_LINES = marked("Last lines of the log:")
 _NAMES = {
-    "job_id": "job",
-    "cluster": "cluster",
-    "queue": "queue",
-    "profile": "profile",
-    "node": "node",
-    "submitted": "submitted",
-    "started": "started",
+    "job_id": marked("job: {value}"),
+    "cluster": marked("cluster: {value}"),
+    "queue": marked("queue: {value}"),
+    "profile": marked("profile: {value}"),
+    "node": marked("node: {value}"),
+    "submitted": marked("submitted: {value}"),
+    "started": marked("started: {value}"),
 }
 
 
@@ -47,7 +51,15 @@ class HelpRequest:
     report: str
 
 
-def help_request(outcome: Outcome, *, service: str, user: str, support: str, form: str = "") -> HelpRequest:
+def help_request(
+    outcome: Outcome,
+    *,
+    service: str,
+    user: str,
+    support: str,
+    form: str = "",
+    translate: Callable[[str], str] = str,
+) -> HelpRequest:
     """Return the request for help after a failure.
 
     Args:
@@ -56,32 +68,37 @@ def help_request(outcome: Outcome, *, service: str, user: str, support: str, for
         user: The session's user.
         support: The contact of the site: a mail address, or anything else.
         form: The address of the site's form for requests, with placeholders, or empty.
+        translate: Returns the translation of a text into the user's language.
     """
-    subject = f"{service}: a session {'did not start' if outcome.not_started else 'ended'}"
-    head = redact("\n".join(_head(outcome, service, user)))
+    subject = Message("{service}: a session ended", service=service)
+    if outcome.not_started:
+        subject = Message("{service}: a session did not start", service=service)
+    head = redact("\n".join(str(translated(line, translate)) for line in _head(outcome, service, user)))
+    title = translate(_LAST_LINES)
     log = [redact(line) for line in outcome.log]
-    report = "\n".join([head, *(["", "Last lines of the log:", *log] if log else [])])
-    return HelpRequest(_link(subject, head, log, support=support.strip(), form=form), report)
+    report = "\n".join([head, *(["", title, *log] if log else [])])
+    link = _link(subject.translated(translate), head, [title, *log], support=support.strip(), form=form)
+    return HelpRequest(link, report)
 
 
 def _head(outcome: Outcome, service: str, user: str) -> list[str]:
-    facts = [f"{_NAMES[name]}: {text}" for name, text in outcome.facts.items()]
-    detail = [f"reported by the scheduler: {outcome.detail}"] if outcome.detail else []
+    facts = [Message(_NAMES[name], value=text) for name, text in outcome.facts.items()]
+    detail = [Message("reported by the scheduler: {value}", value=outcome.detail)] if outcome.detail else []
     return [
         outcome.text,
         "",
-        f"service: {service}",
-        f"user: {user}",
-        f"time: {utc(outcome.at)}",
-        f"session: {outcome.session}",
+        Message("service: {value}", value=service),
+        Message("user: {value}", value=user),
+        Message("time: {value}", value=utc(outcome.at)),
+        Message("session: {value}", value=outcome.session),
         *facts,
-        f"own settings: {'yes' if outcome.own_settings else 'no'}",
+        Message("own settings: yes") if outcome.own_settings else Message("own settings: no"),
         *detail,
     ]
 
 
 def _link(subject: str, head: str, log: list[str], *, support: str, form: str) -> str:
-    """Return the link with as many of the last lines of the log as fit, or empty."""
+    """Return the link with as many of the last lines of the log as fit, or empty. The first line is their title."""
     if form and _WEB.fullmatch(form):
         template = form
     elif _MAIL.fullmatch(support):
@@ -92,8 +109,8 @@ def _link(subject: str, head: str, log: list[str], *, support: str, form: str) -
     room = MAX_LINK - len(template.replace(REPORT, ""))
     body = _shortened(head, room)
     kept: list[str] = []
-    for line in reversed(log):
-        attempt = _encoded("\n".join([head, "", "Last lines of the log:", line, *kept]))
+    for line in reversed(log[1:]):
+        attempt = _encoded("\n".join([head, "", log[0], line, *kept]))
         if len(attempt) > room:
             break
         kept.insert(0, line)

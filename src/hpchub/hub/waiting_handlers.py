@@ -16,6 +16,8 @@ from hpchub.hub.handlers import Throttled
 from hpchub.hub.named_sessions import in_use
 from hpchub.hub.session_names import free_server_name
 from hpchub.hub.start_page import StartPageHandler
+from hpchub.hub.user_error import UserError
+from hpchub.messages import Message, marked
 
 if TYPE_CHECKING:
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
@@ -58,8 +60,15 @@ class StartActionHandler(Throttled, BaseHandler):  # type: ignore[misc]
         """
         user = self.find_user(user_name)
         if user is None or (server_name and server_name not in user.orm_spawners):
-            raise web.HTTPError(404, "There is no such session, or you may not see it.")
+            raise UserError(404, Message("There is no such session, or you may not see it."))
         return user, user.spawners[server_name]
+
+    async def cancel(self, user: Any, spawner: HPCProfilesSpawner) -> None:
+        """Cancel a start, and wait for some seconds. A session that does not start stays as it is."""
+        if spawner.pending in ("spawn", "check"):
+            spawner.stop_requested(self.current_user.name)
+            task = spawner.runtime.background("Cannot cancel a start", cancel_start(user, spawner))
+            await asyncio.wait({task}, timeout=PATIENCE)
 
     def show_progress(self, user: Any, server_name: str) -> None:
         """Redirect the browser to the page of a start."""
@@ -73,11 +82,25 @@ class CancelHandler(StartActionHandler):
     @needs_scope("delete:servers")  # type: ignore[untyped-decorator]
     async def post(self, user_name: str, server_name: str = "") -> None:
         """Cancel the start, wait for some seconds, and show the home page."""
+        await self.cancel(*self.pending_spawner(user_name, server_name))
+        self.redirect(url_path_join(self.hub.base_url, "home"))
+
+
+class StopHandler(StartActionHandler):
+    """End a session: ``POST /hub/stop/USERNAME`` or ``…/USERNAME/SERVERNAME``. A start is cancelled.
+
+    The home page uses it if the browser has no JavaScript.
+    """
+
+    @web.authenticated
+    @needs_scope("delete:servers")  # type: ignore[untyped-decorator]
+    async def post(self, user_name: str, server_name: str = "") -> None:
+        """End the session, wait for some seconds, and show the home page."""
         user, spawner = self.pending_spawner(user_name, server_name)
-        if spawner.pending in ("spawn", "check"):
+        await self.cancel(user, spawner)
+        if spawner.ready and not spawner.pending:
             spawner.stop_requested(self.current_user.name)
-            task = spawner.runtime.background("Cannot cancel a start", cancel_start(user, spawner))
-            await asyncio.wait({task}, timeout=PATIENCE)
+            await self.stop_single_user(user, spawner.name)
         self.redirect(url_path_join(self.hub.base_url, "home"))
 
 
@@ -110,16 +133,17 @@ class SwitchHandler(StartPageHandler):
         """Start the second session, and show its page."""
         user = self.find_user(user_name)
         if user is None or (server_name and server_name not in user.orm_spawners):
-            raise web.HTTPError(404, "There is no such session, or you may not see it.")
+            raise UserError(404, Message("There is no such session, or you may not see it."))
         first = user.spawners[server_name]
         if first.pending not in ("spawn", "check"):
             self.redirect(_url(self, "spawn-pending", user, server_name))
             return
         key = self.get_body_argument("profile", "")
         if key not in [each.key for each in first.smaller_profiles]:
-            raise web.HTTPError(
-                400, "This profile cannot start beside the start that waits. Choose one of the smaller profiles there."
+            text = marked(
+                "This profile cannot start beside the start that waits. Choose one of the smaller profiles there."
             )
+            raise UserError(400, Message(text))
         used = {name for name in user.orm_spawners if in_use(user, name)} | {server_name}
         part, name = free_server_name(used)
         if part:

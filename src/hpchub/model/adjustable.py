@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from hpchub.messages import listing, show
+from hpchub.messages import Message, listing, show
 from hpchub.model import fields as f
 from hpchub.model.entry import Entry
 from hpchub.units import format_memory, format_runtime, mebibytes, seconds
@@ -72,10 +72,12 @@ class Amount(Entry):
     def valid(self) -> str:
         """What is valid, in words for users."""
         if self.choices:
-            return f"one of {listing(self.choices)}"
+            return Message("one of {choices}", choices=listing(self.choices))
         write = type(self).write
-        step = f" in steps of {write(self.stride)}" if self.step is not None and self.stride > 1 else ""
-        return f"{write(self.least)} to {write(self.most)}{step}"
+        limits = {"least": write(self.least), "most": write(self.most)}
+        if self.step is not None and self.stride > 1:
+            return Message("{least} to {most} in steps of {step}", **limits, step=write(self.stride))
+        return Message("{least} to {most}", **limits)
 
     @model_validator(mode="after")
     def _check(self) -> Amount:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from hpchub.gpus import Gpus, gpu_type
-from hpchub.messages import listing
+from hpchub.messages import Message, listing, marked, sentences
 from hpchub.model import fields as f
 from hpchub.model.adjustable import Adjustable, Amount
 from hpchub.units import format_memory, format_runtime, mebibytes, seconds
@@ -65,7 +65,7 @@ class Complaint:
     @property
     def message(self) -> str:
         """The sentence with the values."""
-        return self.text.format(**self.values)
+        return Message(self.text, **self.values)
 
 
 class ChoiceError(ValueError):
@@ -73,11 +73,15 @@ class ChoiceError(ValueError):
 
     Attributes:
         complaints: What is wrong, field by field.
+        message: All of it in one text.
     """
 
     def __init__(self, complaints: list[Complaint]) -> None:
         self.complaints = tuple(complaints)
-        super().__init__(" ".join(f"{c.field}: {c.message}" if c.field else c.message for c in complaints))
+        self.message = sentences(
+            *(Message("{field}: {text}", field=c.field, text=c.message) if c.field else c.message for c in complaints)
+        )
+        super().__init__(self.message)
 
 
 # Who may use a profile
@@ -106,11 +110,15 @@ def refusal(profile: Profile, person: Person) -> Complaint | None:
     if unix and unix & set(profile.unix_groups):
         return None
     if unix is None and profile.unix_groups:
-        text = "The service cannot find out at the moment whether you may use this profile. Try again in a few minutes."
+        text = marked(
+            "The service cannot find out at the moment whether you may use this profile. Try again in a few minutes."
+        )
         return Complaint("", text)
     groups = [*profile.groups, *profile.unix_groups]
     if groups:
-        text = "This profile is only for members of these groups: {groups}. To become a member, ask the support."
+        text = marked(
+            "This profile is only for members of these groups: {groups}. To become a member, ask the support."
+        )
         return Complaint("", text, {"groups": listing(groups)})
     return Complaint("", "This profile is only for certain users. To become one of them, ask the support.")
 
@@ -267,9 +275,11 @@ def _unknown(profile: Profile, fields: Mapping[str, object]) -> Iterator[Complai
         if each not in names:
             shown = str(each)[:40]
             if names:
-                text = "The profile {profile} does not let you change {field!r}. You can change: {names}."
+                text = marked("The profile {profile} does not let you change {field!r}. You can change: {names}.")
             else:
-                text = "The profile {profile} does not let you change {field!r}. You cannot change any of its values."
+                text = marked(
+                    "The profile {profile} does not let you change {field!r}. You cannot change any of its values."
+                )
             yield Complaint("", text, {"profile": profile.key, "field": shown, "names": listing(names)})
             return
 
@@ -321,7 +331,7 @@ def _amount(name: str, limits: Amount, text: str) -> str:
         }
         raise _Invalid(
             name,
-            examples.get(name, "Write a whole number such as {example}: choose {valid}."),
+            examples.get(name, marked("Write a whole number such as {example}: choose {valid}.")),
             example=type(limits).write(limits.most),
             valid=limits.valid,
         ) from None
@@ -348,10 +358,10 @@ def _not_offered(
 ) -> Iterator[Complaint]:
     """Compare the values with what is known of the cluster and of the user."""
     texts = {
-        "account": "You cannot charge the account {value!r}. {valid}",
-        "qos": "You cannot use the quality of service {value!r}. {valid}",
-        "reservation": "You cannot use the reservation {value!r}. {valid}",
-        "queue": "The queue {value!r} is not available at the moment. {valid}",
+        "account": marked("You cannot charge the account {value!r}. {valid}"),
+        "qos": marked("You cannot use the quality of service {value!r}. {valid}"),
+        "reservation": marked("You cannot use the reservation {value!r}. {valid}"),
+        "queue": marked("The queue {value!r} is not available at the moment. {valid}"),
     }
     for name, text in texts.items():
         if profile.adjustable.get(name) is None:
@@ -360,9 +370,12 @@ def _not_offered(
         if not offered.is_known or values[name] in offered.values:
             continue
         names = [each for each in offered.values if each]
-        valid = f"Choose one of: {listing(names)}." if names else "There is none that you can use."
+        valid: str = Message("There is none that you can use.")
+        if names:
+            valid = Message("Choose one of: {names}.", names=listing(names))
         if "" in offered.values:
-            valid = f"{valid} You can also leave it empty." if names else "Leave it empty."
+            empty = Message("You can also leave it empty.")
+            valid = sentences(valid, empty) if names else Message("Leave it empty.")
         yield Complaint(name, text, {"value": _shown(values[name]), "valid": valid})
 
 
@@ -390,9 +403,9 @@ def _above_queue(profile: Profile, granted: Profile, queue: Queue | None) -> Ite
         ("gpus", int(granted.gpus), _most_gpus(granted, queue), str),
     ):
         if asked > most and (name in chosen or "queue" in chosen):
-            text = "{value} is more than the queue {queue} permits. Choose at most {most}."
+            text = marked("{value} is more than the queue {queue} permits. Choose at most {most}.")
             if name == "gpus" and not most:
-                text = "The queue {queue} has no GPUs of this kind. Choose another queue, or no GPUs."
+                text = marked("The queue {queue} has no GPUs of this kind. Choose another queue, or no GPUs.")
             yield Complaint(
                 name if name in chosen else "queue",
                 text,
@@ -414,7 +427,7 @@ def _against_allocations(profile: Profile, granted: Profile, allocations: Alloca
     accounts = [each for each in allocations.accounts or () if each.name == wanted]
     queues = {queue for each in accounts for queue in each.queues or ()}
     if accounts and all(each.queues is not None for each in accounts) and granted.queue not in queues:
-        text = "You cannot use the account {account} in the queue {queue}. Its queues are: {valid}."
+        text = marked("You cannot use the account {account} in the queue {queue}. Its queues are: {valid}.")
         at = next((name for name in ("account", "queue") if name in chosen), "")
         if at:
             values = {"account": wanted, "queue": granted.queue, "valid": listing(sorted(queues)) or "none"}
@@ -423,12 +436,14 @@ def _against_allocations(profile: Profile, granted: Profile, allocations: Alloca
     if "runtime" in chosen and limits and None not in limits:
         most = max(each for each in limits if each is not None)
         if granted.runtime_seconds > most:
-            text = "The account {account} permits sessions of at most {most}."
+            text = marked("The account {account} permits sessions of at most {most}.")
             yield Complaint("runtime", text, {"account": wanted, "most": format_runtime(most)})
     if "reservation" in chosen and granted.reservation:
         found = [each for each in allocations.reservations or () if each.name == granted.reservation]
         if found and found[0].queue not in ("", granted.queue):
-            text = "The reservation {reservation} belongs to the queue {queue}. Choose that queue, or no reservation."
+            text = marked(
+                "The reservation {reservation} belongs to the queue {queue}. Choose that queue, or no reservation."
+            )
             yield Complaint("reservation", text, {"reservation": granted.reservation, "queue": found[0].queue})
 
 

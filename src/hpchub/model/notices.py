@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandl
 from pydantic_core import CoreSchema, core_schema
 
 from hpchub import moments
-from hpchub.messages import did_you_mean, show, type_in_words
+from hpchub.messages import Message, did_you_mean, marked, sentences, show, type_in_words
 from hpchub.model import fields as f
 from hpchub.model.entry import Entry
 from hpchub.model.problems import Problem, locate
@@ -72,7 +72,9 @@ class MomentField:
 
 Moment = Annotated[str, MomentField()]
 OptionalMoment = Annotated[str, MomentField(empty=True)]
-Message = Annotated[str, f.Text("text of one line", r"\S(?:.{0,998}\S)?", "write one line of at most 1000 characters")]
+MessageText = Annotated[
+    str, f.Text("text of one line", r"\S(?:.{0,998}\S)?", "write one line of at most 1000 characters")
+]
 OptionalCluster = Annotated[str, f.Text("a cluster's name", r".{1,200}", "name a cluster of hpc_clusters", empty=True)]
 OptionalQueue = Annotated[str, f.Text("a queue's name", r".{1,200}", "name a queue of the cluster", empty=True)]
 OptionalProfile = Annotated[str, f.Text("a profile's key", r".{1,200}", "name a profile of hpc_profiles", empty=True)]
@@ -171,10 +173,13 @@ class Drain(Timed):
     def title(self) -> str:
         """The target, in plain words."""
         if self.profile:
-            return f"Maintenance of the profile {self.profile}"
+            return Message("Maintenance of the profile {profile}", profile=self.profile)
         if self.queue:
-            return f"Maintenance of the queue {self.queue} of the cluster {self.cluster}"
-        return f"Maintenance of the cluster {self.cluster}" if self.cluster else "Maintenance of the service"
+            text = marked("Maintenance of the queue {queue} of the cluster {cluster}")
+            return Message(text, queue=self.queue, cluster=self.cluster)
+        if self.cluster:
+            return Message("Maintenance of the cluster {cluster}", cluster=self.cluster)
+        return Message("Maintenance of the service")
 
     def covers(self, profile: Profile) -> bool:
         """Return whether the drain applies to sessions of a profile."""
@@ -193,7 +198,7 @@ class Drain(Timed):
 class Announcement(Timed):
     """A message for all users, without a drain."""
 
-    message: Message
+    message: MessageText
     """What users read, as one line of plain text."""
     begin: OptionalMoment = Field(default="", alias="from")
     """When the hub begins to show it: a date and a time. Empty: at once."""
@@ -354,13 +359,18 @@ class Notice:
         """Return what a drain means for users, in plain words."""
         if self.drain is None:
             return ""
-        where = " with it" if self.drain.profile else " there" if self.drain.cluster else ""
-        parts = [f"No session can start{where}." if self.is_active(now) else "New sessions end before it begins."]
+        parts = [Message("New sessions end before it begins.")]
+        if self.is_active(now) and self.drain.profile:
+            parts = [Message("No session can start with it.")]
+        elif self.is_active(now) and self.drain.cluster:
+            parts = [Message("No session can start there.")]
+        elif self.is_active(now):
+            parts = [Message("No session can start.")]
         if self.asks(now):
-            parts.append("Please save your work and stop your session.")
+            parts.append(Message("Please save your work and stop your session."))
         elif self.stops == math.inf:
-            parts.append("Running sessions go on.")
-        return " ".join(parts)
+            parts.append(Message("Running sessions go on."))
+        return sentences(*parts)
 
     def asks(self, now: float) -> bool:
         """Return whether users with a running session are asked to stop it now."""
@@ -405,7 +415,7 @@ def _notices(file: NoticesFile) -> Iterator[Notice]:
             drain=drain,
         )
     for one in file.announcements:
-        yield Notice(one.key, "Announcement", one.message, *_period(one))
+        yield Notice(one.key, Message("Announcement"), one.message, *_period(one))
 
 
 def maintenance_notices(cluster: str, maintenances: Iterable[Maintenance]) -> Iterator[Notice]:
@@ -454,8 +464,12 @@ class Offer:
             return ""
         if self.has_begun:
             return in_force(self.drain)
-        begins = f"{self.drain.title} begins at {moments.shown(self.drain.begins)}, too soon for a session."
-        return f"{begins} {_end(self.drain)}"
+        begins = Message(
+            "{drain} begins at {time}, too soon for a session.",
+            drain=self.drain.title,
+            time=moments.shown(self.drain.begins),
+        )
+        return sentences(begins, _end(self.drain))
 
 
 def offer(notices: Sequence[Notice], profile: Profile, now: float) -> Offer:
@@ -482,11 +496,11 @@ def offer(notices: Sequence[Notice], profile: Profile, now: float) -> Offer:
 
 def in_force(drain: Notice) -> str:
     """Return in plain words that a drain prevents starts."""
-    return f"{drain.title}: no session can start. {_end(drain)}"
+    return sentences(Message("{drain}: no session can start.", drain=drain.title), _end(drain))
 
 
 def _end(drain: Notice) -> str:
-    until = "The end is not known yet."
+    until = Message("The end is not known yet.")
     if drain.ends < math.inf:
-        until = f"It lasts until {moments.shown(drain.ends)}."
-    return f"{until} {drain.message}".rstrip()
+        until = Message("It lasts until {ends}.", ends=moments.shown(drain.ends))
+    return sentences(until, drain.message)

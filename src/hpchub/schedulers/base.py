@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from hpchub.messages import Message
 from hpchub.names import DATABASE, SESSION
 from hpchub.schedulers.knowledge import KnowledgeSource
 from hpchub.schedulers.reasons import OUT_OF_LINE, Outlook, Reason, find_reason, letters
@@ -303,6 +304,12 @@ class Scheduler(KnowledgeSource, ABC):
     """The options of the scheduler that profiles must not add, because hpchub sets them or they would break the job."""
     reasons: tuple[tuple[str, Reason], ...] = ()
     """The reasons why jobs wait: regular expressions for parts of ``Job.reason``, the most specific ones first."""
+    refusals: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """What the scheduler says if it refuses a value of a job, when it is submitted or while it waits.
+
+    Each entry has a regular expression for a part of the message, and the fields of a choice that it can concern, the
+    most likely one first; see ``hpchub.model.choice.NAMES``.
+    """
     settings_field = ""
     """The field of a cluster in the inventory that has settings of this scheduler, or empty if there is none."""
     propagation = 30.0
@@ -506,8 +513,10 @@ class Scheduler(KnowledgeSource, ABC):
             A clause without a full stop, for example ``jobs with a higher priority start first (Priority)``. If the
             words are the scheduler's terms, they occur only once.
         """
-        words = self.explain(reason).rstrip(". ")
-        return words if letters(words) == letters(reason) else f"{words} ({reason})"
+        words = self.explain(reason)
+        if letters(words) == letters(reason):
+            return words.rstrip(". ")
+        return Message("{words} ({reason})", words=words, reason=reason)
 
     def understand(self, reason: str) -> Reason:
         """Return why a job waits, how the wait can end, and what the user can do.
@@ -518,6 +527,20 @@ class Scheduler(KnowledgeSource, ABC):
             reason: The reason in the scheduler's terms; see ``Job.reason``.
         """
         return find_reason(reason, self.reasons)
+
+    def refusal(self, message: str) -> tuple[str, tuple[str, ...]] | None:
+        """Return the words with which the scheduler refused a value of a job, and the fields that they can concern.
+
+        Args:
+            message: The error output of ``submit_command``, or ``Job.reason``.
+
+        Returns:
+            The words and the fields, the most likely one first, or None if the message does not name a field.
+        """
+        for pattern, fields in self.refusals:
+            if found := re.search(pattern, message, re.IGNORECASE):
+                return found[0].strip(), fields
+        return None
 
     def parse_usage(self, stdout: str) -> dict[str, tuple[str, float, float | None]]:
         """Return the name, the start and the end of each job in the output of ``usage_command``, by the job's id.

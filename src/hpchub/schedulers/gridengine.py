@@ -152,6 +152,13 @@ class GridEngine(GridEngineKnowledge, Scheduler):
     settings_field = "grid_engine"
     reserved_options = _RESERVED
     reasons = _REASONS
+    # The messages of sge_qmaster. The account, -A, is any text, so Grid Engine never refuses it.
+    refusals = (
+        (r"advance reservation(?: id)? \S+ (?:is invalid|does not exist)", ("reservation",)),
+        (r"duration is longer than duration of the advance reservation", ("runtime",)),
+        (r"requests unknown queue", ("queue",)),
+        (r"your job is not allowed to run in any queue", ("queue",)),
+    )
     # The queue master lists a job before qsub prints its id, until the job has ended.
     propagation = 5.0
 

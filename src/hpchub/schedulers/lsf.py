@@ -217,6 +217,12 @@ class LSF(LSFKnowledge, Scheduler):
     batchspawner_class = "LsfSpawner"
     reserved_options = _RESERVED
     reasons = _REASONS
+    # The messages of bsub; see lsb_perror(3).
+    refusals = (
+        (r"No such queue|Queue has been closed|User cannot use the queue", ("queue",)),
+        (r"Invoker is not in specified project group", ("account",)),
+        (r"Bad resource requirement syntax|Bad resource name", ("node_constraint",)),
+    )
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of bsub.

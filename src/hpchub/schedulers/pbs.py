@@ -126,6 +126,11 @@ def is_unknown_job(job_id: str, code: int, stderr: str) -> bool:
 
 
 _NO_NODE = Reason("no node has what your job needs at present", Outlook.WAITS_FOR_PERSON, CHOOSE_ANOTHER)
+REFUSALS = (
+    (r"Unknown queue|Queue is not enabled|Access to queue is denied", ("reservation", "queue")),
+    (r"Invalid Account", ("account",)),
+)
+"""The messages of pbs_server about values of a job; see ``Scheduler.refusals``."""
 REASONS: tuple[tuple[str, Reason], ...] = (
     (r"can never run|no longer be satisfied|invalid job/resv", TOO_LARGE),
     (r"would cross dedicated time|dedicated time", MAINTENANCE),
@@ -134,7 +139,7 @@ REASONS: tuple[tuple[str, Reason], ...] = (
     (r"group run limit|max number of small cpusets|max token", LIMIT_OF_JOBS),
     (
         r"would conflict with reservation or top job",
-        Reason(f"{PRIORITY.words}, or your job would not end before a reservation begins"),
+        Reason("jobs with a higher priority start first, or your job would not end before a reservation begins"),
     ),
     (r"interfere with a (?:confirmed )?reservation|conflict with existing job/reservation", RESERVATION),
     (r"top job|backfill job|strict sorted order|strict fifo|preempt|sort_formula threshold", PRIORITY),
@@ -459,6 +464,8 @@ class PBS(PBSKnowledge, Scheduler):
     batchspawner_class = "PBSSpawner"
     reserved_options = _RESERVED
     reasons = REASONS
+    # A reservation is a queue.
+    refusals = ((r"Unknown Reservation Id", ("reservation",)), *REFUSALS)
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of qsub.

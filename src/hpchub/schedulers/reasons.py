@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from hpchub.messages import Message
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -36,23 +38,30 @@ class Reason:
     outlook: Outlook = Outlook.WAITS
     advice: str = ""
 
+    def __post_init__(self) -> None:
+        """Make messages of the texts, which can be translated."""
+        for name in ("words", "advice"):
+            text = getattr(self, name)
+            if text and not isinstance(text, Message):
+                object.__setattr__(self, name, Message(text))
+
 
 # What the user can do
 
-ASK_FOR_ACCOUNT = (
-    "Ask the administrators of the cluster which account you may use. Ask the administrators of this service to set it"
-    " in the profile."
+ASK_FOR_ACCOUNT = Message(
+    "Ask the administrators of the cluster which account you may use. Ask the "
+    "administrators of this service to set it in the profile."
 )
-CHOOSE_SMALLER = (
-    "Choose a profile that requests less. If there is none, tell the administrators of this service, because the"
-    " profile does not fit the cluster."
+CHOOSE_SMALLER = Message(
+    "Choose a profile that requests less. If there is none, tell the administrators of "
+    "this service, because the profile does not fit the cluster."
 )
-CHOOSE_ANOTHER = (
+CHOOSE_ANOTHER = Message(
     "Choose another profile, and tell the administrators of this service, because the profile does not fit the cluster."
 )
-TELL = "Tell the administrators of the cluster. Then start again."
-RELEASE = "If you have not put it on hold yourself, ask the administrators of the cluster."
-ASK_FOR_TIME = "Ask the administrators of the cluster, or whoever manages your project."
+TELL = Message("Tell the administrators of the cluster. Then start again.")
+RELEASE = Message("If you have not put it on hold yourself, ask the administrators of the cluster.")
+ASK_FOR_TIME = Message("Ask the administrators of the cluster, or whoever manages your project.")
 
 # Reasons that several schedulers report
 
@@ -62,7 +71,7 @@ HOLD = Reason("your job is on hold until somebody releases it", Outlook.WAITS_FO
 HOLD_ADMIN = Reason(
     "an administrator has put your job on hold",
     Outlook.WAITS_FOR_PERSON,
-    "Ask the administrators of the cluster to release it.",
+    Message("Ask the administrators of the cluster to release it."),
 )
 LAUNCH_FAILED = Reason("your job could not be started, and is on hold now", Outlook.NEVER, TELL)
 LIMIT_REACHED = Reason("a limit of resources is reached, for you, your group or the queue")
@@ -72,13 +81,13 @@ MAINTENANCE = Reason("maintenance begins before your job would end")
 NO_ACCESS = Reason(
     "you may not use the queue or the nodes that your job needs",
     Outlook.NEVER,
-    "Ask the administrators of the cluster for access, or choose another profile.",
+    Message("Ask the administrators of the cluster for access, or choose another profile."),
 )
 NO_FREE_NODE = Reason("no node has enough free resources for your job at the moment")
 NODES_DOWN = Reason(
     "the nodes that your job needs are not available, perhaps because of maintenance",
     Outlook.WAITS_FOR_PERSON,
-    "Ask the administrators of the cluster when they are available again.",
+    Message("Ask the administrators of the cluster when they are available again."),
 )
 NOT_CONSIDERED = Reason("the scheduler has not considered your job yet")
 PREPARING = Reason("the node for your job is being prepared")
@@ -86,7 +95,7 @@ PRIORITY = Reason("jobs with a higher priority start first")
 QUEUE_CLOSED = Reason(
     "the queue is closed",
     Outlook.WAITS_FOR_PERSON,
-    "Ask the administrators of the cluster when it opens, or choose a profile with another queue.",
+    Message("Ask the administrators of the cluster when it opens, or choose a profile with another queue."),
 )
 REQUEUED = Reason("your job is prepared for another attempt to start")
 RESERVATION = Reason("the nodes that your job needs are reserved")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from hpchub.gpus import gpu_type
+from hpchub.messages import Message, marked
 from hpchub.names import SESSION
 from hpchub.schedulers.base import Job, JobState, QueueLimits, QueueRules, Scheduler, Unanswered, job_name
 from hpchub.schedulers.endings import OWNER, Cause, Ending, signal_name
@@ -99,15 +100,15 @@ _STATES = (
 )
 
 _RESOURCES = {
-    "CPU": "cores",
-    "Mem(?:ory)?": "memory",
-    "Node": "nodes",
-    "GRES": "GPUs",
-    "License": "licences",
-    "Energy": "energy",
-    "Billing": "computing budget",
-    "BB": "fast storage",
-    "Unknown": "resources",
+    "CPU": marked("cores"),
+    "Mem(?:ory)?": marked("memory"),
+    "Node": marked("nodes"),
+    "GRES": marked("GPUs"),
+    "License": marked("licences"),
+    "Energy": marked("energy"),
+    "Billing": marked("computing budget"),
+    "BB": marked("fast storage"),
+    "Unknown": marked("resources"),
 }
 _TIME_USED_UP = Reason("your group has used up its computing time", Outlook.WAITS_FOR_PERSON, ASK_FOR_TIME)
 _QOS_NOT_PERMITTED = Reason("you may not use the quality of service of your job", Outlook.NEVER, CHOOSE_ANOTHER)
@@ -176,18 +177,36 @@ def _reasons() -> Iterator[tuple[str, Reason]]:
         (r"^MaxJobsPerAccount", Reason("your group already has as many running jobs as it may have")),
     )
     # Limits of a resource
-    for part, words in _RESOURCES.items():
+    for part, name in _RESOURCES.items():
+        words = Message(name)
         yield (
             rf"^(?:Assoc|QOS)Grp{part}RunMin",
-            Reason(f"the running jobs of your group use {words} for long enough"),
+            Reason(Message("the running jobs of your group use {words} for long enough", words=words)),
         )
-        yield rf"^(?:Assoc|QOS)Grp{part}Min", replace(_TIME_USED_UP, words=f"your group has used up its {words} time")
-        yield rf"^(?:Assoc|QOS)Grp{part}", Reason(f"your group already uses all the {words} that it may use")
-        too_much = Reason(f"your job requests more {words} than one job may have", never, CHOOSE_SMALLER)
+        yield (
+            rf"^(?:Assoc|QOS)Grp{part}Min",
+            replace(_TIME_USED_UP, words=Message("your group has used up its {words} time", words=words)),
+        )
+        yield (
+            rf"^(?:Assoc|QOS)Grp{part}",
+            Reason(Message("your group already uses all the {words} that it may use", words=words)),
+        )
+        too_much = Reason(
+            Message("your job requests more {words} than one job may have", words=words), never, CHOOSE_SMALLER
+        )
         yield rf"^(?:Assoc|QOS)Max{part}s?(?:Min(?:ute)?s)?Per(?:Job|Node)", too_much
-        yield rf"^QOSMin{part}", Reason(f"your job requests less {words} than it must", never, CHOOSE_ANOTHER)
-        yield rf"^(?:QOS)?Max{part}s?(?:RunMins)?PerUser", Reason(f"you already use all the {words} that you may use")
-        yield rf"^Max{part}(?:RunMins)?PerAccount", Reason(f"your group already uses all the {words} that it may use")
+        yield (
+            rf"^QOSMin{part}",
+            Reason(Message("your job requests less {words} than it must", words=words), never, CHOOSE_ANOTHER),
+        )
+        yield (
+            rf"^(?:QOS)?Max{part}s?(?:RunMins)?PerUser",
+            Reason(Message("you already use all the {words} that you may use", words=words)),
+        )
+        yield (
+            rf"^Max{part}(?:RunMins)?PerAccount",
+            Reason(Message("your group already uses all the {words} that it may use", words=words)),
+        )
     # Limits of resources that newer versions or sites add
     yield r"^(?:Assoc|QOS)Grp|^(?:QOS)?Max\w+Per(?:User|Account)", LIMIT_REACHED
 
@@ -340,6 +359,20 @@ class Slurm(SlurmKnowledge, Scheduler):
     batchspawner_class = "SlurmSpawner"
     reserved_options = _RESERVED
     reasons = tuple(_reasons())
+    # src/common/slurm_errno.c, and the reasons of jobs that Slurm accepts and then never starts.
+    refusals = (
+        (r"Invalid qos specification|\bInvalidQOS\b|\bQOSNotAllowed\b|QOS not permitted[^()]*", ("qos",)),
+        (r"Invalid account or account/partition combination specified", ("account",)),
+        (r"\bInvalidAccount\b|\bAccountNotAllowed\b|account not permitted[^()]*", ("account",)),
+        (r"Requested reservation (?:is invalid|not usable now)", ("reservation",)),
+        (r"Access denied to requested reservation|\bReservationDeleted\b", ("reservation",)),
+        (r"Invalid partition name specified|group not permitted to use this partition", ("queue",)),
+        (r"Requ\w+ partition (?:configuration )?not available[^()]*", ("queue",)),
+        (r"Invalid feature specification", ("node_constraint",)),
+        (r"Invalid generic resource \(gres\) specification", ("gpu_type", "gpus")),
+        (r"Requested time limit is invalid", ("runtime",)),
+        (r"Memory required by task is not available", ("memory",)),
+    )
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of sbatch. ``--export=NIL`` starts the job with Slurm's variables only."""

@@ -30,6 +30,7 @@ from hpchub.schedulers.pbs import (
     QSUB_RESERVED,
     QUEUE_TABLE,
     REASONS,
+    REFUSALS,
     RESOURCES_RESERVED,
     RUNNING,
     SERVER_COMMANDS,
@@ -147,6 +148,7 @@ class Torque(TorqueKnowledge, Scheduler):
     batchspawner_class = "TorqueSpawner"
     reserved_options = RESERVED
     reasons = REASONS
+    refusals = tuple((pattern, fields[-1:]) for pattern, fields in REFUSALS)
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of qsub.

@@ -1,5 +1,6 @@
 // The connection of this tab to the user's notebook server, which may be replaced by the server of the next session.
 
+import {gettext} from './gettext.js';
 import {lost, meaning, refused, suspicious, xsrfToken} from './words.js';
 
 const ANSWER = 20_000; // milliseconds that an answer may take
@@ -176,7 +177,7 @@ export class Connection {
   async _renewLogin() {
     const frame = document.createElement('iframe');
     frame.hidden = true;
-    frame.title = 'Login';
+    frame.title = gettext('Sign in');
     frame.setAttribute('sandbox', 'allow-same-origin');
     const loaded = new Promise(resolve => frame.addEventListener('load', resolve, {once: true}));
     frame.src = new URL('lab', this.base).href;

@@ -31,12 +31,12 @@
     },
     get: async () => {
       const {default: create} = await import(plugins);
-      const optional = ['@jupyterlab/statusbar', '@jupyterlab/statedb', '@lumino/widgets'];
+      const optional = ['@jupyterlab/statusbar', '@jupyterlab/statedb', '@jupyterlab/settingregistry', '@lumino/widgets'];
       const plugin = create(
         watch,
         await load('@jupyterlab/application'),
         await load('@jupyterlab/docmanager'),
-        ...(await Promise.all(optional.map(name => load(name).catch(() => ({}))))),
+        Object.assign({}, ...(await Promise.all(optional.map(name => load(name).catch(() => ({})))))),
       );
       return () => ({__esModule: true, default: plugin});
     },

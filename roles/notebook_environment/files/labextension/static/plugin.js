@@ -1,28 +1,32 @@
 // The plugins of the extension: the status of the session, warnings before its end, and what keeps unsaved work when a
 // session, the connection or the single sign-on ends.
 
-import {Banner} from './banner.js';
+import {Banner, focusLatest, isShown, KEYS} from './banner.js';
 import {Connection} from './connection.js';
 import {Documents} from './documents.js';
 import {Drafts} from './drafts.js';
 import {End} from './end.js';
+import {gettext, load} from './gettext.js';
 import {Status} from './status.js';
 import {connected, found, timed} from './words.js';
 
 const SOON = 30_000; // the shortest time between two questions when the user comes back to the tab, in milliseconds
+const COMMAND = 'hpchub:go-to-message';
 const EVENT = 'https://schema.hpchub/session/v1'; // see hpchub.remote.session_monitor
+const OPTIONAL = ['IStatusBar', 'IStateDB', 'ISettingRegistry']; // what JupyterLab may provide
+const LANGUAGE = '@jupyterlab/translation-extension:plugin'; // the settings of JupyterLab's own language
 
-export default (watch, {IConnectionLost, JupyterFrontEnd}, {IDocumentManager}, {IStatusBar}, {IStateDB}, lumino) => [
+export default (watch, {IConnectionLost, JupyterFrontEnd}, {IDocumentManager}, libraries) => [
   {
     id: '@hpchub/lab:unsaved-work',
     description: 'Shows the session, warns before its end, and saves unsaved work in the next session.',
     autoStart: true,
     requires: [JupyterFrontEnd.IPaths, IDocumentManager],
-    optional: [IStatusBar, IStateDB].filter(Boolean),
-    activate: (app, paths, manager, ...optional) => {
+    optional: known(libraries).map(name => libraries[name]),
+    activate: (app, paths, manager, ...services) => {
       if (!paths.urls.hubPrefix) return;
-      const bar = IStatusBar ? optional.shift() : null;
-      start(watch, app, paths.urls, manager, {bar, lumino, layout: optional.shift()});
+      const provided = Object.fromEntries(known(libraries).map((name, index) => [name, services[index]]));
+      start(watch, app, paths.urls, manager, {...provided, Widget: libraries.Widget});
     },
   },
   {
@@ -38,7 +42,19 @@ export default (watch, {IConnectionLost, JupyterFrontEnd}, {IDocumentManager}, {
   },
 ];
 
-function start(watch, app, urls, manager, {bar, lumino, layout}) {
+/** Return the names of the optional tokens that JupyterLab knows. */
+function known(libraries) {
+  return OPTIONAL.filter(name => libraries[name]);
+}
+
+/** Return the language that the user has chosen in JupyterLab, or an empty text. */
+async function ownLanguage(settings) {
+  const chosen = await settings?.get(LANGUAGE, 'locale').catch(() => null);
+  return typeof chosen?.composite === 'string' && chosen.composite !== 'default' ? chosen.composite : '';
+}
+
+function start(watch, app, urls, manager, {IStatusBar: bar, IStateDB: layout, ISettingRegistry: settings, Widget}) {
+  const translated = ownLanguage(settings).then(own => load(watch.send, own));
   const banner = new Banner();
   const status = new Status();
   const drafts = new Drafts(urls.base);
@@ -53,15 +69,15 @@ function start(watch, app, urls, manager, {bar, lumino, layout}) {
 
   const open = url => window.open(url, '_blank');
   const actions = {
-    start: () => ['Continue in a new session', () => open(connection.continueUrl(end.profile))],
-    progress: () => ['Show the progress', () => open(connection.progressUrl)],
-    home: () => ['Open my home page', () => open(connection.homeUrl)],
-    'sign-in': () => ['Sign in', () => connection.signIn()],
-    keep: () => ['Keep the session', () => end.keep()],
+    start: () => [gettext('Continue in a new session'), () => open(connection.continueUrl(end.profile))],
+    progress: () => [gettext('Show the progress'), () => open(connection.progressUrl)],
+    home: () => [gettext('Open my home page'), () => open(connection.homeUrl)],
+    'sign-in': () => [gettext('Sign in'), () => connection.signIn()],
+    keep: () => [gettext('Keep the session'), () => end.keep()],
   };
   const buttons = message => [
     ...(message.action ? [actions[message.action]()] : []),
-    ...(connection.isLost && !drafts.isReliable ? [['Download my changes', () => documents.download()]] : []),
+    ...(connection.isLost && !drafts.isReliable ? [[gettext('Download my changes'), () => documents.download()]] : []),
   ];
   const events = {
     lost: message => {
@@ -111,8 +127,15 @@ function start(watch, app, urls, manager, {bar, lumino, layout}) {
   document.addEventListener('visibilitychange', look);
   window.addEventListener('focus', look);
 
-  status.place(bar, lumino);
   void app.restored.then(async () => {
+    await translated;
+    status.place(bar, Widget);
+  app.commands.addCommand(COMMAND, {
+    label: gettext('Go to the message of the service'),
+    isEnabled: isShown,
+    execute: focusLatest,
+  });
+  app.commands.addKeyBinding({command: COMMAND, keys: [KEYS], selector: 'body', args: {}});
     await connection.check();
     await ask();
     end.run();
@@ -130,25 +153,27 @@ async function offerDrafts(documents, drafts, banner) {
   if (!kept.length) return;
   banner.show(found(kept), 'warning', [
     [
-      'Restore',
+      gettext('Restore'),
       async () => {
         const lines = [];
         for (const draft of kept) {
           try {
             const path = await documents.restore(draft);
-            lines.push(path === draft.path ? path : `${path} (a copy, because ${draft.path} has changed since)`);
+            const values = {copy: path, path: draft.path};
+            lines.push(path === draft.path ? path : gettext('{copy} (a copy, because {path} has changed since)', values));
           } catch (error) {
             console.warn(error);
-            lines.push(`${draft.path}: not restored (${error.message}); this browser still has the changes`);
+            const values = {path: draft.path, reason: error.message};
+            lines.push(gettext('{path}: not restored ({reason}); this browser still has the changes', values));
           }
         }
-        banner.show({title: 'Your changes are back', text: `${lines.join('; ')}.`}, 'info');
+        banner.show({title: gettext('Your changes are back'), text: `${lines.join('; ')}.`}, 'info');
       },
     ],
     [
-      'Delete the changes',
+      gettext('Delete the changes'),
       async () => {
-        if (!window.confirm('Delete these changes? You cannot get them back.')) return;
+        if (!window.confirm(gettext('Delete these changes? You cannot get them back.'))) return;
         for (const {path, tab} of kept) await drafts.remove(path, tab);
         banner.hide();
       },

@@ -1,5 +1,7 @@
 // What answers mean, and what the tab tells its user. Nothing here has side effects.
 
+import {gettext, locale as own, ngettext} from './gettext.js';
+
 /** The time before the end of a session at which the tab saves all documents again and again, in milliseconds. */
 export const SAVE_BEFORE = 150_000;
 
@@ -42,15 +44,25 @@ export function moment(value) {
   return Number.isNaN(parsed) ? null : parsed;
 }
 
-/** Return a time of day as the user's browser writes it. */
+/** Return a time of day as the user writes it. */
 function clock(milliseconds, locale) {
   return new Date(milliseconds).toLocaleTimeString(locale, {hour: '2-digit', minute: '2-digit'});
 }
 
-const KEPT = 'Your unsaved changes are kept in this tab and in this browser.';
-const KEPT_HERE =
-  'Your unsaved changes are kept in this tab only, because the storage of this browser is full or off. Do not close it.';
-const CONNECTS = 'This tab then connects to it and saves your changes.';
+/** Return whole sentences as one text. Empty ones are left out. */
+function together(...sentences) {
+  return sentences.filter(Boolean).join(' ');
+}
+
+/** Return where the unsaved changes are kept. */
+function kept(stored) {
+  return stored
+    ? gettext('Your unsaved changes are kept in this tab and in this browser.')
+    : gettext(
+        'Your unsaved changes are kept in this tab only, because the storage of this browser is full or off. ' +
+          'Do not close it.',
+      );
+}
 
 /**
  * Return what the tab shows while it has no connection.
@@ -61,56 +73,71 @@ const CONNECTS = 'This tab then connects to it and saves your changes.';
  * @param {boolean} [stored] Whether the browser's storage keeps the unsaved changes.
  * @returns {{title: string, text: string, action: '' | 'start' | 'progress' | 'sign-in' | 'home'}}
  */
-export function lost(state, session, locale, stored = true) {
-  const kept = stored ? KEPT : KEPT_HERE;
+export function lost(state, session, locale = own(), stored = true) {
+  const isSaved = gettext('They are saved as soon as you are signed in.');
+  const again = gettext('Sign in again.');
+  const tries = gettext('This tab tries to connect again.');
   if (state === 'sign-on') {
-    return {
-      title: 'You are signed out',
-      text: `Sign in again. ${kept} They are saved as soon as you are signed in.`,
-      action: 'sign-in',
-    };
+    return {title: gettext('You are signed out'), text: together(again, kept(stored), isSaved), action: 'sign-in'};
   }
   switch (session?.state) {
     case 'ended':
     case 'none': {
       const at = moment(session.ending?.at);
-      const how = session.ending?.text ? `${session.ending.text} ` : '';
       return {
-        title: at === null ? 'Your session has ended' : `Your session ended at ${clock(at, locale)}`,
-        text: `${how}${kept} Continue in a new session, with the same profile or another one. ${CONNECTS}`,
+        title:
+          at === null
+            ? gettext('Your session has ended')
+            : gettext('Your session ended at {time}', {time: clock(at, locale)}),
+        text: together(
+          session.ending?.text,
+          kept(stored),
+          gettext('Continue in a new session, with the same profile or another one.'),
+          gettext('This tab then connects to it and saves your changes.'),
+        ),
         action: 'start',
       };
     }
     case 'starting':
       return {
-        title: 'Your new session is starting',
-        text: `${kept} This tab connects to the session as soon as it runs, and saves them.`,
+        title: gettext('Your new session is starting'),
+        text: together(
+          kept(stored),
+          gettext('This tab connects to the session as soon as it runs, and saves them.'),
+        ),
         action: 'progress',
       };
     case 'running':
       return state === 'login'
         ? {
-            title: 'Your session does not accept this tab',
-            text: `Sign in again. ${kept} They are saved as soon as you are signed in.`,
+            title: gettext('Your session does not accept this tab'),
+            text: together(again, kept(stored), isSaved),
             action: 'sign-in',
           }
         : {
-            title: 'The connection to your session is interrupted',
-            text: `${kept} This tab tries to connect again. If this takes more than a minute, look at your home page.`,
+            title: gettext('The connection to your session is interrupted'),
+            text: together(
+              kept(stored),
+              tries,
+              gettext('If this takes more than a minute, look at your home page.'),
+            ),
             action: 'home',
           };
     default:
       return state === 'login'
         ? {
-            title: 'Your session does not accept this tab',
-            text: `Perhaps the session has ended, or you are signed out. ${kept} Sign in again.`,
+            title: gettext('Your session does not accept this tab'),
+            text: together(gettext('Perhaps the session has ended, or you are signed out.'), kept(stored), again),
             action: 'sign-in',
           }
         : {
-            title: 'Your session does not answer',
-            text:
-              `Perhaps it has ended, or the network is interrupted. ${kept} This tab tries to connect again. ` +
-              'Your home page shows whether your session runs.',
+            title: gettext('Your session does not answer'),
+            text: together(
+              gettext('Perhaps it has ended, or the network is interrupted.'),
+              kept(stored),
+              tries,
+              gettext('Your home page shows whether your session runs.'),
+            ),
             action: 'home',
           };
   }
@@ -166,19 +193,10 @@ export function timed(state, now) {
   };
 }
 
-/** Return a number of minutes in words. */
+/** Return a number of minutes, at least one. */
 function inMinutes(milliseconds) {
-  const minutes = Math.max(1, Math.round(milliseconds / 60_000));
-  return `${minutes} ${minutes === 1 ? 'minute' : 'minutes'}`;
+  return Math.max(1, Math.round(milliseconds / 60_000));
 }
-
-const LOST_AT_END =
-  'This tab saves your open documents shortly before. Variables and running computations are lost at the end: ' +
-  'write results to files.';
-const WHY = {
-  limit: 'It then reaches its time limit.',
-  drain: 'The service then stops it because of a maintenance.',
-};
 
 /**
  * Return the warning before the end of a session.
@@ -188,36 +206,79 @@ const WHY = {
  * @param {'limit' | 'drain'} [cause] Why it ends.
  * @param {string} [locale] The language of the time of day.
  */
-export function warning(ends, now, cause = 'limit', locale = undefined) {
+export function warning(ends, now, cause = 'limit', locale = own()) {
   return {
-    title: `Your session ends at ${clock(ends, locale)}, in ${inMinutes(ends - now)}`,
-    text: `${WHY[cause]} ${LOST_AT_END}`,
+    title: ngettext(
+      'Your session ends at {time}, in {count} minute',
+      'Your session ends at {time}, in {count} minutes',
+      inMinutes(ends - now),
+      {time: clock(ends, locale)},
+    ),
+    text: together(
+      cause === 'drain'
+        ? gettext('The service then stops it because of a maintenance.')
+        : gettext('It then reaches its time limit.'),
+      gettext('This tab saves your open documents shortly before.'),
+      gettext('Variables and running computations are lost at the end: write results to files.'),
+    ),
     action: '',
   };
 }
 
 /** Return the warning before the end of a session that nobody uses; see "warning". */
-export function idleWarning(ends, now, limit, locale) {
+export function idleWarning(ends, now, limit, locale = own()) {
   return {
-    title: `Nobody uses this session. It ends at ${clock(ends, locale)}, in ${inMinutes(ends - now)}`,
-    text:
-      `A session of this profile may be idle for ${inMinutes(limit)}. To keep it, press a key or the button. ` +
-      'This tab saves your open documents before the end.',
+    title: ngettext(
+      'Nobody uses this session. It ends at {time}, in {count} minute',
+      'Nobody uses this session. It ends at {time}, in {count} minutes',
+      inMinutes(ends - now),
+      {time: clock(ends, locale)},
+    ),
+    text: together(
+      ngettext(
+        'A session of this profile may be idle for {count} minute.',
+        'A session of this profile may be idle for {count} minutes.',
+        inMinutes(limit),
+      ),
+      gettext('To keep it, press a key or the button.'),
+      gettext('This tab saves your open documents before the end.'),
+    ),
     action: 'keep',
   };
 }
 
-/** Return a size in GB with one digit, as the user's browser writes it. */
+/** Return a size in GB with one digit, as the user writes it. */
 function gigabytes(bytes, locale) {
   return (bytes / 2 ** 30).toLocaleString(locale, {minimumFractionDigits: 1, maximumFractionDigits: 1});
 }
 
 /** Return the time until the end in words. */
 function timeLeft(milliseconds) {
-  const minutes = Math.max(0, Math.floor(milliseconds / 60_000));
-  const hours = Math.floor(minutes / 60);
-  if (hours >= 48) return `${Math.floor(hours / 24)} d ${hours % 24} h left`;
-  return hours ? `${hours} h ${minutes % 60} min left` : `${minutes} min left`;
+  const left = Math.max(0, Math.floor(milliseconds / 60_000));
+  const hours = Math.floor(left / 60);
+  if (hours >= 48) return gettext('{days} d {hours} h left', {days: Math.floor(hours / 24), hours: hours % 24});
+  if (hours) return gettext('{hours} h {minutes} min left', {hours, minutes: left % 60});
+  return gettext('{minutes} min left', {minutes: left});
+}
+
+/** Return what the job uses of its memory. */
+function memoryInUse(used, granted, locale) {
+  const values = {used: gigabytes(used, locale), granted: granted ? gigabytes(granted, locale) : ''};
+  return granted ? gettext('memory {used} of {granted} GB', values) : gettext('memory {used} GB', values);
+}
+
+/** Return what the job uses of its cores. */
+function coresInUse(cores, granted, locale) {
+  const used = cores.toLocaleString(locale, {maximumFractionDigits: 1});
+  if (!granted) return gettext('CPU {used} cores', {used});
+  return ngettext('CPU {used} of {count} core', 'CPU {used} of {count} cores', granted, {used});
+}
+
+/** Return the details of a GPU. */
+function gpuDetails({name, memory, total}, locale) {
+  if (typeof memory !== 'number' || typeof total !== 'number') return gettext('GPU {name}.', {name});
+  const values = {name, used: gigabytes(memory, locale), granted: gigabytes(total, locale)};
+  return gettext('GPU {name}: {used} of {granted} GB.', values);
 }
 
 /**
@@ -229,50 +290,61 @@ function timeLeft(milliseconds) {
  * @param {string} [locale] The language of numbers and times.
  * @returns {{text: string, title: string, urgent: boolean}} "title" has the details. What is not known is left out.
  */
-export function statusLine(state, now, isLost = false, locale = undefined) {
-  if (isLost) return {text: 'No connection to the session', title: 'The figures of the session are not known.', urgent: true};
+export function statusLine(state, now, isLost = false, locale = own()) {
+  if (isLost) {
+    const title = gettext('The figures of the session are not known.');
+    return {text: gettext('No connection to the session'), title, urgent: true};
+  }
   const {job, usage = {}} = state;
   const parts = [];
   const details = [];
   const ends = [state.ends, state.idleEnds !== null && state.idleEnds - now < SOON_IDLE ? state.idleEnds : null];
   const end = Math.min(...ends.filter(each => each !== null));
   if (Number.isFinite(end)) parts.push(timeLeft(end - now));
-  if (state.ends !== null) details.push(`The session ends at ${date(state.ends, locale)}.`);
-  if (state.idleLimit !== null) details.push(`It ends earlier if nobody uses it for ${inMinutes(state.idleLimit)}.`);
-  if (job?.node) parts.push(`node ${job.node.split('.')[0]}`);
-  if (job?.id) parts.push(`job ${job.id}`);
-  if (job) details.push(`Profile ${job.profile_name} on the cluster ${job.cluster}.`);
-  if (typeof usage.memory === 'number') {
-    const granted = job?.memory ? ` of ${gigabytes(job.memory, locale)}` : '';
-    parts.push(`memory ${gigabytes(usage.memory, locale)}${granted} GB`);
+  if (state.ends !== null) details.push(gettext('The session ends at {time}.', {time: date(state.ends, locale)}));
+  if (state.idleLimit !== null) {
+    details.push(
+      ngettext(
+        'It ends earlier if nobody uses it for {count} minute.',
+        'It ends earlier if nobody uses it for {count} minutes.',
+        inMinutes(state.idleLimit),
+      ),
+    );
   }
-  if (typeof usage.cores === 'number') {
-    const used = usage.cores.toLocaleString(locale, {maximumFractionDigits: 1});
-    parts.push(job?.cores ? `CPU ${used} of ${job.cores} ${job.cores === 1 ? 'core' : 'cores'}` : `CPU ${used} cores`);
+  if (job?.node) parts.push(gettext('node {node}', {node: job.node.split('.')[0]}));
+  if (job?.id) parts.push(gettext('job {job}', {job: job.id}));
+  if (job) {
+    const values = {profile: job.profile_name, cluster: job.cluster};
+    details.push(gettext('Profile {profile} on the cluster {cluster}.', values));
   }
+  if (typeof usage.memory === 'number') parts.push(memoryInUse(usage.memory, job?.memory, locale));
+  if (typeof usage.cores === 'number') parts.push(coresInUse(usage.cores, job?.cores, locale));
   for (const gpu of usage.gpus ?? []) {
-    const load = typeof gpu.load === 'number' ? ` ${gpu.load} %` : '';
-    parts.push(`GPU${load}`);
-    const memory =
-      typeof gpu.memory === 'number' && typeof gpu.total === 'number'
-        ? `: ${gigabytes(gpu.memory, locale)} of ${gigabytes(gpu.total, locale)} GB`
-        : '';
-    details.push(`GPU ${gpu.name}${memory}.`);
+    parts.push(typeof gpu.load === 'number' ? gettext('GPU {load} %', {load: gpu.load}) : 'GPU');
+    details.push(gpuDetails(gpu, locale));
   }
   const isFull = Boolean(job?.memory) && typeof usage.memory === 'number' && usage.memory > 0.9 * job.memory;
-  if (isFull) details.push('Almost all memory of the job is in use. If it needs more, the cluster ends the session.');
+  if (isFull) {
+    details.push(gettext('Almost all memory of the job is in use.'));
+    details.push(gettext('If it needs more, the cluster ends the session.'));
+  }
   return {text: parts.join(' · '), title: details.join('\n'), urgent: isFull || end - now <= WARN_BEFORE[1]};
 }
 
-/** Return a date and a time as the user's browser writes them. */
+/** Return a date and a time as the user writes them. */
 function date(milliseconds, locale) {
   return new Date(milliseconds).toLocaleString(locale, {dateStyle: 'medium', timeStyle: 'short'});
 }
 
-/** Return when a drain is, in words. */
+/** Return when a drain is, in one sentence. */
 function period({from, until, active}, locale) {
-  const end = until === null ? 'until further notice' : `until ${date(until * 1000, locale)}`;
-  return active ? `It lasts ${end}` : `It lasts from ${date(from * 1000, locale)} ${end}`;
+  const values = {from: date(from * 1000, locale), until: until === null ? '' : date(until * 1000, locale)};
+  if (until === null) {
+    return active
+      ? gettext('It lasts until further notice.')
+      : gettext('It lasts from {from} until further notice.', values);
+  }
+  return active ? gettext('It lasts until {until}.', values) : gettext('It lasts from {from} until {until}.', values);
 }
 
 /**
@@ -283,34 +355,36 @@ function period({from, until, active}, locale) {
  * @param {string} [locale] The language of the times.
  * @returns {{title: string, text: string, action: '' | 'home'} | null} The text is plain text.
  */
-export function news(notices, seen, locale) {
+export function news(notices, seen, locale = own()) {
   const fresh = (notices ?? []).filter(each => {
     const key = `${each.key} ${each.message} ${each.active} ${each.ask} ${each.stop_at}`;
     return !seen.has(key) && seen.add(key);
   });
   if (!fresh.length) return null;
   const lines = fresh.map(each => {
-    const when = each.kind === 'drain' ? `${period(each, locale)}.` : '';
-    const stop = each.stop_at === null ? '' : `At ${date(each.stop_at * 1000, locale)}, the service stops sessions that still run.`;
-    return [each.title, [when, each.message, each.advice, stop].filter(Boolean).join(' ')];
+    const stop =
+      each.stop_at !== null &&
+      gettext('At {time}, the service stops sessions that still run.', {time: date(each.stop_at * 1000, locale)});
+    return [each.title, together(each.kind === 'drain' && period(each, locale), each.message, each.advice, stop)];
   });
   const ask = fresh.some(each => each.ask);
   const action = ask ? 'home' : '';
   if (lines.length === 1) return {title: lines[0][0], text: lines[0][1], action};
-  return {title: 'Announcements', text: lines.map(parts => parts.join(': ')).join(' '), action};
+  return {title: gettext('Announcements'), text: lines.map(parts => parts.join(': ')).join(' '), action};
 }
 
 /** Return what the tab says after it has connected again. */
 export function connected(renewed, saved, failed) {
-  const parts = [];
-  if (saved) parts.push(saved === 1 ? '1 document is saved.' : `${saved} documents are saved.`);
+  const sentences = [];
+  if (saved) sentences.push(ngettext('{count} document is saved.', '{count} documents are saved.', saved));
   if (failed.length) {
-    parts.push(`Not saved yet: ${failed.join(', ')}. Your changes are still in this tab. Save again.`);
+    sentences.push(gettext('Not saved yet: {documents}.', {documents: failed.join(', ')}));
+    sentences.push(gettext('Your changes are still in this tab. Save again.'));
   }
-  if (renewed) parts.push('Variables of the former session are gone: run the cells that you need again.');
+  if (renewed) sentences.push(gettext('Variables of the former session are gone: run the cells that you need again.'));
   return {
-    title: renewed ? 'This tab is connected to your new session' : 'This tab is connected again',
-    text: parts.join(' '),
+    title: renewed ? gettext('This tab is connected to your new session') : gettext('This tab is connected again'),
+    text: together(...sentences),
     action: '',
   };
 }
@@ -372,15 +446,16 @@ export function copyPath(path, at) {
   const dot = path.lastIndexOf('.');
   const stem = dot > slash ? path.slice(0, dot) : path;
   const stamp = new Date(at).toISOString().slice(0, 19).replace('T', ' ').replaceAll(':', '.');
-  return `${stem} (unsaved changes of ${stamp} UTC)${dot > slash ? path.slice(dot) : ''}`;
+  const remark = gettext('unsaved changes of {time} UTC', {time: stamp});
+  return `${stem} (${remark})${dot > slash ? path.slice(dot) : ''}`;
 }
 
 /** Return the question about drafts of an earlier tab. */
-export function found(drafts, locale) {
-  const names = drafts.map(each => `${each.path} (${new Date(each.at).toLocaleString(locale)})`);
+export function found(drafts, locale = own()) {
+  const documents = drafts.map(each => `${each.path} (${new Date(each.at).toLocaleString(locale)})`).join(', ');
   return {
-    title: 'Some changes were not saved',
-    text: `This browser has kept them: ${names.join(', ')}.`,
+    title: gettext('Some changes were not saved'),
+    text: gettext('This browser has kept them: {documents}.', {documents}),
     action: '',
   };
 }

@@ -1,8 +1,10 @@
-"""Compare the time of the home page in a hub with 10 and with 1,000 users. This bench needs no demo."""
+"""Compare the times of the home page and the form in a hub with 10 and with 1,000 users. This bench needs no demo."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import statistics
 import sys
 import tempfile
@@ -20,18 +22,42 @@ from tornado.httpclient import AsyncHTTPClient  # noqa: E402
 from tornado.httpserver import HTTPServer  # noqa: E402
 from tornado.testing import bind_unused_port  # noqa: E402
 
+from hpchub.clusters.knowledge import Knowledge  # noqa: E402
 from hpchub.hub.ledger import EVENTS  # noqa: E402
+from hpchub.schedulers import SCHEDULERS  # noqa: E402
+from hpchub.schedulers.knowledge import (  # noqa: E402
+    Account,
+    Allocations,
+    Availability,
+    Offer,
+    QueueState,
+    WaitingJob,
+    Wanted,
+)
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
 COUNTS = (10, 1000)
 PROFILES = 50
+FIELDS = {"cores": {"max": 4}, "memory": {"max": "8G"}, "account": {}, "qos": {}, "working_directory": {}}
 NAMES = 5
 """How many names each user has given to sessions."""
 PAST = 20
 """How many sessions of each user ended in the last week."""
+OFFERS = 50
+"""How many different nodes the queue has. The hub keeps no more of them."""
+WAITING = 2000
+"""How many jobs wait in the queue."""
 DAY = 24 * 3600
+CORES = itertools.cycle(range(1, 5))
+PAGES: dict[str, Callable[[], str]] = {
+    "home page": lambda: "home",
+    "form": lambda: "spawn/alice/name-2",
+    "changed field": lambda: f"availability/alice?profile=p1&cores={next(CORES)}&memory={next(CORES)}G",
+}
+"""What is measured. Each value of a changed field differs from the one before."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -40,21 +66,44 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure the page of a user with three sessions, in a real JupyterHub with a database in a file.
+    """Measure the pages of a user with three sessions, in a real JupyterHub with a database in a file.
 
     Returns:
-        ``{"users": {count: {"median": seconds, "longest": seconds, "queries": N}}}``.
+        ``{"users": {count: {page: {"median": seconds, "longest": seconds, "queries": N}}}}``.
     """
     return {"users": {count: asyncio.run(_measure(count, arguments.repetitions)) for count in COUNTS}}
 
 
 def table(result: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return the result as rows of text; the first row is the heading."""
-    rows: list[tuple[str, ...]] = [("users", "median, ms", "longest, ms", "SQL statements")]
-    for count, each in result["users"].items():
-        figures = (f"{each['median'] * 1000:.1f}", f"{each['longest'] * 1000:.1f}", str(each["queries"]))
-        rows.append((str(count), *figures))
+    rows: list[tuple[str, ...]] = [("page", "users", "median, ms", "longest, ms", "SQL statements")]
+    for page in PAGES:
+        for count, pages in result["users"].items():
+            each = pages[page]
+            figures = (f"{each['median'] * 1000:.1f}", f"{each['longest'] * 1000:.1f}", str(each["queries"]))
+            rows.append((page, str(count), *figures))
     return rows
+
+
+class Known(Knowledge):
+    """What the hub knows of a full cluster with many waiting jobs. It asks nobody."""
+
+    async def _refresh(self) -> None:
+        pass
+
+    def availability(self) -> Availability:
+        return Availability(time.time(), self._queues)  # a new answer each time, which is the slowest case
+
+    @functools.cached_property
+    def _queues(self) -> dict[str, QueueState]:
+        now = time.time()
+        offers = tuple(Offer(4, 8192 - number, start=now + 60 * number) for number in range(1, OFFERS))
+        waiting = tuple(WaitingJob(Wanted(4, 4096, number), start=now + number) for number in range(WAITING))
+        return {"q": QueueState("q", offers=offers, waiting=waiting)}
+
+    def allocations(self, user: str) -> Allocations:
+        accounts = tuple(Account(f"account{number}", qos=("normal", "high")) for number in range(20))
+        return Allocations(time.time(), accounts, "account1", ("normal", "high"), ())
 
 
 async def _measure(users: int, repetitions: int) -> dict[str, Any]:
@@ -62,7 +111,8 @@ async def _measure(users: int, repetitions: int) -> dict[str, Any]:
         directory = Path(name)
         hub = await make_hub(directory, [str(ROOT / "templates" / "pages")], f"sqlite:///{directory}/hub.sqlite")
         try:
-            write_profiles(directory, *(profile(f"p{number}") for number in range(PROFILES)))
+            write_profiles(directory, *(profile(f"p{number}", adjustable=FIELDS) for number in range(PROFILES)))
+            hub.runtime._knowledge["demo"] = Known("demo", SCHEDULERS["slurm"], hub.gate)
             _fill(hub, users)
             return await _request(hub, repetitions)
         finally:
@@ -125,19 +175,23 @@ async def _request(hub: Hub, repetitions: int) -> dict[str, Any]:
     page = (await get("home")).body.decode()
     assert page.count('class="hpchub-card card"') == 3, page
     assert page.count('class="hpchub-ended') == PAST, page
+    assert (await get("spawn/alice/name-2")).body.decode().count('class="hpchub-start"') == PROFILES
     queries: list[str] = []
 
     def count(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         queries.append(statement)
 
     event.listen(hub.app.db.get_bind(), "before_cursor_execute", count)
-    taken = []
-    for _ in range(repetitions):
-        queries.clear()
-        begin = time.perf_counter()
-        assert (await get("home")).code == 200
-        taken.append(time.perf_counter() - begin)
+    figures: dict[str, Any] = {}
+    for name, path in PAGES.items():
+        taken = []
+        for _ in range(repetitions):
+            queries.clear()
+            begin = time.perf_counter()
+            assert (await get(path())).code == 200
+            taken.append(time.perf_counter() - begin)
+        figures[name] = {"median": statistics.median(taken), "longest": max(taken), "queries": len(queries)}
     client.close()
     server.stop()
     await server.close_all_connections()
-    return {"median": statistics.median(taken), "longest": max(taken), "queries": len(queries)}
+    return figures
