@@ -563,8 +563,9 @@ HAND_WRITTEN = (
     _choice("form-fields", "        if unknown:\n", "        if False:\n", "unknown_form_field"),
     _choice(
         "link",
-        'raise StartError("A link',
-        'return {"profile": (query_data.get("profile") or [""])[0]}\n        raise StartError("A link',
+        'raise StartError(\n            Message("A link',
+        'return {"profile": (query_data.get("profile") or [""])[0]}\n'
+        '        raise StartError(\n            Message("A link',
         "link_starts_no_session",
     ),
     _choice(

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import pytest
 from hub_app import after, answer, job, profile, signed_on, write_notices, write_profiles
 
+from hpchub.catalogue import languages, translations
 from hpchub.hub.drains import DrainWatch
 from hpchub.hub.outcome import STOPPED
 from hpchub.hub.start_error import StartError
@@ -238,7 +239,12 @@ async def test_api_gives_jupyterlab_the_notices_of_its_session(
     assert (drained["kind"], drained["active"], drained["ask"]) == ("drain", True, True)
     assert "Please save your work and stop your session." in drained["advice"]
     assert (announced["kind"], announced["message"]) == ("announcement", "Hello")
-    assert set(drained) == {"key", "kind", "title", "message", "advice", "active", "ask", "from", "until", "stop_at"}
+    names = {"key", "kind", "title", "message", "advice", "active", "ask", "from", "until", "stop_at", "texts"}
+    assert set(drained) == names
+    assert set(drained["texts"]) == set(languages())
+    assert drained["texts"]["en"] == {name: drained[name] for name in ("title", "advice")}
+    german = translations("de").gettext("Please save your work and stop your session.")
+    assert drained["texts"]["de"]["advice"].endswith(german)
 
 
 async def test_session_ends_for_jupyterlab_when_the_drain_stops_it(

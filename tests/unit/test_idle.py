@@ -10,6 +10,7 @@ import pytest
 from hub_app import job, profile, write_profiles
 from jupyterhub import orm
 
+from hpchub.catalogue import languages
 from hpchub.hub.events import SessionEnded
 from hpchub.hub.outcome import STOPPED
 
@@ -60,7 +61,7 @@ async def settle(runtime: Runtime) -> None:
 
 
 async def test_idle_session_is_stopped_and_its_user_learns_why(
-    hub: Hub, running: Callable[..., Any], report: Callable[..., Any]
+    hub: Hub, running: Callable[..., Any], report: Callable[..., Any], ask: Ask
 ) -> None:
     _, token = running("0:30:00")
     ended: list[SessionEnded] = []
@@ -77,6 +78,11 @@ async def test_idle_session_is_stopped_and_its_user_learns_why(
     assert outcome.cause == STOPPED
     assert outcome.text.startswith("The service stopped this session because nobody used it for 0:30:00")
     assert [(each.cause, each.by) for each in ended] == [("stopped", "idle")]
+    answer = await ask("api/hpchub/sessions/alice", Authorization=f"token {hub.user().new_api_token()}")
+    found = json.loads(answer.body)
+    assert (found["state"], found["ending"]["cause"]) == ("ended", "stopped")
+    assert found["ending"]["texts"]["en"] == {"text": found["ending"]["text"]}
+    assert set(found["ending"]["texts"]) == set(languages())
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,17 @@ def test_status_in_german() -> None:
     assert re.fullmatch(r"Ihre Sitzung endet um \d\d:\d\d, in 1 Minute", warning["title"])
 
 
+def test_texts_of_the_hub_are_in_the_language_of_the_tab() -> None:
+    notice = NOTICE | {"texts": {"de": {"title": "Wartung", "advice": "Rat."}, "en": {"title": "T"}}}
+    ended = {"state": "ended", "ending": {"text": "It ended.", "at": None, "texts": {"de": {"text": "Sie endete."}}}}
+    german = call("de", ("news", [[notice], "a new set"]), ("lost", ["away", ended]))
+    assert german[0]["title"] == "Wartung"
+    assert "M. Rat." in german[0]["text"]
+    assert german[1]["text"].startswith("Sie endete.")
+    english = call("en", ("news", [[notice], "a new set"]), ("lost", ["away", ended]))
+    assert [english[0]["title"], english[1]["text"][:9]] == ["T", "It ended."]
+
+
 @pytest.mark.parametrize(
     ("own", "cookie", "languages", "language", "locale"),
     [

@@ -27,7 +27,7 @@ SERVER = MailServer("jupyter@example.org", "localhost", 25, tls=False)
 
 
 def make(**changes: str) -> EmailMessage:
-    fields = {
+    fields: dict[str, Any] = {
         "sender": "jupyter@example.org",
         "recipient": "ann@example.org",
         "service": "Example HPC",

@@ -22,6 +22,8 @@ from hpchub.catalogue import ENGLISH, choose_language, languages, own_name, tran
 from hpchub.messages import marked, translated
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from babel.support import Translations
     from jinja2 import Environment
     from tornado.httputil import HTTPServerRequest
@@ -87,6 +89,17 @@ class Languages:
     def in_language(self, code: str) -> Reader:
         """Return a reader of this language, or of the site's language if there is no such language."""
         return self.reader(code, "")
+
+    def each(self, texts: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        """Return texts in every language, for a program that knows the language of its user: ``{CODE: {NAME: TEXT}}``.
+
+        Args:
+            texts: The texts by name.
+        """
+        return {
+            code: {name: str(translated(text, known.gettext)) for name, text in texts.items()}
+            for code, known in self._texts.items()
+        }
 
     def transform(self) -> type[OutputTransform]:
         """Return the class that finds out the language of each request.

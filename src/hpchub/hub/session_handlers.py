@@ -82,8 +82,9 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
     NOTICES}``:
 
     - ``STATE`` is ``running``, ``starting``, ``ended`` or ``none`` (no session, and none is remembered).
-    - ``ENDING`` is ``{"cause": …, "text": …, "at": TIME}`` if the state is ``ended``, else null. The causes are the
-      values of ``hpchub.schedulers.Cause``, ``stopped`` (through the hub) and ``not_started``. The text is for users.
+    - ``ENDING`` is ``{"cause": …, "text": …, "at": TIME, "texts": TEXTS}`` if the state is ``ended``, else null. The
+      causes are the values of ``hpchub.schedulers.Cause``, ``stopped`` (through the hub) and ``not_started``. The text
+      is for users.
     - ``ends_at`` is when the session reaches its time limit or when the hub stops it for a drain. It is null if this is
       not known or there is no session.
     - ``TIMES`` is ``{"requested": …, "submitted": …, "started": …, "ready": …}``: when the session was requested, its
@@ -91,7 +92,9 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
       session, ``TIMES`` is null.
     - ``JOB`` is what the session was granted and where it runs; see ``HPCProfilesSpawner.job``. Without a session, it
       is null.
-    - ``NOTICES`` are the announcements, and the drains that concern a running session; see ``Notice.public``.
+    - ``NOTICES`` are the announcements, and the drains that concern a running session; see ``Notice.public``. Each one
+      also has ``TEXTS``.
+    - ``TEXTS`` is ``{LANGUAGE: {NAME: TEXT}}``: those texts for users in every language that are not the site's own.
 
     Times are in seconds since 1970. The owner may ask, with a cookie or a token, and so may everyone else who may open
     the server, including the server itself with its own token.
@@ -116,6 +119,8 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
         spawner = user.spawners[server_name]
         outcome = spawner.outcome
         notices = spawner.session_notices
+        in_each = spawner.runtime.languages.each
+        ending = outcome.public if outcome else {}
         ends = [end for end in (spawner.ends_at, *(notice["stop_at"] for notice in notices)) if end is not None]
         if spawner.is_serving:
             state = "running"
@@ -127,11 +132,14 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
         self.finish(
             {
                 "state": state,
-                "ending": _read(outcome.public) if outcome and state == "ended" else None,
+                "ending": {**_read(ending), "texts": in_each({"text": ending["text"]})} if state == "ended" else None,
                 "ends_at": min(ends, default=None) if state == "running" else None,
                 "times": spawner.times,
                 "job": spawner.job,
-                "notices": [_read(notice) for notice in notices],
+                "notices": [
+                    {**_read(notice), "texts": in_each({name: notice[name] for name in ("title", "advice")})}
+                    for notice in notices
+                ],
             }
         )
 

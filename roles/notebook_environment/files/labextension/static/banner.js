@@ -28,6 +28,7 @@ const STYLE = `
 `;
 
 const SPEAK = 100; // milliseconds after which a screen reader knows a new region
+const SPOKEN = 60_000; // milliseconds after which a text has been read
 
 let open = []; // the banners that are shown, the latest last
 let last = 0; // the number of the last message
@@ -55,11 +56,14 @@ function speak(text, kind) {
     region.id = id;
     region.className = 'hpchub-spoken';
     region.setAttribute('role', kind === 'warning' ? 'alert' : 'status');
+    region.setAttribute('aria-atomic', 'false'); // read only what is new
     document.body.append(region);
   }
-  region.lang = code();
-  region.textContent = '';
-  setTimeout(() => (region.textContent = text), SPEAK);
+  const line = document.createElement('p');
+  line.lang = code();
+  line.textContent = text;
+  setTimeout(() => region.append(line), SPEAK);
+  setTimeout(() => line.remove(), SPOKEN);
 }
 
 /** The keys that move the focus to the latest message, for JupyterLab and for people. */

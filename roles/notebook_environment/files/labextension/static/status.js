@@ -45,7 +45,7 @@ export class Status {
   place(bar, Widget) {
     if (bar && Widget) {
       const item = new Widget({node: this.node});
-      bar.registerStatusItem('@hpchub/lab:status', {item, align: 'middle', rank: 0});
+      bar.registerStatusItem('@hpchub/lab:status', {item, align: 'middle', rank: 0, priority: 1});
     } else {
       this.node.dataset.place = 'page';
       document.body.append(this.node);

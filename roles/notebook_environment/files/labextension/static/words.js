@@ -1,6 +1,6 @@
 // What answers mean, and what the tab tells its user. Nothing here has side effects.
 
-import {gettext, locale as own, ngettext} from './gettext.js';
+import {code, gettext, locale as own, ngettext} from './gettext.js';
 
 /** The time before the end of a session at which the tab saves all documents again and again, in milliseconds. */
 export const SAVE_BEFORE = 150_000;
@@ -49,6 +49,11 @@ function clock(milliseconds, locale) {
   return new Date(milliseconds).toLocaleTimeString(locale, {hour: '2-digit', minute: '2-digit'});
 }
 
+/** Return what the hub says with its texts in the user's language. An older hub has only English texts. */
+function translated(value) {
+  return {...value, ...value.texts?.[code()]};
+}
+
 /** Return whole sentences as one text. Empty ones are left out. */
 function together(...sentences) {
   return sentences.filter(Boolean).join(' ');
@@ -90,7 +95,7 @@ export function lost(state, session, locale = own(), stored = true) {
             ? gettext('Your session has ended')
             : gettext('Your session ended at {time}', {time: clock(at, locale)}),
         text: together(
-          session.ending?.text,
+          session.ending && translated(session.ending).text,
           kept(stored),
           gettext('Continue in a new session, with the same profile or another one.'),
           gettext('This tab then connects to it and saves your changes.'),
@@ -365,7 +370,8 @@ export function news(notices, seen, locale = own()) {
     const stop =
       each.stop_at !== null &&
       gettext('At {time}, the service stops sessions that still run.', {time: date(each.stop_at * 1000, locale)});
-    return [each.title, together(each.kind === 'drain' && period(each, locale), each.message, each.advice, stop)];
+    const {title, message, advice} = translated(each);
+    return [title, together(each.kind === 'drain' && period(each, locale), message, advice, stop)];
   });
   const ask = fresh.some(each => each.ask);
   const action = ask ? 'home' : '';
