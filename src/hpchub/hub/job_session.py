@@ -1,8 +1,8 @@
 """The life of a session's job as a pure state machine. It makes every decision, and the spawner does the I/O.
 
 The spawner reports an event to ``JobSession.step``: an answer of the scheduler, the job's port report, or the end of a
-wait. The step returns the new state and the action that the spawner carries out next. ``SessionState`` has the facts, and
-``session_texts`` the sentences for the user.
+wait. The step returns the new state and the action that the spawner carries out next. ``SessionState`` has the facts,
+and ``session_texts`` the sentences for the user.
 """
 
 # ruff: noqa: SLF001 - the transitions call each other on new states, which are instances of the same class
