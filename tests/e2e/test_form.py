@@ -198,11 +198,13 @@ def test_bad_value_gets_a_message_beside_its_field(browser_page: Visitor, lab: L
     if not profile["adjustable"][name]:
         pytest.skip(f"the profile does not let users change {name}")
     browser_page.sign_in("alice")
-    browser_page.page.goto(f"{lab.url}/hub/spawn")
     if name in ("account", "qos") and value != LONG_NAME:
-        options = field(browser_page.page, key, name).locator("option")
-        if not options.count():
-            pytest.skip("the scheduler does not report what users may use")
+
+        def offered() -> int:
+            browser_page.page.goto(f"{lab.url}/hub/spawn")
+            return field(browser_page.page, key, name).locator("option").count()
+
+        eventually("the hub knows the user's accounts", offered, interval=5)
     post(browser_page, lab, {"profile": key, f"{key}.{name}": value})
     control = field(browser_page.page, key, name)
     expect(message_of(browser_page.page, control)).to_be_visible()

@@ -117,6 +117,7 @@ def test_tab_warns_before_a_drain_stops_the_session(browser_page: Visitor, lab: 
     expect(status(page)).to_contain_text("left", timeout=START)
     lab.run("hub", [HPCHUB, "drain", chosen["cluster"], "--until", "+2h", "--stop-at", "+9m"])
     try:
+        page.wait_for_timeout(6_000)  # the session uses an answer of the hub for 5 seconds
         page.reload()
         warned = banner(page).filter(has_text="Your session ends at")
         expect(warned).to_contain_text("The service then stops it because of a maintenance", timeout=START)
