@@ -43,6 +43,7 @@ CONFIG = "src/hpchub/hub/config.py"
 SPAWNER = "src/hpchub/hub/profiles_spawner.py"
 CHOOSING = "src/hpchub/hub/choosing.py"
 JOB_SESSION = "src/hpchub/hub/job_session.py"
+SESSION_STATE = "src/hpchub/hub/session_state.py"
 PROXY_PROGRAM = "roles/configurable_http_proxy/files/proxy.mjs"
 
 
@@ -342,8 +343,8 @@ def _adoption(name: str, old: str, new: str) -> HandWritten:
     )
 
 
-def _session(name: str, old: str, new: str) -> HandWritten:
-    return HandWritten(name, JOB_SESSION, old, new, _SESSION_TESTS)
+def _session(name: str, old: str, new: str, path: str = SESSION_STATE) -> HandWritten:
+    return HandWritten(name, path, old, new, _SESSION_TESTS)
 
 
 def _authenticator(name: str, old: str, new: str) -> HandWritten:
@@ -507,7 +508,7 @@ HAND_WRITTEN = (
     ),
     _session("saved-session-pattern", "re.fullmatch(SESSION, session)", "True"),
     _session("saved-job-id-pattern", "re.fullmatch(context.scheduler.job_id_pattern, job_id)", "True"),
-    _session("one-report", "if not self.session or self.port or self.problem:", "if not self.session:"),
+    _session("one-report", "if not self.session or self.port or self.problem:", "if not self.session:", JOB_SESSION),
     _session("saved-port", "port if type(port) is int else 0", "port"),
     HandWritten(
         "logout-closes-websockets",

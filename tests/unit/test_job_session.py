@@ -10,7 +10,8 @@ import pytest
 
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
-from hpchub.hub.job_session import HOPELESS_AFTER, Context, JobSession, Now, Phase, Step
+from hpchub.hub.job_session import HOPELESS_AFTER, JobSession, Step
+from hpchub.hub.session_state import Context, Now, Phase
 from hpchub.model.entries import Cluster, NodeAddress, Profile
 from hpchub.schedulers import SCHEDULERS, Job, JobState
 from hpchub.schedulers.records import unreadable

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hub_app import CLUSTER, HUB, SESSION, SITE
 
-from hpchub.hub.job_session import Context, JobSession, Phase
+from hpchub.hub.job_session import JobSession
 from hpchub.hub.progress import Progress, progress_of
+from hpchub.hub.session_state import Context, Phase
 from hpchub.schedulers import SCHEDULERS, Job, JobState
 
 CONTEXT = Context(HUB, "alice", CLUSTER, SITE.profiles[0], SCHEDULERS["slurm"], 1.0, 60.0)

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector as BaseCollector
 
 from hpchub.canary.status import GOOD, SKIPPED, read_status
 from hpchub.hub import metric_definitions as defined
-from hpchub.hub.job_session import Phase
+from hpchub.hub.session_state import Phase
 from hpchub.hub.versions import differences
 
 if TYPE_CHECKING:

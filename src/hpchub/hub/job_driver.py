@@ -15,8 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpchub.clusters.batch_script import render_batch_script
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
-from hpchub.hub.job_session import JobSession, Now
+from hpchub.hub.job_session import JobSession
 from hpchub.hub.session_events import progress
+from hpchub.hub.session_state import Now
 from hpchub.hub.start_error import StartError
 from hpchub.schedulers import JobState, Unanswered
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from typing import Any
 
-    from hpchub.hub.job_session import Context
     from hpchub.hub.runtime import Runtime
+    from hpchub.hub.session_state import Context
 
 
 class JobDriver:

@@ -21,10 +21,11 @@ from hpchub.clusters.knowledge import COUNT_AGE
 from hpchub.hub.adoption import Statement, digest
 from hpchub.hub.events import ORIGIN, SessionEnded, StartFailed, StartRequested
 from hpchub.hub.job_driver import JobDriver
-from hpchub.hub.job_session import INCOMPATIBLE, NO_CERTIFICATE, Context
 from hpchub.hub.progress import Progress, progress_of
 from hpchub.hub.runtime import Runtime, runtime
 from hpchub.hub.session_events import facts
+from hpchub.hub.session_state import Context
+from hpchub.hub.session_texts import INCOMPATIBLE, NO_CERTIFICATE
 from hpchub.hub.start_error import StartError
 from hpchub.model.entries import Cluster, Profile
 from hpchub.schedulers import SCHEDULERS, JobState

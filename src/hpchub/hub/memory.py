@@ -12,9 +12,9 @@ from sqlalchemy import inspect
 
 from hpchub.hub import outcome as outcomes
 from hpchub.hub.events import EndExplained, Session, SessionEnded, StartFailed
-from hpchub.hub.job_session import TELL
 from hpchub.hub.outcome import NOT_STARTED, STOPPED, Outcome
 from hpchub.hub.session_events import facts as session_facts
+from hpchub.hub.session_texts import TELL
 from hpchub.schedulers import SCHEDULERS, Cause, Ending, Unanswered
 
 if TYPE_CHECKING:
