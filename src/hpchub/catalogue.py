@@ -102,22 +102,23 @@ def translations(language: str, texts: Mapping[str, str | Mapping[str, str]] | N
     return Translations(compiled, domain=DOMAIN)
 
 
-def _replace(catalogue: Catalog, key: str, text: str) -> None:
+def _replace(catalogue: Catalog, key: str, replacement: str) -> None:
     """Replace a text in a catalogue. A key that does not exist any more changes nothing."""
     for message in catalogue:
         own = (message.id,) if isinstance(message.id, str) else tuple(message.id)
-        if not message.id or key not in map(simple, own):
+        found = [simple(each) for each in own]
+        if not message.id or key not in found:
             continue
-        at = [simple(each) for each in own].index(key)
+        at = found.index(key)
+        text = replacement
         if "%(" in own[at]:
             text = PLACEHOLDER.sub(r"%(\1)s", text.replace("%", "%%"))
         if len(own) == 1:
             message.string = text
-            return
+            continue
         translated = list(message.string or ())
         forms = translated if any(translated) else [own[0], *[own[1]] * (catalogue.num_plurals - 1)]
         message.string = tuple(text if min(number, 1) == at else form for number, form in enumerate(forms))
-        return
 
 
 def choose_language(known: Sequence[str], *, default: str, chosen: str = "", accepted: str = "") -> str:

@@ -38,6 +38,8 @@ STATIC_PAGES = ("roles/reverse_proxy/templates/pages", "roles/configurable_http_
 EXTENSION = "roles/notebook_environment/files/labextension"
 SHOWN = ("accept-share", "admin", "logout", "oauth", "page", "spawn", "stop_pending", "token")
 """JupyterHub's templates whose texts the pages show. Our pages replace the texts of the other ones."""
+PARTS = ("clusters", "hub", "model", "schedulers")
+"""The parts of the package with texts for users. The other parts have texts for administrators only."""
 CALLS = {"Complaint", "Message", "Reason", "_Invalid", "marked", "replace"}
 """The functions whose arguments are texts for users, as far as they look like one."""
 FUNCTIONS = {"_": None, "gettext": None, "ngettext": (1, 2)}
@@ -97,8 +99,11 @@ def _text(arguments: object, name: str) -> Iterator[Text]:
 
 def texts() -> Iterator[Text]:
     """Return all texts."""
-    for path in sorted((ROOT / "src" / "hpchub").rglob("*.py")):
-        yield from of_python(path)
+    source = ROOT / "src" / "hpchub"
+    yield from of_python(source / "messages.py")
+    for part in PARTS:
+        for path in sorted((source / part).rglob("*.py")):
+            yield from of_python(path)
     for path in sorted(PAGES.glob("*.html")):
         yield from of_template(path.read_text(), str(path.relative_to(ROOT)))
     for directory in STATIC_PAGES:

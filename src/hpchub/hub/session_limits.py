@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpchub.messages import Message
+from hpchub.messages import Message, marked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,22 +21,25 @@ def refusal(held: Sequence[str], profile: Profile, limit: int) -> str:
         limit: How many sessions the user may have at once.
     """
     if len(held) >= limit:
-        return Message(
-            "You have {held} {sessions}, and this service permits {limit} at once. Stop a session "
-            "on your home page first.",
-            held=len(held),
-            sessions="session" if len(held) == 1 else "sessions",
-            limit=limit,
+        text = marked(
+            "You have {count} sessions, and this service permits {limit} at once. Stop a session on your home"
+            " page first."
         )
+        if len(held) == 1:
+            text = marked(
+                "You have 1 session, and this service permits {limit} at once. Stop a session on your home page first."
+            )
+        return Message(text, count=len(held), limit=limit)
     same = held.count(profile.key)
     if profile.max_sessions and same >= profile.max_sessions:
-        return Message(
-            "You have {same} {sessions} with the profile '{display_name}', which permits "
-            "{max_sessions} at once. Choose another profile, or stop a session on your home page "
-            "first.",
-            same=same,
-            sessions="session" if same == 1 else "sessions",
-            display_name=profile.display_name,
-            max_sessions=profile.max_sessions,
+        text = marked(
+            "You have {count} sessions with the profile '{profile}', which permits {limit} at once. Choose another"
+            " profile, or stop a session on your home page first."
         )
+        if same == 1:
+            text = marked(
+                "You have 1 session with the profile '{profile}', which permits {limit} at once. Choose another"
+                " profile, or stop a session on your home page first."
+            )
+        return Message(text, count=same, profile=profile.display_name, limit=profile.max_sessions)
     return ""
