@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import html
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleFilterError
@@ -17,13 +18,29 @@ with hpchub_package():
     from hpchub.messages import fill, listing, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+
+    from babel.support import Translations
 
 
 EXTENSION = "labextension/"
 """The directory of the extension's sources, as a part of their paths in the catalogue."""
 MANY = 200
 """Numbers up to this one show which form of a text belongs to which category of numbers."""
+
+
+@functools.lru_cache(maxsize=16)
+def _cached(language: str, texts: str) -> Translations:
+    return catalogue.translations(language, json.loads(texts))
+
+
+def _translations(language: str, texts: Mapping[str, str | Mapping[str, str]] | None) -> Translations:
+    """Return the translations into a language. Compiling them takes longer than rendering a page."""
+    plain = {
+        key: {code: str(each) for code, each in text.items()} if isinstance(text, Mapping) else str(text)
+        for key, text in (texts or {}).items()
+    }
+    return _cached(language, json.dumps(plain))
 
 
 def page_languages(default: str) -> list[str]:
@@ -63,7 +80,7 @@ def page_text(
     values = values or {}
     if missing := catalogue.placeholders(text) - {f"{{{name}}}" for name in values}:
         raise AnsibleFilterError(f"the text {show(text)} has no value for {listing(sorted(missing))}")
-    translated = catalogue.translations(language, texts).gettext(text)
+    translated = _translations(language, texts).gettext(text)
     return fill(_escaped(translated, form), values)
 
 
@@ -93,7 +110,7 @@ def browser_texts(default: str, texts: Mapping[str, str | Mapping[str, str]] | N
 
 
 def _for_browser(language: str, texts: Mapping[str, str | Mapping[str, str]]) -> dict[str, Any]:
-    translations = catalogue.translations(language, texts)
+    translations = _translations(language, texts)
     found: dict[str, Any] = {}
     for message in catalogue.read_template():
         if not any(EXTENSION in path for path, _ in message.locations):

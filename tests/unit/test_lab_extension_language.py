@@ -183,6 +183,11 @@ def test_site_replaces_texts_of_the_extension() -> None:
     assert [languages["de"].get(key) for key in ("Close", "Restore")] == ["Shut", "Zurück"]
 
 
+def test_the_extension_is_small_with_its_texts() -> None:
+    size = sum(file.stat().st_size for file in EXTENSION.rglob("*") if file.is_file())
+    assert size + len(json.dumps(browser_texts("en"), ensure_ascii=False).encode()) < 300_000
+
+
 def test_unknown_language_and_missing_value_are_refused() -> None:
     with pytest.raises(AnsibleFilterError, match='language "xx" is unknown; valid: en, de'):
         page_languages("xx")

@@ -269,6 +269,18 @@ async def test_end_with_an_error_is_remembered_with_the_log(hub: Hub) -> None:
     assert known.outcome.cause == "out_of_memory"
 
 
+async def test_log_tells_that_the_memory_was_too_small(hub: Hub) -> None:
+    """Slurm's record then only contains the signal with which Slurm has ended the job."""
+    spawner = running(hub)
+    hub.gate.on_history = lambda job_id: answer("JobId=7 UserId=alice(1) JobState=FAILED ExitCode=0:9\n")
+    hub.gate.on_log = lambda job_id: answer("slurmstepd-n1: error: Exceeded job memory limit\n")
+    hub.show(job(JobState.ENDED))
+    await spawner.user.stop("")
+    known = hub.user().spawners[""]
+    await eventually(lambda: known.outcome.cause == "out_of_memory")
+    assert known.outcome.text.startswith("Your session needed more than the")
+
+
 async def test_late_record_of_the_end_is_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm's database names who cancelled the job later than the controller reports the end."""
     monkeypatch.setattr("hpchub.hub.memory.PAUSES", (0, 0.01, 0.01, 0.01))

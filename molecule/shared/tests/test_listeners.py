@@ -180,7 +180,9 @@ time.sleep(60)
     hub.check_output("systemd-run --quiet --collect --unit=%s -- python3 -c %s", unit, program)
     try:
         for _ in range(50):
-            if found := unexpected(hub, permitted_on(groups["hub" if "hub" in groups else "node"], state, settings)):
+            found = unexpected(hub, permitted_on(groups["hub" if "hub" in groups else "node"], state, settings))
+            # ss does not know the program of a socket if the program has just started.
+            if found and all(each.programs for each in found):
                 break
             time.sleep(0.1)
     finally:
