@@ -514,7 +514,8 @@ async def test_api_reports_the_state_of_a_session_to_its_owner(hub: Hub, browser
     assert await ask() == {**nothing, "state": "none"}
     spawner = hub.user().spawners[""]
     spawner.memory._save(HOSTILE)
-    ending = {"cause": "not_started", "text": "<b>text</b>", "at": HOSTILE.at}
+    texts = {language: {"text": "<b>text</b>"} for language in ("en", "de")}
+    ending = {"cause": "not_started", "text": "<b>text</b>", "at": HOSTILE.at, "texts": texts}
     assert await ask() == {**nothing, "state": "ended", "ending": ending}
     spawner._spawn_pending = True
     assert await ask() == {**nothing, "state": "starting"}
