@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpchub import moments
 from hpchub.hub.choosing import ChoosingSpawner, again
 from hpchub.hub.form import ATTEMPT, Attempt, FormContent, by_group, is_field, read_fields
+from hpchub.hub.launch_notice import notice_of
 from hpchub.hub.page_texts import PageTexts
 from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
 from hpchub.hub.start_error import StartError
@@ -73,7 +74,7 @@ class FormSpawner(ChoosingSpawner):
                 longest_name=LONGEST_NAME,
                 time_text=moments.shown,
                 now=now,
-                notice=self.notice,
+                notice=notice_of(self.notice),
                 availability_url=url_path_join(self.hub.base_url, "availability", self.user.escaped_name),
             )
         )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
 from hpchub.hub import session_texts as texts
+from hpchub.hub.launch_notice import notice_of
 from hpchub.hub.session_state import Now, Phase, SessionState
 from hpchub.messages import Message, sentences
 from hpchub.schedulers import Job, JobState, Outlook, Unanswered, job_name
@@ -354,7 +355,7 @@ class JobSession(SessionState):
 
     def _connected(self) -> Step:
         message = sentences(
-            Message("Your notebook server is ready on {host}. Opening it.", host=self.host), self.notice
+            Message("Your notebook server is ready on {host}. Opening it.", host=self.host), notice_of(self.notice)
         )
         return Step(replace(self, phase=Phase.READY, message=message), actions.Done(self.url))
 
