@@ -13,6 +13,7 @@ import pytest
 from hub_app import SESSION, SITE, answer, job, profile, write_profiles
 from jupyterhub import orm
 
+from hpchub.catalogue import languages
 from hpchub.hub import outcome as outcomes
 from hpchub.hub.outcome import NOT_STARTED, STOPPED, Outcome, plain, plain_lines
 from hpchub.hub.start_error import StartError
@@ -502,7 +503,9 @@ async def test_api_reports_the_state_of_a_session_to_its_owner(hub: Hub, browser
     assert await ask() == {**nothing, "state": "none"}
     spawner = hub.user().spawners[""]
     spawner.memory._save(HOSTILE)
-    ending = {"cause": "not_started", "text": "<b>text</b>", "at": HOSTILE.at}
+    text = "<b>text</b>"
+    texts = {language: {"text": text} for language in languages()}
+    ending = {"cause": "not_started", "text": text, "at": HOSTILE.at, "texts": texts}
     assert await ask() == {**nothing, "state": "ended", "ending": ending}
     spawner._spawn_pending = True
     assert await ask() == {**nothing, "state": "starting"}
