@@ -33,6 +33,14 @@ def pytest_runtest_makereport(
     return report
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that take many minutes, unless ``HPCHUB_SLOW`` is set, as ``bin/test --all`` does."""
+    if "HPCHUB_SLOW" not in os.environ:
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes many minutes; set HPCHUB_SLOW=1"))
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """Return the running lab of ``HPCHUB_LAB_DIR``, locked for these tests."""

@@ -65,6 +65,7 @@ def gate(lab: Lab) -> Iterator[dict[str, Any] | None]:
     lab.run("hub", ["rm", "--force", OLD_KEY])
 
 
+@pytest.mark.slow
 def test_rotation_replaces_every_secret_and_keeps_sessions(
     lab: Lab, visitor: Callable[[], Visitor], gate: dict[str, Any] | None, tmp_path: Path
 ) -> None:

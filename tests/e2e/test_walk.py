@@ -36,7 +36,7 @@ FULL = f"/home/bob/{DIRECTORY}"
 FILL = f"runuser -u bob -- sh -c 'head -c 1M /dev/zero > {FULL}/filler' || true"
 USE_MEMORY = "kept = bytearray(b'x') * (3 * 2**30); import time; time.sleep(60)"
 
-pytestmark = pytest.mark.skipif("HPCHUB_WALK" not in os.environ, reason="the walk takes 15 minutes; set HPCHUB_WALK=1")
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

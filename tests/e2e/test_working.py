@@ -53,8 +53,8 @@ def profiles(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     directory: Path = tmp_path_factory.mktemp("site")
     site = Site(lab, directory)
     before = list(site.profiles)
-    site.profiles.append({**before[0], "key": IDLE, "display_name": "Short idle limit", "idle_limit": "0:02:00"})
-    site.profiles.append({**before[0], "key": SHORT, "display_name": "Short time", "runtime": "0:05:00"})
+    site.profiles.append({**before[0], "key": IDLE, "display_name": "Short idle limit", "idle_limit": "0:01:00"})
+    site.profiles.append({**before[0], "key": SHORT, "display_name": "Short time", "runtime": "0:04:00"})
     site.apply("--tags", "spawner_profiles")
     yield
     site.profiles[:] = before
@@ -91,6 +91,7 @@ def test_tab_sends_no_periodic_request_of_its_own(browser_page: Visitor, lab: La
     assert own == {}, seen
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("profiles")
 def test_tab_warns_saves_and_explains_when_the_time_limit_comes(browser_page: Visitor, lab: Lab) -> None:
     """The last edit is in the file, although nobody saved it, and the tab says why the session ended."""
@@ -98,7 +99,7 @@ def test_tab_warns_saves_and_explains_when_the_time_limit_comes(browser_page: Vi
     notebooks = browser_page.start(SHORT)
     page = browser_page.page
     notebooks.new_notebook("python3")
-    expect(banner(page)).to_contain_text(re.compile(r"Your session ends at .*, in [345] minutes"), timeout=START)
+    expect(banner(page)).to_contain_text(re.compile(r"Your session ends at .*, in [234] minutes"), timeout=START)
     expect(banner(page)).to_contain_text("It then reaches its time limit")
     banner(page).get_by_role("button", name="Close").click()
     expect(banner(page)).to_contain_text(re.compile(r", in [12] minutes?"), timeout=240_000)
@@ -139,10 +140,11 @@ def test_idle_session_warns_and_is_kept_by_its_user(browser_page: Visitor, lab: 
     assert lab.jobs("alice"), "the session has ended although its user is there"
     # Now nobody is there.
     eventually("the idle session has ended", lambda: not lab.jobs("alice"), timeout=300)
-    expect(banner(page)).to_contain_text("because nobody used it for 0:02:00", timeout=START)
+    expect(banner(page)).to_contain_text("because nobody used it for 0:01:00", timeout=START)
     assert session(browser_page, "alice")["ending"]["cause"] == "stopped"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("profiles")
 def test_busy_kernel_keeps_a_session(browser_page: Visitor, lab: Lab) -> None:
     """A computation that lasts longer than the idle limit comes to its end."""
@@ -150,11 +152,11 @@ def test_busy_kernel_keeps_a_session(browser_page: Visitor, lab: Lab) -> None:
     notebooks = browser_page.start(IDLE)
     notebook = notebooks.new_notebook("python3")
     cell = notebook.panel.locator(".jp-Notebook .jp-CodeCell").first
-    cell.locator(".cm-content").fill("import time; time.sleep(200); print(6*7)")
+    cell.locator(".cm-content").fill("import time; time.sleep(100); print(6*7)")
     cell.locator(".cm-content").press("Shift+Enter")
     browser_page.page.on("dialog", lambda dialog: dialog.accept())  # leave the page although the notebook has changed
     browser_page.page.goto("about:blank")
-    browser_page.page.wait_for_timeout(190_000)
+    browser_page.page.wait_for_timeout(95_000)
     assert lab.jobs("alice"), "the session has ended although its kernel was busy"
     eventually("the idle session has ended", lambda: not lab.jobs("alice"), timeout=300)
 

@@ -42,6 +42,7 @@ CERTIFICATES = "src/hpchub/hub/certificates.py"
 CONFIG = "src/hpchub/hub/config.py"
 SPAWNER = "src/hpchub/hub/profiles_spawner.py"
 CHOOSING = "src/hpchub/hub/choosing.py"
+FORM_SPAWNER = "src/hpchub/hub/form_spawner.py"
 JOB_SESSION = "src/hpchub/hub/job_session.py"
 SESSION_STATE = "src/hpchub/hub/session_state.py"
 PROXY_PROGRAM = "roles/configurable_http_proxy/files/proxy.mjs"
@@ -359,9 +360,9 @@ def _spawner(name: str, old: str, new: str) -> HandWritten:
     return HandWritten(name, SPAWNER, old, new, _SPAWNER_TESTS)
 
 
-def _choice(name: str, old: str, new: str, keyword: str) -> HandWritten:
+def _choice(name: str, old: str, new: str, keyword: str, path: str = CHOOSING) -> HandWritten:
     tests = ("tests/unit/test_profiles_spawner.py", "tests/unit/test_form.py")
-    return HandWritten(name, CHOOSING, old, new, tests, keyword)
+    return HandWritten(name, path, old, new, tests, keyword)
 
 
 def _web(name: str, path: str, old: str, new: str, keyword: str, *, tests: str = _PROXY) -> HandWritten:
@@ -561,13 +562,14 @@ HAND_WRITTEN = (
         "        context.check_hostname = False\n"
         "        context.verify_mode = ssl.CERT_NONE\n",
     ),
-    _choice("form-fields", "        if unknown:\n", "        if False:\n", "unknown_form_field"),
+    _choice("form-fields", "        if unknown:\n", "        if False:\n", "unknown_form_field", FORM_SPAWNER),
     _choice(
         "link",
         'raise StartError(\n            Message("A link',
         'return {"profile": (query_data.get("profile") or [""])[0]}\n'
         '        raise StartError(\n            Message("A link',
         "link_starts_no_session",
+        FORM_SPAWNER,
     ),
     _choice(
         "one-option",

@@ -770,7 +770,7 @@ async def test_unexpected_error_while_a_session_is_restored_is_retried(
         return outcome
 
     spawner.child_spawner.adopt = adopt
-    monkeypatch.setattr("hpchub.hub.profiles_spawner.RETRY", 0.01)
+    monkeypatch.setattr("hpchub.hub.resumption.RETRY", 0.01)
     assert await settle(spawner) == "https://127.0.0.1:20001/user/alice/"
 
 

@@ -13,7 +13,6 @@ import pytest
 from hub_app import SESSION, SITE, answer, job, profile, write_profiles
 from jupyterhub import orm
 
-from hpchub.catalogue import languages
 from hpchub.hub import outcome as outcomes
 from hpchub.hub.outcome import NOT_STARTED, STOPPED, Outcome, plain, plain_lines
 from hpchub.hub.start_error import StartError
@@ -270,6 +269,18 @@ async def test_end_with_an_error_is_remembered_with_the_log(hub: Hub) -> None:
     assert known.outcome.cause == "out_of_memory"
 
 
+async def test_log_tells_that_the_memory_was_too_small(hub: Hub) -> None:
+    """Slurm's record then only contains the signal with which Slurm has ended the job."""
+    spawner = running(hub)
+    hub.gate.on_history = lambda job_id: answer("JobId=7 UserId=alice(1) JobState=FAILED ExitCode=0:9\n")
+    hub.gate.on_log = lambda job_id: answer("slurmstepd-n1: error: Exceeded job memory limit\n")
+    hub.show(job(JobState.ENDED))
+    await spawner.user.stop("")
+    known = hub.user().spawners[""]
+    await eventually(lambda: known.outcome.cause == "out_of_memory")
+    assert known.outcome.text.startswith("Your session needed more than the")
+
+
 async def test_late_record_of_the_end_is_used(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm's database names who cancelled the job later than the controller reports the end."""
     monkeypatch.setattr("hpchub.hub.memory.PAUSES", (0, 0.01, 0.01, 0.01))
@@ -503,9 +514,8 @@ async def test_api_reports_the_state_of_a_session_to_its_owner(hub: Hub, browser
     assert await ask() == {**nothing, "state": "none"}
     spawner = hub.user().spawners[""]
     spawner.memory._save(HOSTILE)
-    text = "<b>text</b>"
-    texts = {language: {"text": text} for language in languages()}
-    ending = {"cause": "not_started", "text": text, "at": HOSTILE.at, "texts": texts}
+    texts = {language: {"text": "<b>text</b>"} for language in ("en", "de")}
+    ending = {"cause": "not_started", "text": "<b>text</b>", "at": HOSTILE.at, "texts": texts}
     assert await ask() == {**nothing, "state": "ended", "ending": ending}
     spawner._spawn_pending = True
     assert await ask() == {**nothing, "state": "starting"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hpchub.schedulers import SCHEDULERS, Cause, Ending, Unanswered
-from hpchub.schedulers.endings import OWNER, ending_of_status
+from hpchub.schedulers.endings import OWNER, ending_of_status, with_log
 
 
 def ending(scheduler: str, output: str, job_id: str = "7") -> Ending:
@@ -30,6 +30,22 @@ def ending(scheduler: str, output: str, job_id: str = "7") -> Ending:
 )
 def test_exit_status(status: int, expected: Ending) -> None:
     assert ending_of_status(status) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("slurmstepd-n1: error: StepId=48.batch exceeded memory limit (410202112 > 104857600), being killed", True),
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch. Some of the step tasks have been OOM", True),
+        ("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT 2026-11-26T18:37:00 DUE TO TIME LIMIT ***", False),
+        ("the notebook exceeded memory limit", False),
+    ],
+)
+def test_log_tells_what_the_record_does_not(line: str, *, found: bool) -> None:
+    killed = Ending(Cause.KILLED, "signal 9 (SIGKILL)")
+    assert (with_log(killed, ["one", line]).cause is Cause.OUT_OF_MEMORY) is found
+    cancelled = Ending(Cause.CANCELLED, by="root")
+    assert with_log(cancelled, [line]) == cancelled
 
 
 # Slurm

@@ -54,7 +54,7 @@ _LONG = {
     "HPCHUB_REHEARSAL": "1",
     "HPCHUB_BROKEN_OFF": "1",
     "HPCHUB_CHAOS": "1",
-    "HPCHUB_WALK": "1",
+    "HPCHUB_SLOW": "1",
 }
 _CPUS = os.cpu_count() or 1
 _COVERAGE = CACHE / "coverage" / "data"

@@ -16,6 +16,7 @@ from hpchub.hub.outcome import NOT_STARTED, STOPPED, Outcome
 from hpchub.hub.session_events import facts as session_facts
 from hpchub.hub.session_texts import TELL
 from hpchub.schedulers import SCHEDULERS, Cause, Ending, Unanswered
+from hpchub.schedulers.endings import with_log
 
 if TYPE_CHECKING:
     import logging
@@ -126,7 +127,7 @@ class Memory:
         )
         self._record(child, NOT_STARTED, message, advice, outcomes.plain_lines(lines), field=failure.field)
         if ending is not None:
-            self._add(ending, facts)
+            self._add(with_log(ending, lines), facts)
         elif job_ended:
             self._runtime.background("Cannot find out how a job ended", self._find_out(facts))
 
@@ -134,9 +135,9 @@ class Memory:
 
     async def _find_out(self, facts: Ended) -> None:
         async for ending in self._endings(facts, PAUSES):
-            self._add(ending, facts)
-            if ending.cause in WITH_LOG:
-                await self._add_log(facts)
+            lines = await self._log_lines(facts) if ending.cause in WITH_LOG else []
+            self._add(with_log(ending, lines), facts)
+            self._add_log(lines, facts)
             # Slurm's database receives the name of the canceller later than the controller knows the end.
             if ending.cause is not Cause.CANCELLED or ending.by:
                 return
@@ -192,15 +193,11 @@ class Memory:
         self._log.info("Job %s on %s ended: %s (%s)", facts.job_id, facts.cluster.name, ending.cause.value, ending)
         self._save(known.explained(ending, text, advice))
 
-    async def _add_log(self, facts: Ended) -> None:
+    def _add_log(self, lines: list[str], facts: Ended) -> None:
         """Add the last lines of the log to the outcome, unless it has them or a new session has begun."""
         known = self.outcome
-        if known is None or known.session != facts.session or known.log:
-            return
-        lines = outcomes.plain_lines(await self._log_lines(facts))
-        known = self.outcome
-        if known is not None and known.session == facts.session:
-            self._save(replace(known, log=lines))
+        if lines and known is not None and known.session == facts.session and not known.log:
+            self._save(replace(known, log=outcomes.plain_lines(lines)))
 
     def _explained(self, ending: Ending, facts: Ended, *, starting: bool) -> tuple[str, str]:
         """Return how a session ended, and what the user can do."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from jupyterhub import orm
 from jupyterhub.spawner import Spawner
@@ -15,20 +12,19 @@ from wrapspawner import WrapSpawner
 
 from hpchub.hub import outcome as outcomes
 from hpchub.hub.cancel import cancel_start
-from hpchub.hub.choosing import ChoosingSpawner
 from hpchub.hub.events import ORIGIN, StopRequested
+from hpchub.hub.form_spawner import FormSpawner
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
-from hpchub.hub.page_texts import reader
-from hpchub.hub.progress import PREPARING, Progress, progress_of
 from hpchub.hub.ready_mail import ReadyMail
+from hpchub.hub.resumption import Resumption
 from hpchub.hub.service_stop import stop_session
 from hpchub.hub.session_events import facts, restored
+from hpchub.hub.session_facts import SessionFacts
 from hpchub.hub.start_error import StartError
-from hpchub.hub.support import HelpRequest, help_request
 from hpchub.hub.switch import LOST, Key, saved, smaller
 from hpchub.model.entries import Cluster, Profile
-from hpchub.units import format_runtime, seconds
+from hpchub.units import format_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -38,11 +34,9 @@ if TYPE_CHECKING:
 
 IDLE_TOLERANCE = 5.0
 """How much earlier than its limit a session may report that it is idle, in seconds. Clocks differ."""
-RETRY = 10.0
-"""The wait between two attempts to restore a session after an unexpected error, in seconds."""
 
 
-class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
+class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
     """A spawner that offers the site's profiles and starts the chosen one as a batch job.
 
     A session keeps the profile that it was granted. Later changes of the profile list do not affect it.
@@ -57,29 +51,10 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
     stop_reason: str = ""
     """Why the hub itself stops the session, in plain words for the user, or empty."""
 
-    _spawn_future: asyncio.Future[None] | None = None
-
     def __init__(self, **kwargs: Any) -> None:
         self._grant: dict[str, Any] = {}
         self._stopped = False
         super().__init__(**kwargs)
-
-    @property
-    def notices(self) -> list[dict[str, Any]]:
-        """The drains and announcements that the pages show now; see ``Notice.public``."""
-        now = time.time()
-        return [notice.public(now) for notice in self.runtime.notices_of_starts if notice.is_shown(now)]
-
-    @property
-    def session_notices(self) -> list[dict[str, Any]]:
-        """Those of the notices that concern the session: the announcements, and the drains of its profile."""
-        child, now = self.child_spawner, time.time()
-        profile = child.profile if isinstance(child, JobSpawner) else None
-        return [
-            notice.public(now)
-            for notice in self.runtime.notices_of_starts
-            if notice.is_shown(now) and (notice.drain is None or (profile is not None and notice.covers(profile)))
-        ]
 
     @property
     def smaller_profiles(self) -> list[Profile]:
@@ -247,63 +222,6 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
             self.send_ready_mail()
             self._settle()
 
-    @property
-    def help_request(self) -> HelpRequest | None:
-        """The request for help after the last session, with the report, or None without an outcome."""
-        if (known := self.outcome) is None:
-            return None
-        settings = self.runtime.settings
-        return help_request(
-            known,
-            service=settings["service_name"],
-            user=self.user.name,
-            support=settings["support"],
-            form=settings["support_form"],
-            translate=reader().texts.gettext,
-        )
-
-    @property
-    def start_progress(self) -> Progress:
-        """The progress of the start."""
-        child = self.child_spawner
-        return progress_of(child.driver.state) if isinstance(child, JobSpawner) else PREPARING
-
-    @property
-    def is_serving(self) -> bool:
-        """Whether the notebook server is ready, even if a restarted hub has not checked it yet."""
-        child = self.child_spawner
-        was_ready = isinstance(child, JobSpawner) and bool(child.driver.state.host)
-        return self.ready or (was_ready and self.pending in ("spawn", "check"))
-
-    @property
-    def ends_at(self) -> float | None:
-        """When the session reaches its time limit, in seconds since 1970, or None if this is not known."""
-        return self.child_spawner.driver.state.ends_at if isinstance(self.child_spawner, JobSpawner) else None
-
-    @property
-    def job(self) -> dict[str, Any] | None:
-        """What the session was granted and where it runs, or None if there is no session.
-
-        Shape: ``{"id", "cluster", "node", "profile", "profile_name", "cores", "memory", "gpus", "runtime",
-        "idle_limit"}``. The memory is in bytes, times are in seconds. ``idle_limit`` is null without a limit, and the
-        node and the id are empty until they are known.
-        """
-        if not self.session or not isinstance(self.child_spawner, JobSpawner):
-            return None
-        state, profile = self.child_spawner.driver.state, self.child_spawner.profile
-        return {
-            "id": state.job_id,
-            "cluster": self.child_spawner.cluster.name,
-            "node": state.node or (state.job.host if state.job else "") or state.host,
-            "profile": profile.key,
-            "profile_name": profile.display_name,
-            "cores": profile.cores,
-            "memory": profile.memory_mib * 1024 * 1024,
-            "gpus": int(profile.gpus),
-            "runtime": profile.runtime_seconds,
-            "idle_limit": seconds(profile.idle_limit) if profile.idle_limit else None,
-        }
-
     def end_idle(self, idle: float, delete_route: Callable[[Any, str], Awaitable[None]]) -> bool:
         """Stop the session because nobody uses it, and return whether it has an idle limit that it has reached.
 
@@ -318,91 +236,6 @@ class HPCProfilesSpawner(ReadyMail, ChoosingSpawner):
         stop = stop_session(self, reason, "idle", delete_route)
         self.runtime.background("Cannot stop an idle session", stop)
         return True
-
-    @property
-    def times(self) -> dict[str, float | None] | None:
-        """When the session was requested, submitted, started and ready, or None if there is no session."""
-        if not self.session or not isinstance(self.child_spawner, JobSpawner):
-            return None
-        state = self.child_spawner.driver.state
-        return {name: getattr(state, name) or None for name in ("requested", "submitted", "started", "ready")}
-
-    # -- after a restart of the hub
-
-    async def get_url(self) -> str:
-        """Wait until the restored session's server can be reached or the session has ended. Return the server's URL.
-
-        A restarted JupyterHub calls this method for each session that has not ended. Afterwards, it cancels a job if
-        the server does not answer within a time limit. This method therefore waits as long as necessary. Meanwhile,
-        JupyterHub keeps the session in the state "check". The method also marks the session as a pending start, so that
-        its page shows the progress and its user can stop it.
-        """
-        known: str = self.server.url
-        reached: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._spawn_pending = True
-        self._spawn_future = asyncio.ensure_future(self._resume(reached))
-        self._spawn_future.add_done_callback(self._resumed)
-        url = urlsplit(await reached)
-        if not url.netloc:
-            # This method cannot report that the session has ended. JupyterHub ends a session if its server does not
-            # answer, so return an address that never answers.
-            self.http_timeout = 0
-            self.server.connect_url = "http://127.0.0.1:1"
-            return known
-        self.http_timeout = 3600  # generous, because the server has just answered
-        self.server.proto, self.server.ip, self.server.port = url.scheme, url.hostname, url.port
-        self._save()
-        return str(self.server.url)
-
-    async def _resume(self, reached: asyncio.Future[str]) -> None:
-        """Run the pending start of a restored session.
-
-        Args:
-            reached: Receives the server's URL, or an empty string if the session has ended.
-        """
-        starting = not self.child_spawner.driver.state.host
-        try:
-            url = await self._adopt()
-        except asyncio.CancelledError:
-            if reached.cancelled():  # the hub stops, the session does not
-                raise
-            self.memory.stopped(self.child_spawner, self.stopped_by, starting=starting)
-            self.child_spawner.abandon()
-            url = ""
-        except StartError as error:
-            self.log.error("%s: %s", self._log_name, error)
-            if starting:
-                await self._start_failed(error)
-            else:
-                self.memory.ended(self.child_spawner)
-            reached.set_result("")
-            raise
-        reached.set_result(url)
-        if not starting:
-            # JupyterHub compares the proxy's routes after its check, and then not again for a minute. The session must
-            # be ready by then, so do not delay it here.
-            return
-        while self._check_pending:  # noqa: ASYNC110 JupyterHub only offers a flag
-            await asyncio.sleep(0.05)
-        if self.server is not None:
-            await self.user.settings["proxy"].add_user(self.user, self.name)
-
-    async def _adopt(self) -> str:
-        """Restore the session. Retry after unexpected errors, because they do not mean that the job has ended."""
-        while True:
-            try:
-                return str(await self.child_spawner.adopt())
-            except StartError:
-                raise
-            except Exception:
-                self.log.exception("%s: cannot restore session %s; trying again", self._log_name, self.session)
-                await asyncio.sleep(RETRY)
-
-    def _resumed(self, task: asyncio.Future[None]) -> None:
-        # JupyterHub does the same at the end of a start. Its pages show the exception of a failed start.
-        self._spawn_pending = False
-        if task.cancelled() or task.exception() is None:
-            self._spawn_future = None
 
     def run_post_stop_hook(self) -> Any:
         """Remember how the session ended, and delete the server's API token.

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 OWNER = "owner"
 """The value of ``Ending.by`` if the owner of the job cancelled it."""
@@ -51,6 +56,24 @@ class Ending:
     detail: str = ""
     by: str = ""
     node: str = ""
+
+
+_MEMORY = re.compile(r"^slurmstepd\b.*(exceeded (job )?memory limit|oom.kill)", re.IGNORECASE)
+"""The lines with which Slurm says in a job's log that the job used too much memory. Its record may not contain it."""
+
+
+def with_log(ending: Ending, lines: Iterable[str]) -> Ending:
+    """Return the ending of a job with what only its log tells.
+
+    Slurm records a job that it ended with ``JobAcctGatherParams=OverMemoryKill`` as one that a signal has ended.
+
+    Args:
+        ending: The ending in the scheduler's record.
+        lines: The last lines of the log.
+    """
+    if ending.cause in (Cause.KILLED, Cause.FAILED) and any(map(_MEMORY.match, lines)):
+        return replace(ending, cause=Cause.OUT_OF_MEMORY)
+    return ending
 
 
 def ending_of_status(status: int) -> Ending:
