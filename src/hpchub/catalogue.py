@@ -110,7 +110,7 @@ def _replace(catalogue: Catalog, key: str, replacement: str) -> None:
         if not message.id or key not in found:
             continue
         at = found.index(key)
-        text = replacement
+        text = simple(replacement)
         if "%(" in own[at]:
             text = PLACEHOLDER.sub(r"%(\1)s", text.replace("%", "%%"))
         if len(own) == 1:

@@ -64,7 +64,9 @@ class ProgressHandler(SpawnProgressAPIHandler):  # type: ignore[misc]
             outcome = spawner.outcome
             message = outcome.public["text"] if outcome else sentences(UNEXPECTED, TRY_AGAIN)
             event = {"progress": 100, "failed": True, "message": message}
-        elif not event.get("ready"):
+        elif event.get("ready"):
+            event = {**event, "message": Message("Your session is ready.")}
+        else:
             html = await self.render_template("progress.html", progress=spawner.start_progress, now=time.time())
             event = {**event, "html": html}
         await super().send_event(_read(event))

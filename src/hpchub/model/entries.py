@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, model_validator
 from hpchub.model import fields as f
 from hpchub.model.adjustable import Adjustable
 from hpchub.model.entry import Entry
+from hpchub.model.texts import Language, Replacement, TextKey
 from hpchub.names import USER_PATTERN
 from hpchub.schedulers import SCHEDULERS
 from hpchub.units import mebibytes, seconds
@@ -69,6 +70,10 @@ class Service(Entry):
     """Whether each user's server gets a separate host name, ``NAME.HOST``. Users can then share their servers."""
     max_sessions: f.SessionsAtOnce = 3
     """How many sessions a user can have at once."""
+    language: Language = "en"
+    """The language of the pages for browsers that accept none of the languages. Users can choose another one."""
+    texts: dict[TextKey, Replacement] = {}
+    """Texts of the pages to replace, by the English text: a text for all languages, or a text for each language."""
 
 
 class Claims(Entry):

@@ -38,6 +38,7 @@ from hpchub.model.notices import Announcement, Drain
 from hpchub.model.operation import Canary, Mail, Monitoring
 from hpchub.model.problems import Problem, SiteError, Unresolved, label, locate
 from hpchub.model.rules import Draft, compare, compare_groups
+from hpchub.model.text_rules import compare_texts
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -118,7 +119,7 @@ class Site(Entry):
         problems: list[Problem] = list(_unknown_variables(variables))
         parts = {name: _read_part(name, variables.get(name, _ABSENT), problems) for name in VARIABLES}
         drafts = {name: part.drafts for name, part in parts.items()}
-        problems += [*compare(drafts), *compare_choices(drafts), *compare_drains(drafts)]
+        problems += [*compare(drafts), *compare_choices(drafts), *compare_drains(drafts), *compare_texts(drafts)]
         if inventory is not None:
             problems += compare_groups(drafts, plain(inventory.get("groups", {})))
         if problems:
