@@ -212,6 +212,42 @@ def test_bad_value_gets_a_message_beside_its_field(browser_page: Visitor, lab: L
     assert not lab.jobs("alice")
 
 
+@pytest.fixture
+def course(lab: Lab) -> Iterator[str]:
+    """The lab's reservation for the account course. The test may delete it."""
+    show = ["scontrol", "--oneliner", "show", "reservation"]
+    if "ReservationName=course " not in lab.run("login1", show, check=False):
+        pytest.skip("the lab has no Slurm with a reservation")
+    yield "course"
+    if "ReservationName=course " not in lab.run("login1", show, check=False):
+        queue = adjustable(lab)["queue"]
+        values = f"StartTime=now Duration=365-0 Accounts=course PartitionName={queue} NodeCnt=1 CoreCnt=2"
+        lab.run("login1", ["scontrol", "create", "reservation", "ReservationName=course", *values.split()])
+
+
+def test_reservation_that_vanishes_between_form_and_start(browser_page: Visitor, lab: Lab, course: str) -> None:
+    """The hub still knows the reservation, so Slurm refuses the job. The form shows why, and keeps the other values."""
+    key = adjustable(lab)["key"]
+    browser_page.sign_in("alice")
+    page = browser_page.page
+
+    def offered() -> bool:
+        page.goto(f"{lab.url}/hub/spawn?profile={key}")
+        return field(page, key, "reservation").locator(f"option[value={course}]").count() > 0
+
+    eventually("the hub knows the reservation", offered, timeout=180, interval=5)
+    for name, value in (("cores", "2"), ("account", "course"), ("reservation", course)):
+        field(page, key, name).select_option(value)
+    lab.run("login1", ["scontrol", "delete", f"ReservationName={course}"])
+    submit(page)
+    control = field(page, key, "reservation")
+    expect(control).to_have_attribute("aria-invalid", "true", timeout=60_000)
+    expect(message_of(page, control)).to_contain_text(f"does not let you use the reservation '{course}'")
+    for name, value in (("cores", "2"), ("account", "course"), ("reservation", course)):
+        expect(field(page, key, name)).to_have_value(value)
+    assert not lab.jobs("alice")
+
+
 def test_api_obeys_the_limits_of_fields(browser_page: Visitor, lab: Lab) -> None:
     profile = adjustable(lab)
     browser_page.sign_in("alice")

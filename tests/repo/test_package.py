@@ -50,6 +50,14 @@ def test_declares_every_imported_package() -> None:
     assert missing == {}, "add these to dependencies in pyproject.toml"
 
 
+def test_every_file_of_the_package_is_installed() -> None:
+    """A file that is no module must match a pattern of package-data, so that the hub's environment contains it."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["hpchub"]
+    package = ROOT / "src" / "hpchub"
+    files = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert files - {path for pattern in patterns for path in package.glob(pattern)} == set()
+
+
 def test_hub_lock_contains_every_dependency() -> None:
     names = re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*\])?==", HUB_LOCK.read_text(), re.MULTILINE)
     assert declared() - {normalized(name) for name in names} == set()

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hub_app import VARIABLES, site
+from pydantic import ValidationError
 
+from hpchub.model import choice
 from hpchub.model.adjustable import Adjustable
 from hpchub.model.choice import ChoiceError, Person, choose, normal_fields, options, refusal
 from hpchub.model.entries import Cluster, Profile
@@ -323,3 +325,12 @@ def test_nodes_do_not_learn_who_may_use_a_profile() -> None:
     listed = profile_list(made, "demo")["profiles"][0]
     assert (listed["users"], listed["groups"]) == ([], [])
     assert listed["adjustable"]["kernel"]["choices"] == ["python3"]
+
+
+@pytest.mark.parametrize("name", sorted(set(choice._KINDS) - {"memory", "runtime", "kernel"}))
+def test_advice_about_each_kind_of_value_can_be_translated(name: str) -> None:
+    """The fields with amounts have texts of their own, and a kernel always has choices."""
+    with pytest.raises(ValidationError) as raised:
+        choice._TYPES[name].validate_python("a b;c")
+    advice = raised.value.errors(include_url=False)[0]["ctx"]["valid"]
+    assert f"{advice[:1].upper()}{advice[1:]}." in choice.ADVICE

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hub_app import GRANT, PORTS, SITE, after, job, profile, write_notices, write_profiles
+from hub_browser import interrupt
 from jupyterhub import orm
 
 from hpchub.catalogue import translations
@@ -212,7 +213,7 @@ async def test_page_of_a_start_has_no_english_text(hub: Hub, german: Browser, wa
 async def test_events_of_a_start_are_german(german: Browser, waiting: HPCProfilesSpawner) -> None:
     stream = asyncio.ensure_future(german.page("/hub/api/users/alice/server/progress"))
     await asyncio.sleep(0.3)
-    waiting._spawn_future.cancel()
+    interrupt(waiting)
     text = await stream
     events = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
     assert any("Ihr Job 7 wartet in der Warteschlange q von demo" in event["message"] for event in events)

@@ -9,7 +9,7 @@ import pytest
 from hub_app import signed_on
 from jinja2 import Environment
 
-from hpchub.hub.page_texts import JUPYTERHUB_TEMPLATES, PageTexts, mark
+from hpchub.hub.page_texts import JUPYTERHUB_TEMPLATES, Languages, PageTexts, mark
 
 if TYPE_CHECKING:
     from hub_app import Ask
@@ -122,3 +122,8 @@ def test_english_text_of_jupyterhub_is_marked() -> None:
         "<p title=\"{{ _('Go on') }}\">{{ _('You (%(user_name)s) can\\'t go.', user_name=user.name) }}</p>"
         '<script>let a = ">no<";</script>{% if a > b %}<i></i>{% endif %}'
     )
+
+
+def test_hub_with_an_unknown_language_does_not_start() -> None:
+    with pytest.raises(ValueError, match='language: "xx" is unknown; valid: en, de'):
+        Languages({"language": "xx"})

@@ -27,6 +27,7 @@ from hpchub.hub import config as hub_config
 from hpchub.hub.authenticator import SSOAuthenticator, SSOLoginHandler, SSOLogoutHandler
 from hpchub.hub.database import Guard
 from hpchub.hub.handlers import PortReportHandler
+from hpchub.hub.page_texts import Languages
 from hpchub.hub.session_names import KEPT
 from hpchub.remote import gate, launcher
 
@@ -222,7 +223,7 @@ SETTINGS = {
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch) -> Config:
     """Return JupyterHub's configuration for SETTINGS."""
-    shared = SimpleNamespace(settings=SETTINGS, client_context=object(), guard=Guard())
+    shared = SimpleNamespace(settings=SETTINGS, client_context=object(), guard=Guard(), languages=Languages(SETTINGS))
     monkeypatch.setattr(hub_config, "runtime", lambda _: shared)
     monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
     config = Config()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tornado import web
-
 from hpchub.hub.session_names import KEPT, NameProblem, check_server_name, clean
+from hpchub.hub.user_error import UserError
 
 
 class NamedSessions:
@@ -24,13 +23,13 @@ class NamedSessions:
             try:
                 check_server_name(server_name)
             except NameProblem as error:
-                raise web.HTTPError(400, str(error)) from None
+                raise UserError(400, error.args[0]) from None
             if check_limit:
                 forget_oldest_names(user)
         try:
             clean(display_name if isinstance(display_name, str) and display_name else server_name)
         except NameProblem as error:
-            raise web.HTTPError(400, str(error)) from None
+            raise UserError(400, error.args[0]) from None
         await super()._check_named_server_request(user, server_name, display_name, check_limit)  # type: ignore[misc]
 
 

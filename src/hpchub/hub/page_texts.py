@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from tornado.web import OutputTransform
 
 from hpchub.catalogue import ENGLISH, choose_language, languages, own_name, translations
-from hpchub.messages import marked, translated
+from hpchub.messages import listing, marked, show, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,10 +75,15 @@ class Languages:
 
     Args:
         settings: The hub's settings.
+
+    Raises:
+        ValueError: There is no such language.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.default: str = settings.get("language", ENGLISH)
+        if self.default not in languages():
+            raise ValueError(f"language: {show(self.default)} is unknown; valid: {listing(languages())}")
         self._texts = {code: translations(code, settings.get("texts")) for code in languages()}
 
     def reader(self, chosen: str, accepted: str, address: str = "") -> Reader:

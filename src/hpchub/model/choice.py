@@ -46,6 +46,16 @@ _KINDS: dict[str, Any] = {
 }
 _TYPES: dict[str, TypeAdapter[str]] = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
 """The types of the values. The other fields are whole numbers, or always have choices."""
+ADVICE = (
+    marked("Write letters, digits and _ . -, as in a100."),
+    marked("Write letters, digits and _ . @ : + -, or leave it empty for the user's default account."),
+    marked("Write letters, digits and _ . @ : + -, or leave it empty for the user's default."),
+    marked("Write letters, digits and _ . , @ : + -, or leave it empty."),
+    marked("Write names joined by & | , with ( ) [ ] * = : and no spaces, as in intel&ib, or leave it empty."),
+    marked("Write letters, digits, _ . @ and -, a letter or digit first."),
+    marked("Begin with / or ~/, use no spaces, and do not end with /; {user} stands for the user's name."),
+)
+"""What the types say about a value that is not valid, as sentences. The catalogue of texts gets them from here."""
 
 
 @dataclass(frozen=True)
@@ -316,8 +326,10 @@ def _normal(profile: Profile, name: str, value: object) -> str:
         except ValidationError as error:
             context = error.errors(include_url=False)[0].get("ctx", {})
             advice = str(context.get("valid", ""))
-            advice = f" {advice[:1].upper()}{advice[1:]}." if advice else ""
-            raise _Invalid(name, "{value!r} is not valid here.{advice}", value=_shown(text), advice=advice) from None
+            if not advice:
+                raise _Invalid(name, "{value!r} is not valid here.", value=_shown(text)) from None
+            sentence = Message(f"{advice[:1].upper()}{advice[1:]}.")
+            raise _Invalid(name, "{value!r} is not valid here. {advice}", value=_shown(text), advice=sentence) from None
     return text
 
 

@@ -38,7 +38,7 @@ from hpchub.model.notices import Announcement, Drain
 from hpchub.model.operation import Canary, Mail, Monitoring
 from hpchub.model.problems import Problem, SiteError, Unresolved, label, locate
 from hpchub.model.rules import Draft, compare, compare_groups
-from hpchub.model.texts import compare_texts
+from hpchub.model.text_rules import compare_texts
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

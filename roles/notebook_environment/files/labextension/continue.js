@@ -1,7 +1,5 @@
 // The page on which a start ends that began in a tab with open documents. That tab goes on, so this one is not needed.
 
-import {code, gettext, load} from './static/gettext.js';
-
 const link = document.getElementById('open');
 let opener = null;
 try {
@@ -20,6 +18,7 @@ if (opener) {
 }
 
 // A browser that did not close the tab shows this.
+const {code, gettext, load} = await import('./static/gettext.js');
 await load(fetch);
 document.documentElement.lang = code();
 document.title = gettext('Your new session runs');
