@@ -10,7 +10,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
@@ -131,7 +131,14 @@ def arrive(walk: Walk) -> None:
     walk.look("form")
     notebooks = visitor.start(SHORT)
     content = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    cell = {"id": "first", "cell_type": "code", "source": "", "metadata": {}, "outputs": [], "execution_count": None}
+    cell: dict[str, Any] = {
+        "id": "first",
+        "cell_type": "code",
+        "source": "",
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     body = {"type": "notebook", "format": "json", "content": {**content, "cells": [cell], "metadata": kernel}}
     answer = visitor.fetch("PUT", f"/user/bob/api/contents/{quote(NOTEBOOK)}", body=body)
