@@ -64,9 +64,9 @@ def maintenance(lab: Lab) -> Iterator[None]:
 
 def learn(visitor: Visitor, lab: Lab, user: str) -> None:
     """Let the hub ask the scheduler again for everything about a user. It remembers answers for minutes."""
-    lab.run("hub", ["systemctl", "restart", "jupyterhub"])
-    eventually("the hub answers", lambda: visitor.page.request.get(f"{lab.url}/hub/api/").status < 500)
     visitor.sign_in(user)
+    lab.run("hub", ["systemctl", "restart", "jupyterhub"])
+    eventually("the hub answers", lambda: visitor.fetch("GET", "/hub/api/").status == 200)
 
 
 def refused(visitor: Visitor, lab: Lab, text: str) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
@@ -33,7 +33,7 @@ SHORT, ROOMY = "walk-short", "walk-roomy"
 DIRECTORY = "walk"
 NOTEBOOK = f"{DIRECTORY}/results.ipynb"
 FULL = f"/home/bob/{DIRECTORY}"
-FILL = f"runuser -u bob -- sh -c 'head -c 1M /dev/zero > {FULL}/filler' || true"
+FILL = f"runuser -u bob -- sh -c 'head -c 2M /dev/zero > {FULL}/filler' || true"
 USE_MEMORY = "kept = bytearray(b'x') * (3 * 2**30); import time; time.sleep(60)"
 
 pytestmark = pytest.mark.slow
@@ -131,7 +131,14 @@ def arrive(walk: Walk) -> None:
     walk.look("form")
     notebooks = visitor.start(SHORT)
     content = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    cell = {"id": "first", "cell_type": "code", "source": "", "metadata": {}, "outputs": [], "execution_count": None}
+    cell: dict[str, Any] = {
+        "id": "first",
+        "cell_type": "code",
+        "source": "",
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     body = {"type": "notebook", "format": "json", "content": {**content, "cells": [cell], "metadata": kernel}}
     answer = visitor.fetch("PUT", f"/user/bob/api/contents/{quote(NOTEBOOK)}", body=body)
@@ -154,6 +161,7 @@ def reach_the_time_limit(walk: Walk) -> None:
 def close_the_laptop(walk: Walk) -> None:
     """The tab has no network for a minute."""
     page = walk.page
+    walk.run("kept = 6*7")
     walk.write("second = 'just before the lid closed'")
     page.context.set_offline(True)
     page.wait_for_timeout(60_000)
@@ -186,6 +194,9 @@ def lose_the_sign_on(walk: Walk) -> None:
     expect(banner(page)).to_contain_text("connected again", timeout=START)
     walk.look("signed-in-again")
     eventually("the notebook is saved", lambda: walk.saved() == "third = 'while signed out'")
+    # The kernel has kept its variables.
+    walk.run("print(kept)")
+    expect(page.locator(".jp-OutputArea-output").first).to_have_text("42", timeout=START)
 
 
 def fill_the_disk(walk: Walk) -> None:
@@ -194,12 +205,12 @@ def fill_the_disk(walk: Walk) -> None:
     lab = walk.lab
     (job,) = lab.jobs("bob")
     node = next(name for name in NODES if name == job.node)
-    options = "size=96k,mode=700,uid=$(id -u bob),gid=$(id -g bob)"
+    options = "size=1m,mode=700,uid=$(id -u bob),gid=$(id -g bob)"
     small = f"cp -a {FULL} /tmp/walk; mount -t tmpfs -o {options} tmpfs {FULL}; cp -a /tmp/walk/. {FULL}/; {FILL}"
     lab.run(node, ["sh", "-c", small])
-    walk.write("fourth = '" + "the disk is full " * 2000 + "'")
+    walk.write("fourth = '" + "the disk is full " * 200 + "'")
     page.keyboard.press("Control+s")
-    expect(page.locator(".jp-Dialog")).to_contain_text(re.compile("space|quota|full", re.IGNORECASE), timeout=START)
+    expect(page.locator(".jp-Dialog")).to_contain_text("There is no space left for this file", timeout=START)
     walk.look("disk-full")
     page.locator(".jp-Dialog").get_by_role("button").last.click()
     expect(page.locator(DIRTY)).to_have_count(1)

@@ -222,6 +222,76 @@ def test_tab_says_the_truth_if_the_browser_cannot_keep_changes() -> None:
     assert "in this browser." not in text
 
 
+@pytest.mark.parametrize(
+    ("error", "known"),
+    [
+        ("Unexpected error while saving file: a.ipynb [Errno 28] No space left on device: 'a' -> '.~a'", True),
+        ("Unexpected error while saving file: a.ipynb [Errno 122] Disk quota exceeded", True),
+        ("Unexpected error while saving file: a.ipynb [Errno 13] Permission denied", False),
+    ],
+)
+def test_full_disk_is_explained(error: str, *, known: bool) -> None:
+    text = call("full", error, True)
+    assert text.startswith("There is no space left for this file") is known
+    assert not known or "kept in this tab and in this browser" in text
+
+
+# Answers requests of a page: [METHOD, PATH, STATUS, MESSAGE]. Prints the statuses and messages that the page receives.
+REQUESTS = """
+globalThis.location = new URL('https://hub/user/alice/lab');
+globalThis.document = Object.assign(new EventTarget(), {cookie: '_xsrf=x', hidden: false, getElementById: () => null});
+globalThis.window = new EventTarget();
+globalThis.addEventListener = () => {};
+globalThis.setTimeout = () => 0;
+const {Connection} = await import(%s);
+const requests = JSON.parse(await new Response(process.stdin).text());
+let status = 200;
+let message = '';
+const send = async () => new Response(JSON.stringify({message}), {status});
+const watch = {send};
+new Connection(watch, {base: '/user/alice/', hubPrefix: '/hub/'}, {lost() {}, back() {}});
+const seen = [];
+for (const [method, path, code, text] of requests) {
+  [status, message] = [code, text];
+  const answer = await watch.fetch('https://hub/user/alice/' + path, {method});
+  const body = await answer.json().catch(() => ({}));
+  seen.push([answer.status, body.message ?? '']);
+}
+console.log(JSON.stringify(seen));
+"""
+
+
+def answers(*requests: tuple[str, str, int, str]) -> Any:
+    """Return what a page receives for requests that the server answers as given."""
+    done = subprocess.run(
+        [
+            *(proxy() / "bin" / "node", "--input-type=module", "-e"),
+            REQUESTS % json.dumps((EXTENSION / "static" / "connection.js").as_uri()),
+        ],
+        input=json.dumps(requests),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_file_that_does_not_fit_is_explained() -> None:
+    saved, read = answers(
+        ("PUT", "api/contents/a", 500, "[Errno 28] x"), ("GET", "api/contents/a", 500, "[Errno 28] x")
+    )
+    assert saved[0] == 507
+    assert "no space left" in saved[1]
+    assert read == [500, error]
+
+
+def test_kernel_is_not_dead_while_the_user_is_signed_out() -> None:
+    """JupyterLab gives a kernel up if the question for its state is refused."""
+    assert answers(("GET", "api/kernels/1", 401, ""), ("GET", "api/kernels/1", 404, "")) == [[503, ""], [503, ""]]
+    assert answers(("GET", "api/kernels/1", 404, "gone")) == [[404, "gone"]]
+
+
 # Runs the warnings before the end with a clock. Reads a list of [SECONDS, STATE or null]: the time, and a new state.
 END = """
 import {End} from %s;

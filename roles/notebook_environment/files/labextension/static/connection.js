@@ -1,7 +1,7 @@
 // The connection of this tab to the user's notebook server, which may be replaced by the server of the next session.
 
 import {gettext} from './gettext.js';
-import {lost, meaning, refused, suspicious, xsrfToken} from './words.js';
+import {full, lost, meaning, refused, suspicious, xsrfToken} from './words.js';
 
 const ANSWER = 20_000; // milliseconds that an answer may take
 const LOGIN = 15_000; // milliseconds that a login in the background may take
@@ -79,8 +79,10 @@ export class Connection {
       failure = error;
     }
     if (!answer?.ok) this.present ||= present;
+    const isIn = path => href.startsWith(new URL(path, this.base).href);
+    const contents = isIn('api/contents');
+    if (answer?.status === 500 && contents && request.method !== 'GET') return this._explained(answer);
     if (answer && !suspicious(answer.status)) return answer;
-    const contents = href.startsWith(new URL('api/contents', this.base).href);
     // 403 and 404 are everyday answers about files and kernels. Only ask again for what a user waits for.
     const everyday = answer?.status === 404 && !this.isLost;
     if (everyday) return answer;
@@ -96,8 +98,19 @@ export class Connection {
       const body = JSON.stringify({message: refused(this.message), reason: null});
       return new Response(body, {status: answer?.status || 503, headers: {'Content-Type': 'application/json'}});
     }
+    // JupyterLab takes a kernel for dead whose state it may not read. After this answer, it asks again.
+    if (this.isLost && isIn('api/kernels')) return new Response(null, {status: 503});
     if (failure) throw failure;
     return answer;
+  }
+
+  /** Return an answer that says in plain words why a file was not saved, if these are known. */
+  async _explained(answer) {
+    const error = await answer.clone().json().catch(() => ({}));
+    const message = full(String(error?.message ?? ''), this.isStored());
+    if (!message) return answer;
+    const body = JSON.stringify({message, reason: null});
+    return new Response(body, {status: 507, headers: {'Content-Type': 'application/json'}});
   }
 
   /**

@@ -130,12 +130,12 @@ function start(watch, app, urls, manager, {IStatusBar: bar, IStateDB: layout, IS
   void app.restored.then(async () => {
     await translated;
     status.place(bar, Widget);
-  app.commands.addCommand(COMMAND, {
-    label: gettext('Go to the message of the service'),
-    isEnabled: isShown,
-    execute: focusLatest,
-  });
-  app.commands.addKeyBinding({command: COMMAND, keys: [KEYS], selector: 'body', args: {}});
+    app.commands.addCommand(COMMAND, {
+      label: gettext('Go to the message of the service'),
+      isEnabled: isShown,
+      execute: focusLatest,
+    });
+    app.commands.addKeyBinding({command: COMMAND, keys: [KEYS], selector: 'body', args: {}});
     await connection.check();
     await ask();
     end.run();

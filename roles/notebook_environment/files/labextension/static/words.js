@@ -154,6 +154,22 @@ export function refused(message) {
 }
 
 /**
+ * Return what JupyterLab's dialog says when a file cannot be saved because the disk is full or the quota is used up.
+ *
+ * @param {string} error The error of the notebook server.
+ * @param {boolean} stored Whether the browser's storage keeps the unsaved changes.
+ * @returns {string} The text, or an empty text if the file cannot be saved for another reason.
+ */
+export function full(error, stored) {
+  if (!/No space left|quota exceeded|\[Errno (28|122)\]/i.test(error)) return '';
+  return together(
+    gettext('There is no space left for this file: the disk is full, or you have used up your quota.'),
+    kept(stored),
+    gettext('Delete files that you do not need. Then save again.'),
+  );
+}
+
+/**
  * Return what to do at a time before the end of the session.
  *
  * @param {number | null} ends When the session ends, in milliseconds since 1970, or null if this is not known.
