@@ -278,9 +278,8 @@ def answers(*requests: tuple[str, str, int, str]) -> Any:
 
 
 def test_file_that_does_not_fit_is_explained() -> None:
-    saved, read = answers(
-        ("PUT", "api/contents/a", 500, "[Errno 28] x"), ("GET", "api/contents/a", 500, "[Errno 28] x")
-    )
+    path, error = "api/contents/a", "[Errno 28] x"
+    saved, read = answers(("PUT", path, 500, error), ("GET", path, 500, error))
     assert saved[0] == 507
     assert "no space left" in saved[1]
     assert read == [500, error]
