@@ -79,7 +79,7 @@ def test_german_pages_have_no_english_text_and_no_fault(browser_page: Visitor, l
     own = [
         text for each in lab.profiles() for text in (each["display_name"], each["description"], each["group"]) if text
     ]
-    for path in PAGES:
+    for path in (each for each in PAGES if each != "hub/logout"):
         page.goto(f"{lab.url}/{path}")
         assert language(page) == "de", path
         text = page.locator("body").inner_text()
