@@ -11,6 +11,7 @@ from jinja2 import Environment
 
 from hpchub.hub import page_texts
 from hpchub.hub.page_texts import JUPYTERHUB_TEMPLATES, Languages, PageTexts, mark
+from hpchub.messages import Message
 
 if TYPE_CHECKING:
     from hub_app import Ask
