@@ -244,6 +244,15 @@ async def test_api_errors_of_a_browser_are_german_and_the_log_is_english(
     assert "The service has a problem with its database" in caplog.text
 
 
+async def test_error_of_a_form_that_cannot_be_shown_is_german(hub: Hub, german: Browser, tmp_path: Path) -> None:
+    (tmp_path / "profiles.json").unlink()
+    hub.runtime._profiles._content = None
+    response = await german.get("/hub/spawn")
+    assert response.code == 503
+    assert "Die Liste der Profile kann zurzeit nicht gelesen werden." in response.body.decode()
+    assert english(response.body.decode()) == []
+
+
 async def test_values_are_escaped_in_german(hub: Hub, german: Browser, tmp_path: Path) -> None:
     write_profiles(tmp_path, profile("small", display_name=HOSTILE, description=HOSTILE))
     for path in ("/hub/home", "/hub/spawn", f"/hub/spawn?profile={HOSTILE.replace(' ', '%20').replace('&', '%26')}"):

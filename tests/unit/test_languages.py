@@ -9,7 +9,9 @@ import pytest
 from hub_app import signed_on
 from jinja2 import Environment
 
+from hpchub.hub import page_texts
 from hpchub.hub.page_texts import JUPYTERHUB_TEMPLATES, Languages, PageTexts, mark
+from hpchub.messages import Message
 
 if TYPE_CHECKING:
     from hub_app import Ask
@@ -127,3 +129,16 @@ def test_english_text_of_jupyterhub_is_marked() -> None:
 def test_hub_with_an_unknown_language_does_not_start() -> None:
     with pytest.raises(ValueError, match='language: "xx" is unknown; valid: en, de'):
         Languages({"language": "xx"})
+
+
+@pytest.mark.parametrize("source", ["{{ m }}", "{{ _(m) }}", "{{ m | tr }}", '{{ _("%(m)s", m=m) }}'])
+def test_template_shows_a_message_in_the_language_of_the_reader(source: str) -> None:
+    environment = Environment(autoescape=True, extensions=[PageTexts])
+    message = Message("Your job {job_id} ended before its notebook server was ready.", job_id="<7>")
+    token = page_texts._READER.set(Languages({}).reader("de", ""))
+    try:
+        shown = environment.from_string(source).render(m=message)
+    finally:
+        page_texts._READER.reset(token)
+    assert shown == "Ihr Job &lt;7&gt; endete, bevor sein Notebook-Server bereit war."
+    assert environment.from_string(source).render(m=message).startswith("Your job &lt;7&gt; ended")

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from tornado.web import OutputTransform
 
 from hpchub.catalogue import ENGLISH, choose_language, languages, own_name, translations
-from hpchub.messages import listing, marked, show, translated
+from hpchub.messages import Message, listing, marked, show, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,6 +149,8 @@ class PageTexts(InternationalizationExtension):
 
 
 def _gettext(key: str, /, **values: Any) -> str:
+    if isinstance(key, Message):
+        return str(tr(key))
     return _fill(reader().texts.gettext(key), values)
 
 
