@@ -5,7 +5,7 @@ axe-core examines each page: https://github.com/dequelabs/axe-core.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -41,10 +41,10 @@ def addresses(lab: Lab) -> list[str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_pages_have_no_fault(browser_page: Visitor, lab: Lab, size: str, scheme: str) -> None:
+def test_pages_have_no_fault(browser_page: Visitor, lab: Lab, size: str, scheme: Literal["light", "dark"]) -> None:
     browser_page.sign_in("alice")
     page = browser_page.page
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    page.emulate_media(color_scheme=scheme)
     page.set_viewport_size(SIZES[size])  # type: ignore[arg-type]
     found = {}
     for path in addresses(lab):
@@ -55,10 +55,13 @@ def test_pages_have_no_fault(browser_page: Visitor, lab: Lab, size: str, scheme:
     assert {path: each for path, each in found.items() if each} == {}
 
 
-@pytest.mark.parametrize("language", ["en", "de"])
-def test_progress_page_and_home_page_have_no_fault(browser_page: Visitor, lab: Lab, language: str) -> None:
+@pytest.mark.parametrize(("language", "scheme"), [("en", "light"), ("de", "dark")])
+def test_progress_page_and_home_page_have_no_fault(
+    browser_page: Visitor, lab: Lab, language: str, scheme: Literal["light", "dark"]
+) -> None:
     browser_page.sign_in("alice")
     page = browser_page.page
+    page.emulate_media(color_scheme=scheme)
     page.set_extra_http_headers({"Accept-Language": language})
     page.goto(f"{lab.url}/hub/spawn")
     expect(page.locator("html")).to_have_attribute("lang", language)

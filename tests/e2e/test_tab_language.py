@@ -70,7 +70,7 @@ def test_lost_connection_is_said_and_reachable_by_keyboard(browser_page: Visitor
     browser_page.start(lab.profiles()[0]["key"])
     choose_german(browser_page)
     page = browser_page.page
-    page.goto(f"{lab.url}/user/alice/lab")
+    page.goto(f"{lab.url}/user/alice/lab?reset")
     expect(page.locator("#hpchub-status")).to_contain_text("noch", timeout=START)
     lab.cancel_jobs("alice")
     said = page.get_by_role("alert").filter(has_text="Ihre Sitzung endete um")
