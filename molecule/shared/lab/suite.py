@@ -284,7 +284,7 @@ def all_stages() -> list[Stage]:
         _scenario(
             "gridengine",
             "Molecule with Grid Engine instead of Slurm, then browser tests",
-            _session_tests("gridengine"),
+            _session_tests("gridengine", "form", "home"),
             extra=True,
         ),
         _scenario(
