@@ -119,6 +119,7 @@ def test_home_that_cannot_be_written_is_found_before_the_job_is_submitted(
     expect(browser_page.page.locator("#hpchub-ended, .hpchub-ended").first).to_be_visible()
 
 
+@pytest.mark.slow
 def test_user_without_an_account_is_told_whom_to_ask(
     browser_page: Visitor, lab: Lab, student_without_account: str
 ) -> None:
@@ -126,6 +127,7 @@ def test_user_without_an_account_is_told_whom_to_ask(
     refused(browser_page, lab, "You have no account on the cluster")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("limit_of_one_job")
 def test_limit_of_running_jobs_is_explained(browser_page: Visitor, lab: Lab) -> None:
     eventually("alice's job runs", lambda: [job for job in lab.jobs("alice") if job.state == "RUNNING"])
@@ -133,6 +135,7 @@ def test_limit_of_running_jobs_is_explained(browser_page: Visitor, lab: Lab) -> 
     refused(browser_page, lab, "you may have at most 1")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("maintenance")
 def test_session_gets_the_time_that_is_left_before_a_maintenance(browser_page: Visitor, lab: Lab) -> None:
     """The form says that the session is shorter, and the job ends before the maintenance begins."""
