@@ -44,7 +44,7 @@ def alices_home(lab: Lab) -> Iterator[Callable[[str], None]]:
 
 
 @pytest.fixture
-def limit_of_one_job(lab: Lab, browser_page: Visitor) -> Iterator[None]:  # noqa: ARG001 whose teardown waits for jobs
+def limit_of_one_job(lab: Lab, browser_page: Visitor) -> Iterator[None]:
     """Limit alice to one job, which runs."""
     lab.run("login1", ["sacctmgr", "-i", "modify", "user", "alice", "where", "account=physics", "set", "maxjobs=1"])
     lab.run("login1", ["runuser", "-u", "alice", "--", "sbatch", "--chdir=/tmp", "--wrap=sleep 900"])
