@@ -96,7 +96,8 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
       is null.
     - ``NOTICES`` are the announcements, and the drains that concern a running session; see ``Notice.public``. Each one
       also has ``TEXTS``.
-    - ``TEXTS`` is ``{LANGUAGE: {NAME: TEXT}}``: those texts for users in every language that are not the site's own.
+    - ``TEXTS`` is ``{LANGUAGE: {NAME: TEXT}}``: those texts for users in every language. Texts of the site itself are
+      the same in all of them.
 
     Times are in seconds since 1970. The owner may ask, with a cookie or a token, and so may everyone else who may open
     the server, including the server itself with its own token.
