@@ -34,7 +34,7 @@ HTCONDOR: dict[str, Collection[int]] = dict.fromkeys(
     frozenset(range(9600, 9700)),
 )
 SLURM: dict[str, dict[str, Collection[int]]] = {
-    "login_nodes": {"slurmctld": {6817}},
+    "login_nodes": {"slurmctld": {6817}, "slurmdbd": {6819}},
     "compute_nodes": {"slurmd": {6818}},
 }
 GRID_ENGINE: dict[str, dict[str, Collection[int]]] = {
