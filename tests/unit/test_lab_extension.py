@@ -67,7 +67,7 @@ ENDED = {"state": "ended", "ending": {"cause": "timeout", "text": "Its time limi
 @pytest.mark.parametrize(
     ("state", "session", "action", "said"),
     [
-        ("away", ENDED, "start", ["session ended at", "Its time limit was reached.", "Continue in a new session"]),
+        ("away", ENDED, "start", ["session ended on", "Its time limit was reached.", "Continue in a new session"]),
         ("away", {"state": "none", "ending": None}, "start", ["Your session has ended", "Continue in a new session"]),
         ("login", ENDED, "start", ["Its time limit was reached."]),
         ("away", {"state": "starting"}, "progress", ["is starting", "as soon as it runs"]),
@@ -214,6 +214,12 @@ def test_status_shows_the_time_and_what_the_job_uses(
 
 def test_status_is_not_shown_as_current_without_a_connection() -> None:
     assert call("statusLine", timed(), HERE, True)["text"] == "No connection to the session"
+
+
+@pytest.mark.parametrize(("later", "said"), [(60, "at 08:00"), (24 * 3600, "on 15 Jan 2027, 08:00")])
+def test_tab_tells_the_date_of_an_end_that_is_not_today(later: int, said: str) -> None:
+    now = 1000 * (ENDED["ending"]["at"] + later)  # type: ignore[index]
+    assert call("lost", "away", ENDED, "en-GB", True, now)["title"] == f"Your session ended {said}"
 
 
 def test_tab_says_the_truth_if_the_browser_cannot_keep_changes() -> None:

@@ -15,6 +15,7 @@ from tornado.httputil import url_concat
 from hpchub.hub.history import WEEK, past_sessions
 from hpchub.hub.home import cards, ended_sessions, quick_start
 from hpchub.hub.named_sessions import in_use
+from hpchub.hub.page_texts import tr
 from hpchub.hub.runtime import Runtime, runtime
 from hpchub.hub.session_names import LONGEST, NameProblem, free_server_name, new_server_name
 from hpchub.hub.start_error import StartError
@@ -74,7 +75,7 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
         """Return the address of the form that starts a session, perhaps with fields that are chosen already."""
         if not part and not chosen:
             return str(url_path_join(self.hub.base_url, "spawn"))
-        return url_concat(self._path("spawn", part), {**({"display_name": name} if part else {}), **chosen})
+        return url_concat(self._path("spawn", part), {**({"display_name": tr(name)} if part else {}), **chosen})
 
     @property
     def _used(self) -> set[str]:

@@ -129,4 +129,4 @@ def free_server_name(taken: Iterable[str]) -> tuple[str, str]:
     if "" not in used:
         return "", ""
     number = next(number for number in range(2, len(used) + 3) if f"session-{number}" not in used)
-    return f"session-{number}", f"Session {number}"
+    return f"session-{number}", Message("Session {number}", number=number)

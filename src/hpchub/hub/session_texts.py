@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hpchub.hub import job_actions as actions
 from hpchub.hub.refusals import ADVICE, refused_value
-from hpchub.messages import Message, sentences
+from hpchub.messages import Message, marked, sentences
 from hpchub.schedulers import JobState
 
 if TYPE_CHECKING:
@@ -174,13 +174,13 @@ def unreachable(state: SessionState) -> actions.Fail:
 
 def no_address(state: SessionState) -> actions.Fail:
     """Return the failure of a start whose node reported no address that the cluster's networks permit."""
-    reported = ", ".join(f"{interface} {address}" for interface, address in state.addresses) or "none"
+    reported = ", ".join(f"{interface} {address}" for interface, address in state.addresses)
     return actions.Fail(
         Message(
             "Your notebook server runs on {node}, but none of the node's addresses ({reported}) "
             "matches node_address and networks of the cluster {cluster}.",
             node=state.node,
-            reported=reported,
+            reported=reported or Message(marked("none")),
             cluster=state.context.cluster.name,
         ),
         reason="no_address",

@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpchub.messages import Message
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from hpchub.model.entries import Profile
 
-LOST = (
+LOST = Message(
     "The other session that you asked for was ready first, so the service cancelled this start. Open the other session"
     " on your home page."
 )

@@ -14,6 +14,7 @@ from tornado import web
 from hpchub.hub.cancel import PATIENCE, cancel_start
 from hpchub.hub.handlers import Throttled
 from hpchub.hub.named_sessions import in_use
+from hpchub.hub.page_texts import tr
 from hpchub.hub.session_names import free_server_name
 from hpchub.hub.start_page import StartPageHandler
 from hpchub.hub.user_error import UserError
@@ -146,6 +147,7 @@ class SwitchHandler(StartPageHandler):
             raise UserError(400, Message(text))
         used = {name for name in user.orm_spawners if in_use(user, name)} | {server_name}
         part, name = free_server_name(used)
+        name = tr(name)
         if part:
             await self._check_named_server_request(user, part, name)
         second = user.get_or_create_spawner(part, name, replace_failed=True)

@@ -19,7 +19,7 @@ from hpchub.model.adjustable import Adjustable, Amount
 from hpchub.units import format_memory, format_runtime, mebibytes, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from hpchub.model.entries import Cluster, Profile, Queue
     from hpchub.schedulers.knowledge import Allocations
@@ -318,8 +318,8 @@ def _normal(profile: Profile, name: str, value: object) -> str:
     if text == default_value(profile, name):
         return text
     if limits.choices and text not in map(str, limits.choices):
-        valid = listing(each or "(none)" for each in limits.choices)
-        raise _Invalid(name, "{value!r} is not offered. Choose one of: {valid}.", value=_shown(text), valid=valid)
+        valid = _choices(limits.choices)
+        raise _Invalid(name, "{value!r} is not offered. {valid}", value=_shown(text), valid=valid)
     if name in _TYPES:
         try:
             _TYPES[name].validate_python(text)
@@ -338,8 +338,8 @@ def _amount(name: str, limits: Amount, text: str) -> str:
         number = _number(name, limits, text)
     except ValueError:
         examples = {
-            "memory": "Write a size such as {example}: choose {valid}.",
-            "runtime": "Write hours, minutes and seconds such as {example}: choose {valid}.",
+            "memory": marked("Write a size such as {example}: choose {valid}."),
+            "runtime": marked("Write hours, minutes and seconds such as {example}: choose {valid}."),
         }
         raise _Invalid(
             name,
@@ -381,14 +381,17 @@ def _not_offered(
         offered = options(profile, name, cluster, allocations, now=now, account=values["account"])
         if not offered.is_known or values[name] in offered.values:
             continue
-        names = [each for each in offered.values if each]
-        valid: str = Message("There is none that you can use.")
-        if names:
-            valid = Message("Choose one of: {names}.", names=listing(names))
-        if "" in offered.values:
-            empty = Message("You can also leave it empty.")
-            valid = sentences(valid, empty) if names else Message("Leave it empty.")
-        yield Complaint(name, text, {"value": _shown(values[name]), "valid": valid})
+        yield Complaint(name, text, {"value": _shown(values[name]), "valid": _choices(offered.values)})
+
+
+def _choices(values: Iterable[object]) -> str:
+    """Return which values are valid, in whole sentences."""
+    texts = [str(each) for each in values]
+    names = [each for each in texts if each]
+    if not names:
+        return Message("Leave it empty.") if texts else Message("There is none that you can use.")
+    empty = Message("You can also leave it empty.") if "" in texts else ""
+    return sentences(Message("Choose one of: {names}.", names=listing(names)), empty)
 
 
 def _granted(profile: Profile, values: Mapping[str, str]) -> Profile:
@@ -442,7 +445,8 @@ def _against_allocations(profile: Profile, granted: Profile, allocations: Alloca
         text = marked("You cannot use the account {account} in the queue {queue}. Its queues are: {valid}.")
         at = next((name for name in ("account", "queue") if name in chosen), "")
         if at:
-            values = {"account": wanted, "queue": granted.queue, "valid": listing(sorted(queues)) or "none"}
+            valid = listing(sorted(queues)) or Message(marked("none"))
+            values = {"account": wanted, "queue": granted.queue, "valid": valid}
             yield Complaint(at, text, values)
     limits = [each.max_runtime for each in accounts]
     if "runtime" in chosen and limits and None not in limits:

@@ -49,6 +49,11 @@ function clock(milliseconds, locale) {
   return new Date(milliseconds).toLocaleTimeString(locale, {hour: '2-digit', minute: '2-digit'});
 }
 
+/** Return whether a point in time is on the same day as another one, where the user is. */
+function isToday(milliseconds, now) {
+  return new Date(milliseconds).toDateString() === new Date(now).toDateString();
+}
+
 /** Return what the hub says with its texts in the user's language. An older hub has only English texts. */
 function translated(value) {
   return {...value, ...value.texts?.[code()]};
@@ -76,9 +81,10 @@ function kept(stored) {
  * @param {object | null} session The hub's answer about the session, or null if the hub gave none.
  * @param {string} [locale] The language of the time of day.
  * @param {boolean} [stored] Whether the browser's storage keeps the unsaved changes.
+ * @param {number} [now] The current time, in milliseconds since 1970.
  * @returns {{title: string, text: string, action: '' | 'start' | 'progress' | 'sign-in' | 'home'}}
  */
-export function lost(state, session, locale = own(), stored = true) {
+export function lost(state, session, locale = own(), stored = true, now = Date.now()) {
   const isSaved = gettext('They are saved as soon as you are signed in.');
   const again = gettext('Sign in again.');
   const tries = gettext('This tab tries to connect again.');
@@ -93,7 +99,9 @@ export function lost(state, session, locale = own(), stored = true) {
         title:
           at === null
             ? gettext('Your session has ended')
-            : gettext('Your session ended at {time}', {time: clock(at, locale)}),
+            : isToday(at, now)
+              ? gettext('Your session ended at {time}', {time: clock(at, locale)})
+              : gettext('Your session ended on {time}', {time: date(at, locale)}),
         text: together(
           session.ending && translated(session.ending).text,
           kept(stored),
