@@ -284,7 +284,7 @@ def all_stages() -> list[Stage]:
         _scenario(
             "gridengine",
             "Molecule with Grid Engine instead of Slurm, then browser tests",
-            _session_tests("gridengine", "form", "home"),
+            _session_tests("gridengine", "form", "home", "waiting", "working"),
             extra=True,
         ),
         _scenario(
