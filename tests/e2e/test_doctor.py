@@ -1,4 +1,4 @@
-"""The doctor finds what would make a job fail before it is submitted, and the form or the page of the start says so."""
+"""The doctor finds what would make a job fail before it is submitted, and the failure page says so."""
 
 from __future__ import annotations
 
@@ -88,12 +88,15 @@ def learn(visitor: Visitor, lab: Lab, user: str) -> None:
 
 
 def refused(visitor: Visitor, lab: Lab, text: str) -> None:
-    """Try to start the first profile. The page must contain a text, and nothing may be submitted."""
+    """Try to start the first profile. The failure page must contain a text, and nothing may be submitted."""
     assert visitor.user
     before = [job.id for job in lab.jobs(visitor.user.name)]
     visitor.choose_profile(lab.profiles()[0]["key"])
     body = visitor.page.locator("body")
     expect(body).to_contain_text(text, timeout=START)
+    expect(visitor.page.locator("h1")).to_contain_text("Your session did not start")
+    for part in (".hpchub-advice", ".hpchub-facts", ".hpchub-report"):
+        expect(visitor.page.locator(part)).to_have_count(1)
     assert not re.search(r"Errno|Traceback", body.inner_text())
     assert [job.id for job in lab.jobs(visitor.user.name)] == before
 

@@ -177,8 +177,10 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
             failure.advice = TRY_AGAIN
         finally:
             self.admitted = ""
-        if not self.session and not self._stopped:
-            self._announce_refusal(failure)
+        if not self.session:
+            self.runtime.replacements.remove(self.key)
+            if not self._stopped:
+                self._announce_refusal(failure)
         await self._start_failed(failure)
         raise failure
 

@@ -82,12 +82,12 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
         name = (form.get("settings_name") or [""])[0]
         deleted = (form.get("delete_settings") or [""])[0]
         saves = "save_settings" in form
-        if not (saves or deleted or name.strip()):
-            await super()._post(user_name=user_name, server_name=server_name, display_name=display_name)
-            return
         user = self.current_user if user_name == self.current_user.name else self.find_user(user_name)
         if user is None:
             raise UserError(404, Message("There is no such user, or you may not see it."))
+        if not (saves or deleted or name.strip()):
+            await self._start(user, server_name, display_name)
+            return
         if deleted:
             user.spawner.saved_settings.delete(deleted)
             self._go_to_form()
@@ -100,7 +100,41 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
         if saves:
             self._go_to_form(name)
             return
-        await super()._post(user_name=user_name, server_name=server_name, display_name=display_name)
+        await self._start(user, server_name, display_name)
+
+    async def _start(self, user: Any, server_name: str, display_name: str) -> None:
+        """Start a session. If it starts or runs already, for example after a double click, show it."""
+        spawner = dict.get(user.spawners, server_name)  # reading the item would create a spawner
+        if spawner is not None and spawner.ready:
+            self.redirect(self.get_next_url(user, default=user.server_url(server_name)))
+        elif spawner is not None and spawner.active:
+            self.redirect(self._get_pending_url(user, server_name))
+        else:
+            await super()._post(user_name=user.name, server_name=server_name, display_name=display_name)
+
+    async def _wrap_spawn_single_user(  # noqa: PLR0917 as in JupyterHub
+        self,
+        user: Any,
+        server_name: str,
+        display_name: str,
+        spawner: Any,
+        pending_url: str,
+        options: dict[str, Any] | None = None,
+    ) -> Any:
+        """Start a session. If the start fails at once, show the page that explains it.
+
+        Raises:
+            StartError: The form explains why no session was started: the choice is not valid, or the scheduler has
+                refused a value.
+        """
+        before = spawner.outcome
+        try:
+            return await super()._wrap_spawn_single_user(user, server_name, display_name, spawner, pending_url, options)
+        except StartError:
+            outcome = spawner.outcome
+            if outcome is None or outcome == before or outcome.field:
+                raise
+            return self.redirect(pending_url)
 
     def _form(self) -> dict[str, list[str]]:
         """Return the content of the form.
