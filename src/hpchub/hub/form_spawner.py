@@ -53,7 +53,7 @@ class FormSpawner(ChoosingSpawner):
                 status_code=503,
             )
         await self.find_groups()
-        content, now = self._content()
+        content = self._content()
         attempt = self._attempt()
         saved = self._all_settings()
         wanted, fields, unknown = self._wanted(attempt, saved)
@@ -66,14 +66,10 @@ class FormSpawner(ChoosingSpawner):
             .get_template("profiles_form.html")
             .render(
                 groups=by_group(cards),
-                cards=cards,
                 chosen=next((key for key in (wanted, last, *offered) if key in offered), ""),
                 unknown=unknown if is_gone or unknown.get("kind") == "no_settings" else {},
-                attempt=attempt or Attempt(),
                 saved=saved,
-                longest_name=LONGEST_NAME,
                 time_text=moments.shown,
-                now=now,
                 notice=notice_of(self.notice),
                 availability_url=url_path_join(self.hub.base_url, "availability", self.user.escaped_name),
             )
@@ -87,15 +83,15 @@ class FormSpawner(ChoosingSpawner):
             fields: The values of its fields.
         """
         await self.find_groups()
-        content, now = self._content()
+        content = self._content()
         template = _environment(tuple(self.runtime.settings["template_paths"])).get_template("availability.html")
-        return template.render(each=content.card(key, fields), time_text=moments.shown, now=now)
+        return template.render(each=content.card(key, fields), time_text=moments.shown)
 
-    def _content(self) -> tuple[FormContent, float]:
-        """Return the content of the form, and the time for which it is valid."""
+    def _content(self) -> FormContent:
+        """Return the content of the form."""
         now, profiles, notices = time.time(), self.profile_list, self.runtime.notices_of_starts
         offers = [offer(notices, profile, now) for profile in profiles.profiles]
-        return FormContent(profiles, offers, self.person, functools.cache(self.known), now), now
+        return FormContent(profiles, offers, self.person, functools.cache(self.known), now)
 
     @property
     def attempt(self) -> Attempt:
