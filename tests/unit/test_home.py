@@ -126,7 +126,7 @@ async def test_cards_show_each_session_with_its_facts(hub: Hub, visit: Visit) ->
     assert "Genome &lt;Run&gt;" in page
     assert "<Run>" not in page
     card = page[page.index('data-server="genome"') :]
-    for part in ("Big", "4 cores, 8G memory", "demo", "127.0.0.1", "bbb", 'data-ends="', "Time left"):
+    for part in ("Big", "4 cores, 8 GB memory", "demo", "127.0.0.1", "bbb", 'data-ends="', "Time left"):
         assert part in card
     assert 'href="/user/alice/genome/"' in card
     assert 'data-url="/hub/api/users/alice/servers/genome"' in card

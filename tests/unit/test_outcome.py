@@ -74,8 +74,8 @@ def test_text_names_who_cancelled_the_job(by: str, words: str) -> None:
 
 def test_text_names_the_limit_and_the_node() -> None:
     small = SITE.profiles[0]
-    assert "time limit of 1:00:00" in outcomes.explain(Ending(Cause.TIME_LIMIT), user="a", profile=small)
-    assert "the 1G of memory" in outcomes.explain(Ending(Cause.OUT_OF_MEMORY), user="a", profile=small)
+    assert "time limit of 1 h" in outcomes.explain(Ending(Cause.TIME_LIMIT), user="a", profile=small)
+    assert "the 1 GB of memory" in outcomes.explain(Ending(Cause.OUT_OF_MEMORY), user="a", profile=small)
     assert ", n3, failed" in outcomes.explain(Ending(Cause.NODE_LOST, node="n3"), user="a", profile=small)
 
 
@@ -155,7 +155,7 @@ async def test_failed_start_is_remembered_with_its_log_and_its_cause(hub: Hub) -
     outcome = await fail(hub.user().spawners[""])
     assert (outcome.cause, outcome.job_id, outcome.cluster) == (NOT_STARTED, "7", "demo")
     assert outcome.text == (
-        "Your session needed more than the 1G of memory that its profile has, so the cluster ended it."
+        "Your session needed more than the 1 GB of memory that its profile has, so the cluster ended it."
     )
     assert outcome.advice == "Choose a profile with more memory, or load less data at a time."
     assert (outcome.profile, outcome.queue, outcome.own_settings) == ("small", "q", True)
@@ -253,7 +253,7 @@ async def test_end_of_a_job_is_explained_by_the_scheduler(hub: Hub) -> None:
     known = hub.user().spawners[""]
     assert known.outcome.text == "Your session has ended, and the cluster did not report why."
     await eventually(lambda: known.outcome.cause == "time_limit")
-    assert known.outcome.text == "Your session reached its time limit of 1:00:00, so the cluster ended it."
+    assert known.outcome.text == "Your session reached its time limit of 1 h, so the cluster ended it."
     assert hub.gate.cancelled == []
 
 

@@ -21,6 +21,7 @@ OUTCOME = Outcome(
     "COMPLETING",
     ("line 1", "line 2"),
     profile="small",
+    profile_name="Small",
     queue="q",
 )
 FORM = "https://desk.example.org/new?title={subject}&text={report}"
@@ -38,7 +39,7 @@ def test_link_contains_the_whole_report(form: str) -> None:
     (subject,), (report,) = (fields[name] for name in (("title", "text") if form else ("subject", "body")))
     assert subject == "Example HPC: a session did not start"
     assert report.replace("\r\n", "\n") == request.report
-    for fact in ("job: 7", "cluster: demo", "queue: q", "profile: small", "user: alice", "COMPLETING", "line 2"):
+    for fact in ("job: 7", "cluster: demo", "queue: q", "profile: Small", "user: alice", "COMPLETING", "line 2"):
         assert fact in request.report
 
 

@@ -42,13 +42,17 @@ class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
         target = self.get_argument("next", "")
         self.redirect(url_concat(form, {"next": target} if target else {}))
 
-    async def render_template(self, name: str, **variables: Any) -> Any:
-        """Render a template; see ``BaseHandler.render_template``."""
-        target = self.get_argument("next", "")
-        if target and "spawn_url" in variables:
+    def render_template(self, name: str, sync: bool = False, **variables: Any) -> Any:
+        """Render a template; see ``BaseHandler.render_template``. JupyterHub renders pages of errors with ``sync``."""
+        target = self.get_argument("next", "") if "spawn_url" in variables else ""
+        if target:
             variables["spawn_url"] = url_concat(variables["spawn_url"], {"next": target})
-        if name == "spawn_pending.html":
-            variables |= await waiting_page(self, variables["user"], variables["spawner"])
+        if sync or name != "spawn_pending.html":
+            return super().render_template(name, sync=sync, **variables)
+        return self._render_waiting(name, variables)
+
+    async def _render_waiting(self, name: str, variables: dict[str, Any]) -> Any:
+        variables |= await waiting_page(self, variables["user"], variables["spawner"])
         return await super().render_template(name, **variables)
 
 
