@@ -414,6 +414,15 @@ async def test_page_of_a_failed_start_has_facts_advice_and_a_report_without_secr
     assert "hunter2secret" not in report
 
 
+async def test_contact_that_takes_no_report_is_shown_beside_the_report(hub: Hub, browser: Browser) -> None:
+    hub.runtime.settings.update(support="https://desk.example.org/?a&b", support_form="")
+    failed(hub, FAILED)
+    page = await browser.page("/hub/spawn-pending/alice")
+    assert "support-link" not in page
+    link = '<a id="support-page" href="https://desk.example.org/?a&amp;b" rel="noreferrer noopener">'
+    assert f"contact {link}https://desk.example.org/?a&amp;b</a>, and send this report." in page
+
+
 async def test_start_without_own_settings_repeats_the_last_choice(hub: Hub, browser: Browser) -> None:
     spawner = failed(hub, FAILED)
     spawner.orm_spawner.user_options = {"profile": "small"}
@@ -430,6 +439,14 @@ async def test_start_without_own_settings_repeats_the_last_choice(hub: Hub, brow
     assert spawner.user_options == {"profile": "small", "without_settings": True}
     assert hub.gate.submissions[0]["secrets"]["HPCHUB_WITHOUT_SETTINGS"] == "1"
     await spawner.user.stop("")
+
+
+@pytest.mark.parametrize("cause", [NOT_STARTED, "failed", "killed"])
+async def test_page_of_a_session_that_died_offers_a_start_without_own_settings(
+    hub: Hub, browser: Browser, cause: str
+) -> None:
+    hub.user().spawners[""].memory._save(dataclasses.replace(FAILED, cause=cause))
+    assert 'id="without-settings"' in await browser.page("/hub/spawn-pending/alice")
 
 
 @pytest.mark.parametrize("changes", [{"own_settings": False}, {"job_id": ""}, {"cause": "time_limit"}], ids=str)

@@ -44,7 +44,7 @@ def test_link_contains_the_whole_report(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("support", "link"),
+    ("support", "page"),
     [
         ("+49 30 1234", ""),
         ("", ""),
@@ -54,8 +54,9 @@ def test_link_contains_the_whole_report(form: str) -> None:
         ("x@example.org?cc=y@example.org", ""),
     ],
 )
-def test_contact_that_takes_no_report_is_only_a_link_or_nothing(support: str, link: str) -> None:
-    assert ask(support=support).link == link
+def test_contact_that_takes_no_report_is_only_a_page_or_nothing(support: str, page: str) -> None:
+    request = ask(support=support)
+    assert (request.link, request.page) == ("", page)
 
 
 @pytest.mark.parametrize(

@@ -104,8 +104,9 @@ class Outcome:
 
     @property
     def may_be_own_settings(self) -> bool:
-        """Whether the user's own settings may be the reason why the session did not start."""
-        return self.not_started and bool(self.job_id) and self.own_settings
+        """Whether the user's own settings may be the reason why the session did not start, or why its program died."""
+        has_failed = self.not_started or self.cause in (Cause.FAILED.value, Cause.KILLED.value)
+        return has_failed and bool(self.job_id) and self.own_settings
 
     @property
     def saved(self) -> dict[str, Any]:
