@@ -67,6 +67,14 @@ class Batch(ABC):
         """Answer queries again."""
         self.run(["systemctl", "start", self.service])
 
+    def set_queue(self, name: str, *, is_open: bool) -> None:
+        """Let a queue start jobs, or let its jobs wait.
+
+        Raises:
+            NotImplementedError: The batch system has no such queues.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def add_queue(self, name: str) -> None:
         """Add a queue on all nodes. Do nothing if the queue exists."""
@@ -87,6 +95,9 @@ class Slurm(Batch):
 
     def cancel(self, job: Job) -> None:
         self.run(["scancel", job.id])
+
+    def set_queue(self, name: str, *, is_open: bool) -> None:
+        self.run(["scontrol", "update", f"PartitionName={name}", f"State={'UP' if is_open else 'DOWN'}"])
 
     def add_queue(self, name: str) -> None:
         if self.drop_queue(name):  # left over by a test run that was killed
@@ -116,6 +127,9 @@ class GridEngine(Batch):
 
     def cancel(self, job: Job) -> None:
         self._administer(f"qdel {job.id}")
+
+    def set_queue(self, name: str, *, is_open: bool) -> None:
+        self._administer(f"qmod {'-e' if is_open else '-d'} {name}")
 
     def add_queue(self, name: str) -> None:
         of_another = "qconf -sq $(qconf -sql | head -1)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -89,6 +90,19 @@ def key(lab: Lab, tmp_path: Path) -> Path:
     path = tmp_path / "key.txt"
     path.write_text(lab.run("hub", ["age-keygen"]))
     return path
+
+
+@pytest.fixture
+def closed_queue(lab: Lab) -> Iterator[Callable[[], None]]:
+    """Close the first profile's queue, so that no job starts. Return a function that opens it."""
+    profile = lab.profiles()[0]
+    set_queue = functools.partial(lab.batches[profile["cluster"]].set_queue, profile["queue"])
+    try:
+        set_queue(is_open=False)
+    except NotImplementedError:
+        pytest.skip("the lab cannot close a queue of this scheduler")
+    yield lambda: set_queue(is_open=True)
+    set_queue(is_open=True)
 
 
 @pytest.fixture(scope="module")

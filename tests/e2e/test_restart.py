@@ -38,19 +38,6 @@ def opened(visitor: Visitor, url: str) -> bool:
 
 
 @pytest.fixture
-def closed_queue(lab: Lab) -> Iterator[Callable[[], None]]:
-    """Close the first profile's queue, so that no job starts. Return a function that opens it."""
-    queue = lab.profiles()[0]["queue"]
-
-    def set_state(state: str) -> None:
-        lab.run("login1", ["scontrol", "update", f"PartitionName={queue}", f"State={state}"])
-
-    set_state("DOWN")
-    yield lambda: set_state("UP")
-    set_state("UP")
-
-
-@pytest.fixture
 def slow_sbatch(lab: Lab) -> Iterator[Callable[[], str]]:
     """Make submission take six seconds, even if the hub dies. Return a function that lists running submissions."""
     script = '#!/bin/sh\ntouch /run/slow-sbatch\nsleep 6\nexec /usr/bin/sbatch "$@"\n'

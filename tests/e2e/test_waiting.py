@@ -34,19 +34,6 @@ Notification.requestPermission = async () => "granted";
 
 
 @pytest.fixture
-def closed_queue(lab: Lab) -> Iterator[Callable[[], None]]:
-    """Close the first profile's queue, so that no job starts. Return a function that opens it."""
-    queue = lab.profiles()[0]["queue"]
-
-    def set_state(state: str) -> None:
-        lab.run("login1", ["scontrol", "update", f"PartitionName={queue}", f"State={state}"])
-
-    set_state("DOWN")
-    yield lambda: set_state("UP")
-    set_state("UP")
-
-
-@pytest.fixture
 def broken_jobs(lab: Lab) -> Iterator[None]:
     """Make the jobs of alice end at once with an error, and print a secret before."""
     # A login file that exits does not stop a session, so this one kills the shell.
@@ -138,7 +125,9 @@ def test_smaller_session_replaces_the_waiting_one_when_it_is_ready(
     browser_page: Visitor, lab: Lab, closed_queue: Callable[[], None]
 ) -> None:
     smallest, *others = [each for each in lab.profiles() if each["queue"] == lab.profiles()[0]["queue"]]
-    larger = next(each["key"] for each in others if each["cores"] > smallest["cores"])
+    larger = next((each["key"] for each in others if each["cores"] > smallest["cores"]), None)
+    if larger is None:
+        pytest.skip("the first profile's queue has only profiles of one size")
     first = wait_in_queue(browser_page, lab, larger)
     page = browser_page.page
     page.locator("#smaller").click()

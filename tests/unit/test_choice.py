@@ -12,6 +12,7 @@ from hpchub.model import choice
 from hpchub.model.adjustable import Adjustable
 from hpchub.model.choice import ChoiceError, Person, choose, normal_fields, options, refusal
 from hpchub.model.entries import Cluster, Profile
+from hpchub.model.field_texts import NAMES
 from hpchub.model.profile_list import profile_list
 from hpchub.model.site import Site, SiteError
 from hpchub.schedulers.knowledge import Account, Allocations, Reservation
@@ -131,7 +132,9 @@ def test_gpus_of_a_type_are_granted(everything: Profile) -> None:
         pytest.param({"cores": "٤"}, "cores", "Write a whole number", id="arabic-digit"),
         pytest.param({"cores": "9" * 10_000}, "cores", "The value is too long", id="10-kB-number"),
         pytest.param({"memory": "4 GB"}, "memory", "Write a size such as 128G", id="memory-format"),
-        pytest.param({"memory": "256G"}, "memory", "256G is not possible here. Choose 2G to 128G", id="memory-above"),
+        pytest.param(
+            {"memory": "256G"}, "memory", "256 GB is not possible here. Choose 2 GB to 128 GB", id="memory-above"
+        ),
         pytest.param({"runtime": "8"}, "runtime", "Write hours, minutes and seconds", id="runtime-format"),
         pytest.param({"runtime": "48:00:00"}, "runtime", "is not possible here", id="runtime-above"),
         pytest.param({"cores": "16"}, "cores", "16 is more than the queue interactive permits", id="above-the-queue"),
@@ -148,7 +151,7 @@ def test_gpus_of_a_type_are_granted(everything: Profile) -> None:
         pytest.param({"account": "a\n#SBATCH --uid=0"}, "account", "is not valid here", id="line-break"),
         pytest.param({"account": "course", "qos": "high"}, "qos", "Choose one of: normal", id="qos-of-another-account"),
         pytest.param({"qos": "gone"}, "qos", "You cannot use the quality of service 'gone'", id="qos-that-vanished"),
-        pytest.param({"account": "course"}, "runtime", "permits sessions of at most 2:00:00", id="account-with-limit"),
+        pytest.param({"account": "course"}, "runtime", "permits sessions of at most 2 h", id="account-with-limit"),
         pytest.param(
             {"account": "course", "queue": "gpu", "runtime": "1:00:00"},
             "account",
@@ -164,7 +167,9 @@ def test_gpus_of_a_type_are_granted(everything: Profile) -> None:
         pytest.param({"working_directory": "~/../bob"}, "working_directory", "is not valid here", id="way-up"),
         pytest.param({"working_directory": "/$(id)"}, "working_directory", "is not valid here", id="command"),
         pytest.param({"kernel": "julia"}, "kernel", "Choose one of: python3, r", id="kernel"),
-        pytest.param({"interface": "shell"}, "interface", "Choose one of: lab, notebook", id="interface"),
+        pytest.param(
+            {"interface": "shell"}, "interface", "Choose one of: JupyterLab, Classic notebook", id="interface"
+        ),
         pytest.param({"options": "--uid=0"}, "", "does not let you change 'options'", id="fixed-field"),
         pytest.param({"x" * 10_000: "1"}, "", "does not let you change 'xxx", id="10-kB-field"),
     ],
@@ -186,7 +191,7 @@ def test_all_mistakes_are_reported_at_once(everything: Profile) -> None:
 
 @pytest.mark.parametrize("name", list(EVERYTHING))
 def test_field_that_is_not_adjustable_cannot_be_changed(profile: MakeProfile, name: str) -> None:
-    with pytest.raises(ChoiceError, match=f"does not let you change '{name}'"):
+    with pytest.raises(ChoiceError, match=f"Small does not let you change '{NAMES[name]}'"):
         choose(profile(), CLUSTER, {name: "4"}, ALLOCATIONS, NOW)
 
 

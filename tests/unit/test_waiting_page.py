@@ -113,3 +113,11 @@ async def test_cancel_keeps_a_session_that_is_not_starting(
     await eventually(lambda: waiting.pending is None)
     assert (await browser.post(action, fields)).code == 302
     assert hub.gate.cancelled == []
+
+
+@pytest.mark.parametrize("path", ["bob", "nobody", "alice/none?next=%FF"])
+async def test_error_has_a_page(hub: Hub, browser: Browser, path: str) -> None:
+    hub.user("bob")
+    response = await browser.get(f"/hub/spawn-pending/{path}")
+    assert response.code in (400, 404)
+    assert "</html>" in response.body.decode()

@@ -24,7 +24,6 @@ from hpchub.hub.session_facts import SessionFacts
 from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import LOST, Key, saved, smaller
 from hpchub.model.entries import Cluster, Profile
-from hpchub.units import format_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -234,7 +233,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         limit = (self.job or {}).get("idle_limit")
         if limit is None or idle < limit - IDLE_TOLERANCE or not self.ready or self.pending:
             return False
-        reason = outcomes.idle(format_runtime(limit))
+        reason = outcomes.idle(limit)
         stop = stop_session(self, reason, "idle", delete_route)
         self.runtime.background("Cannot stop an idle session", stop)
         return True

@@ -32,7 +32,9 @@ class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
     async def get(self, user_name: str, server_name: str = "") -> None:
         """Show the page, or redirect to the form."""
         user = self.find_user(user_name)
-        spawner = dict.get(user.spawners, server_name) if user is not None else None
+        # JupyterHub forgets the spawner of a session with a name at its end. The page still explains the end.
+        is_known = user is not None and server_name in user.orm_spawners
+        spawner = user.spawners[server_name] if is_known else None
         if spawner is None or spawner.active or not (spawner.outcome and spawner.outcome.field):
             await super().get(user_name, server_name)
             return
@@ -40,13 +42,17 @@ class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
         target = self.get_argument("next", "")
         self.redirect(url_concat(form, {"next": target} if target else {}))
 
-    async def render_template(self, name: str, **variables: Any) -> Any:
-        """Render a template; see ``BaseHandler.render_template``."""
-        target = self.get_argument("next", "")
-        if target and "spawn_url" in variables:
+    def render_template(self, name: str, sync: bool = False, **variables: Any) -> Any:
+        """Render a template; see ``BaseHandler.render_template``. JupyterHub renders pages of errors with ``sync``."""
+        target = self.get_argument("next", "") if "spawn_url" in variables else ""
+        if target:
             variables["spawn_url"] = url_concat(variables["spawn_url"], {"next": target})
-        if name == "spawn_pending.html":
-            variables |= await waiting_page(self, variables["user"], variables["spawner"])
+        if sync or name != "spawn_pending.html":
+            return super().render_template(name, sync=sync, **variables)
+        return self._render_waiting(name, variables)
+
+    async def _render_waiting(self, name: str, variables: dict[str, Any]) -> Any:
+        variables |= await waiting_page(self, variables["user"], variables["spawner"])
         return await super().render_template(name, **variables)
 
 

@@ -39,7 +39,8 @@ class AvailabilityHandler(BaseHandler):  # type: ignore[misc]
         key = self.get_query_argument("profile", "")
         fields = {name: self.get_query_argument(name) for name in NAMES if name in self.request.query_arguments}
         self.set_header("Cache-Control", "no-store")
-        self.finish(await user.spawner.availability(key, fields))
+        target = self.get_query_argument("next", "")
+        self.finish(await user.spawner.availability(key, fields, target))
 
 
 class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[misc]

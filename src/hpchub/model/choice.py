@@ -16,8 +16,10 @@ from hpchub.gpus import Gpus, gpu_type
 from hpchub.messages import Message, listing, marked, sentences
 from hpchub.model import fields as f
 from hpchub.model.adjustable import Adjustable, Amount
+from hpchub.model.field_texts import LABELS, in_words
+from hpchub.model.field_texts import NAMES as WORDS
 from hpchub.schedulers import SCHEDULERS
-from hpchub.units import format_memory, format_runtime, mebibytes, seconds
+from hpchub.units import mebibytes, memory_in_words, runtime_in_words, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -82,6 +84,13 @@ class Complaint:
         """The sentence with the values."""
         return Message(self.text, **self.values)
 
+    @property
+    def labelled(self) -> str:
+        """The sentence after the label of its field, for a text that does not stand beside the field."""
+        if not self.field:
+            return self.message
+        return Message("{field}: {text}", field=LABELS[self.field], text=self.message)
+
 
 class ChoiceError(ValueError):
     """A choice is not valid.
@@ -93,9 +102,7 @@ class ChoiceError(ValueError):
 
     def __init__(self, complaints: list[Complaint]) -> None:
         self.complaints = tuple(complaints)
-        self.message = sentences(
-            *(Message("{field}: {text}", field=c.field, text=c.message) if c.field else c.message for c in complaints)
-        )
+        self.message = sentences(*(each.labelled for each in complaints))
         super().__init__(self.message)
 
 
@@ -289,14 +296,15 @@ def _unknown(profile: Profile, fields: Mapping[str, object]) -> Iterator[Complai
     names = profile.adjustable.names
     for each in fields:
         if each not in names:
-            shown = str(each)[:40]
+            shown = WORDS.get(str(each), str(each)[:40])
+            own = listing(WORDS[name] for name in names)
             if names:
                 text = marked("The profile {profile} does not let you change {field!r}. You can change: {names}.")
             else:
                 text = marked(
                     "The profile {profile} does not let you change {field!r}. You cannot change any of its values."
                 )
-            yield Complaint("", text, {"profile": profile.key, "field": shown, "names": listing(names)})
+            yield Complaint("", text, {"profile": profile.display_name, "field": shown, "names": own})
             return
 
 
@@ -324,7 +332,7 @@ def _normal(profile: Profile, name: str, value: object) -> str:
     if text == default_value(profile, name):
         return text
     if limits.choices and text not in map(str, limits.choices):
-        valid = _choices(limits.choices)
+        valid = _choices(name, limits.choices)
         raise _Invalid(name, "{value!r} is not offered. {valid}", value=_shown(text), valid=valid)
     if name in _TYPES:
         try:
@@ -358,7 +366,8 @@ def _amount(name: str, limits: Amount, text: str) -> str:
             valid=limits.valid,
         ) from None
     if not limits.accepts(number):
-        raise _Invalid(name, "{value} is not possible here. Choose {valid}.", value=_shown(text), valid=limits.valid)
+        value = type(limits).words(number)
+        raise _Invalid(name, "{value} is not possible here. Choose {valid}.", value=value, valid=limits.valid)
     return str(type(limits).write(number))
 
 
@@ -399,13 +408,13 @@ def _not_offered(
         offered = options(profile, name, cluster, allocations, now=now, account=values["account"])
         if not offered.is_known or values[name] in offered.values:
             continue
-        yield Complaint(name, text, {"value": _shown(values[name]), "valid": _choices(offered.values)})
+        yield Complaint(name, text, {"value": _shown(values[name]), "valid": _choices(name, offered.values)})
 
 
-def _choices(values: Iterable[object]) -> str:
+def _choices(name: str, values: Iterable[object]) -> str:
     """Return which values are valid, in whole sentences."""
     texts = [str(each) for each in values]
-    names = [each for each in texts if each]
+    names = [in_words(name, each) for each in texts if each]
     if not names:
         return Message("Leave it empty.") if texts else Message("There is none that you can use.")
     empty = Message("You can also leave it empty.") if "" in texts else ""
@@ -431,8 +440,8 @@ def _above_queue(profile: Profile, granted: Profile, queue: Queue | None) -> Ite
     chosen = profile.adjustable.names
     for name, asked, most, write in (
         ("cores", granted.cores, queue.max_cores, str),
-        ("memory", granted.memory_mib, mebibytes(queue.max_memory), format_memory),
-        ("runtime", granted.runtime_seconds, seconds(queue.max_runtime), format_runtime),
+        ("memory", granted.memory_mib, mebibytes(queue.max_memory), memory_in_words),
+        ("runtime", granted.runtime_seconds, seconds(queue.max_runtime), runtime_in_words),
         ("gpus", int(granted.gpus), _most_gpus(granted, queue), str),
     ):
         if asked > most and (name in chosen or "queue" in chosen):
@@ -471,7 +480,7 @@ def _against_allocations(profile: Profile, granted: Profile, allocations: Alloca
         most = max(each for each in limits if each is not None)
         if granted.runtime_seconds > most:
             text = marked("The account {account} permits sessions of at most {most}.")
-            yield Complaint("runtime", text, {"account": wanted, "most": format_runtime(most)})
+            yield Complaint("runtime", text, {"account": wanted, "most": runtime_in_words(most)})
     if "reservation" in chosen and granted.reservation:
         found = [each for each in allocations.reservations or () if each.name == granted.reservation]
         if found and found[0].queue not in ("", granted.queue):
