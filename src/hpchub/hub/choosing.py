@@ -245,10 +245,11 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             raise StartError(why, reason="too_many", status_code=409)
 
     def _held_by_others(self) -> list[str]:
-        """Return the keys of the profiles of the user's other sessions, except the one that this start replaces."""
+        """Return the keys of the profiles of the user's other sessions, except the other start of this one's pair."""
         partner = self.runtime.replacements.partner(self.key)
-        others = [each for each in list(self.user.spawners.values()) if each is not self and each.key != partner]
-        return [each.held_profile for each in others if each.held_profile]
+        others = [each for each in list(self.user.spawners.values()) if each is not self]
+        counted = [each for each in others if each.key != partner or not each.pending or each.is_serving]
+        return [each.held_profile for each in counted if each.held_profile]
 
     def _admit(self, options: dict[str, Any]) -> None:
         """Check the limits, and count this start from now on. JupyterHub may prepare several starts at the same time.
