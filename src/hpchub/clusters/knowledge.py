@@ -100,7 +100,7 @@ class _User:
     doubted: set[str] = field(default_factory=set)
 
     def is_new(self, topic: str) -> bool:
-        """Return whether nobody has asked yet. A user in doubt is not new: a refused start must not go before others."""
+        """Return whether nobody has asked yet. A user in doubt is not new, and so does not go before the others."""
         return topic not in self.asked
 
     def is_due(self, topic: str, now: float) -> bool:
