@@ -143,7 +143,8 @@ async def test_hidden_profile_is_not_named_while_groups_are_unknown(hub: Hub, tm
     write_profiles(tmp_path, profile("small"), profile("secret", unix_groups=["nobody-is-in"]))
     spawner = hub.user().spawners[""]
     assert spawner.person.unix_groups is None
-    for options in ({"profile": "none"}, {"profile": "small", "more": 1}, []):
+    refused: list[Any] = [{"profile": "none"}, {"profile": "small", "more": 1}, []]
+    for options in refused:
         with pytest.raises(StartError) as caught:
             spawner.checked(options)
         assert "small" in str(caught.value)
