@@ -83,11 +83,17 @@ def _restored(saved: object) -> object:
 
 def sentences(*parts: str) -> str:
     """Return sentences as one text. Each of them can be translated."""
-    found = [part for part in parts if part]
-    if len(found) < 2:
-        return found[0] if found else ""
-    names = [f"sentence{number}" for number in range(len(found))]
-    return Message(" ".join(f"{{{name}}}" for name in names), **dict(zip(names, found, strict=True)))
+    return _joined(" ", [part for part in parts if part])
+
+
+def _joined(separator: str, parts: Sequence[str]) -> str:
+    """Return texts as one text. If one of them can be translated, the whole can."""
+    if not any(isinstance(part, Message) for part in parts):
+        return separator.join(parts)
+    if len(parts) == 1:
+        return parts[0]
+    names = [f"part{number}" for number in range(len(parts))]
+    return Message(separator.join(f"{{{name}}}" for name in names), **dict(zip(names, parts, strict=True)))
 
 
 def marked(text: str) -> str:
@@ -107,8 +113,8 @@ def show(value: object, limit: int = SHOWN) -> str:
 
 def listing(names: Iterable[object], limit: int = 20) -> str:
     """Return ``a, b, c``. After ``limit`` names, give only the number of the others."""
-    words = [str(name) for name in names]
-    shown = ", ".join(words[:limit])
+    words = [name if isinstance(name, Message) else str(name) for name in names]
+    shown = _joined(", ", words[:limit])
     return Message("{names} and {count} more", names=shown, count=len(words) - limit) if words[limit:] else shown
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from hpchub.messages import Message
+
 _MEBIBYTES = {"M": 1, "G": 1024, "T": 1024 * 1024}
 
 
@@ -37,6 +39,26 @@ def format_runtime(seconds: int) -> str:
     hours, rest = divmod(rest, 3600)
     minutes = f"{rest // 60:02}:{rest % 60:02}"
     return f"{days}-{hours:02}:{minutes}" if days else f"{hours}:{minutes}"
+
+
+# Words for users
+
+
+def memory_in_words(mebibytes: int) -> str:
+    """Return a size as users read it: 4096 is ``4 GB``."""
+    memory = format_memory(mebibytes)
+    return f"{memory[:-1]} {memory[-1]}B"
+
+
+def runtime_in_words(seconds: int) -> str:
+    """Return a time as users read it: 5400 is ``1 h 30 min``, 86400 is ``24 h``, 604800 is ``7 days``."""
+    days, rest = divmod(seconds, 86400)
+    if days > 2 and rest:
+        return Message("{days} days {rest}", days=days, rest=runtime_in_words(rest))
+    if days > 2:
+        return Message("{days} days", days=days)
+    parts = ((seconds // 3600, "h"), (seconds // 60 % 60, "min"), (seconds % 60, "s"))
+    return " ".join(f"{number} {unit}" for number, unit in parts if number) or "0 s"
 
 
 # The schedulers' notations

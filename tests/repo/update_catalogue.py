@@ -101,6 +101,7 @@ def texts() -> Iterator[Text]:
     """Return all texts."""
     source = ROOT / "src" / "hpchub"
     yield from of_python(source / "messages.py")
+    yield from of_python(source / "units.py")
     for part in PARTS:
         for path in sorted((source / part).rglob("*.py")):
             yield from of_python(path)

@@ -12,6 +12,7 @@ from hpchub.model import choice
 from hpchub.model.adjustable import Adjustable
 from hpchub.model.choice import ChoiceError, Person, choose, normal_fields, options, refusal
 from hpchub.model.entries import Cluster, Profile
+from hpchub.model.field_texts import NAMES
 from hpchub.model.profile_list import profile_list
 from hpchub.model.site import Site, SiteError
 from hpchub.schedulers.knowledge import Account, Allocations, Reservation
@@ -131,7 +132,9 @@ def test_gpus_of_a_type_are_granted(everything: Profile) -> None:
         pytest.param({"cores": "٤"}, "cores", "Write a whole number", id="arabic-digit"),
         pytest.param({"cores": "9" * 10_000}, "cores", "The value is too long", id="10-kB-number"),
         pytest.param({"memory": "4 GB"}, "memory", "Write a size such as 128G", id="memory-format"),
-        pytest.param({"memory": "256G"}, "memory", "256G is not possible here. Choose 2G to 128G", id="memory-above"),
+        pytest.param(
+            {"memory": "256G"}, "memory", "256 GB is not possible here. Choose 2 GB to 128 GB", id="memory-above"
+        ),
         pytest.param({"runtime": "8"}, "runtime", "Write hours, minutes and seconds", id="runtime-format"),
         pytest.param({"runtime": "48:00:00"}, "runtime", "is not possible here", id="runtime-above"),
         pytest.param({"cores": "16"}, "cores", "16 is more than the queue interactive permits", id="above-the-queue"),
@@ -148,7 +151,7 @@ def test_gpus_of_a_type_are_granted(everything: Profile) -> None:
         pytest.param({"account": "a\n#SBATCH --uid=0"}, "account", "is not valid here", id="line-break"),
         pytest.param({"account": "course", "qos": "high"}, "qos", "Choose one of: normal", id="qos-of-another-account"),
         pytest.param({"qos": "gone"}, "qos", "You cannot use the quality of service 'gone'", id="qos-that-vanished"),
-        pytest.param({"account": "course"}, "runtime", "permits sessions of at most 2:00:00", id="account-with-limit"),
+        pytest.param({"account": "course"}, "runtime", "permits sessions of at most 2 h", id="account-with-limit"),
         pytest.param(
             {"account": "course", "queue": "gpu", "runtime": "1:00:00"},
             "account",
@@ -164,7 +167,9 @@ def test_gpus_of_a_type_are_granted(everything: Profile) -> None:
         pytest.param({"working_directory": "~/../bob"}, "working_directory", "is not valid here", id="way-up"),
         pytest.param({"working_directory": "/$(id)"}, "working_directory", "is not valid here", id="command"),
         pytest.param({"kernel": "julia"}, "kernel", "Choose one of: python3, r", id="kernel"),
-        pytest.param({"interface": "shell"}, "interface", "Choose one of: lab, notebook", id="interface"),
+        pytest.param(
+            {"interface": "shell"}, "interface", "Choose one of: JupyterLab, Classic notebook", id="interface"
+        ),
         pytest.param({"options": "--uid=0"}, "", "does not let you change 'options'", id="fixed-field"),
         pytest.param({"x" * 10_000: "1"}, "", "does not let you change 'xxx", id="10-kB-field"),
     ],
@@ -186,7 +191,7 @@ def test_all_mistakes_are_reported_at_once(everything: Profile) -> None:
 
 @pytest.mark.parametrize("name", list(EVERYTHING))
 def test_field_that_is_not_adjustable_cannot_be_changed(profile: MakeProfile, name: str) -> None:
-    with pytest.raises(ChoiceError, match=f"does not let you change '{name}'"):
+    with pytest.raises(ChoiceError, match=f"Small does not let you change '{NAMES[name]}'"):
         choose(profile(), CLUSTER, {name: "4"}, ALLOCATIONS, NOW)
 
 
@@ -334,3 +339,68 @@ def test_advice_about_each_kind_of_value_can_be_translated(name: str) -> None:
         choice._TYPES[name].validate_python("a b;c")
     advice = raised.value.errors(include_url=False)[0]["ctx"]["valid"]
     assert f"{advice[:1].upper()}{advice[1:]}." in choice.ADVICE
+
+
+# Reservations in the scheduler's own syntax
+
+
+def _small_cluster(scheduler: str) -> Cluster:
+    limits = {"max_cores": 8, "max_memory": "64G", "max_runtime": "2:00:00"}
+    queues = [{"name": name, **limits} for name in ("interactive", "vip", "R7", "S8.server")]
+    fields = {"name": "demo", "scheduler": scheduler, "submit": {"method": "local"}, "networks": ["10.0.0.0/8"]}
+    return Cluster.model_validate({**fields, "queues": queues})
+
+
+def _small_profile(**changes: object) -> Profile:
+    fields = {"key": "small", "display_name": "Small", "cluster": "demo", "queue": "interactive"}
+    return Profile.model_validate({**fields, "cores": 2, "memory": "4G", "runtime": "1:00:00", **changes})
+
+
+@pytest.mark.parametrize(
+    "reservation",
+    ["vip", "vip@other.server", "R7", "R7.server", "S8.server", "R1@other.server", "R1.a@b", "r1", "R1,R2"],
+)
+def test_reservation_is_no_way_to_another_queue_of_pbs(reservation: str) -> None:
+    """PBS takes a reservation as a queue. A user must not reach a queue that the profile does not offer."""
+    profile, cluster = _small_profile(adjustable={"reservation": {}}), _small_cluster("pbs")
+    with pytest.raises(ChoiceError) as error:
+        choose(profile, cluster, {"reservation": reservation})
+    assert "Write the id of a reservation, as in R123" in error.value.message
+    assert [each.field for each in error.value.complaints] == ["reservation"]
+
+
+@pytest.mark.parametrize("reservation", ["R123", "S7.server", "M1.pbs-1.example.org", ""])
+def test_id_of_a_reservation_is_accepted_for_pbs(reservation: str) -> None:
+    profile = _small_profile(adjustable={"reservation": {}})
+    assert choose(profile, _small_cluster("pbs"), {"reservation": reservation}).reservation == reservation
+
+
+def test_reservation_of_the_profile_itself_is_checked_too() -> None:
+    """A profile can come from an older list, without the checks of the inventory."""
+    with pytest.raises(ChoiceError, match="Write the id of a reservation"):
+        choose(_small_profile(reservation="vip"), _small_cluster("pbs"), {})
+
+
+@pytest.mark.parametrize("scheduler", ["torque", "moab"])
+@pytest.mark.parametrize("reservation", ["a:PREEMPTOR", "a,nodes", "a,b"])
+def test_reservation_cannot_add_a_flag_of_moab(scheduler: str, reservation: str) -> None:
+    profile, cluster = _small_profile(adjustable={"reservation": {}}), _small_cluster(scheduler)
+    with pytest.raises(ChoiceError, match="letters, digits and _"):
+        choose(profile, cluster, {"reservation": reservation})
+    assert choose(profile, cluster, {"reservation": "school.1"}).reservation == "school.1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"reservation": "vip"}, "reservation"),
+        ({"adjustable": {"reservation": {"choices": ["", "vip"]}}}, "adjustable.reservation.choices"),
+        ({"adjustable": {"reservation": {"default": "vip"}}}, "adjustable.reservation.default"),
+    ],
+)
+def test_inventory_cannot_name_a_queue_as_a_reservation(changes: dict[str, Any], field: str) -> None:
+    """The check of the inventory reports the same values that a start would refuse."""
+    cluster = _small_cluster("pbs").model_dump(mode="json", exclude_unset=True)
+    profile = _small_profile(**changes).model_dump(mode="json", exclude_unset=True)
+    with pytest.raises(SiteError, match=f'{field}.* "vip" is not the id of a reservation'):
+        Site.from_vars({**VARIABLES, "hpc_clusters": [cluster], "hpc_profiles": [profile]})

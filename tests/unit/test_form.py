@@ -375,6 +375,40 @@ async def test_link_with_invalid_values_shows_messages(hub: Hub, browser: Browse
     assert "too long" in controls.message("flexible.account")
 
 
+LAST = {"profile": "flexible", "fields": {"cores": "3", "account": "physics"}}
+
+
+@pytest.mark.parametrize(
+    ("query", "cores"),
+    [
+        ("profile=flexible&again=on&next=/user/alice/lab", "3"),
+        ("profile=flexible", "1"),
+        ("profile=flexible&again=on&memory=2G", "1"),
+    ],
+)
+async def test_link_to_the_last_start_fills_in_its_values(
+    hub: Hub, browser: Browser, tmp_path: Path, query: str, cores: str
+) -> None:
+    offer(tmp_path, profile("small"), FLEXIBLE)
+    hub.user().spawner.orm_spawner.user_options = LAST
+    hub.app.db.commit()
+    found = Controls(await browser.page(f"/hub/spawn?{query}")).found
+    assert (found["profile"]["value"], found["flexible.cores"]["value"]) == ("flexible", cores)
+    assert (found["flexible.account"]["value"] == "physics") is (cores == "3")
+
+
+@pytest.mark.parametrize("key", ["small", "gone"])
+async def test_link_to_an_earlier_start_keeps_its_profile(
+    hub: Hub, browser: Browser, spawner: HPCProfilesSpawner, tmp_path: Path, key: str
+) -> None:
+    offer(tmp_path, profile("small"), FLEXIBLE)
+    spawner.orm_spawner.user_options = LAST if key == "small" else {"profile": "gone", "fields": {"cores": "3"}}
+    hub.app.db.commit()
+    page = await browser.page(f"/hub/spawn?profile={key}&again=on")
+    assert Controls(page).found["profile"]["value"] == "small"
+    assert ("which is not offered" in page) is (key == "gone")
+
+
 async def test_refused_values_of_the_last_start_are_not_offered_again(
     hub: Hub, browser: Browser, spawner: HPCProfilesSpawner, tmp_path: Path
 ) -> None:
@@ -494,6 +528,21 @@ async def test_form_suggests_smaller_values_that_start_now(
     page = re.sub(r"\s+", " ", await browser.page("/hub/spawn"))
     assert 'href="?profile=flexible&amp;cores=2&amp;memory=2G"' in page
     assert "This smaller one starts now: cores 2, memory 2 GB</a>" in page
+
+
+async def test_links_of_the_form_keep_the_page_that_the_user_wanted(
+    hub: Hub, browser: Browser, spawner: HPCProfilesSpawner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(tmp_path, {**FLEXIBLE, "cores": 4, "memory": "4G"})
+    know(hub, monkeypatch, Knows(OWN, free=2))
+    spawner.saved_settings.save("A & B", {"profile": "flexible"})
+    kept = "&amp;next=/user/alice/lab%3Freset%26x"
+    page = await browser.page("/hub/spawn?next=/user/alice/lab%3Freset%26x")
+    assert f'href="?settings=A%20%26%20B{kept}"' in page
+    assert f'href="?profile=flexible&amp;cores=2&amp;memory=2G{kept}"' in page
+    choice = "profile=flexible&cores=4&memory=4G"
+    part = await browser.page(f"/hub/availability/alice?{choice}&next=/user/alice/lab%3Freset%26x")
+    assert f"memory=2G{kept}" in part
 
 
 async def test_old_answer_is_not_called_now(
@@ -619,6 +668,8 @@ async def test_message_about_a_refused_value_goes_with_another_choice(
     hub.app.tornado_application.settings["slow_spawn_timeout"] = 10
     await send(browser, **CHOICE)
     assert "Invalid qos specification" in Controls(await browser.page("/hub/spawn")).message("flexible.qos")
+    again = await browser.page("/hub/spawn?profile=flexible&again=on")
+    assert "Invalid qos specification" in Controls(again).message("flexible.qos")
     for address in ("/hub/spawn?profile=small", "/hub/spawn?profile=flexible&qos=high"):
         assert Controls(await browser.page(address)).messages == {}
     response = await send(browser, **{**CHOICE, "flexible__qos": "normal", "flexible__cores": "99"})

@@ -198,7 +198,7 @@ async def test_page_of_a_failed_start_has_no_english_text(hub: Hub, german: Brow
     saved = json.loads(json.dumps(outcome.saved))
     failed(hub, outcomes.restore(saved) or outcome)
     page = await german.page("/hub/spawn-pending/alice")
-    assert "Ihre Sitzung brauchte mehr Speicher, als ihr Profil hat (1G)" in page
+    assert "Ihre Sitzung brauchte mehr Speicher, als ihr Profil hat (1 GB)" in page
     assert "Die letzten Zeilen im Protokoll des Jobs 7:" in page
     assert english(page, "OUT_OF_MEMORY") == []
 

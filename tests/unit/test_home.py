@@ -126,7 +126,7 @@ async def test_cards_show_each_session_with_its_facts(hub: Hub, visit: Visit) ->
     assert "Genome &lt;Run&gt;" in page
     assert "<Run>" not in page
     card = page[page.index('data-server="genome"') :]
-    for part in ("Big", "4 cores, 8G memory", "demo", "127.0.0.1", "bbb", 'data-ends="', "Time left"):
+    for part in ("Big", "4 cores, 8 GB memory", "demo", "127.0.0.1", "bbb", 'data-ends="', "Time left"):
         assert part in card
     assert 'href="/user/alice/genome/"' in card
     assert 'data-url="/hub/api/users/alice/servers/genome"' in card
@@ -262,7 +262,26 @@ async def test_memory_of_the_hub_has_the_better_words(hub: Hub, visit: Visit) ->
     assert "&lt;b&gt;bob&lt;/b&gt; cancelled it." in page
     assert "Its job was cancelled" not in page
     assert page.count('class="hpchub-ended') == 1
-    assert 'href="/hub/spawn/alice/genome?profile=small"' in page
+    assert 'href="/hub/spawn/alice/genome?profile=small&amp;again=on"' in page
+
+
+@pytest.mark.parametrize("name", ["", "genome"])
+@pytest.mark.parametrize("field", ["", "cores"])
+async def test_details_of_the_last_session_can_be_read_again(hub: Hub, browser: Browser, name: str, field: str) -> None:
+    user = hub.user()
+    user.get_or_create_spawner(name, name).memory._save(
+        Outcome("c" * 16, "failed", "It has failed.", time.time(), "7", "demo", log=("the last line",), field=field)
+    )
+    user.spawners.pop(name, None)  # as JupyterHub does when a session with a name has ended
+    path = f"/hub/spawn{'/alice/' if name else ''}{name}"
+    for address in ("/hub/home", path):
+        links = re.findall(r'class="hpchub-details[^>]*href="([^"]*)"', await browser.page(address))
+        assert links == ([] if field else [f"/hub/spawn-pending/alice{'/' if name else ''}{name}"])
+        user.spawners.pop(name, None)
+    for link in links:
+        page = await browser.page(link)
+        assert "It has failed." in page
+        assert "the last line" in page
 
 
 async def test_end_that_is_not_recorded_yet_is_shown_from_memory(hub: Hub, visit: Visit) -> None:
@@ -336,6 +355,7 @@ async def test_last_choice_can_be_started_at_once(
     page = (await visit()).body.decode()
     assert re.search(r'<form class="hpchub-quick[^>]*action="/hub/spawn/alice/genome"', page)
     assert "features of the node fast&amp;big" in page
+    assert "Your last choice: big" in page
     (action,) = re.findall(r'hpchub-quick[^>]*action="([^"]*)"', page)
     xsrf = re.search(r"_xsrf=([^;]*)", cookie)
     assert xsrf is not None
@@ -437,6 +457,18 @@ async def test_earlier_choice_is_offered_if_the_last_one_is_refused(hub: Hub, vi
         hub.user().orm_spawners[name].last_activity = dt.datetime(2026, month, 1)  # noqa: DTZ001 as in the database
     hub.app.db.commit()
     assert re.search(r'<form class="hpchub-quick[^>]*action="/hub/spawn/alice/genome"', (await visit()).body.decode())
+
+
+async def test_earlier_choice_is_not_called_the_last_one(hub: Hub, visit: Visit, tmp_path: Path) -> None:
+    write_profiles(tmp_path, profile("small"), profile("big", cores=4))
+    going(hub)
+    for name, key, month in (("", "small", 2), ("genome", "big", 1)):
+        choose(hub, {"profile": key}, name)
+        hub.user().orm_spawners[name].last_activity = dt.datetime(2026, month, 1)  # noqa: DTZ001 as in the database
+    hub.app.db.commit()
+    page = (await visit()).body.decode()
+    assert "An earlier choice of yours: big" in page
+    assert "Your last choice" not in page
 
 
 # -- What the hub asks the cluster

@@ -76,7 +76,7 @@ async def test_idle_session_is_stopped_and_its_user_learns_why(
     assert hub.gate.cancelled == ["7"]
     outcome = hub.user().spawners[""].outcome
     assert outcome.cause == STOPPED
-    assert outcome.text.startswith("The service stopped this session because nobody used it for 0:30:00")
+    assert outcome.text.startswith("The service stopped this session because nobody used it for 30 min,")
     assert [(each.cause, each.by) for each in ended] == [("stopped", "idle")]
     answer = await ask("api/hpchub/sessions/alice", Authorization=f"token {hub.user().new_api_token()}")
     found = json.loads(answer.body)

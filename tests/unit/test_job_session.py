@@ -582,7 +582,7 @@ def test_wait_longer_than_the_profile_allows_fails(state: JobState) -> None:
     fail = failure(waiting.step(events.Observed(), later(7 * DAY + 1)))
     assert fail.reason == "waited"
     assert fail.message.startswith(
-        "Your job 7 waited in the queue q of demo for longer than its profile allows (7-00:00:00),"
+        "Your job 7 waited in the queue q of demo for longer than its profile allows (7 days),"
     )
 
 

@@ -242,6 +242,29 @@ def test_full_disk_is_explained(error: str, *, known: bool) -> None:
     assert not known or "kept in this tab and in this browser" in text
 
 
+# Prints the query of the address at which a user continues in a new session.
+CONTINUE = """
+globalThis.location = new URL('https://hub/user/alice/lab');
+globalThis.document = new EventTarget();
+globalThis.window = new EventTarget();
+globalThis.addEventListener = () => {};
+const {Connection} = await import(%s);
+const connection = new Connection({}, {base: '/user/alice/', hubPrefix: '/hub/', hubUser: 'alice'}, {});
+console.log(JSON.stringify(Object.fromEntries(connection.continueUrl(%s).searchParams)));
+"""
+
+
+@pytest.mark.parametrize(("key", "chosen"), [("small", {"profile": "small", "again": "on"}), ("", {})])
+def test_new_session_has_the_values_of_the_last_one(key: str, chosen: dict[str, str]) -> None:
+    address = json.dumps((EXTENSION / "static" / "connection.js").as_uri())
+    program = CONTINUE % (address, json.dumps(key))
+    done = subprocess.run(
+        [proxy() / "bin" / "node", "--input-type=module", "-e", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == chosen | {"next": "/user/alice/lab/extensions/@hpchub/lab/continue.html"}
+
+
 # Answers requests of a page: [METHOD, PATH, STATUS, MESSAGE]. Prints the statuses and messages that the page receives.
 REQUESTS = """
 globalThis.location = new URL('https://hub/user/alice/lab');

@@ -74,8 +74,8 @@ def test_text_names_who_cancelled_the_job(by: str, words: str) -> None:
 
 def test_text_names_the_limit_and_the_node() -> None:
     small = SITE.profiles[0]
-    assert "time limit of 1:00:00" in outcomes.explain(Ending(Cause.TIME_LIMIT), user="a", profile=small)
-    assert "the 1G of memory" in outcomes.explain(Ending(Cause.OUT_OF_MEMORY), user="a", profile=small)
+    assert "time limit of 1 h" in outcomes.explain(Ending(Cause.TIME_LIMIT), user="a", profile=small)
+    assert "the 1 GB of memory" in outcomes.explain(Ending(Cause.OUT_OF_MEMORY), user="a", profile=small)
     assert ", n3, failed" in outcomes.explain(Ending(Cause.NODE_LOST, node="n3"), user="a", profile=small)
 
 
@@ -155,7 +155,7 @@ async def test_failed_start_is_remembered_with_its_log_and_its_cause(hub: Hub) -
     outcome = await fail(hub.user().spawners[""])
     assert (outcome.cause, outcome.job_id, outcome.cluster) == (NOT_STARTED, "7", "demo")
     assert outcome.text == (
-        "Your session needed more than the 1G of memory that its profile has, so the cluster ended it."
+        "Your session needed more than the 1 GB of memory that its profile has, so the cluster ended it."
     )
     assert outcome.advice == "Choose a profile with more memory, or load less data at a time."
     assert (outcome.profile, outcome.queue, outcome.own_settings) == ("small", "q", True)
@@ -253,7 +253,7 @@ async def test_end_of_a_job_is_explained_by_the_scheduler(hub: Hub) -> None:
     known = hub.user().spawners[""]
     assert known.outcome.text == "Your session has ended, and the cluster did not report why."
     await eventually(lambda: known.outcome.cause == "time_limit")
-    assert known.outcome.text == "Your session reached its time limit of 1:00:00, so the cluster ended it."
+    assert known.outcome.text == "Your session reached its time limit of 1 h, so the cluster ended it."
     assert hub.gate.cancelled == []
 
 
@@ -414,6 +414,15 @@ async def test_page_of_a_failed_start_has_facts_advice_and_a_report_without_secr
     assert "hunter2secret" not in report
 
 
+async def test_contact_that_takes_no_report_is_shown_beside_the_report(hub: Hub, browser: Browser) -> None:
+    hub.runtime.settings.update(support="https://desk.example.org/?a&b", support_form="")
+    failed(hub, FAILED)
+    page = await browser.page("/hub/spawn-pending/alice")
+    assert "support-link" not in page
+    link = '<a id="support-page" href="https://desk.example.org/?a&amp;b" rel="noreferrer noopener">'
+    assert f"contact {link}https://desk.example.org/?a&amp;b</a>, and send this report." in page
+
+
 async def test_start_without_own_settings_repeats_the_last_choice(hub: Hub, browser: Browser) -> None:
     spawner = failed(hub, FAILED)
     spawner.orm_spawner.user_options = {"profile": "small"}
@@ -430,6 +439,14 @@ async def test_start_without_own_settings_repeats_the_last_choice(hub: Hub, brow
     assert spawner.user_options == {"profile": "small", "without_settings": True}
     assert hub.gate.submissions[0]["secrets"]["HPCHUB_WITHOUT_SETTINGS"] == "1"
     await spawner.user.stop("")
+
+
+@pytest.mark.parametrize("cause", [NOT_STARTED, "failed", "killed"])
+async def test_page_of_a_session_that_died_offers_a_start_without_own_settings(
+    hub: Hub, browser: Browser, cause: str
+) -> None:
+    hub.user().spawners[""].memory._save(dataclasses.replace(FAILED, cause=cause))
+    assert 'id="without-settings"' in await browser.page("/hub/spawn-pending/alice")
 
 
 @pytest.mark.parametrize("changes", [{"own_settings": False}, {"job_id": ""}, {"cause": "time_limit"}], ids=str)
@@ -573,3 +590,9 @@ async def test_time_limit_counts_from_the_start_of_the_job(hub: Hub) -> None:
     assert abs(child.driver.state.started - time.time()) < 60
     assert child.get_state()["started"] == child.driver.state.started
     follow.cancel()
+
+
+def test_long_text_of_a_program_takes_no_time() -> None:
+    began = time.process_time()
+    assert len(plain("Aa." * 50_000)) == 2000
+    assert time.process_time() - began < 1

@@ -21,6 +21,7 @@ OUTCOME = Outcome(
     "COMPLETING",
     ("line 1", "line 2"),
     profile="small",
+    profile_name="Small",
     queue="q",
 )
 FORM = "https://desk.example.org/new?title={subject}&text={report}"
@@ -38,12 +39,12 @@ def test_link_contains_the_whole_report(form: str) -> None:
     (subject,), (report,) = (fields[name] for name in (("title", "text") if form else ("subject", "body")))
     assert subject == "Example HPC: a session did not start"
     assert report.replace("\r\n", "\n") == request.report
-    for fact in ("job: 7", "cluster: demo", "queue: q", "profile: small", "user: alice", "COMPLETING", "line 2"):
+    for fact in ("job: 7", "cluster: demo", "queue: q", "profile: Small", "user: alice", "COMPLETING", "line 2"):
         assert fact in request.report
 
 
 @pytest.mark.parametrize(
-    ("support", "link"),
+    ("support", "page"),
     [
         ("+49 30 1234", ""),
         ("", ""),
@@ -53,8 +54,9 @@ def test_link_contains_the_whole_report(form: str) -> None:
         ("x@example.org?cc=y@example.org", ""),
     ],
 )
-def test_contact_that_takes_no_report_is_only_a_link_or_nothing(support: str, link: str) -> None:
-    assert ask(support=support).link == link
+def test_contact_that_takes_no_report_is_only_a_page_or_nothing(support: str, page: str) -> None:
+    request = ask(support=support)
+    assert (request.link, request.page) == ("", page)
 
 
 @pytest.mark.parametrize(

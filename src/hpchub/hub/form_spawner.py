@@ -18,7 +18,7 @@ from hpchub.hub.page_texts import PageTexts
 from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
 from hpchub.hub.start_error import StartError
 from hpchub.messages import Message
-from hpchub.model.choice import NAMES, ChoiceError, Complaint
+from hpchub.model.choice import LONGEST, NAMES, ChoiceError, Complaint
 from hpchub.model.notices import offer
 
 OWN_FIELDS = frozenset({"profile", "without_settings", "again", "settings_name", "save_settings", "_xsrf"})
@@ -43,7 +43,8 @@ class FormSpawner(ChoosingSpawner):
     async def get_options_form(self) -> str:
         """Render the form from the current profile list.
 
-        A link can fill in the form: ``/hub/spawn?profile=KEY&cores=4``, or ``/hub/spawn?settings=NAME``.
+        A link can fill in the form: ``/hub/spawn?profile=KEY&cores=4``, or ``/hub/spawn?settings=NAME``. With
+        ``/hub/spawn?profile=KEY&again=on``, it has the values of the last start if this was its profile.
         """
         profiles = self.profile_list
         if not profiles.profiles:
@@ -53,7 +54,7 @@ class FormSpawner(ChoosingSpawner):
                 status_code=503,
             )
         await self.find_groups()
-        content, now = self._content()
+        content = self._content()
         attempt = self._attempt()
         saved = self._all_settings()
         wanted, fields, unknown = self._wanted(attempt, saved)
@@ -66,36 +67,34 @@ class FormSpawner(ChoosingSpawner):
             .get_template("profiles_form.html")
             .render(
                 groups=by_group(cards),
-                cards=cards,
                 chosen=next((key for key in (wanted, last, *offered) if key in offered), ""),
                 unknown=unknown if is_gone or unknown.get("kind") == "no_settings" else {},
-                attempt=attempt or Attempt(),
                 saved=saved,
-                longest_name=LONGEST_NAME,
                 time_text=moments.shown,
-                now=now,
+                target=self._argument("next"),
                 notice=notice_of(self.notice),
                 availability_url=url_path_join(self.hub.base_url, "availability", self.user.escaped_name),
             )
         )
 
-    async def availability(self, key: str, fields: dict[str, str]) -> str:
+    async def availability(self, key: str, fields: dict[str, str], target: str = "") -> str:
         """Render when a choice would start, for the form. Empty if this is unknown or the choice is not valid.
 
         Args:
             key: The key of the profile.
             fields: The values of its fields.
+            target: The page that opens after the start, or empty. The links in the answer keep it.
         """
         await self.find_groups()
-        content, now = self._content()
+        content = self._content()
         template = _environment(tuple(self.runtime.settings["template_paths"])).get_template("availability.html")
-        return template.render(each=content.card(key, fields), time_text=moments.shown, now=now)
+        return template.render(each=content.card(key, fields), time_text=moments.shown, target=target)
 
-    def _content(self) -> tuple[FormContent, float]:
-        """Return the content of the form, and the time for which it is valid."""
+    def _content(self) -> FormContent:
+        """Return the content of the form."""
         now, profiles, notices = time.time(), self.profile_list, self.runtime.notices_of_starts
         offers = [offer(notices, profile, now) for profile in profiles.profiles]
-        return FormContent(profiles, offers, self.person, functools.cache(self.known), now), now
+        return FormContent(profiles, offers, self.person, functools.cache(self.known), now)
 
     @property
     def attempt(self) -> Attempt:
@@ -109,7 +108,7 @@ class FormSpawner(ChoosingSpawner):
             return attempt
         key, fields = self._last_start()
         if attempt is None:
-            if self._argument("settings") or self._argument("profile"):
+            if self._argument("settings") or (self._argument("profile") and not self._is_again):
                 return None
             attempt = Attempt(key, fields)
         name = outcome.field
@@ -121,11 +120,15 @@ class FormSpawner(ChoosingSpawner):
         return attempt
 
     def _last_start(self) -> tuple[str, dict[str, str]]:
-        """Return the profile and the values of the last start, or empty ones if there was none."""
+        """Return the profile and the values of the last start, or empty ones if there was none.
+
+        JupyterHub also remembers a choice that was refused, whatever it contained.
+        """
         last = self.orm_spawner.user_options or {}
         found = last.get("fields")
         values = found if isinstance(found, dict) else {}
-        return str(last.get("profile") or ""), {str(each): str(value) for each, value in values.items()}
+        fields = {name: str(values[name])[:LONGEST] for name in NAMES if name in values}
+        return str(last.get("profile") or "")[:LONGEST], fields
 
     def _all_settings(self) -> list[Setting]:
         """Return the saved settings. The form also works while the database does not."""
@@ -147,12 +150,22 @@ class FormSpawner(ChoosingSpawner):
             texts = {str(key): str(value) for key, value in setting.fields.items()}
             return setting.profile, texts, {"kind": "settings", "name": name, "profile": setting.profile[:80]}
         if key := self._argument("profile"):
-            fields = {each: value for each in NAMES if (value := self._argument(each))}
+            fields = self._last_choice()[1] if self._is_again else self._fields_of_link
             return key, fields, {"kind": "link", "profile": key[:80]}
         return *self._last_choice(), {}
 
+    @property
+    def _fields_of_link(self) -> dict[str, str]:
+        return {each: value for each in NAMES if (value := self._argument(each))}
+
+    @property
+    def _is_again(self) -> bool:
+        """Whether a link, such as *Start again*, is about the last start: it has its profile and no fields."""
+        is_last = self._argument("profile") == self._last_start()[0]
+        return is_last and bool(self._argument("again")) and not self._fields_of_link
+
     def _last_choice(self) -> tuple[str, dict[str, str]]:
-        """Return the profile and the valid values of the last start. JupyterHub also remembers a refused one."""
+        """Return the profile and the valid values of the last start."""
         key, values = self._last_start()
         profile = self.profile_list.get(key)
         if profile is None:

@@ -68,6 +68,7 @@ class EndedSession:
         job_id: The id of its job, or empty.
         outcome: What the hub remembers of it, or None if it remembers a later session.
         server: The name of its server if the same choice can be started again there, or None.
+        details: The name of the server whose page explains the end, or None.
     """
 
     name: str
@@ -79,6 +80,7 @@ class EndedSession:
     job_id: str
     outcome: Outcome | None
     server: str | None
+    details: str | None
 
     @property
     def when(self) -> str:
@@ -88,19 +90,21 @@ class EndedSession:
 
 @dataclass(frozen=True)
 class QuickStart:
-    """The user's last choice.
+    """The user's last choice, or an earlier one.
 
     Attributes:
         server: The name of the server to start.
         name: The name of the session, or empty.
         profile: The chosen profile.
         fields: The fields that the user has changed, each with its value.
+        is_last: Whether the user has chosen nothing later.
     """
 
     server: str
     name: str
     profile: Profile
     fields: tuple[tuple[str, str], ...]
+    is_last: bool
 
 
 def cards(user: Any) -> list[Card]:
@@ -175,27 +179,27 @@ def _ended(
         job_id=past.job_id,
         outcome=outcome,
         server=row.name if row is not None and key and not in_use(user, row.name) else None,
+        details=row.name if row is not None and outcome and not outcome.field else None,
     )
 
 
 def quick_start(user: Any) -> QuickStart | None:
-    """Return the user's last choice that a start would accept now, or None if there is none.
+    """Return the user's last choice that can be started now, or None if there is none.
 
     Args:
         user: JupyterHub's user.
     """
-    rows = [
-        row
-        for row in user.orm_spawners.values()
-        if row.user_options and isinstance(row.user_options, dict) and not in_use(user, row.name)
-    ]
+    rows = [row for row in user.orm_spawners.values() if row.user_options and isinstance(row.user_options, dict)]
     rows.sort(key=lambda row: (row.last_activity is not None, row.last_activity), reverse=True)
     for row in rows:
+        if in_use(user, row.name):
+            continue
         spawner = user.spawners[row.name]
         options = again(row.user_options, without=False)
         if not spawner.accepts(options):
             continue
         shown = tuple((str(name), str(value)[:100]) for name, value in (options.get("fields") or {}).items())
         name = str(row.display_name or "") if row.name else ""
-        return QuickStart(row.name, name, spawner.profile_list.require(options["profile"]), shown)
+        profile = spawner.profile_list.require(options["profile"])
+        return QuickStart(row.name, name, profile, shown, is_last=row is rows[0])
     return None

@@ -98,7 +98,6 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
         return await self.render_template(
             "home.html",
             user=user,
-            default_server=user.spawner,
             notices=user.spawner.notices,
             cards=going,
             ended=ended_sessions(user, self._past(), known, [each.key for each in startable]),
@@ -112,7 +111,8 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
             session_url=user.server_url,
             free_url=lambda key: self._form_url(*free_server_name(self._used), profile=key),
             progress_url=lambda server: self._path("spawn-pending", server),
-            start_url=lambda server, key="": url_concat(self._path("spawn", server), {"profile": key} if key else {}),
+            start_url=lambda server: self._path("spawn", server),
+            again_url=lambda server, key: url_concat(self._path("spawn", server), {"profile": key, "again": "on"}),
             stop_form_url=lambda server: self._path("stop", server),
             stop_url=lambda server: self._path("api/users", *(("servers", server) if server else ("server",))),
         )

@@ -226,6 +226,7 @@ class Memory:
             log=log,
             advice=advice,
             profile=child.profile.key,
+            profile_name=child.profile.display_name,
             queue=child.profile.queue,
             node=state.node or (state.job.host if state.job else ""),
             submitted=state.submitted,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from hpchub.messages import Message, restored, sentences
 from hpchub.schedulers import Cause, Ending
 from hpchub.schedulers.endings import OWNER
+from hpchub.units import memory_in_words, runtime_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,10 @@ TRY_AGAIN = Message("Please try again. If it happens again, tell the administrat
 _MAX_TEXT = 2000
 _MAX_DETAIL = 200
 _MAX_LINES = 50
-_TEXTS = ("session", "cause", "text", "job_id", "cluster", "detail", "advice", "profile", "queue", "node", "field")
+_TEXTS = (
+    *("session", "cause", "text", "job_id", "cluster", "detail", "advice", "profile", "profile_name", "queue", "node"),
+    "field",
+)
 _TRANSLATED = ("text", "advice")
 """The texts whose parts are saved too, so that a page can translate them."""
 _EXCEPTION = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): ?|\[(?:Errno|WinError) -?\d+\] ?")
@@ -59,6 +63,7 @@ class Outcome:
         started: When the job started, in seconds since 1970, or 0.
         own_settings: Whether the session used the user's own settings of Jupyter and IPython.
         field: The field of the form with the value that the scheduler refused, or empty.
+        profile_name: The name of the profile as users read it, or empty.
     """
 
     session: str
@@ -77,6 +82,7 @@ class Outcome:
     started: float = 0.0
     own_settings: bool = True
     field: str = ""
+    profile_name: str = ""
 
     @property
     def not_started(self) -> bool:
@@ -93,12 +99,14 @@ class Outcome:
         """The known facts of the job, by their names in the templates: texts, and times as ``utc`` returns them."""
         times = {name: utc(getattr(self, name)) for name in ("submitted", "started") if getattr(self, name)}
         texts = {name: getattr(self, name) for name in ("job_id", "cluster", "queue", "profile", "node")}
+        texts["profile"] = self.profile_name or self.profile
         return {name: text for name, text in texts.items() if text} | times
 
     @property
     def may_be_own_settings(self) -> bool:
-        """Whether the user's own settings may be the reason why the session did not start."""
-        return self.not_started and bool(self.job_id) and self.own_settings
+        """Whether the user's own settings may be the reason why the session did not start, or why its program died."""
+        has_failed = self.not_started or self.cause in (Cause.FAILED.value, Cause.KILLED.value)
+        return has_failed and bool(self.job_id) and self.own_settings
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -150,7 +158,7 @@ def plain(text: str) -> str:
     if isinstance(text, Message):
         values = {name: plain(each) if isinstance(each, str) else each for name, each in text.values.items()}
         return Message(text.template, **values)
-    return _EXCEPTION.sub("", text)[:_MAX_TEXT]
+    return _EXCEPTION.sub("", text[:_MAX_TEXT])
 
 
 def plain_lines(lines: Sequence[str]) -> tuple[str, ...]:
@@ -207,12 +215,13 @@ def explain(  # noqa: C901, PLR0911 one text for each cause
             )
         case Cause.TIME_LIMIT:
             return Message(
-                "Your session reached its time limit of {runtime}, so the cluster ended it.", runtime=profile.runtime
+                "Your session reached its time limit of {runtime}, so the cluster ended it.",
+                runtime=runtime_in_words(profile.runtime_seconds),
             )
         case Cause.OUT_OF_MEMORY:
             return Message(
                 "Your session needed more than the {memory} of memory that its profile has, so the cluster ended it.",
-                memory=profile.memory,
+                memory=memory_in_words(profile.memory_mib),
             )
         case Cause.NODE_LOST:
             return (
@@ -287,17 +296,17 @@ def stopped_by(who: str, user: str, *, starting: bool) -> str:
     return Message("{name} stopped this session.", name=who)
 
 
-def idle(limit: str) -> str:
+def idle(limit: int) -> str:
     """Return in plain words that a session was stopped because nobody used it.
 
     Args:
-        limit: The idle limit of the profile, as the inventory writes it.
+        limit: The idle limit of the profile, in seconds.
     """
     return Message(
-        "The service stopped this session because nobody used it for {limit} "
-        "(hours:minutes:seconds), which is the longest time that its profile permits. A "
+        "The service stopped this session because nobody used it for {limit}, "
+        "which is the longest time that its profile permits. A "
         "session with a running computation is not stopped.",
-        limit=limit,
+        limit=runtime_in_words(limit),
     )
 
 

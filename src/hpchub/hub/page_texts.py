@@ -20,6 +20,7 @@ from tornado.web import OutputTransform
 
 from hpchub.catalogue import ENGLISH, choose_language, languages, own_name, translations
 from hpchub.messages import Message, listing, marked, show, translated
+from hpchub.model.field_texts import LABELS, NAMES, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,7 +139,14 @@ class PageTexts(InternationalizationExtension):
         environment.finalize = tr
         environment.filters["tr"] = tr
         environment.globals.update(
-            _=_gettext, gettext=_gettext, ngettext=_ngettext, reader=reader, page_languages=_page_languages
+            _=_gettext,
+            gettext=_gettext,
+            ngettext=_ngettext,
+            reader=reader,
+            page_languages=_page_languages,
+            field_labels=LABELS,
+            field_names=NAMES,
+            in_words=in_words,
         )
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hpchub.messages import Message, marked
 from hpchub.model.choice import own_value
+from hpchub.model.field_texts import in_words
 
 if TYPE_CHECKING:
     from hpchub.model.entries import Profile
@@ -69,4 +70,4 @@ def refused_value(scheduler: Scheduler, profile: Profile, message: str) -> Refus
     field = next((each for each in fields if own_value(profile, each)), fields[0])
     value = own_value(profile, field)
     text = TEXTS[field] if value else _EMPTY.get(field, TEXTS[field])
-    return Refusal(field, Message(text, cluster=profile.cluster, value=value, words=words))
+    return Refusal(field, Message(text, cluster=profile.cluster, value=in_words(field, value), words=words))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from jupyterhub.utils import url_escape_path, url_path_join
+
 from hpchub.hub.job_spawner import JobSpawner
 from hpchub.hub.page_texts import reader
 from hpchub.hub.progress import PREPARING, Progress, progress_of
@@ -31,6 +33,13 @@ class SessionFacts:
             for notice in self.runtime.notices_of_starts
             if notice.is_shown(now) and (notice.drain is None or (profile is not None and notice.covers(profile)))
         ]
+
+    @property
+    def details_url(self: Any) -> str:
+        """The address of the page that explains how the last session ended."""
+        return str(
+            url_path_join(self.hub.base_url, "spawn-pending", self.user.escaped_name, url_escape_path(self.name))
+        )
 
     @property
     def help_request(self: Any) -> HelpRequest | None:

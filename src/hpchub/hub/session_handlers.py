@@ -32,7 +32,9 @@ class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
     async def get(self, user_name: str, server_name: str = "") -> None:
         """Show the page, or redirect to the form."""
         user = self.find_user(user_name)
-        spawner = dict.get(user.spawners, server_name) if user is not None else None
+        # JupyterHub forgets the spawner of a session with a name at its end. The page still explains the end.
+        is_known = user is not None and server_name in user.orm_spawners
+        spawner = user.spawners[server_name] if is_known else None
         if spawner is None or spawner.active or not (spawner.outcome and spawner.outcome.field):
             await super().get(user_name, server_name)
             return

@@ -8,6 +8,7 @@ from hpchub.hub import job_actions as actions
 from hpchub.hub.refusals import ADVICE, refused_value
 from hpchub.messages import Message, marked, sentences
 from hpchub.schedulers import JobState
+from hpchub.units import runtime_in_words
 
 if TYPE_CHECKING:
     from hpchub.hub.session_state import SessionState
@@ -103,7 +104,7 @@ def waited_too_long(state: SessionState) -> actions.Fail:
             job_id=state.job_id,
             queue=profile.queue,
             cluster=state.context.cluster.name,
-            max_wait=profile.max_wait,
+            max_wait=runtime_in_words(profile.max_wait_seconds),
         ),
         reason="waited",
         advice=Message("Choose another profile, or try again when the cluster is less busy."),

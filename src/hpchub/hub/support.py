@@ -45,10 +45,12 @@ class HelpRequest:
     Attributes:
         link: The address that sends the report, or empty if the site has no address for it.
         report: The whole report.
+        page: The site's page for help, which does not take the report, or empty.
     """
 
     link: str
     report: str
+    page: str = ""
 
 
 def help_request(
@@ -77,8 +79,9 @@ def help_request(
     title = translate(_LAST_LINES)
     log = [redact(line) for line in outcome.log]
     report = "\n".join([head, *(["", title, *log] if log else [])])
-    link = _link(subject.translated(translate), head, [title, *log], support=support.strip(), form=form)
-    return HelpRequest(link, report)
+    support = support.strip()
+    link = _link(subject.translated(translate), head, [title, *log], support=support, form=form)
+    return HelpRequest(link, report, page=support if not link and _WEB.fullmatch(support) else "")
 
 
 def _head(outcome: Outcome, service: str, user: str) -> list[str]:
@@ -104,7 +107,7 @@ def _link(subject: str, head: str, log: list[str], *, support: str, form: str) -
     elif _MAIL.fullmatch(support):
         template = f"mailto:{quote(support, safe='@')}?subject={SUBJECT}&body={REPORT}"
     else:
-        return support if _WEB.fullmatch(support) else ""
+        return ""
     template = template.replace(SUBJECT, _encoded(subject[:100]))
     room = MAX_LINK - len(template.replace(REPORT, ""))
     body = _shortened(head, room)

@@ -10,7 +10,7 @@ from pydantic import model_validator
 from hpchub.messages import Message, listing, show
 from hpchub.model import fields as f
 from hpchub.model.entry import Entry
-from hpchub.units import format_memory, format_runtime, mebibytes, seconds
+from hpchub.units import format_memory, format_runtime, mebibytes, memory_in_words, runtime_in_words, seconds
 
 MAX_CHOICES = 200
 """The largest number of steps that the form shows as a list."""
@@ -25,6 +25,8 @@ class Amount(Entry):
     """Return an amount as a number."""
     write: ClassVar[Callable[[int], Any]] = int
     """Return a number in the inventory's notation."""
+    words: ClassVar[Callable[[int], Any]] = int
+    """Return a number as users read it."""
 
     if TYPE_CHECKING:
         min: Any
@@ -71,9 +73,11 @@ class Amount(Entry):
     @property
     def valid(self) -> str:
         """What is valid, in words for users."""
+        return self._valid(type(self).words)
+
+    def _valid(self, write: Callable[[int], Any]) -> str:
         if self.choices:
-            return Message("one of {choices}", choices=listing(self.choices))
-        write = type(self).write
+            return Message("one of {choices}", choices=listing(map(write, self.numbers)))
         limits = {"least": write(self.least), "most": write(self.most)}
         if self.step is not None and self.stride > 1:
             return Message("{least} to {most} in steps of {step}", **limits, step=write(self.stride))
@@ -91,7 +95,9 @@ class Amount(Entry):
         if not self.choices and self.least > self.most:
             f.complain(f"has min {show(self.min)} above max {show(self.max)}", "write the smaller value as min")
         if self.default is not None and not self.accepts(type(self).measure(self.default)):
-            f.complain(f"has the default {show(self.default)}, which is not valid", f"write {self.valid}")
+            f.complain(
+                f"has the default {show(self.default)}, which is not valid", f"write {self._valid(type(self).write)}"
+            )
         return self
 
 
@@ -132,6 +138,7 @@ class AdjustableMemory(Amount):
 
     measure: ClassVar[Callable[[Any], int]] = mebibytes
     write: ClassVar[Callable[[int], Any]] = format_memory
+    words: ClassVar[Callable[[int], Any]] = memory_in_words
 
     min: f.Memory | None = None
     """The smallest memory. The default is ``step``."""
@@ -163,6 +170,7 @@ class AdjustableRuntime(Amount):
 
     measure: ClassVar[Callable[[Any], int]] = seconds
     write: ClassVar[Callable[[int], Any]] = format_runtime
+    words: ClassVar[Callable[[int], Any]] = runtime_in_words
 
     min: f.Runtime | None = None
     """The shortest run time. The default is ``step``."""

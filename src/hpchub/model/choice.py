@@ -16,7 +16,10 @@ from hpchub.gpus import Gpus, gpu_type
 from hpchub.messages import Message, listing, marked, sentences
 from hpchub.model import fields as f
 from hpchub.model.adjustable import Adjustable, Amount
-from hpchub.units import format_memory, format_runtime, mebibytes, seconds
+from hpchub.model.field_texts import LABELS, in_words
+from hpchub.model.field_texts import NAMES as WORDS
+from hpchub.schedulers import SCHEDULERS
+from hpchub.units import mebibytes, memory_in_words, runtime_in_words, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -51,11 +54,15 @@ ADVICE = (
     marked("Write letters, digits and _ . @ : + -, or leave it empty for the user's default account."),
     marked("Write letters, digits and _ . @ : + -, or leave it empty for the user's default."),
     marked("Write letters, digits and _ . , @ : + -, or leave it empty."),
+    marked("Write letters, digits and _ . @ + -, or leave it empty."),
+    marked("Write the id of a reservation, as in R123, or leave it empty."),
     marked("Write names joined by & | , with ( ) [ ] * = : and no spaces, as in intel&ib, or leave it empty."),
     marked("Write letters, digits, _ . @ and -, a letter or digit first."),
     marked("Begin with / or ~/, use no spaces, and do not end with /; {user} stands for the user's name."),
 )
 """What the types say about a value that is not valid, as sentences. The catalogue of texts gets them from here."""
+
+NOT_VALID = marked("{value!r} is not valid here. {advice}")
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,13 @@ class Complaint:
         """The sentence with the values."""
         return Message(self.text, **self.values)
 
+    @property
+    def labelled(self) -> str:
+        """The sentence after the label of its field, for a text that does not stand beside the field."""
+        if not self.field:
+            return self.message
+        return Message("{field}: {text}", field=LABELS[self.field], text=self.message)
+
 
 class ChoiceError(ValueError):
     """A choice is not valid.
@@ -88,9 +102,7 @@ class ChoiceError(ValueError):
 
     def __init__(self, complaints: list[Complaint]) -> None:
         self.complaints = tuple(complaints)
-        self.message = sentences(
-            *(Message("{field}: {text}", field=c.field, text=c.message) if c.field else c.message for c in complaints)
-        )
+        self.message = sentences(*(each.labelled for each in complaints))
         super().__init__(self.message)
 
 
@@ -252,6 +264,7 @@ def choose(
                 values[name] = _normal(profile, name, fields[name])
             except _Invalid as error:
                 complaints.append(error.complaint)
+    complaints += _against_scheduler(profile, cluster, values)
     if not complaints:
         complaints += _not_offered(profile, cluster, values, allocations, now)
     if complaints:
@@ -283,14 +296,15 @@ def _unknown(profile: Profile, fields: Mapping[str, object]) -> Iterator[Complai
     names = profile.adjustable.names
     for each in fields:
         if each not in names:
-            shown = str(each)[:40]
+            shown = WORDS.get(str(each), str(each)[:40])
+            own = listing(WORDS[name] for name in names)
             if names:
                 text = marked("The profile {profile} does not let you change {field!r}. You can change: {names}.")
             else:
                 text = marked(
                     "The profile {profile} does not let you change {field!r}. You cannot change any of its values."
                 )
-            yield Complaint("", text, {"profile": profile.key, "field": shown, "names": listing(names)})
+            yield Complaint("", text, {"profile": profile.display_name, "field": shown, "names": own})
             return
 
 
@@ -318,7 +332,7 @@ def _normal(profile: Profile, name: str, value: object) -> str:
     if text == default_value(profile, name):
         return text
     if limits.choices and text not in map(str, limits.choices):
-        valid = _choices(limits.choices)
+        valid = _choices(name, limits.choices)
         raise _Invalid(name, "{value!r} is not offered. {valid}", value=_shown(text), valid=valid)
     if name in _TYPES:
         try:
@@ -328,9 +342,13 @@ def _normal(profile: Profile, name: str, value: object) -> str:
             advice = str(context.get("valid", ""))
             if not advice:
                 raise _Invalid(name, "{value!r} is not valid here.", value=_shown(text)) from None
-            sentence = Message(f"{advice[:1].upper()}{advice[1:]}.")
-            raise _Invalid(name, "{value!r} is not valid here. {advice}", value=_shown(text), advice=sentence) from None
+            raise _Invalid(name, NOT_VALID, value=_shown(text), advice=_sentence(advice)) from None
     return text
+
+
+def _sentence(advice: str) -> Message:
+    """Return one of ``ADVICE``, from the same words for administrators."""
+    return Message(f"{advice[:1].upper()}{advice[1:]}.")
 
 
 def _amount(name: str, limits: Amount, text: str) -> str:
@@ -348,7 +366,8 @@ def _amount(name: str, limits: Amount, text: str) -> str:
             valid=limits.valid,
         ) from None
     if not limits.accepts(number):
-        raise _Invalid(name, "{value} is not possible here. Choose {valid}.", value=_shown(text), valid=limits.valid)
+        value = type(limits).words(number)
+        raise _Invalid(name, "{value} is not possible here. Choose {valid}.", value=value, valid=limits.valid)
     return str(type(limits).write(number))
 
 
@@ -363,6 +382,14 @@ def _number(name: str, limits: Amount, text: str) -> int:
     if not _WHOLE.fullmatch(text):
         raise ValueError(text)
     return int(text)
+
+
+def _against_scheduler(profile: Profile, cluster: Cluster, values: Mapping[str, str]) -> Iterator[Complaint]:
+    """Check the reservation in the scheduler's own syntax, wherever it comes from."""
+    value = values["reservation"]
+    if value and (found := SCHEDULERS[cluster.scheduler].reservation_problem(value, cluster)):
+        name = "reservation" if profile.adjustable.reservation else ""
+        yield Complaint(name, NOT_VALID, {"value": _shown(value), "advice": _sentence(found[1])})
 
 
 def _not_offered(
@@ -381,13 +408,13 @@ def _not_offered(
         offered = options(profile, name, cluster, allocations, now=now, account=values["account"])
         if not offered.is_known or values[name] in offered.values:
             continue
-        yield Complaint(name, text, {"value": _shown(values[name]), "valid": _choices(offered.values)})
+        yield Complaint(name, text, {"value": _shown(values[name]), "valid": _choices(name, offered.values)})
 
 
-def _choices(values: Iterable[object]) -> str:
+def _choices(name: str, values: Iterable[object]) -> str:
     """Return which values are valid, in whole sentences."""
     texts = [str(each) for each in values]
-    names = [each for each in texts if each]
+    names = [in_words(name, each) for each in texts if each]
     if not names:
         return Message("Leave it empty.") if texts else Message("There is none that you can use.")
     empty = Message("You can also leave it empty.") if "" in texts else ""
@@ -413,8 +440,8 @@ def _above_queue(profile: Profile, granted: Profile, queue: Queue | None) -> Ite
     chosen = profile.adjustable.names
     for name, asked, most, write in (
         ("cores", granted.cores, queue.max_cores, str),
-        ("memory", granted.memory_mib, mebibytes(queue.max_memory), format_memory),
-        ("runtime", granted.runtime_seconds, seconds(queue.max_runtime), format_runtime),
+        ("memory", granted.memory_mib, mebibytes(queue.max_memory), memory_in_words),
+        ("runtime", granted.runtime_seconds, seconds(queue.max_runtime), runtime_in_words),
         ("gpus", int(granted.gpus), _most_gpus(granted, queue), str),
     ):
         if asked > most and (name in chosen or "queue" in chosen):
@@ -453,7 +480,7 @@ def _against_allocations(profile: Profile, granted: Profile, allocations: Alloca
         most = max(each for each in limits if each is not None)
         if granted.runtime_seconds > most:
             text = marked("The account {account} permits sessions of at most {most}.")
-            yield Complaint("runtime", text, {"account": wanted, "most": format_runtime(most)})
+            yield Complaint("runtime", text, {"account": wanted, "most": runtime_in_words(most)})
     if "reservation" in chosen and granted.reservation:
         found = [each for each in allocations.reservations or () if each.name == granted.reservation]
         if found and found[0].queue not in ("", granted.queue):

@@ -200,14 +200,17 @@ export class Connection {
   }
 
   /**
-   * Return the address at which the user continues in a new session. The form preselects the profile. When the session
-   * runs, its last page leads back to this tab.
+   * Return the address at which the user continues in a new session. The form preselects the profile, and has the values
+   * of the last session if this was its profile. When the session runs, its last page leads back to this tab.
    *
    * @param {string} [profile] The key of the profile.
    */
   continueUrl(profile = '') {
     const url = new URL(this.startUrl);
-    if (profile) url.searchParams.set('profile', profile);
+    if (profile) {
+      url.searchParams.set('profile', profile);
+      url.searchParams.set('again', 'on');
+    }
     url.searchParams.set('next', new URL('lab/extensions/@hpchub/lab/continue.html', this.base).pathname);
     return url;
   }
