@@ -18,7 +18,7 @@ from hpchub.hub.page_texts import PageTexts
 from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
 from hpchub.hub.start_error import StartError
 from hpchub.messages import Message
-from hpchub.model.choice import NAMES, ChoiceError, Complaint
+from hpchub.model.choice import LONGEST, NAMES, ChoiceError, Complaint
 from hpchub.model.notices import offer
 
 OWN_FIELDS = frozenset({"profile", "without_settings", "again", "settings_name", "save_settings", "_xsrf"})
@@ -120,11 +120,15 @@ class FormSpawner(ChoosingSpawner):
         return attempt
 
     def _last_start(self) -> tuple[str, dict[str, str]]:
-        """Return the profile and the values of the last start, or empty ones if there was none."""
+        """Return the profile and the values of the last start, or empty ones if there was none.
+
+        JupyterHub also remembers a choice that was refused, whatever it contained.
+        """
         last = self.orm_spawner.user_options or {}
         found = last.get("fields")
         values = found if isinstance(found, dict) else {}
-        return str(last.get("profile") or ""), {str(each): str(value) for each, value in values.items()}
+        fields = {name: str(values[name])[:LONGEST] for name in NAMES if name in values}
+        return str(last.get("profile") or "")[:LONGEST], fields
 
     def _all_settings(self) -> list[Setting]:
         """Return the saved settings. The form also works while the database does not."""
@@ -161,7 +165,7 @@ class FormSpawner(ChoosingSpawner):
         return is_last and bool(self._argument("again")) and not self._fields_of_link
 
     def _last_choice(self) -> tuple[str, dict[str, str]]:
-        """Return the profile and the valid values of the last start. JupyterHub also remembers a refused one."""
+        """Return the profile and the valid values of the last start."""
         key, values = self._last_start()
         profile = self.profile_list.get(key)
         if profile is None:
