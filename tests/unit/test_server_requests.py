@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hub_app import profile, write_profiles
+from hub_browser import eventually
+
+from hpchub.hub.session_names import KEPT
+from hpchub.hub.start_error import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -101,3 +105,47 @@ async def test_form_reads_only_known_values_of_the_last_choice(hub: Hub) -> None
     }
     key, fields = spawner._last_start()
     assert (len(key), list(fields), len(fields["cores"])) == (300, ["cores"], 300)
+
+
+async def test_link_of_another_site_forgets_no_names(hub: Hub, browser: Browser) -> None:
+    user = hub.user()
+    for number in range(KEPT):
+        user.get_or_create_spawner(f"mine-{number}", f"Mine {number}")
+    before = set(user.orm_spawners)
+    foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Referer": "https://evil.example/"}
+    for number in range(3):
+        response = await browser.get(f"/hub/spawn/alice/evil-{number}", **foreign)
+        assert response.code == 200
+    assert set(user.orm_spawners) - {""} == before - {""}
+
+
+async def test_form_starts_a_session_although_there_are_many_names(hub: Hub, browser: Browser) -> None:
+    user = hub.user()
+    for number in range(KEPT):
+        user.get_or_create_spawner(f"mine-{number}", f"Mine {number}")
+    page = await browser.page("/hub/spawn/alice/new?display_name=New%20One")
+    (action, *_) = re.findall(r'action="([^"]*_xsrf=[^"]*)"', page)
+    response = await browser.post(action.replace("&amp;", "&"), {"profile": "small"})
+    assert response.code == 302
+    assert user.orm_spawners["new"].display_name == "New One"
+    assert len(set(user.orm_spawners) - {""}) == KEPT
+    await eventually(lambda: hub.gate.submissions)
+    await eventually(lambda: not user.spawners["new"].active or user.spawners["new"].session)
+
+
+async def test_refused_form_does_not_keep_its_request(hub: Hub, browser: Browser) -> None:
+    (xsrf, *_) = re.findall(r"_xsrf=([^\"&]*)", await browser.page("/hub/spawn"))
+    assert (await browser.post(f"/hub/spawn/alice/genome?_xsrf={xsrf}", {"profile": "none"})).code == 400
+    assert hub.user().spawners["genome"].handler is None
+
+
+async def test_hidden_profile_is_not_named_while_groups_are_unknown(hub: Hub, tmp_path: Path) -> None:
+    write_profiles(tmp_path, profile("small"), profile("secret", unix_groups=["nobody-is-in"]))
+    spawner = hub.user().spawners[""]
+    assert spawner.person.unix_groups is None
+    refused: list[Any] = [{"profile": "none"}, {"profile": "small", "more": 1}, []]
+    for options in refused:
+        with pytest.raises(StartError) as caught:
+            spawner.checked(options)
+        assert "small" in str(caught.value)
+        assert "secret" not in str(caught.value)

@@ -184,11 +184,12 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         """
         person, profiles = self.person, self.profile_list.profiles
         usable = {profile.key: profile for profile in permitted(profiles, person)}
+        listed, example = ", ".join(usable), next(iter(usable), "small")
         if may_be_unknown and person.unix_groups is None:
             usable = {each.key: each for each in profiles if each.key in usable or each.unix_groups}
         valid = (
-            Message("The profiles are: {usable}.", usable=", ".join(usable))
-            if usable
+            Message("The profiles are: {usable}.", usable=listed)
+            if listed
             else Message("There is no profile that you may use.")
         )
         if (
@@ -198,7 +199,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             or not isinstance(options.get("fields", {}), dict)
         ):
             raise StartError(
-                f"Choose one profile, for example {{'profile': {next(iter(usable), 'small')!r}}}. The other options are"
+                f"Choose one profile, for example {{'profile': {example!r}}}. The other options are"
                 f" 'fields': {{NAME: VALUE}} and 'without_settings': true. {valid}",
                 reason="bad_choice",
             )

@@ -113,7 +113,7 @@ class StartAPIHandler(Throttled, NamedSessions, UserServerAPIHandler):  # type: 
         Raises:
             web.HTTPError: It is not valid (400).
         """
-        body = super().get_json_body()
+        body: dict[str, Any] | None = super().get_json_body()
         if body is not None and not isinstance(body, dict):
             raise web.HTTPError(400, "The request's body is not valid; send a JSON object.")
         if body and self.request.method == "PATCH":

@@ -23,6 +23,7 @@ from hpchub.hub.session_events import facts, restored
 from hpchub.hub.session_facts import SessionFacts
 from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import LOST, Key, saved, smaller
+from hpchub.model.choice import permitted
 from hpchub.model.entries import Cluster, Profile
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         child = self.child_spawner
         if not isinstance(child, JobSpawner) or self.runtime.replacements.partner(self.key):
             return []
-        return [each for each in smaller(child.profile, self.profile_list.profiles) if self._permits(each.key)]
+        usable = permitted(self.profile_list.profiles, self.person)
+        return [each for each in smaller(child.profile, usable) if self._permits(each.key)]
 
     def _permits(self, key: str) -> bool:
         try:
