@@ -34,6 +34,8 @@ class Past:
         at: When it ended, in seconds since 1970.
         ready: When the user could open the notebook, in seconds since 1970, or 0 if never.
         job_id: The id of its job, or empty.
+        reason: Who stopped it (``user``, ``idle``, ``drain`` or ``other``), or why it did not start, or empty.
+        server: What the table has for the name of its server, or empty.
     """
 
     session: str
@@ -43,6 +45,8 @@ class Past:
     at: float
     ready: float = 0.0
     job_id: str = ""
+    reason: str = ""
+    server: str = ""
 
 
 def past_sessions(db: Connection | Session, user: str, since: float) -> list[Past]:
@@ -61,7 +65,7 @@ def past_sessions(db: Connection | Session, user: str, since: float) -> list[Pas
     requested = {
         row.session: row
         for row in db.execute(
-            select(columns.session, columns.profile, columns.cluster)
+            select(columns.session, columns.profile, columns.cluster, columns.reason)
             .where(own)
             .order_by(columns.at.desc())
             .limit(LONGEST)
@@ -82,12 +86,13 @@ def past_sessions(db: Connection | Session, user: str, since: float) -> list[Pas
 def _past(requested: Any, rows: dict[str, Any]) -> Past:
     over = rows.get("failed") or rows["ended"]
     explained = rows.get("explained")
+    stopped, _, by = str(over.reason).partition(":")
     if over.kind == "failed":
-        cause = NOT_STARTED
+        cause, by = NOT_STARTED, str(over.reason or "")
     elif over.reason == "unknown" and explained is not None:
         cause = str(explained.reason)
     else:
-        cause = str(over.reason)
+        cause = stopped
     return Past(
         session=requested.session,
         profile=str(requested.profile or ""),
@@ -96,4 +101,6 @@ def _past(requested: Any, rows: dict[str, Any]) -> Past:
         at=float(over.at),
         ready=float(rows["ready"].at) if "ready" in rows else 0.0,
         job_id=str(rows["submitted"].job_id or "") if "submitted" in rows else "",
+        reason=by,
+        server=str(requested.reason or ""),
     )
