@@ -140,7 +140,7 @@ def test_idle_session_warns_and_is_kept_by_its_user(browser_page: Visitor, lab: 
     assert lab.jobs("alice"), "the session has ended although its user is there"
     # Now nobody is there.
     eventually("the idle session has ended", lambda: not lab.jobs("alice"), timeout=300)
-    expect(banner(page)).to_contain_text("because nobody used it for 0:01:00", timeout=START)
+    expect(banner(page)).to_contain_text("because nobody used it for 1 min,", timeout=START)
     assert session(browser_page, "alice")["ending"]["cause"] == "stopped"
 
 

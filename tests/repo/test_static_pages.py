@@ -169,10 +169,24 @@ def test_languages_have_different_texts(rendered: dict[str, str], page: str) -> 
 @pytest.mark.parametrize("language", languages())
 def test_answer_for_scripts_is_json(rendered: dict[str, str], reason: str, language: str) -> None:
     reader = {"HTTP_ACCEPT_LANGUAGE": language, "REDIRECT_hpchub_reason": reason}
-    for status in ("400", "401", "403", "404", "413", "502"):
+    for status in ("400", "401", "403", "404", "413", "414", "431", "502"):
         answer = json.loads(served(rendered["error.sjson"], REDIRECT_STATUS=status, **reader))
         assert answer["status"] == int(status)
         assert len(answer["message"]) > 20
+
+
+@pytest.mark.parametrize(("status", "words"), [("414", "The address is too long"), ("431", "The request is too long")])
+def test_request_that_is_too_long_is_explained(rendered: dict[str, str], status: str, words: str) -> None:
+    assert words in served(rendered["bad-request.shtml"], REDIRECT_STATUS=status)
+    assert words in json.loads(served(rendered["error.sjson"], REDIRECT_STATUS=status))["message"]
+
+
+def test_each_error_of_apache_has_a_page_and_an_answer_for_programs() -> None:
+    macros = (ROLES / "reverse_proxy/templates/macros.conf.j2").read_text()
+    pages = dict(re.findall(r"^  ErrorDocument (\d+) /sso/(\S+)$", macros, flags=re.MULTILINE))
+    (listed,) = re.findall(r"for status in \[(.*)\]", macros)
+    assert listed.split(", ") == list(pages)
+    assert set(pages.values()) <= set(PAGES)
 
 
 def test_text_of_the_site_is_escaped(rendered: dict[str, str]) -> None:

@@ -339,3 +339,68 @@ def test_advice_about_each_kind_of_value_can_be_translated(name: str) -> None:
         choice._TYPES[name].validate_python("a b;c")
     advice = raised.value.errors(include_url=False)[0]["ctx"]["valid"]
     assert f"{advice[:1].upper()}{advice[1:]}." in choice.ADVICE
+
+
+# Reservations in the scheduler's own syntax
+
+
+def _small_cluster(scheduler: str) -> Cluster:
+    limits = {"max_cores": 8, "max_memory": "64G", "max_runtime": "2:00:00"}
+    queues = [{"name": name, **limits} for name in ("interactive", "vip", "R7", "S8.server")]
+    fields = {"name": "demo", "scheduler": scheduler, "submit": {"method": "local"}, "networks": ["10.0.0.0/8"]}
+    return Cluster.model_validate({**fields, "queues": queues})
+
+
+def _small_profile(**changes: object) -> Profile:
+    fields = {"key": "small", "display_name": "Small", "cluster": "demo", "queue": "interactive"}
+    return Profile.model_validate({**fields, "cores": 2, "memory": "4G", "runtime": "1:00:00", **changes})
+
+
+@pytest.mark.parametrize(
+    "reservation",
+    ["vip", "vip@other.server", "R7", "R7.server", "S8.server", "R1@other.server", "R1.a@b", "r1", "R1,R2"],
+)
+def test_reservation_is_no_way_to_another_queue_of_pbs(reservation: str) -> None:
+    """PBS takes a reservation as a queue. A user must not reach a queue that the profile does not offer."""
+    profile, cluster = _small_profile(adjustable={"reservation": {}}), _small_cluster("pbs")
+    with pytest.raises(ChoiceError) as error:
+        choose(profile, cluster, {"reservation": reservation})
+    assert "Write the id of a reservation, as in R123" in error.value.message
+    assert [each.field for each in error.value.complaints] == ["reservation"]
+
+
+@pytest.mark.parametrize("reservation", ["R123", "S7.server", "M1.pbs-1.example.org", ""])
+def test_id_of_a_reservation_is_accepted_for_pbs(reservation: str) -> None:
+    profile = _small_profile(adjustable={"reservation": {}})
+    assert choose(profile, _small_cluster("pbs"), {"reservation": reservation}).reservation == reservation
+
+
+def test_reservation_of_the_profile_itself_is_checked_too() -> None:
+    """A profile can come from an older list, without the checks of the inventory."""
+    with pytest.raises(ChoiceError, match="Write the id of a reservation"):
+        choose(_small_profile(reservation="vip"), _small_cluster("pbs"), {})
+
+
+@pytest.mark.parametrize("scheduler", ["torque", "moab"])
+@pytest.mark.parametrize("reservation", ["a:PREEMPTOR", "a,nodes", "a,b"])
+def test_reservation_cannot_add_a_flag_of_moab(scheduler: str, reservation: str) -> None:
+    profile, cluster = _small_profile(adjustable={"reservation": {}}), _small_cluster(scheduler)
+    with pytest.raises(ChoiceError, match="letters, digits and _"):
+        choose(profile, cluster, {"reservation": reservation})
+    assert choose(profile, cluster, {"reservation": "school.1"}).reservation == "school.1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"reservation": "vip"}, "reservation"),
+        ({"adjustable": {"reservation": {"choices": ["", "vip"]}}}, "adjustable.reservation.choices"),
+        ({"adjustable": {"reservation": {"default": "vip"}}}, "adjustable.reservation.default"),
+    ],
+)
+def test_inventory_cannot_name_a_queue_as_a_reservation(changes: dict[str, Any], field: str) -> None:
+    """The check of the inventory reports the same values that a start would refuse."""
+    cluster = _small_cluster("pbs").model_dump(mode="json", exclude_unset=True)
+    profile = _small_profile(**changes).model_dump(mode="json", exclude_unset=True)
+    with pytest.raises(SiteError, match=f'{field}.* "vip" is not the id of a reservation'):
+        Site.from_vars({**VARIABLES, "hpc_clusters": [cluster], "hpc_profiles": [profile]})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextvars import ContextVar
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -234,3 +236,58 @@ async def test_refreshing_ends_by_itself(gate: FakeGate, monkeypatch: pytest.Mon
     assert [topic for _, topic, _ in gate.commands] == ["nodes", "jobs"]
     await asyncio.sleep(0.3)
     assert known._task is None
+
+
+async def test_refused_starts_of_one_user_do_not_starve_the_policies(
+    known: Knowledge, clock: Clock, gate: FakeGate
+) -> None:
+    """One user starts again and again, and each start is refused. The hub asks every 3 minutes at most."""
+    end = clock.now + 3600
+    while clock.now < end:
+        known.allocations("alice")
+        known.doubt("alice")
+        await run(known, clock, knowledge.TICK)
+    for topic in SLURM.policy_topics:
+        assert len(_times(gate, topic)[1]) >= 3, topic
+    for topic in SLURM.user_topics:
+        _, times = _times(gate, topic)
+        assert len(times) >= 10
+        assert all(later - earlier >= 180 for earlier, later in pairwise(times))
+
+
+async def test_endless_new_users_do_not_starve_the_policies(known: Knowledge, clock: Clock, gate: FakeGate) -> None:
+    """New users come all the time. Both kinds of questions get a part of the commands."""
+    end, number = clock.now + 3600, 0
+    while clock.now < end:
+        known.allocations(f"user{number}")
+        number += 1
+        await run(known, clock, knowledge.TICK)
+    for topic in SLURM.policy_topics:
+        assert len(_times(gate, topic)[1]) >= 2, topic
+    assert len(_times(gate, SLURM.user_topics[0])[1]) >= 10
+
+
+async def test_doubt_leads_to_another_question_after_three_minutes(
+    known: Knowledge, clock: Clock, gate: FakeGate
+) -> None:
+    await run(known, clock, 120, "alice")
+    known.doubt("alice")
+    await run(known, clock, 240, "alice")
+    assert len(_times(gate, SLURM.user_topics[0])[1]) == 2
+
+
+async def test_refreshing_gets_nothing_from_the_request_that_starts_it(
+    gate: FakeGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task outlives the request, so it must not keep the request's language or user."""
+    request: ContextVar[str] = ContextVar("request", default="none")
+    seen: list[str] = []
+
+    async def look(self: Knowledge) -> None:
+        seen.append(request.get())
+
+    monkeypatch.setattr(Knowledge, "_refresh", look)
+    request.set("alice's")
+    Knowledge("demo", SLURM, gate).availability()
+    await asyncio.sleep(0)
+    assert seen == ["none"]

@@ -590,3 +590,9 @@ async def test_time_limit_counts_from_the_start_of_the_job(hub: Hub) -> None:
     assert abs(child.driver.state.started - time.time()) < 60
     assert child.get_state()["started"] == child.driver.state.started
     follow.cancel()
+
+
+def test_long_text_of_a_program_takes_no_time() -> None:
+    began = time.process_time()
+    assert len(plain("Aa." * 50_000)) == 2000
+    assert time.process_time() - began < 1

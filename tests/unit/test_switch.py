@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +12,7 @@ from hub_app import after, answer, job, profile, site, write_notices, write_prof
 from hub_browser import WAITING_PAGE as PAGE
 from hub_browser import eventually, form, interrupt
 
+from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import Key, Replacements, smaller
 from hpchub.schedulers import JobState
 
@@ -142,3 +146,68 @@ async def test_page_offers_no_profile_that_is_drained(
     write_notices(tmp_path, {"from": after(-60), "profile": "tiny"})
     assert waiting.smaller_profiles == []
     assert 'id="smaller"' not in await browser.page(PAGE)
+
+
+async def test_second_start_that_fails_late_leaves_no_pair(
+    hub: Hub, browser: Browser, waiting: HPCProfilesSpawner, tmp_path: Path
+) -> None:
+    write_profiles(tmp_path, profile("small"), profile("tiny", runtime="0:30:00"))
+    exchange = hub.gate._exchange
+
+    async def slow(request: Any) -> Any:
+        if json.loads(request)["action"] != "doctor":
+            return await exchange(request)
+        await asyncio.sleep(1.3)  # JupyterHub's page waits for one second
+        return answer(json.dumps({"home": "/home/alice", "error": "EACCES"}))
+
+    hub.gate._exchange = slow  # type: ignore[method-assign]
+    action, fields = form(await browser.page(PAGE), "smaller")
+    await browser.post(action, {**fields, "profile": "tiny"})
+    second = hub.user().spawners["session-2"]
+    await eventually(lambda: not second.active)
+    assert second.outcome
+    assert hub.runtime.replacements.partner(second.key) is None
+    assert waiting.smaller_profiles
+
+
+async def test_end_of_a_session_ends_its_pair(hub: Hub, waiting: HPCProfilesSpawner) -> None:
+    hub.runtime.replacements.add(waiting.key, Key("alice", "other"))
+    waiting.child_spawner.abandon()  # as after a restart of the hub, if the user cancels the start
+    waiting.run_post_stop_hook()
+    assert hub.runtime.replacements.partner(waiting.key) is None
+
+
+async def test_start_of_a_session_keeps_its_pair(hub: Hub) -> None:
+    spawner = hub.user().spawners[""]
+    hub.runtime.replacements.add(Key("alice", "other"), spawner.key)
+    spawner.clear_state()  # as JupyterHub does at the beginning of a start
+    assert hub.runtime.replacements.partner(spawner.key)
+
+
+async def test_session_that_is_ready_counts_against_the_limit_of_its_partner(
+    hub: Hub, waiting: HPCProfilesSpawner, second: HPCProfilesSpawner
+) -> None:
+    hub.runtime.settings["max_sessions"] = 1
+    serve(waiting)
+    with pytest.raises(StartError, match="permits 1 at once"):
+        second._check_limits("tiny")
+    interrupt(second)
+
+
+async def test_session_that_was_ready_before_a_restart_is_not_cancelled(
+    hub: Hub, waiting: HPCProfilesSpawner, second: HPCProfilesSpawner
+) -> None:
+    serve(waiting)
+    second.add_poll_callback(lambda: None)
+    await asyncio.sleep(0.2)
+    assert hub.gate.cancelled == []
+    assert waiting.stop_reason == ""
+    assert hub.runtime.replacements.partner(waiting.key) is None
+    interrupt(second)
+
+
+def serve(spawner: HPCProfilesSpawner) -> None:
+    """Make a session one whose server was ready, and which a restarted hub is checking."""
+    driver = spawner.child_spawner.driver
+    driver.state = dataclasses.replace(driver.state, host="node1", port=9000)
+    assert spawner.is_serving

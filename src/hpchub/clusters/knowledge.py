@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections import OrderedDict, deque
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -37,6 +38,8 @@ AVAILABILITY_AGE = 180.0
 """How often to ask what the queues have free, in seconds."""
 USER_AGE = 600.0
 """How often to ask what an active user may request, in seconds."""
+DOUBT_AGE = 180.0
+"""How often to ask again for a user whose answer is in doubt, in seconds."""
 POLICY_AGE = 900.0
 """How often to ask what concerns the whole cluster and changes rarely, in seconds."""
 RETRY = 300.0
@@ -87,12 +90,23 @@ class _User:
         answers: The answers by topic.
         wanted: When somebody last wanted to know something of the user, on the monotonic clock.
         asked: When each topic was last asked for, on the monotonic clock.
+        doubted: The topics whose answers may be wrong.
     """
 
     groups: frozenset[str] = frozenset()
     answers: dict[str, Answered] = field(default_factory=dict)
     wanted: float = -math.inf
     asked: dict[str, float] = field(default_factory=dict)
+    doubted: set[str] = field(default_factory=set)
+
+    def is_new(self, topic: str) -> bool:
+        """Return whether nobody has asked yet. A user in doubt is not new, and so does not go before the others."""
+        return topic not in self.asked
+
+    def is_due(self, topic: str, now: float) -> bool:
+        """Return whether the answer is old, or in doubt and not quite new."""
+        age = DOUBT_AGE if topic in self.doubted else USER_AGE
+        return now - self.asked.get(topic, -math.inf) >= age
 
 
 class Question(NamedTuple):
@@ -121,6 +135,7 @@ class Knowledge:
         self._users: OrderedDict[str, _User] = OrderedDict()
         self._asked: dict[str, float] = {}
         self._failures: dict[str, str] = {}
+        self._was_for_users = False
         self._commands: deque[float] = deque(maxlen=BUDGET)
         self._wanted = -math.inf
         self._task: asyncio.Task[None] | None = None
@@ -157,7 +172,7 @@ class Knowledge:
     def doubt(self, user: str) -> None:
         """Ask soon again what a user may request, because what is known does not agree with the scheduler."""
         if known := self._users.get(user):
-            known.asked.clear()
+            known.doubted.update(known.asked)
 
     def maintenances(self) -> tuple[Maintenance, ...]:
         """Return the known maintenances that are not over."""
@@ -183,7 +198,7 @@ class Knowledge:
             return ()
         task = self._doctors.get(user)
         if task is None:
-            task = self._doctors[user] = asyncio.get_running_loop().create_task(self._examine(user))
+            task = self._doctors[user] = asyncio.get_running_loop().create_task(self._examine(user), context=Context())
             task.add_done_callback(lambda _: self._doctors.pop(user, None))
         # A late answer is kept for the next start.
         done, _ = await asyncio.wait({task}, timeout=DOCTOR_PATIENCE)
@@ -231,7 +246,9 @@ class Knowledge:
         self._wanted = time.monotonic()
         if self._task is None and self.scheduler.knowledge_commands:
             try:
-                self._task = asyncio.get_running_loop().create_task(self._refresh())
+                loop = asyncio.get_running_loop()
+                # The task outlives the request that starts it, so it gets nothing from the request's context.
+                self._task = loop.create_task(self._refresh(), context=Context())
             except RuntimeError:
                 return  # there is no loop, so nobody can wait for the answer either
 
@@ -278,8 +295,11 @@ class Knowledge:
         longest = 0 if self._availability is None else 2 * AVAILABILITY_AGE
         if availability and self._may_ask(availability[0], now, max(longest, AVAILABILITY_AGE)):
             yield Question(availability)
-        yield from self._due_users(now, new=True)
-        yield from (each for each in policies if not self._policies.get(each.topics[0]) and self._is_due(each, now))
+        # Many new users must not delay the policies forever either, nor the other way round. So they take turns.
+        new = list(self._due_users(now, new=True))
+        unknown = [each for each in policies if not self._policies.get(each.topics[0]) and self._is_due(each, now)]
+        late = [each for each in policies if self._may_ask(each.topics[0], now, 2 * POLICY_AGE)]
+        yield from (*unknown, *late, *new) if self._was_for_users else (*new, *unknown, *late)
         if availability and self._may_ask(availability[0], now, AVAILABILITY_AGE):
             yield Question(availability)
         yield from (each for each in policies if self._is_due(each, now))
@@ -300,8 +320,7 @@ class Knowledge:
             due = [
                 name
                 for name, user in reversed(self._users.items())
-                if now - user.wanted < INTEREST
-                and (topic not in user.asked if new else now - user.asked.get(topic, -math.inf) >= USER_AGE)
+                if now - user.wanted < INTEREST and (user.is_new(topic) if new else user.is_due(topic, now))
             ]
             if due:
                 yield Question((topic,), tuple(due[:BATCH]))
@@ -313,6 +332,7 @@ class Knowledge:
             Unanswered: A command has no valid answer. The last answers stay.
         """
         taken = time.time()
+        self._was_for_users = bool(question.users)
         outputs: dict[str, str] = {}
         groups: dict[str, list[str]] = {}
         for topic in question.topics:
@@ -322,6 +342,7 @@ class Knowledge:
             for name in question.users:
                 if user := self._users.get(name):
                     user.asked[topic] = now
+                    user.doubted.discard(topic)
             groups, outputs[topic] = await self._gate.knowledge(topic, question.users)
         topic = question.topics[0]
         source = self.scheduler

@@ -184,11 +184,12 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         """
         person, profiles = self.person, self.profile_list.profiles
         usable = {profile.key: profile for profile in permitted(profiles, person)}
+        listed, example = ", ".join(usable), next(iter(usable), "small")
         if may_be_unknown and person.unix_groups is None:
             usable = {each.key: each for each in profiles if each.key in usable or each.unix_groups}
         valid = (
-            Message("The profiles are: {usable}.", usable=", ".join(usable))
-            if usable
+            Message("The profiles are: {usable}.", usable=listed)
+            if listed
             else Message("There is no profile that you may use.")
         )
         if (
@@ -198,7 +199,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             or not isinstance(options.get("fields", {}), dict)
         ):
             raise StartError(
-                f"Choose one profile, for example {{'profile': {next(iter(usable), 'small')!r}}}. The other options are"
+                f"Choose one profile, for example {{'profile': {example!r}}}. The other options are"
                 f" 'fields': {{NAME: VALUE}} and 'without_settings': true. {valid}",
                 reason="bad_choice",
             )
@@ -245,10 +246,11 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             raise StartError(why, reason="too_many", status_code=409)
 
     def _held_by_others(self) -> list[str]:
-        """Return the keys of the profiles of the user's other sessions, except the one that this start replaces."""
+        """Return the keys of the profiles of the user's other sessions, except the other start of this one's pair."""
         partner = self.runtime.replacements.partner(self.key)
-        others = [each for each in list(self.user.spawners.values()) if each is not self and each.key != partner]
-        return [each.held_profile for each in others if each.held_profile]
+        others = [each for each in list(self.user.spawners.values()) if each is not self]
+        counted = [each for each in others if each.key != partner or not each.pending or each.is_serving]
+        return [each.held_profile for each in counted if each.held_profile]
 
     def _admit(self, options: dict[str, Any]) -> None:
         """Check the limits, and count this start from now on. JupyterHub may prepare several starts at the same time.

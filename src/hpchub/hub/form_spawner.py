@@ -18,7 +18,7 @@ from hpchub.hub.page_texts import PageTexts
 from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
 from hpchub.hub.start_error import StartError
 from hpchub.messages import Message
-from hpchub.model.choice import NAMES, ChoiceError, Complaint
+from hpchub.model.choice import LONGEST, NAMES, ChoiceError, Complaint
 from hpchub.model.notices import offer
 
 OWN_FIELDS = frozenset({"profile", "without_settings", "again", "settings_name", "save_settings", "_xsrf"})
@@ -54,7 +54,7 @@ class FormSpawner(ChoosingSpawner):
                 status_code=503,
             )
         await self.find_groups()
-        content, now = self._content()
+        content = self._content()
         attempt = self._attempt()
         saved = self._all_settings()
         wanted, fields, unknown = self._wanted(attempt, saved)
@@ -67,14 +67,10 @@ class FormSpawner(ChoosingSpawner):
             .get_template("profiles_form.html")
             .render(
                 groups=by_group(cards),
-                cards=cards,
                 chosen=next((key for key in (wanted, last, *offered) if key in offered), ""),
                 unknown=unknown if is_gone or unknown.get("kind") == "no_settings" else {},
-                attempt=attempt or Attempt(),
                 saved=saved,
-                longest_name=LONGEST_NAME,
                 time_text=moments.shown,
-                now=now,
                 target=self._argument("next"),
                 notice=notice_of(self.notice),
                 availability_url=url_path_join(self.hub.base_url, "availability", self.user.escaped_name),
@@ -90,15 +86,15 @@ class FormSpawner(ChoosingSpawner):
             target: The page that opens after the start, or empty. The links in the answer keep it.
         """
         await self.find_groups()
-        content, now = self._content()
+        content = self._content()
         template = _environment(tuple(self.runtime.settings["template_paths"])).get_template("availability.html")
-        return template.render(each=content.card(key, fields), time_text=moments.shown, now=now, target=target)
+        return template.render(each=content.card(key, fields), time_text=moments.shown, target=target)
 
-    def _content(self) -> tuple[FormContent, float]:
-        """Return the content of the form, and the time for which it is valid."""
+    def _content(self) -> FormContent:
+        """Return the content of the form."""
         now, profiles, notices = time.time(), self.profile_list, self.runtime.notices_of_starts
         offers = [offer(notices, profile, now) for profile in profiles.profiles]
-        return FormContent(profiles, offers, self.person, functools.cache(self.known), now), now
+        return FormContent(profiles, offers, self.person, functools.cache(self.known), now)
 
     @property
     def attempt(self) -> Attempt:
@@ -124,11 +120,15 @@ class FormSpawner(ChoosingSpawner):
         return attempt
 
     def _last_start(self) -> tuple[str, dict[str, str]]:
-        """Return the profile and the values of the last start, or empty ones if there was none."""
+        """Return the profile and the values of the last start, or empty ones if there was none.
+
+        JupyterHub also remembers a choice that was refused, whatever it contained.
+        """
         last = self.orm_spawner.user_options or {}
         found = last.get("fields")
         values = found if isinstance(found, dict) else {}
-        return str(last.get("profile") or ""), {str(each): str(value) for each, value in values.items()}
+        fields = {name: str(values[name])[:LONGEST] for name in NAMES if name in values}
+        return str(last.get("profile") or "")[:LONGEST], fields
 
     def _all_settings(self) -> list[Setting]:
         """Return the saved settings. The form also works while the database does not."""
@@ -165,7 +165,7 @@ class FormSpawner(ChoosingSpawner):
         return is_last and bool(self._argument("again")) and not self._fields_of_link
 
     def _last_choice(self) -> tuple[str, dict[str, str]]:
-        """Return the profile and the valid values of the last start. JupyterHub also remembers a refused one."""
+        """Return the profile and the valid values of the last start."""
         key, values = self._last_start()
         profile = self.profile_list.get(key)
         if profile is None:

@@ -36,6 +36,10 @@ MAX_TEXT = 1000
 """The maximum length of a text that a job reports, in characters."""
 MAX_CLAIM = 32 * 1024
 """The maximum length of a request for adoption, in bytes."""
+MAX_BODY = 256 * 1024
+"""The maximum length of a form's content or of a job's report, in bytes."""
+MAX_CHOICE = 16 * 1024
+"""The maximum length of a request to the REST endpoint of a server, in bytes. JupyterHub saves a part of it."""
 MAX_ADDRESSES = 32
 """The maximum number of addresses that a job reports."""
 AT_FAULT = Message(
@@ -59,23 +63,84 @@ class Throttled:
     It notes who sent a request.
     """
 
+    max_body = MAX_BODY
+
     async def prepare(self: Any) -> None:
         """Wait for a turn if this is a POST request, then continue as JupyterHub does.
 
         Raises:
-            web.HTTPError: The database cannot be written (503).
+            web.HTTPError: The body is too long (413), or the database cannot be written (503).
         """
         shared = runtime(self.settings["hpchub_settings_file"])
         if self.request.method == "POST":
             await shared.throttle.wait_for_turn()
         await super().prepare()  # type: ignore[misc]
         ORIGIN.set(_origin(self))
+        if len(self.request.body) > self.max_body:
+            text = marked("The request contains {length} bytes. At most {most} bytes are possible.")
+            raise UserError(413, Message(text, length=len(self.request.body), most=self.max_body))
         if shared.guard.fault and self.request.method in ("POST", "DELETE"):
             raise UserError(503, AT_FAULT)
 
 
 class StartAPIHandler(Throttled, NamedSessions, UserServerAPIHandler):  # type: ignore[misc]
-    """JupyterHub's REST endpoint that starts and stops a server, throttled."""
+    """JupyterHub's REST endpoint that creates, changes, starts and stops a server, throttled.
+
+    A request that only saves user options saves the canonical form of a valid choice.
+    """
+
+    max_body = MAX_CHOICE
+
+    @needs_scope("start:servers")  # type: ignore[untyped-decorator]
+    async def put(self, user_name: str, server_name: str = "") -> None:
+        """Create a server without a start."""
+        await self._find_groups(user_name)
+        await super().put(user_name, server_name)
+
+    @needs_scope("start:servers")  # type: ignore[untyped-decorator]
+    async def patch(self, user_name: str, server_name: str = "") -> None:
+        """Change the name of a server or its next choice."""
+        await self._find_groups(user_name)
+        await super().patch(user_name, server_name)
+
+    async def _find_groups(self, user_name: str) -> None:
+        if user := self.find_user(user_name):
+            await user.spawner.find_groups()
+
+    def get_json_body(self) -> dict[str, Any] | None:
+        """Return the body of the request.
+
+        Raises:
+            web.HTTPError: It is not valid (400).
+        """
+        body: dict[str, Any] | None = super().get_json_body()
+        if body is not None and not isinstance(body, dict):
+            raise web.HTTPError(400, "The request's body is not valid; send a JSON object.")
+        if body and self.request.method == "PATCH":
+            names = ("name", "display_name")
+            if not set(body) <= {*names, "user_options"} or not all(
+                isinstance(body.get(name), str | None) for name in names
+            ):
+                raise web.HTTPError(
+                    400, "The request's body is not valid; send name and display_name (texts), and user_options."
+                )
+            if "user_options" in body:
+                body["user_options"] = self._checked(body["user_options"])
+        return body
+
+    def get_server_json_body(self) -> dict[str, Any]:
+        """Return the body of a request that creates or starts a server. A start checks the user options later.
+
+        Raises:
+            web.HTTPError: It is not valid (400).
+        """
+        body: dict[str, Any] = super().get_server_json_body()
+        if body["user_options"] and self.request.method == "PUT":
+            body["user_options"] = self._checked(body["user_options"])
+        return body
+
+    def _checked(self, options: Any) -> Any:
+        return self.find_user(self.path_args[0]).spawner.checked(options)
 
     @needs_scope("delete:servers")  # type: ignore[untyped-decorator]
     async def delete(self, user_name: str, server_name: str = "") -> None:

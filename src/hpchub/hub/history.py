@@ -32,7 +32,6 @@ class Past:
         cluster: Its cluster.
         cause: Why it ended: a value of ``hpchub.schedulers.Cause``, ``stopped`` or ``not_started``.
         at: When it ended, in seconds since 1970.
-        ready: When the user could open the notebook, in seconds since 1970, or 0 if never.
         job_id: The id of its job, or empty.
         reason: Who stopped it (``user``, ``idle``, ``drain`` or ``other``), or why it did not start, or empty.
         server: What the table has for the name of its server, or empty.
@@ -43,7 +42,6 @@ class Past:
     cluster: str
     cause: str
     at: float
-    ready: float = 0.0
     job_id: str = ""
     reason: str = ""
     server: str = ""
@@ -75,7 +73,7 @@ def past_sessions(db: Connection | Session, user: str, since: float) -> list[Pas
         return []
     later: dict[str, dict[str, Any]] = {session: {} for session in requested}
     query = select(columns.session, columns.kind, columns.at, columns.reason, columns.job_id).where(
-        columns.session.in_(list(requested)), columns.kind.in_(("submitted", "ready", "explained", *OVER))
+        columns.session.in_(list(requested)), columns.kind.in_(("submitted", "explained", *OVER))
     )
     for row in db.execute(query):
         later[row.session][row.kind] = row
@@ -99,7 +97,6 @@ def _past(requested: Any, rows: dict[str, Any]) -> Past:
         cluster=str(requested.cluster or ""),
         cause=cause,
         at=float(over.at),
-        ready=float(rows["ready"].at) if "ready" in rows else 0.0,
         job_id=str(rows["submitted"].job_id or "") if "submitted" in rows else "",
         reason=by,
         server=str(requested.reason or ""),

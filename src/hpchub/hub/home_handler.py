@@ -99,7 +99,6 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
         return await self.render_template(
             "home.html",
             user=user,
-            default_server=user.spawner,
             notices=user.spawner.notices,
             cards=going,
             ended=ended_sessions(user, self._past(), known, [each.key for each in startable]),

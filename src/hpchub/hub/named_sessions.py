@@ -16,9 +16,12 @@ class NamedSessions:
     ) -> None:
         """Check the names of a server, with messages for users, and forget an old name if there are too many.
 
+        A request that only reads forgets nothing, because a page of another site can send it.
+
         Raises:
             web.HTTPError: A name is not valid (400), or all names that the hub keeps are in use (400).
         """
+        check_limit = check_limit and self.request.method not in ("GET", "HEAD")
         if server_name not in user.orm_spawners:
             try:
                 check_server_name(server_name)
@@ -49,6 +52,22 @@ def forget_oldest_names(user: Any, keep: int = KEPT - 1) -> None:
         user.db.delete(row)
     if forgotten:
         user.db.commit()
+
+
+def forget_if_too_many(user: Any, server_name: str) -> None:
+    """Forget a name that a form has just created, if there are too many names and it has no session.
+
+    Args:
+        user: JupyterHub's user.
+        server_name: The name of the server.
+    """
+    row = user.orm_spawners.get(server_name)
+    names = [name for name in user.orm_spawners if name]
+    if row is None or len(names) <= KEPT or in_use(user, server_name):
+        return
+    user.spawners.pop(server_name, None)
+    user.db.delete(row)
+    user.db.commit()
 
 
 def in_use(user: Any, server_name: str) -> bool:

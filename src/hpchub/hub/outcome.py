@@ -158,7 +158,7 @@ def plain(text: str) -> str:
     if isinstance(text, Message):
         values = {name: plain(each) if isinstance(each, str) else each for name, each in text.values.items()}
         return Message(text.template, **values)
-    return _EXCEPTION.sub("", text)[:_MAX_TEXT]
+    return _EXCEPTION.sub("", text[:_MAX_TEXT])
 
 
 def plain_lines(lines: Sequence[str]) -> tuple[str, ...]:

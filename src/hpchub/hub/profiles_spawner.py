@@ -23,6 +23,7 @@ from hpchub.hub.session_events import facts, restored
 from hpchub.hub.session_facts import SessionFacts
 from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import LOST, Key, saved, smaller
+from hpchub.model.choice import permitted
 from hpchub.model.entries import Cluster, Profile
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         child = self.child_spawner
         if not isinstance(child, JobSpawner) or self.runtime.replacements.partner(self.key):
             return []
-        return [each for each in smaller(child.profile, self.profile_list.profiles) if self._permits(each.key)]
+        usable = permitted(self.profile_list.profiles, self.person)
+        return [each for each in smaller(child.profile, usable) if self._permits(each.key)]
 
     def _permits(self, key: str) -> bool:
         try:
@@ -71,10 +73,11 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         return True
 
     def _settle(self) -> None:
-        """Cancel the other start of a pair, because this session is ready."""
+        """Cancel the other start of a pair, because this session is ready. A session that was ready before goes on."""
         partner = self.runtime.replacements.partner(self.key)
         other = dict.get(self.user.spawners, partner.server) if partner else None
-        if other is None or other.pending not in ("spawn", "check"):
+        if other is None or other.pending not in ("spawn", "check") or other.is_serving:
+            self.runtime.replacements.remove(self.key)
             return
         other.stop_reason = LOST
         self.log.info("%s: cancelling the other start of its user, %s", self._log_name, other._log_name)  # noqa: SLF001
@@ -177,10 +180,8 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
             failure.advice = TRY_AGAIN
         finally:
             self.admitted = ""
-        if not self.session:
-            self.runtime.replacements.remove(self.key)
-            if not self._stopped:
-                self._announce_refusal(failure)
+        if not self.session and not self._stopped:
+            self._announce_refusal(failure)
         await self._start_failed(failure)
         raise failure
 
@@ -188,6 +189,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         await self.memory.start_failed(self.child_spawner, failure)
         if failure.field:
             self.doubt_allocations(self.child_spawner.cluster.name)
+        self.runtime.replacements.remove(self.key)
 
     def stop_requested(self, by: str) -> None:
         """Remember and announce who asked the hub to stop the session."""
@@ -239,10 +241,11 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         return True
 
     def run_post_stop_hook(self) -> Any:
-        """Remember how the session ended, and delete the server's API token.
+        """Remember how the session ended, forget its pair, and delete the server's API token.
 
         A restarted JupyterHub no longer has the token and cannot delete it.
         """
+        self.runtime.replacements.remove(self.key)
         if self.session and not self.memory.knows(self.child_spawner):
             self._record_end()
         if self.token:
@@ -309,15 +312,14 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         self.token = str(state.get("token", ""))
         self.wants_mail = state.get("mail") is True
         self.mail_language = str(state.get("mail_language", ""))
-        if isinstance(first := state.get("replaces"), str):
-            self.runtime.replacements.add(Key(self.user.name, first), self.key)
+        first = state.get("replaces")
+        if isinstance(first, str) and not self.runtime.replacements.add(Key(self.user.name, first), self.key):
+            self.log.warning("%s: the saved pair with %r is not valid any more", self._log_name, first)
         if child.session:
             self.runtime.events.emit(restored(child.driver.state))
 
     def clear_state(self) -> None:
         """Forget the session and its grant."""
-        if self.session:
-            self.runtime.replacements.remove(self.key)
         super().clear_state()
         self._grant = {}
         self.token = self.admitted = ""

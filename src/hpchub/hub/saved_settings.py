@@ -83,14 +83,6 @@ class SavedSettings:
         )
         return [Setting(row.name, _options(row.options)) for row in rows]
 
-    def get(self, name: str) -> Setting | None:
-        """Return a setting, or None if there is no such setting.
-
-        Raises:
-            SQLAlchemyError: The database cannot be read.
-        """
-        return next((each for each in self.all() if each.name == name), None)
-
     def save(self, name: str, options: dict[str, Any]) -> str:
         """Save a setting, or replace the one with the same name. Return the name without surrounding blanks.
 

@@ -13,7 +13,7 @@ from tornado.httputil import url_concat
 
 from hpchub.hub.form import ATTEMPT
 from hpchub.hub.handlers import Throttled
-from hpchub.hub.named_sessions import NamedSessions
+from hpchub.hub.named_sessions import NamedSessions, forget_if_too_many
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 from hpchub.hub.saved_settings import BadName, checked_name
 from hpchub.hub.start_error import StartError
@@ -53,6 +53,17 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
         """Return no options: the form reads the values of a link, and only the form can start a session."""
         return {}
 
+    @needs_scope("servers")  # type: ignore[untyped-decorator]
+    async def _get(self, user_name: str, server_name: str, display_name: str) -> None:
+        """Show the form. If there is no room for one more name, only the start of the session makes it."""
+        user = self.find_user(user_name)
+        is_new = user is not None and bool(server_name) and server_name not in user.orm_spawners
+        try:
+            await super()._get(user_name=user_name, server_name=server_name, display_name=display_name)
+        finally:
+            if is_new:
+                forget_if_too_many(user, server_name)
+
     async def _render_form(
         self, for_user: Any, spawner_options_form: str, message: str = "", html_message: str = ""
     ) -> Any:
@@ -63,7 +74,10 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
         spawner = for_user.spawners[(*self.path_args, None, None)[1] or ""]
         if message and spawner.name:
             spawner.handler = self
-            spawner_options_form = await spawner.get_options_form()
+            try:
+                spawner_options_form = await spawner.get_options_form()
+            finally:
+                spawner.handler = None
         self._session = spawner
         is_internal = bool(message) and message.startswith("HTTP 5")
         return await super()._render_form(
@@ -86,6 +100,7 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
         user = self.current_user if user_name == self.current_user.name else self.find_user(user_name)
         if user is None:
             raise UserError(404, Message("There is no such user, or you may not see it."))
+        await user.spawner.find_groups()
         if not (saves or deleted or name.strip()):
             await self._start(user, server_name, display_name)
             return
@@ -111,6 +126,7 @@ class StartPageHandler(Throttled, NamedSessions, SpawnHandler):  # type: ignore[
         elif spawner is not None and spawner.active:
             self.redirect(self._get_pending_url(user, server_name))
         else:
+            display_name = (server_name and self.get_query_argument("display_name", "")) or display_name
             await super()._post(user_name=user.name, server_name=server_name, display_name=display_name)
 
     async def _wrap_spawn_single_user(  # noqa: PLR0917 as in JupyterHub

@@ -31,6 +31,8 @@ PATIENCE = 2.0
 def look_up(user: str) -> frozenset[str]:
     """Return the names and the numeric ids of a user's groups. An account that does not exist has none.
 
+    Digits always mean an id. A group whose name consists of digits is therefore known by its id only, as at the gate.
+
     Raises:
         OSError: The directory cannot be read.
     """
@@ -44,7 +46,9 @@ def look_up(user: str) -> frozenset[str]:
     for gid in os.getgrouplist(account.pw_name, account.pw_gid):
         found.add(str(gid))
         with suppress(KeyError):
-            found.add(grp.getgrgid(gid).gr_name)
+            name = grp.getgrgid(gid).gr_name
+            if not name.isdigit():
+                found.add(name)
     return frozenset(found)
 
 

@@ -23,6 +23,8 @@ from hpchub.messages import Message, marked
 if TYPE_CHECKING:
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 
+_NOT_BESIDE = marked("This profile cannot start beside the start that waits. Choose one of the smaller profiles there.")
+
 
 async def waiting_page(handler: Any, user: Any, spawner: HPCProfilesSpawner) -> dict[str, Any]:
     """Return the variables of the page of a start.
@@ -141,10 +143,7 @@ class SwitchHandler(StartPageHandler):
             return
         key = self.get_body_argument("profile", "")
         if key not in [each.key for each in first.smaller_profiles]:
-            text = marked(
-                "This profile cannot start beside the start that waits. Choose one of the smaller profiles there."
-            )
-            raise UserError(400, Message(text))
+            raise UserError(400, Message(_NOT_BESIDE))
         used = {name for name in user.orm_spawners if in_use(user, name)} | {server_name}
         part, name = free_server_name(used)
         name = tr(name)
@@ -152,7 +151,8 @@ class SwitchHandler(StartPageHandler):
             await self._check_named_server_request(user, part, name)
         second = user.get_or_create_spawner(part, name, replace_failed=True)
         replacements = first.runtime.replacements
-        replacements.add(first.key, second.key)
+        if not replacements.add(first.key, second.key):
+            raise UserError(400, Message(_NOT_BESIDE))
         try:
             await self._wrap_spawn_single_user(
                 user, part, name, second, _url(self, "spawn-pending", user, part), {"profile": key}

@@ -18,6 +18,7 @@ from hpchub.model import fields as f
 from hpchub.model.adjustable import Adjustable, Amount
 from hpchub.model.field_texts import LABELS, in_words
 from hpchub.model.field_texts import NAMES as WORDS
+from hpchub.schedulers import SCHEDULERS
 from hpchub.units import mebibytes, memory_in_words, runtime_in_words, seconds
 
 if TYPE_CHECKING:
@@ -53,11 +54,15 @@ ADVICE = (
     marked("Write letters, digits and _ . @ : + -, or leave it empty for the user's default account."),
     marked("Write letters, digits and _ . @ : + -, or leave it empty for the user's default."),
     marked("Write letters, digits and _ . , @ : + -, or leave it empty."),
+    marked("Write letters, digits and _ . @ + -, or leave it empty."),
+    marked("Write the id of a reservation, as in R123, or leave it empty."),
     marked("Write names joined by & | , with ( ) [ ] * = : and no spaces, as in intel&ib, or leave it empty."),
     marked("Write letters, digits, _ . @ and -, a letter or digit first."),
     marked("Begin with / or ~/, use no spaces, and do not end with /; {user} stands for the user's name."),
 )
 """What the types say about a value that is not valid, as sentences. The catalogue of texts gets them from here."""
+
+NOT_VALID = marked("{value!r} is not valid here. {advice}")
 
 
 @dataclass(frozen=True)
@@ -259,6 +264,7 @@ def choose(
                 values[name] = _normal(profile, name, fields[name])
             except _Invalid as error:
                 complaints.append(error.complaint)
+    complaints += _against_scheduler(profile, cluster, values)
     if not complaints:
         complaints += _not_offered(profile, cluster, values, allocations, now)
     if complaints:
@@ -336,9 +342,13 @@ def _normal(profile: Profile, name: str, value: object) -> str:
             advice = str(context.get("valid", ""))
             if not advice:
                 raise _Invalid(name, "{value!r} is not valid here.", value=_shown(text)) from None
-            sentence = Message(f"{advice[:1].upper()}{advice[1:]}.")
-            raise _Invalid(name, "{value!r} is not valid here. {advice}", value=_shown(text), advice=sentence) from None
+            raise _Invalid(name, NOT_VALID, value=_shown(text), advice=_sentence(advice)) from None
     return text
+
+
+def _sentence(advice: str) -> Message:
+    """Return one of ``ADVICE``, from the same words for administrators."""
+    return Message(f"{advice[:1].upper()}{advice[1:]}.")
 
 
 def _amount(name: str, limits: Amount, text: str) -> str:
@@ -372,6 +382,14 @@ def _number(name: str, limits: Amount, text: str) -> int:
     if not _WHOLE.fullmatch(text):
         raise ValueError(text)
     return int(text)
+
+
+def _against_scheduler(profile: Profile, cluster: Cluster, values: Mapping[str, str]) -> Iterator[Complaint]:
+    """Check the reservation in the scheduler's own syntax, wherever it comes from."""
+    value = values["reservation"]
+    if value and (found := SCHEDULERS[cluster.scheduler].reservation_problem(value, cluster)):
+        name = "reservation" if profile.adjustable.reservation else ""
+        yield Complaint(name, NOT_VALID, {"value": _shown(value), "advice": _sentence(found[1])})
 
 
 def _not_offered(

@@ -121,13 +121,15 @@ def _compare_words(profile: Draft, adjustable: Adjustable, cluster: Draft, sched
     for name, check in (
         ("node_constraint", scheduler.constraint_problem),
         ("gpu_type", scheduler.gpu_type_problem),
+        ("reservation", scheduler.reservation_problem),
     ):
-        limits = adjustable.get(name)
-        for each in limits.choices if limits else ():
-            if each and (found := check(each, settings)):
-                yield Problem(
-                    profile.name, found[0], field=f"adjustable.{name}.choices", value=show(each), valid=found[1]
-                )
+        if not (limits := adjustable.get(name)):
+            continue
+        for part, values in (("choices", limits.choices), ("default", [limits.default])):
+            for each in map(str, filter(None, values)):
+                if found := check(each, settings):
+                    field = f"adjustable.{name}.{part}"
+                    yield Problem(profile.name, found[0], field=field, value=show(each), valid=found[1])
 
 
 def _compare_restriction(profile: Draft, access: Draft | None) -> Iterator[Problem]:

@@ -376,6 +376,11 @@ class Cluster(Entry):
             return [self.host_of(node)]
         return [node, *(address for _, address in usable)]
 
+    @property
+    def queue_names(self) -> list[str]:
+        """The names of the queues."""
+        return [queue.name for queue in self.queues]
+
     def queue(self, name: str) -> Queue | None:
         """Return the queue of a name, or None."""
         return next((queue for queue in self.queues if queue.name == name), None)
@@ -396,7 +401,8 @@ class Profile(Entry):
     """Groups of the identity provider. Their members may use the profile. If ``groups``, ``unix_groups`` and ``users``
     are all empty, everybody may."""
     unix_groups: list[f.UnixGroup] = []
-    """Unix groups on the hub host, by name or numeric id. Their members may use the profile."""
+    """Unix groups on the hub host, by name or numeric id. Digits are always an id. Their members may use the
+    profile."""
     users: list[f.UserName] = []
     """Users who may use the profile."""
     cluster: f.ClusterReference

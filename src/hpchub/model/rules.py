@@ -419,9 +419,12 @@ def _compare_with_scheduler(profile: Draft, cluster: Draft, scheduler: Scheduler
     constraint = profile.get("node_constraint")
     if constraint and (found := scheduler.constraint_problem(constraint, settings)):
         yield Problem(profile.name, found[0], field="node_constraint", value=show(constraint), valid=found[1])
+    reservation = profile.get("reservation")
+    if reservation and (found := scheduler.reservation_problem(reservation, settings)):
+        yield Problem(profile.name, found[0], field="reservation", value=show(reservation), valid=found[1])
 
 
-DEFAULT_SETTINGS = Cluster.model_construct(grid_engine=GridEngineSite(), gpu_type_resource="")
+DEFAULT_SETTINGS = Cluster.model_construct(queues=[], grid_engine=GridEngineSite(), gpu_type_resource="")
 """The settings with which a cluster is compared that has a mistake."""
 
 

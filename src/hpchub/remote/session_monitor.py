@@ -332,7 +332,7 @@ def install(server: Any, monitor: Monitor, children: Callable[[int], list[int]],
         return monitor.idleness([each.timestamp() for each in times if each is not None], busy=busy)
 
     class SessionHandler(APIHandler):  # type: ignore[misc]
-        """The state of the session for its tabs: ``GET api/hpchub/session``. See ``hpchub.remote.monitor.state``."""
+        """The state of the session for its tabs: ``GET api/hpchub/session``. See ``Monitor.state``."""
 
         auth_resource = "events"
         _track_activity = False

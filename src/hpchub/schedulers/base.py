@@ -371,6 +371,21 @@ class Scheduler(KnowledgeSource, ABC):
         """
         return None
 
+    def reservation_problem(self, reservation: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Check the reservation of a profile, or the one that a user writes if the hub does not know the user's own.
+
+        Refuse each text that ``directives`` would turn into another request, such as another queue or a second flag.
+
+        Args:
+            reservation: The reservation, not empty.
+            cluster: The settings of the cluster that runs the job.
+
+        Returns:
+            The problem with the reservation and what to do, or None if it is permitted. The default permits all. If
+            users can read what to do, it is one of ``hpchub.model.choice.ADVICE``.
+        """
+        return None
+
     def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
         """Check the type of GPU that a profile names.
 

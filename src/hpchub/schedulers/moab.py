@@ -54,6 +54,7 @@ from hpchub.schedulers.reasons import (
 )
 from hpchub.schedulers.records import jobs_by_id, read_xml_records, unreadable
 from hpchub.schedulers.torque import RESERVED as TORQUE_RESERVED
+from hpchub.schedulers.torque import moab_reservation_problem
 from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
@@ -265,6 +266,10 @@ class Moab(Scheduler):
         if features:
             found.append(f"-l feature={':'.join(features)}")
         return found + list(profile.options)
+
+    def reservation_problem(self, reservation: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Accept the name of one reservation, which cannot begin another resource of the job."""
+        return moab_reservation_problem(reservation)
 
     def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
         """Accept every type: a type is a feature of nodes."""

@@ -193,8 +193,3 @@ def find_job_id(stdout: str, line: str, program: str) -> str:
     if len(ids) != 1 or any(re.match(r"-\w", text) for text in lines):
         raise no_job_id(program, stdout)
     return ids.pop()
-
-
-def last_line(stdout: str) -> str:
-    """Return the last line of an output that is not blank, or an empty text."""
-    return (stdout.strip().splitlines() or [""])[-1]

@@ -76,6 +76,9 @@ RUNNING = dict.fromkeys("RSUB", JobState.RUNNING)
 JOB_ID = r"[0-9]+(?:\.[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)?"
 """The pattern of a job id, such as ``123.server``."""
 
+RESERVATION_ID = r"[RSM][0-9]+(?:\.[A-Za-z0-9.-]+)?"
+"""The pattern of the id of a reservation in PBS, such as ``R123.server``. S is a standing one, M a maintenance."""
+
 COMMON_OPTIONS = ("-r n", "-j oe", "-o /dev/null", "-S /bin/bash")
 """Options of each job, for qsub and msub: no second start, no log of the scheduler, the same shell for all users."""
 
@@ -492,6 +495,13 @@ class PBS(PBSKnowledge, Scheduler):
         if profile.account:
             found.append(f"-A {profile.account}")
         return found + list(profile.options)
+
+    def reservation_problem(self, reservation: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Accept only the id of a reservation. Any other text would be a queue, perhaps one of another server."""
+        names = {reservation, reservation.partition(".")[0]}
+        if re.fullmatch(RESERVATION_ID, reservation) and not names & set(cluster.queue_names):
+            return None
+        return "is not the id of a reservation", "write the id of a reservation, as in R123, or leave it empty"
 
     def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
         """Accept a type if the cluster names the resource that requests it."""

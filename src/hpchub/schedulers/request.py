@@ -79,6 +79,10 @@ class ClusterSettings(Protocol):
     """The settings of a cluster that affect how a job is requested."""
 
     @property
+    def queue_names(self) -> Sequence[str]:
+        """The names of the cluster's queues in the inventory."""
+
+    @property
     def gpu_type_resource(self) -> str:
         """The resource with the type of a node's GPUs, or empty."""
 

@@ -125,6 +125,13 @@ RESERVED = ReservedOptions(
 )
 
 
+def moab_reservation_problem(reservation: str) -> tuple[str, str] | None:
+    """Check the name of a reservation of Maui or Moab. A colon or a comma would begin another flag or resource."""
+    if re.fullmatch(r"[A-Za-z0-9_.@+-]+", reservation):
+        return None
+    return "is not the name of one reservation", "write letters, digits and _ . @ + -, or leave it empty"
+
+
 _KILLED_BY_LIMIT = {-10: Cause.OUT_OF_MEMORY, -11: Cause.TIME_LIMIT}
 """Exit statuses of jobs that exceeded a limit ("Job exit status" in the administrator's guide)."""
 _NODE_FAILED = (-4, -5, -6)
@@ -180,6 +187,10 @@ class Torque(TorqueKnowledge, Scheduler):
         if profile.reservation:
             found.append(f"-W x=FLAGS:ADVRES:{profile.reservation}")
         return found + list(profile.options)
+
+    def reservation_problem(self, reservation: str, cluster: ClusterSettings) -> tuple[str, str] | None:
+        """Accept the name of one reservation, which cannot begin another flag or attribute of the job."""
+        return moab_reservation_problem(reservation)
 
     def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
         """Accept every type: a type is a property of nodes."""
