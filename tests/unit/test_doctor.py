@@ -213,6 +213,14 @@ async def test_doctor_without_an_answer_prevents_nothing(answer: str | Exception
     assert await known(FakeGate(answer)).findings("alice", profile(), None) == ()
 
 
+async def test_start_asks_no_doctor_again_that_has_just_failed() -> None:
+    """A home that hangs costs the submit host some processes. So wait a minute, whatever the user does."""
+    gate = FakeGate(Unanswered("no answer"))
+    cluster = known(gate)
+    assert [await cluster.doctor("alice") for _ in range(3)] == [(), (), ()]
+    assert gate.asked == 1
+
+
 async def test_slow_doctor_prevents_nothing_and_its_late_answer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(knowledge, "DOCTOR_PATIENCE", 0.05)
     gate = FakeGate(json.dumps(HEALTHY | {"error": "EACCES"}), delay=0.2)

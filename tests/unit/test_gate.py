@@ -10,7 +10,9 @@ import json
 import os
 import pwd
 import re
+import signal
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -871,3 +873,29 @@ def test_slow_doctor_ends_in_time(config: dict[str, Any], tmp_path: Path, monkey
     found = gate.serve_gate("demo", stream({"action": "doctor", "user": "alice"}))
     assert time.monotonic() - began < 2
     assert (found["ok"], found["exit"]) == (False, 1)
+
+
+HANGING_DOCTOR = """
+import contextlib, io, json, pwd, sys, time
+from hpchub.remote import gate
+gate.DOCTOR_TIMEOUT = -0.5
+account = pwd.getpwuid(gate.os.getuid())
+gate.read_config = lambda _: {}
+gate.permitted_user = lambda *_: account
+gate.probe_home = lambda _: time.sleep(10)
+request = {"action": "doctor", "user": account.pw_name, "cluster": "demo"}
+gate.serve_job(io.StringIO(json.dumps(request)))
+"""
+
+
+def test_doctor_ends_itself_if_the_home_hangs() -> None:
+    """sudo belongs to root, so the gate cannot kill it. Each start would leave a process otherwise."""
+    began = time.monotonic()
+    found = subprocess.run([sys.executable, "-c", HANGING_DOCTOR], check=False)
+    assert found.returncode == -signal.SIGALRM
+    assert time.monotonic() - began < 5
+
+
+def test_doctor_in_time_leaves_no_alarm(config: dict[str, Any]) -> None:
+    examine()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import smtplib
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from hub_browser import WAITING_PAGE as PAGE
 from hub_browser import eventually, form, interrupt
 
 from hpchub.hub import mail
-from hpchub.hub.mail import MOST_PER_MINUTE, PAUSE, Mailer, MailServer, address, ready_mail
+from hpchub.hub.mail import MOST_AT_ONCE, MOST_PER_MINUTE, PAUSE, Mailer, MailServer, address, ready_mail
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -128,6 +129,55 @@ async def test_hub_speaks_smtp() -> None:
     server.close()
     assert "rcpt TO:<ann@example.org>" in received
     assert "Subject: Your session on Example HPC is ready" in received
+
+
+async def test_slow_mail_server_delays_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Health, tokens and starts use the threads of the event loop. Mails wait elsewhere, and not too many of them."""
+    released = threading.Event()
+    delivered: list[EmailMessage] = []
+
+    def wait(server: MailServer, message: EmailMessage) -> None:
+        released.wait(20)
+        delivered.append(message)
+
+    monkeypatch.setattr(mail, "_deliver", wait)
+    mailer = Mailer(SERVER)
+    sending = [asyncio.create_task(mailer.send(f"user{i}", make())) for i in range(MOST_AT_ONCE + 5)]
+    try:
+        await asyncio.sleep(0)
+        await asyncio.wait_for(asyncio.to_thread(time.monotonic), 2)
+        assert caplog.text.count("is too slow") == 5
+    finally:
+        released.set()
+        await asyncio.gather(*sending)
+    assert len(delivered) == MOST_AT_ONCE
+
+
+async def test_mail_that_takes_too_long_is_dropped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The mail server answers each command slowly, but in time. Together, the answers take too long."""
+    monkeypatch.setattr(mail, "LIMIT", 0.3)
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.org\r\n")
+        while await reader.readline():
+            await asyncio.sleep(0.15)
+            writer.write(b"250-slow\r\n250 OK\r\n")
+        writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    slow = dataclasses.replace(SERVER, host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    began = time.monotonic()
+    await Mailer(slow).send("ann", make())
+    assert time.monotonic() - began < 2
+    assert "Cannot send a mail to ann" in caplog.text
+    await asyncio.wait_for(ended.wait(), 2)
+    server.close()
 
 
 # The wish of the user

@@ -94,7 +94,7 @@ async def test_only_requests_that_start_a_server_take_a_turn(
     seen: list[str] = []
 
     class Base:
-        request = SimpleNamespace(method=method)
+        request = SimpleNamespace(body=b"", method=method)
         settings = {"hpchub_settings_file": "hub.json"}  # noqa: RUF012
 
         async def prepare(self) -> None:

@@ -55,7 +55,10 @@ MAX_USERS = 2000
 DOCTOR_PATIENCE = 2.0
 """How long a start waits for the doctor, in seconds. Afterwards, the start goes on."""
 DOCTOR_AGE = 60.0
-"""How long a healthy home directory is not examined again, in seconds. An unhealthy one always is."""
+"""How long a healthy home directory, or one without an answer, is not examined again, in seconds.
+
+An unhealthy one always is.
+"""
 DOCTORS = 2
 """How many home directories are examined at the same time. sshd permits 10 requests per connection."""
 COUNT_AGE = 60.0
@@ -210,7 +213,7 @@ class Knowledge:
                 found = examine_home(json.loads(await self._gate.doctor(user)), self.cluster)
         except (Unanswered, ValueError, AttributeError) as error:
             log.warning("The doctor of %s does not answer: %s", self.cluster, error)
-            return ()
+            found = ()  # it counts like a healthy home, so that not each start asks again
         self._homes[user] = time.monotonic(), found
         self._homes.move_to_end(user)
         while len(self._homes) > MAX_USERS:

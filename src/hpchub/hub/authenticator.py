@@ -30,6 +30,7 @@ from hpchub.hub.handlers import (
 )
 from hpchub.hub.home_handler import HomePageHandler
 from hpchub.hub.language_handler import LanguageHandler
+from hpchub.hub.saved_settings import forget
 from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.start_page import AvailabilityHandler, StartPageHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
@@ -292,6 +293,11 @@ class SSOAuthenticator(RemoteUserAuthenticator):  # type: ignore[misc]
         """Delete the tokens of a user who has just been refused. They would work without the single sign-on."""
         if self.refuses(user.name, groups):
             revoke_tokens(user, "the service has refused this user")
+
+    def delete_user(self, user: Any) -> None:
+        """Delete what the user has saved. Another person may get the same name later."""
+        super().delete_user(user)
+        forget(user.db, user.name)
 
     async def pre_spawn_start(self, user: Any, spawner: Any) -> None:
         """Let other requests run. JupyterHub calls this method in the middle of its own work for a start."""

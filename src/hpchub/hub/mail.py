@@ -10,9 +10,13 @@ import asyncio
 import logging
 import re
 import smtplib
+import socket
 import ssl
+import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -23,6 +27,7 @@ from hpchub.messages import Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from concurrent.futures import Future
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +39,14 @@ MOST_PER_MINUTE = 60
 """How many mails the hub sends in a minute."""
 PAUSE = 120.0
 """The minimum time between two mails to one user, in seconds."""
-TIMEOUT = 30.0
+TIMEOUT = 10.0
 """How long the mail server may take for each answer, in seconds."""
+LIMIT = 60.0
+"""How long a mail may take in total, in seconds. Afterwards, it is dropped."""
+THREADS = 2
+"""How many mails are sent at the same time."""
+MOST_AT_ONCE = 20
+"""How many mails may be under way or wait for a thread. Further mails are dropped."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,8 @@ def _line(text: str) -> str:
 class Mailer:
     """Sends mails to users, not too many of them.
 
+    It has threads of its own, so that a slow mail server delays nothing else in the hub.
+
     Args:
         server: The mail server, or None. Then no mail is sent.
     """
@@ -119,6 +132,8 @@ class Mailer:
         self.server = server
         self._sent: deque[float] = deque(maxlen=MOST_PER_MINUTE)
         self._users: dict[str, float] = {}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="mail")
+        self._under_way: set[Future[None]] = set()
 
     def admit(self, user: str, now: float) -> bool:
         """Return whether the user may get a mail now, and count it.
@@ -141,8 +156,14 @@ class Mailer:
         if not self.admit(user, time.monotonic()):
             log.warning("%s gets no mail, because too many were sent", user)
             return
+        if len(self._under_way) >= MOST_AT_ONCE:
+            log.warning("%s gets no mail, because the mail server %s is too slow", user, self.server.host)
+            return
+        sending = self._threads.submit(_deliver, self.server, mail)
+        self._under_way.add(sending)
+        sending.add_done_callback(self._under_way.discard)
         try:
-            await asyncio.to_thread(_deliver, self.server, mail)
+            await asyncio.wait_for(asyncio.wrap_future(sending), LIMIT)
         except (OSError, smtplib.SMTPException) as error:
             log.error("Cannot send a mail to %s through %s: %r", user, self.server.host, error)
         else:
@@ -151,6 +172,19 @@ class Mailer:
 
 def _deliver(server: MailServer, mail: EmailMessage) -> None:
     with smtplib.SMTP(server.host, server.port, timeout=TIMEOUT) as connection:
-        if server.tls:
-            connection.starttls(context=ssl.create_default_context())
-        connection.send_message(mail)
+        # Each answer has a time limit of its own. End the connection if all of them together take too long.
+        end = threading.Timer(LIMIT, _hang_up, [connection])
+        end.daemon = True
+        end.start()
+        try:
+            if server.tls:
+                connection.starttls(context=ssl.create_default_context())
+            connection.send_message(mail)
+        finally:
+            end.cancel()
+
+
+def _hang_up(connection: smtplib.SMTP) -> None:
+    if connection.sock is not None:
+        with suppress(OSError):
+            connection.sock.shutdown(socket.SHUT_RDWR)

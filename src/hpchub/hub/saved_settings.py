@@ -7,7 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Float, Table, Unicode, UnicodeText, delete, func, insert, select, update
+from jupyterhub import orm
+from sqlalchemy import Column, Float, Table, Unicode, UnicodeText, delete, event, func, insert, select, update
+from sqlalchemy.orm import object_session
 
 from hpchub.hub.ledger import METADATA
 from hpchub.messages import Message
@@ -115,6 +117,23 @@ class SavedSettings:
         """
         self._db.execute(delete(SETTINGS).where(SETTINGS.c.user == self._user, SETTINGS.c.name == name))
         self._db.commit()
+
+
+def forget(db: Session, *users: str) -> None:
+    """Delete all settings of some users. A later user with such a name is another person.
+
+    Raises:
+        SQLAlchemyError: The database cannot be written.
+    """
+    db.execute(delete(SETTINGS).where(SETTINGS.c.user.in_(users)))
+
+
+@event.listens_for(orm.User.name, "set")
+def _forget_at_rename(user: orm.User, new: str, old: object, _: object) -> None:
+    """Delete the settings of both names if JupyterHub renames a user, which its authenticator does not learn."""
+    db = object_session(user)
+    if db is not None and isinstance(old, str) and old != new:
+        forget(db, old, new)
 
 
 def checked_name(name: str) -> str:

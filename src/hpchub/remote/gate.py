@@ -47,7 +47,10 @@ import syslog
 import time
 import unicodedata
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Increase this number when a change makes the hub and an older gate misunderstand each other: another request or
 # answer, or another output of the scheduler's commands in the configuration. The hub starts no session through a gate
@@ -431,7 +434,8 @@ def serve_job(stream: TextIO) -> dict[str, Any]:
         return answer(["read", f"{job_id}.log"], 0, last_lines(read_log(home, f"{job_id}.log")))
     identity = {"USER": account.pw_name, "LOGNAME": account.pw_name, "SHELL": account.pw_shell or "/bin/sh"}
     if request["action"] == "doctor":
-        return answer(["examine", home], 0, json.dumps(examine_home(home, config, identity)))
+        with time_limit(DOCTOR_TIMEOUT + 1):
+            return answer(["examine", home], 0, json.dumps(examine_home(home, config, identity)))
     directory = Path(home) / ".hpchub"
     secrets = directory / (request["session"] + ".json")
     if request["action"] == "cancel":
@@ -455,6 +459,20 @@ def serve_job(stream: TextIO) -> dict[str, Any]:
     if not result["ok"] and result["exit"] != 124:
         secrets.unlink(missing_ok=True)
     return result
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """End this program if a block takes longer. A home directory on a file system that hangs may never answer.
+
+    The signal has no handler, because only a fatal signal interrupts the access to a network file system.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def examine_home(home: str, config: dict[str, Any], identity: dict[str, str]) -> dict[str, str]:
