@@ -161,6 +161,29 @@ def test_pseudonyms_replace_names_before_they_are_stored(engine: Engine, tmp_pat
     assert rows(engine, "user")[-1] == rows(engine, "user")[0] != pseudonym(b"other", "alice")
 
 
+@pytest.mark.parametrize(
+    ("by", "reason"),
+    [("alice", "stopped:user"), ("idle", "stopped:idle"), ("drain", "stopped:drain"), ("root", "stopped:other")],
+)
+def test_end_tells_who_stopped_the_session_without_a_name(engine: Engine, by: str, reason: str) -> None:
+    recorder = EventRecorder(1, None)
+    record(recorder, engine, *course()[:-3], events.SessionEnded(at=NOW + 9, session=SESSION, cause="stopped", by=by))
+    assert rows(engine, "reason")[-1] == reason
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_name_of_a_server_is_recorded_as_a_pseudonym(engine: Engine, tmp_path: Path, *, later: bool) -> None:
+    key = tmp_path / "key"
+    begin = events.StartRequested(at=NOW, session=SESSION, server="genome")
+    record(EventRecorder(1, None if later else key), engine, begin)
+    recorder = EventRecorder(1, key)
+    expected = None if later else recorder.server_of("alice", "genome")
+    recorder._keep = 10**10
+    recorder.tidy(engine)
+    assert rows(engine, "reason") == [expected]
+    assert "genome" not in str(expected)
+
+
 def test_names_from_before_the_pseudonyms_are_replaced(engine: Engine, tmp_path: Path) -> None:
     record(EventRecorder(400, None), engine, *course())
     recorder = EventRecorder(400, tmp_path / "event_key")

@@ -15,7 +15,7 @@ import pytest
 from hub_app import GRANT, PORTS, Hub, after, job, profile, signed_on, write_notices, write_profiles
 from hub_browser import eventually, form
 from jupyterhub import orm
-from sqlalchemy import event, insert, inspect, text
+from sqlalchemy import delete, event, insert, inspect, text, update
 
 from hpchub.hub.history import LONGEST, past_sessions
 from hpchub.hub.ledger import EVENTS, Ledger
@@ -248,6 +248,46 @@ async def test_ended_session_is_explained_from_the_event_table(
     assert CAUSES[cause] in page
     assert "job 99 on the cluster demo" in page
     assert 'href="/hub/spawn/alice?profile=small"' in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "words"),
+    [
+        ("ended", "stopped:user", "You stopped it."),
+        ("ended", "stopped:idle", "nobody used it for a long time."),
+        ("ended", "stopped:drain", "The service stopped it because the cluster was not available."),
+        ("ended", "stopped:other", "An administrator or another service stopped it."),
+        ("failed", "refused", "the cluster did not accept its job."),
+        ("failed", "waited", "its job waited in the queue for too long."),
+        ("failed", "no_answer", "the service could not reach its notebook server."),
+        ("failed", "problem", "It did not start."),
+    ],
+)
+async def test_earlier_session_tells_why_it_ended(hub: Hub, visit: Visit, kind: str, reason: str, words: str) -> None:
+    ended(hub, "c" * 16, time.time() - HOUR, reason)
+    hub.app.db.execute(update(EVENTS).where(EVENTS.c.kind == "ended").values(kind=kind, reason=reason))
+    hub.app.db.execute(delete(EVENTS).where(EVENTS.c.kind == "explained"))
+    hub.app.db.commit()
+    page = re.sub(r"\s+", " ", (await visit()).body.decode())
+    assert words in page
+    assert ("Did not start<" in page) is (kind == "failed")
+
+
+@pytest.mark.parametrize("pseudonyms", [True, False])
+async def test_earlier_session_has_the_name_that_its_user_chose(hub: Hub, visit: Visit, pseudonyms: bool) -> None:
+    if not pseudonyms:
+        hub.runtime.recorder._key_file = None
+    user = hub.user()
+    user.get_or_create_spawner("genome", "Genome <Run>")
+    key = hub.runtime.recorder.server_of("alice", "genome")
+    assert ("genome" in key) is not pseudonyms
+    ended(hub, "c" * 16, time.time() - HOUR)
+    hub.app.db.execute(update(EVENTS).where(EVENTS.c.kind == "requested").values(reason=key))
+    hub.app.db.commit()
+    page = (await visit()).body.decode()
+    item = page[page.index('class="hpchub-ended') :]
+    assert "Genome &lt;Run&gt;" in item
+    assert 'href="/hub/spawn/alice/genome?profile=small&amp;again=on"' in item
 
 
 async def test_memory_of_the_hub_has_the_better_words(hub: Hub, visit: Visit) -> None:

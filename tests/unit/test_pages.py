@@ -86,3 +86,23 @@ async def test_admin_page_asks_twice_before_it_acts_on_other_people(ask: Ask, co
     assert response.code == 200
     assert page.count("Are you sure?") == 2
     assert '".stop-all, #shutdown-button"' in page
+
+
+@pytest.mark.parametrize(
+    ("path", "missing"),
+    [
+        ("home", ""),
+        ("spawn", ""),
+        ("nothing/here", ""),
+        ("spawn-pending/alice", ""),
+        ("token", "you cannot create or revoke tokens"),
+        ("admin", "This page does not work without it."),
+    ],
+)
+async def test_page_without_scripts_says_only_what_is_missing(ask: Ask, cookie: str, path: str, missing: str) -> None:
+    page = (await ask(path, **signed_on("alice", "hpc"), Cookie=cookie)).body.decode()
+    parts = re.findall(r"<noscript>(.*?)</noscript>", page, re.DOTALL)
+    assert any("#noscript { display: none" in part for part in parts)
+    said = [part for part in parts if "hpchub-noscript" in part]
+    assert len(said) == bool(missing)
+    assert all(missing in part for part in said)

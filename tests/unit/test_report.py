@@ -181,7 +181,7 @@ def test_failed_start_used_its_cores(tmp_path: Path) -> None:
 
 
 def test_start_that_was_stopped_while_it_waited_is_no_failure(tmp_path: Path) -> None:
-    found = of_day(tmp_path, life("a", DAY.start, ended=(DAY.start + 9, "stopped")), life("b", DAY.start))
+    found = of_day(tmp_path, life("a", DAY.start, ended=(DAY.start + 9, "stopped:user")), life("b", DAY.start))
     assert (found.starts, found.cancelled, found.failed, found.pending, found.users) == (2, 1, 0, 1, 0)
 
 

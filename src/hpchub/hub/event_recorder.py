@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from hpchub.hub.event_rows import CANARY, close_lost_sessions, pseudonym, rows_of, store
+from hpchub.hub.event_rows import CANARY, LONGEST_TEXT, close_lost_sessions, pseudonym, rows_of, store
 from hpchub.hub.ledger import EVENTS
 
 if TYPE_CHECKING:
@@ -174,12 +174,26 @@ class EventRecorder:
         for user in found:
             if user and (name := self.name_of(user)) != user:
                 with engine.begin() as connection:
-                    connection.execute(update(EVENTS).where(EVENTS.c.user == user).values(user=name))
+                    own = update(EVENTS).where(EVENTS.c.user == user)
+                    connection.execute(own.where(EVENTS.c.kind == "requested").values(reason=None))
+                    connection.execute(own.values(user=name))
 
     def _named(self, row: Row) -> Row:
         """Return a row with the name to record for its user."""
-        user = row.values.get("user")
-        return row if not user else replace(row, values={**row.values, "user": self.name_of(user)})
+        values = row.values
+        if not (user := values.get("user")):
+            return row
+        server = values.get("reason") if values["kind"] == "requested" else None
+        known = {"reason": self.server_of(user, server)} if server else {}
+        return replace(row, values={**values, **known, "user": self.name_of(user)})
+
+    def server_of(self, user: str, server: str) -> str:
+        """Return what the table has for the name of a user's server. The user has chosen it, so it can be personal.
+
+        Raises:
+            OSError: The key of the pseudonyms can neither be read nor created.
+        """
+        return self._pseudonym(f"{user}/{server}")[:LONGEST_TEXT]
 
     def name_of(self, user: str) -> str:
         """Return the name that the table has for a user.

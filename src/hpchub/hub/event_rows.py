@@ -5,12 +5,14 @@ Each row is one event. ``kind`` is what happened, and ``at`` is the time, in sec
 - ``signed_in``: ``user``.
 - ``refused``: a start was refused before there was a session: ``user``, ``reason``.
 - ``requested``: a session was requested: ``session``, ``user``, ``groups`` (at this moment, a JSON list of names),
-  ``cluster``, ``queue``, ``profile``, ``cores``, ``gpus``, and ``runtime``, its time limit in seconds.
+  ``cluster``, ``queue``, ``profile``, ``cores``, ``gpus``, ``runtime``, its time limit in seconds, and ``reason``, the
+  name of its server if it has one, as ``EventRecorder.server_of`` returns it.
 - ``submitted``: the session's job was submitted: ``job_id``.
 - ``started``: the job runs. If it waits again, a later start replaces the row.
 - ``ready``: the user could open the notebook.
 - ``failed``: the session is over before it was ready: ``reason``.
-- ``ended``: the session is over: ``reason`` is ``stopped`` (through the hub) or ``unknown``.
+- ``ended``: the session is over: ``reason`` is ``unknown``, or ``stopped`` (through the hub). If it is known who
+  stopped it, ``reason`` is ``stopped:user``, ``stopped:idle``, ``stopped:drain`` or ``stopped:other``.
 - ``explained``: how the job ended, as the scheduler reported it: ``reason``, a value of ``hpchub.schedulers.Cause``.
 
 A session has at most one row of each kind, and only one of ``failed`` and ``ended``. If names are replaced by
@@ -40,9 +42,11 @@ CANARY = "(canary)"
 """Stands for the account of the canary, which is no user."""
 OVER = ("failed", "ended")
 """The kinds of rows that end a session."""
+BY_ITSELF = ("idle", "drain")
+"""Why the hub itself stops a session; see ``hpchub.hub.service_stop``."""
 REPLACED = ("started", "explained")
 """The kinds of rows that a later event of the same session replaces."""
-_LONGEST = 255
+LONGEST_TEXT = 255
 """The maximum length of a text in the table, in characters."""
 
 
@@ -71,8 +75,8 @@ def rows_of(event: events.Event) -> Iterator[Row]:  # noqa: C901 one case for ea
             yield _row("signed_in", event.at, user=user)
         case events.StartRefused(user=user, reason=reason):
             yield _row("refused", event.at, user=user, reason=reason)
-        case events.StartRequested(session=session, groups=groups):
-            yield _requested(session, event.at, groups)
+        case events.StartRequested(session=session, groups=groups, server=server):
+            yield _requested(session, event.at, groups, server)
         case events.JobSubmitted(session=session, job_id=job_id):
             yield _row("submitted", event.at, session=session.name, job_id=job_id)
         case events.JobStarted(session=session):
@@ -81,8 +85,8 @@ def rows_of(event: events.Event) -> Iterator[Row]:  # noqa: C901 one case for ea
             yield _row("ready", event.at, session=session.name)
         case events.StartFailed(session=session, reason=reason):
             yield _row("failed", event.at, session=session.name, reason=reason)
-        case events.SessionEnded(session=session, cause=cause):
-            yield _row("ended", event.at, session=session.name, reason=cause)
+        case events.SessionEnded(session=session, cause=cause, by=by):
+            yield _row("ended", event.at, session=session.name, reason=cause + _who(by, session.user))
         case events.EndExplained(session=session, cause=cause):
             yield _row("explained", event.at, session=session.name, reason=cause)
         case events.SessionRestored(session=session) if event.requested:
@@ -95,7 +99,14 @@ def rows_of(event: events.Event) -> Iterator[Row]:  # noqa: C901 one case for ea
                     yield Row(_row(kind, at, session=session.name, **known).values, repeated=True)
 
 
-def _requested(session: events.Session, at: float, groups: tuple[str, ...] | None) -> Row:
+def _who(by: str, user: str) -> str:
+    """Return who stopped a session, without a name."""
+    if not by:
+        return ""
+    return ":user" if by == user else f":{by}" if by in BY_ITSELF else ":other"
+
+
+def _requested(session: events.Session, at: float, groups: tuple[str, ...] | None, server: str = "") -> Row:
     return _row(
         "requested",
         at,
@@ -108,13 +119,14 @@ def _requested(session: events.Session, at: float, groups: tuple[str, ...] | Non
         cores=session.cores,
         gpus=session.gpus,
         runtime=session.runtime,
+        reason=server or None,
     )
 
 
 def _row(kind: str, at: float, **values: Any) -> Row:
     """Return a row. PostgreSQL accepts neither longer texts, nor zero characters, nor halves of characters."""
     texts = {
-        key: value.replace("\0", "").encode(errors="replace").decode()[: None if key == "groups" else _LONGEST]
+        key: value.replace("\0", "").encode(errors="replace").decode()[: None if key == "groups" else LONGEST_TEXT]
         for key, value in values.items()
         if isinstance(value, str)
     }

@@ -159,9 +159,11 @@ class StartRequested(SessionEvent):
 
     Attributes:
         groups: The groups of the user at this moment.
+        server: The name of the session's server, or empty.
     """
 
     groups: tuple[str, ...] = ()
+    server: str = ""
     origin: Origin = UNKNOWN
 
 

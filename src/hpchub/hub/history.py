@@ -33,6 +33,8 @@ class Past:
         cause: Why it ended: a value of ``hpchub.schedulers.Cause``, ``stopped`` or ``not_started``.
         at: When it ended, in seconds since 1970.
         job_id: The id of its job, or empty.
+        reason: Who stopped it (``user``, ``idle``, ``drain`` or ``other``), or why it did not start, or empty.
+        server: What the table has for the name of its server, or empty.
     """
 
     session: str
@@ -41,6 +43,8 @@ class Past:
     cause: str
     at: float
     job_id: str = ""
+    reason: str = ""
+    server: str = ""
 
 
 def past_sessions(db: Connection | Session, user: str, since: float) -> list[Past]:
@@ -59,7 +63,7 @@ def past_sessions(db: Connection | Session, user: str, since: float) -> list[Pas
     requested = {
         row.session: row
         for row in db.execute(
-            select(columns.session, columns.profile, columns.cluster)
+            select(columns.session, columns.profile, columns.cluster, columns.reason)
             .where(own)
             .order_by(columns.at.desc())
             .limit(LONGEST)
@@ -80,12 +84,13 @@ def past_sessions(db: Connection | Session, user: str, since: float) -> list[Pas
 def _past(requested: Any, rows: dict[str, Any]) -> Past:
     over = rows.get("failed") or rows["ended"]
     explained = rows.get("explained")
+    stopped, _, by = str(over.reason).partition(":")
     if over.kind == "failed":
-        cause = NOT_STARTED
+        cause, by = NOT_STARTED, str(over.reason or "")
     elif over.reason == "unknown" and explained is not None:
         cause = str(explained.reason)
     else:
-        cause = str(over.reason)
+        cause = stopped
     return Past(
         session=requested.session,
         profile=str(requested.profile or ""),
@@ -93,4 +98,6 @@ def _past(requested: Any, rows: dict[str, Any]) -> Past:
         cause=cause,
         at=float(over.at),
         job_id=str(rows["submitted"].job_id or "") if "submitted" in rows else "",
+        reason=by,
+        server=str(requested.reason or ""),
     )

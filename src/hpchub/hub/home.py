@@ -69,6 +69,7 @@ class EndedSession:
         outcome: What the hub remembers of it, or None if it remembers a later session.
         server: The name of its server if the same choice can be started again there, or None.
         details: The name of the server whose page explains the end, or None.
+        reason: See ``Past``.
     """
 
     name: str
@@ -81,6 +82,7 @@ class EndedSession:
     outcome: Outcome | None
     server: str | None
     details: str | None
+    reason: str
 
     @property
     def when(self) -> str:
@@ -141,7 +143,7 @@ def ended_sessions(
 
     Args:
         user: JupyterHub's user.
-        past: The user's sessions in the event table, which may lack the latest ones.
+        past: The user's sessions in the event table, with the names of their servers. It may lack the latest ones.
         profiles: The profiles in the list, by key.
         startable: The keys of the profiles with which the user can start a session now.
     """
@@ -167,10 +169,11 @@ def _ended(
     startable: Collection[str],
 ) -> EndedSession:
     row, outcome = remembered or (None, None)
+    own = row or (user.orm_spawners.get(past.server) if past.server else None)
     profile = profiles.get(past.profile)
     key = past.profile if past.profile in startable else ""
     return EndedSession(
-        name=str(row.display_name or "") if row is not None and row.name else "",
+        name=str(own.display_name or own.name) if own is not None and own.name else "",
         profile=profile.display_name if profile else past.profile,
         key=key,
         cause=outcome.cause if outcome else past.cause,
@@ -178,8 +181,9 @@ def _ended(
         cluster=past.cluster,
         job_id=past.job_id,
         outcome=outcome,
-        server=row.name if row is not None and key and not in_use(user, row.name) else None,
+        server=own.name if own is not None and key and not in_use(user, own.name) else None,
         details=row.name if row is not None and outcome and not outcome.field else None,
+        reason=past.reason,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.handlers.pages import HomeHandler
@@ -140,8 +141,10 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
     def _past(self) -> list[Past]:
         """Return the user's sessions in the event table that ended in the last week."""
         try:
-            name = self._runtime.recorder.name_of(self.current_user.name)
-            return past_sessions(self.db, name, time.time() - WEEK)
+            user, recorder = self.current_user, self._runtime.recorder
+            found = past_sessions(self.db, recorder.name_of(user.name), time.time() - WEEK)
+            names = {recorder.server_of(user.name, name): name for name in user.orm_spawners if name}
+            return [replace(each, server=names.get(each.server, "")) for each in found]
         except (OSError, SQLAlchemyError) as error:
             self.log.error("Cannot read the past sessions of %s: %s", self.current_user.name, error)
             self.db.rollback()

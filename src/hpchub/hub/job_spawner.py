@@ -232,6 +232,7 @@ class JobSpawner(batchspawner.BatchSpawnerBase):  # type: ignore[misc]
                 at=self.driver.state.requested,
                 session=facts(self.driver.state),
                 groups=tuple(sorted(group.name for group in self.user.groups)),
+                server=self.name,
                 origin=origin,
             )
         except Exception:

@@ -173,6 +173,6 @@ def _add(record: Record, kind: str, at: float, job_id: str | None, reason: str |
             record.over, record.failure = at, reason or "unknown"
         case "ended":
             record.over = at
-            record.cause = record.cause or reason or "unknown"
+            record.cause = record.cause or (reason or "unknown").partition(":")[0]
         case "explained" if reason != "unknown":
             record.cause = reason or "unknown"
