@@ -58,7 +58,7 @@ def test_start_before_a_drain_gets_the_time_that_is_left(
     browser_page.sign_in("alice")
     offered = browser_page.offered_profiles()[chosen["key"]]
     assert "Shortened." in offered
-    assert "up to 0:19:00" in offered or "up to 0:20:00" in offered
+    assert "up to 19 min" in offered or "up to 20 min" in offered
     expect(browser_page.page.locator(".hpchub-notice")).to_contain_text(MESSAGE)
 
     browser_page.start(chosen["key"])

@@ -86,7 +86,7 @@ async def test_start_before_a_drain_gets_the_time_that_is_left(
 ) -> None:
     write_notices(tmp_path, drain(2 * HOUR + 30, 3 * HOUR, cluster="demo", message="New disks."))
     form = await spawner.get_options_form()
-    assert "up to 2:00:00 in the queue q" in form
+    assert "up to 2 h in the queue q" in form
     assert "Shortened." in form
     assert re.search(r"Maintenance of the cluster demo\s+begins at <time", form)
     assert "up to 1:00:00" in form

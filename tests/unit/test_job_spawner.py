@@ -625,7 +625,7 @@ async def test_wait_longer_than_the_profile_allows_fails_unless_the_scheduler_is
     assert "does not answer at the moment" in child.driver.state.message
     hub.poller.silent = False
     hub.show(job(state))
-    explanation = r"longer than its profile allows \(7-00:00:00\), so the start was cancelled"
+    explanation = r"longer than its profile allows \(7 days\), so the start was cancelled"
     with pytest.raises(StartError, match=explanation):
         await waiting
 

@@ -99,7 +99,8 @@ export class Connection {
       return new Response(body, {status: answer?.status || 503, headers: {'Content-Type': 'application/json'}});
     }
     // JupyterLab takes a kernel for dead whose state it may not read. After this answer, it asks again.
-    if (this.isLost && isIn('api/kernels/') && /\/kernels\/[^/?]+(\?|$)/.test(href)) return new Response(null, {status: 503});
+    const isAboutKernel = isIn('api/kernels/') && new URL(href).pathname.split('/').at(-2) === 'kernels';
+    if (this.isLost && isAboutKernel) return new Response(null, {status: 503});
     if (failure) throw failure;
     return answer;
   }
