@@ -161,6 +161,7 @@ async def test_second_start_that_fails_late_leaves_no_pair(
         return answer(json.dumps({"home": "/home/alice", "error": "EACCES"}))
 
     hub.gate._exchange = slow  # type: ignore[method-assign]
+    hub.runtime.knowledge("demo")._homes.clear()  # the doctor remembers the home from the first start
     action, fields = form(await browser.page(PAGE), "smaller")
     await browser.post(action, {**fields, "profile": "tiny"})
     second = hub.user().spawners["session-2"]
