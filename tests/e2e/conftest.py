@@ -19,18 +19,20 @@ from .students import Class
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
-_failed = pytest.StashKey[bool]()
+_guests = pytest.StashKey[tuple[Lab, list[Visitor]]]()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Record on the test item that it failed, so that the fixtures can save evidence in their teardown."""
+    """Save evidence at the moment of a failure, before the teardown of the fixtures changes the pages."""
     report = yield
-    item.stash[_failed] = item.stash.get(_failed, False) or report.failed
+    if report.failed and _guests in item.stash:
+        lab, visitors = item.stash[_guests]
+        keep_evidence(lab, item.name, visitors)
     return report
 
 
@@ -64,6 +66,7 @@ def browser(lab: Lab) -> Iterator[Browser]:
 def visitor(lab: Lab, browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[[], Visitor]]:
     """Return a function that creates visitors with separate browser contexts; stop their servers afterwards."""
     visitors: list[Visitor] = []
+    request.node.stash[_guests] = lab, visitors
 
     def arrive() -> Visitor:
         context = browser.new_context(ignore_https_errors=True, viewport={"width": 1280, "height": 900})
@@ -71,8 +74,7 @@ def visitor(lab: Lab, browser: Browser, request: pytest.FixtureRequest) -> Itera
         return visitors[-1]
 
     yield arrive
-    if request.node.stash.get(_failed, False):
-        keep_evidence(lab, request.node.name, [each.page for each in visitors])
+    del request.node.stash[_guests]
     for each in visitors:
         each.leave_nothing_running()
         each.page.context.close()
@@ -114,14 +116,16 @@ def students(lab: Lab) -> Iterator[Class]:
         found.stop()
 
 
-def keep_evidence(lab: Lab, test: str, pages: list[Page]) -> None:
-    """Save each page as image and HTML, the hub host's journal and the jobs in ``HPCHUB_ARTIFACTS``."""
+def keep_evidence(lab: Lab, test: str, visitors: list[Visitor]) -> None:
+    """Save each page as image and HTML, the pages' log, the hub's journal and the jobs in ``HPCHUB_ARTIFACTS``."""
     root = Path(os.environ.get("HPCHUB_ARTIFACTS") or Path.home() / ".cache" / "hpchub" / "artifacts")
     directory = root / re.sub(r"[^\w.-]+", "_", test)
     directory.mkdir(parents=True, exist_ok=True)
-    for number, page in enumerate(pages, start=1):
+    for number, page in enumerate((page for each in visitors for page in each.page.context.pages), start=1):
         (directory / f"page{number}.html").write_text(f"<!-- {page.url} -->\n{page.content()}")
         page.screenshot(path=directory / f"page{number}.png", full_page=True)
+    for number, each in enumerate(visitors, start=1):
+        (directory / f"visitor{number}.log").write_text("\n".join(each.log))
     journal = ["journalctl", "--no-pager", "--lines=400", "--output=short-iso"]
     (directory / "hub.journal").write_text(lab.run("hub", journal, check=False))
     for cluster, batch in lab.batches.items():

@@ -83,12 +83,23 @@ class Visitor:
         self.page = page
         self.user: User | None = None
         self.progress: list[str] = []
+        self.log: list[str] = []
+        page.context.on("console", lambda message: self._note(f"console {message.type}: {message.text}"))
+        page.context.on(
+            "requestfailed", lambda request: self._note(f"{request.method} {request.url}: {request.failure}")
+        )
+        page.context.on(
+            "response", lambda response: self._note(f"{response.status} {response.request.method} {response.url}")
+        )
         page.set_default_timeout(PAGE)
         page.expose_function("e2eProgress", self._take_progress)
         page.add_init_script(_WATCH_PROGRESS)
 
     def _take_progress(self, text: str) -> None:
         self.progress.append(text)
+
+    def _note(self, event: str) -> None:
+        self.log.append(f"{time.strftime('%X')} {event}")
 
     # -- the identity provider
 

@@ -49,6 +49,15 @@ def saved(page: Page, lab: Lab) -> str:
     return str(json.loads(answer.text)["content"]["cells"][0]["source"]) if answer.status == 200 else ""
 
 
+def wait_until_saved(page: Page, lab: Lab, source: str) -> None:
+    """Wait until the first cell of the notebook on disk has this text."""
+    try:
+        eventually(f"the cell {source!r} is saved", lambda: saved(page, lab) == source)
+    except AssertionError as error:
+        error.add_note(f"the first cell on disk is {saved(page, lab)!r}")
+        raise
+
+
 def banner(page: Page) -> Locator:
     """Return the extension's message."""
     return page.locator(".hpchub-banner")
@@ -154,12 +163,13 @@ def test_tab_saves_during_and_after_a_hub_restart(open_notebook: Page, lab: Lab)
     edit(page, "6*7")
     page.evaluate("window.notReloaded = true")
     lab.run("hub", ["systemctl", "restart", "jupyterhub"])
-    page.keyboard.press("Control+s")
-    eventually("the notebook is saved", lambda: saved(page, lab) == "6*7")
-    expect(page.locator(DIRTY)).to_have_count(0)  # JupyterLab ignores the keys while it waits for the answer
+    # JupyterLab ignores the keys until it has created a checkpoint.
+    with page.expect_response(lambda answer: "/checkpoints" in answer.url and answer.request.method == "POST"):
+        page.keyboard.press("Control+s")
+    wait_until_saved(page, lab, "6*7")
     edit(page, "6*8")
     page.keyboard.press("Control+s")
-    eventually("the notebook is saved again", lambda: saved(page, lab) == "6*8")
+    wait_until_saved(page, lab, "6*8")
     assert page.evaluate("window.notReloaded")
     eventually("the hub answers", lambda: fetch(page, "GET", f"{lab.url}/hub/api/").status == 200)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,6 +39,91 @@ def test_locked_settings_have_the_values_of_the_site() -> None:
     }
     assert changed["ServerApp.root_dir"] == "/gone is not a directory"
     assert changed["LabApp.ip"] == "the service decides it"
+
+
+class InPlace:
+    """A contents manager that writes in place and takes its time, as Jupyter's does on a slow file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def _get_os_path(self, path: str) -> str:
+        return str(self.root / path.strip("/"))
+
+    async def get(self, path: str, content: bool = True) -> str:
+        return (self.root / path.strip("/")).read_text() if content else ""
+
+    async def save(self, model: dict[str, str], path: str = "") -> str:
+        file = self.root / path.strip("/")
+        for part in ("", model["content"][:1], model["content"]):
+            file.write_text(part)
+            await asyncio.sleep(0.02)
+        return await self.get(path, content=False)
+
+
+class Contents(single_user.OneAtATime, InPlace):
+    """The manager under test."""
+
+    hook = False
+
+    async def save(self, model: dict[str, str], path: str = "") -> str:
+        async with self._turn(path):
+            if self.hook:
+                await self.get(path)
+            return str(await super().save(model, path))
+
+
+def test_file_is_not_read_while_it_is_written(tmp_path: Path) -> None:
+    async def scenario() -> tuple[set[str], str]:
+        contents = Contents(tmp_path)
+        await contents.save({"content": "old"}, "a.ipynb")
+        save = asyncio.create_task(contents.save({"content": "new"}, "/a.ipynb"))
+        seen = set()
+        while not save.done():
+            await asyncio.sleep(0)
+            seen.add(await contents.get("a.ipynb"))
+        return seen, await contents.get("a.ipynb")
+
+    seen, last = asyncio.run(scenario())
+    assert seen <= {"old", "new"}
+    assert last == "new"
+
+
+def test_hook_of_a_save_may_read_the_file(tmp_path: Path) -> None:
+    contents = Contents(tmp_path)
+    asyncio.run(contents.save({"content": "old"}, "a.ipynb"))
+    contents.hook = True
+    asyncio.run(asyncio.wait_for(contents.save({"content": "new"}, "a.ipynb"), timeout=5))
+    assert not contents._owners
+    assert not contents._locks
+
+
+def test_file_that_another_session_writes_is_read_afterwards(tmp_path: Path) -> None:
+    file, copy_of_file = tmp_path / "a.ipynb", tmp_path / ".~a.ipynb"
+
+    async def write() -> None:
+        await asyncio.sleep(0.3)
+        file.write_text("new")
+        copy_of_file.unlink()
+
+    async def scenario() -> str:
+        writer = asyncio.create_task(write())
+        answer: str = await Contents(tmp_path).get("a.ipynb")
+        await writer
+        return answer
+
+    file.write_text("")
+    copy_of_file.write_text("old")
+    assert asyncio.run(scenario()) == "new"
+
+
+def test_copy_that_a_crash_has_left_behind_delays_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.ipynb").write_text("half")
+    (tmp_path / ".~a.ipynb").write_text("old")
+    os.utime(tmp_path / "a.ipynb", (0, 0))
+    before = time.monotonic()
+    assert asyncio.run(Contents(tmp_path).get("a.ipynb")) == "half"
+    assert time.monotonic() - before < 1
 
 
 def test_settings_of_the_site_are_no_change() -> None:

@@ -17,13 +17,16 @@ import os
 import re
 import sys
 import threading
+import time
 import traceback
+import weakref
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
 # Sections that only the site may set: identity, access, and the list of kernels.
 LOCKED_SECTIONS = frozenset(
@@ -71,6 +74,7 @@ DIRECTORIES = frozenset({"root_dir", "preferred_dir", "notebook_dir"})
 INTERFACES = ("jupyterhub", "jupyterlab", "notebook")
 BASES = ("jupyter_config", "jupyter_server_config")
 SHOWN = 200  # characters of an error
+WRITING = 10.0  # seconds that another session may need to write a notebook
 
 stopping = threading.Event()
 """Whether the server has begun to stop, for example because of a signal."""
@@ -137,6 +141,66 @@ class ServerError(Exception):
     """The server cannot run with these settings."""
 
 
+class OneAtATime:
+    """A mixin for Jupyter's asynchronous contents managers. It reads a file only while nobody writes it.
+
+    Jupyter keeps a copy of a notebook beside it and writes the notebook in place. Whoever reads it then, finds half a
+    notebook beside a copy, takes this for a crash, and puts the copy back: the new content is lost although its save
+    succeeds. A second tab or a program with a token is enough.
+    See ``atomic_writing`` and ``_read_notebook`` in ``jupyter_server.services.contents.fileio``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._owners: dict[str, asyncio.Task[Any] | None] = {}
+
+    async def get(self, path: str, content: bool = True, *args: Any, **kwargs: Any) -> Any:
+        """Return the model of a file or directory. Its content is complete."""
+        if not content:
+            return await super().get(path, content, *args, **kwargs)  # type: ignore[misc]
+        async with self._turn(path):
+            await self._wait_for_other_sessions(path)
+            return await super().get(path, content, *args, **kwargs)  # type: ignore[misc]
+
+    async def save(self, model: dict[str, Any], path: str = "") -> Any:
+        """Save a file, and return its model without the content."""
+        async with self._turn(path):
+            return await super().save(model, path)  # type: ignore[misc]
+
+    @asynccontextmanager
+    async def _turn(self, path: str) -> AsyncIterator[None]:
+        path = path.strip("/")
+        task = asyncio.current_task()
+        if self._owners.get(path) is task:  # a hook of the save reads the file
+            yield
+            return
+        lock = self._locks.setdefault(path, asyncio.Lock())
+        async with lock:
+            self._owners[path] = task
+            try:
+                yield
+            finally:
+                del self._owners[path]
+
+    async def _wait_for_other_sessions(self, path: str) -> None:
+        file = Path(self._get_os_path(path))  # type: ignore[attr-defined]
+        give_up = time.monotonic() + WRITING
+        while await asyncio.to_thread(is_being_written, file) and time.monotonic() < give_up:
+            await asyncio.sleep(0.1)
+
+
+def is_being_written(file: Path) -> bool:
+    """Return whether a session is writing this file: its copy exists, and the file is new.
+
+    A copy beside an old file comes from a crash.
+    """
+    try:
+        return file.with_name(f".~{file.name}").exists() and time.time() - file.stat().st_mtime < WRITING
+    except (OSError, ValueError):  # the file is gone, or the path has no name
+        return False
+
+
 def application(  # noqa: C901 the classes need imports
     enforced: dict[str, dict[str, Any]], attach: Callable[[Any], None]
 ) -> Any:
@@ -147,7 +211,9 @@ def application(  # noqa: C901 the classes need imports
         attach: Receives the server before it listens.
     """
     from jupyter_server.serverapp import ServerApp as Base  # noqa: PLC0415
+    from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager  # noqa: PLC0415
     from jupyterhub.singleuser.extension import JupyterHubIdentityProvider, JupyterHubSingleUser  # noqa: PLC0415
+    from traitlets import default  # noqa: PLC0415
     from traitlets.config import Config  # noqa: PLC0415
 
     site = site_settings()
@@ -156,8 +222,15 @@ def application(  # noqa: C901 the classes need imports
     wanted = enforced["ServerApp"]
     wanted["identity_provider_class"] = JupyterHubIdentityProvider
 
+    class ContentsManager(OneAtATime, AsyncLargeFileManager):  # type: ignore[misc]
+        """Jupyter's own contents manager, which never reads a notebook while it writes it."""
+
     class ServerApp(Base):  # type: ignore[misc]
         """The server. Every settings file and every extension sets its options with ``update_config``."""
+
+        @default("contents_manager_class")
+        def _default_contents_manager_class(self) -> type:
+            return ContentsManager
 
         def update_config(self, config: Any) -> None:
             accepted = copy.deepcopy(config)
