@@ -186,7 +186,7 @@ class OneAtATime:
     async def _wait_for_other_sessions(self, path: str) -> None:
         file = Path(self._get_os_path(path))  # type: ignore[attr-defined]
         give_up = time.monotonic() + WRITING
-        while await asyncio.to_thread(is_being_written, file) and time.monotonic() < give_up:
+        while await asyncio.to_thread(is_being_written, file) and time.monotonic() < give_up:  # noqa: ASYNC110 a process
             await asyncio.sleep(0.1)
 
 

@@ -81,7 +81,10 @@ export class Connection {
     if (!answer?.ok) this.present ||= present;
     const isIn = path => href.startsWith(new URL(path, this.base).href);
     const contents = isIn('api/contents');
-    if (answer?.status === 500 && contents && request.method !== 'GET') return this._explained(answer);
+    if (answer?.status === 500 && contents && request.method !== 'GET') {
+      const explained = await this._explained(answer);
+      if (explained) return explained;
+    }
     if (answer && !suspicious(answer.status)) return answer;
     // 403 and 404 are everyday answers about files and kernels. Only ask again for what a user waits for.
     const everyday = answer?.status === 404 && !this.isLost;
@@ -105,11 +108,11 @@ export class Connection {
     return answer;
   }
 
-  /** Return an answer that says in plain words why a file was not saved, if these are known. */
+  /** Return an answer that says in plain words why a file was not saved, or null if the cause is not known. */
   async _explained(answer) {
     const error = await answer.clone().json().catch(() => ({}));
     const message = full(String(error?.message ?? ''), this.isStored());
-    if (!message) return answer;
+    if (!message) return null;
     const body = JSON.stringify({message, reason: null});
     return new Response(body, {status: 507, headers: {'Content-Type': 'application/json'}});
   }

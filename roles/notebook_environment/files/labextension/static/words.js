@@ -24,9 +24,12 @@ export function meaning(status) {
   return status === 403 ? 'login' : 'away';
 }
 
-/** Return whether an answer may mean that the connection to the session is lost. 403 and 404 have other causes too. */
+/**
+ * Return whether an answer may mean that the connection to the session is lost. 403, 404 and 500 have other causes too.
+ * The server answers 500 if it asks the hub about this tab and the hub does not answer.
+ */
 export function suspicious(status) {
-  return [0, 401, 403, 404, 424, 502, 503, 504].includes(status);
+  return [0, 401, 403, 404, 424, 500, 502, 503, 504].includes(status);
 }
 
 /**
