@@ -265,7 +265,8 @@ def test_new_session_has_the_values_of_the_last_one(key: str, chosen: dict[str, 
     assert json.loads(done.stdout) == chosen | {"next": "/user/alice/lab/extensions/@hpchub/lab/continue.html"}
 
 
-# Answers requests of a page: [METHOD, PATH, STATUS, MESSAGE]. Prints the statuses and messages that the page receives.
+# Answers requests of a page: [METHOD, PATH, STATUS, MESSAGE]. The server's state has the same status, unless it follows
+# as a fifth value. Prints the statuses and messages that the page receives.
 REQUESTS = """
 globalThis.location = new URL('https://hub/user/alice/lab');
 globalThis.document = Object.assign(new EventTarget(), {cookie: '_xsrf=x', hidden: false, getElementById: () => null});
@@ -274,15 +275,18 @@ globalThis.addEventListener = () => {};
 globalThis.setTimeout = () => 0;
 const {Connection} = await import(%s);
 const requests = JSON.parse(await new Response(process.stdin).text());
-let status = 200;
-let message = '';
-const send = async () => new Response(JSON.stringify({message}), {status});
+let request, state;
+const send = async input => {
+  const isState = new URL(input.url ?? input).pathname === '/user/alice/api/status';
+  const body = isState ? {started: 1} : {message: request[3]};
+  return new Response(JSON.stringify(body), {status: isState ? state : request[2]});
+};
 const watch = {send};
 new Connection(watch, {base: '/user/alice/', hubPrefix: '/hub/'}, {lost() {}, back() {}});
 const seen = [];
-for (const [method, path, code, text] of requests) {
-  [status, message] = [code, text];
-  const answer = await watch.fetch('https://hub/user/alice/' + path, {method});
+for (request of requests) {
+  state = request[4] ?? request[2];
+  const answer = await watch.fetch('https://hub/user/alice/' + request[1], {method: request[0]});
   const body = await answer.json().catch(() => ({}));
   seen.push([answer.status, body.message ?? '']);
 }
@@ -290,7 +294,7 @@ console.log(JSON.stringify(seen));
 """
 
 
-def answers(*requests: tuple[str, str, int, str]) -> Any:
+def answers(*requests: tuple[str, str, int, str] | tuple[str, str, int, str, int]) -> Any:
     """Return what a page receives for requests that the server answers as given."""
     done = subprocess.run(
         [
@@ -308,10 +312,19 @@ def answers(*requests: tuple[str, str, int, str]) -> Any:
 
 def test_file_that_does_not_fit_is_explained() -> None:
     path, error = "api/contents/a", "[Errno 28] x"
-    saved, read = answers(("PUT", path, 500, error), ("GET", path, 500, error))
+    saved, read = answers(("PUT", path, 500, error, 200), ("GET", path, 500, error, 200))
     assert saved[0] == 507
     assert "no space left" in saved[1]
     assert read == [500, error]
+
+
+def test_refused_save_is_explained_if_the_hub_does_not_answer() -> None:
+    """The server answers every request with 500 as soon as it must ask the hub about the user."""
+    path, error = "api/contents/a", "Failed to connect to Hub API at 'http://hub'"
+    lost, answered = answers(("PUT", path, 500, error), ("PUT", path, 500, "broken", 200))
+    assert lost[0] == 500
+    assert "Your session does not answer" in lost[1]
+    assert answered == [500, "broken"]
 
 
 def test_kernel_is_not_dead_while_the_user_is_signed_out() -> None:
