@@ -412,7 +412,60 @@ _AUDIT_MUTANTS = (
     HandWritten("one-line", _AUDIT, "json.dumps({", "str({", _AUDIT_TESTS),
 )
 
+_DAY = (
+    HandWritten(
+        "choice/digits-are-a-group-id",
+        "src/hpchub/hub/unix_groups.py",
+        "if not name.isdigit():",
+        "if name:",
+        ("tests/unit/test_unix_groups.py",),
+    ),
+    HandWritten(
+        "choice/reservation-is-no-queue",
+        "src/hpchub/schedulers/pbs.py",
+        "if re.fullmatch(RESERVATION_ID, reservation) and not names & set(cluster.queue_names):",
+        "if True:",
+        ("tests/unit/test_choice.py",),
+    ),
+    HandWritten(
+        "choice/length-of-a-request",
+        HANDLERS,
+        "if len(self.request.body) > self.max_body:",
+        "if False:",
+        ("tests/unit/test_server_requests.py",),
+    ),
+    HandWritten(
+        "choice/pair-counts-once",
+        CHOOSING,
+        "if each.key != partner or not each.pending or each.is_serving]",
+        "if each.key != partner]",
+        ("tests/unit/test_switch.py",),
+    ),
+    HandWritten(
+        "choice/reading-forgets-no-name",
+        "src/hpchub/hub/named_sessions.py",
+        'check_limit = check_limit and self.request.method not in ("GET", "HEAD")',
+        "pass",
+        ("tests/unit/test_server_requests.py", "tests/unit/test_named_sessions.py"),
+    ),
+    HandWritten(
+        "knowledge/refused-start-is-not-new",
+        "src/hpchub/clusters/knowledge.py",
+        "return topic not in self.asked",
+        "return topic not in self.asked or topic in self.doubted",
+        ("tests/unit/test_knowledge.py",),
+    ),
+    HandWritten(
+        "session/one-reader-or-writer",
+        "src/hpchub/remote/single_user.py",
+        "        async with lock:\n            self._owners",
+        "        if lock:\n            self._owners",
+        ("tests/unit/test_single_user.py",),
+    ),
+)
+
 HAND_WRITTEN = (
+    *_DAY,
     *_METRICS,
     *_AUDIT_MUTANTS,
     *BACKUP,
