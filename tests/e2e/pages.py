@@ -207,7 +207,7 @@ class Visitor:
         return found
 
     def leave_nothing_running(self) -> None:
-        """Stop the user's server, if there is one. The test may have ended on any page."""
+        """Stop the user's servers. The test may have ended on any page."""
         if not self.user:
             return
         self.page.goto(f"{self.lab.url}/hub/home")
@@ -217,7 +217,9 @@ class Visitor:
             # The hub must end the session. It would notice only at its next poll that a job was cancelled, and the
             # next test would still find the session.
             self.sign_in(self._name)
-        self.fetch("DELETE", f"/hub/api/users/{self._name}/server")
+        answer = self.fetch("GET", f"/hub/api/users/{self._name}")
+        for name in {"", *json.loads(answer.text).get("servers", {})}:
+            self.fetch("DELETE", f"/hub/api/users/{self._name}/servers/{quote(name)}")
         eventually(f"all jobs of {self._name} have ended", lambda: not self.lab.jobs(self._name))
 
 
