@@ -195,10 +195,25 @@ async def test_session_that_is_ready_counts_against_the_limit_of_its_partner(
     interrupt(second)
 
 
+async def test_one_session_is_left_if_both_servers_are_ready_at_once(
+    hub: Hub, waiting: HPCProfilesSpawner, second: HPCProfilesSpawner
+) -> None:
+    for spawner, job_id in ((waiting, "7"), (second, "8")):
+        serve(spawner)
+        running = job(JobState.RUNNING, job_id=job_id, session=spawner.child_spawner.driver.state.session)
+        hub.show(*(each for each in hub.jobs if each.id != job_id), running)
+    waiting.add_poll_callback(lambda: None)
+    second.add_poll_callback(lambda: None)
+    await eventually(lambda: hub.gate.cancelled)
+    await eventually(lambda: not second.active)
+    assert hub.gate.cancelled == ["8"]
+    assert waiting.pending == "spawn"
+
+
 async def test_session_that_was_ready_before_a_restart_is_not_cancelled(
     hub: Hub, waiting: HPCProfilesSpawner, second: HPCProfilesSpawner
 ) -> None:
-    serve(waiting)
+    serve(waiting, opened=1.0)
     second.add_poll_callback(lambda: None)
     await asyncio.sleep(0.2)
     assert hub.gate.cancelled == []
@@ -207,8 +222,8 @@ async def test_session_that_was_ready_before_a_restart_is_not_cancelled(
     interrupt(second)
 
 
-def serve(spawner: HPCProfilesSpawner) -> None:
-    """Make a session one whose server was ready, and which a restarted hub is checking."""
+def serve(spawner: HPCProfilesSpawner, opened: float = 0.0) -> None:
+    """Make a session one whose server is ready, and which the user could open at some time or not yet."""
     driver = spawner.child_spawner.driver
-    driver.state = dataclasses.replace(driver.state, host="node1", port=9000)
+    driver.state = dataclasses.replace(driver.state, host="node1", port=9000, ready=opened)
     assert spawner.is_serving

@@ -73,10 +73,13 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         return True
 
     def _settle(self) -> None:
-        """Cancel the other start of a pair, because this session is ready. A session that was ready before goes on."""
+        """Cancel the other start of a pair, because this session is ready. A session that was opened before goes on.
+
+        The other server may be ready too. JupyterHub has not shown it to the user yet.
+        """
         partner = self.runtime.replacements.partner(self.key)
         other = dict.get(self.user.spawners, partner.server) if partner else None
-        if other is None or other.pending not in ("spawn", "check") or other.is_serving:
+        if other is None or other.pending not in ("spawn", "check") or other.was_opened:
             self.runtime.replacements.remove(self.key)
             return
         other.stop_reason = LOST

@@ -70,6 +70,12 @@ class SessionFacts:
         return self.ready or (was_ready and self.pending in ("spawn", "check"))
 
     @property
+    def was_opened(self: Any) -> bool:
+        """Whether the user could open the notebook server, even if a restarted hub has not checked it yet."""
+        child = self.child_spawner
+        return isinstance(child, JobSpawner) and bool(child.driver.state.ready)
+
+    @property
     def ends_at(self: Any) -> float | None:
         """When the session reaches its time limit, in seconds since 1970, or None if this is not known."""
         return self.child_spawner.driver.state.ends_at if isinstance(self.child_spawner, JobSpawner) else None
