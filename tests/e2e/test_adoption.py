@@ -73,6 +73,7 @@ def test_session_that_a_restored_backup_lacks_goes_on(browser_page: Visitor, lab
     eventually("the job has ended", lambda: not lab.jobs("alice"))
 
 
+@pytest.mark.slow
 def test_alarm_of_many_unknown_sessions_ends_after_their_adoption(lab: Lab, students: Class) -> None:
     """A whole class works while the database is restored. No session is lost."""
     first = students.students[0]

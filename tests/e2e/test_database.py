@@ -118,6 +118,7 @@ def test_jobs_start_and_end_during_a_fault(lab: Lab, students: Class, server: Se
     settle(students)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sessions")
 def test_jobs_start_and_end_while_the_disk_is_full(lab: Lab, students: Class, server: Server) -> None:
     """The health check is red, the sessions that go on are usable, and nobody is stuck afterwards."""

@@ -67,6 +67,7 @@ def failure(student: Student) -> str:
     return text if "Your session did not start" in text else ""
 
 
+@pytest.mark.slow
 def test_hub_notices_that_the_scheduler_ended_the_jobs(lab: Lab, students: Class, brief: None) -> None:
     """The jobs reach their time limit. The hub then has no servers, so the students can start again."""
     students.start_and_wait()

@@ -112,6 +112,7 @@ def test_killed_proxy_gets_its_routes_back(browser_page: Visitor, lab: Lab) -> N
     assert notebook.run("kept") == "42"
 
 
+@pytest.mark.slow
 def test_only_the_job_of_a_session_that_is_over_is_ended(lab: Lab) -> None:
     """The hub leaves jobs of unknown sessions, of other databases, users and hubs, and users' own jobs."""
     host = lab.hub_settings()["public_url"].split("/")[2].split(":")[0]

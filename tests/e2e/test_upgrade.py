@@ -84,6 +84,7 @@ def test_version_that_does_not_start_leaves_the_old_one_running(
     assert notebook.run("kept") == "42"
 
 
+@pytest.mark.slow
 def test_version_with_another_schema_that_does_not_start_leaves_the_old_one_running(
     lab: Lab, site: Site, other_schema: Path, browser_page: Visitor, notebook: Notebook
 ) -> None:
