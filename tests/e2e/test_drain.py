@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from playwright.sync_api import expect
 
+from hpchub.remote.session_monitor import FRESH
+
 from .lab import eventually
 from .pages import START
 from .site import REPOSITORY, Site
@@ -94,6 +96,7 @@ def test_drain_refuses_starts_asks_users_and_waits_for_the_last_session(
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(hpchub, "drain", chosen["cluster"], "--wait")
+        browser_page.page.wait_for_timeout(1000 * FRESH)  # the session uses the hub's last answer again for so long
         browser_page.page.reload()
         banner = browser_page.page.locator(".hpchub-banner")
         expect(banner).to_contain_text("Please save your work and stop your session.", timeout=START)
