@@ -57,6 +57,7 @@ def test_queued_start_survives_a_hub_restart(browser_page: Visitor, lab: Lab, cl
     expect(message).to_contain_text(f"Your job {job.id} waits in the queue")
 
     # The open page notices that the hub is gone, and reloads when the hub is back.
+    browser_page.page.wait_for_url("**/hub/spawn-pending/**", wait_until="load")
     with browser_page.page.expect_event("load", timeout=60_000):
         lab.run("hub", KILL)
     expect(message).to_contain_text(f"Your job {job.id} waits in the queue")
@@ -74,6 +75,7 @@ def test_resumed_start_can_be_stopped(browser_page: Visitor, lab: Lab, closed_qu
     browser_page.choose_profile(lab.profiles()[0]["key"])
     eventually("the job waits", lambda: lab.jobs("alice"))
     # The progress page reloads when the hub is back. Another navigation at the same moment would be aborted.
+    browser_page.page.wait_for_url("**/hub/spawn-pending/**", wait_until="load")
     with browser_page.page.expect_event("load", timeout=60_000):
         lab.run("hub", KILL)
     eventually("the hub answers", lambda: hub_answers(browser_page))
