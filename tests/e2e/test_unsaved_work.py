@@ -113,7 +113,8 @@ def test_tab_of_an_ended_session_saves_into_the_next_one(open_notebook: Page, la
     expect(banner(page)).to_contain_text("1 document is saved")
     assert page.evaluate("window.notReloaded")
     assert saved(page, lab) == "6*7"
-    # The tab has a new kernel.
+    # The tab has a new kernel. JupyterLab ignores the keys until it is connected.
+    expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible(timeout=START)
     page.locator(".jp-Notebook .jp-Cell .cm-content").first.press("Shift+Enter")
     expect(page.locator(".jp-OutputArea-output").first).to_have_text("42", timeout=START)
 
