@@ -168,6 +168,7 @@ def test_tab_saves_during_and_after_a_hub_restart(open_notebook: Page, lab: Lab)
     with page.expect_response(lambda answer: "/checkpoints" in answer.url and answer.request.method == "POST"):
         page.keyboard.press("Control+s")
     wait_until_saved(page, lab, "6*7")
+    expect(page.locator(DIRTY)).to_have_count(0)
     edit(page, "6*8")
     page.keyboard.press("Control+s")
     wait_until_saved(page, lab, "6*8")

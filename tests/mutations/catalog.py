@@ -412,7 +412,7 @@ _AUDIT_MUTANTS = (
     HandWritten("one-line", _AUDIT, "json.dumps({", "str({", _AUDIT_TESTS),
 )
 
-_DAY = (
+_CHOICE_MUTANTS = (
     HandWritten(
         "choice/digits-are-a-group-id",
         "src/hpchub/hub/unix_groups.py",
@@ -465,7 +465,7 @@ _DAY = (
 )
 
 HAND_WRITTEN = (
-    *_DAY,
+    *_CHOICE_MUTANTS,
     *_METRICS,
     *_AUDIT_MUTANTS,
     *BACKUP,

@@ -223,7 +223,7 @@ async def test_session_that_was_ready_before_a_restart_is_not_cancelled(
 
 
 def serve(spawner: HPCProfilesSpawner, opened: float = 0.0) -> None:
-    """Make a session one whose server is ready, and which the user could open at some time or not yet."""
+    """Show a spawner's server as ready. ``opened`` is when the user could open it, in seconds since 1970, or 0."""
     driver = spawner.child_spawner.driver
     driver.state = dataclasses.replace(driver.state, host="node1", port=9000, ready=opened)
     assert spawner.is_serving

@@ -144,9 +144,9 @@ class ServerError(Exception):
 class OneAtATime:
     """A mixin for Jupyter's asynchronous contents managers. It reads a file only while nobody writes it.
 
-    Jupyter keeps a copy of a notebook beside it and writes the notebook in place. Whoever reads it then, finds half a
-    notebook beside a copy, takes this for a crash, and puts the copy back: the new content is lost although its save
-    succeeds. A second tab or a program with a token is enough.
+    Jupyter copies a notebook and then writes it in place. If it reads half a notebook beside the copy, it assumes a
+    crash and puts the copy back. The new content is then lost, although its save succeeds. A second tab or a program
+    with a token can cause such a read.
     See ``atomic_writing`` and ``_read_notebook`` in ``jupyter_server.services.contents.fileio``.
     """
 
