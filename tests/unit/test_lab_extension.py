@@ -333,6 +333,63 @@ def test_kernel_is_not_dead_while_the_user_is_signed_out() -> None:
     assert answers(("GET", "api/kernels/1", 404, "gone")) == [[404, "gone"]]
 
 
+# Loses the connection of a tab with one notebook, whose kernel is LOST, and gives it a server with the kernels IDS.
+# JupyterLab has then forgotten the notebook's kernel (FOUND is null) or has the kernel of that id. Prints what the tab
+# does about the kernel.
+KERNEL = """
+const listeners = {addEventListener() {}};
+Object.assign(globalThis, {document: listeners, window: listeners});
+globalThis.BroadcastChannel = class {postMessage() {}};
+const {Documents} = await import(%s);
+const [ids, found, lost] = JSON.parse(await new Response(process.stdin).text());
+const done = [];
+const reconnect = async () => done.push('reconnect');
+const kernel = id => ({id, name: 'python3', connectionStatus: 'connecting', reconnect});
+const sessionContext = {
+  session: lost ? {kernel: kernel(lost)} : null,
+  changeKernel: async ({name}) => done.push(`start ${name}`),
+};
+const signal = {connect() {}};
+const model = {contentChanged: signal};
+const [ready, disposed, fileChanged, saveState] = [new Promise(() => {}), signal, signal, signal];
+const context = {path: 'a.ipynb', model, sessionContext, save() {}, ready, disposed, fileChanged, saveState};
+const manager = {refreshRunning: async () => {}, running: () => ids.map(id => ({id}))};
+const services = {kernels: manager, sessions: manager, terminals: manager, kernelspecs: manager};
+const registry = {widgetFactories: () => [], changed: signal};
+const documents = new Documents(registry, null, services, {owner: 'alice'}, () => false);
+documents._follow(context);
+documents.rememberKernels();
+sessionContext.session = found && {kernel: kernel(found)};
+documents.rememberKernels();
+await documents.reviveKernels();
+await documents.reviveKernels();
+console.log(JSON.stringify(done));
+"""
+
+
+@pytest.mark.parametrize(
+    ("running", "found", "lost", "done"),
+    [
+        pytest.param(["1"], "1", "1", ["reconnect"], id="the same server"),
+        pytest.param([], "1", "1", ["start python3"], id="a new server"),
+        pytest.param([], None, "1", ["start python3"], id="a new server, and JupyterLab has forgotten the kernel"),
+        pytest.param([], None, None, [], id="no kernel before"),
+    ],
+)
+def test_notebook_has_a_kernel_again(running: list[str], found: str | None, lost: str | None, done: list[str]) -> None:
+    """JupyterLab forgets a kernel that the next session's server does not have, and does not start another one."""
+    program = KERNEL % json.dumps((EXTENSION / "static" / "documents.js").as_uri())
+    ran = subprocess.run(
+        [proxy() / "bin" / "node", "--input-type=module", "-e", program],
+        input=json.dumps([running, found, lost]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == done
+
+
 # Runs the warnings before the end with a clock. Reads a list of [SECONDS, STATE or null]: the time, and a new state.
 END = """
 import {End} from %s;

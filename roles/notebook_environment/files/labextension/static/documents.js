@@ -34,6 +34,7 @@ export class Documents {
     this.drafts = drafts;
     this.refuse = refuse;
     this.contexts = new Map(); // context: its writer of drafts
+    this.kernels = new Map(); // session context: its kernel when the connection was lost
     // After this tab has saved, the user's other tabs read the file again, unless it was changed there too.
     this.tabs = channel(`hpchub ${drafts.owner}`);
     this.tabs.onmessage = async ({data}) => {
@@ -117,20 +118,33 @@ export class Documents {
     return {saved, failed};
   }
 
+  /**
+   * Remember the kernels of the documents. JupyterLab forgets a kernel as soon as it finds that the next session's server
+   * does not have it, so this method is called when the connection is lost, and again at once when it is back.
+   */
+  rememberKernels() {
+    for (const {isDisposed, sessionContext} of this.contexts.keys()) {
+      const kernel = sessionContext?.session?.kernel;
+      if (!isDisposed && kernel) this.kernels.set(sessionContext, kernel);
+    }
+  }
+
   /** Connect to what still runs, and start a new kernel for each document whose kernel is gone. */
   async reviveKernels() {
-    const wanted = [...this.contexts.keys()]
-      .filter(context => !context.isDisposed && context.sessionContext?.session?.kernel)
-      .map(context => ({sessions: context.sessionContext, kernel: context.sessionContext.session.kernel}));
+    const wanted = [...this.kernels];
+    this.kernels.clear();
     const {kernels, sessions, terminals, kernelspecs} = this.services;
     for (const manager of [kernels, sessions, terminals, kernelspecs]) {
       await (manager.refreshRunning ?? manager.refreshSpecs)?.call(manager).catch(error => console.warn(error));
     }
     const running = new Set([...kernels.running()].map(each => each.id));
-    for (const {sessions: context, kernel} of wanted) {
+    for (const [context, {id, name}] of wanted) {
       if (context.isDisposed) continue;
+      // The user may have chosen another kernel in the meantime.
+      const kernel = context.session?.kernel;
+      if (kernel && kernel.id !== id) continue;
       try {
-        if (!running.has(kernel.id)) await context.changeKernel({name: kernel.name});
+        if (!kernel || !running.has(id)) await context.changeKernel({name});
         else if (kernel.connectionStatus !== 'connected') await kernel.reconnect();
       } catch (error) {
         console.warn(`The kernel of ${context.path} does not start`, error);

@@ -82,10 +82,12 @@ function start(watch, app, urls, manager, {IStatusBar: bar, IStateDB: layout, IS
   const events = {
     lost: message => {
       status.disconnect(true);
+      documents.rememberKernels();
       void documents.keep().then(() => show(connection.message ?? message));
     },
     back: async renewed => {
       status.disconnect(false);
+      documents.rememberKernels();
       banner.hide();
       const {saved, failed} = await documents.save();
       if (connection.isLost) return;
