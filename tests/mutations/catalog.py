@@ -37,6 +37,7 @@ LAUNCHER = "src/hpchub/remote/launcher.py"
 HANDLERS = "src/hpchub/hub/handlers.py"
 ADOPTION = "src/hpchub/hub/adoption.py"
 LIMITS = "src/hpchub/hub/session_limits.py"
+ACCESS_RULES = "src/hpchub/hub/access_rules.py"
 AUTHENTICATOR = "src/hpchub/hub/authenticator.py"
 CERTIFICATES = "src/hpchub/hub/certificates.py"
 CONFIG = "src/hpchub/hub/config.py"
@@ -304,7 +305,7 @@ RULES = (
     Rule(
         "hub-setting",
         (CONFIG,),
-        r"^ *c\.(?:Authenticator|SSOAuthenticator)\.(?!enable_auth_state|sso_logout_url)\w+ = .*\n"
+        r"^ *c\.(?:Authenticator|AccessRules|SSOAuthenticator)\.(?!enable_auth_state|sso_logout_url)\w+ = .*\n"
         r"|^ *c\.JupyterHub\.(?:hub_socket_mode|cookie_\w+|oauth_token_expires_in|named_server_limit_per_user"
         r"|implicit_spawn_seconds|authenticator_class|hub_bind_url|cleanup_\w+) = .*\n"
         r"|^ *c\.Spawner\.env_keep = .*\n",
@@ -350,6 +351,10 @@ def _session(name: str, old: str, new: str, path: str = SESSION_STATE) -> HandWr
 
 def _authenticator(name: str, old: str, new: str) -> HandWritten:
     return HandWritten(name, AUTHENTICATOR, old, new, _AUTHENTICATOR_TESTS)
+
+
+def _access(name: str, old: str, new: str) -> HandWritten:
+    return HandWritten(name, ACCESS_RULES, old, new, _AUTHENTICATOR_TESTS)
 
 
 def _certificate(name: str, old: str, new: str) -> HandWritten:
@@ -566,9 +571,9 @@ HAND_WRITTEN = (
     _session("saved-port", "port if type(port) is int else 0", "port"),
     HandWritten(
         "logout-closes-websockets",
-        AUTHENTICATOR,
-        "            await self.proxy.end_login(name, self.get_session_cookie())\n",
-        "            pass\n",
+        "src/hpchub/hub/sign_in.py",
+        "        await self.proxy.end_login(name, self.get_session_cookie())\n",
+        "        pass\n",
         ("tests/unit/test_sign_in.py",),
     ),
     HandWritten(
@@ -580,23 +585,21 @@ HAND_WRITTEN = (
     ),
     _authenticator("one-identity", "len(names) != 1 or ", "not names or "),
     _authenticator("account-name", " or not self.validate_username(names[0])", ""),
-    _authenticator("alias", "if account.pw_name != username:", "if False:"),
+    _access("alias", "if account.pw_name != username:", "if False:"),
     _authenticator("one-header-with-claims", "    if len(values) != 1:\n        return {}\n", ""),
-    _authenticator("ordinary-account", "if not self._ordinary_account(username):", "if False:"),
-    _authenticator(
-        "permitted", "return username in self.allowed_users | self.admin_users or bool(", "return bool(True or "
-    ),
-    _authenticator("existing-account", "if not self.check_accounts:", "if True:"),
-    _authenticator("minimum-uid", "uid < max(1, self.minimum_uid) or ", ""),
-    _authenticator("never-root", "max(1, self.minimum_uid)", "self.minimum_uid"),
-    _authenticator("never-nobody", " or uid == NOBODY", ""),
-    _authenticator("administrators", "self.admin_groups & set(groups)", "set(groups)"),
+    _access("ordinary-account", "if not self._ordinary_account(username):", "if False:"),
+    _access("permitted", "return username in self.allowed_users | self.admin_users or bool(", "return bool(True or "),
+    _access("existing-account", "if not self.check_accounts:", "if True:"),
+    _access("minimum-uid", "uid < max(1, self.minimum_uid) or ", ""),
+    _access("never-root", "max(1, self.minimum_uid)", "self.minimum_uid"),
+    _access("never-nobody", " or uid == NOBODY", ""),
+    _access("administrators", "self.admin_groups & set(groups)", "set(groups)"),
     _authenticator("sign-on-has-ended", "if identity is None or ", "if identity is not None and "),
     _authenticator("sign-on-of-another", ' or identity["name"] != user.name', ""),
     _authenticator("blocked-since", "not self.check_blocked_users(user.name, identity) or ", ""),
     _authenticator("not-permitted-since", " or not self.check_allowed(user.name, identity)", ""),
-    _authenticator("port-report-handler", '            (r"/api/batchspawner", PortReportHandler),\n', ""),
-    _authenticator("login-handler", '            (r"/login", SSOLoginHandler),\n', ""),
+    _access("port-report-handler", '            (r"/api/batchspawner", PortReportHandler),\n', ""),
+    _authenticator("login-handler", '(r"/login", SSOLoginHandler), ', ""),
     _certificate("signature-of-the-authority", "if not any(_is_issuer(", "if not any(True or _is_issuer("),
     _certificate(
         "time-of-the-certificate",

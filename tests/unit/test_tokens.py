@@ -14,7 +14,7 @@ from jupyterhub import orm
 from jupyterhub.utils import utcnow
 from sqlalchemy.exc import OperationalError
 
-from hpchub.hub import authenticator as authenticators
+from hpchub.hub import access_rules
 from hpchub.hub import tokens
 from hpchub.hub.tokens import ACCOUNT_PATIENCE, TokenWatch
 
@@ -71,7 +71,7 @@ class Directory:
 def directory(hub: Hub, watch: TokenWatch, monkeypatch: pytest.MonkeyPatch) -> Directory:
     made = Directory(hub, watch)
     hub.app.authenticator.check_accounts = True
-    for module in (tokens, authenticators):
+    for module in (tokens, access_rules):
         monkeypatch.setattr(module, "account_exists", lambda name: name not in made.missing)
     monkeypatch.setattr(hub.app.authenticator, "_ordinary_account", lambda name: name not in made.missing)
     monkeypatch.setattr(tokens, "monotonic", lambda: made.now)
@@ -173,7 +173,7 @@ async def test_missing_account_alone_ends_no_token_at_once(
     ask: Ask,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(authenticators, "account_exists", lambda _: False)
+    monkeypatch.setattr(access_rules, "account_exists", lambda _: False)
     hub.app.authenticator.check_accounts = True
     token_of(hub)
     assert (await ask("login", **signed_on("alice", "hpc"))).code == 403

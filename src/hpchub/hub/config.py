@@ -164,15 +164,15 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
     c.Authenticator.blocked_users = set(access["blocked_users"])
     c.Authenticator.admin_users = set(access["admin_users"])
     c.Authenticator.allow_existing_users = False
-    c.SSOAuthenticator.permitted_groups = set(access["allowed_groups"])
-    c.SSOAuthenticator.admin_groups = set(access["admin_groups"])
-    c.SSOAuthenticator.user_pattern = access["user_pattern"]
+    c.AccessRules.permitted_groups = set(access["allowed_groups"])
+    c.AccessRules.admin_groups = set(access["admin_groups"])
+    c.AccessRules.user_pattern = access["user_pattern"]
     claims = settings["claims"]
-    c.SSOAuthenticator.groups_claim = claims["groups"]
-    c.SSOAuthenticator.groups_separator = claims["groups_separator"]
-    c.SSOAuthenticator.mail_claim = claims["mail"]
-    c.SSOAuthenticator.minimum_uid = access["minimum_uid"]
-    c.SSOAuthenticator.check_accounts = access["hub_accounts"]
+    c.AccessRules.groups_claim = claims["groups"]
+    c.AccessRules.groups_separator = claims["groups_separator"]
+    c.AccessRules.mail_claim = claims["mail"]
+    c.AccessRules.minimum_uid = access["minimum_uid"]
+    c.AccessRules.check_accounts = access["hub_accounts"]
     c.SSOAuthenticator.sso_logout_url = settings["logout_url"]
     c.Authenticator.enable_auth_state = True
     # Compare every request with its SSO session. JupyterHub measures the age per user, not per browser. With a positive
