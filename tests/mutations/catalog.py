@@ -723,7 +723,7 @@ HAND_WRITTEN = (
     ),
     _web(
         "permitted-groups",
-        _MACROS,
+        _OIDC,
         '          Require claim "{{ reverse_proxy_oidc_groups_claim }}~{{ group | hpchub.hpchub.apache_group('
         'reverse_proxy_oidc_groups_separator) }}"\n',
         "          Require all granted\n",
@@ -839,7 +839,7 @@ EXPLAINED: dict[str, str] = {
     ),
     "mode/gate.py/0o700-directory-mkdir-mode-0o700-exist-ok-true": "`chmod` in the next line sets the mode again.",
     **{
-        f"request-header/macros.conf.j2/requestheader-set-x-hpchub-{line}": (
+        f"request-header/sso_oidc.conf.j2/requestheader-set-x-hpchub-{line}": (
             "This line protects nothing. Without it, the hub does not learn the groups and admits fewer users."
         )
         for line in (

@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 from security import report  # noqa: E402
 
 from hpchub.hub.metric_definitions import METRICS  # noqa: E402
-from hpchub.model import entries  # noqa: E402
+from hpchub.model import entries, sso  # noqa: E402
 from hpchub.model.entry import Entry  # noqa: E402
 from hpchub.model.site import Site  # noqa: E402
 
@@ -226,6 +226,8 @@ def variable(name: str, field: dict[str, Any], definitions: dict[str, Any]) -> l
     """Return the section of one variable, without its heading."""
     if name == "hpc_kernels":
         return kernels(field, definitions)
+    if name == "hpc_sso":
+        return providers(definitions)
     reference = field.get("$ref") or field.get("items", {}).get("$ref")
     if reference is None:
         return [field["description"]]
@@ -247,6 +249,26 @@ def kernels(field: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
         own = own[:4] + [line for line in own[4:] if line.split("`")[1] not in (*common, "kind")]
         lines += ["", f"### kind: {kind}", "", *own]
     return lines
+
+
+def providers(definitions: dict[str, Any]) -> list[str]:
+    """Return the section of the single sign-on: first the common keys, then the keys of each provider."""
+    common = entry("OidcSso", definitions)[2:]
+    keys = [key for key in sso.Sso.model_fields if key != "provider"]
+    lines = [str(sso.Sso.__doc__), "", *common[:2]]
+    choices = ", ".join(f"`{name}`" for name in sso.PROVIDERS)
+    lines.append(f"| `provider` | {choices} | `{sso.DEFAULT_PROVIDER}` | The protocol. See below for its other keys. |")
+    lines += [line for line in common[2:] if _top_key(line) in keys]
+    for name, kind in sso.PROVIDERS.items():
+        own = entry(kind.__name__, definitions)
+        changed = [key for key in keys if key in kind.__annotations__]
+        own = own[:4] + [line for line in own[4:] if _top_key(line) not in {"provider", *keys} - set(changed)]
+        lines += ["", f"### provider: {name}", "", *own]
+    return lines
+
+
+def _top_key(line: str) -> str:
+    return re.split(r"[.\[]", line.split("`")[1])[0]
 
 
 def entry(name: str, definitions: dict[str, Any], prefix: str = "") -> list[str]:

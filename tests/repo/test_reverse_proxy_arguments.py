@@ -54,7 +54,9 @@ RESULT = "RESULT {{ inventory_hostname }}<%s>{{ ansible_failed_result.msg | defa
 def arguments() -> dict[str, object]:
     """Return the role's arguments that become part of Apache's configuration, by name."""
     variables = yaml.safe_load((ROOT / "roles/reverse_proxy/vars/main.yml").read_text())
-    return {name: value for kind in variables["__reverse_proxy_arguments"].values() for name, value in kind.items()}
+    groups = [variables["__reverse_proxy_arguments"]]
+    groups += [provider["arguments"] for provider in variables["__reverse_proxy_providers"].values()]
+    return {name: value for kinds in groups for kind in kinds.values() for name, value in kind.items()}
 
 
 @pytest.fixture(scope="module")

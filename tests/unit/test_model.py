@@ -6,13 +6,14 @@ from __future__ import annotations
 import copy
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from hpchub.messages import show
 from hpchub.model.problems import Problem, SiteError, Unresolved
 from hpchub.model.site import VARIABLES, Site, plain
+from hpchub.model.sso import PROVIDERS, Sso
 from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
@@ -210,6 +211,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_service.notebook_ports", {"frist": 2000}, 'hpc_service: notebook_ports "frist" is an unknown key; did you mean "first"?'),
     # identity
     ("hpc_sso.provider", "saml", "hpc_sso: provider is not available yet; available: oidc"),
+    ("hpc_sso.provider", "oicd", 'hpc_sso: provider is unknown; did you mean "oidc"? available: oidc'),
+    ("hpc_sso.provider", None, "hpc_sso: provider is empty, not text; available: oidc"),
+    ("hpc_sso.client_scret", "x", 'hpc_sso: "client_scret" is an unknown key; did you mean "client_secret"?'),
     ("hpc_sso.metadata_url", "http://sso.example.org/x", "hpc_sso: metadata_url is not an address"),
     ("hpc_sso.client_secret", "CHANGE ME", "hpc_sso: client_secret is still a placeholder; put the real secret into the inventory's vault"),
     ("hpc_sso.client_secret", "", "hpc_sso: client_secret is empty"),
@@ -716,7 +720,21 @@ def test_schema_describes_every_variable() -> None:
         assert definition.get("description"), name
         for key, field in definition["properties"].items():
             assert field.get("description"), (name, key)
-    secret = schema["$defs"]["Sso"]["properties"]["client_secret"]
+    secret = schema["$defs"]["OidcSso"]["properties"]["client_secret"]
     assert (secret["format"], secret["writeOnly"]) == ("password", True)
     for pattern in re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', json.dumps(schema)):
         re.compile(json.loads(f'"{pattern}"'))
+
+
+def test_key_of_another_provider_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    class TokenSso(Sso):
+        """A provider with a key of its own."""
+
+        provider: Literal["token"]
+        """The protocol."""
+        token_file: str
+        """A key that only this provider has."""
+
+    monkeypatch.setitem(PROVIDERS, "token", TokenSso)
+    (found,) = problems(changed("hpc_sso.token_file", "/etc/token"))
+    assert found == "hpc_sso: token_file belongs to provider token; remove it, or set provider: token"

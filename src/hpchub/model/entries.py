@@ -76,40 +76,6 @@ class Service(Entry):
     """Texts of the pages to replace, by the English text: a text for all languages, or a text for each language."""
 
 
-class Claims(Entry):
-    """The names of the identity provider's claims."""
-
-    user: f.ClaimName = "preferred_username"
-    """The claim with the name of the local account."""
-    groups: f.ClaimName = "groups"
-    """The claim with the groups: a list of names, or text. Text is one name, unless ``groups_separator`` is set."""
-    groups_separator: f.GroupsSeparator = ""
-    """The exact text between two names if the provider sends all groups as one text, as in ``"; "``."""
-    mail: f.ClaimName = "email"
-    """The claim with the mail address."""
-
-
-class Sso(Entry):
-    """The identity provider that signs users in."""
-
-    hidden: ClassVar[bool] = True
-
-    provider: Annotated[str, f.Choice(("oidc",), ("saml", "cas", "shibboleth", "kerberos", "pam"))] = "oidc"
-    """The sign-on protocol."""
-    metadata_url: f.MetadataUrl
-    """The address of the provider's metadata."""
-    client_id: f.Word = "hpchub"
-    """The client id of this service at the provider."""
-    client_secret: Annotated[SecretStr, f.Secret()]
-    """The client secret. Write an expression that refers to a variable in the vault."""
-    scopes: list[f.Word] = Field(default=["openid", "profile", "email"], min_length=1)
-    """The scopes to request. ``openid`` is required."""
-    claims: Claims = Claims()
-    """The names of the claims."""
-    ca_bundle: f.ControllerPath = ""
-    """A file on the controller with CA certificates for the provider. Empty: the system's CA certificates."""
-
-
 class Access(Entry):
     """Who may use the service. Everybody else is denied."""
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from hpchub.messages import did_you_mean, listing, near, show, suggestion, type_in_words
 from hpchub.model import fields as f
@@ -29,7 +29,6 @@ from hpchub.model.entries import (
     PythonKernel,
     Queue,
     Service,
-    Sso,
     StateStore,
     Tls,
 )
@@ -38,6 +37,7 @@ from hpchub.model.notices import Announcement, Drain
 from hpchub.model.operation import Canary, Mail, Monitoring
 from hpchub.model.problems import Problem, SiteError, Unresolved, label, locate
 from hpchub.model.rules import Draft, compare, compare_groups
+from hpchub.model.sso import DEFAULT_PROVIDER, PROVIDERS, AnySso, Provider, Sso, owners
 from hpchub.model.text_rules import compare_texts
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Site(Entry):
 
     service: Service = Field(alias="hpc_service")
     """The service's name and addresses."""
-    sso: Sso = Field(alias="hpc_sso")
+    sso: AnySso = Field(alias="hpc_sso")
     """The identity provider that signs users in."""
     access: Access = Field(default=Access(), alias="hpc_access")
     """Who may use the service."""
@@ -188,9 +188,7 @@ class Site(Entry):
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields with their defaults for Ansible, as JSON types. Secrets are in plain text."""
-        data = self.model_dump(mode="python")
-        data["sso"]["client_secret"] = self.sso.client_secret.get_secret_value()
-        data["state_store"]["password"] = self.state_store.password.get_secret_value()
+        data: dict[str, Any] = _revealed(self.model_dump(mode="python"))
         return data
 
 
@@ -204,7 +202,6 @@ VARIABLES: dict[str, str] = {str(info.alias): name for name, info in Site.model_
 _ABSENT: Any = object()
 _MAPPINGS: dict[str, type[Entry]] = {
     "hpc_service": Service,
-    "hpc_sso": Sso,
     "hpc_access": Access,
     "hpc_tls": Tls,
     "hpc_state_store": StateStore,
@@ -263,6 +260,15 @@ def plain(value: Any, depth: int = 0) -> Any:
     return value
 
 
+def _revealed(value: Any) -> Any:
+    """Return a value with its secrets in plain text."""
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, dict):
+        return {key: _revealed(item) for key, item in value.items()}
+    return [_revealed(item) for item in value] if isinstance(value, list) else value
+
+
 def _read(kind: type[Entry], name: str, raw: Any, problems: list[Problem]) -> Draft:
     """Read one entry and append its problems to ``problems``."""
     try:
@@ -290,10 +296,23 @@ def _read_part(name: str, raw: Any, problems: list[Problem]) -> Part:
         return _read_environment(name, raw, problems)
     if name == "hpc_bundle":
         return _read_bundle(name, raw, problems)
+    if name == "hpc_sso":
+        draft = _read_sso(name, raw, problems)
+        return Part(draft.value, [draft])
     if name in _MAPPINGS:
         draft = _read(_MAPPINGS[name], name, raw, problems)
         return Part(draft.value, [draft])
     return _read_list(name, raw, problems, may_be_empty=not info.is_required())
+
+
+def _read_sso(name: str, raw: Any, problems: list[Problem]) -> Draft:
+    """Read the single sign-on. Its provider decides which keys it has."""
+    if not isinstance(raw, Mapping):
+        return _read(PROVIDERS[DEFAULT_PROVIDER], name, raw, problems)
+    choice = _read(Provider, name, {key: raw[key] for key in ("provider",) if key in raw}, problems)
+    if isinstance(choice.value, Provider):
+        return _read(PROVIDERS[choice.value.provider], name, raw, problems)
+    return Draft(name, raw, Sso, bad=frozenset({("provider",)}))
 
 
 def _read_list(name: str, raw: Any, problems: list[Problem], *, may_be_empty: bool) -> Part:
@@ -358,6 +377,13 @@ def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> P
     if error == "extra_forbidden":
         at = locate(entry, raw, location[:-1])
         known = _keys_at(kind, location[:-1])
+        if issubclass(kind, Sso) and len(location) == 1 and (others := owners(str(location[0]))):
+            return Problem(
+                at.entry,
+                f"belongs to provider {listing(others)}",
+                field=show(location[0], 40)[1:-1],
+                valid=f"remove it, or set provider: {others[0]}",
+            )
         return Problem(
             at.entry,
             "is an unknown key",
@@ -436,7 +462,8 @@ def controller_files(site: Site) -> list[tuple[str, str, str]]:
     tls = [("hpc_tls", name, getattr(site.tls, name)) for name in ("certificate", "key", "ca")]
     names = ("tls_certificate", "tls_key", "tls_ca")
     store = [("hpc_state_store", name, getattr(site.state_store, name)) for name in names]
-    return [*tls, ("hpc_sso", "ca_bundle", site.sso.ca_bundle), *store]
+    sso = [("hpc_sso", name, getattr(site.sso, name)) for name in site.sso.files]
+    return [*tls, *sso, *store]
 
 
 def _unknown_variables(variables: Mapping[str, Any]) -> Iterator[Problem]:

@@ -1,0 +1,94 @@
+"""The single sign-on: one entry for each provider, with its own keys, and the keys that all providers have. No I/O.
+
+To add a provider, write its class, add it to :data:`PROVIDERS`, and add ``tasks/sso_PROVIDER.yml``,
+``tasks/validate_PROVIDER.yml`` and ``templates/sso_PROVIDER.conf.j2`` to the role ``reverse_proxy``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
+
+from pydantic import Field, SecretStr
+
+from hpchub.model import fields as f
+from hpchub.model.entry import Entry
+
+
+class Claims(Entry):
+    """The names of the identity provider's claims."""
+
+    user: f.ClaimName = "preferred_username"
+    """The claim with the name of the local account."""
+    groups: f.ClaimName = "groups"
+    """The claim with the groups: a list of names, or text. Text is one name, unless ``groups_separator`` is set."""
+    groups_separator: f.GroupsSeparator = ""
+    """The exact text between two names if the provider sends all groups as one text, as in ``"; "``."""
+    mail: f.ClaimName = "email"
+    """The claim with the mail address."""
+
+
+class Sso(Entry):
+    """The single sign-on. These keys have the same meaning for all providers."""
+
+    hidden: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ()
+    """The fields that contain paths of files on the controller."""
+
+    provider: str
+    """The protocol of the single sign-on."""
+    claims: Claims = Claims()
+    """The names of the claims."""
+
+
+class OidcSso(Sso):
+    """OpenID Connect: Keycloak, Entra ID, Okta, CILogon, LemonLDAP::NG and others."""
+
+    files: ClassVar[tuple[str, ...]] = ("ca_bundle",)
+
+    provider: Literal["oidc"] = "oidc"
+    """The sign-on protocol."""
+    metadata_url: f.MetadataUrl
+    """The address of the provider's metadata."""
+    client_id: f.Word = "hpchub"
+    """The client id of this service at the provider."""
+    client_secret: Annotated[SecretStr, f.Secret()]
+    """The client secret. Write an expression that refers to a variable in the vault."""
+    scopes: list[f.Word] = Field(default=["openid", "profile", "email"], min_length=1)
+    """The scopes to request. ``openid`` is required."""
+    ca_bundle: f.ControllerPath = ""
+    """A file on the controller with CA certificates for the provider. Empty: the system's CA certificates."""
+
+
+PROVIDERS: dict[str, type[Sso]] = {
+    "oidc": OidcSso,
+}
+"""The providers by name."""
+DEFAULT_PROVIDER = "oidc"
+_PLANNED = ("saml", "shibboleth", "cas", "kerberos", "ldap", "local", "oauthenticator")
+
+
+class Provider(Entry):
+    """The choice of a provider, which decides what the other keys mean."""
+
+    hidden: ClassVar[bool] = True
+
+    provider: Annotated[str, f.Choice(tuple(PROVIDERS), tuple(name for name in _PLANNED if name not in PROVIDERS))] = (
+        DEFAULT_PROVIDER
+    )
+
+
+def owners(key: str) -> list[str]:
+    """Return the providers that have a key which not all providers have."""
+    found = [name for name, kind in PROVIDERS.items() if key in kind.model_fields]
+    return [] if key in Sso.model_fields else found
+
+
+def _any_provider() -> Any:
+    kinds = tuple(PROVIDERS.values())
+    return Annotated[Union[kinds], Field(discriminator="provider")] if len(kinds) > 1 else kinds[0]  # noqa: UP007
+
+
+if TYPE_CHECKING:
+    AnySso = Sso
+else:
+    AnySso = _any_provider()
