@@ -24,7 +24,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "hpchub"
 LAYERS = (
     {"cli"},
     {"backup", "report"},
-    {"hub"},
+    {"hub", "places"},
     {"canary", "clusters", "deploy", "notices_file", "profile_file"},
     {"model"},
     {"bundle", "schedulers"},

@@ -32,7 +32,7 @@ JOB = {
 def test_each_scheduler_has_a_spawner() -> None:
     for name, scheduler in SCHEDULERS.items():
         assert scheduler.name == name
-        assert spawner_class(name).__mro__[2].__module__.startswith("batchspawner")
+        assert spawner_class(name).__mro__[3].__module__.startswith("batchspawner")
 
 
 @pytest.mark.parametrize("cluster", PREFIX, indirect=True)

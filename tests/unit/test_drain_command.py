@@ -94,7 +94,7 @@ def test_local_time_and_time_zone_are_accepted(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("dem",), 'cluster "dem" is not a cluster; did you mean "demo"? valid: demo'),
+        (("dem",), 'cluster "dem" is not a cluster or a place; did you mean "demo"? valid: demo'),
         (("demo/long",), 'queue "long" is not a queue of cluster "demo"; valid: q'),
         (("/q",), '"/q" names no cluster; write CLUSTER or CLUSTER/QUEUE, or ALL for the whole service'),
         # Values as from an empty variable of a script.

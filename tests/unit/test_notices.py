@@ -76,7 +76,7 @@ def test_time_without_a_zone_is_a_local_time_of_the_host(monkeypatch: pytest.Mon
         ([drain(until="2027-01-31 11:00 UTC")], "hpc_drains[0]: has until 2027-01-31 11:00+00:00, which is not after"),
         ([drain(until="2027-01-31 12:00 UTC")], "which is not after from"),
         ([drain(until="2027-01-31 18:00")], "has a time zone in from, but none in until; write the time zone in both"),
-        ([drain(cluster="dem")], 'hpc_drains[0]: cluster "dem" is not a cluster; did you mean "demo"?'),
+        ([drain(cluster="dem")], 'hpc_drains[0]: cluster "dem" is not a cluster or a place; did you mean "demo"?'),
         ([drain(cluster="demo", queue="long")], 'queue "long" is not a queue of cluster "demo"; valid: q'),
         ([drain(profile="smalll")], 'profile "smalll" is not a profile; did you mean "small"?'),
         ([drain(queue="q")], 'has the queue "q", but no cluster; add the cluster of this queue'),

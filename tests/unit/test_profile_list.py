@@ -56,7 +56,7 @@ SITE = Site.from_vars(
 
 def test_list_keeps_the_inventory_order() -> None:
     content = profile_list(SITE)
-    assert list(content) == ["version", "service", "clusters", "profiles", "default_profile"]
+    assert list(content) == ["version", "service", "clusters", "places", "profiles", "default_profile"]
     assert [profile["key"] for profile in content["profiles"]] == ["zulu", "alpha", "mike"]
     assert [cluster["name"] for cluster in content["clusters"]] == ["one", "two", "idle"]
     assert content["default_profile"] == "zulu"
@@ -68,6 +68,7 @@ def test_slice_contains_only_its_cluster(cluster: str, keys: list[str], default:
     content = profile_list(SITE, cluster)
     assert [profile["key"] for profile in content["profiles"]] == keys
     assert [one["name"] for one in content["clusters"]] == [cluster]
+    assert content["places"] == []
     assert content["default_profile"] == default
     assert parse_profile_list(to_json(content)).as_dict() == content
 

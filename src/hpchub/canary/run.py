@@ -117,8 +117,8 @@ class Canary:
     async def test(self, profile: Profile, limit: float) -> Result:
         """Test one profile. The session is stopped in any case, also if this task is cancelled."""
         if reason := self.refusal(profile):
-            return Result(profile.cluster, SKIPPED, reason=reason)
-        trial = Trial(profile.cluster)
+            return Result(profile.where, SKIPPED, reason=reason)
+        trial = Trial(profile.where)
         try:
             await self._stop()  # what an earlier canary left behind after a power failure
         except CanaryError as error:

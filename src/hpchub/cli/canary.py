@@ -117,7 +117,7 @@ def choose(profiles: ProfileList, keys: list[str]) -> list[Profile]:
 
 def one_per_cluster(profiles: Iterable[Profile]) -> list[Profile]:
     """Return the first profile of each cluster."""
-    return list({profile.cluster: profile for profile in reversed(list(profiles))}.values())[::-1]
+    return list({profile.where: profile for profile in reversed(list(profiles))}.values())[::-1]
 
 
 def kernel_table(results: Mapping[str, Result]) -> list[str]:

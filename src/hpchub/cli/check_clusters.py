@@ -1,4 +1,4 @@
-"""Query the database, the versions and all clusters of a deployed hub, and print a line for each result.
+"""Query the database, the versions, all clusters and all places of a hub, and print a line for each result.
 
 Run ``python -m hpchub.cli.check_clusters [SETTINGS]`` on the hub host with the hub's account. The exit code is 1 if one
 of them did not answer, or if versions do not work together; see ``hpchub.clusters.versions``. Differences between the
@@ -11,7 +11,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpchub.backup.database import HubDatabase
 from hpchub.backup.package import BackupError
@@ -20,10 +20,12 @@ from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.limits import LimitsReport, compare, parse_report
 from hpchub.hub.database import DatabaseError, check
 from hpchub.hub.runtime import DEFAULT_SETTINGS
+from hpchub.places import kind_of
 from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered
 
 if TYPE_CHECKING:
+    from hpchub.model.places import PlaceBase
     from hpchub.model.profile_list import ProfileList
 
 _NOT_LISTED = "the profile list does not contain this cluster; run site.yml with --tags spawner_profiles"
@@ -67,6 +69,25 @@ async def query_all(gates: list[Gate], site: ProfileList) -> tuple[list[tuple[bo
     return answers, [f"warning: {line}" for line in [*problems, *warnings, *unknown]]
 
 
+async def query_place(place: PlaceBase, settings: dict[str, Any]) -> tuple[bool, str]:
+    """Return whether a place can be used, and a line that describes it."""
+    try:
+        connection = kind_of(place.kind).connection(place, settings)
+        answer = await connection.check()
+        obstacles = await connection.obstacles()
+        await connection.close()
+    except (Unanswered, ValueError) as error:
+        return not place.enabled, f"{place.name}: {'disabled; ' if not place.enabled else ''}{error}"
+    if obstacles:
+        return not place.enabled, f"{place.name}: no session can start: {'; '.join(obstacles)}"
+    return True, f"{place.name}: {answer}"
+
+
+async def query_places(site: ProfileList, settings: dict[str, Any]) -> list[tuple[bool, str]]:
+    """Ask all places at the same time. Return the results in the order of the places."""
+    return await asyncio.gather(*(query_place(place, settings) for place in site.places))
+
+
 def query_database(url: str) -> tuple[bool, str]:
     """Return whether the hub's database can be used and saved, and a line that describes it."""
     try:
@@ -84,6 +105,7 @@ def main(argv: list[str]) -> int:
     gates = [make_gate(name, gate) for name, gate in settings["gates"].items()]
     site = load_profile_list(settings["profiles_file"])
     answers, warnings = asyncio.run(query_all(gates, site))
+    answers += asyncio.run(query_places(site, settings))
     versions, more_warnings = asyncio.run(query_versions(settings, site))
     answers = [query_database(settings["db_url"]), *answers, *versions]
     for line in [*(line for _, line in answers), *warnings, *more_warnings]:

@@ -70,4 +70,7 @@ def _entry(name: str, clusters: Any, path: Path) -> dict[str, Any]:
             return entry
     names = [str(entry["name"]) for entry in entries if "name" in entry]
     valid = did_you_mean(name, names) if names else "add an entry with its name, scheduler and submit first"
-    raise Failure(f"{path}: hpc_clusters has no cluster {show(name)}; {valid}")
+    raise Failure(
+        f"{path}: hpc_clusters has no cluster {show(name)}; {valid}. A place of hpc_places has no scheduler that could"
+        " be asked for its limits"
+    )

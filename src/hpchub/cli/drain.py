@@ -182,6 +182,7 @@ def _target(options: argparse.Namespace, store: Store) -> dict[str, str]:
     except ProfileListError as error:
         raise Failure(str(error)) from None
     queues = {each.name: [queue.name for queue in each.queues] for each in profiles.clusters}
+    queues |= {each.name: [] for each in profiles.places}
     found = unknown_target(**target, queues=queues, profiles=[each.key for each in profiles.profiles])
     if found is not None:
         raise Failure(str(found))

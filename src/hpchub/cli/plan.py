@@ -1,4 +1,4 @@
-"""``hpchub plan``: print the batch script of each profile."""
+"""``hpchub plan``: print the batch script of each profile, or what would be created in its place."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from hpchub.cli import inventory
 from hpchub.cli.failure import VALID, WRONG, Failure
 from hpchub.cli.output import count, print_json
 from hpchub.clusters.batch_script import render_batch_script
+from hpchub.model.places import PlaceBase
 from hpchub.model.profile_list import UnknownProfileError
+from hpchub.places import kind_of
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+
+    from hpchub.model.entries import Profile
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -32,9 +36,11 @@ def plan(options: argparse.Namespace) -> int:
         raise Failure(f"{path}: {error}") from None
     plans = []
     for profile in chosen:
-        cluster = found.cluster(profile.cluster)
-        if cluster is None:  # cannot happen: a profile list without the cluster is rejected when it is read
-            raise Failure(f"{path}: no cluster {profile.cluster}")
+        where = found.where(profile)
+        if isinstance(where, PlaceBase):
+            plans.append(_plan_of_place(profile, where))
+            continue
+        cluster = where
         try:
             script = render_batch_script(
                 cluster,
@@ -55,9 +61,18 @@ def plan(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     for i, planned in enumerate(plans):
-        title = f"## profile {planned['key']}, cluster {planned['cluster']}, queue {planned['queue']}"
+        target = f"place {planned['place']}" if "place" in planned else f"cluster {planned['cluster']}"
+        title = f"## profile {planned['key']}, {target}" + (f", queue {planned['queue']}" if "queue" in planned else "")
         print(f"{'' if i == 0 else chr(10)}{title}\n{planned['script'].rstrip()}")
     return VALID
+
+
+def _plan_of_place(profile: Profile, place: PlaceBase) -> dict[str, str]:
+    """Return what would be created in a place. It is JSON, not a script."""
+    try:
+        return {"key": profile.key, "place": place.name, "script": kind_of(place.kind).plan(place, profile)}
+    except ValueError as error:
+        raise Failure(f"profile {profile.key}: {error}") from None
 
 
 def _path_and_keys(words: Sequence[str]) -> tuple[Path, list[str]]:

@@ -19,6 +19,7 @@ from hpchub.cli.output import print_json
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.hub import outcome as outcomes
 from hpchub.hub.ledger import SESSIONS
+from hpchub.places import kind_of
 from hpchub.profile_file import load_profile_list
 from hpchub.remote.gate import redact
 from hpchub.schedulers import SCHEDULERS, Scheduler, Unanswered
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import argparse
 
     from sqlalchemy import Engine, Row
+
+    from hpchub.model.places import PlaceBase
 
 _JOURNAL = ("journalctl", "--unit=jupyterhub", "--no-pager", "--output=short-iso", "--lines=20000")
 _ANSWERED = re.compile(r"\] [23][0-9][0-9] (?:GET|HEAD|POST|DELETE) ")
@@ -163,7 +166,11 @@ async def _ask_cluster(report: Report, settings: dict[str, Any]) -> None:
     if not report.job_id:
         report.scheduler = ["The submission was not confirmed, so the id of the job is not known."]
         return
-    cluster = load_profile_list(settings["profiles_file"]).cluster(report.cluster)
+    profiles = load_profile_list(settings["profiles_file"])
+    if place := profiles.place(report.cluster):
+        await _ask_place(report, place, settings)
+        return
+    cluster = profiles.cluster(report.cluster)
     if cluster is None or report.cluster not in settings["gates"]:
         report.scheduler = [f"The hub no longer has a cluster {report.cluster}."]
         return
@@ -175,6 +182,28 @@ async def _ask_cluster(report: Report, settings: dict[str, Any]) -> None:
         _log(gate, report.user, report.job_id),
     )
     report.scheduler, report.log = [now, *ending], log
+
+
+async def _ask_place(report: Report, place: PlaceBase, settings: dict[str, Any]) -> None:
+    """Add what the place knows."""
+    try:
+        connection = kind_of(place.kind).connection(place, settings)
+    except ValueError as error:
+        report.scheduler = [str(error)]
+        return
+    try:
+        job = await connection.find(report.job_id)
+        report.scheduler = ["The place does not know the session any more."]
+        if job is not None:
+            reason = f", because {connection.terms.describe(job.reason)}" if job.reason else ""
+            report.scheduler = [f"Its state is {job.detail or job.state.value}{reason}."]
+            report.log = list(await connection.log(report.job_id, report.user))
+            ending = await connection.ending(report.job_id)
+            report.scheduler.append(f"It ended: {ending.cause.value} ({ending.detail or 'no detail'}).")
+    except Unanswered as error:
+        report.scheduler.append(f"More is not known: {error}")
+    finally:
+        await connection.close()
 
 
 async def _state(gate: Gate, scheduler: Scheduler, job_id: str) -> str:
@@ -215,13 +244,17 @@ async def _log(gate: Gate, user: str, job_id: str) -> list[str]:
 # The output
 
 
+def _log_name(report: Report) -> str:
+    return "its output" if report.job_id.startswith("hpchub-") else f"~/.hpchub/logs/{report.job_id}.log"
+
+
 def _print(report: Report) -> None:
     print(f"Session {report.session} of {report.user} on {report.cluster}, job {report.job_id or 'unknown'}")
     print(f"begun {report.begun}, {f'over {report.over}' if report.over else 'not over for the hub'}")
     for title, lines in (
         ("The hub", report.hub),
         ("The scheduler", report.scheduler),
-        (f"The last lines of ~/.hpchub/logs/{report.job_id}.log", report.log),
+        (f"The last lines of {_log_name(report)}", report.log),
         ("The hub's log", report.journal or ["no lines; run this command as root, or see journalctl -u jupyterhub"]),
     ):
         if lines:

@@ -1,4 +1,4 @@
-"""The poller of a cluster: one bulk query of the scheduler serves all sessions.
+"""The pollers of clusters and places: one bulk query serves all sessions.
 
 The load on the scheduler does not grow with the number of sessions. A query runs only when a session needs a newer
 answer than the last one. An idle hub therefore queries as often as JupyterHub polls a single server: see
@@ -12,6 +12,7 @@ import contextlib
 import logging
 import random
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hpchub.clusters.gate_client import Answer
+    from hpchub.schedulers.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -79,12 +81,13 @@ def errors_mean_unanswered() -> Iterator[None]:
         raise Unanswered(f"its answer cannot be parsed: {error!r}") from error
 
 
-class Poller:
-    """One cluster's bulk query, shared by all sessions.
+class BulkPoller(ABC):
+    """The bulk query of one cluster or place, shared by all sessions.
+
+    A subclass asks: all jobs with ``_read``, and one job with ``_look_up``.
 
     Args:
-        scheduler: The scheduler, which parses the answers.
-        gate: The gate, which runs the queries and returns their output. It raises Unanswered if there is no output.
+        terms: The terms of the scheduler or of the place.
         interval: The minimum time from the start of a query to the start of the next one, in seconds.
         longest_backoff: The maximum time between attempts while the scheduler is slow or silent, in seconds.
 
@@ -97,14 +100,12 @@ class Poller:
 
     def __init__(
         self,
-        scheduler: Scheduler,
-        gate: GateQueries,
+        terms: Terms,
         *,
         interval: float = 1.0,
         longest_backoff: float = 60.0,
     ) -> None:
-        self.scheduler = scheduler
-        self._gate = gate
+        self.terms = terms
         self._interval = interval
         self._longest_backoff = longest_backoff
         self._snapshot: Snapshot | None = None
@@ -115,10 +116,23 @@ class Poller:
         self._next = 0.0
         self._running: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._hidden: tuple[str, str] | None = None
-        self._privacy_checked = -PRIVACY_INTERVAL
-        self._privacy_failures = 0  # in a row
         self._lookup_pause: tuple[float, str] = (0.0, "")  # end of the pause, and its reason
+
+    @abstractmethod
+    async def _read(self) -> dict[str, Job]:
+        """Ask for all jobs, and return them by their ids.
+
+        Raises:
+            Unanswered: There is no complete answer.
+        """
+
+    @abstractmethod
+    async def _look_up(self, job_id: str) -> Job | None:
+        """Ask for one job. Return None only if the answer states that it does not exist.
+
+        Raises:
+            Unanswered: The answer is unclear.
+        """
 
     def latest(self, max_age: float) -> Snapshot | None:
         """Return the last answer if it is at most ``max_age`` seconds old. Ask nobody."""
@@ -151,7 +165,7 @@ class Poller:
         """
         if self._placed is None or self._placed[0] is not snapshot:
             try:
-                found = self.scheduler.places(snapshot.jobs)
+                found = self.terms.places(snapshot.jobs)
             except Exception:
                 log.exception("cannot find the places of the jobs in the queues")
                 found = {}
@@ -180,12 +194,66 @@ class Poller:
                 raise
 
     async def _find(self, job_id: str, snapshot: Snapshot) -> Job | None:
-        answer = await self._gate.find(job_id)
-        job = self.scheduler.parse_find(job_id, answer.exit, answer.stdout, answer.stderr)
+        job = await self._look_up(job_id)
         is_live = job is not None and job.state is not JobState.ENDED
         if job is not None and is_live and self._snapshot is snapshot and not snapshot.is_damaged:
             self._snapshot = None
             self._failed(f"its bulk answer does not show job {job_id}, which exists ({job.detail})")
+        return job
+
+    def _failed(self, reason: object) -> None:
+        self.failures += 1
+        self.total_failures += 1
+        wait = min(self._longest_backoff, self._interval * 2 ** min(self.failures, 16))
+        self._next = time.monotonic() + wait * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret
+        log.warning("%s does not answer (%d times): %s", self.terms.name, self.failures, reason)
+
+    async def _query(self) -> None:
+        try:
+            await asyncio.sleep(max(0.0, self._next - time.monotonic()))
+            started = time.monotonic()
+            self._next = started + self._interval
+            try:
+                with errors_mean_unanswered():
+                    jobs = await self._read()
+            except Unanswered as error:
+                self._failed(error)
+            else:
+                # Query a slow scheduler less often, so that our queries take at most a fifth of its time.
+                pause = min(5 * (time.monotonic() - started), self._longest_backoff)
+                self._next = max(self._next, started + pause * random.uniform(1.0, 1.2))  # noqa: S311 jitter
+                if self.failures:
+                    log.warning("%s answers again", self.terms.name)
+                self.failures = 0
+                self.answered = started
+                self._snapshot = Snapshot(taken=started, jobs=jobs)
+        finally:
+            self._running = None
+
+
+class Poller(BulkPoller):
+    """The poller of a cluster. It asks the scheduler through the cluster's gate.
+
+    Args:
+        scheduler: The scheduler, which parses the answers.
+        gate: The gate, which runs the queries and returns their output. It raises Unanswered if there is no output.
+        options: See ``BulkPoller``.
+    """
+
+    def __init__(self, scheduler: Scheduler, gate: GateQueries, **options: float) -> None:
+        super().__init__(scheduler, **options)
+        self.scheduler = scheduler
+        self._gate = gate
+        self._hidden: tuple[str, str] | None = None
+        self._privacy_checked = -PRIVACY_INTERVAL
+        self._privacy_failures = 0  # in a row
+
+    async def _read(self) -> dict[str, Job]:
+        return self.scheduler.parse_query(await self._gate.query())
+
+    async def _look_up(self, job_id: str) -> Job | None:
+        answer = await self._gate.find(job_id)
+        job = self.scheduler.parse_find(job_id, answer.exit, answer.stdout, answer.stderr)
         if job is None and (hidden := await self._privacy()):
             raise Unanswered(f"{self.scheduler.name} shows no job {job_id}, and {hidden[0]}; {hidden[1]}")
         return job
@@ -210,32 +278,3 @@ class Poller:
             if self._hidden:
                 log.warning("%s %s; %s", self.scheduler.name, *self._hidden)
         return self._hidden
-
-    def _failed(self, reason: object) -> None:
-        self.failures += 1
-        self.total_failures += 1
-        wait = min(self._longest_backoff, self._interval * 2 ** min(self.failures, 16))
-        self._next = time.monotonic() + wait * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret
-        log.warning("%s does not answer (%d times): %s", self.scheduler.name, self.failures, reason)
-
-    async def _query(self) -> None:
-        try:
-            await asyncio.sleep(max(0.0, self._next - time.monotonic()))
-            started = time.monotonic()
-            self._next = started + self._interval
-            try:
-                with errors_mean_unanswered():
-                    jobs = self.scheduler.parse_query(await self._gate.query())
-            except Unanswered as error:
-                self._failed(error)
-            else:
-                # Query a slow scheduler less often, so that our queries take at most a fifth of its time.
-                pause = min(5 * (time.monotonic() - started), self._longest_backoff)
-                self._next = max(self._next, started + pause * random.uniform(1.0, 1.2))  # noqa: S311 jitter
-                if self.failures:
-                    log.warning("%s answers again", self.scheduler.name)
-                self.failures = 0
-                self.answered = started
-                self._snapshot = Snapshot(taken=started, jobs=jobs)
-        finally:
-            self._running = None

@@ -33,10 +33,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jupyterhub import orm
 from jupyterhub.utils import url_path_join, utcnow
 
+from hpchub.hub.grant import write_grant
 from hpchub.hub.ledger import KEEP, unknown_jobs
 from hpchub.hub.named_sessions import in_use
 from hpchub.hub.session_names import check_server_name
 from hpchub.model.entries import Profile
+from hpchub.model.places import PlaceBase
 from hpchub.schedulers import JobState, Unanswered
 from hpchub.schedulers.base import Tag
 
@@ -147,7 +149,7 @@ async def adopt(handler: Any, runtime: Runtime, token: str, claim: Claim) -> Non
     _unknown_job(runtime, statement)
     user = _free_user(handler, statement)
     state = {
-        "grant": {"profile": profile.model_dump(mode="json"), "cluster": cluster.model_dump(mode="json")},
+        "grant": write_grant(profile, cluster),
         "job": {
             "session": statement.session,
             "job_id": job.id,
@@ -207,14 +209,16 @@ def _unknown_job(runtime: Runtime, statement: Statement) -> UnknownJob:
     return job
 
 
-def _grant(runtime: Runtime, statement: Statement, job: UnknownJob) -> tuple[Profile, Cluster]:
-    """Return the profile that the hub granted, and its cluster in the current list."""
+def _grant(runtime: Runtime, statement: Statement, job: UnknownJob) -> tuple[Profile, Cluster | PlaceBase]:
+    """Return the profile that the hub granted, and its cluster or place in the current list."""
     try:
         profile = Profile.model_validate(statement.profile)
-        cluster = runtime.profiles.cluster(profile.cluster)
+        cluster = runtime.profiles.where(profile)
+    except LookupError:
+        raise Refused(f"the cluster of session {statement.session} does not exist any more") from None
     except (OSError, ValueError) as error:
         raise Refused(f"the profile of session {statement.session} is not valid any more: {error}") from None
-    if cluster is None or cluster.name != job.cluster:
+    if cluster.name != job.cluster:
         raise Refused(f"the cluster of session {statement.session} does not exist any more")
     return profile, cluster
 
@@ -243,10 +247,11 @@ def _free_user(handler: Any, statement: Statement) -> Any:
     return user
 
 
-async def _running_job(runtime: Runtime, cluster: Cluster, unknown: UnknownJob) -> Job:
+async def _running_job(runtime: Runtime, cluster: Cluster | PlaceBase, unknown: UnknownJob) -> Job:
     """Return the job from a new answer of the scheduler."""
     try:
-        snapshot = await runtime.poller(cluster.name, cluster.scheduler).snapshot(MAX_AGE)
+        scheduler = "" if isinstance(cluster, PlaceBase) else cluster.scheduler
+        snapshot = await runtime.poller(cluster.name, scheduler).snapshot(MAX_AGE)
     except (Unanswered, ValueError) as error:
         raise Refused(f"the scheduler of {cluster.name} does not answer: {error}", 503) from None
     tag = Tag(runtime.host, unknown.database, unknown.session)

@@ -72,7 +72,12 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
             await self.runtime.unix_groups.refresh(self.user.name)
 
     def known(self, cluster: str) -> Known:
-        """Return what the hub knows of a cluster for this user. It never waits for the scheduler."""
+        """Return what the hub knows of a cluster for this user. It never waits for the scheduler.
+
+        Nothing is known of a place, because it has no queue.
+        """
+        if self.runtime.is_place(cluster):
+            return Known()
         try:
             knowledge = self.runtime.knowledge(cluster)
         except (OSError, ValueError) as error:
@@ -82,6 +87,8 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     def doubt_allocations(self, cluster: str) -> None:
         """Ask the scheduler soon what the user may request, because it has refused what was known."""
+        if self.runtime.is_place(cluster):
+            return
         try:
             self.runtime.knowledge(cluster).doubt(self.user.name)
         except (OSError, ValueError) as error:
@@ -216,9 +223,8 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         Raises:
             ChoiceError: A value is not valid.
         """
-        cluster = self.profile_list.cluster(profile.cluster)
-        assert cluster is not None  # noqa: S101 a valid list contains the cluster
-        return choose(profile, cluster, fields, self.known(profile.cluster).allocations, time.time())
+        where = self.profile_list.where(profile)
+        return choose(profile, where, fields, self.known(profile.where).allocations, time.time())
 
     def _choose(self, profile: Profile, options: dict[str, Any]) -> Profile:
         """Return the profile with the values of the user.

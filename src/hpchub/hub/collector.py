@@ -67,7 +67,7 @@ class Collector(BaseCollector):
         self._events.give_up()
         self._events.prepare(self._runtime.profiles.profiles)
         count: dict[tuple[str, ...], float] = {
-            (profile.cluster, profile.key, state): 0
+            (profile.where, profile.key, state): 0
             for profile in self._runtime.profiles.profiles
             for state in defined.STATES
         }
@@ -81,6 +81,7 @@ class Collector(BaseCollector):
         runtime, now = self._runtime, time.monotonic()
         clusters = {cluster.name: cluster.scheduler for cluster in runtime.profiles.clusters}
         pollers = {name: runtime.poller(name, clusters[name]) for name in clusters if name in runtime.gates}
+        pollers |= {place.name: runtime.poller(place.name) for place in runtime.profiles.places}
         yield _gauge(defined.ANSWER_AGE, {(name,): now - poller.answered for name, poller in pollers.items()})
         failures = CounterMetricFamily(
             defined.UNANSWERED.name, defined.UNANSWERED.about, labels=list(defined.UNANSWERED.labels)

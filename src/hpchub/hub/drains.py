@@ -10,8 +10,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from hpchub.hub.job_spawner import JobSpawner
 from hpchub.hub.service_stop import stop_session
+from hpchub.hub.session_spawner import SessionSpawner
 from hpchub.messages import Message, sentences
 from hpchub.model.notices import in_force
 
@@ -69,7 +69,7 @@ class DrainWatch:
         for user in self._users():
             for spawner in list(user.spawners.values()):
                 child = spawner.child_spawner
-                drains = [each for each in active if isinstance(child, JobSpawner) and each.covers(child.profile)]
+                drains = [each for each in active if isinstance(child, SessionSpawner) and each.covers(child.profile)]
                 if not drains:
                     continue
                 due = [drain for drain in drains if drain.stops <= now]

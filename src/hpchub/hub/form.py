@@ -25,7 +25,7 @@ from hpchub.units import format_memory, format_runtime, mebibytes, seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from hpchub.model.entries import Cluster, Profile
+    from hpchub.model.entries import Profile
     from hpchub.model.notices import Offer
     from hpchub.model.profile_list import ProfileList
     from hpchub.schedulers.knowledge import Allocations, Availability
@@ -211,7 +211,6 @@ class FormContent:
         self._person = person
         self._known = known
         self._now = now
-        self._clusters = {each.name: each for each in profiles.clusters}
 
     def cards(self, chosen: str, fields: Mapping[str, str], attempt: Attempt | None = None) -> list[Card]:
         """Return the profiles that the form shows.
@@ -269,20 +268,17 @@ class FormContent:
         return ()
 
     def _granted(self, profile: Profile, fields: Mapping[str, str]) -> Profile:
-        known = self._known(profile.cluster)
-        return choose(profile, self._cluster(profile), fields, known.allocations, self._now)
-
-    def _cluster(self, profile: Profile) -> Cluster:
-        return self._clusters[profile.cluster]
+        known = self._known(profile.where)
+        return choose(profile, self._list.where(profile), fields, known.allocations, self._now)
 
     def _input(self, profile: Profile, name: str, fields: Mapping[str, str], complaints: tuple[str, ...]) -> Input:
         limits = profile.adjustable.get(name)
         value = fields.get(name, default_value(profile, name))[:LONGEST]
-        allocations = self._known(profile.cluster).allocations
+        allocations = self._known(profile.where).allocations
         account: str | None = default_value(profile, "account")
         if "account" in profile.adjustable.names:
             account = None  # the user may still change it, so offer what any account permits
-        offered = options(profile, name, self._cluster(profile), allocations, now=self._now, account=account)
+        offered = options(profile, name, self._list.where(profile), allocations, now=self._now, account=account)
         values = offered.values
         if values and value not in values and not complaints:
             value = values[0]
@@ -301,7 +297,7 @@ class FormContent:
 
     def start(self, profile: Profile, fields: Mapping[str, str]) -> Start | None:
         """Return when a choice would start, or None if this is unknown or the choice is not valid."""
-        availability = self._known(profile.cluster).availability
+        availability = self._known(profile.where).availability
         if availability is None:
             return None
         granted = profile

@@ -134,7 +134,7 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
         except StartError:
             return {}, []
         startable = spawner.startable
-        for cluster in {each.cluster: None for each in startable}:
+        for cluster in {each.where: None for each in startable}:
             spawner.known(cluster)
         return known, startable
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from hpchub.clusters.batch_script import render_batch_script
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
 from hpchub.hub.job_session import JobSession
@@ -26,15 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from typing import Any
 
+    from hpchub.hub.backend import Backend
     from hpchub.hub.runtime import Runtime
-    from hpchub.hub.session_state import Context
 
 
 class JobDriver:
-    """A session's connection to its cluster's gate and poller, to the clock and to the database.
+    """A session's connection to its cluster or place, to the clock and to the database.
 
     Args:
-        context: The facts that do not change during the session.
+        backend: What runs the job: a cluster or a place.
         runtime: The objects that all spawners of the hub share.
         log: The spawner's logger.
         label: The spawner's name in the log.
@@ -44,13 +43,14 @@ class JobDriver:
         save: Saves the session in the database. It is called whenever the saved part of the state has changed.
     """
 
-    def __init__(self, context: Context, runtime: Runtime, *, log: logging.Logger, label: str) -> None:
-        self.state = JobSession(context, last_seen=time.monotonic())
+    def __init__(self, backend: Backend, runtime: Runtime, *, log: logging.Logger, label: str) -> None:
+        self.state = JobSession(backend.context, last_seen=time.monotonic())
         self.save: Callable[[], None] = lambda: None
         self._runtime = runtime
         self._log = log
         self._label = label
-        self._cluster = context.cluster
+        self._backend = backend
+        self._cluster = backend.context.cluster
         self._report = asyncio.Event()
         self._submission: asyncio.Future[None] | None = None
         self._distrusts = False
@@ -164,29 +164,11 @@ class JobDriver:
 
     async def _submit(self, environment: Callable[[], Mapping[str, str]]) -> None:
         try:
-            await self._drive(await self._request_submission(environment))
+            await self._drive(await self._backend.submit(self.state, environment))
         finally:
             self._step(events.SubmissionEnded())
         session, job_id = self.state.session, self.state.job_id
         self._log.info("%s: session %s is job %s on %s", self._label, session, job_id, self._cluster.name)
-
-    async def _request_submission(self, environment: Callable[[], Mapping[str, str]]) -> events.Event:
-        context, session = self.state.context, self.state.session
-        script = render_batch_script(
-            context.cluster,
-            context.profile,
-            session=session,
-            hub=context.hub,
-            username=context.user,
-            template_dir=self._runtime.template_dir(),
-        )
-        try:
-            answer = await self._runtime.gate(self._cluster.name).request(
-                "submit", user=context.user, session=session, script=script, secrets=environment()
-            )
-        except Unanswered as error:
-            return events.SubmissionUnanswered(str(error))
-        return events.SubmissionAnswered(answer)
 
     async def follow(self, *, after_restart: bool = False) -> str:
         """Wait until the job's notebook server is ready. Return the server's URL.
@@ -236,7 +218,7 @@ class JobDriver:
         if not self.state.session:
             return JobState.ENDED
         try:
-            poller = self._runtime.poller(self._cluster.name, self._cluster.scheduler)
+            poller = self._backend.poller
             snapshot = await poller.snapshot(max_age)
         except (Unanswered, ValueError):
             self._step(events.SnapshotUnanswered())
@@ -260,9 +242,7 @@ class JobDriver:
             ValueError: The hub's settings do not contain the cluster.
         """
         state = self.state
-        return self._runtime.cancel(
-            self._cluster.name, user=state.context.user, session=state.session, job_id=state.job_id
-        )
+        return self._backend.cancel(session=state.session, job_id=state.job_id)
 
     async def cancel(self, stop_timeout: float) -> None:
         """Cancel the job, and retry a failed cancellation.
@@ -323,8 +303,8 @@ class JobDriver:
         """
         self.state = JobSession.restore(self.state.context, saved, _now())
         if not self.state.job_id:
-            # The gate may still be submitting the job for the earlier hub process.
-            self.state = self.state.extend_patience(self._runtime.gate(self._cluster.name).timeout)
+            # The gate or the place may still be submitting the job for the earlier hub process.
+            self.state = self.state.extend_patience(self._backend.timeout)
 
     def forget(self) -> None:
         """Forget the session. An open progress page keeps its last message."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hpchub.hub.job_actions import Fail
     from hpchub.schedulers import Job
 
 
@@ -53,6 +54,26 @@ class SubmissionAnswered:
     """The submit host answered the submission."""
 
     answer: SubmitAnswer
+
+
+@dataclass(frozen=True)
+class SubmissionAccepted:
+    """A place has created the session's job. A place knows the id, so nothing has to be read from an output."""
+
+    job_id: str
+
+
+@dataclass(frozen=True)
+class SubmissionRefused:
+    """A place did not create the session's job, and says why.
+
+    Attributes:
+        failure: The failure of the start.
+        note: A message for the log.
+    """
+
+    failure: Fail
+    note: str
 
 
 @dataclass(frozen=True)
@@ -171,6 +192,8 @@ Completion = Observed | Waited | TurnTaken | Probed
 Event = (
     StartRequested
     | SubmissionAnswered
+    | SubmissionAccepted
+    | SubmissionRefused
     | SubmissionUnanswered
     | SubmissionEnded
     | FollowRequested

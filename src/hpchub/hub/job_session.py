@@ -19,7 +19,7 @@ from hpchub.hub import session_texts as texts
 from hpchub.hub.launch_notice import notice_of
 from hpchub.hub.session_state import Now, Phase, SessionState
 from hpchub.messages import Message, sentences
-from hpchub.schedulers import Job, JobState, Outlook, Unanswered, job_name
+from hpchub.schedulers import Job, JobState, Outlook, Scheduler, Unanswered, job_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,9 +56,14 @@ class JobSession(SessionState):
         match event:
             case events.StartRequested(session, requested):
                 fresh = JobSession(self.context, session=session, requested=requested, phase=Phase.SUBMITTING)
+                fresh = replace(fresh, message=texts.submitting(fresh))
                 return Step(replace(fresh, last_seen=now.monotonic))
             case events.SubmissionAnswered(answer):
                 return self._submission_answered(answer, now)
+            case events.SubmissionAccepted(job_id):
+                return replace(self, job_id=job_id)._submitted(now)
+            case events.SubmissionRefused(failure, note):
+                return Step(self, failure, note)
             case events.SubmissionUnanswered(error):
                 return self._search(error, "", now)
             case events.SubmissionEnded():
@@ -142,9 +147,11 @@ class JobSession(SessionState):
             fail = texts.refused(self, answer.stderr) or texts.not_accepted(self, submit_error or answer.error)
             return Step(self, fail, note=f"the submission to {self.context.cluster.name} failed: {answer}")
         # A last line without its end may be cut off, and a part of an id is the id of another job.
+        scheduler = self.context.scheduler
+        assert isinstance(scheduler, Scheduler)  # noqa: S101 only a cluster sends this answer
         complete = answer.stdout[: answer.stdout.rfind("\n") + 1]
         try:
-            job_id, certain = (self.context.scheduler.parse_submit(text) for text in (answer.stdout, complete))
+            job_id, certain = (scheduler.parse_submit(text) for text in (answer.stdout, complete))
         except Unanswered as error:
             return self._search(f"{error}: {answer}", submit_error, now)
         if job_id != certain:
@@ -279,11 +286,7 @@ class JobSession(SessionState):
                 node=self.job.host,
                 deadline=now.monotonic + self.context.launch_timeout,
                 started=self.started or now.wall,
-                message=Message(
-                    "Your job {job_id} runs on {host}. The notebook server is starting.",
-                    job_id=self.job_id,
-                    host=self.job.host,
-                ),
+                message=texts.launching(self, self.job.host),
             )
             return state._wait_for_report(now)
         if self.status is JobState.ENDED:

@@ -15,7 +15,7 @@ from hpchub.hub.events import EndExplained, Session, SessionEnded, StartFailed
 from hpchub.hub.outcome import NOT_STARTED, STOPPED, Outcome
 from hpchub.hub.session_events import facts as session_facts
 from hpchub.hub.session_texts import TELL
-from hpchub.schedulers import SCHEDULERS, Cause, Ending, Unanswered
+from hpchub.schedulers import Cause, Ending, Unanswered
 from hpchub.schedulers.endings import with_log
 
 if TYPE_CHECKING:
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
     from jupyterhub import orm
 
-    from hpchub.hub.job_spawner import JobSpawner
     from hpchub.hub.runtime import Runtime
+    from hpchub.hub.session_spawner import SessionSpawner
     from hpchub.hub.start_error import StartError
     from hpchub.model.entries import Cluster, Profile
+    from hpchub.model.places import PlaceBase
 
 PATIENCE = 10.0
 """How long a failed start may wait for its log and for the scheduler's record, in seconds."""
@@ -48,7 +49,7 @@ class Ended:
     facts: Session
     job_id: str
     user: str
-    cluster: Cluster
+    cluster: Cluster | PlaceBase
     profile: Profile
 
 
@@ -77,12 +78,12 @@ class Memory:
         """Forget the outcome, because a new session begins."""
         self._save(None)
 
-    def knows(self, child: JobSpawner) -> bool:
+    def knows(self, child: SessionSpawner) -> bool:
         """Return whether the outcome of this spawner's session is known."""
         known = self.outcome
         return known is not None and known.session == child.session
 
-    def stopped(self, child: JobSpawner, who: str, *, starting: bool, reason: str = "") -> None:
+    def stopped(self, child: SessionSpawner, who: str, *, starting: bool, reason: str = "") -> None:
         """Remember that somebody stopped a session through the hub, or that the hub did for the given reason."""
         state = child.driver.state
         child.announce_end(
@@ -90,13 +91,13 @@ class Memory:
         )
         self._record(child, STOPPED, reason or outcomes.stopped_by(who, child.user.name, starting=starting))
 
-    def unreachable(self, child: JobSpawner) -> None:
+    def unreachable(self, child: SessionSpawner) -> None:
         """Remember that the notebook server did not answer the hub."""
         state = child.driver.state
         child.announce_end(StartFailed(session=session_facts(state), reason="no_answer"))
         self._record(child, NOT_STARTED, outcomes.unreachable(state.host, state.port), TELL)
 
-    def ended(self, child: JobSpawner) -> None:
+    def ended(self, child: SessionSpawner) -> None:
         """Remember that a session has ended, and find out in the background how."""
         state, cause = child.driver.state, Cause.UNKNOWN.value
         child.announce_end(SessionEnded(session=session_facts(state), cause=cause, was_ready=bool(state.ready)))
@@ -105,7 +106,7 @@ class Memory:
         if child.job_id:
             self._runtime.background("Cannot find out how a session ended", self._find_out(facts))
 
-    async def start_failed(self, child: JobSpawner | None, failure: StartError) -> None:
+    async def start_failed(self, child: SessionSpawner | None, failure: StartError) -> None:
         """Remember that a start failed, with the last lines of its log.
 
         Args:
@@ -161,8 +162,7 @@ class Memory:
         """Return how a job ended, or None if the scheduler does not report it now."""
         try:
             async with asyncio.timeout(PATIENCE):
-                answer = await self._runtime.gate(facts.cluster.name).history(facts.job_id)
-            return SCHEDULERS[facts.cluster.scheduler].parse_history(facts.job_id, answer)
+                return await self._runtime.ending(facts.cluster, facts.job_id)
         except (Unanswered, TimeoutError, ValueError) as error:
             self._log.info("It is not known how job %s on %s ended: %s", facts.job_id, facts.cluster.name, error)
         except Exception:  # noqa: BLE001 whatever the scheduler printed must not disturb the session's end
@@ -172,7 +172,7 @@ class Memory:
     async def _log_lines(self, facts: Ended) -> list[str]:
         try:
             async with asyncio.timeout(PATIENCE):
-                return await self._runtime.gate(facts.cluster.name).log(facts.user, facts.job_id)
+                return await self._runtime.log(facts.cluster.name, facts.user, facts.job_id)
         except (Unanswered, TimeoutError, ValueError) as error:
             self._log.info("The log of job %s on %s was not read: %s", facts.job_id, facts.cluster.name, error)
             return []
@@ -206,7 +206,7 @@ class Memory:
 
     def _record(
         self,
-        child: JobSpawner,
+        child: SessionSpawner,
         cause: str,
         text: str,
         advice: str = "",
@@ -242,7 +242,7 @@ class Memory:
         self._db.commit()
 
 
-def _facts(child: JobSpawner) -> Ended:
+def _facts(child: SessionSpawner) -> Ended:
     return Ended(
         child.session, session_facts(child.driver.state), child.job_id, child.user.name, child.cluster, child.profile
     )

@@ -15,11 +15,13 @@ import time
 from typing import TYPE_CHECKING
 
 from hpchub.hub import metrics
+from hpchub.model.places import PlaceBase
 from hpchub.schedulers import JobState, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hpchub.clusters.poller import Snapshot
     from hpchub.hub.ledger import UnknownJob
     from hpchub.hub.runtime import Runtime
     from hpchub.model.entries import Cluster
@@ -35,6 +37,9 @@ NEW = 3600.0
 
 Later ones belong to a second hub with the same host name.
 """
+
+EXPLAINED = 120.0
+"""How long a job that has ended stays in a place, in seconds. By then, the hub has found out how it ended."""
 
 TOLD = "was ended by an administrator"
 
@@ -75,6 +80,8 @@ class OrphanCollector:
         self._grace = grace
         self._suspects: dict[str, dict[str, float]] = {}
         """For each cluster: the job ids without a session, and when each was first seen (monotonic clock)."""
+        self._remains: dict[str, dict[str, float]] = {}
+        """For each place: the ids of the jobs that have ended, and when each was first seen (monotonic clock)."""
         self._reported: dict[str, set[str]] = {}
         """For each cluster: the ids of the unknown jobs that the log already contains."""
 
@@ -83,22 +90,24 @@ class OrphanCollector:
         while True:
             await asyncio.sleep(self._interval)
             try:
-                clusters = self._runtime.profiles.clusters
+                profiles = self._runtime.profiles
             except (OSError, ValueError) as error:
                 log.error("Cannot search for orphaned jobs without a valid profile list: %s", error)
                 continue
-            for outcome in await asyncio.gather(*map(self.sweep, clusters), return_exceptions=True):
+            everywhere: list[Cluster | PlaceBase] = [*profiles.clusters, *profiles.places]
+            for outcome in await asyncio.gather(*map(self.sweep, everywhere), return_exceptions=True):
                 if isinstance(outcome, Exception) and not isinstance(outcome, Unanswered):
                     log.error("The search for orphaned jobs failed: %r", outcome)
 
-    async def sweep(self, cluster: Cluster) -> None:
-        """Check one cluster once, and cancel the jobs that have been orphans for long enough.
+    async def sweep(self, cluster: Cluster | PlaceBase) -> None:
+        """Check one cluster or place once, and cancel the jobs that have been orphans for long enough.
 
         Raises:
             Unanswered: The scheduler did not answer. The list of suspects is kept.
             SQLAlchemyError: The database cannot be used, so nothing is cancelled.
         """
-        snapshot = await self._runtime.poller(cluster.name, cluster.scheduler).snapshot(self._max_age)
+        scheduler = "" if isinstance(cluster, PlaceBase) else cluster.scheduler
+        snapshot = await self._runtime.poller(cluster.name, scheduler).snapshot(self._max_age)
         jobs = {
             job.id: job
             for job in snapshot.jobs.values()
@@ -125,6 +134,33 @@ class OrphanCollector:
                     "Cannot cancel orphaned job %s on cluster %s; the next check tries again: %s",
                     *(job_id, cluster.name, error),
                 )
+
+        if isinstance(cluster, PlaceBase):
+            await self._remove_remains(cluster.name, snapshot)
+
+    async def _remove_remains(self, place: str, snapshot: Snapshot) -> None:
+        """Remove the jobs that have ended, after the time in which the hub finds out how they ended.
+
+        A scheduler forgets a job that has ended. A place keeps it, with its files, until somebody removes it.
+        """
+        known, database = self._sessions(), self._runtime.ledger.database
+        over = {
+            job.id: (job.user, job.tag.session)
+            for job in snapshot.jobs.values()
+            if job.state is JobState.ENDED
+            and job.tag
+            and (job.tag.host, job.tag.database) == (self._runtime.host, database)
+            and job.tag.session not in known
+        }
+        before = self._remains.get(place, {})
+        self._remains[place] = {job_id: before.get(job_id, snapshot.taken) for job_id in over}
+        for job_id, (user, session) in over.items():
+            if snapshot.taken - self._remains[place][job_id] < max(self._grace, EXPLAINED if self._grace else 0.0):
+                continue
+            try:
+                await self._runtime.cancel(place, user=user, session=session, job_id=job_id)
+            except (Unanswered, ValueError) as error:
+                log.warning("Cannot remove %s, which has ended in %s: %s", job_id, place, error)
 
     def _compare(self, cluster: str, jobs: dict[str, Job]) -> tuple[dict[str, tuple[str, str, str]], list[UnknownJob]]:
         """Compare a cluster's jobs with the hub's sessions and its database.

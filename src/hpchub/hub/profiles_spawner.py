@@ -14,22 +14,26 @@ from hpchub.hub import outcome as outcomes
 from hpchub.hub.cancel import cancel_start
 from hpchub.hub.events import ORIGIN, StopRequested
 from hpchub.hub.form_spawner import FormSpawner
-from hpchub.hub.job_spawner import JobSpawner, spawner_class
+from hpchub.hub.grant import read_grant, write_grant
+from hpchub.hub.job_spawner import spawner_class
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 from hpchub.hub.ready_mail import ReadyMail
 from hpchub.hub.resumption import Resumption
 from hpchub.hub.service_stop import stop_session
 from hpchub.hub.session_events import facts, restored
 from hpchub.hub.session_facts import SessionFacts
+from hpchub.hub.session_spawner import SessionSpawner
 from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import LOST, Key, saved, smaller
 from hpchub.model.choice import permitted
-from hpchub.model.entries import Cluster, Profile
+from hpchub.model.places import PlaceBase
+from hpchub.places import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from hpchub.hub.job_events import PortReported, ProblemReported
+    from hpchub.model.entries import Cluster, Profile
 
 
 IDLE_TOLERANCE = 5.0
@@ -37,7 +41,7 @@ IDLE_TOLERANCE = 5.0
 
 
 class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
-    """A spawner that offers the site's profiles and starts the chosen one as a batch job.
+    """A spawner that offers the site's profiles and starts the chosen one as a batch job or in a place.
 
     A session keeps the profile that it was granted. Later changes of the profile list do not affect it.
     """
@@ -60,7 +64,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
     def smaller_profiles(self) -> list[Profile]:
         """The profiles that the user can start while this start waits, or none if there is a second start already."""
         child = self.child_spawner
-        if not isinstance(child, JobSpawner) or self.runtime.replacements.partner(self.key):
+        if not isinstance(child, SessionSpawner) or self.runtime.replacements.partner(self.key):
             return []
         usable = permitted(self.profile_list.profiles, self.person)
         return [each for each in smaller(child.profile, usable) if self._permits(each.key)]
@@ -105,22 +109,23 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
 
     def _grant_choice(self, options: Any) -> None:
         granted = self.granted(options)
-        cluster = self.profile_list.cluster(granted.cluster)
-        assert cluster is not None  # noqa: S101 a valid list contains the cluster
-        self._take(granted, cluster)
+        self._take(granted, self.profile_list.where(granted))
 
-    def _take(self, profile: Profile, cluster: Cluster) -> None:
-        self._grant = {"profile": profile.model_dump(mode="json"), "cluster": cluster.model_dump(mode="json")}
+    def _take(self, profile: Profile, where: Cluster | PlaceBase) -> None:
+        self._grant = write_grant(profile, where)
         self.child_profile = profile.key
-        self.child_class = spawner_class(cluster.scheduler)
+        if isinstance(where, PlaceBase):
+            self.child_class = kind_of(where.kind).spawner
+        else:
+            self.child_class = spawner_class(where.scheduler)
         # Each session gets its own copies. wrapspawner would share one dictionary between all users of a profile.
         self.child_config = {
             "settings_file": self.settings_file,
             "profile": profile.model_copy(deep=True),
-            "cluster": cluster.model_copy(deep=True),
+            "cluster": where.model_copy(deep=True),
         }
 
-    def construct_child(self) -> JobSpawner:
+    def construct_child(self) -> SessionSpawner:
         """Return the session's job spawner. Create it from the granted profile if necessary."""
         if self.child_spawner is None:
             self.runtime.open_ledger(self.user.db)
@@ -128,7 +133,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
                 self._grant_choice(self.user_options)
             # ProfilesSpawner.construct_child would select the profile again, from the user options only.
             WrapSpawner.construct_child(self)
-        child: JobSpawner = self.child_spawner
+        child: SessionSpawner = self.child_spawner
         child.without_settings = bool((self.user_options or {}).get("without_settings"))
         child.driver.save = self._save
         return child
@@ -148,12 +153,14 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
     @property
     def session(self) -> str:
         """The name of the current session in any state, or empty."""
-        return self.child_spawner.session if isinstance(self.child_spawner, JobSpawner) else ""
+        return self.child_spawner.session if isinstance(self.child_spawner, SessionSpawner) else ""
 
     def report(self, report: PortReported | ProblemReported) -> bool:
         """Accept the job's report if a start is pending; see ``JobDriver.report``."""
         child = self.child_spawner
-        if not (isinstance(child, JobSpawner) and self.pending in ("spawn", "check") and child.driver.report(report)):
+        if not isinstance(child, SessionSpawner) or self.pending not in ("spawn", "check"):
+            return False
+        if not child.driver.report(report):
             return False
         self.notice = getattr(report, "notice", "")
         if self.notice:
@@ -202,7 +209,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
             self.runtime.events.emit(StopRequested(session=session, origin=ORIGIN.get()))
 
     async def poll(self) -> int | None:
-        """Return the exit code of a session that is over, else None. See ``JobSpawner.poll``.
+        """Return the exit code of a session that is over, else None. See ``SessionSpawner.poll``.
 
         JupyterHub could not save the end of a session while its database is at fault, so it is reported later.
         """
@@ -271,10 +278,10 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
     def get_state(self) -> dict[str, Any]:
         """Return the state to save.
 
-        Shape: ``{"grant": {"profile": …, "cluster": …}, "job": …, "token": HASH, "mail": True, "mail_language": CODE,
-        "outcome": …, "notice": TEXT}``. The keys of the mail exist only if the user has asked for one. For ``job``, see
-        ``JobSpawner.get_state``. For ``outcome``, see ``hpchub.hub.outcome``. It and the notice also exist without a
-        session.
+        Shape: ``{"grant": …, "job": …, "token": HASH, "mail": True, "mail_language": CODE, "outcome": …, "notice":
+        TEXT}``. The keys of the mail exist only if the user has asked for one. For ``grant``, see
+        ``hpchub.hub.grant``, for ``job`` ``SessionSpawner.get_state``, and for ``outcome`` ``hpchub.hub.outcome``. The
+        outcome and the notice also exist without a session.
         """
         state: dict[str, Any] = Spawner.get_state(self)
         if outcome := self.outcome:
@@ -301,10 +308,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         if "grant" not in state:
             return
         try:
-            self._take(
-                Profile.model_validate(state["grant"]["profile"]),
-                Cluster.model_validate(state["grant"]["cluster"]),
-            )
+            self._take(*read_grant(state["grant"]))
             self.child_state = state["job"]
             child = self.construct_child()
             child.record()

@@ -13,7 +13,7 @@ from hpchub.model.field_texts import in_words
 
 if TYPE_CHECKING:
     from hpchub.model.entries import Profile
-    from hpchub.schedulers import Scheduler
+    from hpchub.schedulers.terms import Terms
 
 ADVICE = Message("Choose another value in the form. If you are sure that you may use this one, ask the support.")
 
@@ -54,7 +54,7 @@ class Refusal(NamedTuple):
     text: str
 
 
-def refused_value(scheduler: Scheduler, profile: Profile, message: str) -> Refusal | None:
+def refused_value(scheduler: Terms, profile: Profile, message: str) -> Refusal | None:
     """Return which value of a job the scheduler refused, or None if its message names none.
 
     Args:
@@ -70,4 +70,4 @@ def refused_value(scheduler: Scheduler, profile: Profile, message: str) -> Refus
     field = next((each for each in fields if own_value(profile, each)), fields[0])
     value = own_value(profile, field)
     text = TEXTS[field] if value else _EMPTY.get(field, TEXTS[field])
-    return Refusal(field, Message(text, cluster=profile.cluster, value=in_words(field, value), words=words))
+    return Refusal(field, Message(text, cluster=profile.where, value=in_words(field, value), words=words))

@@ -1,4 +1,4 @@
-"""The objects that all spawners of a hub process share: settings, profile list, gates and pollers."""
+"""The objects that all spawners of a hub process share: settings, profile list, gates, places and pollers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from hpchub.hub.throttle import Throttle
 from hpchub.hub.unix_groups import UnixGroups
 from hpchub.hub.versions import VersionGate
 from hpchub.model.notices import NoticesFile, combine, maintenance_notices
+from hpchub.model.places import PlaceBase
 from hpchub.notices_file import BY_HAND, INVENTORY, load_notices
+from hpchub.places import kind_of
+from hpchub.places.interface import PlacePoller
 from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered
 
@@ -36,8 +39,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from hpchub.clusters.poller import BulkPoller
+    from hpchub.model.entries import Cluster
     from hpchub.model.notices import Notice
     from hpchub.model.profile_list import ProfileList
+    from hpchub.places.interface import Connection
+    from hpchub.schedulers import Ending
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +121,8 @@ class Runtime:
         self.adoptions: dict[str, float] = {}
         """When the hub last tried to adopt a session, by the session's name (monotonic clock)."""
         self._ledger: Ledger | None = None
-        self._pollers: dict[str, Poller] = {}
+        self._pollers: dict[str, BulkPoller] = {}
+        self._places: dict[str, Connection] = {}
         self._knowledge: dict[str, Knowledge] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._profiles = LiveFile(Path(settings["profiles_file"]), load_profile_list)
@@ -181,11 +189,53 @@ class Runtime:
             valid = ", ".join(sorted(self.gates))
             raise ValueError(f"gates: the hub's settings have no cluster {cluster!r}; valid: {valid}") from None
 
-    def poller(self, cluster: str, scheduler: str) -> Poller:
-        """Return a cluster's poller, which is created at its first use."""
-        if cluster not in self._pollers:
-            self._pollers[cluster] = Poller(SCHEDULERS[scheduler], self.gate(cluster))
-        return self._pollers[cluster]
+    def poller(self, name: str, scheduler: str = "") -> BulkPoller:
+        """Return the poller of a cluster or a place, which is created at its first use.
+
+        Args:
+            name: The name of the cluster or of the place.
+            scheduler: The scheduler of the cluster. Empty for a place.
+
+        Raises:
+            ValueError: The hub's settings do not contain the cluster, or the profile list does not contain the place.
+        """
+        if not scheduler:
+            connection = self.place(name)
+            known = self._pollers.get(name)
+            if not isinstance(known, PlacePoller) or known.connection is not connection:
+                self._pollers[name] = PlacePoller(connection)
+        elif name not in self._pollers:
+            self._pollers[name] = Poller(SCHEDULERS[scheduler], self.gate(name))
+        return self._pollers[name]
+
+    def place(self, name: str) -> Connection:
+        """Return the connection to a place, which is created at its first use, and again if the entry has changed.
+
+        A place that is no longer in the profile list keeps its connection until the hub restarts.
+
+        Raises:
+            ValueError: The profile list does not contain the place, or its kind cannot be used.
+        """
+        known = self._places.get(name)
+        try:
+            entry = self.profiles.place(name)
+        except OSError as error:
+            raise ValueError(str(error)) from None
+        if entry is None and known is None:
+            raise ValueError(f"the profile list has no place {name!r}")
+        if entry is not None and (known is None or known.entry != entry):
+            if known is not None:
+                self.background(f"Cannot close the connection to {name}", known.close())
+            known = self._places[name] = kind_of(entry.kind).connection(entry, self.settings)
+        assert known is not None  # noqa: S101 see above
+        return known
+
+    def is_place(self, name: str) -> bool:
+        """Return whether a name is a place's, as far as it is known."""
+        try:
+            return name in self._places or self.profiles.place(name) is not None
+        except (OSError, ValueError):
+            return False
 
     def knowledge(self, cluster: str) -> Knowledge:
         """Return what the hub knows of a cluster for the users' choices. It is created at its first use.
@@ -201,15 +251,41 @@ class Runtime:
         return self._knowledge[cluster]
 
     async def cancel(self, cluster: str, *, user: str, session: str, job_id: str) -> None:
-        """Cancel a session's job.
+        """Cancel a session's job. In a place, remove it with everything that belongs to it.
 
         Raises:
             Unanswered: The scheduler did not confirm the cancellation.
             ValueError: The hub's settings do not contain this cluster.
         """
+        if self.is_place(cluster):
+            await self.place(cluster).remove(job_id, user=user, session=session)
+            return
         answer = await self.gate(cluster).request("cancel", user=user, session=session, job_id=job_id)
         if not answer.ok:
             raise Unanswered(str(answer))
+
+    async def ending(self, where: Cluster | PlaceBase, job_id: str) -> Ending:
+        """Return how a job ended.
+
+        Raises:
+            Unanswered: The cluster or the place does not answer, or does not know it.
+            ValueError: The hub's settings do not contain it.
+        """
+        if isinstance(where, PlaceBase):
+            return await self.place(where.name).ending(job_id)
+        answer = await self.gate(where.name).history(job_id)
+        return SCHEDULERS[where.scheduler].parse_history(job_id, answer)
+
+    async def log(self, name: str, user: str, job_id: str) -> list[str]:
+        """Return the last lines of a job's log.
+
+        Raises:
+            Unanswered: The cluster or the place does not answer.
+            ValueError: The hub's settings do not contain it.
+        """
+        if self.is_place(name):
+            return list(await self.place(name).log(job_id, user))
+        return await self.gate(name).log(user, job_id)
 
     def background(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a task in the background, and log its exception if it fails. Return the task.

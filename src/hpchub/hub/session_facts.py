@@ -7,9 +7,9 @@ from typing import Any
 
 from jupyterhub.utils import url_escape_path, url_path_join
 
-from hpchub.hub.job_spawner import JobSpawner
 from hpchub.hub.page_texts import reader
 from hpchub.hub.progress import PREPARING, Progress, progress_of
+from hpchub.hub.session_spawner import SessionSpawner
 from hpchub.hub.support import HelpRequest, help_request
 from hpchub.units import seconds
 
@@ -27,7 +27,7 @@ class SessionFacts:
     def session_notices(self: Any) -> list[dict[str, Any]]:
         """Those of the notices that concern the session: the announcements, and the drains of its profile."""
         child, now = self.child_spawner, time.time()
-        profile = child.profile if isinstance(child, JobSpawner) else None
+        profile = child.profile if isinstance(child, SessionSpawner) else None
         return [
             notice.public(now)
             for notice in self.runtime.notices_of_starts
@@ -60,25 +60,25 @@ class SessionFacts:
     def start_progress(self: Any) -> Progress:
         """The progress of the start."""
         child = self.child_spawner
-        return progress_of(child.driver.state) if isinstance(child, JobSpawner) else PREPARING
+        return progress_of(child.driver.state) if isinstance(child, SessionSpawner) else PREPARING
 
     @property
     def is_serving(self: Any) -> bool:
         """Whether the notebook server is ready, even if a restarted hub has not checked it yet."""
         child = self.child_spawner
-        was_ready = isinstance(child, JobSpawner) and bool(child.driver.state.host)
+        was_ready = isinstance(child, SessionSpawner) and bool(child.driver.state.host)
         return self.ready or (was_ready and self.pending in ("spawn", "check"))
 
     @property
     def was_opened(self: Any) -> bool:
         """Whether the user could open the notebook server, even if a restarted hub has not checked it yet."""
         child = self.child_spawner
-        return isinstance(child, JobSpawner) and bool(child.driver.state.ready)
+        return isinstance(child, SessionSpawner) and bool(child.driver.state.ready)
 
     @property
     def ends_at(self: Any) -> float | None:
         """When the session reaches its time limit, in seconds since 1970, or None if this is not known."""
-        return self.child_spawner.driver.state.ends_at if isinstance(self.child_spawner, JobSpawner) else None
+        return self.child_spawner.driver.state.ends_at if isinstance(self.child_spawner, SessionSpawner) else None
 
     @property
     def job(self: Any) -> dict[str, Any] | None:
@@ -88,7 +88,7 @@ class SessionFacts:
         "idle_limit"}``. The memory is in bytes, times are in seconds. ``idle_limit`` is null without a limit, and the
         node and the id are empty until they are known.
         """
-        if not self.session or not isinstance(self.child_spawner, JobSpawner):
+        if not self.session or not isinstance(self.child_spawner, SessionSpawner):
             return None
         state, profile = self.child_spawner.driver.state, self.child_spawner.profile
         return {
@@ -107,7 +107,7 @@ class SessionFacts:
     @property
     def times(self: Any) -> dict[str, float | None] | None:
         """When the session was requested, submitted, started and ready, or None if there is no session."""
-        if not self.session or not isinstance(self.child_spawner, JobSpawner):
+        if not self.session or not isinstance(self.child_spawner, SessionSpawner):
             return None
         state = self.child_spawner.driver.state
         return {name: getattr(state, name) or None for name in ("requested", "submitted", "started", "ready")}

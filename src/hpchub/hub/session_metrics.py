@@ -43,7 +43,7 @@ class SessionMetrics:
     def prepare(self, profiles: Iterable[Profile]) -> None:
         """Create the counters of profiles with the value 0. Otherwise, Prometheus would miss the first event."""
         for profile in profiles:
-            labels = profile.cluster, profile.key
+            labels = profile.where, profile.key
             starts.labels(*labels, "ready", "")
             starts.labels(*labels, "stopped", "")
             for reason in defined.REASONS:

@@ -9,14 +9,16 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from hpchub.messages import Message
+from hpchub.model.places import PlaceBase
 from hpchub.names import SESSION
-from hpchub.schedulers import Job, JobState, Scheduler
+from hpchub.schedulers import Job, JobState
 from hpchub.units import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hpchub.model.entries import Cluster, Profile
+    from hpchub.schedulers.terms import Terms
 
 
 class Now(NamedTuple):
@@ -56,20 +58,25 @@ class Context:
     Attributes:
         hub: The hub's name in the comments of its jobs.
         user: The session's user.
-        cluster: The session's cluster.
+        cluster: The session's cluster or place.
         profile: The profile that the session was granted.
-        scheduler: The cluster's scheduler.
+        scheduler: The terms of the cluster's scheduler or of the place.
         poll_interval: The time between two observations during a start, in seconds.
         launch_timeout: How long a notebook server may take to start after its job has started, in seconds.
     """
 
     hub: str
     user: str
-    cluster: Cluster
+    cluster: Cluster | PlaceBase
     profile: Profile
-    scheduler: Scheduler
+    scheduler: Terms
     poll_interval: float
     launch_timeout: float
+
+    @property
+    def is_place(self) -> bool:
+        """Whether the session runs in a place, without a batch scheduler."""
+        return isinstance(self.cluster, PlaceBase)
 
 
 @dataclass(frozen=True)

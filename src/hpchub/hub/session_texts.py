@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hpchub.hub import job_actions as actions
+from hpchub.hub import place_texts
 from hpchub.hub.refusals import ADVICE, refused_value
 from hpchub.messages import Message, marked, sentences
 from hpchub.schedulers import JobState
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from hpchub.schedulers import Job
 
 
-TELL = Message("Please tell the administrators of the service.")
+TELL = place_texts.TELL
 NO_CERTIFICATE = actions.Fail(
     Message(
         "Sessions cannot start at the moment, because the service cannot create the certificates of notebook servers."
@@ -38,6 +39,13 @@ INCOMPATIBLE = actions.Fail(
 # The submission
 
 
+def submitting(state: SessionState) -> str:
+    """Return the message of the progress page before there is a job."""
+    if state.context.is_place:
+        return place_texts.submitting(state)
+    return Message("Your job is being submitted.")
+
+
 def not_accepted(state: SessionState, error: str) -> actions.Fail:
     """Return the failure of a start whose job the scheduler refused.
 
@@ -45,6 +53,8 @@ def not_accepted(state: SessionState, error: str) -> actions.Fail:
         state: The session.
         error: The scheduler's reason.
     """
+    if state.context.is_place:
+        return place_texts.not_accepted(state, error)
     return actions.Fail(
         Message(
             "The cluster {cluster} did not accept your job: {error}", cluster=state.context.cluster.name, error=error
@@ -64,6 +74,8 @@ def refused(state: SessionState, message: str) -> actions.Fail | None:
 
 def unanswered(state: SessionState) -> actions.Fail:
     """Return the failure of a start whose submission was not answered, and whose job was not found."""
+    if state.context.is_place:
+        return place_texts.unanswered(state)
     name = state.context.cluster.name
     message = Message("The cluster {cluster} does not answer at the moment.", cluster=name)
     if state.submit_error:
@@ -78,6 +90,8 @@ def unanswered(state: SessionState) -> actions.Fail:
 
 def never_starts(state: SessionState, job: Job) -> actions.Fail:
     """Return the failure of a start whose job waits for a reason that never ends by itself."""
+    if state.context.is_place:
+        return place_texts.never_starts(state, job)
     refusal = refused_value(state.context.scheduler, state.context.profile, job.reason)
     advice = state.context.scheduler.understand(job.reason).advice
     return actions.Fail(
@@ -96,6 +110,8 @@ def never_starts(state: SessionState, job: Job) -> actions.Fail:
 
 def waited_too_long(state: SessionState) -> actions.Fail:
     """Return the failure of a start whose job waited for longer than its profile allows."""
+    if state.context.is_place:
+        return place_texts.waited_too_long(state)
     profile = state.context.profile
     return actions.Fail(
         Message(
@@ -113,6 +129,8 @@ def waited_too_long(state: SessionState) -> actions.Fail:
 
 def waiting(state: SessionState) -> str:
     """Return the message of the progress page while the job waits in the queue."""
+    if state.context.is_place:
+        return place_texts.waiting(state)
     cluster = state.context.cluster.name
     if not state.job_id:
         return Message(
@@ -139,8 +157,22 @@ def waiting(state: SessionState) -> str:
 # The launch of the notebook server
 
 
+def launching(state: SessionState, host: str) -> str:
+    """Return the message of the progress page while the notebook server starts.
+
+    Args:
+        state: The session.
+        host: The node of the job.
+    """
+    if state.context.is_place:
+        return place_texts.launching(state)
+    return Message("Your job {job_id} runs on {host}. The notebook server is starting.", job_id=state.job_id, host=host)
+
+
 def no_report(state: SessionState) -> actions.Fail:
     """Return the failure of a start whose notebook server reported nothing in time."""
+    if state.context.is_place:
+        return place_texts.no_report(state)
     return actions.Fail(
         Message(
             "Your job {job_id} runs on {node}, but its notebook server did not start within {seconds} seconds.",
@@ -155,6 +187,8 @@ def no_report(state: SessionState) -> actions.Fail:
 
 def unreachable(state: SessionState) -> actions.Fail:
     """Return the failure of a start whose notebook server does not answer the hub."""
+    if state.context.is_place:
+        return place_texts.unreachable(state)
     return actions.Fail(
         Message(
             "Your notebook server runs on {node}, but the service cannot connect to it (tried: {hosts}; port {port}).",
@@ -191,6 +225,8 @@ def no_address(state: SessionState) -> actions.Fail:
 
 def reported_failure(state: SessionState) -> actions.Fail:
     """Return the failure of a start whose job reported a problem."""
+    if state.context.is_place:
+        return place_texts.reported_failure(state)
     facts = {"job_id": state.job_id, "problem": state.problem}
     message = Message("Your job {job_id} runs, but its notebook server could not start: {problem}", **facts)
     if state.job and state.job.host:
@@ -204,6 +240,8 @@ def reported_failure(state: SessionState) -> actions.Fail:
 
 def ended(state: SessionState) -> actions.Fail:
     """Return the failure of a start whose job ended."""
+    if state.context.is_place:
+        return place_texts.ended(state)
     if not state.job_id:
         return actions.Fail(
             Message("The service was restarted before your job was submitted."),

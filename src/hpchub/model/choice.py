@@ -16,6 +16,7 @@ from hpchub.gpus import Gpus, gpu_type
 from hpchub.messages import Message, listing, marked, sentences
 from hpchub.model import fields as f
 from hpchub.model.adjustable import Adjustable, Amount
+from hpchub.model.entries import Cluster
 from hpchub.model.field_texts import LABELS, in_words
 from hpchub.model.field_texts import NAMES as WORDS
 from hpchub.schedulers import SCHEDULERS
@@ -24,7 +25,8 @@ from hpchub.units import mebibytes, memory_in_words, runtime_in_words, seconds
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from hpchub.model.entries import Cluster, Profile, Queue
+    from hpchub.model.entries import Profile, Queue
+    from hpchub.model.places import PlaceBase
     from hpchub.schedulers.knowledge import Allocations
 
 NAMES = tuple(Adjustable.model_fields)
@@ -181,7 +183,7 @@ class Options:
 def options(
     profile: Profile,
     name: str,
-    cluster: Cluster,
+    cluster: Cluster | PlaceBase,
     allocations: Allocations | None = None,
     *,
     now: float = 0.0,
@@ -192,7 +194,7 @@ def options(
     Args:
         profile: The profile.
         name: The field.
-        cluster: The profile's cluster.
+        cluster: The profile's cluster or place.
         allocations: What the scheduler lets the user request, or None if this is unknown.
         now: The time, in seconds since 1970.
         account: The account of the choice, which decides about the qualities of service. None: any account.
@@ -239,7 +241,7 @@ def _known(name: str, allocations: Allocations | None, now: float, account: str 
 
 def choose(
     profile: Profile,
-    cluster: Cluster,
+    cluster: Cluster | PlaceBase,
     fields: Mapping[str, object],
     allocations: Allocations | None = None,
     now: float = 0.0,
@@ -248,7 +250,7 @@ def choose(
 
     Args:
         profile: The profile that the user chose.
-        cluster: Its cluster.
+        cluster: Its cluster or place.
         fields: The values that the user chose, by field. Other fields keep their defaults.
         allocations: What the scheduler lets the user request, or None if this is unknown.
         now: The time, in seconds since 1970.
@@ -384,16 +386,24 @@ def _number(name: str, limits: Amount, text: str) -> int:
     return int(text)
 
 
-def _against_scheduler(profile: Profile, cluster: Cluster, values: Mapping[str, str]) -> Iterator[Complaint]:
+def _against_scheduler(
+    profile: Profile, cluster: Cluster | PlaceBase, values: Mapping[str, str]
+) -> Iterator[Complaint]:
     """Check the reservation in the scheduler's own syntax, wherever it comes from."""
     value = values["reservation"]
-    if value and (found := SCHEDULERS[cluster.scheduler].reservation_problem(value, cluster)):
+    if not value or not isinstance(cluster, Cluster):
+        return
+    if found := SCHEDULERS[cluster.scheduler].reservation_problem(value, cluster):
         name = "reservation" if profile.adjustable.reservation else ""
         yield Complaint(name, NOT_VALID, {"value": _shown(value), "advice": _sentence(found[1])})
 
 
 def _not_offered(
-    profile: Profile, cluster: Cluster, values: Mapping[str, str], allocations: Allocations | None, now: float
+    profile: Profile,
+    cluster: Cluster | PlaceBase,
+    values: Mapping[str, str],
+    allocations: Allocations | None,
+    now: float,
 ) -> Iterator[Complaint]:
     """Compare the values with what is known of the cluster and of the user."""
     texts = {
@@ -446,7 +456,9 @@ def _above_queue(profile: Profile, granted: Profile, queue: Queue | None) -> Ite
     ):
         if asked > most and (name in chosen or "queue" in chosen):
             text = marked("{value} is more than the queue {queue} permits. Choose at most {most}.")
-            if name == "gpus" and not most:
+            if granted.place:
+                text = marked("{value} is more than {queue} permits. Choose at most {most}.")
+            elif name == "gpus" and not most:
                 text = marked("The queue {queue} has no GPUs of this kind. Choose another queue, or no GPUs.")
             yield Complaint(
                 name if name in chosen else "queue",

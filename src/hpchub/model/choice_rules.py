@@ -35,7 +35,7 @@ def compare_choices(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
         for name in adjustable.names:
             yield from _compare_own_value(profile, name, adjustable.get(name))
         cluster = profile.get("cluster")
-        if adjustable.kernel and isinstance(cluster, str):
+        if adjustable.kernel and cluster:
             known = kernel_names(drafts["hpc_kernels"], cluster)
             for each in adjustable.kernel.choices:
                 if each not in known:

@@ -21,7 +21,8 @@ def compare_drains(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
     Args:
         drafts: The entries of a site, by variable.
     """
-    clusters = [draft for draft in drafts["hpc_clusters"] if isinstance(draft.written("name"), str)]
+    places = [draft for draft in drafts["hpc_places"] if isinstance(draft.written("name"), str)]
+    clusters = [*(draft for draft in drafts["hpc_clusters"] if isinstance(draft.written("name"), str)), *places]
     queues = {draft.written("name"): _names(draft.items("queues", Queue), "name") for draft in clusters}
     profiles = _names(drafts["hpc_profiles"], "key")
     checked: list[tuple[int, Drain]] = []

@@ -371,10 +371,14 @@ class Profile(Entry):
     profile."""
     users: list[f.UserName] = []
     """Users who may use the profile."""
-    cluster: f.ClusterReference
-    """The cluster that runs the job."""
-    queue: f.QueueReference
+    cluster: f.OptionalClusterReference = ""
+    """The cluster that runs the job. A profile names either a cluster and its queue, or a place."""
+    queue: f.QueueReference = ""
     """The queue of this cluster."""
+    place: f.PlaceReference = ""
+    """The place that runs the session, instead of a cluster."""
+    image: f.ImageReference = ""
+    """The name of the image in the list of the place. Empty: the place's first one."""
     cores: f.Cores
     """The number of cores, all on one node."""
     memory: f.Memory
@@ -409,6 +413,11 @@ class Profile(Entry):
     """The fields that users may change in the form, each with its limits."""
     enabled: Annotated[bool, Field(strict=True)] = True
     """Whether users can start sessions with this profile. If false, the form hides it. Running sessions go on."""
+
+    @property
+    def where(self) -> str:
+        """The name of the profile's cluster or place. No two of them have the same name."""
+        return self.cluster or self.place
 
     @property
     def is_restricted(self) -> bool:

@@ -362,8 +362,84 @@ ClusterName = Annotated[
         check=_cluster_name,
     ),
 ]
+_HOST_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?"
+PlaceName = Annotated[
+    str, Text("a place's name", CLUSTER_NAME, "write lower-case letters, digits and _, a letter first")
+]
+PlaceReference = Annotated[str, Text("a place's name", r".{1,200}", "name a place of hpc_places", empty=True)]
+ImageName = Annotated[
+    str,
+    Text(
+        "an image's name",
+        r"[a-z0-9][a-z0-9._-]{0,63}",
+        "write lower-case letters, digits, . _ and -, a letter or digit first",
+    ),
+]
+ImageReference = Annotated[
+    str, Text("an image's name", r".{1,200}", "name an image of the profile's place", empty=True)
+]
+
+
+def _pinned(value: str) -> None:
+    name, found, digest = value.rpartition("sha256:")
+    if not found:
+        complain("has no digest, so its content could change", _PINNED)
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        complain("has a digest that is not sha256: and 64 hexadecimal digits", _PINNED)
+    if name and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,252}(?::[0-9]{1,5})?(?:/[a-z0-9][a-z0-9._-]{0,127})*@", name):
+        complain("is not the name of an image with its digest and without a tag", _PINNED)
+
+
+_PINNED = (
+    "write NAME@sha256:DIGEST, as `docker images --digests` shows it; for an image that was imported, write its id,"
+    " sha256:ID, as `docker images --no-trunc` shows it"
+)
+PinnedImage = Annotated[str, Text("an image with its digest", r"[!-~]{1,400}", _PINNED, check=_pinned)]
+Pids = Annotated[int, Whole(64, 1_000_000)]
+DockerNetwork = Annotated[
+    str,
+    Text(
+        "the name of a user-defined Docker network",
+        r"(?!(?:host|none|bridge|default|container)\b)[a-z0-9][a-z0-9_-]{0,63}",
+        "write lower-case letters, digits, _ and -; the networks bridge, host and none isolate nobody",
+    ),
+]
+DockerUrl = Annotated[
+    str,
+    Text(
+        "the address of a Docker engine",
+        rf"https://{_HOST_NAME}(?::[0-9]{{1,5}})?|unix:///[A-Za-z0-9._/-]{{1,100}}",
+        "write https://HOST:2376, or unix:///PATH for an engine on the hub host; without TLS, anybody could control it",
+    ),
+]
+
+
+def _mount_source(value: str) -> None:
+    parts = value.split("/")[1:]
+    if any(part in ("", ".", "..") for part in parts):
+        complain("contains an empty part, . or ..", "write the real path")
+    if any("{" in part and part != "{user}" for part in parts):
+        complain("contains {user} as a part of a name", "write it as a whole name, as in /home/{user}")
+    if value.split("/")[1] in ("proc", "sys", "dev", "boot", "etc", "run") or value.startswith(
+        ("/var/run", "/var/lib/docker")
+    ):
+        complain("belongs to the system of the Docker host", "name a directory with data of users")
+
+
+MountSource = Annotated[
+    str,
+    Text(
+        "a directory for mounting",
+        r"(?:/[A-Za-z0-9._{}@-]{1,128}){1,20}",
+        "write an absolute path without spaces; {user} stands for the user's name, as in /home/{user}",
+        check=_mount_source,
+    ),
+]
 # References to a cluster, a queue or a kernel are looked up later. Here only their type is checked.
 ClusterReference = Annotated[str, Text("a cluster's name", r".{1,200}", "name a cluster of hpc_clusters")]
+OptionalClusterReference = Annotated[
+    str, Text("a cluster's name", r".{1,200}", "name a cluster of hpc_clusters", empty=True)
+]
 QueueName = Annotated[
     str,
     Text(
@@ -372,7 +448,9 @@ QueueName = Annotated[
         "write letters, digits, _ . @ and -, a letter or digit first",
     ),
 ]
-QueueReference = Annotated[str, Text("a queue's name", r".{1,200}", "name a queue of the profile's cluster")]
+QueueReference = Annotated[
+    str, Text("a queue's name", r".{1,200}", "name a queue of the profile's cluster", empty=True)
+]
 ProfileKey = Annotated[
     str,
     Text(
@@ -390,7 +468,6 @@ KernelName = Annotated[
     ),
 ]
 KernelReference = Annotated[str, Text("a kernel's name", r".{1,200}", "name a kernel of hpc_kernels", empty=True)]
-_HOST_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?"
 HostName = Annotated[
     str,
     Text("a host's name", _HOST_NAME, "write the name of a host in the inventory"),

@@ -119,7 +119,7 @@ class Drain(Timed):
     """A time in which no session can start: on a cluster, in a queue, with a profile, or at all."""
 
     cluster: OptionalCluster = ""
-    """The cluster. Without a cluster and a profile, the drain applies to the whole service."""
+    """The cluster or the place. Without a cluster and a profile, the drain applies to the whole service."""
     queue: OptionalQueue = ""
     """The queue of this cluster. Empty: the whole cluster."""
     profile: OptionalProfile = ""
@@ -185,7 +185,7 @@ class Drain(Timed):
         """Return whether the drain applies to sessions of a profile."""
         if self.profile:
             return self.profile == profile.key
-        return self.cluster in ("", profile.cluster) and self.queue in ("", profile.queue)
+        return self.cluster in ("", profile.where) and self.queue in ("", profile.queue)
 
     def overlaps(self, other: Drain) -> bool:
         """Return whether two drains of the same target overlap, as far as their times can be compared."""
@@ -245,13 +245,13 @@ def unknown_target(
         cluster: The cluster of the drain, or empty.
         queue: The queue of the drain, or empty.
         profile: The profile of the drain, or empty.
-        queues: The names of the queues of each cluster.
+        queues: The names of the queues of each cluster. A place has none.
         profiles: The keys of the profiles.
     """
     if profile:
         field, value, what, known = "profile", profile, "a profile", profiles
     elif cluster not in ("", *queues):
-        field, value, what, known = "cluster", cluster, "a cluster", list(queues)
+        field, value, what, known = "cluster", cluster, "a cluster or a place", list(queues)
     else:
         field, value, what, known = "queue", queue, f"a queue of cluster {show(cluster)}", queues.get(cluster, ())
     if value in ("", *known) or (queue and not cluster and not profile):

@@ -1,4 +1,4 @@
-"""The profile list: the clusters and profiles that the start form, the spawner and the job's launcher use. No I/O.
+"""The profile list: clusters, places and profiles for the start form, the spawner and the job's launcher. No I/O.
 
 :func:`profile_list` creates it from the model. A role writes it as sorted JSON. The hub gets the profiles of all
 clusters, and the nodes of a cluster get the profiles of this cluster. Disabled profiles, and those of disabled queues
@@ -15,6 +15,7 @@ from pydantic import ValidationError, model_validator
 from hpchub.messages import listing, show
 from hpchub.model.entries import Cluster, Profile
 from hpchub.model.entry import Entry
+from hpchub.model.places import Place
 from hpchub.model.problems import Problem, locate
 from hpchub.schedulers import SCHEDULERS
 
@@ -55,6 +56,8 @@ class ProfileList(Entry):
     """The service."""
     clusters: list[Cluster]
     """The clusters, in the inventory's order."""
+    places: list[Place] = []
+    """The places, in the inventory's order. The nodes of a cluster get none."""
     profiles: list[Profile]
     """The profiles, in the inventory's order."""
     default_profile: str
@@ -69,6 +72,12 @@ class ProfileList(Entry):
         if self.default_profile not in keys and (keys or self.default_profile):
             raise ValueError(f"default_profile {show(self.default_profile)} is not the key of a profile")
         for profile in self.profiles:
+            if bool(profile.cluster) == bool(profile.place):
+                raise ValueError(f"profile {profile.key}: it names not exactly one of cluster and place")
+            if profile.place:
+                if self.place(profile.place) is None:
+                    raise ValueError(f"profile {profile.key}: place {show(profile.place)} is not in the list")
+                continue
             cluster = self.cluster(profile.cluster)
             if cluster is None or cluster.queue(profile.queue) is None:
                 where = f"queue {show(profile.queue)} of cluster {show(profile.cluster)}"
@@ -97,6 +106,21 @@ class ProfileList(Entry):
         """Return the cluster with a name, or None."""
         return next((cluster for cluster in self.clusters if cluster.name == name), None)
 
+    def place(self, name: str) -> Place | None:
+        """Return the place with a name, or None."""
+        return next((place for place in self.places if place.name == name), None)
+
+    def where(self, profile: Profile) -> Cluster | Place:
+        """Return the cluster or the place of a profile of this list, or of a profile that is granted from it.
+
+        Raises:
+            LookupError: The list does not contain it.
+        """
+        found = self.place(profile.place) if profile.place else self.cluster(profile.cluster)
+        if found is None:
+            raise LookupError(f"the profile list has no cluster or place {show(profile.where)}")
+        return found
+
     def as_dict(self) -> dict[str, Any]:
         """Return the list in its JSON form."""
         return self.model_dump(mode="json")
@@ -106,8 +130,9 @@ def profile_list(site: Site, cluster: str | None = None) -> dict[str, Any]:
     """Return the profile list of a site or of one of its clusters.
 
     Returns:
-        ``{"version": 1, "service": {"name", "support", "url"}, "clusters": [CLUSTER, …], "profiles": [PROFILE, …],
-        "default_profile": KEY}``. Clusters and profiles are in the order of the inventory and include all defaults.
+        ``{"version": 1, "service": {"name", "support", "url"}, "clusters": [CLUSTER, …], "places": [PLACE, …],
+        "profiles": [PROFILE, …], "default_profile": KEY}``. They are in the order of
+        the inventory and include all defaults.
 
     Raises:
         LookupError: There is no such cluster.
@@ -126,6 +151,7 @@ def profile_list(site: Site, cluster: str | None = None) -> dict[str, Any]:
             restricted_profiles=site.service.restricted_profiles,
         ),
         clusters=[one for one in site.clusters if cluster in (None, one.name)],
+        places=site.places if cluster is None else [],
         profiles=profiles,
         default_profile=profiles[0].key if profiles else "",
     ).as_dict()

@@ -383,6 +383,9 @@ def _is_command(command: str) -> bool:
 
 
 def _compare_profile(profile: Draft, clusters: Sequence[Draft], kernels: Sequence[Draft]) -> Iterator[Problem]:
+    if profile.get("place"):
+        return  # see hpchub.model.place_rules
+    yield from _compare_where(profile)
     name = profile.get("cluster")
     known = _names(clusters, "name")
     cluster = next((draft for draft in clusters if draft.written("name") == name), None) if name else None
@@ -393,10 +396,22 @@ def _compare_profile(profile: Draft, clusters: Sequence[Draft], kernels: Sequenc
         if scheduler := cluster.get("scheduler"):
             yield from _compare_with_scheduler(profile, cluster, SCHEDULERS[scheduler])
     kernel = profile.get("default_kernel")
-    if kernel and isinstance(name, str):
+    if kernel and name:
         names = kernel_names(kernels, name)
         if kernel not in names:
             yield unknown_reference(profile, "default_kernel", kernel, f"a kernel of cluster {show(name)}", names)
+
+
+def _compare_where(profile: Draft) -> Iterator[Problem]:
+    """Find a profile that names neither a place, nor a cluster and its queue."""
+    if not isinstance(profile.raw, Mapping) or profile.get("place") is None:
+        return
+    for field in ("cluster", "queue"):
+        if field not in profile.raw:
+            valid = "add it" if field == "queue" else "add it, or a place"
+            yield Problem(profile.name, "is missing", field=field, valid=valid)
+        elif profile.raw[field] == "":
+            yield Problem(profile.name, "is empty", field=field, valid=f"name a {field}")
 
 
 def kernel_names(kernels: Sequence[Draft], cluster: str) -> list[str]:

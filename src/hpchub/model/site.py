@@ -35,6 +35,8 @@ from hpchub.model.entries import (
 from hpchub.model.entry import Entry
 from hpchub.model.notices import Announcement, Drain
 from hpchub.model.operation import Canary, Mail, Monitoring
+from hpchub.model.place_rules import compare_places
+from hpchub.model.places import PLACE_KINDS, Place, PlaceBase
 from hpchub.model.problems import Problem, SiteError, Unresolved, label, locate
 from hpchub.model.rules import Draft, compare, compare_groups
 from hpchub.model.sso import DEFAULT_PROVIDER, PROVIDERS, AnySso, Provider, Sso, owners
@@ -88,8 +90,10 @@ class Site(Entry):
     """Regular tests of the whole service."""
     events: Events = Field(default=Events(), alias="hpc_events")
     """The record of starts and sessions in the hub's database, for the usage report."""
-    clusters: list[Cluster] = Field(min_length=1, alias="hpc_clusters")
-    """The clusters."""
+    clusters: list[Cluster] = Field(default=[], alias="hpc_clusters")
+    """The clusters. A site without a cluster has a place."""
+    places: list[Place] = Field(default=[], alias="hpc_places")
+    """The places that run sessions without a batch scheduler, such as hosts with Docker."""
     profiles: list[Profile] = Field(min_length=1, alias="hpc_profiles")
     """The choices of the start form. The first one is the default."""
     kernels: list[Kernel] = Field(default=[_DEFAULT_KERNEL], alias="hpc_kernels")
@@ -119,7 +123,14 @@ class Site(Entry):
         problems: list[Problem] = list(_unknown_variables(variables))
         parts = {name: _read_part(name, variables.get(name, _ABSENT), problems) for name in VARIABLES}
         drafts = {name: part.drafts for name, part in parts.items()}
-        problems += [*compare(drafts), *compare_choices(drafts), *compare_drains(drafts), *compare_texts(drafts)]
+        if not variables.get("hpc_clusters") and not variables.get("hpc_places"):
+            problems.append(
+                Problem("hpc_clusters", "is empty", valid="add at least one entry")
+                if "hpc_clusters" in variables
+                else Problem("hpc_clusters", "is missing", valid="add it to the inventory's group_vars/all")
+            )
+        problems += [*compare(drafts), *compare_places(drafts), *compare_choices(drafts)]
+        problems += [*compare_drains(drafts), *compare_texts(drafts)]
         if inventory is not None:
             problems += compare_groups(drafts, plain(inventory.get("groups", {})))
         if problems:
@@ -135,6 +146,10 @@ class Site(Entry):
         """Return the cluster with a name, or None."""
         return next((cluster for cluster in self.clusters if cluster.name == name), None)
 
+    def place(self, name: str) -> Place | None:
+        """Return the place with a name, or None."""
+        return next((place for place in self.places if place.name == name), None)
+
     def profile(self, key: str) -> Profile | None:
         """Return the profile with a key, or None."""
         return next((profile for profile in self.profiles if profile.key == key), None)
@@ -144,6 +159,9 @@ class Site(Entry):
         return [profile for profile in self.profiles if profile.enabled and self._is_open(profile)]
 
     def _is_open(self, profile: Profile) -> bool:
+        if profile.place:
+            place = self.place(profile.place)
+            return place is not None and place.enabled
         cluster = self.cluster(profile.cluster)
         queue = cluster.queue(profile.queue) if cluster is not None else None
         return cluster is not None and cluster.enabled and queue is not None and queue.enabled
@@ -179,11 +197,12 @@ class Site(Entry):
         if not self.offered():
             message = "offers nothing, because every profile, or its queue or cluster, has enabled: false"
             found.append(Problem("hpc_profiles", message, valid="enable one, so that users can start sessions"))
-        used = {profile.cluster for profile in self.profiles}
+        used = {profile.where for profile in self.profiles}
         return found + [
-            Problem("hpc_profiles", f"has no profile for cluster {show(cluster.name)}")
-            for cluster in self.clusters
-            if cluster.enabled and cluster.name not in used
+            Problem("hpc_profiles", f"has no profile for {what} {show(each.name)}")
+            for what, entries in (("cluster", self.clusters), ("place", self.places))
+            for each in entries
+            if each.enabled and each.name not in used
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -217,6 +236,13 @@ _LISTS: dict[str, type[Entry]] = {
     "hpc_drains": Drain,
     "hpc_announcements": Announcement,
 }
+
+
+_UNIONS: dict[str, tuple[type[Entry], Mapping[str, type[Entry]]]] = {
+    "hpc_kernels": (KernelBase, KERNEL_KINDS),
+    "hpc_places": (PlaceBase, PLACE_KINDS),
+}
+"""The lists whose entries have a ``kind``: the base class of the entries, and the class of each kind."""
 
 
 class _Environment(Entry):
@@ -355,19 +381,20 @@ def _read_item(name: str, entry: str, raw: Any, problems: list[Problem]) -> Draf
     """Read one entry of a list."""
     if name in _LISTS:
         return _read(_LISTS[name], entry, raw, problems)
+    base, kinds = _UNIONS[name]
     if not isinstance(raw, Mapping):
-        return _read(KernelBase, entry, raw, problems)
+        return _read(base, entry, raw, problems)
     kind = raw.get("kind")
-    if isinstance(kind, str) and kind in KERNEL_KINDS:
-        return _read(KERNEL_KINDS[kind], entry, raw, problems)
+    if isinstance(kind, str) and kind in kinds:
+        return _read(kinds[kind], entry, raw, problems)
     if "kind" not in raw:
-        problems.append(Problem(entry, "is missing", field="kind", valid=f"valid: {listing(KERNEL_KINDS)}"))
+        problems.append(Problem(entry, "is missing", field="kind", valid=f"valid: {listing(kinds)}"))
     elif isinstance(kind, Unresolved):
         problems.append(Problem(entry, kind.message, field="kind", valid=kind.valid))
     else:
-        valid = did_you_mean(kind, list(KERNEL_KINDS))
+        valid = did_you_mean(kind, list(kinds))
         problems.append(Problem(entry, "is unknown", field="kind", value=show(kind), valid=valid))
-    return Draft(entry, raw, KernelBase, bad=frozenset({("kind",)}))
+    return Draft(entry, raw, base, bad=frozenset({("kind",)}))
 
 
 def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> Problem:

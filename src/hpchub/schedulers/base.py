@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
-from hpchub.messages import Message
 from hpchub.names import DATABASE, SESSION
 from hpchub.schedulers.knowledge import KnowledgeSource
-from hpchub.schedulers.reasons import OUT_OF_LINE, Outlook, Reason, find_reason, letters
+from hpchub.schedulers.reasons import OUT_OF_LINE, Outlook
+from hpchub.schedulers.terms import Terms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -219,7 +219,7 @@ class Unanswered(Exception):
     """
 
 
-class Scheduler(KnowledgeSource, ABC):
+class Scheduler(Terms, KnowledgeSource, ABC):
     """A scheduler: its commands, how it requests resources, and the parsers of its output.
 
     This class is the extension point for schedulers. A subclass contains everything that hpchub knows about one
@@ -250,8 +250,9 @@ class Scheduler(KnowledgeSource, ABC):
     The attributes without a default value are required.
     """
 
-    name: str
-    """The value of ``scheduler`` in an inventory: lower-case letters and digits."""
+    # The attributes that each scheduler needs besides these are in ``Terms``: ``name``, which is the value of
+    # ``scheduler`` in an inventory, and ``job_id_pattern``.
+
     submit_command: tuple[str, ...]
     """The command that reads a batch script from standard input, submits it, and prints the job's id."""
     cancel_command: tuple[str, ...]
@@ -288,11 +289,6 @@ class Scheduler(KnowledgeSource, ABC):
     """
     usage_command: tuple[str, ...] = ()
     """The command that shows when jobs ran, from the scheduler's accounting. The gate appends ids, joined by commas."""
-    job_id_pattern: str
-    """A regular expression that matches a whole job id of a session, and no text with another meaning to a command.
-
-    The gate checks each job id with it. For example, an id must not start with a dash.
-    """
     directive_prefix = "#"
     """The text before each directive in the default batch script, for example ``#SBATCH``.
 
@@ -302,21 +298,8 @@ class Scheduler(KnowledgeSource, ABC):
     """The name of batchspawner's class for this scheduler. The default suits schedulers that batchspawner lacks."""
     reserved_options: ReservedOptions
     """The options of the scheduler that profiles must not add, because hpchub sets them or they would break the job."""
-    reasons: tuple[tuple[str, Reason], ...] = ()
-    """The reasons why jobs wait: regular expressions for parts of ``Job.reason``, the most specific ones first."""
-    refusals: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """What the scheduler says if it refuses a value of a job, when it is submitted or while it waits.
-
-    Each entry has a regular expression for a part of the message, and the fields of a choice that it can concern, the
-    most likely one first; see ``hpchub.model.choice.NAMES``.
-    """
     settings_field = ""
     """The field of a cluster in the inventory that has settings of this scheduler, or empty if there is none."""
-    propagation = 30.0
-    """How long the output of ``query_command`` may lack a job that exists, in seconds.
-
-    Right after the submission, or while a job changes its state, a scheduler may not list it.
-    """
 
     @property
     def template_names(self) -> list[str]:
@@ -480,18 +463,6 @@ class Scheduler(KnowledgeSource, ABC):
         """
         return None
 
-    def explain(self, reason: str) -> str:
-        """Return why a job waits, in plain words for the user.
-
-        Args:
-            reason: The reason in the scheduler's terms; see ``Job.reason``.
-
-        Returns:
-            A clause without a full stop, for example ``jobs with a higher priority start first``. The page shows it
-            after a colon. If the reason is unknown, the reason itself.
-        """
-        return self.understand(reason).words
-
     def places(self, jobs: Mapping[str, Job]) -> dict[str, int]:
         """Return the place of each pending job in its line, by the job's id. The first job has the place 1.
 
@@ -517,45 +488,6 @@ class Scheduler(KnowledgeSource, ABC):
     def _is_stuck(self, reason: str) -> bool:
         found = self.understand(reason) if reason else None
         return found is not None and (found.outlook is not Outlook.WAITS or found.words in OUT_OF_LINE)
-
-    def describe(self, reason: str) -> str:
-        """Return why a job waits, in plain words and in the scheduler's terms.
-
-        Args:
-            reason: The reason in the scheduler's terms; see ``Job.reason``.
-
-        Returns:
-            A clause without a full stop, for example ``jobs with a higher priority start first (Priority)``. If the
-            words are the scheduler's terms, they occur only once.
-        """
-        words = self.explain(reason)
-        if letters(words) == letters(reason):
-            return words.rstrip(". ")
-        return Message("{words} ({reason})", words=words, reason=reason)
-
-    def understand(self, reason: str) -> Reason:
-        """Return why a job waits, how the wait can end, and what the user can do.
-
-        If the outlook is ``Outlook.NEVER`` in several observations, the hub ends the start.
-
-        Args:
-            reason: The reason in the scheduler's terms; see ``Job.reason``.
-        """
-        return find_reason(reason, self.reasons)
-
-    def refusal(self, message: str) -> tuple[str, tuple[str, ...]] | None:
-        """Return the words with which the scheduler refused a value of a job, and the fields that they can concern.
-
-        Args:
-            message: The error output of ``submit_command``, or ``Job.reason``.
-
-        Returns:
-            The words and the fields, the most likely one first, or None if the message does not name a field.
-        """
-        for pattern, fields in self.refusals:
-            if found := re.search(pattern, message, re.IGNORECASE):
-                return found[0].strip(), fields
-        return None
 
     def parse_usage(self, stdout: str) -> dict[str, tuple[str, float, float | None]]:
         """Return the name, the start and the end of each job in the output of ``usage_command``, by the job's id.
