@@ -852,6 +852,10 @@ EXPLAINED: dict[str, str] = {
 
 
 ELSEWHERE: dict[str, tuple[str, ...]] = {
+    "header-name/main.yml/x-hpchub-sign-on": ("tests/unit/test_doors.py",),
+    "request-header/macros.conf.j2/requestheader-set-x-hpchub-sign-on-expr-reqenv-hpchub-sign-o": (
+        "tests/unit/test_doors.py",
+    ),
     "request-header/server.conf.j2/requestheader-unset-x-forwarded-for": ("tests/repo/test_trusted_proxies.py",),
     # JupyterHub does not start with a cookie secret that others can read, so the role fails.
     "mode/configure.yml/jupyterhub-cookie-secret-file-0600": ("tests/repo/test_permissions.py",),

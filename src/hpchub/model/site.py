@@ -7,7 +7,7 @@ each entry separately (:mod:`hpchub.model.entries`), then compares the entries w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -318,27 +318,24 @@ def _read_part(name: str, raw: Any, problems: list[Problem]) -> Part:
         entries = default if isinstance(default, list) else [default]
         return Part(drafts=[Draft(name, {}, type(entry), value=entry) for entry in entries if isinstance(entry, Entry)])
     raw = plain(raw)
-    if name == "hpc_install_environment":
-        return _read_environment(name, raw, problems)
-    if name == "hpc_bundle":
-        return _read_bundle(name, raw, problems)
-    if name == "hpc_sso":
-        draft = _read_sso(name, raw, problems)
-        return Part(draft.value, [draft])
+    if read := _SPECIAL.get(name):
+        return read(name, raw, problems)
     if name in _MAPPINGS:
         draft = _read(_MAPPINGS[name], name, raw, problems)
         return Part(draft.value, [draft])
     return _read_list(name, raw, problems, may_be_empty=not info.is_required())
 
 
-def _read_sso(name: str, raw: Any, problems: list[Problem]) -> Draft:
+def _read_sso(name: str, raw: Any, problems: list[Problem]) -> Part:
     """Read the single sign-on. Its provider decides which keys it has."""
     if not isinstance(raw, Mapping):
-        return _read(PROVIDERS[DEFAULT_PROVIDER], name, raw, problems)
+        draft = _read(PROVIDERS[DEFAULT_PROVIDER], name, raw, problems)
+        return Part(draft.value, [draft])
     choice = _read(Provider, name, {key: raw[key] for key in ("provider",) if key in raw}, problems)
     if isinstance(choice.value, Provider):
-        return _read(PROVIDERS[choice.value.provider], name, raw, problems)
-    return Draft(name, raw, Sso, bad=frozenset({("provider",)}))
+        draft = _read(PROVIDERS[choice.value.provider], name, raw, problems)
+        return Part(draft.value, [draft])
+    return Part(drafts=[Draft(name, raw, Sso, bad=frozenset({("provider",)}))])
 
 
 def _read_list(name: str, raw: Any, problems: list[Problem], *, may_be_empty: bool) -> Part:
@@ -377,6 +374,13 @@ def _read_bundle(name: str, raw: Any, problems: list[Problem]) -> Part:
         return Part()
 
 
+_SPECIAL: dict[str, Callable[[str, Any, list[Problem]], Part]] = {
+    "hpc_install_environment": _read_environment,
+    "hpc_bundle": _read_bundle,
+    "hpc_sso": _read_sso,
+}
+
+
 def _read_item(name: str, entry: str, raw: Any, problems: list[Problem]) -> Draft:
     """Read one entry of a list."""
     if name in _LISTS:
@@ -402,22 +406,7 @@ def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> P
     location = detail["loc"]
     error, context = detail["type"], detail.get("ctx", {})
     if error == "extra_forbidden":
-        at = locate(entry, raw, location[:-1])
-        known = _keys_at(kind, location[:-1])
-        if issubclass(kind, Sso) and len(location) == 1 and (others := owners(str(location[0]))):
-            return Problem(
-                at.entry,
-                f"belongs to provider {listing(others)}",
-                field=show(location[0], 40)[1:-1],
-                valid=f"remove it, or set provider: {others[0]}",
-            )
-        return Problem(
-            at.entry,
-            "is an unknown key",
-            field=at.field,
-            value=show(location[-1], 40),
-            valid=suggestion(_SYNONYMS.get(str(location[-1]), location[-1]), known, "valid keys"),
-        )
+        return _unknown_key(kind, entry, raw, location)
     at = locate(entry, raw, location)
     if isinstance(at.value, Unresolved):
         return Problem(at.entry, at.value.message, field=at.field, valid=at.value.valid)
@@ -439,6 +428,26 @@ def _explain(kind: type[Entry], entry: str, raw: Any, detail: ErrorDetails) -> P
     if error == "too_short":
         value = ""
     return Problem(at.entry, message, field=at.field, value=value, valid=valid)
+
+
+def _unknown_key(kind: type[Entry], entry: str, raw: Any, location: tuple[int | str, ...]) -> Problem:
+    """Return the problem of a key that the entry does not have."""
+    at = locate(entry, raw, location[:-1])
+    known = _keys_at(kind, location[:-1])
+    if issubclass(kind, Sso) and len(location) == 1 and (others := owners(str(location[0]))):
+        return Problem(
+            at.entry,
+            f"belongs to provider {listing(others)}",
+            field=show(location[0], 40)[1:-1],
+            valid=f"remove it, or set provider: {others[0]}",
+        )
+    return Problem(
+        at.entry,
+        "is an unknown key",
+        field=at.field,
+        value=show(location[-1], 40),
+        valid=suggestion(_SYNONYMS.get(str(location[-1]), location[-1]), known, "valid keys"),
+    )
 
 
 _SYNONYMS = {

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from hpchub.model import fields as f
 from hpchub.model.entry import Entry
+from hpchub.model.user_mapping import Step, check_steps
 
 
 class Claims(Entry):
@@ -38,6 +39,19 @@ class Sso(Entry):
     """The protocol of the single sign-on."""
     claims: Claims = Claims()
     """The names of the claims."""
+    user_mapping: list[Step] = []
+    """How the account's name follows from the claim ``user``, in steps. Empty: it is the same name."""
+    attributes: list[f.ClaimName] = []
+    """Further claims that the hub keeps in a user's encrypted auth state, for the site's own hooks."""
+    require_second_factor: list[f.Word] = []
+    """The values of the claims ``acr`` and ``amr`` that prove a second factor. A sign-in without any of them is
+    refused. Empty: a second factor is up to the provider."""
+
+    @field_validator("user_mapping")
+    @classmethod
+    def _check_mapping(cls, steps: list[Step]) -> list[Step]:
+        check_steps(steps)
+        return steps
 
 
 class OidcSso(Sso):

@@ -1,0 +1,134 @@
+"""An OpenID provider on the loopback address, for tests. It signs in whoever it is told to, without a password.
+
+It implements what mod_auth_openidc uses of OpenID Connect Core 1.0 (sections 3.1.2 to 3.1.3, 5.3), of Discovery 1.0,
+and of RP-Initiated Logout 1.0.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import secrets
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+class Provider(http.server.ThreadingHTTPServer):
+    """The provider.
+
+    Attributes:
+        claims: The claims of the person who signs in next.
+        url: The address of the provider.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, tls: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.claims: dict[str, Any] = {"sub": "nobody"}
+        self.codes: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.tokens: dict[str, dict[str, Any]] = {}
+        key = serialization.load_pem_private_key((tls / "signing.key").read_bytes(), None)
+        self.key = cast("rsa.RSAPrivateKey", key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls / "provider.pem", tls / "provider.key")
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.url = f"https://localhost:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def token(self, claims: dict[str, Any]) -> str:
+        """Return a signed token."""
+        head = _base64(json.dumps({"alg": "RS256", "typ": "JWT", "kid": "k"}).encode())
+        text = f"{head}.{_base64(json.dumps(claims).encode())}"
+        return f"{text}.{_base64(self.key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Provider
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(address.query).items()}
+        name = "metadata" if address.path == "/.well-known/openid-configuration" else address.path.strip("/")
+        getattr(self, f"_{name}")(query)
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        form = {name: values[0] for name, values in parse_qs(self.rfile.read(length).decode()).items()}
+        getattr(self, f"_{self.path.strip('/')}")(form)
+
+    def _json(self, value: object) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _redirect(self, url: str) -> None:
+        self.send_response(302)
+        self.send_header("Location", url)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _metadata(self, _: dict[str, str]) -> None:
+        url = self.server.url
+        self._json(
+            {
+                "issuer": url,
+                "authorization_endpoint": f"{url}/authorize",
+                "token_endpoint": f"{url}/token",
+                "userinfo_endpoint": f"{url}/userinfo",
+                "jwks_uri": f"{url}/jwks",
+                "end_session_endpoint": f"{url}/logout",
+                "response_types_supported": ["code"],
+                "subject_types_supported": ["public"],
+                "id_token_signing_alg_values_supported": ["RS256"],
+                "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+            }
+        )
+
+    def _jwks(self, _: dict[str, str]) -> None:
+        numbers = self.server.key.public_key().public_numbers()
+        parts = {name: _base64(value.to_bytes((value.bit_length() + 7) // 8)) for name, value in
+                 (("n", numbers.n), ("e", numbers.e))}  # fmt: skip
+        self._json({"keys": [{"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "k", **parts}]})
+
+    def _authorize(self, query: dict[str, str]) -> None:
+        code = secrets.token_urlsafe(16)
+        self.server.codes[code] = (query.get("nonce", ""), dict(self.server.claims))
+        self._redirect(f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}")
+
+    def _token(self, form: dict[str, str]) -> None:
+        nonce, claims = self.server.codes.pop(form["code"])
+        access = secrets.token_urlsafe(16)
+        self.server.tokens[access] = claims
+        now = int(time.time())
+        own = {name: claims[name] for name in ("acr", "amr", "sub") if name in claims}
+        identity = own | {"iss": self.server.url, "aud": "hpchub", "exp": now + 600, "iat": now, "nonce": nonce}
+        self._json(
+            {"access_token": access, "token_type": "Bearer", "expires_in": 600, "id_token": self.server.token(identity)}
+        )
+
+    def _userinfo(self, _: dict[str, str]) -> None:
+        self._json(self.server.tokens[self.headers["Authorization"].split()[1]])
+
+    def _logout(self, query: dict[str, str]) -> None:
+        self._redirect(query["post_logout_redirect_uri"])
+
+    def log_message(self, *_: object) -> None:
+        pass

@@ -1,0 +1,40 @@
+"""Evaluate expressions with the variables of the role ``reverse_proxy``, as Ansible does.
+
+The standard input is a JSON list: the arguments of the role, and the expressions by name. The output contains the
+values.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+ROLE = ROOT / "roles" / "reverse_proxy"
+os.environ["ANSIBLE_CONFIG"] = str(ROOT / "ansible.cfg")
+
+from ansible.parsing.dataloader import DataLoader  # noqa: E402
+from ansible.plugins.loader import init_plugin_loader  # noqa: E402
+from ansible.template import Templar, trust_as_template  # noqa: E402
+
+
+def main() -> None:
+    """Read the arguments and expressions, and print the values."""
+    arguments, expressions = json.load(sys.stdin)
+    init_plugin_loader([str(ROOT / "collections")])
+    loader = DataLoader()
+    variables: dict[str, Any] = {}
+    for name in ("defaults/main.yml", "vars/Debian.yml", "vars/main.yml"):
+        variables |= loader.load_from_file(str(ROLE / name), trusted_as_template=True)
+    variables |= {"ansible_managed": "", "ansible_facts": {"distribution_major_version": "13"}}
+    variables |= {"role_path": str(ROLE), "ansible_search_path": [str(ROLE)], **arguments}
+    templar = Templar(loader=loader, variables=variables)
+    values = {name: templar.template(trust_as_template(f"{{{{ {text} }}}}")) for name, text in expressions.items()}
+    json.dump(values, sys.stdout, default=list)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,337 @@
+"""Every provider of the single sign-on: what the program behind Apache learns, and what it must not.
+
+The web server is a real Apache with the configuration of the role ``reverse_proxy``. Each provider has one row in
+``DOORS``.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+import yaml
+from apache_server import FAKETIME, needs_apache
+from oidc_provider import Provider
+from web_site import HOST, TOKEN, Browser, Site, received
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROLE = Path(__file__).resolve().parents[2] / "roles" / "reverse_proxy"
+VARIABLES = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+PATTERN = "[A-Za-z0-9_.@-]+"
+
+
+class Door:
+    """A provider, and how the tests use it.
+
+    Attributes:
+        modules: The modules of Apache that the provider needs.
+    """
+
+    modules: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+
+    def arguments(self) -> dict[str, Any]:
+        """Start the provider, write the files that its tasks write, and return the arguments of the role."""
+        raise NotImplementedError
+
+    def sign_in(self, browser: Browser, name: str, *groups: str, path: str = "/hub/home", **claims: object) -> Any:
+        """Open a page and sign in as a person with this name. Return the answer."""
+        raise NotImplementedError
+
+    def sign_ons(self, name: str) -> list[tuple[str, str]]:
+        """Return the provider and the received name that the hub learns, if it does."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Stop the provider."""
+
+
+class Oidc(Door):
+    """OpenID Connect."""
+
+    modules: ClassVar[tuple[str, ...]] = ("auth_openidc",)
+
+    def arguments(self) -> dict[str, Any]:
+        """See Door."""
+        self.provider = Provider(self.site.directory / "tls")
+        secrets = self.site.directory / "secrets"
+        (secrets / "sso-client.conf").write_text("OIDCClientSecret secret\n")
+        (secrets / "sso-sessions.conf").write_text(f"OIDCCryptoPassphrase {'x' * 32}\n")
+        return {
+            "reverse_proxy_sso_provider": "oidc",
+            "reverse_proxy_oidc_metadata_url": f"{self.provider.url}/.well-known/openid-configuration",
+            "reverse_proxy_oidc_client_id": "hpchub",
+            "reverse_proxy_oidc_client_secret": "secret",
+            "reverse_proxy_oidc_ca_src": "ca.pem",
+        }
+
+    def sign_in(self, browser: Browser, name: str, *groups: str, path: str = "/hub/home", **claims: object) -> Any:
+        """See Door."""
+        self.provider.claims = {
+            "sub": f"id-{name}", "preferred_username": name, "groups": groups, "email": f"{name}@example.org", **claims,
+        }  # fmt: skip
+        return browser.open(path)
+
+    def sign_ons(self, name: str) -> list[tuple[str, str]]:
+        """See Door."""
+        return []
+
+    def stop(self) -> None:
+        """See Door."""
+        self.provider.shutdown()
+        self.provider.server_close()
+
+
+class MappedOidc(Oidc):
+    """OpenID Connect with a user mapping, so that the program after the sign-on runs too."""
+
+    modules = ("auth_openidc", "lua")
+
+    def arguments(self) -> dict[str, Any]:
+        """See Door."""
+        return super().arguments() | {"reverse_proxy_user_mapping": [{"strip_realm": ["example.org"]}]}
+
+    def sign_in(self, browser: Browser, name: str, *groups: str, path: str = "/hub/home", **claims: object) -> Any:
+        """See Door."""
+        return super().sign_in(browser, f"{name}@example.org", *groups, path=path, **claims)
+
+    def sign_ons(self, name: str) -> list[tuple[str, str]]:
+        """See Door."""
+        return [("oidc", f"{name}@example.org")]
+
+
+DOORS: dict[str, type[Door]] = {"oidc": Oidc, "oidc-with-user-mapping": MappedOidc}
+COMMON = {
+    "reverse_proxy_allowed_groups": ["hpc", "x,y"],
+    "reverse_proxy_allowed_users": ["dave", "AB1234"],
+    "reverse_proxy_user_pattern": PATTERN,
+    "reverse_proxy_sso_max_duration": 7200,
+    "reverse_proxy_sso_inactivity_timeout": 600,
+}
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=needs_apache(*door.modules)) for name, door in DOORS.items()]
+)
+def door(request: pytest.FixtureRequest) -> Iterator[Door]:
+    """A site with one of the providers."""
+    with Site() as site:
+        found = DOORS[request.param](site)
+        try:
+            site.start(found.arguments() | COMMON)
+            yield found
+        finally:
+            found.stop()
+
+
+@pytest.fixture
+def browser(door: Door) -> Iterator[Browser]:
+    """A new browser."""
+    door.site.clock.write_text("+0s\n")
+    found = door.site.browser()
+    yield found
+    found.close()
+
+
+def told(answer: Any) -> dict[str, Any]:
+    """Return what the program behind Apache learns of the user."""
+    headers = received(answer)
+    claims: dict[str, Any] = {}
+    for name in ("x-hpchub-userinfo", "x-hpchub-id-token"):
+        for value in headers.get(name, []):
+            claims |= json.loads(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
+    return {"user": headers.get("x-hpchub-user", []), "claims": claims}
+
+
+def test_hub_learns_the_name_and_the_groups_of_a_user_who_signs_in(door: Door, browser: Browser) -> None:
+    answer = door.sign_in(browser, "alice", "hpc", "x,y")
+    assert answer.status == 200, (browser.followed, door.site.apache.log()[-3000:])
+    learned = told(answer)
+    assert learned["user"] == ["alice"]
+    assert sorted(learned["claims"]["groups"]) == ["hpc", "x,y"]
+    assert received(answer).get("authorization") is None
+    sign_on = [json.loads(base64.urlsafe_b64decode(each)) for each in received(answer).get("x-hpchub-sign-on", [])]
+    assert [(each["provider"], each["received"]) for each in sign_on] == door.sign_ons("alice")
+
+
+@pytest.mark.parametrize("path", ["/hub/home", "/user/alice/lab", "/services/x/"])
+def test_page_needs_a_sign_on(door: Door, browser: Browser, path: str) -> None:
+    before = len(door.site.backend.seen)
+    answer = browser.ask(path)
+    assert answer.status in (302, 401)
+    assert len(door.site.backend.seen) == before
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "method"),
+    [
+        ("/hub/home", {"Accept": "application/json"}, "GET"),
+        ("/hub/home", {"X-Requested-With": "XMLHttpRequest"}, "GET"),
+        ("/hub/api/user", {}, "GET"),
+        ("/user/alice/api/kernels", {}, "GET"),
+        ("/user/alice/genome/api/kernels", {}, "GET"),
+        ("/user/alice/x", {"Upgrade": "websocket", "Connection": "Upgrade"}, "GET"),
+        ("/hub/spawn", {"Origin": f"https://{HOST}"}, "POST"),
+        ("/hub/home", {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}, "GET"),
+    ],
+)
+def test_script_gets_401_instead_of_the_sign_in_page(
+    door: Door, browser: Browser, path: str, headers: dict[str, str], method: str
+) -> None:
+    answer = browser.ask(path, headers, method=method, body="" if method == "POST" else None)
+    assert (answer.status, answer.headers["Location"]) == (401, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "permitted"),
+    [
+        ("alice", ["hpc"], True),
+        ("alice", ["x,y"], True),
+        ("dave", [], True),
+        ("AB1234", [], True),
+        ("first.last", ["hpc"], True),
+        ("2023abc", ["hpc"], True),
+        ("alice", ["x", "y"], False),
+        ("alice", ["HPC"], False),
+        ("alice", [], False),
+        ("ab1234", [], False),
+        ("root", ["hpc"], False),
+        ("1000", ["hpc"], False),
+        ("a/b", ["hpc"], False),
+        ("..", ["hpc"], False),
+        ("(null)", ["hpc"], False),
+        ("a b", ["hpc"], False),
+        ("alice\ndave", ["hpc"], False),
+        ("alice,dave", ["hpc"], False),
+        ("älice", ["hpc"], False),
+        ("-x", ["hpc"], False),
+    ],
+)
+def test_only_permitted_users_with_safe_names_reach_the_hub(
+    door: Door, browser: Browser, name: str, groups: list[str], permitted: bool
+) -> None:
+    before = len(door.site.backend.seen)
+    answer = door.sign_in(browser, name, *groups)
+    if permitted:
+        assert told(answer)["user"] == [name]
+    else:
+        assert answer.status in (401, 403), answer.text
+        assert len(door.site.backend.seen) == before
+
+
+@pytest.mark.parametrize("name", ["alice", "first.last", "AB1234", "2023abc"])
+def test_user_opens_only_the_own_server(door: Door, browser: Browser, name: str) -> None:
+    door.sign_in(browser, name, "hpc")
+    for path in (f"/user/{name}/lab", f"/user/{name}", f"/user/{name}/genome/lab?x=1"):
+        assert browser.ask(path).status == 200
+    for path in ("/user/bob/lab", f"/user/{name.swapcase()}x/", f"/user/{name}x/lab", f"/user/{name}%2f../bob/lab"):
+        assert browser.ask(path).status in (400, 403, 404)
+
+
+def spellings(name: str) -> list[str]:
+    words = name.split("-")
+    found = []
+    for marks in itertools.product("-_", repeat=len(words) - 1):
+        text = "".join(itertools.chain(*zip(words, (*marks, ""), strict=True)))
+        found += [text, text.upper(), text.lower()]
+    return list(dict.fromkeys(found))
+
+
+OWN = {"X-Hpchub-User", "X-Hpchub-Userinfo", "X-Hpchub-Id-Token", "X-Hpchub-Sign-On"}
+FORGED = [
+    spelling for name in sorted({*VARIABLES["__reverse_proxy_identity_headers"], *OWN}) for spelling in spellings(name)
+]
+
+
+@pytest.mark.parametrize("signed_in", [False, True], ids=["with-a-token", "signed-in"])
+def test_identity_that_a_client_claims_goes_no_further(door: Door, browser: Browser, signed_in: bool) -> None:
+    path = "/hub/home" if signed_in else "/hub/api/user"
+    if signed_in:
+        door.sign_in(browser, "alice", "hpc")
+    token = {} if signed_in else {"Authorization": f"token {TOKEN}"}
+    for start in range(0, len(FORGED), 50):  # Apache accepts 100 headers
+        some = FORGED[start : start + 50]
+        answer = browser.ask(path, dict.fromkeys(some, "bob") | token)
+        learned = received(answer)
+        assert "bob" not in json.dumps(learned), some
+        assert learned.get("x-hpchub-user", []) == (["alice"] if signed_in else []), some
+
+
+def test_cookies_of_the_sign_on_go_no_further(door: Door, browser: Browser) -> None:
+    door.sign_in(browser, "alice", "hpc")
+    names = [name for _, name in browser.cookies]
+    answer = browser.ask("/user/alice/lab", {"Cookie": "kept=1"})
+    passed = "; ".join(received(answer).get("cookie", []))
+    assert [name for name in names if f"{name}=" in passed] == []
+    assert "kept=1" in passed
+
+
+def test_cookies_of_the_sign_on_are_safe(door: Door, browser: Browser) -> None:
+    answers = []
+    ask = browser.ask
+
+    def remember(*arguments: Any, **others: Any) -> Any:
+        answer = ask(*arguments, **others)
+        answers.append((arguments[0], answer))
+        return answer
+
+    browser.ask = remember  # type: ignore[method-assign]
+    door.sign_in(browser, "alice", "hpc")
+    own = [cookie for url, answer in answers if url.startswith((door.site.url, "/"))
+           for cookie in answer.headers.get_all("Set-Cookie") or [] if "1970" not in cookie]  # fmt: skip
+    assert own
+    for cookie in own:
+        assert cookie.startswith("__Host-"), cookie
+        assert all(flag in cookie.lower() for flag in ("; secure", "; httponly", "; samesite=lax")), cookie
+
+
+def test_logout_ends_the_session_for_good(door: Door, browser: Browser) -> None:
+    door.sign_in(browser, "alice", "hpc")
+    kept = dict(browser.cookies)
+    answer = browser.open("/sso/logout", {"Sec-Fetch-Site": "same-origin"})
+    assert (answer.status, browser.followed[-1]) == (200, f"{door.site.url}/sso/signed-out")
+    assert browser.ask("/hub/home").status in (302, 401)
+    browser.cookies = kept  # somebody has copied them
+    assert browser.ask("/hub/home").status in (302, 401)
+    assert browser.ask("/hub/api/user").status == 401
+
+
+def test_browser_of_another_person_gets_another_identity(door: Door, browser: Browser) -> None:
+    assert told(door.sign_in(browser, "alice", "hpc"))["user"] == ["alice"]
+    browser.open("/sso/logout", {"Sec-Fetch-Site": "same-origin"})
+    assert told(door.sign_in(browser, "bob", "hpc"))["user"] == ["bob"]
+    assert browser.ask("/user/alice/lab").status == 403
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed")
+@pytest.mark.parametrize(
+    ("steps", "valid"),
+    [([500, 1000, 1500], True), ([700], False), ([500 * i for i in range(1, 16)], False)],
+    ids=["in-use", "idle", "total"],
+)
+def test_session_ends_after_its_idle_and_its_total_time(
+    door: Door, browser: Browser, steps: list[int], valid: bool
+) -> None:
+    door.sign_in(browser, "alice", "hpc")
+    try:
+        for step in steps:
+            door.site.clock.write_text(f"+{step}s\n")
+            status = browser.ask("/hub/api/user").status
+        assert status == (200 if valid else 401)
+    finally:
+        door.site.clock.write_text("+0s\n")
+
+
+def test_signing_in_with_a_form_of_another_page_is_not_possible(door: Door, browser: Browser) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Origin": "https://evil.example"}
+    door.sign_in(browser, "alice", "hpc")
+    answer = browser.ask("/hub/spawn", headers, method="POST", body="")
+    assert answer.status == 403
