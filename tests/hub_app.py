@@ -376,6 +376,7 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
             "hub_accounts": False,
         },
         "claims": {"groups": "groups", "groups_separator": "", "mail": "email"},
+        "attributes": ["department"],
     }
 
 

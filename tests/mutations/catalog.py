@@ -579,8 +579,8 @@ HAND_WRITTEN = (
     HandWritten(
         "only-the-login-page-signs-in",
         AUTHENTICATOR,
-        "return self.identity(handler) if isinstance(handler, SSOLoginHandler) else None",
-        "return self.identity(handler)",
+        "identity = self.identity(handler) if isinstance(handler, SSOLoginHandler) else None",
+        "identity = self.identity(handler)",
         ("tests/unit/test_sign_in.py",),
     ),
     _authenticator("one-identity", "len(names) != 1 or ", "not names or "),
@@ -599,6 +599,20 @@ HAND_WRITTEN = (
     _authenticator("blocked-since", "not self.check_blocked_users(user.name, identity) or ", ""),
     _authenticator("not-permitted-since", " or not self.check_allowed(user.name, identity)", ""),
     _access("port-report-handler", '            (r"/api/batchspawner", PortReportHandler),\n', ""),
+    HandWritten(
+        "account-of-another-name",
+        AUTHENTICATOR,
+        "return identity if identity and not self.belongs_to_another(handler, identity) else None",
+        "return identity",
+        ("tests/unit/test_sign_in.py",),
+    ),
+    HandWritten(
+        "account-of-another-name-on-each-request",
+        AUTHENTICATOR,
+        "if self.belongs_to_another(handler, identity):",
+        "if False:",
+        ("tests/unit/test_sign_in.py",),
+    ),
     _authenticator("login-handler", '(r"/login", SSOLoginHandler), ', ""),
     _certificate("signature-of-the-authority", "if not any(_is_issuer(", "if not any(True or _is_issuer("),
     _certificate(

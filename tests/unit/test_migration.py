@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,10 @@ def test_same_database_is_refused(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/hub.sqlite"
     with pytest.raises(DatabaseError, match="is both the source and the target"):
         copy(url, url)
+
+
+def test_command_copies_the_tables_of_all_modules() -> None:
+    """The command is a process of its own, which does not import the hub."""
+    code = "from hpchub.hub import migration as m; print(*(table.name for table in m.ledger.METADATA.sorted_tables))"
+    names = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"hpchub_settings", "hpchub_identities", "hpchub_events"} <= set(names)

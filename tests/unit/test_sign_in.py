@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from hub_app import encode_claims
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 from tornado.httpclient import AsyncHTTPClient
 from tornado.httputil import HTTPHeaders
 
+from hpchub.cli.main import main
 from hpchub.hub.authenticator import SSOLoginHandler
+from hpchub.hub.identities import known_identities, release, take
+from hpchub.hub.ledger import METADATA
 
 REVERSE_PROXY = Path(__file__).resolve().parents[2] / "roles" / "reverse_proxy" / "vars" / "main.yml"
 
@@ -32,7 +37,7 @@ async def get(port: int) -> AsyncIterator[Get]:
     client = AsyncHTTPClient(force_instance=True)
 
     async def request(
-        path: str, *names: str, groups: str | list[str] = "", cookie: str = "", post: str = ""
+        path: str, *names: str, groups: str | list[str] = "", cookie: str = "", post: str = "", received: str = ""
     ) -> HTTPResponse:
         headers = HTTPHeaders()
         if post:
@@ -41,6 +46,9 @@ async def get(port: int) -> AsyncIterator[Get]:
             headers.add("X-Hpchub-User", name)
         if groups:
             headers.add("X-Hpchub-Userinfo", encode_claims(groups=groups))
+        if received:
+            sign_on = encode_claims(provider="oidc", claim="eppn", received=received)
+            headers.add("X-Hpchub-Sign-On", sign_on)
         if cookie:
             headers.add("Cookie", cookie)
         return await client.fetch(
@@ -133,3 +141,76 @@ async def test_web_server_tells_the_tokens_of_browsers_and_programs_apart(hub: H
     assert browser
     assert not program.fullmatch(browser)
     assert program.fullmatch(hub.user("alice").new_api_token())
+
+
+async def test_second_name_that_is_mapped_to_an_account_is_refused(
+    hub: Hub, get: Get, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        assert (await get("login", "alice", groups="hpc", received="alice@one.org")).code == 302
+    response = await get("login", "alice", groups="hpc", received="alice@two.org")
+    assert response.code == 403
+    assert "jupyterhub-hub-login" not in cookies(response)
+    assert "You are signed in as alice@two.org" in response.body.decode()
+    assert "account alice to 'alice@two.org' (claim eppn of provider oidc)" in caplog.text
+    assert "belongs to 'alice@one.org'" in caplog.text
+    assert "hpchub identities --release alice" in caplog.text
+    release(hub.app.db, "alice")
+    assert (await get("login", "alice", groups="hpc", received="alice@two.org")).code == 302
+    assert (await get("login", "alice", groups="hpc", received="alice@one.org")).code == 403
+
+
+async def test_login_of_the_first_name_does_not_serve_the_second_one(get: Get) -> None:
+    """A browser may still have the hub's cookie when another person signs in to the single sign-on in it."""
+    login = cookies(await get("login", "alice", groups="hpc", received="alice@one.org"))["jupyterhub-hub-login"]
+    cookie = f"jupyterhub-hub-login={login}"
+    assert (await get("home", "alice", groups="hpc", received="alice@one.org", cookie=cookie)).code == 200
+    assert (await get("home", "alice", groups="hpc", received="alice@two.org", cookie=cookie)).code == 302
+    assert (await get("api/user", "alice", groups="hpc", received="alice@two.org", cookie=cookie)).code == 403
+
+
+async def test_refused_user_takes_no_account(hub: Hub, get: Get) -> None:
+    assert (await get("login", "alice", groups="students", received="alice@two.org")).code == 403
+    assert known_identities(hub.app.db) == []
+    assert (await get("login", "alice", groups="hpc", received="alice@one.org")).code == 302
+
+
+async def test_account_is_free_again_when_the_site_takes_the_name_from_another_claim(hub: Hub, get: Get) -> None:
+    assert (await get("login", "alice", groups="hpc", received="alice@one.org")).code == 302
+    take(hub.app.db, "alice", {"provider": "oidc", "claim": "mail", "received": "a@one.org"})
+    assert [(each.claim, each.received) for each in known_identities(hub.app.db)] == [("mail", "a@one.org")]
+    assert (await get("login", "alice", groups="hpc", received="alice@two.org")).code == 302
+
+
+async def test_account_of_a_deleted_user_is_free(hub: Hub, get: Get) -> None:
+    assert (await get("login", "alice", groups="hpc", received="alice@one.org")).code == 302
+    hub.app.authenticator.delete_user(hub.user("alice"))
+    assert known_identities(hub.app.db) == []
+
+
+async def test_auth_state_contains_attributes_and_the_second_factor(hub: Hub) -> None:
+    claims = {"department": "physics", "title": "Dr", "amr": ["otp"], "email": "a@x.org", "groups": ["hpc"]}
+    state = hub.app.authenticator.identity_of("alice", claims)["auth_state"]
+    assert state == {
+        "mail": "a@x.org", "groups": ["hpc"], "attributes": {"department": "physics"},
+        "second_factor": {"amr": ["otp"]}, "sign_on": {},
+    }  # fmt: skip
+
+
+def test_identities_are_listed_and_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    url = f"sqlite:///{tmp_path}/hub.sqlite"
+    engine = create_engine(url)
+    METADATA.create_all(engine)
+    with Session(engine) as db:
+        for name in ("alice", "bob"):
+            take(db, name, {"provider": "saml", "claim": "eppn", "received": f"{name}@one.org"})
+    monkeypatch.setattr("hpchub.cli.inventory.hub_settings", lambda: {"db_url": url})
+    assert main(["identities"]) == 0
+    assert [line.split()[:4] for line in capsys.readouterr().out.splitlines()[1:]] == [
+        [name, "saml", "eppn", f"{name}@one.org"] for name in ("alice", "bob")
+    ]
+    assert main(["identities", "--release", "alice", "eve"]) == 2
+    printed = capsys.readouterr()
+    assert "alice" not in printed.out
+    assert "account eve is not in the list" in printed.err
+    engine.dispose()

@@ -14,8 +14,7 @@ from jupyterhub import orm
 from jupyterhub.utils import utcnow
 from sqlalchemy.exc import OperationalError
 
-from hpchub.hub import access_rules
-from hpchub.hub import tokens
+from hpchub.hub import access_rules, tokens
 from hpchub.hub.tokens import ACCOUNT_PATIENCE, TokenWatch
 
 if TYPE_CHECKING:

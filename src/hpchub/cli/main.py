@@ -16,6 +16,7 @@ from hpchub.cli.check import check
 from hpchub.cli.discover import discover
 from hpchub.cli.drain import announce, drain, undrain
 from hpchub.cli.failure import VALID, Failure
+from hpchub.cli.identities import identities
 from hpchub.cli.inventory import NODE_PROFILES, Vault
 from hpchub.cli.orphans import orphans
 from hpchub.cli.output import print_json
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
 schedulers, and "bundle" downloads software. No command changes anything, except on the hub host: "backup", "restore",
-"rollback", "drain", "undrain", "announce", "canary" and "orphans --end".
+"rollback", "drain", "undrain", "announce", "canary", "identities" and "orphans --end".
 """
 _EXAMPLES = """\
 examples:
@@ -67,6 +68,11 @@ The output is YAML: the entry of CLUSTER with the queues of its scheduler, and o
 it into the inventory and edit it. The inventory must contain the cluster's name, scheduler and submit method; other
 mistakes in it do not matter. The command uses Ansible to query the submit host, so no hub is needed yet. Without PATH,
 on the hub host, it uses the hub's own gates.
+
+"""
+_IDENTITIES = """\
+If two names of the single sign-on get one account, the hub refuses the second one, and its log names both. Correct
+hpc_sso.user_mapping then. If both names are the same person, whose name has changed, release the account.
 
 """
 _ORPHANS = """\
@@ -206,14 +212,8 @@ def parser() -> argparse.ArgumentParser:
     )
     discovering.add_argument("cluster", metavar="CLUSTER", help="the name of the cluster in hpc_clusters")
     discovering.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the inventory")
-    listing = command(
-        "orphans",
-        "list the live jobs that carry the hub's name and that its database does not know",
-        orphans,
-        _ORPHANS + _HUB_CODES,
-    )
-    listing.add_argument("--end", metavar="JOB", nargs="+", default=[], help="end these jobs, or all of them with ALL")
-    listing.add_argument("--json", action="store_true", help="print JSON")
+    _add_orphans(command)
+    _add_identities(command)
     _add_drains(command)
     saving = command("backup", "save the hub host's database, secrets and settings", backup, BACKUP_HELP + _HUB_CODES)
     saving.add_argument(
@@ -295,6 +295,32 @@ def _add_report_options(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--no-accounting", dest="accounting", action="store_false", help="do not ask the scheduler's accounting"
     )
+
+
+def _add_orphans(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the subcommand ``orphans``."""
+    listing = command(
+        "orphans",
+        "list the live jobs that carry the hub's name and that its database does not know",
+        orphans,
+        _ORPHANS + _HUB_CODES,
+    )
+    listing.add_argument("--end", metavar="JOB", nargs="+", default=[], help="end these jobs, or all of them with ALL")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_identities(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the subcommand ``identities``."""
+    owners = command(
+        "identities",
+        "list which name of the single sign-on each account belongs to",
+        identities,
+        _IDENTITIES + _HUB_CODES,
+    )
+    owners.add_argument(
+        "--release", metavar="ACCOUNT", nargs="+", default=[], help="let these accounts belong to the next name"
+    )
+    owners.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_drains(command: Callable[..., argparse.ArgumentParser]) -> None:

@@ -9,7 +9,7 @@ import pwd
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.auth import Authenticator
-from traitlets import Bool, Integer, Set, Unicode
+from traitlets import Bool, Integer, List, Set, Unicode
 
 from hpchub.hub.handlers import (
     AdoptionHandler,
@@ -21,6 +21,7 @@ from hpchub.hub.handlers import (
     TokensAPIHandler,
 )
 from hpchub.hub.home_handler import HomePageHandler
+from hpchub.hub.identities import other_owner, release
 from hpchub.hub.language_handler import LanguageHandler
 from hpchub.hub.saved_settings import forget
 from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
@@ -57,6 +58,11 @@ class AccessRules(Authenticator):  # type: ignore[misc]
         help="The text between two groups if the claim is text. If empty, such a text is the name of one group.",
     )
     mail_claim = Unicode("email", config=True, help="The claim with the user's email address.")
+    attributes = List(
+        Unicode(),
+        config=True,
+        help="Further claims that auth state contains, under ``attributes``, for the site's hooks.",
+    )
     user_pattern = Unicode(
         USER_PATTERN,
         config=True,
@@ -120,20 +126,47 @@ class AccessRules(Authenticator):  # type: ignore[misc]
         """Return whether a user can have this name. JupyterHub also asks this when an administrator adds a user."""
         return is_user_name(username, self.user_pattern)
 
-    def identity_of(self, name: str, claims: Mapping[str, Any]) -> dict[str, Any]:
+    def identity_of(
+        self, name: str, claims: Mapping[str, Any], sign_on: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """Return the identity of a user, as ``authenticate`` returns it.
 
         Args:
             name: The name of the account, which ``validate_username`` accepts.
             claims: What the identity provider says about the user.
+            sign_on: The provider, the claim and the received name, if they are known; see ``hpchub.hub.identities``.
         """
         groups = group_names(claims.get(self.groups_claim), self.groups_separator)
         return {
             "name": name,
             "groups": groups,
             "admin": self.administers(name, groups),
-            "auth_state": {"mail": str(claims.get(self.mail_claim) or ""), "groups": groups},
+            "auth_state": {
+                "mail": str(claims.get(self.mail_claim) or ""),
+                "groups": groups,
+                "attributes": {claim: claims[claim] for claim in self.attributes if claim in claims},
+                "second_factor": {claim: claims[claim] for claim in ("acr", "amr") if claim in claims},
+                "sign_on": dict(sign_on or {}),
+            },
         }
+
+    def belongs_to_another(self, handler: Any, identity: Mapping[str, Any]) -> bool:
+        """Return whether the account of a sign-in belongs to another name of the single sign-on, and log it.
+
+        Raises:
+            SQLAlchemyError: The database cannot be read.
+        """
+        sign_on = identity["auth_state"]["sign_on"]
+        owner = other_owner(handler.db, identity["name"], sign_on) if sign_on else None
+        if owner is not None:
+            self.log.warning(
+                "Sign-in refused: the user mapping gives account %s to %s (claim %s of provider %s), but the account"
+                " belongs to %s. Correct hpc_sso.user_mapping. If both are one person, run: hpchub identities --release"
+                " %s",
+                *(owner.account, ascii(sign_on["received"]), sign_on["claim"], owner.provider, ascii(owner.received)),
+                owner.account,
+            )
+        return owner is not None
 
     def administers(self, name: str, groups: Collection[str]) -> bool:
         """Return whether a user may administer the hub."""
@@ -199,6 +232,7 @@ class AccessRules(Authenticator):  # type: ignore[misc]
         """Delete what the user has saved. Another person may get the same name later."""
         super().delete_user(user)
         forget(user.db, user.name)
+        release(user.db, user.name)
 
     async def pre_spawn_start(self, user: Any, spawner: Any) -> None:
         """Let other requests run. JupyterHub calls this method in the middle of its own work for a start."""

@@ -17,6 +17,7 @@ from traitlets import List, Unicode
 from hpchub.hub.access_rules import AccessRules
 from hpchub.hub.events import AccessEnded
 from hpchub.hub.handlers import announce
+from hpchub.hub.identities import read_sign_on
 from hpchub.hub.sign_in import SignsIn, SignsOut
 
 
@@ -73,6 +74,11 @@ class SSOAuthenticator(AccessRules, RemoteUserAuthenticator):  # type: ignore[mi
         help="The request headers with the identity provider's claims: JSON objects, encoded with base64url. If two"
         " headers contain a claim, the last one applies.",
     )
+    sign_on_header = Unicode(
+        "X-Hpchub-Sign-On",
+        config=True,
+        help="The request header with the provider, the claim and the name that the account's name comes from.",
+    )
     sso_logout_url = Unicode(
         "/hub/login",
         config=True,
@@ -97,7 +103,8 @@ class SSOAuthenticator(AccessRules, RemoteUserAuthenticator):  # type: ignore[mi
         claims: dict[str, Any] = {}
         for name in self.claims_headers:
             claims |= read_claims(headers.get_list(name))
-        return self.identity_of(names[0], claims)
+        sign_on = read_sign_on(read_claims(headers.get_list(self.sign_on_header)))
+        return self.identity_of(names[0], claims, sign_on)
 
     async def authenticate(self, handler: Any, data: Any = None) -> dict[str, Any] | None:
         """Return the identity of a sign-in; see ``Authenticator.authenticate``. The form data is ignored.
@@ -105,7 +112,8 @@ class SSOAuthenticator(AccessRules, RemoteUserAuthenticator):  # type: ignore[mi
         Only the login handler signs users in. JupyterHub's handler for new API tokens also calls this method if a
         request has no valid cookie, and then skips the XSRF check.
         """
-        return self.identity(handler) if isinstance(handler, SSOLoginHandler) else None
+        identity = self.identity(handler) if isinstance(handler, SSOLoginHandler) else None
+        return identity if identity and not self.belongs_to_another(handler, identity) else None
 
     async def refresh_user(self, user: Any, handler: Any = None, **kwargs: Any) -> Any:
         """Check that the request's SSO session still belongs to this user.
@@ -123,6 +131,9 @@ class SSOAuthenticator(AccessRules, RemoteUserAuthenticator):  # type: ignore[mi
         if identity is None or identity["name"] != user.name:
             self.log.info("The SSO session of user %s has ended", user.name)
             announce(handler, AccessEnded, user=user.name, reason="signed_out")
+            return False
+        if self.belongs_to_another(handler, identity):
+            announce(handler, AccessEnded, user=user.name, reason="not_permitted")
             return False
         if not self.check_blocked_users(user.name, identity) or not self.check_allowed(user.name, identity):
             self.end_tokens(user, identity["groups"])

@@ -107,7 +107,8 @@ class SignInRefused(UserEvent):
     """A sign-in was refused.
 
     Attributes:
-        reason: ``no_identity``, ``not_permitted`` or ``unavailable`` (the hub cannot use its database).
+        reason: ``no_identity``, ``not_permitted``, ``other_identity`` (the account belongs to another name) or
+            ``unavailable`` (the hub cannot use its database).
     """
 
     reason: str

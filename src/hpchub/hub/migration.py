@@ -24,7 +24,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from hpchub.hub import ledger
+from hpchub.hub import (
+    identities,  # noqa: F401  (it adds a table)
+    ledger,
+    saved_settings,  # noqa: F401  (it adds a table)
+)
 from hpchub.hub.database import DatabaseError, check, describe, explain, parse
 
 if TYPE_CHECKING:

@@ -147,6 +147,7 @@ class Stack:
             "user_subdomains": False,
             "service_name": "bench",
             "claims": {"groups": "groups", "groups_separator": "", "mail": "email"},
+            "attributes": [],
             "support": "",
             "proxy_socket_url": urls["proxy"],
             "proxy_api_url": urls["api"],
