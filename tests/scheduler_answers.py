@@ -165,6 +165,13 @@ _LSF = f"""{{
 """
 
 _QSUB = "8.srv\n"
+_SYSTEMD = (
+    f"{MARK}|jobs 2\n"
+    f'{MARK}|{{"id": "7", "state": "running", "name": "sim", "user": "ann", "tag": "{{text}}", "host": "n1"}}\n'
+    f'{MARK}|{{"id": "8", "state": "running", "name": "hpchub-{SESSION}", "user": "bob", "tag": "{TAG}"}}\n'
+    f"{MARK}|end\n"
+)
+
 SAMPLES = {
     "slurm": _SLURM,
     "multislurm": _SLURM,
@@ -175,5 +182,6 @@ SAMPLES = {
     "uge": Sample(_GRID_ENGINE, "7", "8", "8\n"),
     "htcondor": Sample(_HTCONDOR, "7", "8", "8.0 - 8.0\n"),
     "lsf": Sample(_LSF, "7", "8", "Job <8> is submitted to queue <normal>.\n"),
+    "systemd": Sample(_SYSTEMD, "7", "8", "job 8\n"),
 }
 """The answers by the name of the scheduler. A scheduler without an entry is not checked with answers."""

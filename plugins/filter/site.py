@@ -157,6 +157,11 @@ def submit_side(
         raise AnsibleFilterError(str(error)) from error
 
 
+def host_units(model: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """Return the argument ``scheduler_access_host``: empty unless the host runs sessions without a scheduler."""
+    return role_arguments.host_units(_site(model), host)
+
+
 def node_hosts(model: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     """Return the compute nodes of the inventory, and how the hub reaches them."""
     return role_arguments.node_hosts(_site(model), plain(groups))
@@ -206,6 +211,7 @@ class FilterModule:
                 submit_hosts,
                 hub_side,
                 submit_side,
+                host_units,
                 node_hosts,
                 gate_settings,
                 database_host,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from hpchub.clusters.batch_script import version_file
+from hpchub.model.host_places import host_settings
+from hpchub.model.places import HostPlace
 from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
@@ -91,6 +93,12 @@ def submit_side(
             }
         )
     return clusters
+
+
+def host_units(site: Site, host: str) -> dict[str, Any]:
+    """Return the settings of a host that runs sessions without a scheduler, or an empty dict for another host."""
+    places = [place for place in site.places if isinstance(place, HostPlace) and place.host == host]
+    return host_settings(places[0], site.access, ACCOUNT) if places else {}
 
 
 def gate_settings(site: Site) -> dict[str, dict[str, Any]]:

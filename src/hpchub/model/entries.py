@@ -97,6 +97,8 @@ class Access(Entry):
     """The lowest uid that may sign in and run jobs. System accounts have lower ones."""
     hub_accounts: bool = True
     """Whether users need an account on the hub host to sign in. If false, only the submit host checks the account."""
+    sessions_on_hub_host: Annotated[bool, Field(strict=True)] = False
+    """Whether a place of the kind ``local`` can be the hub host. The place must state it too, with ``on_hub_host``."""
 
 
 class Tls(Entry):

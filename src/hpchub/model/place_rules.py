@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hpchub.messages import did_you_mean, listing, show
 from hpchub.model import fields as f
 from hpchub.model.adjustable import Adjustable, Amount
-from hpchub.model.places import ContainerPlace, Image
+from hpchub.model.places import ContainerPlace, HostPlace, Image
 from hpchub.model.problems import Problem
 from hpchub.units import mebibytes, seconds
 
@@ -52,7 +52,7 @@ def compare_places(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
         yield from _compare_accounts(place, drafts["hpc_access"])
     for service in drafts["hpc_service"]:
         host = service.get("api_host") or ""
-        if places and f.is_loopback(host):
+        if any(place.kind and issubclass(place.kind, ContainerPlace) for place in places) and f.is_loopback(host):
             message = "means the container itself, where the hub does not run"
             valid = "write the name of the hub host as containers know it"
             yield Problem(service.name, message, field="api_host", value=show(host), valid=valid)
@@ -95,16 +95,18 @@ def _compare_profile(profile: Draft, places: Sequence[Draft]) -> Iterator[Proble
         valid = did_you_mean(name, known) if known else "there are none; add hpc_places"
         yield Problem(profile.name, "is not a place of hpc_places", field="place", value=show(name), valid=valid)
         return
-    yield from _compare_fields(profile, name)
+    is_host = place.kind is not None and issubclass(place.kind, HostPlace)
+    yield from _compare_fields(profile, name, is_host=is_host)
     yield from _compare_limits(profile, place)
     yield from _compare_image(profile, place)
 
 
-def _compare_fields(profile: Draft, place: str) -> Iterator[Problem]:
+def _compare_fields(profile: Draft, place: str, *, is_host: bool) -> Iterator[Problem]:
     """Find fields that only a batch scheduler understands, and choices that only a cluster provides."""
     message = f"has no meaning in the place {show(place)}, which has no batch scheduler"
     for field in OF_CLUSTERS:
-        if profile.written(field) not in (None, "", []):
+        # The options of a host are those of its units; see hpchub.model.rules.
+        if profile.written(field) not in (None, "", []) and not (is_host and field == "options"):
             yield Problem(profile.name, message, field=field, valid="remove it")
     adjustable = profile.get("adjustable")
     if not isinstance(adjustable, Adjustable):
@@ -112,7 +114,7 @@ def _compare_fields(profile: Draft, place: str) -> Iterator[Problem]:
     for field in (*OF_CLUSTERS, "gpu_type"):
         if field != "options" and adjustable.get(field):
             yield Problem(profile.name, message, field=f"adjustable.{field}", valid="remove it")
-    if adjustable.kernel and not adjustable.kernel.choices:
+    if adjustable.kernel and not adjustable.kernel.choices and not is_host:
         valid = "add choices with the names of the image's kernels"
         yield Problem(profile.name, "has no choices", field="adjustable.kernel", valid=valid)
 

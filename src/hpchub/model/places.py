@@ -10,9 +10,11 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from hpchub.messages import show
 from hpchub.model import fields as f
-from hpchub.model.entries import Queue
+from hpchub.model.entries import Queue, Software
 from hpchub.model.entry import Entry
+from hpchub.units import mebibytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -139,9 +141,68 @@ class DockerPlace(ContainerPlace):
         return "" if self.is_local else self.address or urlsplit(self.url).hostname or ""
 
 
-AnyPlace = DockerPlace
-"""All kinds of places. With a second kind, this is a union."""
-Place = AnyPlace
-"""A place in an inventory. With a second kind: ``Annotated[AnyPlace, Field(discriminator="kind")]``."""
-PLACE_KINDS: dict[str, type[PlaceBase]] = {"docker": DockerPlace}
+class HostPlace(PlaceBase):
+    """A host without a scheduler. It is a member of the inventory group ``cluster_NAME``, as if it were a cluster."""
+
+    host: f.HostName
+    """The name of the host in the inventory."""
+    cores: f.Cores
+    """The number of cores that all sessions of the host together can have."""
+    memory: f.Memory
+    """The memory that all sessions of the host together can have."""
+    max_sessions: Annotated[int, Field(strict=True, ge=1, le=1000)] = 50
+    """The number of sessions that can run on the host at the same time. Further ones wait."""
+    tasks: f.Pids = 4096
+    """The maximum number of processes and threads of a session."""
+    software: Software = Software()
+    """The directory of the notebook environments."""
+    firewall: Annotated[bool, Field(strict=True)] = False
+    """Whether nftables on the host restricts the notebook ports to connections from the hub."""
+    quota_command: list[f.Argument] = []
+    """A command that runs as the user before each start, as for a cluster."""
+
+    @model_validator(mode="after")
+    def _check_capacity(self) -> HostPlace:
+        for field, limit, size in (("cores", "max_cores", int), ("memory", "max_memory", mebibytes)):
+            total, most = getattr(self, field), getattr(self, limit)
+            if size(most) > size(total):
+                f.complain(f"has {limit} {show(most)} above {field} {show(total)}", f"raise {field}, or lower {limit}")
+        if f.gpus_of(self.max_gpus):
+            f.complain("has max_gpus, which systemd cannot grant", "remove max_gpus")
+        return self
+
+    @property
+    def is_hub_host(self) -> bool:
+        """Whether the inventory states that this is the hub host."""
+        return False
+
+
+class SshPlace(HostPlace):
+    """A login or big-memory node without a scheduler."""
+
+    kind: Literal["ssh"]
+    """The kind of place."""
+
+
+class LocalPlace(HostPlace):
+    """A host of the service itself, such as the neighbour of the hub host. It is off by default."""
+
+    kind: Literal["local"]
+    """The kind of place."""
+    enabled: Annotated[bool, Field(strict=True)] = False
+    """Whether users can start sessions."""
+    on_hub_host: Annotated[bool, Field(strict=True)] = False
+    """Whether the host is the hub host. ``hpc_access.sessions_on_hub_host`` must state it too."""
+
+    @property
+    def is_hub_host(self) -> bool:
+        """Whether the inventory states that this is the hub host."""
+        return self.on_hub_host
+
+
+AnyPlace = DockerPlace | SshPlace | LocalPlace
+"""All kinds of places."""
+Place = Annotated[AnyPlace, Field(discriminator="kind")]
+"""A place in an inventory."""
+PLACE_KINDS: dict[str, type[PlaceBase]] = {"docker": DockerPlace, "ssh": SshPlace, "local": LocalPlace}
 """The class of each kind."""

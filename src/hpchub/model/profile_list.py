@@ -15,7 +15,7 @@ from pydantic import ValidationError, model_validator
 from hpchub.messages import listing, show
 from hpchub.model.entries import Cluster, Profile
 from hpchub.model.entry import Entry
-from hpchub.model.places import Place
+from hpchub.model.places import HostPlace, Place
 from hpchub.model.problems import Problem, locate
 from hpchub.schedulers import SCHEDULERS
 
@@ -151,7 +151,7 @@ def profile_list(site: Site, cluster: str | None = None) -> dict[str, Any]:
             restricted_profiles=site.service.restricted_profiles,
         ),
         clusters=[one for one in site.clusters if cluster in (None, one.name)],
-        places=site.places if cluster is None else [],
+        places=[one for one in site.places if not isinstance(one, HostPlace)] if cluster is None else [],
         profiles=profiles,
         default_profile=profiles[0].key if profiles else "",
     ).as_dict()

@@ -33,6 +33,7 @@ from hpchub.model.entries import (
     Tls,
 )
 from hpchub.model.entry import Entry
+from hpchub.model.host_places import compare_hosts, in_terms_of_hosts, warnings_of_hosts, with_hosts
 from hpchub.model.notices import Announcement, Drain
 from hpchub.model.operation import Canary, Mail, Monitoring
 from hpchub.model.place_rules import compare_places
@@ -129,13 +130,18 @@ class Site(Entry):
                 if "hpc_clusters" in variables
                 else Problem("hpc_clusters", "is missing", valid="add it to the inventory's group_vars/all")
             )
-        problems += [*compare(drafts), *compare_places(drafts), *compare_choices(drafts)]
-        problems += [*compare_drains(drafts), *compare_texts(drafts)]
-        if inventory is not None:
-            problems += compare_groups(drafts, plain(inventory.get("groups", {})))
+        groups = None if inventory is None else plain(inventory.get("groups", {}))
+        problems += [*compare_places(drafts), *compare_hosts(drafts, groups)]
+        drafts = with_hosts(drafts)
+        more = [*compare(drafts), *compare_choices(drafts), *compare_drains(drafts), *compare_texts(drafts)]
+        more += compare_groups(drafts, groups) if groups is not None else []
+        problems += in_terms_of_hosts(more, problems)
         if problems:
             raise SiteError(problems)
-        return cls.model_validate({name: part.value for name, part in parts.items() if part.value is not _ABSENT})
+        found = {name: part.value for name, part in parts.items() if part.value is not _ABSENT}
+        for name in ("hpc_clusters", "hpc_profiles"):
+            found[name] = [draft.value for draft in drafts[name]]
+        return cls.model_validate(found)
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -198,12 +204,16 @@ class Site(Entry):
             message = "offers nothing, because every profile, or its queue or cluster, has enabled: false"
             found.append(Problem("hpc_profiles", message, valid="enable one, so that users can start sessions"))
         used = {profile.where for profile in self.profiles}
-        return found + [
-            Problem("hpc_profiles", f"has no profile for {what} {show(each.name)}")
-            for what, entries in (("cluster", self.clusters), ("place", self.places))
-            for each in entries
-            if each.enabled and each.name not in used
-        ]
+        return (
+            found
+            + [
+                Problem("hpc_profiles", f"has no profile for {what} {show(each.name)}")
+                for what, entries in (("cluster", self.clusters), ("place", self.places))
+                for each in entries
+                if each.enabled and each.name not in used
+            ]
+            + list(warnings_of_hosts(self.places))
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields with their defaults for Ansible, as JSON types. Secrets are in plain text."""

@@ -26,6 +26,7 @@ from hpchub.schedulers.multislurm import MultiSlurm
 from hpchub.schedulers.pbs import PBS
 from hpchub.schedulers.reasons import Outlook, Reason
 from hpchub.schedulers.slurm import Slurm
+from hpchub.schedulers.systemd import Systemd
 from hpchub.schedulers.torque import Torque
 from hpchub.schedulers.uge import UGE
 
@@ -58,5 +59,6 @@ SCHEDULERS: dict[str, Scheduler] = {
         UGE(),
         HTCondor(),
         LSF(),
+        Systemd(),
     )
 }
