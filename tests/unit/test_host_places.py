@@ -138,12 +138,18 @@ def test_a_place_that_is_not_valid(changes: dict[str, Any], message: str) -> Non
         pytest.param({"gpus": 1}, "gpus", id="gpus"),
         pytest.param({"qos": "high"}, "has no meaning", id="quality-of-service"),
         pytest.param({"queue": "batch"}, "has no meaning", id="queue"),
+        pytest.param({"options": ["--property=User=root"]}, "valid: --nice=0 to 19", id="option"),
+        pytest.param({"options": ["--cpu-weight=1000"]}, "valid: --nice=0 to 19", id="weight"),
         pytest.param({"place": "bigmen"}, "bigmem", id="unknown-place"),
     ],
 )
 def test_a_profile_that_does_not_fit_the_place(changes: dict[str, Any], message: str) -> None:
     (found,) = problems(hpc_profiles=[{**PROFILE, **changes}])
     assert message in found
+
+
+def test_a_profile_can_lower_the_weight_of_its_sessions() -> None:
+    assert read(hpc_profiles=[{**PROFILE, "options": ["--nice=5", "--cpu-weight=50"]}]).profiles[0].options
 
 
 def test_a_host_has_one_place() -> None:
