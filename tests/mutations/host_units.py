@@ -38,7 +38,6 @@ HOST_UNITS = (
     _units("above-the-limit", "if amounts[field] > limits[limit]:", "if False:", "request_that_is_refused"),
     _units("weight-above-the-default", " or not least <= int(found[field]) <= most:", ":", "request_that_is_refused"),
     _units("another-queue", 'if found["queue"] != config["limits"]["queue"]:', "if False:", "request_that_is_refused"),
-    _units("long-request", "stream.read(REQUEST_LIMIT)", "stream.read()", "not_valid"),
     _units(
         "further-field",
         'if set(request) != {"action"} | ({FIELDS[action]} if action in FIELDS else set()):',
