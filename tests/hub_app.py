@@ -386,11 +386,23 @@ def encode_claims(**claims: Any) -> str:
 
 
 async def make_hub(
-    directory: Path, templates: Sequence[str], db_url: str = "sqlite:///:memory:", guard: Guard | None = None
+    directory: Path,
+    templates: Sequence[str],
+    db_url: str = "sqlite:///:memory:",
+    guard: Guard | None = None,
+    changes: dict[str, Any] | None = None,
 ) -> Hub:
-    """Create and initialise a hub with hpchub's own configuration, a database, and fakes."""
+    """Create and initialise a hub with hpchub's own configuration, a database, and fakes.
+
+    Args:
+        directory: A directory for its files.
+        templates: The directories of its pages.
+        db_url: The address of its database.
+        guard: The guard of its database.
+        changes: Settings that differ.
+    """
     path = directory / "hub.json"
-    path.write_text(json.dumps(settings(directory, templates)))
+    path.write_text(json.dumps(settings(directory, templates) | (changes or {})))
     (directory / "cookie_secret").write_text("ab" * 32)
     (directory / "cookie_secret").chmod(0o600)
     write_profiles(directory, profile("small"))

@@ -69,6 +69,11 @@ def site(variables: Mapping[str, Any]) -> dict[str, Any]:
         raise AnsibleFilterError(f"The inventory is invalid:\n{error}") from error
 
 
+def hub_sign_on(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the role ``jupyterhub`` for a sign-on in the hub: settings, secret, ca and accounts."""
+    return role_arguments.hub_sign_on(_site(model))
+
+
 def cluster(model: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return one cluster of the site."""
     return _cluster(_site(model), name).model_dump(mode="json")
@@ -214,6 +219,7 @@ class FilterModule:
                 host_units,
                 node_hosts,
                 gate_settings,
+                hub_sign_on,
                 database_host,
                 database_url,
             )

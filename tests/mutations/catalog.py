@@ -357,6 +357,12 @@ def _access(name: str, old: str, new: str) -> HandWritten:
     return HandWritten(name, ACCESS_RULES, old, new, _AUTHENTICATOR_TESTS)
 
 
+def _sign_on(name: str, old: str, new: str, keyword: str, module: str = "hub_sign_on") -> HandWritten:
+    tests = {"password_sign_on": "test_password_sign_on", "oauth_providers": "test_oauth_providers"}
+    test = f"tests/unit/{tests.get(module, 'test_hub_sign_on')}.py"
+    return HandWritten(name, f"src/hpchub/hub/{module}.py", old, new, (test,), keyword)
+
+
 def _certificate(name: str, old: str, new: str) -> HandWritten:
     return HandWritten(name, CERTIFICATES, old, new, _CERTIFICATE_TESTS)
 
@@ -511,9 +517,11 @@ HAND_WRITTEN = (
     _launcher("file-is-removed", "        path.unlink()\n", ""),
     _launcher("file-mode-check", "if status.st_mode & 0o077:", "if False:"),
     _launcher(
-        "foreign-variables", "for name in session if not name.startswith(OURS))", "for name in session if False)"
+        "foreign-variables",
+        "for name in session if not name.startswith(OURS) and not FILE.fullmatch(name))",
+        "for name in session if False)",
     ),
-    _launcher("variables-of-the-job", "if not name.startswith(OURS) and ", "if "),
+    _launcher("variables-of-the-job", "in job.items() if not name.startswith(OURS) and ", "in job.items() if "),
     _launcher("harmful-variables", " and not is_foreign(name)", ""),
     _launcher("secrets-not-for-kernels", "    for name in NOT_FOR_KERNELS:\n", "    for name in ():\n"),
     _launcher("kernel-name", "if not KERNEL.fullmatch(kernel):", "if False:"),
@@ -614,6 +622,106 @@ HAND_WRITTEN = (
         ("tests/unit/test_sign_in.py",),
     ),
     _authenticator("login-handler", '(r"/login", SSOLoginHandler), ', ""),
+    _sign_on("only-our-pages-sign-in", "if not isinstance(handler, HubSignIn):", "if False:", "only_the_callback"),
+    _sign_on(
+        "same-person",
+        "            self._check_subject(identity, await known.get_auth_state() or {})\n",
+        "            pass\n",
+        "gives_to_somebody_else",
+    ),
+    _sign_on("cookies-end", "    user.orm_user.cookie_id = new_token()\n", "", "from_before_the_end"),
+    _sign_on("tokens-end", "        revoke_tokens(user, why)\n", "", "ends_all_access"),
+    _sign_on("websockets-end", "        await handler.proxy.end_login(user.name, None)\n", "", "ends_all_access"),
+    _sign_on("outage-limit", "if unconfirmed < self.outage_limit else None", "if True else None", "limited_time"),
+    _sign_on("programs-too", "auth_refresh_strict = True", "auth_refresh_strict = False", "notebook_and_program"),
+    _sign_on(
+        "state-of-the-browser",
+        "            self.check_state()\n",
+        "            pass\n",
+        "another_browser",
+        "oauth_sign_on",
+    ),
+    _sign_on("state-cookie", '"__Host-hpchub-sign-on"', '"hpchub-sign-on"', "set_by_a_page_of_a_user", "oauth_sign_on"),
+    _sign_on("used-identity", 'and each.get("sub") in used]', "]", "plain_words", "oauth_providers"),
+    _sign_on("other-host", "or not following[1].startswith(host[0])", "", "no_other_host", "oauth_providers"),
+    _sign_on(
+        "verified-mail",
+        'if user_info.get("verified_email") is not True:',
+        "if False:",
+        "identify_nobody",
+        "oauth_providers",
+    ),
+    _sign_on(
+        "second-factor",
+        "if self.second_factors and not any(",
+        "if False and not any(",
+        "second_factor",
+        "oauth_providers",
+    ),
+    _sign_on(
+        "tls",
+        "and not connection.start_tls():",
+        "and connection.start_tls() and False:",
+        "without_tls",
+        "password_sign_on",
+    ),
+    _sign_on(
+        "directory-certificate",
+        "ssl.CERT_REQUIRED",
+        "ssl.CERT_NONE",
+        "certificate_of_the_directory",
+        "password_sign_on",
+    ),
+    _sign_on(
+        "guesses",
+        "            if len(times) >= most:\n                return False\n",
+        "",
+        "guesses_are",
+        "password_sign_on",
+    ),
+    HandWritten(
+        "file-mode",
+        LAUNCHER,
+        'os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8")',
+        'os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w", encoding="utf-8")',
+        ("tests/unit/test_launcher.py",),
+        "file_of_the_session",
+    ),
+    HandWritten(
+        "account-name",
+        "src/hpchub/cli/create_accounts.py",
+        "    if not is_user_name(name, pattern):",
+        "    if False:",
+        ("tests/unit/test_accounts.py",),
+    ),
+    HandWritten(
+        "account-limits",
+        "src/hpchub/cli/create_accounts.py",
+        "        if len(done) >= self._total or recent >= self._per_hour:",
+        "        if False:",
+        ("tests/unit/test_accounts.py",),
+    ),
+    HandWritten(
+        "account-links",
+        "src/hpchub/cli/create_accounts.py",
+        "os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK",
+        "os.O_RDONLY | os.O_NONBLOCK",
+        ("tests/unit/test_accounts.py",),
+    ),
+    HandWritten(
+        "separate-hosts",
+        "src/hpchub/model/rules.py",
+        'if not service.get("user_subdomains"):',
+        "if False:",
+        ("tests/unit/test_hub_sso.py",),
+    ),
+    HandWritten(
+        "token-of-a-page",
+        "roles/reverse_proxy/templates/access_hub.conf.j2",
+        '    RequestHeader unset Authorization "expr=!({{ program() }})',
+        '    RequestHeader unset X-Nothing "expr=!({{ program() }})',
+        ("tests/repo/test_hub_sign_on_role.py",),
+    ),
     _certificate("signature-of-the-authority", "if not any(_is_issuer(", "if not any(True or _is_issuer("),
     _certificate(
         "time-of-the-certificate",

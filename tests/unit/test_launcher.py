@@ -727,3 +727,23 @@ def test_wrong_usage_exits_with_1(
     monkeypatch.setattr(sys, "argv", ["hpchub-launch", *argv])
     assert launcher.main() == 1
     assert "usage: hpchub-launch SESSION" in capsys.readouterr().err
+
+
+# -- files of the session
+
+
+def test_file_of_the_session_is_private_and_no_variable(tmp_path: Path) -> None:
+    session = {**SESSION, "FILE:globus-transfer": "a secret"}
+    env = launcher.server_environment({}, session, 20000, [])
+    launcher.write_files(env, session, tmp_path)
+    path = Path(env["HPCHUB_FILE_GLOBUS_TRANSFER"])
+    assert path.read_text() == "a secret"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.parent == tmp_path
+    assert not any("a secret" in value or name.startswith("FILE") for name, value in env.items())
+
+
+@pytest.mark.parametrize("name", ["FILE:", "FILE:../x", "FILE:X", "FILE:a/b", "FILE:.a", "FILE:" + "a" * 40, "file:a"])
+def test_file_with_another_name_is_refused(name: str) -> None:
+    with pytest.raises(LaunchError, match="only JUPYTERHUB"):
+        launcher.parse_session(json.dumps({**SESSION, name: "x"}), Path("x"))

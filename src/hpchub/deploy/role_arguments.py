@@ -7,7 +7,9 @@ from urllib.parse import urlencode
 
 from hpchub.clusters.batch_script import version_file
 from hpchub.model.host_places import host_settings
+from hpchub.model.hub_sso import AccountCreation
 from hpchub.model.places import HostPlace
+from hpchub.model.sso import LdapauthenticatorSso, OauthenticatorSso
 from hpchub.schedulers import SCHEDULERS
 
 if TYPE_CHECKING:
@@ -218,3 +220,23 @@ def node_hosts(site: Site, groups: Mapping[str, Sequence[str]]) -> list[dict[str
         for node in groups.get(f"cluster_{cluster.name}", [])
         if node in groups.get("compute_nodes", [])
     ]
+
+
+def hub_sign_on(site: Site) -> dict[str, Any]:
+    """Return the arguments of the role ``jupyterhub`` for a sign-on in the hub.
+
+    Returns:
+        ``{"settings": {…}, "secret": TEXT, "ca": PATH, "accounts": {…}}``. The settings are empty if the web
+        server signs users in. They contain no secret.
+    """
+    sso = site.sso
+    if not isinstance(sso, (OauthenticatorSso, LdapauthenticatorSso)):
+        return {"settings": {}, "secret": "", "ca": "", "accounts": AccountCreation().model_dump(mode="json")}
+    secret = sso.client_secret if isinstance(sso, OauthenticatorSso) else sso.bind_password
+    common = {"claims", "user_mapping", "attributes", "require_second_factor"}
+    return {
+        "settings": sso.hub_settings() | sso.model_dump(mode="json", include=common),
+        "secret": secret.get_secret_value(),
+        "ca": sso.ca_bundle,
+        "accounts": sso.create_accounts.model_dump(mode="json"),
+    }

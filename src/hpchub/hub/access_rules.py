@@ -184,9 +184,12 @@ class AccessRules(Authenticator):  # type: ignore[misc]
         """
         if not self._ordinary_account(username):
             return False
-        groups = set((authentication or {}).get("groups") or ())
+        return self.permits(username, (authentication or {}).get("groups") or ())
+
+    def permits(self, username: str, groups: Collection[str]) -> bool:
+        """Return whether a rule names the user or one of the groups."""
         return username in self.allowed_users | self.admin_users or bool(
-            (self.permitted_groups | self.admin_groups) & groups
+            (self.permitted_groups | self.admin_groups) & set(groups)
         )
 
     def _ordinary_account(self, username: str) -> bool:
@@ -237,3 +240,8 @@ class AccessRules(Authenticator):  # type: ignore[misc]
     async def pre_spawn_start(self, user: Any, spawner: Any) -> None:
         """Let other requests run. JupyterHub calls this method in the middle of its own work for a start."""
         await spawner.runtime.throttle.wait_for_turn()
+        spawner.session_files = await self.session_files(user)
+
+    async def session_files(self, user: Any) -> dict[str, str]:
+        """Return the files that a new session of the user gets, by name. Only the user can read them."""
+        return {}

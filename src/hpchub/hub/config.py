@@ -19,6 +19,7 @@ from jupyterhub.utils import subdomain_hook_idna
 from hpchub import moments
 from hpchub.canary import SERVICE as CANARY
 from hpchub.canary import TOKEN as CANARY_TOKEN
+from hpchub.hub import sign_on_settings
 from hpchub.hub.authenticator import SSOAuthenticator
 from hpchub.hub.database import engine_options, wait_until_usable
 from hpchub.hub.handlers import DEFAULT_TOKEN_DAYS
@@ -191,6 +192,10 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
         "hpchub_settings_file": path,
         "log_function": log_request,
     }
+    # Programs that the hub starts must not inherit the secret.
+    secret = os.environ.pop(sign_on_settings.SECRET, "")
+    if settings.get("sign_on"):
+        c.JupyterHub.authenticator_class = sign_on_settings.apply(c, settings, secret)
 
 
 def _sessions(c: Any, settings: dict[str, Any], path: str) -> None:

@@ -58,6 +58,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
     def __init__(self, **kwargs: Any) -> None:
         self._grant: dict[str, Any] = {}
         self._stopped = False
+        self.session_files: dict[str, str] = {}
         super().__init__(**kwargs)
 
     @property
@@ -135,6 +136,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
             WrapSpawner.construct_child(self)
         child: SessionSpawner = self.child_spawner
         child.without_settings = bool((self.user_options or {}).get("without_settings"))
+        child.session_files = self.session_files
         child.driver.save = self._save
         return child
 
@@ -189,7 +191,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
             failure = StartError(UNEXPECTED, reason="unexpected", status_code=500)
             failure.advice = TRY_AGAIN
         finally:
-            self.admitted = ""
+            self.admitted, self.session_files = "", {}
         if not self.session and not self._stopped:
             self._announce_refusal(failure)
         await self._start_failed(failure)

@@ -78,6 +78,7 @@ class SessionSpawner(Spawner):  # type: ignore[misc]
         )
         self.driver = JobDriver(self.make_backend(context), self.runtime, log=self.log, label=self._log_name)
         self._unfinished_poll: asyncio.Future[JobState] | None = None
+        self.session_files: dict[str, str] = {}
         self._ended = ""
 
     @property
@@ -154,6 +155,9 @@ class SessionSpawner(Spawner):  # type: ignore[misc]
             HPCHUB_TLS_CERTIFICATE=identity.certificate,
             HPCHUB_TLS_CLIENTS=identity.clients,
         )
+        # The launcher makes files of these, not environment variables. An older launcher refuses such names.
+        env |= {f"FILE:{name}": content for name, content in self.session_files.items()}
+        self.session_files = {}
         return env
 
     @property

@@ -25,6 +25,7 @@ from hpchub.model.entries import (
     StateStore,
     Submit,
 )
+from hpchub.model.hub_sso import AccountCreation, HubSignOn
 from hpchub.model.problems import Problem, label
 from hpchub.names import is_user_name
 from hpchub.schedulers import SCHEDULERS
@@ -99,6 +100,7 @@ def compare(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
             yield Problem(
                 draft.name, "does not contain openid, which sign-in requires", field="scopes", valid="add openid"
             )
+        yield from _compare_hub_sign_on(draft, drafts)
     for draft in drafts["hpc_access"]:
         yield from _compare_access(draft)
     for draft in drafts["hpc_tls"]:
@@ -204,6 +206,29 @@ def _compare_subdomains(service: Draft) -> Iterator[Problem]:
             value="true",
             valid="use a host name in url, or remove user_subdomains",
         )
+
+
+def _compare_hub_sign_on(sso: Draft, drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
+    """Compare a sign-on in the hub with the other entries."""
+    if sso.kind is None or not issubclass(sso.kind, HubSignOn):
+        return
+    for service in drafts["hpc_service"]:
+        if not service.get("user_subdomains"):
+            # The web server does not know who sends a request, so it cannot keep users out of the servers of others.
+            yield Problem(
+                service.name,
+                f"must be true for hpc_sso.provider {sso.get('provider')}, because only the hub knows the users then",
+                field="user_subdomains",
+                valid="set user_subdomains: true, and make a certificate and DNS entries for *.HOST; see"
+                " docs/how-to/sign-on-in-the-hub.md",
+            )
+    creation = sso.get("create_accounts")
+    for access in drafts["hpc_access"]:
+        if isinstance(creation, AccountCreation) and creation.command and access.get("hub_accounts") is False:
+            message = (
+                "must be true for hpc_sso.create_accounts, because the hub cannot know who has an account otherwise"
+            )
+            yield Problem(access.name, message, field="hub_accounts", valid="remove it")
 
 
 def _compare_access(access: Draft) -> Iterator[Problem]:

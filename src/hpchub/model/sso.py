@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from hpchub.model import fields as f
 from hpchub.model.entry import Entry
+from hpchub.model.hub_sso import Directory, OAuth
 from hpchub.model.user_mapping import Step, check_steps
 
 
@@ -73,12 +74,59 @@ class OidcSso(Sso):
     """A file on the controller with CA certificates for the provider. Empty: the system's CA certificates."""
 
 
+def check_hub_keys(sso: Sso, *, claims: bool) -> None:
+    """Reject common keys that a sign-on in the hub cannot apply.
+
+    Args:
+        sso: The entry.
+        claims: Whether the provider sends claims whose names the site chooses.
+    """
+    if any(step.command is not None for step in sso.user_mapping):
+        f.complain("has a user_mapping with a command, which only the web server can run", "use table or pattern")
+    if not claims:
+        if any(step.claim is not None for step in sso.user_mapping):
+            f.complain("has a user_mapping with a claim", "remove this step; it needs the key generic")
+        for name in ("attributes", "require_second_factor"):
+            if getattr(sso, name):
+                f.complain(f"has {name}, which needs the key generic", f"remove {name}")
+
+
+class OauthenticatorSso(OAuth, Sso):
+    """OAuth in the hub: Globus, CILogon, GitHub, GitLab, Google and others. It needs `hpc_service.user_subdomains`."""
+
+    files: ClassVar[tuple[str, ...]] = ("ca_bundle",)
+
+    provider: Literal["oauthenticator"]
+    """The sign-on protocol."""
+
+    @model_validator(mode="after")
+    def _check_common_keys(self) -> OauthenticatorSso:
+        check_hub_keys(self, claims=self.generic is not None)
+        return self
+
+
+class LdapauthenticatorSso(Directory, Sso):
+    """Passwords of a directory (LDAP), which the hub checks. It needs `hpc_service.user_subdomains`."""
+
+    files: ClassVar[tuple[str, ...]] = ("ca_bundle",)
+
+    provider: Literal["ldapauthenticator"]
+    """The sign-on protocol."""
+
+    @model_validator(mode="after")
+    def _check_common_keys(self) -> LdapauthenticatorSso:
+        check_hub_keys(self, claims=False)
+        return self
+
+
 PROVIDERS: dict[str, type[Sso]] = {
     "oidc": OidcSso,
+    "oauthenticator": OauthenticatorSso,
+    "ldapauthenticator": LdapauthenticatorSso,
 }
 """The providers by name."""
 DEFAULT_PROVIDER = "oidc"
-_PLANNED = ("saml", "shibboleth", "cas", "kerberos", "ldap", "local", "oauthenticator")
+_PLANNED = ("saml", "shibboleth", "cas", "kerberos", "ldap", "local")
 
 
 class Provider(Entry):

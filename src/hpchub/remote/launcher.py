@@ -86,6 +86,8 @@ THREADS = (
     *("BLAS_NUM_THREADS", "FLEXIBLAS_NUM_THREADS", "NUMEXPR_MAX_THREADS", "TF_NUM_INTRAOP_THREADS"),
     *("R_DATATABLE_NUM_THREADS", "RCPP_PARALLEL_NUM_THREADS"),
 )
+# The name of a file in the session's secrets. The launcher writes the file, and sets a variable with its path.
+FILE = re.compile(r"FILE:[a-z][a-z0-9-]{0,31}")
 NEEDED = (
     "HPCHUB_PORT_FIRST",
     "HPCHUB_PORT_LAST",
@@ -221,7 +223,7 @@ def parse_session(text: str, path: Path) -> dict[str, str]:
         raise LaunchError(f"{path} is not JSON; start a new session") from None
     if not isinstance(session, dict) or not all(isinstance(value, str) for value in session.values()):
         raise LaunchError(f"{path} is not an object of strings; start a new session")
-    foreign = sorted(name for name in session if not name.startswith(OURS))
+    foreign = sorted(name for name in session if not name.startswith(OURS) and not FILE.fullmatch(name))
     if foreign:
         raise LaunchError(f"{path} sets {foreign[0]}; only JUPYTERHUB_* and HPCHUB_* are permitted")
     missing = [name for name in NEEDED if not session.get(name)]
@@ -452,7 +454,7 @@ def server_environment(
         jupyter_path: Directories with the site's ``kernels/``.
     """
     env = {name: value for name, value in job.items() if not name.startswith(OURS) and not is_foreign(name)}
-    env.update(session)
+    env.update({name: value for name, value in session.items() if not FILE.fullmatch(name)})
     for name in NOT_FOR_KERNELS:
         env.pop(name, None)
     # Without a host, the server listens on all addresses, IPv4 and IPv6.
@@ -464,6 +466,22 @@ def server_environment(
     if session.get("HPCHUB_CORES"):
         env.update(dict.fromkeys(THREADS, session["HPCHUB_CORES"]))
     return env
+
+
+def write_files(env: dict[str, str], session: dict[str, str], private: Path) -> None:
+    """Write the files of the session's secrets, and set a variable with the path of each.
+
+    Args:
+        env: The environment of the server, which is changed.
+        session: The content of the session's file.
+        private: The private directory of this session.
+    """
+    for name, content in session.items():
+        if FILE.fullmatch(name):
+            path = private / f"{name[5:]}.json"
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+                file.write(content)
+            env[f"HPCHUB_FILE_{name[5:].upper().replace('-', '_')}"] = str(path)
 
 
 def use_directories(env: dict[str, str], home: Path, private: Path, *, slow: bool, own_settings: bool) -> None:
@@ -999,6 +1017,7 @@ class Launch:
         held = reserve_port(int(self.session["HPCHUB_PORT_FIRST"]), int(self.session["HPCHUB_PORT_LAST"]))
         port: int = held[0].getsockname()[1]
         env = server_environment(self.job, self.session, port, jupyter_path)
+        write_files(env, self.session, self.private)
         prepare = functools.partial(use_directories, slow=slow, own_settings=self.own_settings)
         within(HOME_TIMEOUT, late, prepare, env, home, self.private)
         own = Path(env["HOME"])
