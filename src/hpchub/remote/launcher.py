@@ -9,6 +9,9 @@ A setting in the user's home can stop the server. The launcher then starts itsel
 Whatever else prevents a start, the launcher reports it to the hub in one line, and writes this line to the session's
 log. All its lines in the log begin with ``hpchub-launch: ``.
 
+In a container, the hub puts this file, its modules and the session's file into one directory, which belongs to the
+session. The environment of the server is then the image's, and the home is the one in ``HOME``.
+
 The role ``notebook_environment`` installs this file as ``bin/hpchub-launch`` in the environment of the server. It runs
 with the interpreter of this environment in isolated mode, so neither ``PYTHONPATH`` nor packages in the user's home
 affect the server.
@@ -25,6 +28,7 @@ import fcntl
 import functools
 import http.client
 import importlib
+import importlib.metadata
 import ipaddress
 import json
 import os
@@ -135,10 +139,47 @@ def log(text: str) -> None:
 
 def home_directory() -> Path:
     """Return the home directory of the account, where the gate wrote its file. The job's ``HOME`` may differ."""
+    if is_container() and os.environ.get("HOME", "").startswith("/"):
+        return Path(os.environ["HOME"])  # the image's user with this uid has another home
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
         return Path.home()
+
+
+def is_container() -> bool:
+    """Return whether the hub has put this file and its modules into a container."""
+    return Path(PROGRAM).with_name("single_user.py").is_file()
+
+
+def check_container(home: Path, session: dict[str, str]) -> None:
+    """Check what a container must have: the user's own home, and a JupyterHub that works with the hub's.
+
+    Raises:
+        LaunchError: The image or the mounts do not fit.
+    """
+    try:
+        owner = home.stat().st_uid
+    except OSError as error:
+        raise LaunchError(f"the home directory {home} cannot be used in the container: {error.strerror}") from None
+    if owner != os.getuid():
+        raise LaunchError(
+            f"the home directory {home} belongs to uid {owner}, but this session has uid {os.getuid()}; contact the"
+            " administrators"
+        )
+    wanted = session.get("HPCHUB_JUPYTERHUB", "")
+    try:
+        found = importlib.metadata.version("jupyterhub")
+    except importlib.metadata.PackageNotFoundError:
+        raise LaunchError(
+            f"the image has no jupyterhub-singleuser; an administrator must install jupyterhub {wanted} and jupyterlab"
+            f" for {sys.executable} in it, or choose another image"
+        ) from None
+    if wanted and found.split(".")[0] != wanted.split(".")[0]:
+        raise LaunchError(
+            f"the image has JupyterHub {found}, which does not work with the hub's {wanted}; an administrator must"
+            " choose another image"
+        )
 
 
 def within(seconds: float, problem: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -204,7 +245,11 @@ def read_session(path: Path, timeout: float = FILE_TIMEOUT) -> dict[str, str]:
             raise LaunchError(
                 f"{path} is not trusted, because it is not a regular file that you own; start a new session"
             )
-        path.unlink()
+        try:
+            path.unlink()
+        except OSError as error:
+            if error.errno != errno.EROFS:  # a container can have the file on a mount that cannot be written
+                raise LaunchError(f"{path} cannot be deleted: {error.strerror}; contact the administrators") from None
         if status.st_mode & 0o077:
             raise LaunchError(f"{path} was deleted, because other users could read it; start a new session")
         text = stream.read()
@@ -577,7 +622,7 @@ def working_directory(text: str, home: Path) -> Path | None:
     """
     if not text:
         return None
-    name = text.replace("{user}", pwd.getpwuid(os.getuid()).pw_name)
+    name = text.replace("{user}", account_name())
     directory = home / name[1:].lstrip("/") if name.startswith("~") else Path(name)
     late = f"the working directory {directory} does not answer on {socket.gethostname()}; choose another one"
     try:
@@ -586,6 +631,11 @@ def working_directory(text: str, home: Path) -> Path | None:
         message = f"the working directory {directory} cannot be used on {socket.gethostname()}: {error.strerror}"
         raise LaunchError(f"{message}; choose another one") from None
     return directory
+
+
+def account_name() -> str:
+    """Return the name of the account. An image does not know the accounts of its host."""
+    return os.environ.get("USER", "") if is_container() else pwd.getpwuid(os.getuid()).pw_name
 
 
 def directories(directory: Path | None, home: Path) -> dict[str, str]:
@@ -920,14 +970,15 @@ def settings(path: Path = SETTINGS) -> dict[str, Any]:
 
 
 def server_module() -> Any:
-    """Return the module ``single_user``, which the role installs in the same environment."""
+    """Return the module ``single_user``."""
     return own_module("single_user")
 
 
 def own_module(name: str) -> Any:
-    """Return a module that the role installs in the same environment."""
-    if str(SERVER) not in sys.path:
-        sys.path.append(str(SERVER))
+    """Return a module that the role installs in the same environment, or that is beside this file in a container."""
+    directory = Path(PROGRAM).parent if is_container() else SERVER
+    if str(directory) not in sys.path:
+        sys.path.append(str(directory))
     return importlib.import_module(name)
 
 
@@ -1009,6 +1060,8 @@ class Launch:
 
     def _start(self, home: Path, address: str) -> None:
         umask = os.umask(0o077)
+        if is_container():
+            check_container(home, self.session)
         late = f"the home directory {home} does not answer on {socket.gethostname()}; contact the administrators"
         slow = within(HOME_TIMEOUT, late, check_space, home / ".hpchub") > SLOW
         self.private = private_directory(self.job, home)
@@ -1123,7 +1176,8 @@ def launch(name: str, again: str = "") -> None:
     if not SESSION.fullmatch(name):
         raise LaunchError("usage: hpchub-launch SESSION, where SESSION is 16 hexadecimal digits")
     home = home_directory()
-    session, problem = resume(again) if again else (read_session(home / ".hpchub" / f"{name}.json"), "")
+    path = Path(PROGRAM).with_name("session.json") if is_container() else home / ".hpchub" / f"{name}.json"
+    session, problem = resume(again) if again else (read_session(path), "")
     Launch(name, session, problem).run(home)
 
 

@@ -1,0 +1,319 @@
+"""A stand-in for the Docker Engine API, as far as docker-py and dockerspawner use it. It is not a real engine.
+
+It follows the documents of the API (https://docs.docker.com/reference/api/engine/), keeps state, and starts the program
+of a container as a process of this machine. It isolates nothing. Faults can be switched on.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import tarfile
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+SECRETS = "/run/hpchub"
+NEVER = "0001-01-01T00:00:00Z"
+
+
+class Refusal(Exception):
+    """An answer with an error."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def now() -> str:
+    """Return the time as the engine writes it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "000Z")
+
+
+class Container:
+    """One container."""
+
+    def __init__(self, name: str, body: dict[str, Any], root: Path) -> None:
+        self.name, self.body, self.root = name, body, root
+        self.volume, self.output = root / "volume", root / "output"
+        self.volume.mkdir(parents=True)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started, self.finished, self.killed = NEVER, NEVER, False
+        self.oom = False
+
+    @property
+    def status(self) -> str:
+        """The state."""
+        if self.process is None:
+            return "created"
+        if self.process.poll() is None:
+            return "running"
+        if self.finished == NEVER:
+            self.finished = now()
+        return "exited"
+
+    def start(self, program: list[str]) -> None:
+        """Run the program."""
+        env = {"PATH": os.environ["PATH"], **dict(each.split("=", 1) for each in self.body.get("Env") or [])}
+        words = [word.replace(SECRETS, str(self.volume)) for word in program]
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                words, env=env, stdout=output, stderr=subprocess.STDOUT, cwd="/", start_new_session=True
+            )
+        self.started = now()
+
+    def stop(self, seconds: float) -> None:
+        """End the program."""
+        if self.process and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+
+    def described(self) -> dict[str, Any]:
+        """Return the answer of the request to inspect it."""
+        status = self.status
+        code = self.process.returncode if self.process and self.process.returncode is not None else 0
+        network = self.body["HostConfig"]["NetworkMode"]
+        return {
+            "Id": self.name.encode().hex().ljust(64, "0")[:64],
+            "Name": f"/{self.name}",
+            "State": {
+                "Status": status,
+                "Running": status == "running",
+                "OOMKilled": self.oom,
+                "ExitCode": code if code >= 0 else 128 - code,
+                "Error": "",
+                "StartedAt": self.started,
+                "FinishedAt": self.finished,
+            },
+            "Config": {name: value for name, value in self.body.items() if name != "HostConfig"},
+            "HostConfig": self.body["HostConfig"],
+            "NetworkSettings": {"Networks": {network: {"IPAddress": "127.0.0.1" if status == "running" else ""}}},
+        }
+
+    def listed(self) -> dict[str, Any]:
+        """Return its entry in the list."""
+        full = self.described()
+        return {
+            "Id": full["Id"],
+            "Names": [full["Name"]],
+            "Image": self.body["Image"],
+            "State": full["State"]["Status"],
+            "Status": full["State"]["Status"],
+            "Labels": self.body.get("Labels") or {},
+            "NetworkSettings": full["NetworkSettings"],
+        }
+
+
+class Engine:
+    """The stand-in. Its socket is ``socket``.
+
+    Attributes:
+        images: The programs of the images: ``None`` for the entry point itself, or words that run in its place.
+        faults: Answers in place of the real ones, by the name of a request: an error, or seconds of silence.
+        requests: The names of all requests.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="engine", dir=directory))
+        self.socket = self.directory / "docker.sock"
+        self.images: dict[str, list[str] | None] = {}
+        self.containers: dict[str, Container] = {}
+        self.networks = {"hpchub": {"Driver": "bridge", "Options": {"com.docker.network.bridge.enable_icc": "false"}}}
+        self.faults: dict[str, Refusal | float] = {}
+        self.requests: list[str] = []
+        self.api_version = "1.45"
+        self.number = 0
+        self._lock = threading.RLock()
+        engine = self
+
+        class Handler(_Handler):
+            owner = engine
+
+        class Server(ThreadingMixIn, UnixStreamServer):
+            daemon_threads = True
+
+        self._server = Server(str(self.socket), Handler)
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def close(self) -> None:
+        """End all programs and the stand-in."""
+        self._server.shutdown()
+        self._server.server_close()
+        for each in self.containers.values():
+            each.stop(0.2)
+
+    def answer(self, method: str, path: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:
+        """Return the status and the content of an answer."""
+        path = re.sub(r"^/v[0-9.]+", "", path)
+        for name, wanted, pattern, function in _REQUESTS:
+            if method == wanted and (found := re.fullmatch(pattern, path)):
+                self.requests.append(name)
+                fault = self.faults.get(name, self.faults.get("*"))
+                if isinstance(fault, Refusal):
+                    raise fault
+                if fault:
+                    time.sleep(fault)
+                with self._lock:
+                    return function(self, *found.groups(), query=query, body=body)  # type: ignore[no-any-return]
+        raise Refusal(404, "page not found")
+
+    def _container(self, name: str) -> Container:
+        for each in self.containers.values():
+            if name in (each.name, each.described()["Id"]):
+                return each
+        raise Refusal(404, f"No such container: {name}")
+
+    def ping(self, **_: Any) -> tuple[int, Any]:
+        """GET /_ping."""
+        return 200, b"OK"
+
+    def version(self, **_: Any) -> tuple[int, Any]:
+        """GET /version."""
+        return 200, {"Version": "26.1.5", "ApiVersion": self.api_version, "MinAPIVersion": "1.24"}
+
+    def network(self, name: str, **_: Any) -> tuple[int, Any]:
+        """GET /networks/NAME."""
+        if name not in self.networks:
+            raise Refusal(404, f"network {name} not found")
+        return 200, {"Name": name, **self.networks[name]}
+
+    def image(self, name: str, **_: Any) -> tuple[int, Any]:
+        """GET /images/NAME/json."""
+        if unquote(name) not in self.images:
+            raise Refusal(404, f"No such image: {unquote(name)}")
+        return 200, {"Id": name, "Config": {"Cmd": ["jupyterhub-singleuser"]}}
+
+    def list(self, *, query: dict[str, list[str]], **_: Any) -> tuple[int, Any]:
+        """GET /containers/json."""
+        wanted = json.loads((query.get("filters") or ["{}"])[0]).get("label", [])
+        found = [each for each in self.containers.values() if all(w in (each.body.get("Labels") or {}) for w in wanted)]
+        return 200, [each.listed() for each in found]
+
+    def create(self, *, query: dict[str, list[str]], body: bytes, **_: Any) -> tuple[int, Any]:
+        """POST /containers/create."""
+        name, content = query["name"][0], json.loads(body)
+        if content["Image"] not in self.images:
+            raise Refusal(404, f"No such image: {content['Image']}")
+        if name in self.containers:
+            raise Refusal(409, f'Conflict. The container name "/{name}" is already in use by container "x".')
+        for mount in content["HostConfig"].get("Mounts") or []:
+            if not Path(mount["Source"]).exists():
+                message = f'invalid mount config for type "bind": bind source path does not exist: {mount["Source"]}'
+                raise Refusal(400, message)
+        self.number += 1
+        self.containers[name] = Container(name, content, self.directory / f"{self.number}")
+        return 201, {"Id": self.containers[name].described()["Id"], "Warnings": []}
+
+    def archive(self, name: str, *, query: dict[str, list[str]], body: bytes, **_: Any) -> tuple[int, Any]:
+        """PUT /containers/NAME/archive."""
+        container = self._container(name)
+        if query["path"] != [SECRETS]:
+            raise Refusal(400, "container rootfs is marked read-only")
+        with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+            for member in tar.getmembers():
+                path = container.volume / member.name
+                if content := tar.extractfile(member):
+                    path.write_bytes(content.read())
+                else:
+                    path.mkdir()
+                path.chmod(member.mode)
+        return 200, b""
+
+    def start(self, name: str, **_: Any) -> tuple[int, Any]:
+        """POST /containers/NAME/start."""
+        container = self._container(name)
+        program = self.images[container.body["Image"]]
+        entry = container.body["Entrypoint"]
+        container.start(entry if program is None else [*entry[:6], *program])
+        return 204, b""
+
+    def stop(self, name: str, *, query: dict[str, list[str]], **_: Any) -> tuple[int, Any]:
+        """POST /containers/NAME/stop."""
+        self._container(name).stop(float((query.get("t") or ["10"])[0]))
+        return 204, b""
+
+    def remove(self, name: str, **_: Any) -> tuple[int, Any]:
+        """DELETE /containers/NAME."""
+        container = self._container(name)
+        container.stop(0.1)
+        del self.containers[container.name]
+        return 204, b""
+
+    def inspect(self, name: str, **_: Any) -> tuple[int, Any]:
+        """GET /containers/NAME/json."""
+        return 200, self._container(name).described()
+
+    def logs(self, name: str, **_: Any) -> tuple[int, Any]:
+        """GET /containers/NAME/logs: frames of the stream 1."""
+        output = self._container(name).output
+        content = output.read_bytes() if output.exists() else b""
+        return 200, b"\x01\0\0\0" + len(content).to_bytes(4, "big") + content if content else b""
+
+
+_NAME = "([^/]+)"
+_REQUESTS: tuple[tuple[str, str, str, Any], ...] = (
+    ("ping", "GET", "/_ping", Engine.ping),
+    ("version", "GET", "/version", Engine.version),
+    ("network", "GET", f"/networks/{_NAME}", Engine.network),
+    ("image", "GET", "/images/(.+)/json", Engine.image),
+    ("list", "GET", "/containers/json", Engine.list),
+    ("create", "POST", "/containers/create", Engine.create),
+    ("archive", "PUT", f"/containers/{_NAME}/archive", Engine.archive),
+    ("start", "POST", f"/containers/{_NAME}/start", Engine.start),
+    ("stop", "POST", f"/containers/{_NAME}/stop", Engine.stop),
+    ("remove", "DELETE", f"/containers/{_NAME}", Engine.remove),
+    ("inspect", "GET", f"/containers/{_NAME}/json", Engine.inspect),
+    ("logs", "GET", f"/containers/{_NAME}/logs", Engine.logs),
+)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    owner: Engine
+    protocol_version = "HTTP/1.1"
+
+    def _serve(self) -> None:
+        url = urlsplit(self.path)
+        length = self.headers.get("Content-Length")
+        body = self.rfile.read(int(length)) if length else self._chunks()
+        try:
+            status, content = self.owner.answer(self.command, url.path, parse_qs(url.query), body)
+        except Refusal as error:
+            status, content = error.status, {"message": str(error)}
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/octet-stream" if content is data else "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _chunks(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return b""
+        found = b""
+        while size := int(self.rfile.readline(), 16):
+            found += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return found
+
+    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815 the names that BaseHTTPRequestHandler calls
+
+    def address_string(self) -> str:
+        return "local"
+
+    def log_message(self, *_: Any) -> None:
+        pass
