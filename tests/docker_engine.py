@@ -197,7 +197,7 @@ class Engine:
             raise Refusal(404, f"No such image: {unquote(name)}")
         return 200, {"Id": name, "Config": {"Cmd": ["jupyterhub-singleuser"]}}
 
-    def list(self, *, query: dict[str, list[str]], **_: Any) -> tuple[int, Any]:
+    def containers_json(self, *, query: dict[str, list[str]], **_: Any) -> tuple[int, Any]:
         """GET /containers/json."""
         wanted = json.loads((query.get("filters") or ["{}"])[0]).get("label", [])
         found = [each for each in self.containers.values() if all(w in (each.body.get("Labels") or {}) for w in wanted)]
@@ -270,7 +270,7 @@ _REQUESTS: tuple[tuple[str, str, str, Any], ...] = (
     ("version", "GET", "/version", Engine.version),
     ("network", "GET", f"/networks/{_NAME}", Engine.network),
     ("image", "GET", "/images/(.+)/json", Engine.image),
-    ("list", "GET", "/containers/json", Engine.list),
+    ("list", "GET", "/containers/json", Engine.containers_json),
     ("create", "POST", "/containers/create", Engine.create),
     ("archive", "PUT", f"/containers/{_NAME}/archive", Engine.archive),
     ("start", "POST", f"/containers/{_NAME}/start", Engine.start),

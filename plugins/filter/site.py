@@ -177,6 +177,11 @@ def gate_settings(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return role_arguments.gate_settings(_site(model))
 
 
+def docker_gates(model: Mapping[str, Any], host: str) -> list[dict[str, Any]]:
+    """Return the gates of a Docker host: ``[{"name", "network", "is_local", "socket", "host", "port", "policy"}]``."""
+    return role_arguments.docker_gates(_site(model), host)
+
+
 def database_host(model: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> str:
     """Return the name of the host of the PostgreSQL server, or an empty text if it is the hub host.
 
@@ -220,6 +225,7 @@ class FilterModule:
                 node_hosts,
                 gate_settings,
                 hub_sign_on,
+                docker_gates,
                 database_host,
                 database_url,
             )

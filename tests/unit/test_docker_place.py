@@ -135,8 +135,8 @@ async def test_session_runs_in_a_container_without_any_privilege(hub: Hub, engin
 
 async def test_secrets_are_in_a_file_of_the_user_and_nowhere_else(hub: Hub, engine: Engine) -> None:
     spawner = begin(hub)
-    spawner.api_token = "a-token-of-the-session"
-    spawner.child_spawner.api_token = spawner.api_token
+    spawner.api_token = spawner.child_spawner.api_token = "a-token-of-the-session"
+    spawner.token = "its-hash"
     await started(engine, spawner)
     (container,) = engine.containers.values()
     file = container.volume / spawner.session / "session.json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from hpchub.clusters.batch_script import version_file
 from hpchub.model.host_places import host_settings
@@ -11,11 +11,13 @@ from hpchub.model.hub_sso import AccountCreation
 from hpchub.model.places import HostPlace
 from hpchub.model.sso import LdapauthenticatorSso, OauthenticatorSso
 from hpchub.schedulers import SCHEDULERS
+from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hpchub.model.entries import Access, Cluster, StateStore
+    from hpchub.model.places import DockerPlace
     from hpchub.model.site import Site
 
 ACCOUNT = "hpchub"
@@ -151,6 +153,44 @@ def gate_config(cluster: Cluster, access: Access) -> dict[str, Any]:
         "minimum_uid": access.minimum_uid,
         "environment": dict(cluster.submit.environment),
         "timeout": 60,
+    }
+
+
+def docker_gates(site: Site, host: str) -> list[dict[str, Any]]:
+    """Return the gates of a Docker host: ``[{"name", "network", "is_local", "port", "policy"}]``.
+
+    Args:
+        site: The model.
+        host: The name of the host in the inventory.
+    """
+    return [_docker_gate(site, place) for place in site.places if place.kind == "docker" and place.host == host]
+
+
+def _docker_gate(site: Site, place: DockerPlace) -> dict[str, Any]:
+    ports = site.service.notebook_ports
+    policy = {
+        "images": [{"image": each.image, "python": each.python} for each in place.images],
+        "network": place.network,
+        "home": place.home,
+        "mounts": [each.model_dump(mode="json") for each in place.mounts],
+        "max_cores": place.max_cores,
+        "max_memory": mebibytes(place.max_memory) * 1024 * 1024,
+        "max_runtime": seconds(place.max_runtime),
+        "max_gpus": int(place.max_gpus),
+        "pids": place.pids,
+        "read_only": place.read_only,
+        "published_at": place.published_at,
+        "ports": [ports.first, ports.last],
+        "minimum_uid": site.access.minimum_uid,
+    }
+    return {
+        "name": place.name,
+        "network": place.network,
+        "is_local": place.is_local,
+        "socket": urlsplit(place.url).path if place.is_local else "",
+        "host": urlsplit(place.url).hostname or "",
+        "port": urlsplit(place.url).port or 2376,
+        "policy": policy,
     }
 
 

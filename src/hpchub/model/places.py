@@ -111,6 +111,9 @@ class DockerPlace(ContainerPlace):
     url: f.DockerUrl
     """The address of the engine's API: ``https://HOST:PORT``, which needs client certificates, or ``unix://PATH`` for
     an engine on the hub host."""
+    host: f.OptionalHostName = ""
+    """The name of the Docker host in the inventory, a member of the group ``docker_hosts``, which
+    ``playbooks/places.yml`` sets up. Empty: you have set up the host and its gate yourself."""
     address: f.OptionalDnsName = ""
     """For ``https``: the address of the Docker host on which it publishes the ports of sessions. It must be an address
     of this host. The default is the host of ``url``."""

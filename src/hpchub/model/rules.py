@@ -542,6 +542,8 @@ def compare_groups(drafts: Mapping[str, Sequence[Draft]], groups: Mapping[str, l
             valid="put exactly one host into it",
         )
     yield from _compare_state_store_group(drafts["hpc_state_store"], groups)
+    for place in drafts["hpc_places"]:
+        yield from _compare_place_host(place, groups, hosts)
     known = _names(clusters, "name")
     for cluster in clusters:
         yield from _compare_cluster_groups(cluster, groups, hosts)
@@ -549,6 +551,23 @@ def compare_groups(drafts: Mapping[str, Sequence[Draft]], groups: Mapping[str, l
         if _all_named(clusters):
             yield from _stray_groups(groups, known)
         yield from _stray_hosts(clusters, groups, known)
+
+
+DOCKER_HOSTS = "docker_hosts"
+
+
+def _compare_place_host(place: Draft, groups: Mapping[str, list[str]], hosts: set[str]) -> Iterator[Problem]:
+    """Find a Docker host that the inventory does not contain, or that is not in the group for Docker hosts."""
+    host = place.written("host")
+    if not isinstance(host, str) or not host:
+        return
+    if host not in hosts:
+        valid = did_you_mean(host, sorted(hosts))
+        yield Problem(place.name, "is not a host of the inventory", field="host", value=show(host), valid=valid)
+    elif host not in groups.get(DOCKER_HOSTS, []):
+        valid = "add it to this group, so that playbooks/places.yml sets up the host"
+        message = f"is not in the group {DOCKER_HOSTS}"
+        yield Problem(place.name, message, field="host", value=show(host), valid=valid)
 
 
 def _compare_cluster_groups(cluster: Draft, groups: Mapping[str, list[str]], hosts: set[str]) -> Iterator[Problem]:

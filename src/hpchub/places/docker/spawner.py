@@ -131,7 +131,7 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
         self.image = image.image
         self.object_name = self.object_id = job_name(session)
         self.use_internal_ip, self.network_name = self.place.is_local, self.place.network
-        self.host_ip = self.place.published_at or self.host_ip
+        self.host_ip = self.place.published_at or "127.0.0.1"
         self.cpu_limit, self.mem_limit = float(self.profile.cores), self.profile.memory_mib * 1024 * 1024
         try:
             await self._docker_connection.connect()
