@@ -38,7 +38,7 @@ STATIC_PAGES = ("roles/reverse_proxy/templates/pages", "roles/configurable_http_
 EXTENSION = "roles/notebook_environment/files/labextension"
 SHOWN = ("accept-share", "admin", "logout", "oauth", "page", "spawn", "stop_pending", "token")
 """JupyterHub's templates whose texts the pages show. Our pages replace the texts of the other ones."""
-PARTS = ("clusters", "hub", "model", "schedulers", "places")
+PARTS = ("clusters", "hub", "model", "places", "schedulers")
 """The parts of the package with texts for users. The other parts have texts for administrators only."""
 CALLS = {"Complaint", "Message", "Reason", "_Invalid", "marked", "replace"}
 """The functions whose arguments are texts for users, as far as they look like one."""
