@@ -44,7 +44,7 @@ def test_only_the_platform_check_depends_on_the_family() -> None:
 
 def test_every_role_has_the_same_check() -> None:
     checks = {path: yaml.safe_load(path.read_text())[0] for path in PLATFORMS}
-    assert len(checks) == 8
+    assert len(checks) == 9
     first = next(iter(checks.values()))
     assert {path: check for path, check in checks.items() if check != first} == {}
 
