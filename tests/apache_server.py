@@ -36,6 +36,22 @@ def needs_apache(*modules: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(PROGRAM is None or bool(absent), reason=reason)
 
 
+def own_account() -> dict[str, Any]:
+    """Return the arguments with which ``subprocess`` runs a program as the account of Apache, if the tests are root."""
+    if os.geteuid() != 0:
+        return {}
+    account = pwd.getpwnam("www-data")
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+
+
+def make_own(*directories: Path) -> None:
+    """Create directories that belong to the account of Apache."""
+    for directory in directories:
+        directory.mkdir()
+        if account := own_account():
+            os.chown(directory, account["user"], account["group"])
+
+
 def free_port() -> int:
     """Return a port of the loopback address that nothing listens on."""
     with socket.socket() as probe:
@@ -72,12 +88,20 @@ class Apache:
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def start(self, modules: Iterable[str], configuration: str, *, clock: Path | None = None) -> None:
+    def start(
+        self,
+        modules: Iterable[str],
+        configuration: str,
+        *,
+        clock: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """Start Apache with modules and a configuration, and wait until it answers.
 
         Args:
             modules: The names of the modules. Those that are part of the program are left out.
             configuration: The configuration.
+            environment: Further environment variables. Libraries of LD_PRELOAD come after the one for the clock.
             clock: A file with the offset of Apache's clock, such as ``+60s``, if the machine has libfaketime.
         """
         known = [name for name in dict.fromkeys(modules) if (MODULES / f"mod_{name}.so").exists()]
@@ -94,15 +118,14 @@ class Apache:
         path.write_text("\n".join(lines) + "\n")
         for each in (self.directory, *self.directory.rglob("*")):
             os.chown(each, self.account.pw_uid, self.account.pw_gid)
-        self._run(path, clock)
+        self._run(path, clock, dict(environment or {}))
 
-    def _run(self, path: Path, clock: Path | None) -> None:
+    def _run(self, path: Path, clock: Path | None, added: dict[str, str]) -> None:
         assert PROGRAM is not None
-        root = os.geteuid() == 0
-        environment = dict(os.environ)
+        environment = os.environ | added
         if clock is not None and FAKETIME:
             environment |= {
-                "LD_PRELOAD": str(FAKETIME),
+                "LD_PRELOAD": f"{FAKETIME} {added.get('LD_PRELOAD', '')}".strip(),
                 "FAKETIME_TIMESTAMP_FILE": str(clock),
                 "FAKETIME_NO_CACHE": "1",
             }
@@ -110,9 +133,7 @@ class Apache:
         with (self.directory / "stderr").open("wb") as errors:
             self._process = subprocess.Popen(
                 [PROGRAM, "-f", str(path), "-DFOREGROUND"],
-                user=self.account.pw_uid if root else None,
-                group=self.account.pw_gid if root else None,
-                extra_groups=[] if root else None,
+                **own_account(),
                 cwd=self.directory,
                 env=environment,
                 stdout=subprocess.DEVNULL,

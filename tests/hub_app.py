@@ -377,6 +377,7 @@ def settings(directory: Path, templates: Sequence[str]) -> dict[str, Any]:
         },
         "claims": {"groups": "groups", "groups_separator": "", "mail": "email"},
         "attributes": ["department"],
+        "host_groups": False,
     }
 
 

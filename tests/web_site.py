@@ -6,6 +6,7 @@ import http.client
 import http.server
 import json
 import os
+import socket
 import socketserver
 import subprocess
 import sys
@@ -28,7 +29,7 @@ TOKEN = "t" * 40
 """A token that looks like one of a program. The program behind Apache does not check it."""
 DEBIAN_MODULES = ["unixd", "access_compat", "filter", "reqtimeout", "authn_core", "authz_core", "slotmem_shm", "dir"]
 PAGES = ["forbidden.shtml", "sign-in.shtml", "signed-out.shtml", "sign-out.shtml", "unavailable.shtml",
-         "bad-request.shtml", "not-found.shtml", "too-large.shtml", "error.sjson"]  # fmt: skip
+         "sign-in-form.shtml", "bad-request.shtml", "not-found.shtml", "too-large.shtml", "error.sjson"]  # fmt: skip
 
 
 def render(arguments: Mapping[str, Any], expressions: Mapping[str, str]) -> dict[str, Any]:
@@ -105,6 +106,7 @@ class Site:
         directory: Its directory. The certificates are in ``tls``.
         url: The address that browsers use.
         clock: A file that moves the clock of Apache, if the machine has libfaketime.
+        environment: Further environment variables of Apache.
     """
 
     def __init__(self) -> None:
@@ -113,10 +115,17 @@ class Site:
         self.url = f"https://{HOST}:{self.apache.port}"
         for name in ("tls", "secrets", "web", "log", "cache", "etc", "socket"):
             (self.directory / name).mkdir()
-        make_certificates(self.directory / "tls", {"server": [HOST], "provider": ["localhost"]})
+        self.directory.chmod(0o755)
+        make_certificates(
+            self.directory / "tls",
+            {"server": [HOST], "provider": list(dict.fromkeys(["localhost", socket.gethostname(), socket.getfqdn()]))},
+        )
+        for path in (self.directory / "tls").iterdir():
+            os.chown(path, self.apache.account.pw_uid, self.apache.account.pw_gid)
         os.link(self.directory / "tls" / "ca.pem", self.directory / "tls" / "sso-ca.pem")
         self.backend = Backend(self.directory / "socket" / "proxy.sock")
         self.clock = self.directory / "clock"
+        self.environment: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -140,6 +149,7 @@ class Site:
             "__reverse_proxy_web_directory": str(top / "web"),
             "__reverse_proxy_log_directory": str(top / "log"),
             "__reverse_proxy_cache_directory": str(top / "cache"),
+            "__reverse_proxy_sign_in_delay": 300,
             "__reverse_proxy_maintenance_file": str(top / "maintenance"),
             "__reverse_proxy_account_socket": str(top / "socket" / "account"),
             **arguments,
@@ -158,13 +168,15 @@ class Site:
             (top / "web" / page).write_text(found[page])
         if found["sign_on"]:
             files = top / "etc" / "sign-on"
-            files.mkdir()
+            files.mkdir(exist_ok=True)
             for source in (ROLE / "files").glob("*.lua"):
                 (files / source.name).write_text(source.read_text())
             (files / "settings.json").write_text(json.dumps(found["settings"]))
         self.clock.write_text("+0s\n")
         text = f"Listen 127.0.0.1:{self.apache.port}\n{found['server']}\n{found['site']}"
-        self.apache.start([*DEBIAN_MODULES, *found["modules"], *modules], text, clock=self.clock)
+        self.apache.start(
+            [*DEBIAN_MODULES, *found["modules"], *modules], text, clock=self.clock, environment=self.environment
+        )
 
     def browser(self) -> Browser:
         """Return a new browser."""

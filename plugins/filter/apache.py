@@ -28,6 +28,11 @@ KINDS = {
     "word": Kind(r"[A-Za-z0-9._~:/@+-]+", "letters, digits and the characters . _ ~ : / @ + -"),
     "origin": Kind(r"https://[A-Za-z0-9.:-]+", "an address such as https://jupyter.example.org, without a path"),
     "url": Kind(r"https://[A-Za-z0-9._~:/?&=%+-]+", "an address that starts with https://"),
+    "ldap_url": Kind(r"ldaps?://[A-Za-z0-9.-]+(?::[0-9]+)?", "an address such as ldaps://ldap.example.org"),
+    "ldap_text": Kind(
+        r"[A-Za-z0-9 ._=,@:*()&|!~<>+-]*",
+        "letters, digits, spaces and the characters . _ = , @ : * ( ) & | ! ~ < > + -",
+    ),
     "path": Kind(r"/[A-Za-z0-9_./-]+", "an absolute path of letters, digits and the characters _ . / -"),
     # Apache also accepts host names, and would trust every address that the DNS returns for them.
     "network": Kind(

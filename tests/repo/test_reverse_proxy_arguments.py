@@ -27,7 +27,20 @@ ACCEPTED: dict[str, dict[str, Any]] = {
         "reverse_proxy_oidc_crypto_passphrase": "0a" * 16,
     },
 }
+LDAP = {"reverse_proxy_sso_provider": "ldap", "reverse_proxy_ldap_url": "ldaps://ldap.example.org"}
+KERBEROS = {"reverse_proxy_sso_provider": "kerberos", "reverse_proxy_kerberos_realms": ["EXAMPLE.ORG"]}
+ACCEPTED |= {
+    "ldap": LDAP | {"reverse_proxy_ldap_bind_dn": "cn=hub", "reverse_proxy_ldap_bind_password": 'a" \\b'},
+    "kerberos": KERBEROS | {"reverse_proxy_kerberos_keytab_src": "/site/http.keytab"},
+    "local": {"reverse_proxy_sso_provider": "local"},
+}
 REFUSED: dict[str, dict[str, Any]] = {
+    "ldap-without-tls": LDAP | {"reverse_proxy_ldap_url": "ldap://ldap.example.org"},
+    "ldap-password-that-is-a-program": LDAP | {"reverse_proxy_ldap_bind_password": "exec:/bin/SECRET"},
+    "ldap-password-with-a-line-break": LDAP | {"reverse_proxy_ldap_bind_password": "SECRET\nx"},
+    "kerberos-without-a-realm": KERBEROS | {"reverse_proxy_kerberos_realms": []},
+    "kerberos-without-a-keytab": KERBEROS,
+    "pam-service-with-a-path": {"reverse_proxy_sso_provider": "local", "reverse_proxy_local_pam_service": "pam$x"},
     "two-sites-on-one-port": {"reverse_proxy_api_port": 443},
     "redirect-on-the-port-of-a-site": {"reverse_proxy_redirect_port": 8445},
     "too-few-connections": {"reverse_proxy_max_connections": 255},
@@ -42,12 +55,19 @@ SECRETS = (
     "reverse_proxy_oidc_client_secret or reverse_proxy_oidc_crypto_passphrase cannot be part of Apache's configuration"
 )
 MESSAGES = {
+    "ldap-without-tls": "passwords would go without TLS; use ldaps://, or set reverse_proxy_ldap_start_tls",
+    "ldap-password-that-is-a-program": "reverse_proxy_ldap_bind_password cannot be part of Apache's configuration",
+    "ldap-password-with-a-line-break": "reverse_proxy_ldap_bind_password cannot be part of Apache's configuration",
+    "kerberos-without-a-realm": "The provider kerberos needs reverse_proxy_kerberos_realms",
+    "kerberos-without-a-keytab": "The provider kerberos needs reverse_proxy_kerberos_realms",
+    "pam-service-with-a-path": "reverse_proxy_local_pam_service",
     "two-sites-on-one-port": "reverse_proxy_port is 443, reverse_proxy_api_port is 443, and "
     "reverse_proxy_redirect_port is 0; write three different ports",
     "redirect-on-the-port-of-a-site": "reverse_proxy_port is 443, reverse_proxy_api_port is 8445, and "
     "reverse_proxy_redirect_port is 8445; write three different ports",
     "too-few-connections": "reverse_proxy_max_connections is 255; write a number of at least 256",
 }
+PROVIDERS = ("oidc", "kerberos", "ldap", "local")
 RESULT = "RESULT {{ inventory_hostname }}<%s>{{ ansible_failed_result.msg | default('') | replace('\\n', ' ') }}<>"
 
 
@@ -70,7 +90,11 @@ def results(
     directory = tmp_path_factory.mktemp("arguments")
     defaults = yaml.safe_load((ROOT / "roles/reverse_proxy/defaults/main.yml").read_text())
     every = {name: [' "x\n'] if isinstance(defaults.get(name), list) else ' "x\n' for name in arguments()}
-    cases = {**ACCEPTED, **REFUSED, "every-argument": every}
+    cases = {**ACCEPTED, **REFUSED}
+    # A provider checks its own arguments only.
+    for provider in PROVIDERS:
+        own = KERBEROS | LDAP | every | {"reverse_proxy_sso_provider": provider}
+        cases[f"every-argument-{provider}"] = own
     facts = {"os_family": "Debian", "distribution": "Debian", "distribution_version": "13.1"}
     play = {
         "hosts": "all",
@@ -114,8 +138,9 @@ def test_refuses_invalid_arguments(results: tuple[dict[str, tuple[str, str]], st
 def test_refuses_every_argument_that_breaks_the_configuration(
     results: tuple[dict[str, tuple[str, str]], str],
 ) -> None:
-    outcome, message = results[0]["every-argument"]
-    assert outcome == "refused"
+    found = {provider: results[0][f"every-argument-{provider}"] for provider in PROVIDERS}
+    assert {outcome for outcome, _ in found.values()} == {"refused"}
+    message = " ".join(text for _, text in found.values())
     assert [name for name in arguments() if f'{name}: " "x " cannot be part of Apache\'s' not in message] == []
 
 
@@ -139,5 +164,7 @@ def test_checks_every_argument_in_the_templates() -> None:
         "reverse_proxy_sso_provider",
         "reverse_proxy_oidc_client_secret",
         "reverse_proxy_oidc_ca_src",
+        "reverse_proxy_ldap_ca_src",
+        "reverse_proxy_ldap_bind_password",
     }
     assert texts - separate == set(arguments())

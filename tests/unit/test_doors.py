@@ -9,12 +9,19 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
+import shutil
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote, urlencode
 
 import pytest
 import yaml
-from apache_server import FAKETIME, needs_apache
+from apache_server import FAKETIME, make_own, needs_apache
+from directory_servers import REALM, Directory, Realm, has_kdc, has_slapd
 from oidc_provider import Provider
 from web_site import HOST, TOKEN, Browser, Site, received
 
@@ -23,6 +30,8 @@ if TYPE_CHECKING:
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "reverse_proxy"
 VARIABLES = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
+PASSWORD = "correct horse"
+PAM_MATRIX = next(Path("/usr/lib").glob("*/pam_wrapper/pam_matrix.so"), None)
 PATTERN = "[A-Za-z0-9_.@-]+"
 
 
@@ -31,9 +40,11 @@ class Door:
 
     Attributes:
         modules: The modules of Apache that the provider needs.
+        groups: Whether the provider sends groups. Otherwise the hub alone checks them.
     """
 
     modules: ClassVar[tuple[str, ...]] = ()
+    groups: ClassVar[bool] = True
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -108,7 +119,127 @@ class MappedOidc(Oidc):
         return [("oidc", f"{name}@example.org")]
 
 
-DOORS: dict[str, type[Door]] = {"oidc": Oidc, "oidc-with-user-mapping": MappedOidc}
+class FormDoor(Door):
+    """A provider with a sign-in page of this service."""
+
+    groups = False
+
+    def add(self, name: str) -> None:
+        """Create an account with the password ``PASSWORD``."""
+        raise NotImplementedError
+
+    def sign_in(self, browser: Browser, name: str, *groups: str, path: str = "/hub/home", **claims: object) -> Any:
+        """See Door."""
+        self.add(name)
+        page = browser.open(path)
+        assert "<form" in page.text, (page.status, browser.followed, self.site.apache.log()[-2000:])
+        return self.post(browser, name, PASSWORD, path)
+
+    def post(self, browser: Browser, name: str, password: str, path: str = "/hub/home", **headers: str) -> Any:
+        """Send the form, and follow the redirects after it."""
+        body = urlencode({"username": name, "password": password})
+        sent = {"Origin": self.site.url, "Content-Type": "application/x-www-form-urlencoded"} | headers
+        answer = browser.ask(f"/sso/sign-in?next={quote(path, safe='')}", sent, method="POST", body=body)
+        return browser.open(answer.headers["Location"]) if answer.status == 303 else answer
+
+
+class Local(FormDoor):
+    """Accounts that PAM knows. The module is pam_matrix of pam_wrapper, which reads a file."""
+
+    modules = ("lua", "authnz_pam")
+
+    def arguments(self) -> dict[str, Any]:
+        """See Door."""
+        services = self.site.directory / "pam"
+        services.mkdir()
+        self.accounts = services / "accounts"
+        self.accounts.write_text("")
+        lines = [f"{kind} required {PAM_MATRIX} passdb={self.accounts}" for kind in ("auth", "account")]
+        (services / "hpchub").write_text("\n".join(lines) + "\n")
+        self.site.environment = {
+            "LD_PRELOAD": "libpam_wrapper.so", "PAM_WRAPPER": "1", "PAM_WRAPPER_SERVICE_DIR": str(services),
+        }  # fmt: skip
+        return {"reverse_proxy_sso_provider": "local"}
+
+    def add(self, name: str) -> None:
+        """See FormDoor."""
+        if not set(name) & set(":\n"):
+            with self.accounts.open("a") as accounts:
+                accounts.write(f"{name}:{PASSWORD}:hpchub\n")
+
+    def sign_ons(self, name: str) -> list[tuple[str, str]]:
+        """See Door."""
+        return [("local", name)]
+
+
+class Ldap(FormDoor):
+    """A directory: a real slapd."""
+
+    modules = ("lua", "authnz_ldap")
+
+    def arguments(self) -> dict[str, Any]:
+        """See Door."""
+        self.directory = Directory(self.site.directory / "ldap", self.site.directory / "tls")
+        (self.site.directory / "secrets" / "sso-client.conf").write_text(f'AuthLDAPBindPassword "{PASSWORD}"\n')
+        return {
+            "reverse_proxy_sso_provider": "ldap",
+            "reverse_proxy_ldap_url": self.directory.url,
+            "reverse_proxy_ldap_base": "ou=people,dc=example,dc=org",
+            "reverse_proxy_ldap_bind_dn": "cn=admin,dc=example,dc=org",
+            "reverse_proxy_ldap_bind_password": PASSWORD,
+            "reverse_proxy_ldap_ca_src": "ca.pem",
+        }
+
+    def add(self, name: str) -> None:
+        """See FormDoor."""
+        self.directory.add(name, PASSWORD)
+
+    def sign_ons(self, name: str) -> list[tuple[str, str]]:
+        """See Door."""
+        return [("ldap", name)]
+
+    def stop(self) -> None:
+        """See Door."""
+        self.directory.stop()
+
+
+class Kerberos(FormDoor):
+    """A Kerberos realm: a real KDC."""
+
+    modules = ("lua", "auth_gssapi")
+
+    def arguments(self) -> dict[str, Any]:
+        """See Door."""
+        self.realm = Realm(self.site.directory / "krb5", HOST)
+        make_own(self.site.directory / "etc" / "sign-on")
+        self.realm.keytab(self.site.directory / "etc" / "sign-on" / "http.keytab")
+        self.site.environment = self.realm.environment
+        return {
+            "reverse_proxy_sso_provider": "kerberos",
+            "reverse_proxy_kerberos_realms": [REALM],
+            "reverse_proxy_user_mapping": [{"strip_realm": [REALM]}],
+        }
+
+    def add(self, name: str) -> None:
+        """See FormDoor."""
+        self.realm.add(name, PASSWORD)
+
+    def sign_ons(self, name: str) -> list[tuple[str, str]]:
+        """See Door."""
+        return [("kerberos", f"{name}@{REALM}")]
+
+    def stop(self) -> None:
+        """See Door."""
+        self.realm.stop()
+
+
+DOORS: dict[str, type[Door]] = {
+    "oidc": Oidc,
+    "oidc-with-user-mapping": MappedOidc,
+    "local": Local,
+    "ldap": Ldap,
+    "kerberos": Kerberos,
+}
 COMMON = {
     "reverse_proxy_allowed_groups": ["hpc", "x,y"],
     "reverse_proxy_allowed_users": ["dave", "AB1234"],
@@ -118,9 +249,15 @@ COMMON = {
 }
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=needs_apache(*door.modules)) for name, door in DOORS.items()]
-)
+AVAILABLE = {"local": PAM_MATRIX is not None, "ldap": has_slapd(), "kerberos": has_kdc()}
+
+
+def _marks(name: str) -> list[pytest.MarkDecorator]:
+    absent = pytest.mark.skipif(not AVAILABLE.get(name, True), reason=f"the server for {name} is not installed")
+    return [needs_apache(*DOORS[name].modules), absent]
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=_marks(name)) for name in DOORS])
 def door(request: pytest.FixtureRequest) -> Iterator[Door]:
     """A site with one of the providers."""
     with Site() as site:
@@ -156,7 +293,7 @@ def test_hub_learns_the_name_and_the_groups_of_a_user_who_signs_in(door: Door, b
     assert answer.status == 200, (browser.followed, door.site.apache.log()[-3000:])
     learned = told(answer)
     assert learned["user"] == ["alice"]
-    assert sorted(learned["claims"]["groups"]) == ["hpc", "x,y"]
+    assert sorted(learned["claims"].get("groups", [])) == (["hpc", "x,y"] if door.groups else [])
     assert received(answer).get("authorization") is None
     sign_on = [json.loads(base64.urlsafe_b64decode(each)) for each in received(answer).get("x-hpchub-sign-on", [])]
     assert [(each["provider"], each["received"]) for each in sign_on] == door.sign_ons("alice")
@@ -218,6 +355,8 @@ def test_script_gets_401_instead_of_the_sign_in_page(
 def test_only_permitted_users_with_safe_names_reach_the_hub(
     door: Door, browser: Browser, name: str, groups: list[str], permitted: bool
 ) -> None:
+    if not permitted and not door.groups and name in ("alice", "ab1234"):
+        pytest.skip("the hub checks the groups")
     before = len(door.site.backend.seen)
     answer = door.sign_in(browser, name, *groups)
     if permitted:
@@ -335,3 +474,145 @@ def test_signing_in_with_a_form_of_another_page_is_not_possible(door: Door, brow
     door.sign_in(browser, "alice", "hpc")
     answer = browser.ask("/hub/spawn", headers, method="POST", body="")
     assert answer.status == 403
+
+
+FORMS = [name for name, door in DOORS.items() if issubclass(door, FormDoor)]
+
+
+@pytest.fixture
+def form(door: Door) -> FormDoor:
+    """The site, if its provider has a sign-in page of this service."""
+    if not isinstance(door, FormDoor):
+        pytest.skip("the provider has its own sign-in page")
+    return door
+
+
+def sessions(form: FormDoor) -> list[Path]:
+    return sorted((form.site.directory / "cache" / "hpchub-sso").glob("session-*"))
+
+
+def test_wrong_password_and_unknown_name_have_the_same_answer(form: FormDoor, browser: Browser) -> None:
+    form.add("walter")
+    answers, times = [], []
+    for name, password in (("walter", "wrong"), ("nobody-knows", "wrong"), ("walter", ""), ("", PASSWORD)):
+        start = time.monotonic()
+        answer = form.post(browser, name, password)
+        times.append(time.monotonic() - start)
+        answers.append((answer.status, answer.text, answer.headers["WWW-Authenticate"], answer.headers["Set-Cookie"]))
+    assert len(set(answers)) == 1
+    status, text, challenge, cookie = answers[0]
+    assert (status, challenge, cookie) == (401, None, None)
+    assert "The user name or the password is not correct." in text
+    assert min(times) >= 0.29
+
+
+def test_guessing_a_password_becomes_slower_and_the_right_one_waits_too(form: FormDoor, browser: Browser) -> None:
+    form.add("victim")
+    statuses = [form.post(browser, "victim", "wrong").status for _ in range(7)]
+    assert statuses == [401] * 5 + [429] * 2
+    answer = form.post(browser, "VICTIM", PASSWORD)
+    assert answer.status == 429
+    assert int(answer.headers["Retry-After"]) in (1, 2)
+    assert "There were too many attempts." in answer.text
+    assert form.post(browser, "somebody-else", "wrong").status == 401
+    if FAKETIME is not None:
+        form.site.clock.write_text("+3s\n")
+        assert form.post(browser, "victim", "wrong").status == 401
+        assert form.post(browser, "victim", PASSWORD).status == 429
+        form.site.clock.write_text("+9s\n")
+        assert form.post(browser, "victim", PASSWORD).status == 200
+
+
+def test_many_guesses_at_once_are_not_more_guesses(form: FormDoor) -> None:
+    form.add("target")
+    browsers = [form.site.browser() for _ in range(10)]
+    with ThreadPoolExecutor(10) as pool:
+        statuses = list(pool.map(lambda each: form.post(each, "target", "wrong").status, browsers))
+    for each in browsers:
+        each.close()
+    assert sorted(statuses) == [401] * 5 + [429] * 5
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "", f"https://{HOST}"])
+def test_page_of_another_host_cannot_sign_anybody_in(form: FormDoor, browser: Browser, origin: str) -> None:
+    form.add("alice")
+    answer = form.post(browser, "alice", PASSWORD, Origin=origin)
+    assert (answer.status, answer.headers["Set-Cookie"]) == (403, None)
+
+
+def test_session_contains_no_password_and_the_browser_gets_a_new_one_each_time(
+    form: FormDoor, browser: Browser
+) -> None:
+    planted = "f" * 64
+    host = browser.site.url.removeprefix("https://")
+    browser.cookies[host, "__Host-hpchub-sso"] = planted
+    form.sign_in(browser, "alice")
+    first = browser.cookies[host, "__Host-hpchub-sso"]
+    files = [path.read_text() for path in sessions(form)]
+    assert files
+    assert not any(PASSWORD in text or first in text for text in files)
+    assert not any(first in path.name for path in sessions(form))
+    form.post(browser, "alice", PASSWORD)
+    second = browser.cookies[host, "__Host-hpchub-sso"]
+    assert len({planted, first, second}) == 3
+    for name in (planted, first):
+        browser.cookies[host, "__Host-hpchub-sso"] = name
+        assert browser.ask("/hub/api/user").status == 401
+    stat = (form.site.directory / "cache" / "hpchub-sso").stat()
+    assert stat.st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example/", "/\\evil.example", "hub", "/hub\nX: y"])
+def test_sign_in_leads_to_this_service_only(form: FormDoor, browser: Browser, target: str) -> None:
+    form.add("alice")
+    body = urlencode({"username": "alice", "password": PASSWORD})
+    headers = {"Origin": form.site.url, "Content-Type": "application/x-www-form-urlencoded"}
+    answer = browser.ask(f"/sso/sign-in?next={quote(target, safe='')}", headers, method="POST", body=body)
+    assert (answer.status, answer.headers["Location"]) == (303, "/hub/")
+
+
+@pytest.mark.parametrize("path", ["/hub/home", "/sso/sign-in", "/hub/api/user", "/user/alice/lab"])
+def test_password_in_a_header_signs_nobody_in(form: FormDoor, browser: Browser, path: str) -> None:
+    form.add("alice")
+    basic = base64.b64encode(f"alice:{PASSWORD}".encode()).decode()
+    before = len(form.site.backend.seen)
+    answer = browser.ask(path, {"Authorization": f"Basic {basic}"})
+    assert answer.headers["Set-Cookie"] is None
+    assert len(form.site.backend.seen) == before
+    assert browser.ask("/hub/api/user").status == 401
+
+
+def test_page_shows_what_a_link_contains_as_text(form: FormDoor, browser: Browser) -> None:
+    answer = browser.ask("/sso/sign-in?next=%22%3E%3Cscript%3E")
+    assert "<script>" not in answer.text
+    answer = browser.ask('/sso/sign-in?next="><script>')
+    assert "<script>" not in answer.text
+
+
+@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("kinit") is None, reason="curl or kinit is missing")
+@pytest.mark.parametrize("ticket", [True, False], ids=["ticket", "no-ticket"])
+def test_ticket_signs_in_without_a_password(door: Door, tmp_path: Path, ticket: bool) -> None:
+    if not isinstance(door, Kerberos):
+        pytest.skip("only Kerberos has tickets")
+    door.add("tina")
+    environment = os.environ | door.realm.environment | {"KRB5CCNAME": f"FILE:{tmp_path}/tickets"}
+    if ticket:
+        subprocess.run(["kinit", "tina"], input=PASSWORD, text=True, check=True, env=environment, capture_output=True)
+    port = door.site.apache.port
+    command = ["curl", "-sk", "--negotiate", "-u", ":", "-L", "-c", f"{tmp_path}/jar", "-w", "%{num_redirects}"]
+    command += ["-H", "Accept: text/html", "--resolve", f"{HOST}:{port}:127.0.0.1", f"{door.site.url}/hub/home"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    if not ticket:
+        assert "<form" in done.stdout
+        return
+    assert done.stdout.endswith("2"), "one redirect to the sign-on, and one back"
+    headers = dict(json.loads(done.stdout[:-1])["headers"])
+    assert headers["X-Hpchub-User"] == "tina"
+    assert "Authorization" not in headers
+
+
+def test_no_server_of_another_realm_is_asked(door: Door, browser: Browser) -> None:
+    if not isinstance(door, Kerberos):
+        pytest.skip("only Kerberos has realms")
+    assert door.post(browser, "tina@EVIL.EXAMPLE", PASSWORD).status == 401
+    assert "EVIL.EXAMPLE" not in door.site.apache.log()

@@ -738,3 +738,35 @@ def test_key_of_another_provider_is_explained(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(PROVIDERS, "token", TokenSso)
     (found,) = problems(changed("hpc_sso.token_file", "/etc/token"))
     assert found == "hpc_sso: token_file belongs to provider token; remove it, or set provider: token"
+
+
+LDAP = {"provider": "ldap", "url": "ldaps://ldap.example.org", "base": "ou=people,dc=example,dc=org"}
+KERBEROS = {"provider": "kerberos", "realms": ["EXAMPLE.ORG"], "keytab": "/site/http.keytab"}
+FORMS: list[tuple[dict[str, Any], str]] = [
+    (LDAP, ""),
+    (KERBEROS, ""),
+    ({"provider": "local"}, ""),
+    (LDAP | {"url": "ldap://ldap.example.org", "start_tls": True}, ""),
+    (LDAP | {"bind_dn": "cn=hub,dc=example,dc=org", "bind_password": 'p" w\\x'}, ""),
+    (LDAP | {"url": "ldap://ldap.example.org"}, "hpc_sso: would send passwords without TLS; use ldaps:// in url"),
+    (LDAP | {"start_tls": True}, "hpc_sso: has start_tls and an address with ldaps://"),
+    (LDAP | {"url": "https://ldap.example.org"}, "hpc_sso: url is not an address of a directory; write ldaps://HOST"),
+    (LDAP | {"filter": '(uid=*)" x'}, "hpc_sso: filter is not a text for a directory"),
+    (LDAP | {"bind_dn": "cn=hub"}, "hpc_sso: has only one of bind_dn and bind_password"),
+    (LDAP | {"bind_dn": "cn=hub", "bind_password": "exec:/bin/x"}, "hpc_sso: has a bind_password that begins with exec:"),
+    (LDAP | {"require_second_factor": ["mfa"]}, "hpc_sso: has require_second_factor, but this provider reports none"),
+    (LDAP | {"realms": ["X"]}, "hpc_sso: realms belongs to provider kerberos; remove it, or set provider: kerberos"),
+    (KERBEROS | {"realms": []}, "hpc_sso: realms is empty"),
+    ({"provider": "kerberos", "keytab": "/x"}, "hpc_sso: realms is missing"),
+    (KERBEROS | {"keytab": ""}, "hpc_sso: has no keytab; set keytab to the full path"),
+    (KERBEROS | {"user_mapping": [{"fold_case": "lower"}, {"claim": "x"}]}, "hpc_sso: user_mapping has a claim after"),
+    ({"provider": "local", "pam_service": "../x"}, "hpc_sso: pam_service is not the name of a PAM service"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sso", "message"), FORMS, ids=lambda value: str(value)[-60:])
+def test_keys_of_each_provider_are_checked(sso: dict[str, Any], message: str) -> None:
+    if not message:
+        assert Site.from_vars(changed("hpc_sso", sso)).sso.provider == sso["provider"]
+        return
+    assert [line[: len(message)] for line in problems(changed("hpc_sso", sso))] == [message]

@@ -204,6 +204,7 @@ SETTINGS = {
     "api_url": "https://hub:8445",
     "claims": {"user": "sub", "groups": "roles", "groups_separator": "; ", "mail": "mail"},
     "attributes": ["department", "uid"],
+    "host_groups": True,
     "cookie_secret_file": "/var/lib/hpchub/cookie_secret",
     "db_url": "sqlite://",
     "hub_bind_url": "http+unix://%2Frun%2Fhub.sock",
@@ -268,6 +269,7 @@ def test_hub_reads_the_claims_that_the_inventory_names(configured: Config) -> No
     assert (authenticator.groups_claim, authenticator.groups_separator) == ("roles", "; ")
     assert authenticator.mail_claim == "mail"
     assert authenticator.attributes == ["department", "uid"]
+    assert authenticator.host_groups is True
 
 
 def test_hubs_own_handlers_replace_those_of_the_packages() -> None:

@@ -159,7 +159,8 @@ function sign_on(r)
   for _, item in ipairs(values(claims.amr, "")) do proofs[#proofs + 1] = item end
   if next(factors) and not any(proofs, factors) then return refuse(r, "second_factor", received) end
   r.user = account
-  if users[account] or any(values(claims[settings.groups_claim], settings.groups_separator), groups) then
+  r.notes["hpchub_received"] = received
+  if settings.everybody or users[account] or any(values(claims[settings.groups_claim], settings.groups_separator), groups) then
     r.subprocess_env["HPCHUB_PERMITTED"] = "yes"
   end
   r.subprocess_env["HPCHUB_SIGN_ON"] = base64url(r, cjson.encode {

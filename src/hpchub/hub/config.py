@@ -173,6 +173,7 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
     c.AccessRules.groups_separator = claims["groups_separator"]
     c.AccessRules.mail_claim = claims["mail"]
     c.AccessRules.attributes = settings["attributes"]
+    c.AccessRules.host_groups = settings["host_groups"]
     c.AccessRules.minimum_uid = access["minimum_uid"]
     c.AccessRules.check_accounts = access["hub_accounts"]
     c.SSOAuthenticator.sso_logout_url = settings["logout_url"]

@@ -6,14 +6,14 @@ To add a provider, write its class, add it to :data:`PROVIDERS`, and add ``tasks
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, Union
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from hpchub.model import fields as f
 from hpchub.model.entry import Entry
 from hpchub.model.hub_sso import Directory, OAuth
-from hpchub.model.user_mapping import Step, check_steps
+from hpchub.model.user_mapping import Realm, Step, check_steps
 
 
 class Claims(Entry):
@@ -74,6 +74,101 @@ class OidcSso(Sso):
     """A file on the controller with CA certificates for the provider. Empty: the system's CA certificates."""
 
 
+LdapUrl = Annotated[
+    str, f.Text("an address of a directory", r"ldaps?://[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?", "write ldaps://HOST")
+]
+_LDAP_TEXT = (
+    "a text for a directory",
+    r"[A-Za-z0-9 ._=,@:*()&|!~<>+-]{1,500}",
+    "write letters, digits, spaces and . _ = , @ : * ( ) & | ! ~ < > + -",
+)
+LdapText = Annotated[str, f.Text(*_LDAP_TEXT)]
+OptionalLdapText = Annotated[str, f.Text(*_LDAP_TEXT, empty=True)]
+PamService = Annotated[
+    str, f.Text("the name of a PAM service", r"[a-z][a-z0-9_-]{0,63}", "write the name of a file in /etc/pam.d")
+]
+
+
+class FormSso(Sso):
+    """A provider whose users sign in on a page of this service. Groups are the Unix groups on the hub host."""
+
+    @model_validator(mode="after")
+    def _check_claims(self) -> Self:
+        if self.require_second_factor:
+            f.complain("has require_second_factor, but this provider reports none", "remove it")
+        return self
+
+
+class KerberosSso(FormSso):
+    """Kerberos: tickets of the browser, or a password on the sign-in page."""
+
+    files: ClassVar[tuple[str, ...]] = ("keytab",)
+
+    provider: Literal["kerberos"]
+    """The sign-on protocol."""
+    realms: list[Realm] = Field(min_length=1)
+    """The realms whose users may sign in. No server of another realm is asked. The first one is that of names without
+    a realm."""
+    keytab: f.ControllerPath
+    """A file on the controller with the keytab of ``HTTP/HOST``, where HOST is the host of the service's URL. It may be
+    encrypted with ansible-vault."""
+
+    @model_validator(mode="after")
+    def _check_keytab(self) -> Self:
+        if not self.keytab:
+            f.complain("has no keytab", "set keytab to the full path of a file on the machine that runs Ansible")
+        return self
+
+
+class LdapSso(FormSso):
+    """A directory: LDAP with TLS, and a password on the sign-in page."""
+
+    files: ClassVar[tuple[str, ...]] = ("ca_bundle",)
+
+    provider: Literal["ldap"]
+    """The sign-on protocol."""
+    url: LdapUrl
+    """The address of the directory, such as ``ldaps://ldap.example.org``."""
+    start_tls: Annotated[bool, Field(strict=True)] = False
+    """Whether Apache starts TLS on the connection, for an address with ``ldap://``. Passwords never go without TLS."""
+    base: LdapText
+    """The entry below which the users are, such as ``ou=people,dc=example,dc=org``."""
+    user_attribute: f.Word = "uid"
+    """The attribute with the name of the user. It must be unique below ``base``."""
+    filter: LdapText = "(objectClass=*)"
+    """A filter for the entries of users who may sign in."""
+    bind_dn: OptionalLdapText = ""
+    """The entry with which Apache searches. Empty: without a name."""
+    bind_password: Annotated[SecretStr, f.DatabasePassword()] = SecretStr("")
+    """Its password. Write an expression that refers to a variable in the vault."""
+    ca_bundle: f.ControllerPath = ""
+    """A file on the controller with CA certificates for the directory. Empty: the system's CA certificates."""
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        if self.url.startswith("ldap://") and not self.start_tls:
+            f.complain("would send passwords without TLS", "use ldaps:// in url, or set start_tls: true")
+        if self.url.startswith("ldaps://") and self.start_tls:
+            f.complain("has start_tls and an address with ldaps://", "remove start_tls")
+        password = self.bind_password.get_secret_value()
+        if bool(self.bind_dn) != bool(password):
+            f.complain("has only one of bind_dn and bind_password", "set both of them, or neither")
+        if any(mark in password for mark in ("\n", "${")) or password.startswith("exec:"):
+            f.complain("has a bind_password that begins with exec: or contains ${", "choose another password")
+        return self
+
+
+class LocalSso(FormSso):
+    """Accounts that PAM on the hub host knows, and a password on the sign-in page. It suits small sites."""
+
+    provider: Literal["local"]
+    """The sign-on protocol."""
+    pam_service: PamService = "hpchub"
+    """The name of the PAM service. For the default, hpchub writes the file, which includes Debian's common files."""
+    read_shadow: Annotated[bool, Field(strict=True)] = False
+    """Whether Apache may read ``/etc/shadow``, which passwords of the host itself need. SSSD does not need it."""
+
+
 def check_hub_keys(sso: Sso, *, claims: bool) -> None:
     """Reject common keys that a sign-on in the hub cannot apply.
 
@@ -121,6 +216,9 @@ class LdapauthenticatorSso(Directory, Sso):
 
 PROVIDERS: dict[str, type[Sso]] = {
     "oidc": OidcSso,
+    "kerberos": KerberosSso,
+    "ldap": LdapSso,
+    "local": LocalSso,
     "oauthenticator": OauthenticatorSso,
     "ldapauthenticator": LdapauthenticatorSso,
 }
@@ -147,7 +245,7 @@ def owners(key: str) -> list[str]:
 
 def _any_provider() -> Any:
     kinds = tuple(PROVIDERS.values())
-    return Annotated[Union[kinds], Field(discriminator="provider")] if len(kinds) > 1 else kinds[0]  # noqa: UP007
+    return Annotated[Union[kinds], Field(discriminator="provider")]  # noqa: UP007
 
 
 if TYPE_CHECKING:

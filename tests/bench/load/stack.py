@@ -148,6 +148,7 @@ class Stack:
             "service_name": "bench",
             "claims": {"groups": "groups", "groups_separator": "", "mail": "email"},
             "attributes": [],
+            "host_groups": False,
             "support": "",
             "proxy_socket_url": urls["proxy"],
             "proxy_api_url": urls["api"],
