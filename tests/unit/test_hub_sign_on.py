@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pwd
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -317,6 +318,16 @@ async def test_membership_that_has_ended_ends_all_access(hub: Hub, provider: Pro
     assert hub.app.proxy.ended == [("alice", None)]
     assert hub.app.db.query(orm.APIToken).filter(orm.APIToken.user_id.is_not(None)).count() == 0
     assert (await visitor.get("/hub/api/user", Authorization=f"token {token}")).code == 403
+
+
+async def test_start_checks_the_membership_once_more(hub: Hub, provider: Provider, visitor: Visitor) -> None:
+    await visitor.sign_in("alice@uni.example")
+    page = (await visitor.get("/hub/spawn")).body.decode()
+    token = re.findall(r"_xsrf=([^\"&]*)", page)[0]
+    provider.globus.people[0]["groups"] = {}
+    response = await visitor.get(f"/hub/spawn?_xsrf={token}", post={"profile": "small"})
+    assert response.code == 403
+    assert hub.gate.submissions == []
 
 
 async def test_notebook_and_program_lose_access_too(hub: Hub, provider: Provider, visitor: Visitor) -> None:

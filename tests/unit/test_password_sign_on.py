@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pwd
 import re
 import time
@@ -82,6 +83,11 @@ async def visitor(hub: Hub) -> AsyncIterator[Visitor]:
     await server.close_all_connections()
 
 
+def reasons(hub: Hub) -> set[str]:
+    """Return the reasons of the refused sign-ins in the audit log."""
+    return {json.loads(line)["reason"] for line in Path(hub.audit.baseFilename).read_text().splitlines()}
+
+
 async def sign_in(visitor: Visitor, username: str, password: str, token: str = "") -> HTTPResponse:
     """Fill in the form."""
     if not token:
@@ -130,6 +136,7 @@ async def test_wrong_name_and_wrong_password_have_the_same_answer(
     assert "The user name or the password is wrong." in message(response)
     assert "jupyterhub-hub-login" not in visitor.cookies
     assert not password or len(password) < 5 or password not in caplog.text
+    assert reasons(hub) <= {"wrong_password", "no_identity"}
 
 
 @pytest.mark.parametrize("username", ["alice", "nobody"])

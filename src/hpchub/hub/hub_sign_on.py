@@ -48,11 +48,13 @@ class NotIdentified(Exception):
     Args:
         message: The explanation for the user.
         detail: The explanation for the log, without secrets.
+        reason: The reason in the event; see ``hpchub.hub.events.SignInRefused``.
     """
 
-    def __init__(self, message: Message, detail: str = "") -> None:
+    def __init__(self, message: Message, detail: str = "", reason: str = "no_identity") -> None:
         super().__init__(detail or str(message))
         self.message = message
+        self.reason = reason
 
 
 class Rejected(Exception):
@@ -116,7 +118,7 @@ class HubSignIn(SignsIn):
         except Rejected as error:
             reason, status, message, detail = "no_identity", 403, NOT_CONFIRMED, str(error)
         except NotIdentified as error:
-            reason, status, message, detail = "no_identity", 403, error.message, str(error)
+            reason, status, message, detail = error.reason, 403, error.message, str(error)
         announce(self, SignInRefused, user="", reason=reason)
         self.log.warning("Sign-in refused: %s", detail)
         raise UserError(status, message)
@@ -322,6 +324,9 @@ class HubSignOn(AccessRules):
         """
         if handler is None or getattr(handler, "_jupyterhub_user", user) is not user:
             return True
+        # JupyterHub reads this after a refusal, but only sets it for requests with a token.
+        with_token = bool(getattr(handler, "_token_authenticated", False))
+        handler._token_authenticated = with_token  # noqa: SLF001
         if user.name not in self._checks:
             # Concurrent requests must share one answer, because a provider may accept a refresh token only once.
             task = asyncio.get_running_loop().create_task(self._check(user, handler))
@@ -330,7 +335,7 @@ class HubSignOn(AccessRules):
         found = await asyncio.shield(self._checks[user.name])
         if found is None:
             # Only a browser can sign in again. The tokens of programs have a lifetime of their own.
-            return bool(getattr(handler, "_token_authenticated", False))
+            return with_token
         return found
 
     async def _check(self, user: Any, handler: Any) -> Any:

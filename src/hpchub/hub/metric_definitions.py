@@ -48,7 +48,16 @@ _PROFILE = {**_CLUSTER, "profile": "the key of a profile"}
 _PART = {**_CLUSTER, "part": f"{HUB}, {PROXY}, {GATE}, {NOTEBOOK}"}
 _GATE = {**_CLUSTER, "action": ", ".join(ACTIONS)}
 
-SIGN_IN_RESULTS = ("accepted", "no_identity", "not_permitted", "other_identity", "unavailable", "other")
+SIGN_IN_RESULTS = (
+    "accepted",
+    "no_identity",
+    "not_permitted",
+    "other_identity",
+    "wrong_password",
+    "throttled",
+    "unavailable",
+    "other",
+)
 """The results of a sign-in. The refusals are the reasons of ``events.SignInRefused``."""
 
 REASONS = (

@@ -145,7 +145,8 @@ class PasswordSignOn(HubSignOn, LDAPAuthenticator):  # type: ignore[misc]
             raise
         if person is None:
             await asyncio.sleep(max(0.0, began + FAILURE_TIME - time.monotonic()))
-            raise NotIdentified(WRONG, f"wrong password, or no such user: {ascii(name)[:80]}, from {address}")
+            detail = f"wrong password, or no such user: {ascii(name)[:80]}, from {address}"
+            raise NotIdentified(WRONG, detail, "wrong_password")
         self.guesses.succeeded(name, address)
         return person
 
