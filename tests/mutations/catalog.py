@@ -642,7 +642,14 @@ HAND_WRITTEN = (
         "oauth_sign_on",
     ),
     _sign_on("state-cookie", '"__Host-hpchub-sign-on"', '"hpchub-sign-on"', "set_by_a_page_of_a_user", "oauth_sign_on"),
-    _sign_on("used-identity", 'and each.get("sub") in used]', "]", "plain_words", "oauth_providers"),
+    HandWritten(
+        "used-identity",
+        "src/hpchub/hub/oauth_providers.py",
+        'and each.get("sub") in used]',
+        "]",
+        ("tests/unit/test_hub_sign_on.py",),
+        "plain_words",
+    ),
     _sign_on("other-host", "or not following[1].startswith(host[0])", "", "no_other_host", "oauth_providers"),
     _sign_on(
         "verified-mail",
@@ -660,8 +667,8 @@ HAND_WRITTEN = (
     ),
     _sign_on(
         "tls",
-        "and not connection.start_tls():",
-        "and connection.start_tls() and False:",
+        "        if self.tls_strategy != TlsStrategy.on_connect and not connection.start_tls():",
+        "        if False:",
         "without_tls",
         "password_sign_on",
     ),
