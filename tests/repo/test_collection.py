@@ -228,7 +228,13 @@ def test_example_playbook_is_accepted(validated: str, role: str) -> None:
 @pytest.mark.parametrize(
     ("role", "right", "wrong", "reason"),
     [
-        pytest.param("reverse_proxy", "_server_name:", "_language:", "missing required", id="required-argument"),
+        pytest.param(
+            "reverse_proxy",
+            "_oidc_client_id: j",
+            "_language: j",
+            "reverse_proxy_oidc_client_id",
+            id="required-argument",
+        ),
         pytest.param(
             "jupyter_kernels", "name: python3", "nam: python3", "found in jupyter_kernels_kernels", id="misspelt-key"
         ),
