@@ -229,11 +229,7 @@ def test_example_playbook_is_accepted(validated: str, role: str) -> None:
     ("role", "right", "wrong", "reason"),
     [
         pytest.param(
-            "reverse_proxy",
-            "_oidc_client_id: j",
-            "_language: j",
-            "reverse_proxy_oidc_client_id",
-            id="required-argument",
+            "reverse_proxy", "_allowed_groups: [h", "_sso_provider: [h", "must be one of", id="unknown-choice"
         ),
         pytest.param(
             "jupyter_kernels", "name: python3", "nam: python3", "found in jupyter_kernels_kernels", id="misspelt-key"
