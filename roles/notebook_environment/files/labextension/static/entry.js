@@ -12,6 +12,11 @@
       window[name].removeItem('hpchub-test');
     } catch {
       const values = new Map();
+      try {
+        for (const [key, value] of Object.entries(window[name])) values.set(key, value);
+      } catch {
+        // The browser forbids reading too.
+      }
       const storage = {
         get length() {
           return values.size;
