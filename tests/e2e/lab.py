@@ -175,6 +175,10 @@ class Lab:
         found: dict[str, Any] = json.loads(self.run("hub", ["cat", "/etc/hpchub/hub.json"]))
         return found
 
+    def worded(self, key: str, language: str, text: str) -> str:
+        """Return the words of this site for a text of the service: those of its inventory, or else ``text``."""
+        return str(self.hub_settings().get("texts", {}).get(key, {}).get(language, text))
+
     def database(self, statement: str) -> list[list[Any]]:
         """Run a statement on the hub's database with the hub's account, and return its rows."""
         program = (

@@ -45,11 +45,11 @@ def broken_jobs(lab: Lab) -> Iterator[None]:
         lab.run(node, ["rm", "-f", LOGIN_FILE])
 
 
-def wait_in_queue(visitor: Visitor, lab: Lab, key: str = "") -> str:
+def wait_in_queue(visitor: Visitor, lab: Lab, key: str = "", user: str = "alice") -> str:
     """Start a profile whose queue is closed, by default the first one. Return the id of the waiting job."""
-    visitor.sign_in("alice")
+    visitor.sign_in(user)
     visitor.choose_profile(key or lab.profiles()[0]["key"])
-    (job,) = eventually("the job waits", lambda: lab.jobs("alice"))
+    (job,) = eventually("the job waits", lambda: lab.jobs(user))
     expect(visitor.page.locator("#progress-message")).to_contain_text(f"Your job {job.id} waits", timeout=START)
     return str(job.id)
 

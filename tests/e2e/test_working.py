@@ -13,6 +13,8 @@ from playwright.sync_api import Locator, Page, expect
 from .lab import eventually
 from .pages import START, Visitor
 from .site import Site
+from .test_unsaved_work import NOTEBOOK, wait_until_saved, write
+from .test_waiting import FULL_STORAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +27,10 @@ IDLE, SHORT = "e2e-idle", "e2e-short"
 QUIET = 60_000
 """How long the requests of a tab are counted, in milliseconds."""
 
-_NO_STORAGE = """
-Object.defineProperty(window, 'indexedDB', {get() { throw new DOMException('off', 'SecurityError'); }});
-navigator.locks.request = () => Promise.reject(new DOMException('off', 'SecurityError'));
+NO_STORAGE = """
+for (const name of ["indexedDB", "localStorage", "sessionStorage", "caches"])
+  Object.defineProperty(window, name, {configurable: true, get() { throw new DOMException("off", "SecurityError"); }});
+navigator.locks.request = () => Promise.reject(new DOMException("off", "SecurityError"));
 """
 
 
@@ -187,17 +190,33 @@ def test_user_continues_in_a_new_session_with_the_same_documents(browser_page: V
     expect(status(page)).to_contain_text("left", timeout=START)
 
 
-def test_browser_without_storage_shows_no_error(browser_page: Visitor, lab: Lab) -> None:
-    """The tab works, and says that it alone keeps the changes."""
+def break_storage(page: Page, lab: Lab, fault: str) -> None:
+    """Turn the storage of a browser off, or leave no space in it."""
+    if fault == "off":
+        page.add_init_script(NO_STORAGE)
+        return
+    page.add_init_script(FULL_STORAGE)
+    quota = {"origin": lab.url, "quotaSize": 1}  # in bytes; 0 means no change
+    page.context.new_cdp_session(page).send("Storage.overrideQuotaForOrigin", quota)
+
+
+@pytest.mark.parametrize("fault", ["off", "full"])
+def test_browser_without_storage_shows_no_error(browser_page: Visitor, lab: Lab, fault: str) -> None:
+    """JupyterLab opens, computes and saves. The tab says that it alone keeps the changes."""
     errors: list[str] = []
     page = browser_page.page
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: dialog.accept())  # leave the page although the notebook has changed
     browser_page.sign_in("alice")
-    page.add_init_script(_NO_STORAGE)
+    break_storage(page, lab, fault)
     notebooks = browser_page.start(lab.profiles()[0]["key"])
-    notebooks.new_notebook("python3")
-    page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.fill("6*7")
-    page.wait_for_timeout(4_000)
+    write(browser_page)
+    notebook = notebooks.open_notebook(NOTEBOOK)
+    assert notebook.run("6*7") == "42"
+    notebook.save()
+    wait_until_saved(page, lab, "6*7")
+    page.locator(".jp-Notebook .jp-CodeCell .cm-content").first.fill("6*8")
+    page.wait_for_timeout(4_000)  # the time after which the tab has tried to keep the changes
     assert errors == []
     expect(page.locator(".jp-Dialog")).to_have_count(0)
     lab.cancel_jobs("alice")
@@ -205,3 +224,4 @@ def test_browser_without_storage_shows_no_error(browser_page: Visitor, lab: Lab)
     with page.expect_download() as download:
         banner(page).get_by_role("button", name="Download my changes").click()
     assert download.value.suggested_filename.endswith(".ipynb")
+    assert errors == []

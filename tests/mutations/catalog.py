@@ -453,6 +453,20 @@ _CHOICE_MUTANTS = (
         ("tests/unit/test_switch.py",),
     ),
     HandWritten(
+        "choice/opened-session-goes-on",
+        SPAWNER,
+        'other.pending not in ("spawn", "check") or other.was_opened:',
+        'other.pending not in ("spawn", "check"):',
+        ("tests/unit/test_switch.py",),
+    ),
+    HandWritten(
+        "choice/ready-server-is-not-opened",
+        "src/hpchub/hub/session_facts.py",
+        "bool(child.driver.state.ready)",
+        "bool(child.driver.state.host)",
+        ("tests/unit/test_switch.py",),
+    ),
+    HandWritten(
         "choice/reading-forgets-no-name",
         "src/hpchub/hub/named_sessions.py",
         'check_limit = check_limit and self.request.method not in ("GET", "HEAD")',

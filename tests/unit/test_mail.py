@@ -7,6 +7,7 @@ import dataclasses
 import smtplib
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from hub_browser import eventually, form, interrupt
 
 from hpchub.hub import mail
 from hpchub.hub.mail import MOST_AT_ONCE, MOST_PER_MINUTE, PAUSE, Mailer, MailServer, address, ready_mail
+from hpchub.hub.ready_mail import ReadyMail
 
 if TYPE_CHECKING:
     from email.message import EmailMessage
@@ -256,3 +258,48 @@ async def test_wish_survives_a_restart_of_the_hub(hub: Hub) -> None:
     assert spawner.wants_mail
     spawner.load_state({**spawner.orm_spawner.state, "mail": "yes"})
     assert not spawner.wants_mail
+
+
+class Waiting(ReadyMail):
+    """A session that waits, with what the wish for a mail needs of a spawner."""
+
+    session = "s"
+    name = ""
+    user = SimpleNamespace(name="alice", escaped_name="alice")
+    child_spawner = SimpleNamespace(profile=SimpleNamespace(display_name="Small"))
+
+    def __init__(self) -> None:
+        self.saved: list[tuple[bool, str]] = []
+        self.started: list[Any] = []
+        self.languages: list[str] = []
+        self.runtime = SimpleNamespace(
+            mailer=SimpleNamespace(server=SERVER, send=self.send),
+            settings={"service_name": "Jupyter", "public_url": "https://hub.example.org"},
+            languages=SimpleNamespace(in_language=self.in_language),
+            background=lambda _, started: self.started.append(started),
+        )
+
+    def in_language(self, name: str) -> SimpleNamespace:
+        self.languages.append(name)
+        return SimpleNamespace(texts=SimpleNamespace(gettext=str))
+
+    def _save(self) -> None:
+        self.saved.append((self.wants_mail, self.mail_language))
+
+    async def mail_address(self) -> str:
+        return "alice@example.org"
+
+    async def send(self, user: str, mail: EmailMessage) -> None:
+        assert (user, mail["To"]) == ("alice", "alice@example.org")
+
+
+async def test_mail_has_the_language_in_which_the_user_asked_for_it() -> None:
+    """The session is ready when no page of the user is being read, so the wish must keep the language."""
+    waiting = Waiting()
+    waiting.wants_mail, waiting.mail_language = True, "de"
+    waiting.send_ready_mail()
+    waiting.send_ready_mail()
+    assert [wanted for wanted, _ in waiting.saved] == [False]
+    (sending,) = waiting.started
+    await sending
+    assert waiting.languages == ["de"]

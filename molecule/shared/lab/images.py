@@ -81,7 +81,7 @@ RECIPES = {
     "node_htcondor": Recipe(packages=("htcondor", *_NODE), disabled=("condor",)),
     "idp": Recipe(
         packages=(
-            *("apache2", "libapache2-mod-fcgid", "sqlite3", "liblemonldap-ng-portal-perl"),
+            *("apache2", "libapache2-mod-fcgid", "sqlite3", "liblemonldap-ng-portal-perl", "python3-aiosmtpd"),
             *("libcrypt-jwt-perl", "libdbd-sqlite3-perl", "libfcgi-perl", "libio-string-perl", "libstring-random-perl"),
         ),
         disabled=("apache2",),

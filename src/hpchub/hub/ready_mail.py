@@ -36,10 +36,11 @@ class ReadyMail:
     def send_ready_mail(self: Any) -> None:
         """Send the mail in the background if the user has asked for it. It is sent once."""
         if self.wants_mail:
+            language = self.mail_language
             self.wish_mail(False)
-            self.runtime.background("Cannot send a mail", self._send_ready_mail(self.runtime.mailer.server))
+            self.runtime.background("Cannot send a mail", self._send_ready_mail(self.runtime.mailer.server, language))
 
-    async def _send_ready_mail(self: Any, server: MailServer | None) -> None:
+    async def _send_ready_mail(self: Any, server: MailServer | None, language: str) -> None:
         recipient = await self.mail_address()
         if server is None or not recipient:
             return
@@ -48,7 +49,7 @@ class ReadyMail:
             sender=server.sender,
             recipient=recipient,
             service=settings["service_name"],
-            translate=self.runtime.languages.in_language(self.mail_language).texts.gettext,
+            translate=self.runtime.languages.in_language(language).texts.gettext,
             profile=self.child_spawner.profile.display_name,
             url=url_path_join(
                 settings["public_url"], "hub/spawn-pending", self.user.escaped_name, url_escape_path(self.name)

@@ -11,6 +11,14 @@ function answer(request) {
   });
 }
 
+/** Return when an IndexedDB transaction is on the disk. If the disk is full, its requests succeed, but it is aborted. */
+function written(transaction) {
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve();
+    transaction.onabort = () => reject(transaction.error);
+  });
+}
+
 export class Drafts {
   /**
    * @param {string} owner The address of the user's server. Drafts of other users are never shown.
@@ -48,7 +56,10 @@ export class Drafts {
   /** Keep the content of a document: ``{path, type, format, text, hash, modified}``. No method ever fails. */
   async put(draft) {
     try {
-      await answer((await this._store('readwrite')).put({...draft, owner: this.owner, tab: this.tab, at: Date.now()}));
+      const store = await this._store('readwrite');
+      const done = written(store.transaction);
+      store.put({...draft, owner: this.owner, tab: this.tab, at: Date.now()});
+      await done;
       this.isReliable = true;
     } catch (error) {
       this._failed(error);

@@ -4,6 +4,33 @@
   'use strict';
   const plugins = new URL('plugin.js', document.currentScript.src);
 
+  // JupyterLab does not open without these. A browser can forbid them, or have no space left: then this tab keeps the
+  // values in its memory.
+  for (const name of ['localStorage', 'sessionStorage']) {
+    try {
+      window[name].setItem('hpchub-test', 'x');
+      window[name].removeItem('hpchub-test');
+    } catch {
+      const values = new Map();
+      try {
+        for (const [key, value] of Object.entries(window[name])) values.set(key, value);
+      } catch {
+        // The browser forbids reading too.
+      }
+      const storage = {
+        get length() {
+          return values.size;
+        },
+        key: index => [...values.keys()][index] ?? null,
+        getItem: key => values.get(String(key)) ?? null,
+        setItem: (key, value) => void values.set(String(key), String(value)),
+        removeItem: key => void values.delete(String(key)),
+        clear: () => values.clear(),
+      };
+      Object.defineProperty(window, name, {configurable: true, value: storage});
+    }
+  }
+
   // A page's token belongs to one session. With it, this tab could not use the next session. JupyterLab therefore uses
   // only the cookies, which the browser renews.
   const config = document.getElementById('jupyter-config-data');

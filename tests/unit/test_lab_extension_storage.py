@@ -1,0 +1,85 @@
+"""The JupyterLab extension in a browser whose storage is off or full. Node.js has no storage: it is a stand-in."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench.load.shared import proxy
+
+STATIC = Path(__file__).parents[2] / "roles" / "notebook_environment" / "files" / "labextension" / "static"
+
+# A database whose requests succeed and whose transactions then end with an event, as Chromium's do.
+DRAFTS = """
+import {Drafts} from %s;
+const later = action => setTimeout(action, 1);
+const transaction = () => {
+  const made = {error: new DOMException("full", "QuotaExceededError")};
+  made.objectStore = () => ({
+    transaction: made,
+    put: () => {
+      const request = {result: 1};
+      later(() => { request.onsuccess?.(); later(() => made[%s]?.()); });
+      return request;
+    },
+  });
+  return made;
+};
+globalThis.indexedDB = {open: () => {
+  const request = {result: {transaction}};
+  later(() => request.onsuccess());
+  return request;
+}};
+const drafts = new Drafts("/user/alice/");
+await drafts.put({path: "a.ipynb", text: "1"});
+console.log(JSON.stringify(drafts.isReliable));
+process.exit();
+"""
+
+ENTRY = """
+import {readFileSync} from "node:fs";
+const broken = {%s};
+globalThis.window = globalThis;
+globalThis.document = {currentScript: {src: "https://hub.example.org/x/entry.js"}, getElementById: () => null};
+for (const name of ["localStorage", "sessionStorage"]) {
+  Object.defineProperty(globalThis, name, {configurable: true, ...broken});
+}
+(0, eval)(readFileSync(%s, "utf8"));
+localStorage.setItem("a", 1);
+sessionStorage.setItem("b", "2");
+const found = [localStorage.getItem("a"), localStorage.getItem("b"), localStorage.length, localStorage.key(0)];
+localStorage.removeItem("a");
+console.log(JSON.stringify([...found, localStorage.getItem("a"), sessionStorage.getItem("b")]));
+"""
+
+
+def node(program: str) -> Any:
+    """Run a program in Node.js and return the JSON value that it prints."""
+    argv = [str(proxy() / "bin" / "node"), "--input-type=module", "-e", program]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("event", "reliable"), [("oncomplete", True), ("onabort", False)])
+def test_draft_is_kept_only_if_its_transaction_is_complete(event: str, reliable: bool) -> None:
+    program = DRAFTS % (json.dumps((STATIC / "drafts.js").as_uri()), json.dumps(event))
+    assert node(program) is reliable
+
+
+@pytest.mark.parametrize(
+    ("broken", "first", "length"),
+    [
+        ("get() { throw new DOMException('off', 'SecurityError'); }", "a", 1),
+        ("value: Object.assign(Object.create({setItem() { throw new DOMException('full'); }}), {old: '1'})", "old", 2),
+        ("value: null", "a", 1),
+    ],
+    ids=["off", "full", "missing"],
+)
+def test_tab_keeps_values_in_memory_if_the_browser_keeps_none(broken: str, first: str, length: int) -> None:
+    """A full storage can still be read, so the tab has its values."""
+    seen = node(ENTRY % (broken, json.dumps(str(STATIC / "entry.js"))))
+    assert seen == ["1", None, length, first, None, "2"]
