@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 from .backup import BACKUP
+from .docker import DOCKER, DOCKER_RULES
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 
 _SHARED = "molecule/shared/tests"
@@ -94,6 +95,7 @@ _HARDENING = (
 )
 
 RULES = (
+    *DOCKER_RULES,
     # The hub's key on the submit hosts.
     Rule(
         "ssh-key-option",
@@ -480,6 +482,7 @@ HAND_WRITTEN = (
     *_METRICS,
     *_AUDIT_MUTANTS,
     *BACKUP,
+    *DOCKER,
     HandWritten("site-files-add", CONFIG, "if gone := entries - _entries(c, name):", "if gone := set():", _SITE_FILES),
     _gate("request-length", "if len(text) > REQUEST_LIMIT:", "if False:"),
     _gate("exact-fields", 'if set(request) - {"cluster"} != fields:', "if False:"),
@@ -776,15 +779,17 @@ HAND_WRITTEN = (
     ),
     _choice(
         "limits-of-fields",
-        "return choose(profile, cluster, fields, self.known(profile.cluster).allocations, time.time())",
+        "return choose(profile, where, fields, self.known(profile.where).allocations, time.time())",
         "return profile",
         "limits_hold_however",
     ),
-    _spawner("report-while-pending", 'self.pending in ("spawn", "check") and ', ""),
-    _spawner(
+    _spawner("report-while-pending", ' or self.pending not in ("spawn", "check")', ""),
+    HandWritten(
         "saved-profile-through-the-model",
-        'Profile.model_validate(state["grant"]["profile"])',
-        'Profile.model_construct(**state["grant"]["profile"])',
+        "src/hpchub/hub/grant.py",
+        'Profile.model_validate(saved["profile"])',
+        'Profile.model_construct(**saved["profile"])',
+        _SPAWNER_TESTS,
     ),
     HandWritten(
         "token-required",
