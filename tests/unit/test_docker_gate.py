@@ -192,6 +192,12 @@ def test_everything_else_is_refused(
     assert problem in str(caught.value)
 
 
+@pytest.mark.parametrize("body", [[], None, "x", {}, {"HostConfig": []}, {"HostConfig": None}])
+def test_description_in_another_form_is_refused(policy: dict[str, Any], body: Any) -> None:
+    with pytest.raises(docker_gate.Refused, match="the description is not an object"):
+        docker_gate.check_container(NAME, body, policy)
+
+
 def test_time_limit_of_the_place_holds(body: dict[str, Any], policy: dict[str, Any]) -> None:
     with pytest.raises(docker_gate.Refused, match="the time limit is too long"):
         docker_gate.check_container(NAME, body, {**policy, "max_runtime": 60})

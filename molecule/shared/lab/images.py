@@ -79,6 +79,11 @@ RECIPES = {
         disabled=("gridengine-master", "gridengine-exec", "exim4"),
     ),
     "node_htcondor": Recipe(packages=("htcondor", *_NODE), disabled=("condor",)),
+    # A host with Docker Engine, whose role installs nothing more. mmdebstrap builds the image of sessions there.
+    "docker": Recipe(
+        packages=("docker.io", "docker-cli", "iptables", "mmdebstrap", "python3-cryptography"),
+        disabled=("docker.service", "docker.socket", "containerd"),
+    ),
     "idp": Recipe(
         packages=(
             *("apache2", "libapache2-mod-fcgid", "sqlite3", "liblemonldap-ng-portal-perl"),
