@@ -516,9 +516,13 @@ HAND_WRITTEN = (
     _gate("directory-of-somebody-else", "    directory.chmod(0o700)\n", ""),
     _launcher("no-follow", "os.O_RDONLY | os.O_NOFOLLOW", "os.O_RDONLY"),
     _launcher("regular-file", "not stat.S_ISREG(status.st_mode) or ", ""),
-    _launcher("owner-check", " or status.st_uid != os.getuid()", ""),
-    _launcher("file-is-removed", "        path.unlink()\n", ""),
-    _launcher("file-mode-check", "if status.st_mode & 0o077:", "if False:"),
+    _launcher("owner-check", " or status.st_uid not in (os.getuid(), owner)", ""),
+    _launcher(
+        "file-is-removed",
+        "            path.unlink()\n        except OSError",
+        "            pass\n        except OSError",
+    ),
+    _launcher("file-mode-check", "if status.st_mode & (0o037 if status.st_uid == owner else 0o077):", "if False:"),
     _launcher(
         "foreign-variables",
         "for name in session if not name.startswith(OURS) and not FILE.fullmatch(name))",
