@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import pwd
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ async def started(hub: Hub, cluster: Cluster, spawner: Any) -> str:
 async def failed(hub: Hub, spawner: Any) -> StartError:
     """Start a session that fails, and return why."""
     with pytest.raises(StartError) as caught:
-        await asyncio.wait_for(spawner.start(), 10)
+        await asyncio.wait_for(spawner.start(), 25)
     return caught.value
 
 
@@ -365,3 +366,18 @@ async def test_the_session_goes_on_while_the_api_is_silent(hub: Hub, cluster: Cl
     cluster.server.faults.clear()
     assert await spawner.poll() is None
     assert len(cluster.pods()) == 1
+
+
+@pytest.fixture
+def real_python(python: Path) -> None:
+    """The image has a real Python."""
+    python.unlink()
+    python.symlink_to(sys.executable)
+
+
+@pytest.mark.usefixtures("real_python")
+async def test_the_launcher_reads_the_secret_of_its_pod(hub: Hub, cluster: Cluster) -> None:
+    spawner = begin(hub)
+    await failed(hub, spawner)
+    # The hub's name does not exist here, so the launcher ends with this message. Before that, it has read its file.
+    assert "cannot connect to the hub at hub.example.org port 8445" in "\n".join(spawner.outcome.log)

@@ -106,7 +106,9 @@ def pod_traits(
         "storage_capacity": f"{mebibytes(place.storage)}Mi" if place.storage else "",
         "storage_class": place.storage_class or None,
         "storage_access_modes": [place.storage_access],
-        # KubeSpawner's own command would become the arguments of the image's entrypoint.
+        # KubeSpawner's own command would become the arguments of this one, or of the image's entrypoint.
+        "cmd": [],
+        "args": [],
         "extra_container_config": {"command": [image.python, "-I", f"{secrets}/{PROGRAM}", session]},
         "extra_pod_config": {
             "restartPolicy": "Never",
