@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from .backup import BACKUP
 from .docker import DOCKER, DOCKER_RULES
+from .host_units import HOST_UNITS
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 
 _SHARED = "molecule/shared/tests"
@@ -483,6 +484,7 @@ HAND_WRITTEN = (
     *_AUDIT_MUTANTS,
     *BACKUP,
     *DOCKER,
+    *HOST_UNITS,
     HandWritten("site-files-add", CONFIG, "if gone := entries - _entries(c, name):", "if gone := set():", _SITE_FILES),
     _gate("request-length", "if len(text) > REQUEST_LIMIT:", "if False:"),
     _gate("exact-fields", 'if set(request) - {"cluster"} != fields:', "if False:"),
