@@ -704,6 +704,9 @@ Calendar = Annotated[
     ),
 ]
 ClaimName = Annotated[str, Text("a claim's name", r"[A-Za-z0-9_.:/-]{1,200}", "write letters, digits and _ . : / -")]
+AttributeName = Annotated[
+    str, Text("an attribute's name", r"[A-Za-z0-9_-]{1,100}", "write letters, digits and _ -, as in memberOf")
+]
 EnvironmentName = Annotated[
     str,
     Text(
@@ -950,5 +953,22 @@ MetadataUrl = Annotated[
         rf"https://{_HOST}{_PORT}/[A-Za-z0-9_.~/%+-]*",
         "write the https address of the provider that ends in /.well-known/openid-configuration",
         check=_metadata,
+    ),
+]
+
+
+def _cas(value: str) -> None:
+    _port(value)
+    if re.search(r"/(?:login|p3|serviceValidate)?$", value):
+        complain("contains the path of a page", "write the address without /login and without a / at the end")
+
+
+CasUrl = Annotated[
+    str,
+    Text(
+        "the address of a CAS server",
+        rf"https://{_HOST}{_PORT}(?:/[A-Za-z0-9_.~-]+)*/?",
+        "write the https address of the server, as in https://login.example.org/cas",
+        check=_cas,
     ),
 ]
