@@ -253,7 +253,7 @@ def _build_environment(name: str, parent: str) -> None:
     script = (
         "python3 -m venv /opt/jupyter\n"
         "export PIP_CACHE_DIR=/var/cache/hpchub/pip PIP_CERT=/etc/ssl/certs/ca-certificates.crt\n"
-        "/opt/jupyter/bin/pip install --quiet --disable-pip-version-check --require-hashes -r /requirements.lock\n"
+        "/opt/jupyter/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r /requirements.lock\n"
     )
     podman("rm", "--force", "--time=0", "--ignore", container)
     (CACHE / "pip").mkdir(parents=True, exist_ok=True)
