@@ -253,7 +253,9 @@ def _build_environment(name: str, parent: str) -> None:
     script = (
         "python3 -m venv /opt/jupyter\n"
         "export PIP_CACHE_DIR=/var/cache/hpchub/pip PIP_CERT=/etc/ssl/certs/ca-certificates.crt\n"
-        "/opt/jupyter/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r /requirements.lock\n"
+        "export PIP_DISABLE_PIP_VERSION_CHECK=1\n"
+        # The lock file leaves out two packages on purpose, so pip must not look for dependencies.
+        "/opt/jupyter/bin/pip install --quiet --no-deps --require-hashes -r /requirements.lock\n"
     )
     podman("rm", "--force", "--time=0", "--ignore", container)
     (CACHE / "pip").mkdir(parents=True, exist_ok=True)
