@@ -51,7 +51,8 @@ def test_hub_reaches_every_place(hub: Host) -> None:
 
 def test_gate_of_docker_permits_the_hub_to_list_its_containers_only(hub: Host) -> None:
     identity = ("--cacert", f"{CLIENT}/ca.pem", "--cert", f"{CLIENT}/cert.pem", "--key", f"{CLIENT}/key.pem")
-    assert ask(hub, *identity, url="https://docker1:2376/containers/json") == (0, "[]200")
+    code, text = ask(hub, *identity, url="https://docker1:2376/containers/json")
+    assert (code, text[0], text[-3:]) == (0, "[", "200")
     for path in ("images/json", "info", "volumes", "containers/json/../../info"):
         assert ask(hub, "--path-as-is", *identity, url=f"https://docker1:2376/{path}")[1].endswith("403"), path
 
