@@ -237,8 +237,11 @@ class Engine:
         """POST /containers/NAME/start."""
         container = self._container(name)
         program = self.images[container.body["Image"]]
-        entry = container.body["Entrypoint"]
-        container.start(entry if program is None else [*entry[:6], *program])
+        entry = container.body.get("Entrypoint")
+        if entry is None:
+            container.start(container.body["Cmd"])
+        else:
+            container.start(entry if program is None else [*entry[:6], *program])
         return 204, b""
 
     def stop(self, name: str, *, query: dict[str, list[str]], **_: Any) -> tuple[int, Any]:

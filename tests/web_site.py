@@ -164,6 +164,7 @@ class Site:
         pages = {page: template("pages/in_each_language.j2", __reverse_proxy_page=page) for page in PAGES}
         found = render(given, wanted | pages)
         (top / "cache" / "hpchub-sso").mkdir(mode=0o700)
+        (top / "web" / "redirect.html").write_text("Redirected\n")
         for page in PAGES:
             (top / "web" / page).write_text(found[page])
         if found["sign_on"]:

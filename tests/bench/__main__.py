@@ -10,12 +10,13 @@ from pathlib import Path
 
 from e2e.lab import LabError
 
-from bench import deploy, hazards, launch, pages, profile_list, scheduler_load
+from bench import deploy, docker_launch, hazards, launch, pages, profile_list, scheduler_load
 from bench.client import BenchError
 from bench.results import save
 
 BENCHES = {
     "deploy": deploy,
+    "docker_launch": docker_launch,
     "launch": launch,
     "hazards": hazards,
     "pages": pages,

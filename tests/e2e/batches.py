@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 from xml.etree import ElementTree as ET
 
+from hpchub.schedulers import SCHEDULERS, JobState
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -184,6 +186,31 @@ class HTCondor(Batch):
         return True
 
 
+class Units(Batch):
+    """A host without a scheduler, which runs sessions as units of systemd."""
+
+    query = ("hpchub-host", "query", "0" * 16)
+    service = "hpchub-host.socket"
+
+    def parse(self, output: str) -> list[Job]:
+        found = SCHEDULERS["systemd"].parse_query(output).values()
+        return [
+            Job(each.id, each.user, "host", each.state.name, each.host, each.name)
+            for each in found
+            if each.state in (JobState.PENDING, JobState.RUNNING)
+        ]
+
+    def cancel(self, job: Job) -> None:
+        self.run(["runuser", "--user", job.user, "--", "hpchub-host", "cancel", job.id])
+
+    def add_queue(self, name: str) -> None:
+        """Do nothing, because a host has no queues."""
+
+    def drop_queue(self, name: str) -> bool:
+        """Do nothing, because a host has no queues."""
+        return True
+
+
 class Emulated(Batch):
     """An emulated scheduler. Its name is the name of the cluster."""
 
@@ -220,7 +247,7 @@ class Emulated(Batch):
         self.run(["lab-emulator", self.name, *words])
 
 
-_KINDS: dict[str, type[Batch]] = {"slurm": Slurm, "gridengine": GridEngine, "htcondor": HTCondor}
+_KINDS: dict[str, type[Batch]] = {"slurm": Slurm, "gridengine": GridEngine, "htcondor": HTCondor, "systemd": Units}
 
 
 def batch_system(name: str, scheduler: str, run: Callable[..., str]) -> Batch:

@@ -49,9 +49,7 @@ def choose(visitor: Visitor, identity: str) -> None:
     page = visitor.page
     page.goto(visitor.lab.url)
     expect(page.get_by_text("Required: uni.example")).to_be_visible()
-    page.locator("select[name=identity]").select_option(identity)
-    page.get_by_role("button", name="Allow").click()
-    page.wait_for_url(f"{visitor.lab.url}/**")
+    visitor.choose_identity(identity)
 
 
 def change_globus(lab: Lab, what: str, value: object = None) -> None:

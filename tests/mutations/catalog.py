@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 
 from .backup import BACKUP
+from .docker import DOCKER, DOCKER_RULES
+from .host_units import HOST_UNITS
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 
 _SHARED = "molecule/shared/tests"
@@ -94,6 +96,7 @@ _HARDENING = (
 )
 
 RULES = (
+    *DOCKER_RULES,
     # The hub's key on the submit hosts.
     Rule(
         "ssh-key-option",
@@ -494,6 +497,8 @@ HAND_WRITTEN = (
     *_METRICS,
     *_AUDIT_MUTANTS,
     *BACKUP,
+    *DOCKER,
+    *HOST_UNITS,
     HandWritten("site-files-add", CONFIG, "if gone := entries - _entries(c, name):", "if gone := set():", _SITE_FILES),
     _gate("request-length", "if len(text) > REQUEST_LIMIT:", "if False:"),
     _gate("exact-fields", 'if set(request) - {"cluster"} != fields:', "if False:"),
@@ -527,9 +532,13 @@ HAND_WRITTEN = (
     _gate("directory-of-somebody-else", "    directory.chmod(0o700)\n", ""),
     _launcher("no-follow", "os.O_RDONLY | os.O_NOFOLLOW", "os.O_RDONLY"),
     _launcher("regular-file", "not stat.S_ISREG(status.st_mode) or ", ""),
-    _launcher("owner-check", " or status.st_uid != os.getuid()", ""),
-    _launcher("file-is-removed", "        path.unlink()\n", ""),
-    _launcher("file-mode-check", "if status.st_mode & 0o077:", "if False:"),
+    _launcher("owner-check", " or status.st_uid not in (os.getuid(), owner)", ""),
+    _launcher(
+        "file-is-removed",
+        "            path.unlink()\n        except OSError",
+        "            pass\n        except OSError",
+    ),
+    _launcher("file-mode-check", "if status.st_mode & (0o037 if status.st_uid == owner else 0o077):", "if False:"),
     _launcher(
         "foreign-variables",
         "for name in session if not name.startswith(OURS) and not FILE.fullmatch(name))",
@@ -790,15 +799,17 @@ HAND_WRITTEN = (
     ),
     _choice(
         "limits-of-fields",
-        "return choose(profile, cluster, fields, self.known(profile.cluster).allocations, time.time())",
+        "return choose(profile, where, fields, self.known(profile.where).allocations, time.time())",
         "return profile",
         "limits_hold_however",
     ),
-    _spawner("report-while-pending", 'self.pending in ("spawn", "check") and ', ""),
-    _spawner(
+    _spawner("report-while-pending", ' or self.pending not in ("spawn", "check")', ""),
+    HandWritten(
         "saved-profile-through-the-model",
-        'Profile.model_validate(state["grant"]["profile"])',
-        'Profile.model_construct(**state["grant"]["profile"])',
+        "src/hpchub/hub/grant.py",
+        'Profile.model_validate(saved["profile"])',
+        'Profile.model_construct(**saved["profile"])',
+        _SPAWNER_TESTS,
     ),
     HandWritten(
         "token-required",

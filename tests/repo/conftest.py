@@ -36,7 +36,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory.mkdir(parents=True)
     make_bundle(directory.parents[1] / "bundle.tar")
     (directory / "state.json").write_text(json.dumps({"sso_client_secret": "d41d8cd98f00b204"}))
-    make_certificates(directory, {"hub": ["hub.localhost", "hub", "node"]})
+    make_certificates(directory, {"hub": ["hub.localhost", "*.hub.localhost", "hub", "node"]})
     (directory / "ssh_config").write_text("")
     return directory
 

@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 from security import report  # noqa: E402
 
 from hpchub.hub.metric_definitions import METRICS  # noqa: E402
-from hpchub.model import entries, sso  # noqa: E402
+from hpchub.model import entries, places, sso  # noqa: E402
 from hpchub.model.entry import Entry  # noqa: E402
 from hpchub.model.site import Site  # noqa: E402
 
@@ -225,7 +225,9 @@ def meaning(field: dict[str, Any], definitions: dict[str, Any]) -> str:
 def variable(name: str, field: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
     """Return the section of one variable, without its heading."""
     if name == "hpc_kernels":
-        return kernels(field, definitions)
+        return kinds(field, definitions, "kernel", entries.KernelBase)
+    if name == "hpc_places":
+        return kinds(field, definitions, "place", places.PlaceBase)
     if name == "hpc_sso":
         return providers(definitions)
     reference = field.get("$ref") or field.get("items", {}).get("$ref")
@@ -235,18 +237,27 @@ def variable(name: str, field: dict[str, Any], definitions: dict[str, Any]) -> l
     return [meaning(field, definitions), "", what, "", *entry(reference.rsplit("/", 1)[1], definitions)[2:]]
 
 
-def kernels(field: dict[str, Any], definitions: dict[str, Any]) -> list[str]:
-    """Return the section of the kernels: first the common keys, then the keys of each kind."""
-    kinds = {kind: ref.rsplit("/", 1)[1] for kind, ref in field["items"]["discriminator"]["mapping"].items()}
-    common = [key for key in definitions["PythonKernel"]["properties"] if key in entries.KernelBase.model_fields]
-    table = entry("PythonKernel", definitions)[2:]
-    lines = [field["description"], "", "Every kernel has these keys:", ""]
-    lines += table[:2] + [line for line in table[2:] if line.split("`")[1] in common]
-    choices = ", ".join(f"`{kind}`" for kind in kinds)
-    lines.append(f"| `kind` | {choices} | **required** | The type of the kernel. See below for its other keys. |")
-    for kind, name in kinds.items():
+def kinds(field: dict[str, Any], definitions: dict[str, Any], what: str, base: type[Entry]) -> list[str]:
+    """Return the section of a list whose entries have a kind: first the common keys, then the keys of each kind.
+
+    Args:
+        field: The variable.
+        definitions: The definitions of the schema.
+        what: What an entry is: ``kernel``.
+        base: The class with the common keys.
+    """
+    found = {kind: ref.rsplit("/", 1)[1] for kind, ref in field["items"]["discriminator"]["mapping"].items()}
+    common = [key for key in base.model_fields if key != "kind"]
+    table = entry(next(iter(found.values())), definitions)[2:]
+    lines = [field["description"], "", f"Every {what} has these keys:", ""]
+    lines += table[:2] + [line for line in table[2:] if _top_key(line) in common]
+    choices = ", ".join(f"`{kind}`" for kind in found)
+    lines.append(f"| `kind` | {choices} | **required** | The type of the {what}. See below for its other keys. |")
+    for kind, name in found.items():
         own = entry(name, definitions)
-        own = own[:4] + [line for line in own[4:] if line.split("`")[1] not in (*common, "kind")]
+        changed = getattr(places, name).__annotations__ if hasattr(places, name) else ()
+        hidden = {"kind", *common} - (set(changed) - {"kind"})
+        own = own[:4] + [line for line in own[4:] if _top_key(line) not in hidden]
         lines += ["", f"### kind: {kind}", "", *own]
     return lines
 

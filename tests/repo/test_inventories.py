@@ -65,6 +65,7 @@ def test_inventory_shows_every_variable(name: str) -> None:
         "hpc_install_environment",
         "hpc_mail",
         "hpc_monitoring",
+        "hpc_places",
         "hpc_tls",
     }
 

@@ -224,7 +224,7 @@ def test_role_keeps_a_standby_from_serving() -> None:
     unit = service["Start jupyterhub, or keep a standby from starting it"]["ansible.builtin.systemd_service"]
     assert unit["enabled"] == "{{ not jupyterhub_standby }}"
     assert unit["state"] == "{{ 'stopped' if jupyterhub_standby else 'started' }}"
-    (handler, _) = yaml.safe_load((ROOT / "roles/jupyterhub/handlers/main.yml").read_text())
+    handler, *_ = yaml.safe_load((ROOT / "roles/jupyterhub/handlers/main.yml").read_text())
     assert (
         handler["ansible.builtin.systemd_service"]["state"] == "{{ 'stopped' if jupyterhub_standby else 'restarted' }}"
     )

@@ -192,6 +192,46 @@ def test_everything_else_is_refused(
     assert problem in str(caught.value)
 
 
+GPU = {"Count": 1, "Capabilities": [["gpu"]]}
+
+
+@pytest.mark.parametrize(
+    ("requests", "problem"),
+    [
+        ([GPU], ""),
+        ([GPU, GPU], "there are too many GPUs"),
+        ([{**GPU, "Count": -1}, {**GPU, "Count": 2}], "a device is not a GPU"),
+        ([{**GPU, "Capabilities": [["gpu", "display"]]}], "a device is not a GPU"),
+        ([{**GPU, "DeviceIDs": ["0"]}], "a device is not permitted"),
+        ([{**GPU, "Driver": "cdi"}], "a device is not permitted"),
+    ],
+)
+def test_only_as_many_gpus_as_the_place_has(
+    body: dict[str, Any], policy: dict[str, Any], requests: list[Any], problem: str
+) -> None:
+    body["HostConfig"]["DeviceRequests"] = requests
+    if not problem:
+        docker_gate.check_container(NAME, body, {**policy, "max_gpus": 1})
+        return
+    with pytest.raises(docker_gate.Refused, match=problem):
+        docker_gate.check_container(NAME, body, {**policy, "max_gpus": 1})
+
+
+def test_directory_of_the_site_cannot_be_written(body: dict[str, Any], policy: dict[str, Any]) -> None:
+    data = {"source": "/data", "target": "/data", "read_only": True}
+    body["HostConfig"]["Mounts"].append({"Type": "bind", "Source": "/data", "Target": "/data", "ReadOnly": True})
+    docker_gate.check_container(NAME, body, {**policy, "mounts": [data]})
+    body["HostConfig"]["Mounts"][-1]["ReadOnly"] = False
+    with pytest.raises(docker_gate.Refused, match="the mount of /data is read-only"):
+        docker_gate.check_container(NAME, body, {**policy, "mounts": [data]})
+
+
+@pytest.mark.parametrize("body", [[], None, "x", {}, {"HostConfig": []}, {"HostConfig": None}])
+def test_description_in_another_form_is_refused(policy: dict[str, Any], body: Any) -> None:
+    with pytest.raises(docker_gate.Refused, match="the description is not an object"):
+        docker_gate.check_container(NAME, body, policy)
+
+
 def test_time_limit_of_the_place_holds(body: dict[str, Any], policy: dict[str, Any]) -> None:
     with pytest.raises(docker_gate.Refused, match="the time limit is too long"):
         docker_gate.check_container(NAME, body, {**policy, "max_runtime": 60})
@@ -279,6 +319,24 @@ def test_gate_says_why_it_refuses(gated: tuple[Engine, docker.APIClient], body: 
         client.create_container_from_config(body, NAME)
     assert caught.value.explanation == "hpchub refuses: Privileged is not permitted"
     assert not engine.containers
+
+
+def test_long_body_is_refused(gated: tuple[Engine, docker.APIClient], monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, client = gated
+    monkeypatch.setattr(docker_gate, "BODY_LIMIT", 1000)
+    engine.requests.clear()
+    with pytest.raises(APIError, match="the body is too long"):
+        client.put_archive(NAME, "/run/hpchub", bytes(2000))
+    with pytest.raises(APIError, match="the length of the body is unknown"):
+        client.put_archive(NAME, "/run/hpchub", iter([bytes(10)]))
+    assert not engine.requests
+
+
+def test_long_answer_is_refused(gated: tuple[Engine, docker.APIClient], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, client = gated
+    monkeypatch.setattr(docker_gate, "ANSWER_LIMIT", 10)
+    with pytest.raises(APIError, match="the answer of the engine is too long"):
+        client.version()
 
 
 def test_socket_of_the_gate_is_not_for_everybody(gated: Any, tmp_path: Path) -> None:

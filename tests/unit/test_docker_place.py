@@ -220,6 +220,8 @@ async def test_answer_that_is_lost_ends_no_session(hub: Hub, engine: Engine) -> 
         engine.faults = {"list": fault, "inspect": fault}
         hub.runtime.poller("cloud")._next = 0.0
         assert await spawner.poll() is None
+        with pytest.raises(Unanswered):
+            await hub.runtime.place("cloud").find(job_name(spawner.session))
 
 
 async def test_container_that_ends_ends_its_session_with_the_reason(hub: Hub, engine: Engine) -> None:

@@ -95,6 +95,30 @@ def test_ansible_gets_the_same_site() -> None:
     assert Site.model_validate(site.as_dict()).as_dict() == site.as_dict()
 
 
+def test_a_host_needs_no_group_of_another_kind_of_place() -> None:
+    assert problems(with_groups("cluster_bigmem")) == []
+
+
+def test_a_docker_host_must_be_in_its_group() -> None:
+    docker = {
+        "name": "cloud",
+        "kind": "docker",
+        "host": "docker1",
+        "url": "https://docker1:2376",
+        "networks": ["10.1.0.5/32"],
+        "images": [{"name": "lab", "image": f"sha256:{'0' * 64}"}],
+        "max_cores": 8,
+        "max_memory": "32G",
+        "max_runtime": "12:00:00",
+    }
+    groups = with_groups("cluster_bigmem")
+    places = [SSH, docker]
+    assert "is not a host of the inventory" in problems(groups, hpc_places=places)[0]
+    groups["others"] = ["docker1"]
+    assert "is not in the group docker_hosts" in problems(groups, hpc_places=places)[0]
+    assert problems({**groups, "docker_hosts": ["docker1"]}, hpc_places=places) == []
+
+
 def test_the_settings_of_the_host() -> None:
     site = read()
     assert role_arguments.host_units(site, "login1") == {}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import socket
 import ssl
 import sys
+import tarfile
 from contextlib import redirect_stdout
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -77,7 +80,45 @@ def test_rejects_a_second_run_on_the_same_instance() -> None:
 def test_image_tag_changes_with_the_recipe_of_the_image_or_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     before = {name: images.tag(name) for name in images.RECIPES}
     monkeypatch.setattr(images, "_BASE_SCRIPT", "true")
-    assert all(images.tag(name) != tag for name, tag in before.items())
+    changed = {name for name, tag in before.items() if images.tag(name) != tag}
+    assert changed == set(images.RECIPES) - {"session_base", "session"}
+    monkeypatch.setitem(images.RECIPES, "session_base", replace(images.RECIPES["session_base"], suite="bookworm"))
+    assert images.tag("session") != before["session"]
+
+
+def test_image_tag_changes_with_the_lock_file_of_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "REPOSITORY", tmp_path)
+    lock = tmp_path / images.RECIPES["session"].requirements
+    lock.parent.mkdir(parents=True)
+    tags = set()
+    for text in ("jupyterlab==1", "jupyterlab==2"):
+        lock.write_text(text)
+        tags.add(images.tag("session"))
+    assert len(tags) == 2
+
+
+def test_archive_of_the_session_image_has_the_id_that_engines_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = b'{"config": {}}'
+    calls = []
+
+    def save(*arguments: str, **_: object) -> None:
+        calls.append(arguments[0])
+        target = next(each.partition("=")[2] for each in arguments if each.startswith("--output="))
+        with tarfile.open(target, "w") as archive:
+            for name, content in (("a.json", config), ("manifest.json", b'[{"Config": "a.json"}]')):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+
+    monkeypatch.setattr(images, "CACHE", tmp_path)
+    monkeypatch.setattr(images, "podman", save)
+    (tmp_path / "session-old.tar").touch()
+    expected = hashlib.sha256(config).hexdigest()
+    assert [images.session_archive()[1] for _ in range(2)] == [expected, expected]
+    assert calls == ["save"]
+    assert [path.name for path in tmp_path.glob("session-*")] == [images.session_archive()[0].name]
 
 
 def test_parent_images_are_built_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -704,6 +704,28 @@ def test_launch_reports_a_port_and_starts_the_server(
     assert not list(tmp_path.glob("hpchub-*"))  # the runtime directory
 
 
+@pytest.mark.parametrize(
+    ("mode", "owner", "accepted"),
+    [
+        pytest.param(0o440, os.getuid(), True, id="a file of a pod, which its group may read"),
+        pytest.param(0o444, os.getuid(), False, id="a file of a pod that everybody may read"),
+        pytest.param(0o460, os.getuid(), False, id="a file of a pod that its group may write"),
+        pytest.param(0o440, None, False, id="a file of a job that its group may read"),
+    ],
+)
+def test_file_of_a_pod_may_be_readable_by_its_group(
+    tmp_path: Path, mode: int, owner: int | None, accepted: bool
+) -> None:
+    path = tmp_path / "session.json"
+    path.write_text(json.dumps(dict.fromkeys(launcher.NEEDED, "x")))
+    path.chmod(mode)
+    if accepted:
+        assert launcher.read_session(path, owner=owner)
+        return
+    with pytest.raises(launcher.LaunchError, match="other users could read it"):
+        launcher.read_session(path, owner=owner)
+
+
 def test_reason_of_a_failed_start_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_hub: FakeHub, capsys: pytest.CaptureFixture[str]
 ) -> None:

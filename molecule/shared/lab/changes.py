@@ -23,6 +23,8 @@ SLURM = (*SERVICE, "slurm_debian12", "multi_cluster")
 GRID_ENGINE = (*PLAIN, "gridengine", "multi_cluster")
 HTCONDOR = (*PLAIN, "htcondor")
 EMULATED = (*PLAIN, "emulated")
+PLACES = (*PLAIN, "science_portal")
+"""Stages for places without a scheduler, and for a sign-on in the hub."""
 SCENARIOS = (
     "default",
     "single_node",
@@ -33,6 +35,7 @@ SCENARIOS = (
     "htcondor",
     "postgresql",
     "offline",
+    "science_portal",
 )
 
 ROLES_ALONE = ("jupyter_kernels", "reverse_proxy")
@@ -71,6 +74,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/e2e/test_database.py", ("lint", "default", "postgresql")),
     ("tests/e2e/test_migration.py", ("lint", "postgresql")),
     ("tests/e2e/test_takeover.py", ("lint", "postgresql")),
+    *((f"tests/e2e/test_{name}.py", ("lint", "science_portal")) for name in ("places", "hub_sign_on")),
     ("tests/e2e/test_previous_release.py", ("lint", "upgrade")),
     ("tests/e2e/previous_release", ("upgrade",)),
     ("tests/e2e/*", ("lint", "default")),
@@ -96,7 +100,14 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("molecule/shared/roles/lab_gridengine/*", (*LINT, "gridengine", "multi_cluster")),
     ("molecule/shared/roles/lab_htcondor/*", (*LINT, "htcondor")),
     ("molecule/shared/roles/lab_emulator/*", ("lint", "unit", "emulated")),
+    *((f"molecule/shared/roles/lab_{name}/*", (*LINT, "science_portal")) for name in ("globus", "kubernetes")),
+    *((f"molecule/shared/{name}.yml", (*LINT, "science_portal")) for name in ("globus", "kubernetes")),
     # The product
+    ("src/hpchub/places/*", PLACES),
+    *((f"src/hpchub/remote/{name}.py", PLACES) for name in ("docker_gate", "host_client", "host_units")),
+    ("src/hpchub/schedulers/systemd.py", PLACES),
+    ("roles/docker_place/*", PLACES),
+    ("playbooks/places.yml", (*DOCUMENTS, "science_portal")),
     ("src/hpchub/bundle/*", (*SERVICE, "offline")),
     ("src/hpchub/cli/*", (*PLAIN, "default")),
     ("src/hpchub/hub/*", (*SERVICE, "monitoring")),

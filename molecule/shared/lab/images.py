@@ -11,12 +11,13 @@ import re
 import shlex
 import shutil
 import subprocess
+import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.console import LabError, step
-from lab.host import CA_BUNDLE, CACHE, LIMITS, mirror, podman, podman_prefix
+from lab.host import CA_BUNDLE, CACHE, LIMITS, REPOSITORY, mirror, podman, podman_prefix
 
 APT_CACHE = CACHE / "apt"
 
@@ -40,6 +41,13 @@ printf 'Acquire::Languages "none";\\nAPT::Install-Recommends "false";\\n' > /etc
 rm -f /etc/machine-id /var/lib/dbus/machine-id && touch /etc/machine-id
 """
 
+_SESSION_SCRIPT = """
+update-ca-certificates
+rm -rf /var/lib/apt/lists/* /usr/share/doc /usr/share/locale /usr/share/man
+"""
+SESSION = "session"
+"""The name of the image of sessions in containers."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -50,12 +58,16 @@ class Recipe:
         disabled: Units that do not start on boot. The lab's roles start them after configuring them.
         parent: The image to build on, or None for a base image.
         suite: The name of the Debian release. Only base images use it.
+        script: What to run in the new system. Only base images use it.
+        requirements: A lock file in the repository. Its Python packages are installed in /opt/jupyter.
     """
 
     packages: tuple[str, ...]
     disabled: tuple[str, ...] = ()
     parent: str | None = "base"
     suite: str = "trixie"
+    script: str = ""
+    requirements: str = ""
 
 
 _BASE = (
@@ -86,6 +98,19 @@ RECIPES = {
         ),
         disabled=("apache2",),
     ),
+    # The hosts of places. The role docker_place and the lab's role lab_kubernetes start the engines.
+    "docker": Recipe(
+        packages=("docker.io", "docker-cli", "iptables", "python3-cryptography"),
+        disabled=("docker.service", "docker.socket", "containerd"),
+    ),
+    "kubernetes": Recipe(packages=("podman", "crun", "nftables", "netavark", "aardvark-dns")),
+    # The image of sessions in these places. It has no systemd, and is small, because an engine may copy it.
+    "session_base": Recipe(
+        packages=("python3", "python3-venv", "ca-certificates"), parent=None, script=_SESSION_SCRIPT
+    ),
+    SESSION: Recipe(
+        packages=(), parent="session_base", requirements="roles/notebook_environment/files/requirements.lock"
+    ),
 }
 
 
@@ -93,7 +118,8 @@ def tag(name: str) -> str:
     """Return the full name of an image. Its tag is a hash of everything that the image is built from."""
     recipe = RECIPES[name]
     parts: list[object] = [recipe.suite, recipe.packages, recipe.disabled]
-    parts += [tag(recipe.parent)] if recipe.parent else [_BASE_SCRIPT, _site_certificates()]
+    parts += [tag(recipe.parent)] if recipe.parent else [recipe.script or _BASE_SCRIPT, _site_certificates()]
+    parts += [(REPOSITORY / recipe.requirements).read_text()] if recipe.requirements else []
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
     return f"localhost/hpchub-lab-{name}:{digest}"
 
@@ -115,8 +141,36 @@ def build(names: list[str]) -> None:
     """
     for name in names:
         with step(f"Building the image {name} from Debian packages (about 40 s with a warm package cache)"):
-            parent = RECIPES[name].parent
-            _build_derived(name, parent) if parent else _build_base(name)
+            recipe = RECIPES[name]
+            if recipe.parent is None:
+                _build_base(name)
+            elif recipe.requirements:
+                _build_environment(name, recipe.parent)
+            else:
+                _build_derived(name, recipe.parent)
+
+
+def session_archive() -> tuple[Path, str]:
+    """Write the image of sessions to an archive that Docker and podman can load. Return the archive and the image's id.
+
+    The id is the digest of the image's configuration, so it is the same in every engine.
+    """
+    image = tag(SESSION)
+    path = CACHE / f"session-{image.rpartition(':')[2]}.tar"
+    if not path.exists():
+        for old in CACHE.glob("session-*.tar"):
+            old.unlink()
+        partial = path.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        podman("save", "--quiet", "--format=docker-archive", f"--output={partial}", image)
+        partial.replace(path)
+    with tarfile.open(path) as archive:
+        manifest = archive.extractfile("manifest.json")
+        assert manifest  # noqa: S101 every archive of an image has one
+        (entry,) = json.load(manifest)
+        config = archive.extractfile(entry["Config"])
+        assert config  # noqa: S101 the manifest names it
+        return path, hashlib.sha256(config.read()).hexdigest()
 
 
 def remove_all() -> None:
@@ -148,7 +202,7 @@ def _build_base(name: str) -> None:
         for number, pem in enumerate(_site_certificates()):
             (certificates / f"site-{number}.crt").write_text(pem + "\n")
         script = Path(scratch) / "script"
-        script.write_text(_BASE_SCRIPT)
+        script.write_text(RECIPES[name].script or _BASE_SCRIPT)
         tarball = Path(scratch) / "image.tar"
         command = [
             *("mmdebstrap", "--variant=minbase", f"--include={','.join(RECIPES[name].packages)}"),
@@ -193,12 +247,36 @@ def _build_derived(name: str, parent: str) -> None:
             podman("rm", "--force", "--time=0", "--ignore", container)
 
 
+def _build_environment(name: str, parent: str) -> None:
+    """Install the packages of a lock file in a virtual environment."""
+    container = f"hpchub-lab-build-{name}"
+    script = (
+        "python3 -m venv /opt/jupyter\n"
+        "export PIP_CACHE_DIR=/var/cache/hpchub/pip PIP_CERT=/etc/ssl/certs/ca-certificates.crt\n"
+        "export PIP_DISABLE_PIP_VERSION_CHECK=1\n"
+        # The lock file leaves out two packages on purpose, so pip must not look for dependencies.
+        "/opt/jupyter/bin/pip install --quiet --no-deps --require-hashes -r /requirements.lock\n"
+    )
+    podman("rm", "--force", "--time=0", "--ignore", container)
+    (CACHE / "pip").mkdir(parents=True, exist_ok=True)
+    options = [
+        f"--volume={REPOSITORY / RECIPES[name].requirements}:/requirements.lock:ro",
+        f"--volume={CACHE / 'pip'}:/var/cache/hpchub/pip",
+    ]
+    try:
+        run = ["run", f"--name={container}", "--privileged", *LIMITS, *options, tag(parent)]
+        _run("pip", [*podman_prefix(), *run, "sh", "-ec", script])
+        podman("commit", "--quiet", "--format=docker", container, tag(name))
+    finally:
+        podman("rm", "--force", "--time=0", "--ignore", container)
+
+
 def _run(what: str, command: list[str]) -> None:
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         log = CACHE / f"failed-{what}.log"
         log.write_text(done.stdout)
-        errors = [line for line in done.stdout.splitlines() if line.startswith(("E:", "Error"))]
+        errors = [line for line in done.stdout.splitlines() if line.startswith(("E:", "Error", "ERROR"))]
         reason = (errors or done.stdout.strip().splitlines() or ["no output"])[0]
         raise LabError(
             f"{what} failed while building an image: {reason}. To fix this, read the full output in {log}, correct "

@@ -78,6 +78,7 @@ class Instance:
             )
         self.hosts = TOPOLOGIES[self._topology].hosts
         self._offline = TOPOLOGIES[self._topology].offline
+        self._session_image = TOPOLOGIES[self._topology].session_image
         self._published = name == DEMO
         self._label = [f"--label=hpchub.instance={name}"]
         # The containers of the demo have short names, which the documentation uses. All other instances add a prefix,
@@ -121,7 +122,8 @@ class Instance:
             LabError: A requirement is not met. Nothing on the machine has been changed.
         """
         podman_prefix()
-        to_build = images.missing({host.image for host in self.hosts})
+        sessions = {images.SESSION} if self._session_image else set()
+        to_build = images.missing({host.image for host in self.hosts} | sessions)
         # A complete lab with its caches takes 5 GB. Existing images already take their part of it.
         require_disk(8 if to_build else 2)
         if to_build:
@@ -215,7 +217,12 @@ class Instance:
         from lab.certificates import make_certificates  # noqa: PLC0415
 
         make_certificates(
-            self.directory, {"hub": [SERVICE_NAME, f"*.{SERVICE_NAME}", "hub", "node"], "idp": [IDP_NAME, "idp"]}
+            self.directory,
+            {
+                "hub": [SERVICE_NAME, f"*.{SERVICE_NAME}", "hub", "node"],
+                "idp": [IDP_NAME, "idp"],
+                "kubernetes": ["kube1", "localhost"],
+            },
         )
         if not (self.directory / "state.json").exists():
             self._write_state({})
@@ -285,6 +292,7 @@ class Instance:
             *(f"--add-host={name}:127.0.0.1" for name in (SERVICE_NAME, IDP_NAME)),
             *("--systemd=always", "--privileged", *LIMITS),
             *(f"--volume={source}:{target}" for source, target in (*volumes.items(), *named.items())),
+            *(f"--volume={path}" for path in host.own),
             *([f"--publish=127.0.0.1:{host.port}:{host.port}"] if self._published and host.port else []),
             *(images.tag(host.image), "/sbin/init"),
         ]
@@ -331,6 +339,7 @@ class Instance:
             "users": generate_users(old.get("users") or ()),
             "sso_client_secret": old.get("sso_client_secret") or secrets.token_urlsafe(32),
             "debian_mirror": mirror() if self._offline else "",
+            **(self._containers(old) if self._session_image else {}),
             "munge_key": old.get("munge_key") or base64.b64encode(secrets.token_bytes(128)).decode(),
             "ssh_config": str(self.directory / "ssh_config"),
             "ca_certificate": str(self.directory / "ca.pem"),
@@ -354,6 +363,15 @@ class Instance:
         )
         self._write("ssh_config", "".join(lines))
         self._write("state.json", json.dumps(state, indent=2) + "\n")
+
+    def _containers(self, old: dict[str, Any]) -> dict[str, Any]:
+        """Return what places that run containers need: the image of sessions, and the tokens for Kubernetes."""
+        found = {name: old.get(name) for name in ("session_archive", "session_image")}
+        if images.missing({images.SESSION}) == []:
+            path, found["session_image"] = images.session_archive()
+            found["session_archive"] = str(path)
+        tokens = ("kubernetes_token", "kubernetes_administrator_token")
+        return found | {name: old.get(name) or secrets.token_urlsafe(32) for name in tokens}
 
     def _write(self, name: str, content: str) -> None:
         partial = self.directory / f".{name}.partial"

@@ -194,6 +194,7 @@ INVENTORIES = (
         "multi_cluster",
         "offline",
         "postgresql",
+        "science_portal",
         "single_node",
     ),
 )
@@ -300,6 +301,16 @@ def all_stages() -> list[Stage]:
             _pytest("unit", *_DATABASE_TESTS, environment={"HPCHUB_POSTGRESQL": "required"}),
             # The last test destroys the hub host.
             _session_tests("postgresql", "restart", "database", "rotation", "migration", "takeover"),
+            extra=True,
+        ),
+        _scenario(
+            "science_portal",
+            "Molecule with a sign-on in the hub, and sessions in Slurm, Docker, Kubernetes (a stand-in) and on a host",
+            _pytest(
+                "e2e",
+                *(f"tests/e2e/test_{name}.py" for name in ("places", "hub_sign_on")),
+                environment=_lab("science_portal"),
+            ),
             extra=True,
         ),
         Stage(

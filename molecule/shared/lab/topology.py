@@ -21,6 +21,7 @@ class Host:
         port: The port that the demo publishes on the loopback address of this machine.
         network: Whether the host has a network although its topology is offline.
         also: Additional ssh names for the tests. On a small topology, one host has the roles of several hosts.
+        own: Directories on a volume of the host, outside of the layers of its image. Container engines need this.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Host:
     port: int | None = None
     network: bool = False
     also: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,13 @@ class Topology:
         hosts: The containers.
         inventory: The directory in `inventories` that describes the hosts. If empty, the topology's name is used.
         offline: Whether the hosts reach only each other. They have neither a route to another network nor DNS.
+        session_image: Whether sessions run in containers, so that the topology needs the image of sessions.
     """
 
     hosts: tuple[Host, ...] = field(default=())
     inventory: str = ""
     offline: bool = False
+    session_image: bool = False
 
 
 _CLUSTER = ("/home", "/opt/hpchub")
@@ -81,5 +85,19 @@ TOPOLOGIES = {
     "offline": Topology((*_demo("node").hosts, Host("mirror", "idp", network=True)), offline=True),
     # The database has a host of its own, and a second hub host can take over.
     "postgresql": Topology((*_demo("node").hosts, Host("database", "base"), Host("hub2", "base"))),
+    # Docker and the stand-in for Kubernetes have hosts of their own: each brings its firewall, and Docker's would hide
+    # what the policies of the other permit. A host without a scheduler is like a cluster, so it cannot be one of them.
+    "science_portal": Topology(
+        (
+            Host("hub", "base", port=SERVICE_PORT),
+            Host("login1", "node", shared=_CLUSTER),
+            Host("compute1", "node", shared=_CLUSTER),
+            Host("docker1", "docker", shared=("/home",), own=("/var/lib/docker",)),
+            Host("kube1", "kubernetes", own=("/var/lib/containers", "/var/lib/lab-kubernetes")),
+            Host("bigmem1", "node", shared=("/home",)),
+            _IDP,
+        ),
+        session_image=True,
+    ),
     "single_node": Topology((Host("node", "node", port=SERVICE_PORT, also=("hub", "login1", "compute1")), _IDP)),
 }

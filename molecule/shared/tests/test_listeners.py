@@ -80,6 +80,9 @@ def unexpected(
     def is_expected(listener: Listener) -> bool:
         if listener.protocol != "tcp" and not (listener.programs and listener.programs <= HTCONDOR.keys()):
             return False
+        # containerd listens for the streams of Kubernetes, which Docker does not use, on a port that it chooses.
+        if listener.programs == {"containerd"} and listener.local:
+            return True
         if listener.programs and all(listener.port in permitted.get(name, ()) for name in listener.programs):
             return True
         # A notebook server listens on a notebook port. Its kernels use other ports on the loopback address.
@@ -108,6 +111,7 @@ def port_of(url: str) -> int:
 def permitted_on(groups: set[str], state: dict[str, Any], settings: dict[str, Any]) -> dict[str, set[int]]:
     """Return the permitted ports of each program on a host that belongs to the groups."""
     service, provider = port_of(state["url"]), port_of(state["idp_url"])
+    portal = state["topology"] == "science_portal"
     permitted = {name: set(ports) for name, ports in EVERY_HOST.items()}
     batch_systems = {
         group: {
@@ -120,8 +124,12 @@ def permitted_on(groups: set[str], state: dict[str, Any], settings: dict[str, An
     parts: dict[str, Mapping[str, Collection[int]]] = {
         # systemd listens for the lab's role lab_forward, which connects the hub host and the identity provider.
         "hub": {"apache2": {service, port_of(settings["api_url"])}, "systemd": {provider}},
-        "idp": {"apache2": {provider}, "systemd": {service}},
+        # python3 is the stand-in for Globus.
+        "idp": {"apache2": {provider}, "systemd": {service}, **({"python3": {8447}} if portal else {})},
         "state_store": {"postgres": {5432}},
+        # python3 is the gate of a Docker host. The engine itself listens on a unix socket only.
+        "docker_hosts": {"python3": {2376}},
+        "kubernetes": {"lab-kubernetes": {6443}},
         **batch_systems,
     }
     for group in parts.keys() & groups:

@@ -32,7 +32,18 @@ local function decoded(r, text)
   return good and type(value) == "table" and value or {}
 end
 
--- The claims. Some providers give JSON objects, others one variable for each claim.
+-- A variable or a header with one value is text, and with several values a list. Identical values are one.
+local function one_or_more(text)
+  local separator = settings.values_separator or ""
+  if not text or text == "" or separator == "" then return text end
+  local list, seen = {}, {}
+  for item in (text .. separator):gmatch("(.-)" .. separator) do
+    if not seen[item] then list[#list + 1], seen[item] = item, true end
+  end
+  return #list == 1 and list[1] or list
+end
+
+-- The claims. Some providers give JSON objects, others one variable or one header for each claim.
 local function read_claims(r)
   local claims = {}
   for _, name in ipairs(settings.claims_json) do
@@ -42,7 +53,15 @@ local function read_claims(r)
     end
   end
   for claim, name in pairs(settings.claims_variables) do
-    claims[claim] = r.subprocess_env[name]
+    claims[claim] = one_or_more(r.subprocess_env[name])
+  end
+  for claim, name in pairs(settings.claims_headers or {}) do
+    claims[claim] = one_or_more(r.headers_in[name])
+  end
+  if (settings.claims_prefix or "") ~= "" then -- these headers go no further
+    for name in pairs(r:headers_in_table()) do
+      if name:lower():find(settings.claims_prefix, 1, true) == 1 then r.headers_in[name] = nil end
+    end
   end
   return claims
 end
@@ -167,7 +186,7 @@ function sign_on(r)
     provider = settings.provider, claim = settings.source, received = received,
     second_factor = #proofs > 0 and proofs or nil,
   })
-  if next(settings.claims_variables) then
+  if next(settings.claims_variables) or next(settings.claims_headers or {}) then
     r.subprocess_env["HPCHUB_CLAIMS"] = base64url(r, cjson.encode(claims))
   end
   return apache2.DECLINED

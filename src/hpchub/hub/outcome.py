@@ -174,7 +174,7 @@ def plain_lines(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def explain(  # noqa: C901, PLR0911 one text for each cause
+def explain(  # noqa: C901, PLR0911, PLR0912 one text for each cause
     ending: Ending, *, user: str, profile: Profile, job_id: str = "", starting: bool = False
 ) -> str:
     """Return in one sentence of plain words how a session ended.
@@ -231,6 +231,12 @@ def explain(  # noqa: C901, PLR0911 one text for each cause
             )
         case Cause.CANCELLED:
             return _who_cancelled(ending.by, user)
+        case Cause.EVICTED:
+            return Message(
+                "The cluster removed your session from its node, because the node was emptied or had too little memory"
+                " or disk space{detail}.",
+                detail=detail,
+            )
         case Cause.PREEMPTED:
             return Message("The cluster ended your session because it needed the compute node for other jobs.")
         case Cause.UNKNOWN:
@@ -250,6 +256,7 @@ _ADVICE = {
     Cause.OUT_OF_MEMORY: Message("Choose a profile with more memory, or load less data at a time."),
     Cause.NODE_LOST: sentences(_CONTINUE, Message("It will use another node.")),
     Cause.CANCELLED: Message("If you do not know the reason, ask the administrators of the cluster."),
+    Cause.EVICTED: sentences(_CONTINUE, Message("If it happens again, choose a profile with more memory.")),
     Cause.PREEMPTED: _CONTINUE,
     Cause.UNKNOWN: sentences(_CONTINUE, Message("If it happens again, ask for help.")),
 }

@@ -234,6 +234,9 @@ def _runtime(value: str) -> None:
 _RUNTIME_VALID = 'write hours, minutes and seconds, as in "8:00:00", or days too, as in "2-00:00:00"'
 
 Memory = Annotated[str, Text("a size", r"[0-9]{1,9}[MGT]", "write a number and M, G or T, as in 4G", check=_memory)]
+OptionalMemory = Annotated[
+    str, Text("a size", r"[0-9]{1,9}[MGT]", "write a number and M, G or T, as in 4G", check=_memory, empty=True)
+]
 Runtime = Annotated[
     str,
     Text(
@@ -411,6 +414,37 @@ DockerUrl = Annotated[
         rf"https://{_HOST_NAME}(?::[0-9]{{1,5}})?|unix:///[A-Za-z0-9._/-]{{1,100}}",
         "write https://HOST:2376, or unix:///PATH for an engine on the hub host; without TLS, anybody could control it",
     ),
+]
+
+
+KubernetesUrl = Annotated[
+    str, Text("the address of an API server", rf"https://{_HOST_NAME}(?::[0-9]{{1,5}})?", "write https://HOST:6443")
+]
+_DNS_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DNS_LABEL_ADVICE = "write lower-case letters, digits and -, a letter or digit first and last"
+KubernetesName = Annotated[str, Text("a name in Kubernetes", _DNS_LABEL, _DNS_LABEL_ADVICE)]
+OptionalKubernetesName = Annotated[
+    str, Text("a name in Kubernetes", rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*", _DNS_LABEL_ADVICE, empty=True)
+]
+KubernetesLabel = Annotated[
+    str,
+    Text(
+        "the key of a label",
+        rf"(?:{_DNS_LABEL}(?:\.{_DNS_LABEL})*/)?[A-Za-z0-9](?:[A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?",
+        "write it as kubectl shows it, for example kubernetes.io/arch",
+    ),
+]
+KubernetesLabelValue = Annotated[
+    str,
+    Text(
+        "the value of a label",
+        r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
+        "write letters, digits, . _ and -, a letter or digit first and last",
+        empty=True,
+    ),
+]
+KubernetesQuantity = Annotated[
+    str, Text("a size in Kubernetes", r"[1-9][0-9]{0,5}(?:Ki|Mi|Gi|Ti)", "write a number with Mi, Gi or Ti, like 10Gi")
 ]
 
 
@@ -670,6 +704,9 @@ Calendar = Annotated[
     ),
 ]
 ClaimName = Annotated[str, Text("a claim's name", r"[A-Za-z0-9_.:/-]{1,200}", "write letters, digits and _ . : / -")]
+AttributeName = Annotated[
+    str, Text("an attribute's name", r"[A-Za-z0-9_-]{1,100}", "write letters, digits and _ -, as in memberOf")
+]
 EnvironmentName = Annotated[
     str,
     Text(
@@ -916,5 +953,22 @@ MetadataUrl = Annotated[
         rf"https://{_HOST}{_PORT}/[A-Za-z0-9_.~/%+-]*",
         "write the https address of the provider that ends in /.well-known/openid-configuration",
         check=_metadata,
+    ),
+]
+
+
+def _cas(value: str) -> None:
+    _port(value)
+    if re.search(r"/(?:login|p3|serviceValidate)?$", value):
+        complain("contains the path of a page", "write the address without /login and without a / at the end")
+
+
+CasUrl = Annotated[
+    str,
+    Text(
+        "the address of a CAS server",
+        rf"https://{_HOST}{_PORT}(?:/[A-Za-z0-9_.~-]+)*/?",
+        "write the https address of the server, as in https://login.example.org/cas",
+        check=_cas,
     ),
 ]

@@ -84,8 +84,6 @@ class ContainerPlace(PlaceBase):
 
     images: list[Image] = Field(min_length=1)
     """The images that profiles can use. The first one is the default. No other image can run."""
-    pids: f.Pids = 1024
-    """The maximum number of processes and threads of a session."""
 
     def image(self, name: str) -> Image | None:
         """Return the image with a name, or the default one for an empty name. None if there is no such image."""
@@ -124,6 +122,8 @@ class DockerPlace(ContainerPlace):
     """The home directory on the Docker host, which the container gets under the same path. It must exist."""
     mounts: list[Mount] = []
     """Further directories of the Docker host in the containers."""
+    pids: f.Pids = 1024
+    """The maximum number of processes and threads of a session."""
     read_only: Annotated[bool, Field(strict=True)] = True
     """Whether the files of the image are read-only in the container. ``/tmp`` and the home can always be written."""
 
@@ -142,6 +142,73 @@ class DockerPlace(ContainerPlace):
     def published_at(self) -> str:
         """The address on which the Docker host publishes ports, or empty if it publishes none."""
         return "" if self.is_local else self.address or urlsplit(self.url).hostname or ""
+
+
+class NodeLabel(Entry):
+    """A label that the nodes of a place must have."""
+
+    label: f.KubernetesLabel
+    """The key of the label."""
+    value: f.KubernetesLabelValue
+    """Its value."""
+
+
+class Toleration(Entry):
+    """A taint of nodes that sessions tolerate."""
+
+    key: f.KubernetesLabel
+    """The key of the taint."""
+    value: f.KubernetesLabelValue = ""
+    """The value of the taint. Empty: any value."""
+    effect: Literal["any", "NoSchedule", "PreferNoSchedule", "NoExecute"] = "any"
+    """The effect of the taint."""
+
+    @property
+    def as_toleration(self) -> dict[str, str]:
+        """The toleration in the notation of Kubernetes."""
+        operator = {"operator": "Equal", "value": self.value} if self.value else {"operator": "Exists"}
+        return {"key": self.key, **operator, **({"effect": self.effect} if self.effect != "any" else {})}
+
+
+class KubernetesPlace(ContainerPlace):
+    """A namespace of a Kubernetes cluster."""
+
+    kind: Literal["kubernetes"]
+    """The kind of place."""
+    url: f.KubernetesUrl
+    """The address of the cluster's API: ``https://HOST:PORT``."""
+    namespace: f.KubernetesName
+    """The namespace of the sessions. It is for hpchub only."""
+    ca_file: f.Path
+    """The file on the hub host with the certificate authority of the API."""
+    token_file: f.Path
+    """The file on the hub host with the token of the hub's service account. The hub reads it again for each request, so
+    another program can renew it."""
+    home: f.MountSource = "/home/{user}"
+    """The home directory in the pod, where the user's volume is mounted. ``{user}`` stands for the user's name."""
+    storage: f.OptionalMemory = ""
+    """The size of each user's volume, which the hub creates once and never deletes. Empty: sessions have no volume, and
+    all their files are lost at their end."""
+    storage_class: f.OptionalKubernetesName = ""
+    """The storage class of the volumes. Empty: the cluster's default."""
+    storage_access: Literal["ReadWriteOnce", "ReadWriteMany"] = "ReadWriteOnce"
+    """How nodes may use a volume. With ``ReadWriteOnce``, all sessions of a user must be on one node."""
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When nodes download an image. A digest always means the same image, so ``IfNotPresent`` is safe."""
+    pull_secrets: list[f.KubernetesName] = []
+    """The Secrets of the namespace with the credentials for image registries."""
+    node_selector: list[NodeLabel] = []
+    """The labels that a node must have."""
+    tolerations: list[Toleration] = []
+    """The taints of nodes that sessions tolerate."""
+    priority_class: f.OptionalKubernetesName = ""
+    """The priority class of the pods. Empty: the cluster's default."""
+    gpu_resource: f.KubernetesLabel = "nvidia.com/gpu"
+    """The name of the cluster's resource for GPUs."""
+    tmp_size: f.KubernetesQuantity = "1Gi"
+    """The maximum size of ``/tmp``."""
+    read_only: Annotated[bool, Field(strict=True)] = True
+    """Whether the files of the image are read-only in the pod. ``/tmp`` and the home can always be written."""
 
 
 class HostPlace(PlaceBase):
@@ -203,9 +270,14 @@ class LocalPlace(HostPlace):
         return self.on_hub_host
 
 
-AnyPlace = DockerPlace | SshPlace | LocalPlace
+AnyPlace = DockerPlace | KubernetesPlace | SshPlace | LocalPlace
 """All kinds of places."""
 Place = Annotated[AnyPlace, Field(discriminator="kind")]
 """A place in an inventory."""
-PLACE_KINDS: dict[str, type[PlaceBase]] = {"docker": DockerPlace, "ssh": SshPlace, "local": LocalPlace}
+PLACE_KINDS: dict[str, type[PlaceBase]] = {
+    "docker": DockerPlace,
+    "kubernetes": KubernetesPlace,
+    "ssh": SshPlace,
+    "local": LocalPlace,
+}
 """The class of each kind."""

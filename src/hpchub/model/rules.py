@@ -543,7 +543,8 @@ def compare_groups(drafts: Mapping[str, Sequence[Draft]], groups: Mapping[str, l
         )
     yield from _compare_state_store_group(drafts["hpc_state_store"], groups)
     for place in drafts["hpc_places"]:
-        yield from _compare_place_host(place, groups, hosts)
+        if place.written("kind") == "docker":
+            yield from _compare_docker_host(place, groups, hosts)
     known = _names(clusters, "name")
     for cluster in clusters:
         yield from _compare_cluster_groups(cluster, groups, hosts)
@@ -556,7 +557,7 @@ def compare_groups(drafts: Mapping[str, Sequence[Draft]], groups: Mapping[str, l
 DOCKER_HOSTS = "docker_hosts"
 
 
-def _compare_place_host(place: Draft, groups: Mapping[str, list[str]], hosts: set[str]) -> Iterator[Problem]:
+def _compare_docker_host(place: Draft, groups: Mapping[str, list[str]], hosts: set[str]) -> Iterator[Problem]:
     """Find a Docker host that the inventory does not contain, or that is not in the group for Docker hosts."""
     host = place.written("host")
     if not isinstance(host, str) or not host:

@@ -214,17 +214,49 @@ class LdapauthenticatorSso(Directory, Sso):
         return self
 
 
+class CasClaims(Claims):
+    """The names of the CAS server's attributes."""
+
+    user: f.AttributeName = "user"
+    """The attribute with the name of the local account. ``user`` is the name with which the person signed in."""
+    groups: f.AttributeName = "groups"
+    """The attribute with the groups. Each value is one group, unless ``groups_separator`` is set."""
+    mail: f.AttributeName = "mail"
+    """The attribute with the mail address."""
+
+
+class CasSso(Sso):
+    """CAS 3.0: Apereo CAS, LemonLDAP::NG and others."""
+
+    files: ClassVar[tuple[str, ...]] = ("ca_bundle",)
+
+    provider: Literal["cas"]
+    """The sign-on protocol."""
+    url: f.CasUrl
+    """The address of the CAS server, to which ``/login`` and ``/p3/serviceValidate`` are added."""
+    claims: CasClaims = CasClaims()
+    """The names of the attributes."""
+    attributes: list[f.AttributeName] = []
+    """Further attributes that the hub keeps in a user's encrypted auth state, for the site's own hooks."""
+    second_factor_attribute: f.AttributeName = "authnContextClass"
+    """The attribute with the way in which the person signed in. `require_second_factor` lists its values that prove a
+    second factor."""
+    ca_bundle: f.ControllerPath = ""
+    """A file on the controller with CA certificates for the server. Empty: the system's CA certificates."""
+
+
 PROVIDERS: dict[str, type[Sso]] = {
     "oidc": OidcSso,
     "kerberos": KerberosSso,
     "ldap": LdapSso,
     "local": LocalSso,
+    "cas": CasSso,
     "oauthenticator": OauthenticatorSso,
     "ldapauthenticator": LdapauthenticatorSso,
 }
 """The providers by name."""
 DEFAULT_PROVIDER = "oidc"
-_PLANNED = ("saml", "shibboleth", "cas", "kerberos", "ldap", "local")
+_PLANNED = ("saml", "shibboleth")
 
 
 class Provider(Entry):

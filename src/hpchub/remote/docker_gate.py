@@ -208,7 +208,6 @@ def rewrite(method: str, target: str, body: bytes, policy: dict[str, Any]) -> st
     """
     url = urllib.parse.urlsplit(target)
     found = match(r"(/v[0-9]\.[0-9]{1,3})?(/[A-Za-z0-9_./:@%-]*)", url.path, "the path is not valid")
-    require(".." not in url.path and "//" not in url.path, "the path is not valid")
     version, path = found[1] or "", found[2]
     query = urllib.parse.parse_qs(url.query)
     images = [each["image"] for each in policy["images"]]
@@ -293,12 +292,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except Refused as error:
             self.log_message("refused: %s %s: %s", self.command, self.path[:200], error)
             status, kind, content = 403, "application/json", message(f"hpchub refuses: {error}")
+            self.close_connection = True  # the body may not be read, and is no further request
         except (OSError, http.client.HTTPException) as error:
             self.log_message("the engine does not answer: %s", error)
             status, kind, content = 502, "application/json", message(f"the engine does not answer: {error}")
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
+        if self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)

@@ -162,7 +162,8 @@ def check_container(home: Path, session: dict[str, str]) -> None:
         owner = home.stat().st_uid
     except OSError as error:
         raise LaunchError(f"the home directory {home} cannot be used in the container: {error.strerror}") from None
-    if owner != os.getuid():
+    # A cluster gives the root of a volume to a group of the session, and not to its user.
+    if owner != os.getuid() and not (owner == 0 and os.access(home, os.W_OK | os.X_OK)):
         raise LaunchError(
             f"the home directory {home} belongs to uid {owner}, but this session has uid {os.getuid()}; contact the"
             " administrators"
@@ -216,8 +217,14 @@ def within(seconds: float, problem: str, function: Callable[..., Any], *argument
 # -- the session's secrets
 
 
-def read_session(path: Path, timeout: float = FILE_TIMEOUT) -> dict[str, str]:
+def read_session(path: Path, timeout: float = FILE_TIMEOUT, owner: int | None = None) -> dict[str, str]:
     """Read and delete a session's file.
+
+    Args:
+        path: The file.
+        timeout: How long to wait for it, in seconds.
+        owner: Another account that may own the file, and then let the file's group read it: root in a pod, where the
+            file is a part of a volume. None: no other account.
 
     Returns:
         Environment variables with the prefix ``JUPYTERHUB_`` or ``HPCHUB_``.
@@ -241,7 +248,7 @@ def read_session(path: Path, timeout: float = FILE_TIMEOUT) -> dict[str, str]:
             raise LaunchError(f"{path} cannot be opened: {error.strerror}") from None
     with os.fdopen(descriptor, encoding="utf-8") as stream:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
+        if not stat.S_ISREG(status.st_mode) or status.st_uid not in (os.getuid(), owner):
             raise LaunchError(
                 f"{path} is not trusted, because it is not a regular file that you own; start a new session"
             )
@@ -250,7 +257,7 @@ def read_session(path: Path, timeout: float = FILE_TIMEOUT) -> dict[str, str]:
         except OSError as error:
             if error.errno != errno.EROFS:  # a container can have the file on a mount that cannot be written
                 raise LaunchError(f"{path} cannot be deleted: {error.strerror}; contact the administrators") from None
-        if status.st_mode & 0o077:
+        if status.st_mode & (0o037 if status.st_uid == owner else 0o077):
             raise LaunchError(f"{path} was deleted, because other users could read it; start a new session")
         text = stream.read()
     return parse_session(text, path)
@@ -1176,8 +1183,10 @@ def launch(name: str, again: str = "") -> None:
     if not SESSION.fullmatch(name):
         raise LaunchError("usage: hpchub-launch SESSION, where SESSION is 16 hexadecimal digits")
     home = home_directory()
-    path = Path(PROGRAM).with_name("session.json") if is_container() else home / ".hpchub" / f"{name}.json"
-    session, problem = resume(again) if again else (read_session(path), "")
+    path, read = home / ".hpchub" / f"{name}.json", read_session
+    if is_container():  # in a pod, the file is a link in the volume of a Secret
+        path, read = Path(PROGRAM).with_name("session.json").resolve(), functools.partial(read_session, owner=0)
+    session, problem = resume(again) if again else (read(path), "")
     Launch(name, session, problem).run(home)
 
 

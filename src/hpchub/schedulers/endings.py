@@ -35,6 +35,8 @@ class Cause(Enum):
     """Its node failed, or the cluster lost the connection to it."""
     CANCELLED = "cancelled"
     """Somebody cancelled it."""
+    EVICTED = "evicted"
+    """Its node was emptied, or had too little memory or disk space for all jobs."""
     PREEMPTED = "preempted"
     """The cluster needed its resources for a job with a higher priority."""
     UNKNOWN = "unknown"

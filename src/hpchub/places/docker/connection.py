@@ -99,7 +99,8 @@ class DockerConnection(Connection):
         Raises:
             Unanswered: The engine cannot be reached, or has a version that the client does not know.
         """
-        await self.call("ping")
+        if self._client is None:
+            await self.call("ping")
 
     async def call(self, method: str, *args: Any, executor: ThreadPoolExecutor | None = None, **options: Any) -> Any:
         """Call a method of docker's ``APIClient`` in a thread.

@@ -1,0 +1,87 @@
+"""Each place of the portal accepts the hub and nobody else."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import testinfra
+
+if TYPE_CHECKING:
+    from testinfra.host import Host
+
+LAB = Path(os.environ.get("HPCHUB_LAB_DIR") or Path.home() / ".cache/hpchub/lab/science_portal")
+CLIENT = "/etc/hpchub/places/docker"
+TOKEN = "/etc/hpchub/kubernetes/token"
+
+
+def host(name: str) -> Host:
+    """Return a host of the lab."""
+    return testinfra.get_host(f"ssh://{name}", ssh_config=str(LAB / "ssh_config"))
+
+
+@pytest.fixture(scope="module")
+def hub() -> Host:
+    """Return the hub host."""
+    return host("hub")
+
+
+def ask(host: Host, *options: str, url: str) -> tuple[int, str]:
+    """Send a request with curl. Return its exit code, and the status and the text of the answer."""
+    words = " ".join(host.backend.quote("%s", word) for word in options)
+    done = host.run("curl --silent --max-time 20 --write-out '%%{http_code}' " + words + " %s", url)
+    return done.rc, done.stdout
+
+
+def test_form_has_a_profile_in_the_cluster_and_in_each_place(hub: Host) -> None:
+    found = json.loads(hub.check_output("cat /etc/hpchub/profiles.json"))
+    used = {each.get("place") or each.get("cluster") for each in found["profiles"]}
+    assert used == {"campus", "docker", "kube", "bigmem"}
+
+
+def test_hub_reaches_every_place(hub: Host) -> None:
+    done = hub.run("runuser -u jupyterhub -- /opt/hpchub/hub/current/bin/python -I -m hpchub.cli.check_clusters")
+    assert done.rc == 0, done.stdout + done.stderr
+    for name in ("campus", "docker", "kube", "bigmem"):
+        assert name in done.stdout
+
+
+def test_gate_of_docker_permits_the_hub_to_list_its_containers_only(hub: Host) -> None:
+    identity = ("--cacert", f"{CLIENT}/ca.pem", "--cert", f"{CLIENT}/cert.pem", "--key", f"{CLIENT}/key.pem")
+    code, text = ask(hub, *identity, url="https://docker1:2376/containers/json")
+    assert (code, text[0], text[-3:]) == (0, "[", "200")
+    for path in ("images/json", "info", "volumes", "containers/json/../../info"):
+        assert ask(hub, "--path-as-is", *identity, url=f"https://docker1:2376/{path}")[1].endswith("403"), path
+
+
+@pytest.mark.parametrize("name", ["login1", "compute1", "bigmem1", "kube1"])
+def test_gate_of_docker_refuses_clients_without_a_certificate(name: str) -> None:
+    assert host(name).run("getent hosts docker1").rc == 0
+    code, text = ask(host(name), "--insecure", url="https://docker1:2376/containers/json")
+    assert (code != 0, text) == (True, "000")
+
+
+def test_engine_of_docker_listens_on_no_port() -> None:
+    docker = host("docker1")
+    assert docker.file("/run/docker.sock").mode & 0o007 == 0
+    assert "dockerd" not in docker.check_output("ss -H -lntp")
+
+
+def test_kubernetes_refuses_clients_without_the_token_of_the_hub(hub: Host) -> None:
+    url = "https://kube1:6443/api/v1/namespaces/jupyter/pods"
+    ca = ("--cacert", "/etc/hpchub/kubernetes/ca.pem")
+    assert ask(hub, *ca, url=url)[1].endswith("401")
+    token = hub.check_output("cat %s", TOKEN).strip()
+    assert ask(hub, *ca, "--header", f"Authorization: Bearer {token}", url=url)[1].endswith("200")
+    secrets = url.replace("/pods", "/secrets")
+    assert ask(hub, *ca, "--header", f"Authorization: Bearer {token}", url=secrets)[1].endswith("403")
+
+
+@pytest.mark.parametrize("path", [TOKEN, f"{CLIENT}/key.pem"])
+def test_only_the_hub_reads_what_opens_a_place(hub: Host, path: str) -> None:
+    file = hub.file(path)
+    assert (file.user, file.group, file.mode) == ("root", "jupyterhub", 0o640)
+    assert hub.run("runuser --user alice -- cat %s", path).rc != 0

@@ -1,0 +1,156 @@
+"""Compare the start of a container by hpchub with dockerspawner alone, on one engine. This bench needs no demo.
+
+Without --engine, the engine is the stand-in of the unit tests, which starts real processes. With --engine and --image,
+it is a real one; the image needs the programs timeout, sleep and the one that --python names. The time ends when the
+program of the container runs; the start of the notebook server is not included, and is the same for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import docker
+from docker.errors import DockerException
+from docker_engine import Engine
+from dockerspawner import SystemUserSpawner
+from traitlets import HasTraits
+
+from hpchub.model.entries import Profile
+from hpchub.model.places import DockerPlace
+from hpchub.places.docker import spawner as module
+from hpchub.places.docker.connection import DockerConnection
+from hpchub.schedulers import job_name
+
+if TYPE_CHECKING:
+    import argparse
+
+SESSION = "00000000000000aa"
+IDS = (4242, 4242)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of this bench."""
+    parser.add_argument("--repetitions", type=int, default=20, metavar="N", help="starts of each kind, default 20")
+    parser.add_argument("--engine", default="", metavar="SOCKET", help="the socket of a real engine")
+    parser.add_argument("--image", default=f"sha256:{'1' * 64}", help="the id of the image on the engine")
+    parser.add_argument("--python", default="python3", help="the program that the image runs")
+    parser.add_argument("--network", default="hpchub", help="the network of the containers")
+
+
+class Alone(SystemUserSpawner):  # type: ignore[misc]
+    """dockerspawner as it comes, without a hub."""
+
+    def __init__(self, client: Any, home: str, image: str, network: str) -> None:
+        HasTraits.__init__(self)
+        type(self)._client = client  # dockerspawner keeps one client for all spawners
+        self.user = SimpleNamespace(name="alice")
+        self.user_options: dict[str, Any] = {}
+        self.host_homedir_format_string = f"{home}/{{username}}"
+        self.user_id, self.group_id = IDS
+        self.image, self.cmd, self.network_name = image, ["sleep", "60"], network
+        self.use_internal_ip, self.remove, self.pull_policy = True, False, "ifnotpresent"
+        self.object_name = "alone"
+
+    def get_env(self) -> dict[str, str]:
+        """Return an environment of the usual size. JupyterHub would need a hub for it."""
+        return {f"JUPYTERHUB_{i}": "x" * 40 for i in range(20)}
+
+    def get_args(self) -> list[str]:
+        """Return no arguments."""
+        return []
+
+
+class Ours(module.DockerSessionSpawner):
+    """hpchub's spawner, without a hub."""
+
+    def __init__(self, connection: DockerConnection, profile: Profile) -> None:
+        HasTraits.__init__(self)
+        self._connection = connection
+        self.remove, self.port = False, 20001
+        self.user, self.cluster, self.profile = SimpleNamespace(name="alice"), connection.place, profile
+
+    @property
+    def connection(self) -> DockerConnection:
+        """The connection."""
+        return self._connection
+
+    @property
+    def runtime(self) -> Any:
+        """The hub's name and its ports."""
+        ports = {"first": 20000, "last": 29999}
+        return SimpleNamespace(hub_name="hub.example.org~12345678", settings={"notebook_ports": ports})
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure.
+
+    Returns:
+        ``{"seconds": {"dockerspawner": median, "hpchub": median}, "ratio": R}``, where R is the median of the ratios of
+        two starts that follow each other.
+    """
+    module.account = lambda name: (IDS, [100])
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        home = Path(directory, "alice")
+        home.mkdir()
+        with suppress(PermissionError):
+            os.chown(home, *IDS)
+        if arguments.engine:
+            return asyncio.run(_measure(arguments, arguments.engine, directory))
+        engine = Engine(Path(directory))
+        engine.images[arguments.image] = ["sleep", "60"]
+        try:
+            return asyncio.run(_measure(arguments, str(engine.socket), directory))
+        finally:
+            engine.close()
+
+
+async def _measure(arguments: argparse.Namespace, socket: str, home: str) -> dict[str, Any]:
+    client = docker.APIClient(base_url=f"unix://{socket}", version="auto")
+    image = {"name": "a", "image": arguments.image, "python": arguments.python}
+    place = DockerPlace.model_validate(
+        {
+            "name": "bench",
+            "kind": "docker",
+            "url": "unix:///run/docker.sock",
+            "networks": ["10.0.0.0/8"],
+            "max_cores": 2,
+            "max_memory": "4G",
+            "max_runtime": "1:00:00",
+            "images": [image],
+        }
+    )
+    own = {"url": f"unix://{socket}", "home": f"{home}/{{user}}", "network": arguments.network}
+    place = place.model_copy(update=own)
+    profile = Profile(key="a", display_name="a", place="bench", cores=1, memory="1G", runtime="1:00:00")
+    connection = DockerConnection(place, {})
+    await connection.connect()
+    taken: dict[str, list[float]] = {"dockerspawner": [], "hpchub": []}
+    for _ in range(arguments.repetitions):
+        begin = time.perf_counter()
+        await Alone(client, home, arguments.image, arguments.network).start()
+        taken["dockerspawner"].append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        await Ours(connection, profile).create(SESSION, {f"JUPYTERHUB_{i}": "x" * 40 for i in range(20)})
+        taken["hpchub"].append(time.perf_counter() - begin)
+        for name in ("alone", job_name(SESSION)):
+            with suppress(DockerException):
+                client.remove_container(name, v=True, force=True)
+    await connection.close()
+    ratios = [ours / theirs for ours, theirs in zip(taken["hpchub"], taken["dockerspawner"], strict=True)]
+    seconds = {name: statistics.median(each) for name, each in taken.items()}
+    return {"seconds": seconds, "ratio": statistics.median(ratios)}
+
+
+def table(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return the result as rows of text; the first row is the heading."""
+    rows: list[tuple[str, ...]] = [("start of a container", "milliseconds")]
+    rows += [(name, f"{seconds * 1000:.1f}") for name, seconds in result["seconds"].items()]
+    return [*rows, ("ratio", f"{result['ratio']:.2f}")]

@@ -1,0 +1,166 @@
+"""Places beside clusters in one form. The tests of containers need a lab with a Docker host, ``docker1``."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .lab import LabError, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .lab import Lab
+    from .pages import Visitor
+
+PROGRAM = Path(__file__).resolve().parents[1] / "security" / "programs" / "container.py"
+DOCKER = "docker1"
+
+
+def places(lab: Lab) -> list[dict[str, Any]]:
+    """Return the places of the lab."""
+    found: list[dict[str, Any]] = lab.profile_list().get("places") or []
+    return found
+
+
+def profile_in(lab: Lab, place: str) -> str:
+    """Return the key of a profile of a place or a cluster."""
+    return next(str(each["key"]) for each in lab.profiles() if place in (each["place"], each["cluster"]))
+
+
+@pytest.fixture(autouse=True)
+def with_places(lab: Lab) -> None:
+    if not places(lab):
+        pytest.skip("this lab has no places")
+
+
+@pytest.fixture
+def docker_place(lab: Lab) -> dict[str, Any]:
+    """Return a place with Docker."""
+    found = next((each for each in places(lab) if each["kind"] == "docker"), None)
+    if found is None:
+        pytest.skip("this lab has no Docker host")
+    return found
+
+
+def containers(lab: Lab) -> list[str]:
+    """Return the names of all containers of sessions, whatever their state."""
+    return lab.run(DOCKER, ["docker", "ps", "--all", "--format", "{{.Names}}", "--filter", "label=hpchub.hub"]).split()
+
+
+def test_form_starts_a_session_in_each_place(lab: Lab, visitor: Callable[[], Visitor]) -> None:
+    """One form offers all clusters and places. A session computes in each place."""
+    alice = visitor()
+    alice.sign_in("alice")
+    offered = alice.offered_profiles()
+    # A host without a scheduler is in the list of clusters.
+    for place in (*lab.profile_list()["clusters"], *places(lab)):
+        key = profile_in(lab, place["name"])
+        assert key in offered
+        notebook = alice.start(key).new_notebook("python3")
+        assert notebook.run("6*7") == "42"
+        session = json.loads(alice.fetch("GET", "/hub/api/hpchub/sessions/alice").text)
+        assert session["job"]["cluster"] == place["name"]
+        alice.stop_server()
+
+
+def test_container_is_removed_after_its_session(
+    lab: Lab, visitor: Callable[[], Visitor], docker_place: dict[str, Any]
+) -> None:
+    alice = visitor()
+    alice.sign_in("alice")
+    alice.start(profile_in(lab, docker_place["name"]))
+    assert len(containers(lab)) == 1
+    alice.stop_server()
+    eventually("the container is removed", lambda: not containers(lab))
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.2, 0.5, 1.0, 2.0, 5.0])
+def test_killed_hub_leaves_no_container_that_nobody_knows(
+    lab: Lab, visitor: Callable[[], Visitor], docker_place: dict[str, Any], pause: float
+) -> None:
+    """Kill the hub during a start. Each container then belongs to the session of the user, or it is removed."""
+    alice = visitor()
+    alice.sign_in("alice")
+    key = profile_in(lab, docker_place["name"])
+    assert alice.fetch("POST", "/hub/api/users/alice/server", body={"profile": key}).status in (201, 202)
+    time.sleep(pause)
+    lab.run("hub", ["systemctl", "kill", "--signal=KILL", "--kill-whom=main", "jupyterhub"])
+
+    def settled() -> bool:
+        try:
+            server = alice.server()
+        except (AssertionError, KeyError, TypeError):
+            return False
+        left = containers(lab)
+        return (bool(server.get("ready")) and len(left) == 1) or (not server and not left)
+
+    eventually("the session runs, or nothing is left", settled, timeout=240, interval=2)
+    alice.leave_nothing_running()
+    eventually("nothing is left", lambda: not containers(lab), timeout=240, interval=2)
+
+
+def test_container_reaches_nothing_of_another_user(
+    lab: Lab, visitor: Callable[[], Visitor], docker_place: dict[str, Any]
+) -> None:
+    """Run our attack program in a container, beside the container of another user."""
+    key = profile_in(lab, docker_place["name"])
+    bob = visitor()
+    bob.sign_in("bob")
+    bob.start(key)
+    (name,) = containers(lab)
+    described = json.loads(lab.run(DOCKER, ["docker", "inspect", name]))[0]
+    (network,) = described["NetworkSettings"]["Networks"].values()
+    ports = [each["HostPort"] for found in described["HostConfig"]["PortBindings"].values() for each in found]
+    targets = [f"{network['IPAddress']}:{port}" for port in ports]
+    targets += [f"{network['Gateway']}:{port}" for port in (22, 2375, 2376, *ports)]
+    targets += [f"{lab.addresses[DOCKER]}:{port}" for port in (22, 2376, *ports)]
+    targets += [f"{lab.addresses['hub']}:{port}" for port in (22, 8443)]
+    targets += [f"{lab.addresses['login1']}:22"]
+    alice = visitor()
+    alice.sign_in("alice")
+    notebook = alice.start(key).new_notebook("python3")
+    code = f"import sys; sys.argv = ['container.py', *{targets!r}]; exec({PROGRAM.read_text()!r})"
+    assert json.loads(notebook.run(code)) == {}
+
+
+def test_secrets_are_invisible_on_the_docker_host(
+    lab: Lab, visitor: Callable[[], Visitor], docker_place: dict[str, Any]
+) -> None:
+    alice = visitor()
+    alice.sign_in("alice")
+    alice.start(profile_in(lab, docker_place["name"]))
+    (name,) = containers(lab)
+    visible = lab.run(DOCKER, ["docker", "inspect", name])
+    for word in ("JUPYTERHUB", "TOKEN", "PRIVATE KEY"):
+        assert word not in visible.upper()
+
+
+def test_engine_cannot_be_reached_from_the_network(lab: Lab, docker_place: dict[str, Any]) -> None:
+    """The engine listens on its socket only. The gate demands the certificate of the hub."""
+    for port in (2375, 2376):
+        with pytest.raises(LabError):
+            lab.run("login1", ["curl", "--fail", "--insecure", "--max-time", "5", f"https://{DOCKER}:{port}/version"])
+    listening = lab.run(DOCKER, ["ss", "-Hltnp"])
+    assert "dockerd" not in listening
+
+
+def test_host_that_is_away_ends_no_session(
+    lab: Lab, visitor: Callable[[], Visitor], docker_place: dict[str, Any]
+) -> None:
+    """The gate stops. The session goes on, and the page of another start says that the host does not answer."""
+    alice = visitor()
+    alice.sign_in("alice")
+    jupyter = alice.start(profile_in(lab, docker_place["name"]))
+    unit = f"hpchub-docker-gate@{docker_place['name']}.service"
+    lab.run(DOCKER, ["systemctl", "stop", unit])
+    try:
+        time.sleep(60)
+        assert alice.server().get("ready")
+        assert jupyter.new_notebook("python3").run("6*7") == "42"
+    finally:
+        lab.run(DOCKER, ["systemctl", "start", unit])

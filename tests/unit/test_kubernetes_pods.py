@@ -1,0 +1,264 @@
+"""The description of a session's pod, and the manifests that a site applies. The stand-in's admission checks them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from kubernetes_server import IMAGE, NAMESPACE
+from lab_kubernetes.admission import violations
+from lab_kubernetes.network import rules
+
+from hpchub.model.entries import Profile
+from hpchub.model.places import KubernetesPlace
+from hpchub.places.kubernetes import manifests
+from hpchub.places.kubernetes.pods import plan, pod_traits
+from hpchub.places.kubernetes.spawner import program_files
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SESSION = "1" * 16
+NAME = f"hpchub-{SESSION}"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def place(**changes: Any) -> KubernetesPlace:
+    fields = {
+        "name": "kube",
+        "kind": "kubernetes",
+        "networks": ["192.0.2.0/24"],
+        "max_cores": 4,
+        "max_memory": "8G",
+        "max_runtime": "8:00:00",
+        "max_gpus": 2,
+        "images": [{"name": "jupyter", "image": IMAGE}],
+        "url": "https://192.0.2.9:6443",
+        "namespace": NAMESPACE,
+        "ca_file": "/etc/hpchub/kube/ca.pem",
+        "token_file": "/etc/hpchub/kube/token",
+        "storage": "10G",
+    }
+    return KubernetesPlace.model_validate({**fields, **changes})
+
+
+def profile(**changes: Any) -> Profile:
+    fields = {
+        "key": "small",
+        "display_name": "Small",
+        "place": "kube",
+        "cores": 2,
+        "memory": "4G",
+        "runtime": "1:00:00",
+    }
+    return Profile.model_validate({**fields, **changes})
+
+
+def manifest(where: KubernetesPlace, chosen: Profile, user: str = "alice") -> dict[str, Any]:
+    """Return the pod that KubeSpawner makes, as the API receives it."""
+
+    from kubespawner import KubeSpawner  # noqa: PLC0415 after hpchub has prepared its configuration
+
+    async def make() -> dict[str, Any]:
+        spawner = KubeSpawner(_mock=True)
+        spawner.user.name = user
+        home = where.home.replace("{user}", user)
+        traits = pod_traits(where, chosen, job_id=NAME, session=SESSION, home=home, ids=(1000, 2000, [2000, 3000]))
+        for name, value in traits.items():
+            setattr(spawner, name, value)
+        spawner.pvc_name = "hpchub-home-alice"
+        spawner.get_env = lambda: {"HOME": home}
+        pod = await spawner.get_pod_manifest()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+            await asyncio.wait({task})
+        found: dict[str, Any] = spawner.api.api_client.sanitize_for_serialization(pod)
+        return found
+
+    return asyncio.run(make())
+
+
+@pytest.fixture(scope="module")
+def pod() -> dict[str, Any]:
+    return manifest(place(), profile())
+
+
+def test_the_pod_satisfies_the_restricted_profile(pod: dict[str, Any]) -> None:
+    assert violations(pod["spec"]) == []
+
+
+def test_the_pod_runs_as_its_user_without_a_token_of_the_cluster(pod: dict[str, Any]) -> None:
+    spec = pod["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in spec
+    assert spec["enableServiceLinks"] is False
+    security = spec["securityContext"]
+    assert (security["runAsUser"], security["runAsGroup"], security["fsGroup"]) == (1000, 2000, 2000)
+    assert security["supplementalGroups"] == [3000]
+
+
+def test_the_time_limit_is_the_clusters(pod: dict[str, Any]) -> None:
+    assert pod["spec"]["activeDeadlineSeconds"] == 3600
+    assert pod["spec"]["restartPolicy"] == "Never"
+
+
+def test_resources_are_requested_and_limited(pod: dict[str, Any]) -> None:
+    resources = pod["spec"]["containers"][0]["resources"]
+    assert resources["limits"] == resources["requests"] == {"cpu": 2.0, "memory": 4 * 1024**3}
+
+
+def test_gpus_are_limited() -> None:
+    spec = manifest(place(), profile(gpus=2))["spec"]
+    assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "2"
+
+
+def test_the_secret_is_a_file_that_only_the_user_reads(pod: dict[str, Any]) -> None:
+    volume = next(each for each in pod["spec"]["volumes"] if each["name"] == "session")
+    assert volume["secret"] == {"secretName": NAME, "defaultMode": 0o400}
+    mount = next(each for each in pod["spec"]["containers"][0]["volumeMounts"] if each["name"] == "session")
+    assert (mount["mountPath"], mount["readOnly"]) == (f"/run/hpchub/{SESSION}", True)
+
+
+def test_the_environment_contains_no_secret(pod: dict[str, Any]) -> None:
+    assert {each["name"] for each in pod["spec"]["containers"][0]["env"]} == {"HOME"}
+
+
+def test_the_home_is_the_users_volume(pod: dict[str, Any]) -> None:
+    volume = next(each for each in pod["spec"]["volumes"] if each["name"] == "home")
+    assert volume["persistentVolumeClaim"] == {"claimName": "hpchub-home-alice"}
+
+
+def test_without_storage_the_home_is_temporary() -> None:
+    spec = manifest(place(storage=""), profile())["spec"]
+    assert next(each for each in spec["volumes"] if each["name"] == "home")["emptyDir"] == {}
+
+
+def test_the_image_is_the_pinned_one(pod: dict[str, Any]) -> None:
+    assert pod["spec"]["containers"][0]["image"] == IMAGE
+    assert pod["spec"]["containers"][0]["imagePullPolicy"] == "IfNotPresent"
+
+
+def test_the_pod_ignores_the_entrypoint_of_the_image(pod: dict[str, Any]) -> None:
+    container = pod["spec"]["containers"][0]
+    assert container["command"] == ["python3", "-I", f"/run/hpchub/{SESSION}/hpchub-launch", SESSION]
+    assert "args" not in container
+
+
+def test_nodes_are_selected() -> None:
+    spec = manifest(
+        place(
+            node_selector=[{"label": "example.org/pool", "value": "jupyter"}],
+            tolerations=[{"key": "dedicated", "value": "jupyter", "effect": "NoSchedule"}, {"key": "gpu"}],
+            priority_class="interactive",
+        ),
+        profile(),
+    )["spec"]
+    assert spec["nodeSelector"] == {"example.org/pool": "jupyter"}
+    assert spec["tolerations"] == [
+        {"effect": "NoSchedule", "key": "dedicated", "operator": "Equal", "value": "jupyter"},
+        {"key": "gpu", "operator": "Exists"},
+    ]
+    assert spec["priorityClassName"] == "interactive"
+
+
+def test_an_unknown_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no image 'other'"):
+        pod_traits(place(), profile(image="other"), job_id=NAME, session=SESSION, home="/h", ids=(1, 1, []))
+
+
+def test_the_programs_fit_into_a_secret() -> None:
+    assert sum(map(len, program_files().values())) < 500_000  # a Secret has at most 1 MiB
+
+
+def test_the_plan_is_json() -> None:
+    assert json.loads(plan(place(), profile()))["image"] == IMAGE
+
+
+# -- the manifests
+
+OBJECTS = manifests.manifests(NAMESPACE, hub="192.0.2.1/32", hub_port=8445)
+
+
+def of_kind(kind: str) -> list[dict[str, Any]]:
+    return [each for each in OBJECTS if each["kind"] == kind]
+
+
+def test_the_documented_manifests_are_those_of_the_code() -> None:
+    shown = (ROOT / "docs/how-to/kubernetes.yml").read_text()
+    assert manifests.text_of(OBJECTS) in shown
+
+
+def test_the_role_cannot_read_secrets_or_delete_volumes() -> None:
+    verbs = {each["resources"][0]: each["verbs"] for each in of_kind("Role")[0]["rules"]}
+    assert set(verbs["secrets"]) == {"create", "delete"}
+    assert set(verbs["persistentvolumeclaims"]) == {"create", "get"}
+    assert not any("*" in each for rule in of_kind("Role")[0]["rules"] for each in (*rule["verbs"], *rule["resources"]))
+    assert not of_kind("ClusterRole")
+
+
+def test_the_namespace_enforces_the_restricted_profile() -> None:
+    assert of_kind("Namespace")[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+@pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0"])
+def test_a_policy_that_admits_everybody_is_refused(network: str) -> None:
+    with pytest.raises(ValueError, match="admits every address"):
+        manifests.manifests(NAMESPACE, hub=network, hub_port=8445)
+    with pytest.raises(ValueError, match="admits every address"):
+        manifests.manifests(NAMESPACE, hub="192.0.2.1/32", hub_port=8445, proxy=network)
+
+
+POLICIES = of_kind("NetworkPolicy")
+SESSIONS = [
+    {
+        "metadata": {"name": f"hpchub-{n * 16}", "labels": {"hpchub.session": n * 16}},
+        "status": {"podIP": f"10.244.{n}.2"},
+    }
+    for n in "12"
+]
+TRAFFIC = {
+    "the hub reaches the server": ("192.0.2.1", "10.244.1.2", 8888, True),
+    "the hub reaches nothing else": ("192.0.2.1", "10.244.1.2", 22, False),
+    "another host": ("192.0.2.7", "10.244.1.2", 8888, False),
+    "another session": ("10.244.2.2", "10.244.1.2", 8888, False),
+    "the session reaches the hub's API": ("10.244.1.2", "192.0.2.1", 8445, True),
+    "the session does not reach ssh on the hub": ("10.244.1.2", "192.0.2.1", 22, False),
+    "the session does not reach the cluster's API": ("10.244.1.2", "192.0.2.9", 6443, False),
+    "the session does not reach the internet": ("10.244.1.2", "198.51.100.1", 443, False),
+    "the session does not reach the cloud's metadata": ("10.244.1.2", "169.254.169.254", 80, False),
+}
+
+
+@pytest.mark.parametrize(("source", "target", "port", "allowed"), TRAFFIC.values(), ids=TRAFFIC)
+def test_traffic(source: str, target: str, port: int, allowed: bool) -> None:
+    assert rules(POLICIES, SESSIONS).permits(source, target, port) is allowed
+
+
+def test_a_new_namespace_without_our_label_reaches_nothing() -> None:
+    other = {"metadata": {"name": "x", "labels": {}}, "status": {"podIP": "10.244.9.2"}}
+    found = rules(POLICIES, [*SESSIONS, other])
+    assert not found.permits("10.244.9.2", "192.0.2.1", 8445)
+    assert not found.permits("192.0.2.1", "10.244.9.2", 8888)
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def run(*arguments: str) -> str:
+        manifests.main(arguments)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_command_prints_the_manifests(printed: Callable[..., str]) -> None:
+    assert list(yaml.safe_load_all(printed(NAMESPACE, "--hub", "192.0.2.1/32"))) == OBJECTS
+
+
+def test_the_command_explains_a_bad_network(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        manifests.main([NAMESPACE, "--hub", "0.0.0.0/0"])
+    assert "name the hub's address" in capsys.readouterr().err
