@@ -148,9 +148,12 @@ def test_killed_hub_leaves_nothing_behind_in_any_place(lab: Lab, visitor: Callab
             left = left_in(lab, name)
             return (bool(server.get("ready")) and len(left) == 1) or (not server and not left)
 
+        def gone(name: str = name) -> bool:
+            return not left_in(lab, name)
+
         eventually(f"{name}: the session runs, or nothing is left", settled, timeout=240, interval=2)
         alice.leave_nothing_running()
-        eventually(f"{name}: nothing is left", lambda name=name: not left_in(lab, name), timeout=240, interval=2)
+        eventually(f"{name}: nothing is left", gone, timeout=240, interval=2)
 
 
 def test_pod_reaches_nothing_of_another_user(
