@@ -1,4 +1,4 @@
-"""Places beside clusters in one form. The tests of containers need a lab with a Docker host, ``docker1``."""
+"""Places beside clusters in one form. Some tests need a lab with Docker (``docker1``) or Kubernetes (``kube1``)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(__file__).resolve().parents[1] / "security" / "programs" / "container.py"
 DOCKER = "docker1"
+KUBERNETES = "kube1"
+OF_PODS = {"user namespace", "secrets"}
+"""What the attack program finds in a pod of the lab. podman permits user namespaces, which the runtimes of Kubernetes
+forbid, and a pod has its Secret for as long as it runs."""
 
 
 def places(lab: Lab) -> list[dict[str, Any]]:
@@ -50,6 +54,28 @@ def docker_place(lab: Lab) -> dict[str, Any]:
 def containers(lab: Lab) -> list[str]:
     """Return the names of all containers of sessions, whatever their state."""
     return lab.run(DOCKER, ["docker", "ps", "--all", "--format", "{{.Names}}", "--filter", "label=hpchub.hub"]).split()
+
+
+@pytest.fixture
+def kubernetes_place(lab: Lab) -> dict[str, Any]:
+    """Return a place with Kubernetes."""
+    found = next((each for each in places(lab) if each["kind"] == "kubernetes"), None)
+    if found is None:
+        pytest.skip("this lab has no Kubernetes")
+    return found
+
+
+def pods(lab: Lab) -> list[str]:
+    """Return the names of the containers of all pods that run."""
+    return lab.run(KUBERNETES, ["podman", "ps", "--format", "{{.Names}}", "--filter", "name=k8s_"]).split()
+
+
+def left_in(lab: Lab, name: str) -> list[str]:
+    """Return the jobs, containers or pods of a cluster or place that have not ended."""
+    if name in lab.batches:
+        return [job.id for job in lab.batches[name].jobs()]
+    kind = next(each["kind"] for each in places(lab) if each["name"] == name)
+    return {"docker": containers, "kubernetes": pods}[kind](lab)
 
 
 def test_form_starts_a_session_in_each_place(lab: Lab, visitor: Callable[[], Visitor]) -> None:
@@ -102,6 +128,54 @@ def test_killed_hub_leaves_no_container_that_nobody_knows(
     eventually("the session runs, or nothing is left", settled, timeout=240, interval=2)
     alice.leave_nothing_running()
     eventually("nothing is left", lambda: not containers(lab), timeout=240, interval=2)
+
+
+def test_killed_hub_leaves_nothing_behind_in_any_place(lab: Lab, visitor: Callable[[], Visitor]) -> None:
+    """Kill the hub during a start in each cluster and place. The session runs, or nothing is left."""
+    alice = visitor()
+    alice.sign_in("alice")
+    for name in [*lab.batches, *(each["name"] for each in places(lab))]:
+        body = {"profile": profile_in(lab, name)}
+        assert alice.fetch("POST", "/hub/api/users/alice/server", body=body).status in (201, 202), name
+        time.sleep(1)
+        lab.run("hub", ["systemctl", "kill", "--signal=KILL", "--kill-whom=main", "jupyterhub"])
+
+        def settled(name: str = name) -> bool:
+            try:
+                server = alice.server()
+            except (AssertionError, KeyError, TypeError):
+                return False
+            left = left_in(lab, name)
+            return (bool(server.get("ready")) and len(left) == 1) or (not server and not left)
+
+        def gone(name: str = name) -> bool:
+            return not left_in(lab, name)
+
+        eventually(f"{name}: the session runs, or nothing is left", settled, timeout=240, interval=2)
+        alice.leave_nothing_running()
+        eventually(f"{name}: nothing is left", gone, timeout=240, interval=2)
+
+
+def test_pod_reaches_nothing_of_another_user(
+    lab: Lab, visitor: Callable[[], Visitor], kubernetes_place: dict[str, Any]
+) -> None:
+    """Run our attack program in a pod, beside the pod of another user. It reaches the hub's API only."""
+    key = profile_in(lab, kubernetes_place["name"])
+    bob = visitor()
+    bob.sign_in("bob")
+    bob.start(key)
+    (name,) = pods(lab)
+    described = json.loads(lab.run(KUBERNETES, ["podman", "inspect", name]))[0]
+    (network,) = described["NetworkSettings"]["Networks"].values()
+    api = f"{lab.addresses['hub']}:8445"
+    targets = [api, f"{network['IPAddress']}:8888", f"{network['Gateway']}:22"]
+    ports = {"hub": (22, 8443), "login1": (22,), DOCKER: (22, 2376), KUBERNETES: (22, 6443), "idp": (8444,)}
+    targets += [f"{lab.addresses[host]}:{port}" for host, found in ports.items() for port in found]
+    alice = visitor()
+    alice.sign_in("alice")
+    notebook = alice.start(key).new_notebook("python3")
+    code = f"import sys; sys.argv = ['container.py', *{targets!r}]; exec({PROGRAM.read_text()!r})"
+    assert json.loads(notebook.run(code)).keys() - OF_PODS == {f"connection to {api}"}
 
 
 def test_container_reaches_nothing_of_another_user(

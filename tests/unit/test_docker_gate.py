@@ -192,6 +192,12 @@ def test_everything_else_is_refused(
     assert problem in str(caught.value)
 
 
+def test_hub_host_publishes_no_ports(body: dict[str, Any], policy: dict[str, Any]) -> None:
+    body["HostConfig"]["PortBindings"] = {"20001/tcp": [{"HostIp": "", "HostPort": "20001"}]}
+    with pytest.raises(docker_gate.Refused, match="this host publishes no ports"):
+        docker_gate.check_container(NAME, body, {**policy, "published_at": ""})
+
+
 GPU = {"Count": 1, "Capabilities": [["gpu"]]}
 
 
