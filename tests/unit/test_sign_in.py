@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,14 +100,37 @@ async def test_other_user_gets_an_explanation_and_no_cookie(
     assert "jupyterhub-hub-login" not in cookies(response)
 
 
-async def test_logout_ends_the_login_and_then_the_single_sign_on(hub: Hub, get: Get) -> None:
+async def login_cookie(get: Get) -> str:
+    """Sign alice in, and return her cookies."""
     received = cookies(await get("login", "alice", groups="hpc"))
-    cookie = "; ".join(f"{name}={received[name]}" for name in ("jupyterhub-hub-login", "jupyterhub-session-id"))
+    return "; ".join(f"{name}={received[name]}" for name in ("jupyterhub-hub-login", "jupyterhub-session-id"))
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [(["bob"], "hpc"), (["alice"], "students"), ([], "")],
+    ids=["another user", "no permitted group any more", "no sign-on any more"],
+)
+@pytest.mark.parametrize("path", ["home", "spawn", "user/alice/lab", "api/user"])
+async def test_login_that_the_sign_on_no_longer_confirms_is_refused_without_an_error(
+    get: Get, caplog: pytest.LogCaptureFixture, path: str, names: list[str], groups: str
+) -> None:
+    cookie = await login_cookie(get)
+    response = await get(path, *names, groups=groups, cookie=cookie)
+    assert response.code in (302, 403)
+    if response.code == 302:
+        assert response.headers["Location"].startswith("/hub/login")
+    assert not [record.message for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_logout_ends_the_login_and_then_the_single_sign_on(hub: Hub, get: Get) -> None:
+    cookie = await login_cookie(get)
+    session_id = cookie.partition("jupyterhub-session-id=")[2]
     assert (await get("home", "alice", groups="hpc", cookie=cookie)).code == 200
     response = await get("logout", "alice", groups="hpc", cookie=cookie)
     assert (response.code, response.headers["Location"]) == (302, "/logout")
     assert cookies(response)["jupyterhub-hub-login"] in ("", '""')
-    assert hub.app.proxy.ended == [("alice", received["jupyterhub-session-id"])]
+    assert hub.app.proxy.ended == [("alice", session_id)]
 
 
 async def test_logout_closes_the_websockets_of_a_browser_without_a_login(hub: Hub, get: Get) -> None:

@@ -199,6 +199,16 @@ class AccessRules(Authenticator):  # type: ignore[misc]
             )
         return owner is not None
 
+    def uses_token(self, handler: Any) -> bool:
+        """Return whether a request uses a token. Call this before a ``refresh_user`` that may refuse the user.
+
+        JupyterHub 6.1 reads the attribute after a refusal, but sets it only for requests with a token. Without it, the
+        request of a browser would end with an unexpected error.
+        """
+        with_token = bool(getattr(handler, "_token_authenticated", False))
+        handler._token_authenticated = with_token  # noqa: SLF001
+        return with_token
+
     def administers(self, name: str, groups: Collection[str]) -> bool:
         """Return whether a user may administer the hub."""
         return name in self.admin_users or bool(self.admin_groups & set(groups))

@@ -123,7 +123,7 @@ class SSOAuthenticator(AccessRules, RemoteUserAuthenticator):  # type: ignore[mi
             sent it on this user's behalf. False if the SSO session has ended, belongs to another user, or is no longer
             permitted. Otherwise the identity with the changed groups.
         """
-        if handler is None or getattr(handler, "_token_authenticated", False):
+        if handler is None or self.uses_token(handler):
             return True
         if getattr(handler, "_jupyterhub_user", user) is not user:
             return True

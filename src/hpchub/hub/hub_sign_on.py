@@ -324,9 +324,7 @@ class HubSignOn(AccessRules):
         """
         if handler is None or getattr(handler, "_jupyterhub_user", user) is not user:
             return True
-        # JupyterHub reads this after a refusal, but only sets it for requests with a token.
-        with_token = bool(getattr(handler, "_token_authenticated", False))
-        handler._token_authenticated = with_token  # noqa: SLF001
+        with_token = self.uses_token(handler)
         if user.name not in self._checks:
             # Concurrent requests must share one answer, because a provider may accept a refresh token only once.
             task = asyncio.get_running_loop().create_task(self._check(user, handler))
