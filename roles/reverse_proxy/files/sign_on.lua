@@ -58,6 +58,9 @@ local function read_claims(r)
   for claim, name in pairs(settings.claims_headers or {}) do
     claims[claim] = one_or_more(r.headers_in[name])
   end
+  -- The module keeps the assertion whose signature it has verified, as lasso has written it.
+  local session = (settings.claims_session or "") ~= "" and r.subprocess_env[settings.claims_session]
+  if session then claims.acr = r:base64_decode(session):match("AuthnContextClassRef>([^<]*)</") end
   if (settings.claims_prefix or "") ~= "" then -- these headers go no further
     for name in pairs(r:headers_in_table()) do
       if name:lower():find(settings.claims_prefix, 1, true) == 1 then r.headers_in[name] = nil end
@@ -132,6 +135,17 @@ local function apply(r, step, name)
   return name -- the step "claim"
 end
 
+-- A provider may only report names with its own scopes, which follow the @.
+local function in_scope(r, received)
+  local scopes = settings.own and settings.own.scopes
+  if not scopes or not next(scopes) then return true end
+  local realm = received:match("^[^@]+@([^@]+)$")
+  for _, entry in ipairs(scopes) do
+    if entry.entity_id == r.subprocess_env["HPCHUB_SAML_IDP"] then return realm and set(entry.scopes)[realm] end
+  end
+  return false
+end
+
 -- Return the account, or nothing and the reason.
 function map_name(r, received)
   if received == "" or #received > LONGEST or received:find("[%z\1-\31\127]") then return nil, "characters" end
@@ -172,6 +186,7 @@ function sign_on(r)
   end
   r.subprocess_env["HPCHUB_RECEIVED"] = shown(received)
   if settings.user_claim ~= "" and received == "" then return refuse(r, "attribute", r.user) end
+  if not in_scope(r, received) then return refuse(r, "realm", received) end
   local account, reason = map_name(r, received)
   if not account then return refuse(r, reason, received) end
   local proofs = values(claims.acr, "")

@@ -245,18 +245,63 @@ class CasSso(Sso):
     """A file on the controller with CA certificates for the server. Empty: the system's CA certificates."""
 
 
+class SamlClaims(Claims):
+    """The names of the SAML attributes."""
+
+    user: f.ClaimName = "eppn"
+    """The attribute with the name of the local account."""
+    groups: f.ClaimName = "isMemberOf"
+    """The attribute with the groups. Each value is one group, unless ``groups_separator`` is set."""
+    mail: f.ClaimName = "mail"
+    """The attribute with the mail address."""
+
+
+class IdentityProvider(Entry):
+    """A SAML identity provider, and the names that it may report."""
+
+    entity_id: f.Word
+    """The name of the provider in its metadata (``entityID``)."""
+    scopes: list[Realm] = Field(min_length=1)
+    """What may follow the ``@`` in the names that it reports."""
+
+
+class SamlSso(Sso):
+    """SAML 2.0 with mod_auth_mellon."""
+
+    files: ClassVar[tuple[str, ...]] = ("metadata_file",)
+
+    provider: Literal["saml"]
+    """The sign-on protocol."""
+    metadata_file: f.ControllerPath
+    """A file on the controller with the metadata of the identity provider."""
+    claims: SamlClaims = SamlClaims()
+    """The names of the attributes. The short names of eduPerson stand also for those with ``urn:oid:``."""
+    identity_providers: list[IdentityProvider] = []
+    """The providers that may sign users in, with their scopes. Empty: those in the metadata, with any name."""
+    discovery_url: f.CasUrl | None = None
+    """The address of a discovery service, if the metadata has several providers."""
+
+    @field_validator("metadata_file")
+    @classmethod
+    def _check_file(cls, value: str) -> str:
+        if not value:
+            f.complain("is empty", "write the full path of the file with the provider's metadata")
+        return value
+
+
 PROVIDERS: dict[str, type[Sso]] = {
     "oidc": OidcSso,
     "kerberos": KerberosSso,
     "ldap": LdapSso,
     "local": LocalSso,
     "cas": CasSso,
+    "saml": SamlSso,
     "oauthenticator": OauthenticatorSso,
     "ldapauthenticator": LdapauthenticatorSso,
 }
 """The providers by name."""
 DEFAULT_PROVIDER = "oidc"
-_PLANNED = ("saml", "shibboleth")
+_PLANNED = ("shibboleth",)
 
 
 class Provider(Entry):

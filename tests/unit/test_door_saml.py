@@ -1,0 +1,116 @@
+"""SAML: answers of a provider that must sign nobody in, and names that a provider may not report."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from apache_server import needs_apache
+from saml_provider import SamlServer, post_response, saml_arguments, send_form
+from web_site import Browser, Site, received
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = needs_apache("auth_mellon", "lua")
+MFA = "https://refeds.org/profile/mfa"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[tuple[Site, SamlServer]]:
+    """A site with a provider that may report names of example.org."""
+    with Site() as site:
+        server = SamlServer(site.directory / "tls", f"{site.url}/saml/metadata")
+        scopes = [{"entity_id": server.url, "scopes": ["example.org"]}]
+        arguments = {
+            "reverse_proxy_allowed_users": ["dave"],
+            "reverse_proxy_saml_scopes": scopes,
+            "reverse_proxy_user_mapping": [{"pattern": "(.+)@.+", "replacement": r"\1"}],
+            "reverse_proxy_second_factors": [MFA],
+        }
+        try:
+            site.start(saml_arguments(site, server) | arguments)
+            yield site, server
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+@pytest.fixture
+def browser(provider: tuple[Site, SamlServer]) -> Iterator[Browser]:
+    """A new browser. The provider has no faults."""
+    provider[1].faults, provider[1].context = set(), MFA
+    provider[1].attributes = {"urn:oid:0.9.2342.19200300.100.1.1": "dave@example.org"}
+    found = provider[0].browser()
+    yield found
+    found.close()
+
+
+def test_name_with_an_oid_signs_in(browser: Browser) -> None:
+    answer = post_response(browser, browser.open("/hub/home"))
+    assert received(answer)["x-hpchub-user"] == ["dave"]
+
+
+@pytest.mark.parametrize("fault", ["unsigned", "other-key", "expired", "early", "audience"])
+def test_wrong_assertion_signs_nobody_in(provider: tuple[Site, SamlServer], browser: Browser, fault: str) -> None:
+    provider[1].faults = {fault}
+    assert post_response(browser, browser.open("/hub/home")).status == 400
+    assert browser.ask("/hub/home").status == 303
+
+
+@pytest.mark.parametrize(
+    "values", [[], ["dave@example.org", "eve@example.org"], ["dave@evil.example"], ["dave"], ["dave@x@example.org"]]
+)
+def test_name_that_the_provider_may_not_report_is_refused(
+    provider: tuple[Site, SamlServer], browser: Browser, values: list[str]
+) -> None:
+    provider[1].attributes = {"uid": values}
+    assert post_response(browser, browser.open("/hub/home")).status == 403
+
+
+def test_sign_in_without_a_second_factor_is_refused(provider: tuple[Site, SamlServer], browser: Browser) -> None:
+    provider[1].context = "urn:oasis:names:tc:SAML:2.0:ac:classes:PasswordProtectedTransport"
+    assert post_response(browser, browser.open("/hub/home")).status == 403
+    assert MFA in provider[1].requests[-1]
+
+
+def test_answer_is_valid_once_and_only_in_the_browser_that_asked(
+    provider: tuple[Site, SamlServer], browser: Browser
+) -> None:
+    page = browser.open("/hub/home")
+    other = provider[0].browser()
+    assert post_response(other, page).status == 403
+    other.cookies = {(host, "mellon-hpchub"): value for (host, _), value in browser.cookies.items()}
+    assert post_response(other, page).status == 403  # a subdomain has set a cookie with the module's own name
+    other.close()
+    assert post_response(browser, page).status == 200
+    assert post_response(browser, page).status == 403  # the back button
+
+
+@pytest.mark.parametrize(
+    "target", ["https://evil.example/", "//evil.example/", "///evil.example/", "https:/evil.example"]
+)
+@pytest.mark.parametrize("page", ["login", "logout"])
+def test_redirect_leads_nowhere_else(browser: Browser, page: str, target: str) -> None:
+    answer = browser.ask(f"/saml/{page}?ReturnTo={target}")
+    assert "evil" not in (answer.headers["Location"] or "").split("?")[0]
+    assert answer.status == 400
+
+
+@pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example/", "///evil.example/"])
+def test_answer_leads_nowhere_else(browser: Browser, target: str) -> None:
+    page = browser.open("/hub/home").text
+    answer = send_form(browser, re.sub(r'(name="RelayState" value=)"[^"]*"', rf'\1"{target}"', page))
+    assert "evil" not in (answer.headers["Location"] or "")
+
+
+@pytest.mark.parametrize(
+    "path", ["/saml/invalidate", "/saml/probeDisco", "/saml/auth", "/saml/artifactResponse", "/saml/"]
+)
+def test_other_pages_of_the_module_are_closed(browser: Browser, path: str) -> None:
+    assert browser.ask(path).status in (403, 404)
+
+
+def test_message_without_a_signature_ends_no_session(browser: Browser) -> None:
+    assert browser.ask("/saml/logout?SAMLRequest=x", {"Sec-Fetch-Site": "cross-site"}).status == 403
