@@ -155,6 +155,27 @@ def test_secrets_are_generated_only_once() -> None:
     assert (instance.directory / "state.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_topology_with_containers_knows_its_image_and_keeps_its_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "missing", lambda _: [])
+    monkeypatch.setattr(images, "session_archive", lambda: (tmp_path / "session.tar", "a" * 64))
+    instance = Instance("science_portal")
+    instance.directory.mkdir(parents=True)
+    states = []
+    for _ in range(2):
+        instance._write_state({})
+        states.append(instance.state())
+    assert states[0] == states[1]
+    assert states[0]["session_image"] == "a" * 64
+    assert states[0]["session_archive"] == str(tmp_path / "session.tar")
+    assert len({states[0][name] for name in ("kubernetes_token", "kubernetes_administrator_token")}) == 2
+    own = {each.name: instance._run_arguments(each, dict.fromkeys([each.name], "10.0.0.1")) for each in instance.hosts}
+    assert "--volume=/var/lib/docker" in own["docker1"]
+    assert "--volume=/var/lib/containers" in own["kube1"]
+    assert "session_image" not in Instance("demo").state()
+
+
 def test_tls_client_that_trusts_the_lab_authority_accepts_its_servers(tmp_path: Path) -> None:
     make_certificates(tmp_path, {"hub": ["hub.localhost", "hub"]})
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
