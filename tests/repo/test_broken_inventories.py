@@ -50,7 +50,7 @@ BROKEN: list[tuple[str, dict[str, Any], str]] = [
     ("kernel-kind-unknown", {"hpc_kernels.1.kind": "comand"}, IR + 'kind "comand" is unknown; did you mean "command"? valid: python, r, venv, conda, module, container, command'),
     ("kernel-of-a-profile-unknown", {"hpc_profiles.0.default_kernel": "julia"}, SMALL + 'default_kernel "julia" is not a kernel of cluster "demo"; valid: python3, ir'),
     ("kernel-name-twice", {"hpc_kernels.1.name": "python3"}, 'hpc_kernels[1] (name "python3"): name "python3" is already used by entry 0'),
-    ("drain-of-an-unknown-cluster", {"hpc_drains": [{"cluster": "dmo", "from": "2027-01-31 08:00"}]}, 'hpc_drains[0]: cluster "dmo" is not a cluster; did you mean "demo"? valid: demo'),
+    ("drain-of-an-unknown-cluster", {"hpc_drains": [{"cluster": "dmo", "from": "2027-01-31 08:00"}]}, 'hpc_drains[0]: cluster "dmo" is not a cluster or a place; did you mean "demo"? valid: demo'),
     ("drain-that-ends-before-it-begins", {"hpc_drains": [{"from": "2027-01-31 08:00", "until": "2027-01-31 07:00"}]}, "hpc_drains[0]: has until 2027-01-31 07:00, which is not after from 2027-01-31 08:00; write a later until"),
     ("variable-misspelt", {"hpc_profile": []}, 'hpc_profile: is not a variable of hpchub; did you mean "hpc_profiles"?'),
     ("variable-prefix-misspelt", {"hcp_clusters": []}, 'hcp_clusters: is not a variable of hpchub; did you mean "hpc_clusters"?'),
