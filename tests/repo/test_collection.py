@@ -20,7 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GALAXY = yaml.safe_load((ROOT / "galaxy.yml").read_text())
-FULL_NAME = re.compile(r"\b((?:ansible|community|containers|hpchub(?=\.hpchub)|(?<!-)kubernetes)\.[a-z_]+)\.[a-z_0-9]+\b")
+FULL_NAME = re.compile(
+    r"\b((?:ansible|community|containers|hpchub(?=\.hpchub)|(?<!-)kubernetes)\.[a-z_]+)\.[a-z_0-9]+\b"
+)
 SECRETS = {"vault_oidc_client_secret": "d41d8cd98f00b204"}
 # Facts of a supported host, so that the tests run on any machine.
 FACTS = {
