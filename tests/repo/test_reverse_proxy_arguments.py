@@ -67,15 +67,14 @@ MESSAGES = {
     "reverse_proxy_redirect_port is 8445; write three different ports",
     "too-few-connections": "reverse_proxy_max_connections is 255; write a number of at least 256",
 }
-PROVIDERS = ("oidc", "kerberos", "ldap", "local")
+VARIABLES: dict[str, Any] = yaml.safe_load((ROOT / "roles/reverse_proxy/vars/main.yml").read_text())
+PROVIDERS: dict[str, dict[str, Any]] = VARIABLES["__reverse_proxy_providers"]
 RESULT = "RESULT {{ inventory_hostname }}<%s>{{ ansible_failed_result.msg | default('') | replace('\\n', ' ') }}<>"
 
 
 def arguments() -> dict[str, object]:
     """Return the role's arguments that become part of Apache's configuration, by name."""
-    variables = yaml.safe_load((ROOT / "roles/reverse_proxy/vars/main.yml").read_text())
-    groups = [variables["__reverse_proxy_arguments"]]
-    groups += [provider["arguments"] for provider in variables["__reverse_proxy_providers"].values()]
+    groups = [VARIABLES["__reverse_proxy_arguments"], *(provider["arguments"] for provider in PROVIDERS.values())]
     return {name: value for kinds in groups for kind in kinds.values() for name, value in kind.items()}
 
 
@@ -149,22 +148,37 @@ def test_does_not_show_secrets(results: tuple[dict[str, tuple[str, str]], str]) 
     assert "SECRET" not in results[1]
 
 
+def names(text: str, followed: set[str] | None = None) -> set[str]:
+    """Return the arguments in a text, also in the role's variables that it uses. The providers are not followed."""
+    found = set(re.findall(r"\breverse_proxy_\w+", text))
+    followed = {"__reverse_proxy_arguments", "__reverse_proxy_providers"} if followed is None else followed
+    for name in set(re.findall(r"\b__reverse_proxy_\w+", text)) & set(VARIABLES) - followed:
+        followed.add(name)
+        found |= names(json.dumps(VARIABLES[name]), followed)
+    return found
+
+
 def test_checks_every_argument_in_the_templates() -> None:
     """Arguments that a template contains as they are, and that are not numbers or booleans, are checked."""
     spec = yaml.safe_load((ROOT / "roles/reverse_proxy/meta/argument_specs.yml").read_text())
     options = spec["argument_specs"]["main"]["options"]
-    used = set()
-    for path in (ROOT / "roles/reverse_proxy/templates").glob("*.conf.j2"):
-        used |= set(re.findall(r"\breverse_proxy_\w+", path.read_text()))
+    used = names("".join(path.read_text() for path in (ROOT / "roles/reverse_proxy/templates").glob("*.conf.j2")))
     texts = {name for name in used if options[name]["type"] not in {"int", "bool"}}
     # The specification limits the provider, a separate check hides the secret, the CA file is only a condition, and a
-    # filter escapes the groups.
+    # filter escapes the groups. The names of SAML's attributes are checked together, as __reverse_proxy_saml_claims.
     separate = {
         "reverse_proxy_allowed_groups",
         "reverse_proxy_sso_provider",
         "reverse_proxy_oidc_client_secret",
         "reverse_proxy_oidc_ca_src",
+        "reverse_proxy_cas_ca_src",
         "reverse_proxy_ldap_ca_src",
         "reverse_proxy_ldap_bind_password",
+        "reverse_proxy_saml_user_attribute",
+        "reverse_proxy_saml_groups_attribute",
+        "reverse_proxy_user_mapping",
     }
-    assert texts - separate == set(arguments())
+    assert texts - separate == set(arguments()) & texts
+    # The other arguments are settings of sign_on.lua.
+    settings = [{**provider, "arguments": {}} for provider in PROVIDERS.values()]
+    assert set(arguments()) - texts <= names(json.dumps(settings))

@@ -74,9 +74,9 @@ def test_check_shows_changes_only_and_ends_with_a_summary(ansible: Ansible, tmp_
 
 
 def test_every_restart_explains_its_effect() -> None:
-    """A reload, and the restart of the gates' sockets, affect nobody."""
+    """A reload, and the restart of a socket of the gates, affect nobody."""
     for path in sorted((ROOT / "roles").glob("*/handlers/main.yml")):
         handlers: list[dict[str, Any]] = yaml.safe_load(path.read_text())
         for handler in handlers:
             explained = any(name.endswith("_effect") for name in handler.get("vars", {}))
-            assert explained is (handler["name"].startswith("Restart") and "sockets" not in handler["name"]), handler
+            assert explained is (handler["name"].startswith("Restart") and "socket" not in handler["name"]), handler
