@@ -22,10 +22,10 @@ SLAPD = Path("/usr/sbin/slapd")
 SCHEMAS = Path("/etc/ldap/schema")
 
 needs_slapd = pytest.mark.skipif(
-    not SLAPD.exists() and os.environ.get("HPCHUB_SLAPD") != "required",
+    not SLAPD.exists() and os.environ.get("HPCHUB_SERVERS") != "required",
     reason="this machine has no LDAP server (Debian's package slapd)",
 )
-"""Skips a test on a machine without a server, unless HPCHUB_SLAPD says that there must be one."""
+"""Skips a test on a machine without a server, unless HPCHUB_SERVERS says that there must be one."""
 
 BASE = "dc=uni,dc=example"
 SERVICE = f"cn=hpchub,{BASE}"

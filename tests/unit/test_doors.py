@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 import yaml
-from apache_server import FAKETIME, make_own, needs_apache
+from apache_server import FAKETIME, REQUIRED, make_own, needs_apache
 from cas_provider import CasDoor
 from directory_servers import REALM, Directory, Realm, has_kdc, has_slapd
 from oidc_provider import Provider
@@ -291,7 +291,9 @@ AVAILABLE = {"local": PAM_MATRIX is not None, "ldap": has_slapd(), "kerberos": h
 
 
 def _marks(name: str) -> list[pytest.MarkDecorator]:
-    absent = pytest.mark.skipif(not AVAILABLE.get(name, True), reason=f"the server for {name} is not installed")
+    absent = pytest.mark.skipif(
+        not AVAILABLE.get(name, True) and not REQUIRED, reason=f"the server for {name} is not installed"
+    )
     return [needs_apache(*DOORS[name].modules), absent]
 
 
@@ -490,7 +492,7 @@ def test_browser_of_another_person_gets_another_identity(door: Door, browser: Br
     assert browser.ask("/user/alice/lab").status == 403
 
 
-@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed")
+@pytest.mark.skipif(FAKETIME is None and not REQUIRED, reason="libfaketime is not installed")
 @pytest.mark.parametrize(
     ("steps", "valid"),
     [([500, 1000, 1500], True), ([700], False), ([500 * i for i in range(1, 16)], False)],
@@ -629,7 +631,9 @@ def test_page_shows_what_a_link_contains_as_text(form: FormDoor, browser: Browse
     assert "<script>" not in answer.text
 
 
-@pytest.mark.skipif(shutil.which("curl") is None or shutil.which("kinit") is None, reason="curl or kinit is missing")
+@pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("kinit")) and not REQUIRED, reason="curl or kinit is missing"
+)
 @pytest.mark.parametrize("ticket", [True, False], ids=["ticket", "no-ticket"])
 def test_ticket_signs_in_without_a_password(door: Door, tmp_path: Path, ticket: bool) -> None:
     if not isinstance(door, Kerberos):

@@ -141,6 +141,10 @@ def _parallel_pytest(path: str, workers: int, distribution: str) -> Step:
     return _pytest("pytest", "--numprocesses", str(workers), "--dist", distribution, path)
 
 
+_SIGN_ON_TESTS = tuple(
+    f"tests/unit/test_{name}.py"
+    for name in ("apache", "door_cas", "door_saml", "doors", "password_sign_on", "sign_on", "user_mapping")
+)
 _DATABASE_TESTS = tuple(f"tests/unit/test_{name}.py" for name in ("database", "database_faults", "migration"))
 
 
@@ -252,7 +256,12 @@ def all_stages() -> list[Stage]:
             _pytest("e2e", "tests/e2e", environment=_lab("default")),
             _pytest("security", "tests/security", environment=_lab("default")),
         ),
-        _scenario("single_node", "Molecule with everything on one host"),
+        _scenario(
+            "single_node",
+            "Molecule with everything on one host, then tests of each sign-on with real servers",
+            # These tests are skipped on a machine without the servers. Here, bin/test has installed them.
+            _pytest("unit", *_SIGN_ON_TESTS, environment={"HPCHUB_SERVERS": "required"}),
+        ),
         Stage(
             "collection",
             "roles of the installed collection, alone on a host",

@@ -196,7 +196,7 @@ class OAuth(HubSignOn):
     def _check_kind(self) -> OAuth:
         given = [name for name in KINDS if getattr(self, name) is not None]
         if len(given) != 1:
-            message = f"has {' and '.join(given)}" if given else "does not say which provider it is"
+            message = f"has {' and '.join(given)}" if given else "names no provider"
             f.complain(message, f"write exactly one of {', '.join(KINDS)}, with its keys")
         return self
 
@@ -219,7 +219,7 @@ class Directory(HubSignOn):
     port: f.Port = Field(default_factory=lambda data: 636 if data.get("tls") == "ldaps" else 389)
     """The port of the server."""
     bind_dn: DistinguishedName
-    """The account of the service in the directory, with which the hub finds users and their groups."""
+    """The service account in the directory. The hub uses it to find users and their groups."""
     bind_password: Annotated[SecretStr, f.DatabasePassword()]
     """Its password. Write an expression that refers to a variable in the vault."""
     user_base: DistinguishedName
