@@ -80,7 +80,7 @@ def test_web_servers_sign_on_has_no_settings_for_the_hub() -> None:
         (oauth(), {"user_subdomains": False}, "user_subdomains must be true for hpc_sso.provider oauthenticator"),
         (LDAP, {"user_subdomains": False}, "user_subdomains must be true for hpc_sso.provider ldapauthenticator"),
         (oauth(github={}), {}, "has generic and github"),
-        ({"provider": "oauthenticator", "client_secret": SECRET}, {}, "does not say which provider it is"),
+        ({"provider": "oauthenticator", "client_secret": SECRET}, {}, "names no provider"),
         (oauth(generic={**GENERIC, "token_url": "http://sso.example.org/token"}), {}, "is not an address"),
         (oauth("globus", globus={"identity_providers": []}), {}, "is empty"),
         (oauth("google", google={"hosted_domains": ["Uni Example"]}), {}, "is not a domain"),
