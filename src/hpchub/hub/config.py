@@ -195,8 +195,9 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
     }
     # Programs that the hub starts must not inherit the secret.
     secret = os.environ.pop(sign_on_settings.SECRET, "")
-    if settings.get("sign_on"):
-        c.JupyterHub.authenticator_class = sign_on_settings.apply(c, settings, secret)
+    if not settings.get("sign_on"):
+        return
+    c.JupyterHub.authenticator_class = sign_on_settings.apply(c, settings, secret)
 
 
 def _sessions(c: Any, settings: dict[str, Any], path: str) -> None:
