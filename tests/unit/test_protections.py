@@ -27,6 +27,7 @@ from hpchub.hub import config as hub_config
 from hpchub.hub.authenticator import SSOAuthenticator, SSOLoginHandler, SSOLogoutHandler
 from hpchub.hub.database import Guard
 from hpchub.hub.handlers import PortReportHandler
+from hpchub.hub.hub_sign_on import HubSignOn
 from hpchub.hub.page_texts import Languages
 from hpchub.hub.session_names import KEPT
 from hpchub.remote import gate, launcher
@@ -222,10 +223,22 @@ SETTINGS = {
 }
 
 
+SIGN_ON: dict[str, Any] = {
+    "kind": "github",
+    "client_id": "hpchub",
+    "ca_file": "",
+    "url": "https://github.example.org",
+    "outage_hours": 1,
+    "refresh_minutes": 5,
+    "login_hours": 12,
+}
+
+
 @pytest.fixture
-def configured(monkeypatch: pytest.MonkeyPatch) -> Config:
-    """Return JupyterHub's configuration for SETTINGS."""
-    shared = SimpleNamespace(settings=SETTINGS, client_context=object(), guard=Guard(), languages=Languages(SETTINGS))
+def configured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Return JupyterHub's configuration for SETTINGS, and for the parameter's further ones."""
+    settings = SETTINGS | getattr(request, "param", {})
+    shared = SimpleNamespace(settings=settings, client_context=object(), guard=Guard(), languages=Languages(settings))
     monkeypatch.setattr(hub_config, "runtime", lambda _: shared)
     monkeypatch.setattr(gc, "set_threshold", lambda *_: None)
     config = Config()
@@ -248,6 +261,14 @@ def test_hub_uses_sockets_that_only_a_group_can_open(configured: Config) -> None
 @pytest.mark.usefixtures("no_umask")
 def test_hub_takes_identities_from_the_web_server_only(configured: Config) -> None:
     assert JupyterHub(config=configured).authenticator_class is SSOAuthenticator
+
+
+@pytest.mark.usefixtures("no_umask")
+@pytest.mark.parametrize("configured", [{"sign_on": SIGN_ON, "public_url": "https://hub.example.org"}], indirect=True)
+def test_hub_that_signs_users_in_itself_takes_no_identity_from_a_header(configured: Config) -> None:
+    found = JupyterHub(config=configured).authenticator_class
+    assert issubclass(found, HubSignOn)
+    assert not issubclass(found, SSOAuthenticator)
 
 
 @pytest.mark.usefixtures("no_umask")
