@@ -232,8 +232,8 @@ def _build_derived(name: str, parent: str) -> None:
         # Packages must not start their services during the installation, because this container has no systemd.
         "printf 'exit 101' > /usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d\n"
         f"apt-get install -y -q {shlex.join(recipe.packages)}\n"
-        f"systemctl disable -q {shlex.join(recipe.disabled)}\n"
-        "rm /usr/sbin/policy-rc.d\n"
+        + (f"systemctl disable -q {shlex.join(recipe.disabled)}\n" if recipe.disabled else "")
+        + "rm /usr/sbin/policy-rc.d\n"
     )
     # An interrupted build may have left this container behind.
     podman("rm", "--force", "--time=0", "--ignore", container)
