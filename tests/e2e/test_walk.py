@@ -205,6 +205,9 @@ def fill_the_disk(walk: Walk) -> None:
     lab = walk.lab
     (job,) = lab.jobs("bob")
     node = next(name for name in NODES if name == job.node)
+    # Nothing writes to the directory while it is copied.
+    page.keyboard.press("Control+s")
+    expect(page.locator(DIRTY)).to_have_count(0, timeout=START)
     options = "size=1m,mode=700,uid=$(id -u bob),gid=$(id -g bob)"
     small = f"cp -a {FULL} /tmp/walk; mount -t tmpfs -o {options} tmpfs {FULL}; cp -a /tmp/walk/. {FULL}/; {FILL}"
     lab.run(node, ["sh", "-c", small])
