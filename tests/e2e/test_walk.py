@@ -205,6 +205,9 @@ def fill_the_disk(walk: Walk) -> None:
     lab = walk.lab
     (job,) = lab.jobs("bob")
     node = next(name for name in NODES if name == job.node)
+    # Nothing writes to the directory while it is copied.
+    page.keyboard.press("Control+s")
+    expect(page.locator(DIRTY)).to_have_count(0, timeout=START)
     options = "size=1m,mode=700,uid=$(id -u bob),gid=$(id -g bob)"
     small = f"cp -a {FULL} /tmp/walk; mount -t tmpfs -o {options} tmpfs {FULL}; cp -a /tmp/walk/. {FULL}/; {FILL}"
     lab.run(node, ["sh", "-c", small])
@@ -240,8 +243,10 @@ def meet_a_drain(walk: Walk) -> None:
     page = walk.page
     lab = walk.lab
     cluster = lab.profiles()[0]["cluster"]
-    lab.run("hub", [HPCHUB, "drain", cluster, "--until", "+2h", "--stop-at", "+4m", "--message", "A new file system"])
-    expect(banner(page)).to_contain_text(re.compile("maintenance|drain|new file system", re.IGNORECASE), timeout=START)
+    lab.run("hub", [HPCHUB, "drain", cluster, "--until", "+2h", "--stop-at", "+7m", "--message", "A new file system"])
+    # The session asks the hub for news every 5 minutes, more or less.
+    told = re.compile("maintenance|drain|new file system", re.IGNORECASE)
+    expect(banner(page)).to_contain_text(told, timeout=360_000)
     walk.look("drain-warning")
     walk.write("fifth = 'before the drain'")
     expect(banner(page)).to_contain_text("Your session ended at", timeout=480_000)

@@ -84,6 +84,13 @@ def test_each_target_can_be_drained(run: Run, arguments: tuple[str, ...], target
     assert [each["target"] for each in listed(run)] == [target]
 
 
+@pytest.mark.parametrize(("stop_at", "noted"), [("now", True), ("+5m", True), ("+7m", False), (None, False)])
+def test_stop_that_comes_before_the_sessions_know_is_noted(run: Run, stop_at: str | None, noted: bool) -> None:
+    code, out, error = run("drain", "demo", *(("--stop-at", stop_at) if stop_at else ()))
+    assert (code, out.startswith("Set: ")) == (0, True)
+    assert ("Note: open sessions ask the hub for news every 5 minutes" in error) == noted
+
+
 def test_local_time_and_time_zone_are_accepted(run: Run) -> None:
     run("drain", "demo", "--from", "2099-01-31 08:00 +05:00", "--until", "2099-01-31 09:00 Asia/Karachi")
     (found,) = listed(run)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -51,6 +52,9 @@ PAUSE = 5.0
 """The time between two counts of the sessions, in seconds."""
 SIGN_OF_LIFE = 60.0
 """How often the command prints a line while it waits and the number of sessions does not change, in seconds."""
+SHORT_NOTICE = 360.0
+"""The notice that every session gets of its end, in seconds: the longest time between two questions to the hub, and
+some time to answer. See ``CHECK_INTERVAL`` of ``hpchub.remote.launcher``."""
 
 _RELATIVE = re.compile(r"\+([0-9]{1,5})([mhd])")
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
@@ -157,6 +161,12 @@ def drain(options: argparse.Namespace) -> int:
         print_json({"changed": changed, **_row(notice)})
     else:
         print(f"{'Set' if changed else 'Not changed'}: {_line(notice)}")
+    if notice.stops - time.time() < SHORT_NOTICE:
+        print(
+            "Note: open sessions ask the hub for news every 5 minutes, so some users see no warning before their"
+            " session is stopped. Everybody sees one if stop_at is at least 6 minutes ahead.",
+            file=sys.stderr,
+        )
     return _wait(store.settings, notice) if options.wait else VALID
 
 
