@@ -95,6 +95,7 @@ RECIPES = {
         packages=(
             *("apache2", "libapache2-mod-fcgid", "sqlite3", "liblemonldap-ng-portal-perl", "python3-aiosmtpd"),
             *("libcrypt-jwt-perl", "libdbd-sqlite3-perl", "libfcgi-perl", "libio-string-perl", "libstring-random-perl"),
+            "libxml-libxml-perl",  # for CAS
         ),
         disabled=("apache2",),
     ),
