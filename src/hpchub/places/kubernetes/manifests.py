@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 SERVICE_ACCOUNT = "hpchub"
 """The service account of the hub."""
-PORT = 8888
-"""The port of the notebook server in each pod."""
+PORT = 20000
+"""The default port of the notebook server in each pod: the default of ``hpc_service.notebook_ports.first``."""
 
 RIGHTS: dict[str, tuple[str, ...]] = {
     "events": ("list", "watch"),
@@ -39,7 +39,13 @@ The hub can neither read a Secret nor delete a volume of a user.
 
 
 def manifests(
-    namespace: str, *, hub: str, hub_port: int, proxy: str = "", egress: Sequence[dict[str, Any]] = ()
+    namespace: str,
+    *,
+    hub: str,
+    hub_port: int,
+    proxy: str = "",
+    port: int = PORT,
+    egress: Sequence[dict[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """Return the objects for a namespace.
 
@@ -49,6 +55,7 @@ def manifests(
         hub_port: The port of the hub's API.
         proxy: The address or network from which the hub and its proxy connect to notebook servers. The default is
             ``hub``.
+        port: The port of notebook servers, ``hpc_service.notebook_ports.first``.
         egress: Further rules for what sessions may reach, in the notation of a NetworkPolicy.
     """
     metadata = {"name": SERVICE_ACCOUNT, "namespace": namespace}
@@ -78,7 +85,7 @@ def manifests(
             "roleRef": {"apiGroup": rights, "kind": "Role", "name": SERVICE_ACCOUNT},
         },
         deny_all(namespace),
-        sessions_policy(namespace, hub=hub, hub_port=hub_port, proxy=proxy or hub, egress=egress),
+        sessions_policy(namespace, hub=hub, hub_port=hub_port, proxy=proxy or hub, port=port, egress=egress),
     ]
 
 
@@ -88,7 +95,7 @@ def deny_all(namespace: str) -> dict[str, Any]:
 
 
 def sessions_policy(
-    namespace: str, *, hub: str, hub_port: int, proxy: str, egress: Sequence[dict[str, Any]] = ()
+    namespace: str, *, hub: str, hub_port: int, proxy: str, port: int = PORT, egress: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
     """Return the policy of the sessions' pods; see ``manifests`` for the arguments.
 
@@ -111,7 +118,7 @@ def sessions_policy(
         {
             "podSelector": {"matchExpressions": [{"key": LABEL_SESSION, "operator": "Exists"}]},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": [{"ipBlock": {"cidr": proxy}}], "ports": [{"protocol": "TCP", "port": PORT}]}],
+            "ingress": [{"from": [{"ipBlock": {"cidr": proxy}}], "ports": [{"protocol": "TCP", "port": port}]}],
             "egress": [
                 {"to": [{"ipBlock": {"cidr": hub}}], "ports": [{"protocol": "TCP", "port": hub_port}]},
                 {"to": [dns], "ports": [{"protocol": each, "port": 53} for each in ("UDP", "TCP")]},
@@ -144,10 +151,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("namespace", help="the namespace of the place in hpc_places")
     parser.add_argument("--hub", required=True, help="the hub's address for sessions, for example 192.0.2.1/32")
     parser.add_argument("--hub-port", type=int, default=8445, help="the port of the hub's API for sessions")
+    parser.add_argument("--port", type=int, default=PORT, help="the port of sessions: hpc_service.notebook_ports.first")
     parser.add_argument("--proxy", default="", help="the address that connects to sessions, if it differs")
     given = parser.parse_args(arguments)
     try:
-        found = manifests(given.namespace, hub=given.hub, hub_port=given.hub_port, proxy=given.proxy)
+        found = manifests(given.namespace, hub=given.hub, hub_port=given.hub_port, proxy=given.proxy, port=given.port)
     except ValueError as error:
         parser.error(str(error))
     sys.stdout.write(text_of(found))

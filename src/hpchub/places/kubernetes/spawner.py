@@ -22,7 +22,6 @@ from hpchub.hub.refusals import ADVICE, refused_value
 from hpchub.messages import Message
 from hpchub.places.interface import LABEL_SESSION, Refused, labels, secret_path
 from hpchub.places.kubernetes.connection import KubernetesConnection, Refusal
-from hpchub.places.kubernetes.manifests import PORT
 from hpchub.places.kubernetes.pods import CLAIM, PROGRAM, pod_traits
 from hpchub.places.spawner import PlaceSpawner
 from hpchub.remote import job_usage, launcher, session_monitor, single_user
@@ -44,8 +43,9 @@ class KubernetesSpawner(PlaceSpawner, KubeSpawner):  # type: ignore[misc]
 
     @property
     def ports(self) -> tuple[int, int]:
-        """The port of the server. Each pod has a network of its own."""
-        return PORT, PORT
+        """The port of the server, the first one of the site's range. Each pod has a network of its own."""
+        first, _ = super().ports
+        return first, first
 
     def get_env(self) -> dict[str, str]:
         """Return the environment in the description of the pod. It contains no secrets."""
@@ -89,7 +89,7 @@ class KubernetesSpawner(PlaceSpawner, KubeSpawner):  # type: ignore[misc]
         for name, value in traits.items():
             setattr(self, name, value)
         self.extra_labels, self.extra_annotations = {LABEL_SESSION: session}, marks
-        self.pod_name, self.namespace, self.port = job_id, self.cluster.namespace, PORT
+        self.pod_name, self.namespace, self.port = job_id, self.cluster.namespace, self.ports[0]
         self.api = connection.api
         with self._explained():
             if self.cluster.storage:
