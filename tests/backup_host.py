@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import pytest
 from jupyterhub import orm
 from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
@@ -19,6 +21,12 @@ from hpchub.hub.ledger import SESSIONS, Ledger
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+needs_age = pytest.mark.skipif(
+    shutil.which("age") is None and os.environ.get("HPCHUB_SERVERS") != "required",
+    reason="age is not installed",
+)
+"""Skips a test on a machine without age, unless HPCHUB_SERVERS says that the programs of the tests must be there."""
 
 SECRETS = {
     "etc/secrets/proxy.env": "CONFIGPROXY_AUTH_TOKEN=first-proxy-token\n",

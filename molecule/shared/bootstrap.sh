@@ -5,10 +5,10 @@
 # The Debian packages that the lab needs. netavark needs iptables on Debian 12 and nftables on Debian 13.
 packages="ca-certificates openssh-client python3 python3-venv mmdebstrap podman crun netavark aardvark-dns"
 packages="$packages iptables nftables"
-# The Debian packages of the servers with which unit tests sign in.
+# The Debian packages of the servers and programs that unit tests use.
 servers="apache2-bin libapache2-mod-auth-cas libapache2-mod-auth-gssapi libapache2-mod-auth-mellon"
 servers="$servers libapache2-mod-auth-openidc libapache2-mod-authnz-pam libpam-wrapper slapd ldap-utils"
-servers="$servers krb5-kdc krb5-admin-server krb5-user curl libfaketime"
+servers="$servers krb5-kdc krb5-admin-server krb5-user curl libfaketime age"
 system_python=/usr/bin/python3
 cache="$HOME/.cache/hpchub"
 
@@ -73,7 +73,7 @@ need_postgresql() {
   [ ! -d /run/systemd/system ] || systemctl --quiet disable --now postgresql
 }
 
-# Install the servers of the sign-on's unit tests: Apache's modules, an LDAP server, a KDC, and a PAM module for tests.
+# Install what unit tests use: Apache's modules, an LDAP server, a KDC, a PAM module for tests, and age for backups.
 # The tests start servers of their own, so Debian's do not run.
 need_servers() {
   # shellcheck disable=SC2086 # $servers is a list of words

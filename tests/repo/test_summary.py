@@ -79,5 +79,5 @@ def test_every_restart_explains_its_effect() -> None:
         handlers: list[dict[str, Any]] = yaml.safe_load(path.read_text())
         for handler in handlers:
             explained = any(name.endswith("_effect") for name in handler.get("vars", {}))
-            restart = handler["name"].startswith("Restart") and "gate sockets" not in handler["name"]
-            assert explained is restart, handler
+            needed = handler["name"].startswith("Restart") and "gate sockets" not in handler["name"]
+            assert explained is needed, handler

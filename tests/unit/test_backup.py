@@ -23,6 +23,7 @@ from backup_host import (
     keygen,
     make_database,
     make_host,
+    needs_age,
     repack,
     state_of,
 )
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
     from hpchub.backup.host import Host
 
-pytestmark = pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed")
+pytestmark = needs_age
 
 
 @pytest.fixture

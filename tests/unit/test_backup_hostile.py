@@ -7,7 +7,6 @@ import io
 import json
 import os
 import random
-import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from backup_host import FakeUnits, make_database, make_host, state_of
+from backup_host import FakeUnits, make_database, make_host, needs_age, state_of
 
 from hpchub.backup.create import create
 from hpchub.backup.database import HubDatabase
@@ -28,7 +27,7 @@ from hpchub.backup.restore import Options, restore
 if TYPE_CHECKING:
     from hpchub.backup.host import Host
 
-pytestmark = pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed")
+pytestmark = needs_age
 
 Entry = tuple[str, bytes] | tarfile.TarInfo
 KINDS = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from backup_host import FakeUnits, keygen, make_database, make_environments, make_host
+from backup_host import FakeUnits, keygen, make_database, make_environments, make_host, needs_age
 from postgresql_server import Server, needs_server
 from sqlalchemy.engine import make_url
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.slow,
     needs_server,
-    pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed"),
+    needs_age,
 ]
 
 HEAD, OLD = known_revisions()[:2]

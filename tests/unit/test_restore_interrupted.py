@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from backup_host import FakeUnits, change_secrets, state_of
+from backup_host import FakeUnits, change_secrets, needs_age, state_of
 from repo.sites import ROOT
 
 from hpchub.backup import host as hosts
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from hpchub.backup.host import Host
 
-pytestmark = pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed")
+pytestmark = needs_age
 
 CHANGES = ("replace", "unlink", "rename", "mkdir", "rmdir")
 """The functions of the module os that change a directory."""

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from backup_host import FakeUnits, change_secrets, keygen, make_database, make_host
+from backup_host import FakeUnits, change_secrets, keygen, make_database, make_host, needs_age
 from hub_app import make_authority
 
 from hpchub.backup import host as hosts
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from hpchub.backup.host import Host
 
-pytestmark = pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed")
+pytestmark = needs_age
 
 KEEP = Options(keep_database=True)
 FIRST = "first-cookie-secret\n"

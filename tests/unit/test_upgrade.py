@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import pytest
-from backup_host import FakeUnits, keygen, make_database, make_environments, make_host
+from backup_host import FakeUnits, keygen, make_database, make_environments, make_host, needs_age
 
 from hpchub.backup import upgrade
 from hpchub.backup.create import backups
@@ -122,7 +122,7 @@ def test_schema_is_upgraded_while_the_hub_is_stopped(host: Host, environments: P
     assert not is_unfinished(host)
 
 
-@pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed")
+@needs_age
 def test_backup_is_made_before_the_schema_changes(host: Host, environments: Path, tmp_path: Path) -> None:
     host = replace(host, recipients=[keygen(tmp_path / "key")])
     prepare(host, FakeUnits({"hub"}), environments)
@@ -130,7 +130,7 @@ def test_backup_is_made_before_the_schema_changes(host: Host, environments: Path
     assert read_header(made).schema == OLD
 
 
-@pytest.mark.skipif(shutil.which("age") is None, reason="age is not installed")
+@needs_age
 def test_upgrade_without_its_backup_does_not_happen(host: Host, environments: Path) -> None:
     units = FakeUnits({"hub"})
     with pytest.raises(BackupError, match="age cannot encrypt"):

@@ -141,9 +141,12 @@ def _parallel_pytest(path: str, workers: int, distribution: str) -> Step:
     return _pytest("pytest", "--numprocesses", str(workers), "--dist", distribution, path)
 
 
-_SIGN_ON_TESTS = tuple(
+_SERVER_TESTS = tuple(
     f"tests/unit/test_{name}.py"
-    for name in ("apache", "door_cas", "door_saml", "doors", "password_sign_on", "sign_on", "user_mapping")
+    for name in (
+        *("apache", "door_cas", "door_saml", "doors", "password_sign_on", "sign_on", "user_mapping"),
+        *("backup", "backup_hostile", "backup_postgresql", "restore_interrupted", "restore_standby", "upgrade"),
+    )
 )
 _DATABASE_TESTS = tuple(f"tests/unit/test_{name}.py" for name in ("database", "database_faults", "migration"))
 
@@ -258,9 +261,9 @@ def all_stages() -> list[Stage]:
         ),
         _scenario(
             "single_node",
-            "Molecule with everything on one host, then tests of each sign-on with real servers",
-            # These tests are skipped on a machine without the servers. Here, bin/test has installed them.
-            _pytest("unit", *_SIGN_ON_TESTS, environment={"HPCHUB_SERVERS": "required"}),
+            "Molecule with everything on one host, then tests of each sign-on and of backups with real servers",
+            # These tests are skipped on a machine without the servers or age. Here, bin/test has installed them.
+            _pytest("unit", *_SERVER_TESTS, environment={"HPCHUB_SERVERS": "required"}),
         ),
         Stage(
             "collection",
