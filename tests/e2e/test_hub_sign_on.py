@@ -113,6 +113,7 @@ def test_person_of_globus_signs_in_with_the_identity_of_the_institution(
     choose(alice, "alice@gmail.example")
     expect(alice.page.locator("main")).to_contain_text("To have linked it is not enough")
     choose(alice, "alice@uni.example")
+    alice.user = lab.user("alice")
     alice.start(lab.profiles()[0]["key"])
     session = JupyterLab(alice.page, f"{host_of(lab, 'alice')}/user/alice")
     code = (

@@ -124,8 +124,8 @@ def permitted_on(groups: set[str], state: dict[str, Any], settings: dict[str, An
     parts: dict[str, Mapping[str, Collection[int]]] = {
         # systemd listens for the lab's role lab_forward, which connects the hub host and the identity provider.
         "hub": {"apache2": {service, port_of(settings["api_url"])}, "systemd": {provider}},
-        # python3 is the stand-in for Globus.
-        "idp": {"apache2": {provider}, "systemd": {service}, **({"python3": {8447}} if portal else {})},
+        # python3 is the mail server, and the stand-in for Globus.
+        "idp": {"apache2": {provider}, "systemd": {service}, "python3": {2525, 8447} if portal else {2525}},
         "state_store": {"postgres": {5432}},
         # python3 is the gate of a Docker host. The engine itself listens on a unix socket only.
         "docker_hosts": {"python3": {2376}},
