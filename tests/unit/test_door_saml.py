@@ -100,7 +100,7 @@ def test_attributes_go_to_the_hub(provider: tuple[Site, SamlServer], browser: Br
 def test_only_the_cookie_of_a_sign_in_that_has_begun_comes_back_with_the_form_of_the_provider(browser: Browser) -> None:
     start = browser.ask(browser.ask("/hub/home").headers["Location"])
     end = send_form(browser, browser.open(start.headers["Location"]).text)
-    (begun,), (signed_in,) = (answer.headers.get_all("Set-Cookie") for answer in (start, end))
+    (begun,), (signed_in,) = (answer.headers.get_all("Set-Cookie", []) for answer in (start, end))
     assert begun == "__Host-hpchub-sso=cookietest; Path=/; Secure; HttpOnly; SameSite=None"
     assert re.fullmatch(r"__Host-hpchub-sso=[0-9a-f]+; Path=/; Secure; HttpOnly; SameSite=Lax", signed_in)
 
