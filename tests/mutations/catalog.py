@@ -1001,6 +1001,24 @@ EXPLAINED: dict[str, str] = {
             "id-token-expr-reqenv-oidc-id-toke",
         )
     },
+    **{
+        f"response-header/{line}": (
+            "The program that signs users in sets the same header, and so does the directory of the pages."
+        )
+        for line in (
+            "form.conf.j2/header-always-set-cache-control-no-store",
+            "sso_kerberos.conf.j2/header-always-set-cache-control-no-store",
+        )
+    },
+    **{
+        f"response-header/sso_saml.conf.j2/{line}": (
+            "mod_auth_mellon 0.18.1 refuses these addresses itself. The line is for versions that do not."
+        )
+        for line in (
+            "header-always-edit-location-https-2-reverse-proxy-public-url",
+            "header-onsuccess-edit-location-https-2-reverse-proxy-public",
+        )
+    },
 }
 """Mutants that change nothing, by id, and why."""
 
@@ -1015,6 +1033,15 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "mode/configure.yml/jupyterhub-cookie-secret-file-0600": ("tests/repo/test_permissions.py",),
     "mode/configure.yml/jupyterhub-canary-token-file-0600": ("tests/repo/test_permissions.py",),
     "mode/configure.yml/jupyterhub-metrics-token-file-0600": ("tests/repo/test_permissions.py",),
+    **{
+        f"mode/configure.yml/jupyterhub-{name}": _PERMISSION_TESTS
+        for name in (
+            "sign-on-file-0600",
+            "accounts-directory-0700",
+            "config-directory-accounts-json-0600",
+            "accounts-record-dirname-0700",
+        )
+    },
     # The file is written once, so that only a new host would show its mode.
     "mode/sso_oidc.yml/reverse-proxy-sso-key-file-0600": ("tests/repo/test_permissions.py",),
     "request-header/site.conf.j2/requestheader-unset-cookie-expr-program": ("tests/repo/test_subdomains.py",),
@@ -1034,6 +1061,22 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
 }
 """Mutants by id that tests without a host catch, mostly of settings that the demo does not use."""
 
+_TEMPLATES = "roles/reverse_proxy/templates"
+DOORS: dict[str, tuple[str, str]] = {
+    f"{_TEMPLATES}/access_hub.conf.j2": ("tests/repo/test_hub_sign_on_role.py", "token_of_a_page"),
+    f"{_TEMPLATES}/form.conf.j2": (
+        "tests/unit/test_doors.py",
+        "ldap and (attributes or same_answer or not_cached)",
+    ),
+    f"{_TEMPLATES}/sso_cas.conf.j2": ("tests/unit/test_door_cas.py", "attributes_go_to_the_hub"),
+    f"{_TEMPLATES}/sso_kerberos.conf.j2": ("tests/unit/test_doors.py", "kerberos and not_cached"),
+    f"{_TEMPLATES}/sso_saml.conf.j2": (
+        "tests/unit/test_door_saml.py",
+        "oid or attributes or cookie or browser_that_asked or nowhere_else",
+    ),
+}
+"""Templates of providers that the demo does not use. These tests run a real Apache with them on this machine."""
+
 
 def mutants() -> list[Mutant]:
     """Return all mutants of the catalog.
@@ -1044,6 +1087,10 @@ def mutants() -> list[Mutant]:
     found = {mutant.id: mutant for mutant in collect(RULES, HAND_WRITTEN)}
     if unknown := (ELSEWHERE.keys() | EXPLAINED.keys()) - found.keys():
         raise CatalogError(f"there is no mutant {min(unknown)}; correct ELSEWHERE or EXPLAINED in catalog.py")
+    for mutant in list(found.values()):
+        if mutant.path in DOORS:
+            test, keyword = DOORS[mutant.path]
+            found[mutant.id] = replace(mutant, tests=(test,), keyword=keyword, place="fast")
     for name, tests in ELSEWHERE.items():
         found[name] = replace(found[name], tests=tests, keyword="", place="fast")
     return list(found.values())

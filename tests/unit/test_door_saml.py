@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -86,6 +88,28 @@ def test_answer_is_valid_once_and_only_in_the_browser_that_asked(
     other.close()
     assert post_response(browser, page).status == 200
     assert post_response(browser, page).status == 403  # the back button
+
+
+def test_attributes_go_to_the_hub(provider: tuple[Site, SamlServer], browser: Browser) -> None:
+    provider[1].attributes |= {"groups": ["hpc", "x,y"]}
+    (value,) = received(post_response(browser, browser.open("/hub/home")))["x-hpchub-userinfo"]
+    claims = json.loads(base64.urlsafe_b64decode(value))
+    assert claims["groups"] == ["hpc", "x,y"]
+
+
+def test_only_the_cookie_of_a_sign_in_that_has_begun_comes_back_with_the_form_of_the_provider(browser: Browser) -> None:
+    start = browser.ask(browser.ask("/hub/home").headers["Location"])
+    end = send_form(browser, browser.open(start.headers["Location"]).text)
+    (begun,), (signed_in,) = (answer.headers.get_all("Set-Cookie", []) for answer in (start, end))
+    assert begun == "__Host-hpchub-sso=cookietest; Path=/; Secure; HttpOnly; SameSite=None"
+    assert re.fullmatch(r"__Host-hpchub-sso=[0-9a-f]+; Path=/; Secure; HttpOnly; SameSite=Lax", signed_in)
+
+
+def test_cookie_is_removed_from_the_browser_at_the_logout(browser: Browser) -> None:
+    post_response(browser, browser.open("/hub/home"))
+    assert any(name == "__Host-hpchub-sso" for _, name in browser.cookies)
+    assert browser.open("/sso/logout", {"Sec-Fetch-Site": "same-origin"}).status == 200
+    assert browser.cookies == {}
 
 
 @pytest.mark.parametrize(

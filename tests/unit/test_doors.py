@@ -191,6 +191,7 @@ class Ldap(FormDoor):
             "reverse_proxy_ldap_base": "ou=people,dc=example,dc=org",
             "reverse_proxy_ldap_bind_dn": "cn=admin,dc=example,dc=org",
             "reverse_proxy_ldap_bind_password": PASSWORD,
+            "reverse_proxy_ldap_attributes": ["mail"],
             "reverse_proxy_ldap_ca_src": "ca.pem",
         }
 
@@ -337,6 +338,13 @@ def test_hub_learns_the_name_and_the_groups_of_a_user_who_signs_in(door: Door, b
     assert received(answer).get("authorization") is None
     sign_on = [json.loads(base64.urlsafe_b64decode(each)) for each in received(answer).get("x-hpchub-sign-on", [])]
     assert [(each["provider"], each["received"]) for each in sign_on] == door.sign_ons("alice")
+
+
+def test_hub_learns_the_attributes_that_the_directory_has(door: Door, browser: Browser) -> None:
+    if not isinstance(door, Ldap):
+        pytest.skip("only the directory has attributes")
+    claims = told(door.sign_in(browser, "alice"))["claims"]
+    assert claims["mail"].endswith("@example.org")
 
 
 @pytest.mark.parametrize("path", ["/hub/home", "/user/alice/lab", "/services/x/"])
@@ -546,6 +554,18 @@ def test_wrong_password_and_unknown_name_have_the_same_answer(form: FormDoor, br
     assert (status, challenge, cookie) == (401, None, None)
     assert "The user name or the password is not correct." in text
     assert min(times) >= 0.29
+
+
+def test_sign_in_is_not_cached(form: FormDoor, browser: Browser) -> None:
+    form.add("alice")
+    first = browser.ask("/hub/home")
+    answers = [first, browser.ask(first.headers["Location"]), browser.ask("/sso/sign-in")]
+    for origin, password in ((form.site.url, "wrong"), ("https://evil.example", PASSWORD), (form.site.url, PASSWORD)):
+        headers = {"Origin": origin, "Content-Type": "application/x-www-form-urlencoded"}
+        body = urlencode({"username": "alice", "password": password})
+        answers.append(browser.ask("/sso/sign-in", headers, method="POST", body=body))
+    assert [answer.status for answer in answers[-3:]] == [401, 403, 303]
+    assert {answer.headers["Cache-Control"] for answer in answers} == {"no-store"}
 
 
 def test_guessing_a_password_becomes_slower_and_the_right_one_waits_too(form: FormDoor, browser: Browser) -> None:
