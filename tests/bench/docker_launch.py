@@ -107,8 +107,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure.
 
     Returns:
-        ``{"seconds": {KIND: median}, "ratios": {KIND: R}}``, where R is the median of the ratios of a start by hpchub
-        and one by dockerspawner that follow each other.
+        ``{"seconds": {KIND: median}, "fastest": {KIND: minimum}, "ratios": {KIND: R}}``, where R is the median of the
+        ratios of a start by hpchub and one by dockerspawner that follow each other. On a busy machine, the fastest
+        starts are more reliable.
     """
     module.account = lambda name, minimum_gid: (IDS, [100])
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
@@ -165,11 +166,16 @@ async def _measure(arguments: argparse.Namespace, socket: str, home: str) -> dic
         kind: statistics.median(ours / theirs for ours, theirs in zip(taken["hpchub"], taken[kind], strict=True))
         for kind in KINDS[:2]
     }
-    return {"seconds": {name: statistics.median(each) for name, each in taken.items()}, "ratios": ratios}
+    seconds = {name: statistics.median(each) for name, each in taken.items()}
+    return {"seconds": seconds, "fastest": {name: min(each) for name, each in taken.items()}, "ratios": ratios}
 
 
 def table(result: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return the result as rows of text; the first row is the heading."""
-    rows: list[tuple[str, ...]] = [("start of a container", "milliseconds")]
-    rows += [(name, f"{seconds * 1000:.1f}") for name, seconds in result["seconds"].items()]
-    return [*rows, *((f"hpchub / {kind}", f"{ratio:.2f}") for kind, ratio in result["ratios"].items())]
+    rows: list[tuple[str, ...]] = [("start of a container", "median, ms", "fastest, ms")]
+    for name, median in result["seconds"].items():
+        rows.append((name, f"{median * 1000:.1f}", f"{result['fastest'][name] * 1000:.1f}"))
+    for kind, ratio in result["ratios"].items():
+        fastest = result["fastest"]["hpchub"] / result["fastest"][kind]
+        rows.append((f"hpchub / {kind}", f"{ratio:.2f}", f"{fastest:.2f}"))
+    return rows
