@@ -185,7 +185,7 @@ def _verifies(tag: str, data: bytes, certificate: str) -> bool:
         document, pem = Path(name, "metadata.xml"), Path(name, "certificate.pem")
         document.write_bytes(data)
         pem.write_text(f"{certificate}\n")
-        # Without --enabled-key-data, xmlsec1 would take the key from the document itself.
+        # The key must never come from the document itself.
         command = ["xmlsec1", "--verify", "--enabled-reference-uris", "empty,same-doc", "--enabled-key-data"]
         command += ["raw-x509-cert", "--pubkey-cert-pem", str(pem), "--id-attr:ID", tag[1:].replace("}", ":")]
         try:
