@@ -6,13 +6,12 @@ of a container as a process of this machine. It isolates nothing. Faults can be 
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
-import tarfile
 import tempfile
 import threading
 import time
@@ -45,8 +44,12 @@ class Container:
 
     def __init__(self, name: str, body: dict[str, Any], root: Path) -> None:
         self.name, self.body, self.root = name, body, root
-        self.volume, self.output = root / "volume", root / "output"
-        self.volume.mkdir(parents=True)
+        self.memory, self.output = root / "memory", root / "output"
+        self.memory.mkdir(parents=True)
+        self.received = b""
+        self.input_ends = False
+        self.changed = threading.Condition()
+        self.created = time.time()
         self.process: subprocess.Popen[bytes] | None = None
         self.started, self.finished, self.killed = NEVER, NEVER, False
         self.oom = False
@@ -65,12 +68,39 @@ class Container:
     def start(self, program: list[str]) -> None:
         """Run the program."""
         env = {"PATH": os.environ["PATH"], **dict(each.split("=", 1) for each in self.body.get("Env") or [])}
-        words = [word.replace(SECRETS, str(self.volume)) for word in program]
+        words = [word.replace(SECRETS, str(self.memory)) for word in program]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                words, env=env, stdout=output, stderr=subprocess.STDOUT, cwd="/", start_new_session=True
+                words,
+                bufsize=0,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                start_new_session=True,
             )
         self.started = now()
+        threading.Thread(target=self._feed, args=(self.process,), daemon=True).start()
+
+    def _feed(self, process: subprocess.Popen[bytes]) -> None:
+        """Pass what clients send to the standard input of the program."""
+        assert process.stdin
+        sent, ends = 0, not self.body.get("OpenStdin")
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            while not ends or sent < len(self.received):
+                with self.changed:
+                    while not self.input_ends and len(self.received) <= sent:
+                        self.changed.wait(60)
+                    content, ends = self.received[sent:], self.input_ends
+                sent += process.stdin.write(content) if content else 0
+
+    def take(self, content: bytes) -> None:
+        """Take what a client sends. No content is the end, as for a container with ``StdinOnce``."""
+        with self.changed:
+            self.received += content
+            self.input_ends = not content
+            self.changed.notify_all()
 
     def stop(self, seconds: float) -> None:
         """End the program."""
@@ -99,7 +129,7 @@ class Container:
                 "StartedAt": self.started,
                 "FinishedAt": self.finished,
             },
-            "Config": {name: value for name, value in self.body.items() if name != "HostConfig"},
+            "Config": {"Tty": False} | {name: value for name, value in self.body.items() if name != "HostConfig"},
             "HostConfig": self.body["HostConfig"],
             "NetworkSettings": {"Networks": {network: {"IPAddress": "127.0.0.1" if status == "running" else ""}}},
         }
@@ -111,6 +141,7 @@ class Container:
             "Id": full["Id"],
             "Names": [full["Name"]],
             "Image": self.body["Image"],
+            "Created": int(self.created),
             "State": full["State"]["Status"],
             "Status": full["State"]["Status"],
             "Labels": self.body.get("Labels") or {},
@@ -124,6 +155,7 @@ class Engine:
     Attributes:
         images: The programs of the images: ``None`` for the entry point itself, or words that run in its place.
         faults: Answers in place of the real ones, by the name of a request: an error, or seconds of silence.
+        delays: How long an engine works for a request, in seconds, by its name.
         requests: The names of all requests.
     """
 
@@ -134,6 +166,7 @@ class Engine:
         self.containers: dict[str, Container] = {}
         self.networks = {"hpchub": {"Driver": "bridge", "Options": {"com.docker.network.bridge.enable_icc": "false"}}}
         self.faults: dict[str, Refusal | float] = {}
+        self.delays: dict[str, float] = {}
         self.requests: list[str] = []
         self.api_version = "1.45"
         self.number = 0
@@ -155,6 +188,7 @@ class Engine:
         self._server.server_close()
         for each in self.containers.values():
             each.stop(0.2)
+            each.take(b"")
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:
         """Return the status and the content of an answer."""
@@ -165,8 +199,8 @@ class Engine:
                 fault = self.faults.get(name, self.faults.get("*"))
                 if isinstance(fault, Refusal):
                     raise fault
-                if fault:
-                    time.sleep(fault)
+                if wait := fault or self.delays.get(name):
+                    time.sleep(wait)
                 with self._lock:
                     return function(self, *found.groups(), query=query, body=body)  # type: ignore[no-any-return]
         raise Refusal(404, "page not found")
@@ -218,20 +252,12 @@ class Engine:
         self.containers[name] = Container(name, content, self.directory / f"{self.number}")
         return 201, {"Id": self.containers[name].described()["Id"], "Warnings": []}
 
-    def archive(self, name: str, *, query: dict[str, list[str]], body: bytes, **_: Any) -> tuple[int, Any]:
-        """PUT /containers/NAME/archive."""
+    def attach(self, name: str, *, query: dict[str, list[str]], **_: Any) -> tuple[int, Any]:
+        """POST /containers/NAME/attach: the connection becomes the standard input of the container."""
         container = self._container(name)
-        if query["path"] != [SECRETS]:
-            raise Refusal(400, "container rootfs is marked read-only")
-        with tarfile.open(fileobj=io.BytesIO(body)) as tar:
-            for member in tar.getmembers():
-                path = container.volume / member.name
-                if content := tar.extractfile(member):
-                    path.write_bytes(content.read())
-                else:
-                    path.mkdir()
-                path.chmod(member.mode)
-        return 200, b""
+        if (query.get("stdin"), query.get("stream")) != (["1"], ["1"]) or set(query) - {"stdin", "stream"}:
+            raise Refusal(400, "the stand-in attaches to the standard input only")
+        return 101, container
 
     def start(self, name: str, **_: Any) -> tuple[int, Any]:
         """POST /containers/NAME/start."""
@@ -275,7 +301,7 @@ _REQUESTS: tuple[tuple[str, str, str, Any], ...] = (
     ("image", "GET", "/images/(.+)/json", Engine.image),
     ("list", "GET", "/containers/json", Engine.containers_json),
     ("create", "POST", "/containers/create", Engine.create),
-    ("archive", "PUT", f"/containers/{_NAME}/archive", Engine.archive),
+    ("attach", "POST", f"/containers/{_NAME}/attach", Engine.attach),
     ("start", "POST", f"/containers/{_NAME}/start", Engine.start),
     ("stop", "POST", f"/containers/{_NAME}/stop", Engine.stop),
     ("remove", "DELETE", f"/containers/{_NAME}", Engine.remove),
@@ -296,12 +322,25 @@ class _Handler(BaseHTTPRequestHandler):
             status, content = self.owner.answer(self.command, url.path, parse_qs(url.query), body)
         except Refusal as error:
             status, content = error.status, {"message": str(error)}
+        if isinstance(content, Container):
+            self._take_input(content)
+            return
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/octet-stream" if content is data else "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    def _take_input(self, container: Container) -> None:
+        self.close_connection = True
+        self.send_response(101, "UPGRADED")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Upgrade", "tcp")
+        self.end_headers()
+        while chunk := self.rfile.read1():
+            container.take(chunk)
+        container.take(b"")
 
     def _chunks(self) -> bytes:
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
@@ -313,7 +352,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return found
 
-    do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815 the names that BaseHTTPRequestHandler calls
+    do_GET = do_POST = do_DELETE = _serve  # noqa: N815 the names that BaseHTTPRequestHandler calls
 
     def address_string(self) -> str:
         return "local"

@@ -10,10 +10,13 @@ import base64
 import datetime as dt
 import html
 import http.server
+import importlib.util
+import json
 import re
 import secrets
 import ssl
 import subprocess
+import sys
 import threading
 import zlib
 from typing import TYPE_CHECKING, Any
@@ -22,7 +25,7 @@ from xml.sax.saxutils import escape
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from web_site import render, template
+from web_site import ROLE, render, template
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +71,7 @@ class SamlServer(http.server.ThreadingHTTPServer):
     Attributes:
         attributes: The attributes of the person who signs in next. A list has one element for each value.
         context: The class of the authentication, which may say that there was a second factor.
+        clock: How far the clock of the provider is ahead, in seconds.
         faults: What is wrong with the next assertion: ``unsigned``, ``other-key``, ``expired``, ``early`` or
             ``audience``.
         service: The name of the service.
@@ -82,6 +86,7 @@ class SamlServer(http.server.ThreadingHTTPServer):
         self.attributes: dict[str, Any] = {}
         self.context = "urn:oasis:names:tc:SAML:2.0:ac:classes:PasswordProtectedTransport"
         self.faults: set[str] = set()
+        self.clock = 0.0
         self.requests: list[str] = []
         other = rsa.generate_private_key(65537, 2048)
         encoding, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
@@ -92,14 +97,22 @@ class SamlServer(http.server.ThreadingHTTPServer):
         self.url = f"https://localhost:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def metadata(self) -> str:
-        """Return the metadata of the provider."""
+    def metadata(self, *, within: str = "", before: str = "", entity_id: str = "", **attributes: str) -> str:
+        """Return the metadata of the provider.
+
+        Args:
+            within: Further elements of the provider's role, such as its extensions.
+            before: Further elements before the role, such as a signature.
+            entity_id: The name of the provider, if it is another.
+            attributes: Further attributes, such as ``validUntil``.
+        """
+        further = "".join(f' {name}="{value}"' for name, value in attributes.items())
         certificate = "".join((self.tls / "signing.pem").read_text().splitlines()[1:-1])
         redirect = "urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"
         return (
             '<EntityDescriptor xmlns="urn:oasis:names:tc:SAML:2.0:metadata" xmlns:ds="http://www.w3.org/2000/09/xmldsig#"'
-            f' entityID="{self.url}">'
-            '<IDPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol">'
+            f' entityID="{entity_id or self.url}"{further}>{before}'
+            f'<IDPSSODescriptor protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol">{within}'
             f'<KeyDescriptor use="signing"><ds:KeyInfo><ds:X509Data><ds:X509Certificate>{certificate}'
             "</ds:X509Certificate></ds:X509Data></ds:KeyInfo></KeyDescriptor>"
             f'<SingleLogoutService Binding="{redirect}" Location="{self.url}/slo"/>'
@@ -115,8 +128,9 @@ class SamlServer(http.server.ThreadingHTTPServer):
             answers: The ID of the request, or nothing for a response that nobody has asked for.
             address: Where the service expects the response.
         """
-        later = -120 if "expired" in self.faults else 300
-        earlier = 120 if "early" in self.faults else -10
+        now = moment(self.clock)
+        last = moment(self.clock + (-120 if "expired" in self.faults else 300))
+        first = moment(self.clock + (120 if "early" in self.faults else -10))
         audience = "https://other.example/sp" if "audience" in self.faults else self.service
         own = f"_{secrets.token_hex(16)}"
         to = f' InResponseTo="{answers}"' if answers else ""
@@ -130,18 +144,18 @@ class SamlServer(http.server.ThreadingHTTPServer):
             if value != []
         )
         text = (
-            f'<samlp:Response {NAMES} ID="_{secrets.token_hex(16)}" Version="2.0" IssueInstant="{moment(0)}"'
+            f'<samlp:Response {NAMES} ID="_{secrets.token_hex(16)}" Version="2.0" IssueInstant="{now}"'
             f' Destination="{address}"{to}><saml:Issuer>{self.url}</saml:Issuer><samlp:Status><samlp:StatusCode'
             ' Value="urn:oasis:names:tc:SAML:2.0:status:Success"/></samlp:Status>'
-            f'<saml:Assertion ID="{own}" Version="2.0" IssueInstant="{moment(0)}"><saml:Issuer>{self.url}</saml:Issuer>'
+            f'<saml:Assertion ID="{own}" Version="2.0" IssueInstant="{now}"><saml:Issuer>{self.url}</saml:Issuer>'
             f"{'' if 'unsigned' in self.faults else SIGNATURE.format(id=own)}"
             '<saml:Subject><saml:NameID Format="urn:oasis:names:tc:SAML:2.0:nameid-format:transient">'
             f"_{secrets.token_hex(16)}</saml:NameID>"
             '<saml:SubjectConfirmation Method="urn:oasis:names:tc:SAML:2.0:cm:bearer"><saml:SubjectConfirmationData'
-            f' NotOnOrAfter="{moment(later)}" Recipient="{address}"{to}/></saml:SubjectConfirmation></saml:Subject>'
-            f'<saml:Conditions NotBefore="{moment(earlier)}" NotOnOrAfter="{moment(later)}"><saml:AudienceRestriction>'
+            f' NotOnOrAfter="{last}" Recipient="{address}"{to}/></saml:SubjectConfirmation></saml:Subject>'
+            f'<saml:Conditions NotBefore="{first}" NotOnOrAfter="{last}"><saml:AudienceRestriction>'
             f"<saml:Audience>{audience}</saml:Audience></saml:AudienceRestriction></saml:Conditions>"
-            f'<saml:AuthnStatement AuthnInstant="{moment(0)}" SessionIndex="s{own}"><saml:AuthnContext>'
+            f'<saml:AuthnStatement AuthnInstant="{now}" SessionIndex="s{own}"><saml:AuthnContext>'
             f"<saml:AuthnContextClassRef>{self.context}</saml:AuthnContextClassRef></saml:AuthnContext>"
             f"</saml:AuthnStatement><saml:AttributeStatement>{values}</saml:AttributeStatement>"
             "</saml:Assertion></samlp:Response>"
@@ -159,11 +173,49 @@ class SamlServer(http.server.ThreadingHTTPServer):
         return f"{query}&{urlencode({'Signature': base64.b64encode(signature).decode()})}"
 
 
-def saml_arguments(site: Site, provider: SamlServer) -> dict[str, Any]:
-    """Write the files that the role writes for a provider, and return the arguments of the role."""
+def metadata_program() -> Any:
+    """Return the program that checks metadata, as a module."""
+    spec = importlib.util.spec_from_file_location("saml_metadata", ROLE / "files" / "saml_metadata.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write_metadata(files: Path, metadata: str, **chosen: Any) -> dict[str, Any]:
+    """Run the program of the role on metadata, as the role does. Return its settings, for the given choices."""
+    state = files / "state"
+    state.mkdir(exist_ok=True)
+    (files / "given.xml").write_text(metadata)
+    words = {"label": "Your organisation", "button": "Continue"}
+    settings = {
+        "url": "", "file": str(files / "given.xml"), "ca": "", "certificate": "", "providers": [], "all": False,
+        "directory": str(state), "languages": dict.fromkeys(("en", "de"), words), **chosen,
+    }  # fmt: skip
+    (files / "metadata.json").write_text(json.dumps(settings))
+    done = subprocess.run(
+        [sys.executable, "-I", str(ROLE / "files" / "saml_metadata.py"), str(files / "metadata.json")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return settings
+
+
+def saml_arguments(site: Site, provider: SamlServer, metadata: str | None = None, **chosen: Any) -> dict[str, Any]:
+    """Write the files that the role writes for a provider, and return the arguments of the role.
+
+    Args:
+        site: The site.
+        provider: The provider.
+        metadata: The metadata, if it is not that of the provider alone.
+        chosen: The settings ``providers`` and ``all`` of the program that checks metadata.
+    """
     files = site.directory / "etc" / "saml"
     files.mkdir()
-    (files / "idp-metadata.xml").write_text(provider.metadata())
+    settings = write_metadata(files, provider.metadata() if metadata is None else metadata, **chosen)
     (files / "sp.pem").write_text((site.directory / "tls" / "signing.pem").read_text())
     (site.directory / "secrets" / "saml-sp.key").write_text((site.directory / "tls" / "signing.key").read_text())
     given = {"reverse_proxy_public_url": site.url}
@@ -174,6 +226,9 @@ def saml_arguments(site: Site, provider: SamlServer) -> dict[str, Any]:
         "reverse_proxy_sso_provider": "saml",
         "reverse_proxy_saml_user_attribute": "uid",
         "reverse_proxy_saml_groups_attribute": "groups",
+        "__reverse_proxy_saml_state": settings["directory"],
+        "reverse_proxy_saml_providers": settings["providers"],
+        "reverse_proxy_saml_all_providers": settings["all"],
         "__reverse_proxy_saml_lock": str(site.directory / "cache" / "saml.lock"),
         "__reverse_proxy_saml_sessions": 64,
     }

@@ -109,7 +109,8 @@ def control(arguments: list[str]) -> None:
         if not fnmatch.fnmatch(own, name):
             continue
         if command == "show":
-            print(f"Id={own}\nLoadState=loaded\nActiveState={unit['state']}\nDescription={unit['description']}\n")
+            print(f"Id={own}\nLoadState=loaded\nActiveState={unit['state']}\nDescription={unit['description']}")
+            print(f"Job={unit.get('job', '')}\n")
         else:
             write(path, {**unit, "state": "deactivating"})
             os.kill(unit["pid"], signal.SIGTERM)

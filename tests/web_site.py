@@ -29,7 +29,8 @@ TOKEN = "t" * 40
 """A token that looks like one of a program. The program behind Apache does not check it."""
 DEBIAN_MODULES = ["unixd", "access_compat", "filter", "reqtimeout", "authn_core", "authz_core", "slotmem_shm", "dir"]
 PAGES = ["forbidden.shtml", "sign-in.shtml", "signed-out.shtml", "sign-out.shtml", "unavailable.shtml",
-         "sign-in-form.shtml", "bad-request.shtml", "not-found.shtml", "too-large.shtml", "error.sjson"]  # fmt: skip
+         "sign-in-form.shtml", "bad-request.shtml", "not-found.shtml", "too-large.shtml", "error.sjson",
+         "providers.shtml", "refused-answer.shtml"]  # fmt: skip
 
 
 def render(arguments: Mapping[str, Any], expressions: Mapping[str, str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from .backup import BACKUP
 from .docker import DOCKER, DOCKER_RULES
 from .host_units import HOST_UNITS
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
+from .saml import SAML
 
 _SHARED = "molecule/shared/tests"
 _GATE_TESTS = ("tests/unit/test_gate.py", "tests/unit/test_protections.py")
@@ -499,6 +500,7 @@ HAND_WRITTEN = (
     *BACKUP,
     *DOCKER,
     *HOST_UNITS,
+    *SAML,
     HandWritten("site-files-add", CONFIG, "if gone := entries - _entries(c, name):", "if gone := set():", _SITE_FILES),
     _gate("request-length", "if len(text) > REQUEST_LIMIT:", "if False:"),
     _gate("exact-fields", 'if set(request) - {"cluster"} != fields:', "if False:"),

@@ -26,6 +26,39 @@ def _nothing(match: re.Match[str]) -> str:
 DOCKER_RULES = (Rule("docker-gate", (_GATE,), r"^ +require\(.*\)$", _TESTS, replace=_nothing, name=_problem),)
 
 DOCKER = (
+    HandWritten(
+        "docker/unchecked-keys",
+        _GATE,
+        "found = {key: value for key, value in content.items() if key in KEYS}",
+        "found = dict(content)",
+        _TESTS,
+        "checked_keys_only",
+    ),
+    HandWritten("docker/old-versions", _GATE, "4[1-9]|[5-9][0-9]", "[0-9]{1,3}", _TESTS, "other_request"),
+    HandWritten(
+        "docker/overdue",
+        _GATE,
+        'if time.time() - each["Created"] > int(runtime) + OVERDUE:',
+        "if False:",
+        _TESTS,
+        "timeout",
+    ),
+    HandWritten(
+        "docker/system-groups",
+        "src/hpchub/places/docker/spawner.py",
+        "if gid >= minimum_gid or gid == USERS_GROUP",
+        "if gid",
+        _PLACE_TESTS,
+        "groups_of_the_system",
+    ),
+    HandWritten(
+        "kubernetes/home-without-a-volume",
+        "src/hpchub/places/kubernetes/pods.py",
+        "else limited",
+        'else {"emptyDir": {}}',
+        ("tests/unit/test_kubernetes_pods.py",),
+        "",
+    ),
     HandWritten("docker/capabilities", _SPEC, '"cap_drop": ["ALL"],', "", _PLACE_TESTS, "without_any_privilege"),
     HandWritten(
         "docker/new-privileges",

@@ -24,6 +24,8 @@ HOST_UNITS = (
     _units("tag-of-another-user", "tag[1] != account.pw_name or ", "", "request_that_is_refused"),
     _units("name-of-another-session", ' or found["name"] != f"hpchub-{tag[2]}"', "", "request_that_is_refused"),
     _units("too-many-sessions", 'sum(job["uid"] == account.pw_uid for job in alive) >= JOBS_OF_USER', "False", "fill"),
+    _units("turns-of-users", 'ranked.append((numbers.get(job["uid"], 0),', "ranked.append((0,", "take_turns"),
+    _units("queued-unit", 'fields.get("Job", "") not in ("", "0")', "False", "only_queued"),
     # What a request may contain.
     _units(
         "unknown-directive", "if name not in NEEDED and name not in WEIGHTS:", "if False:", "request_that_is_refused"

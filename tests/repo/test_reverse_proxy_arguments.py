@@ -29,12 +29,32 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 }
 LDAP = {"reverse_proxy_sso_provider": "ldap", "reverse_proxy_ldap_url": "ldaps://ldap.example.org"}
 KERBEROS = {"reverse_proxy_sso_provider": "kerberos", "reverse_proxy_kerberos_realms": ["EXAMPLE.ORG"]}
+# The test writes these files.
+SAML = {"reverse_proxy_sso_provider": "saml", "reverse_proxy_saml_metadata_src": "DIRECTORY/valid.xml"}
+SAML_URL = SAML | {
+    "reverse_proxy_saml_metadata_src": "",
+    "reverse_proxy_saml_metadata_url": "https://idp.example.org/metadata.xml",
+}
+METADATA = (
+    '<EntityDescriptor xmlns="urn:oasis:names:tc:SAML:2.0:metadata" xmlns:ds="http://www.w3.org/2000/09/xmldsig#"'
+    ' entityID="https://idp.example.org" validUntil="%s"><IDPSSODescriptor'
+    ' protocolSupportEnumeration="urn:oasis:names:tc:SAML:2.0:protocol"><KeyDescriptor><ds:X509Certificate>MII='
+    '</ds:X509Certificate></KeyDescriptor><SingleSignOnService Location="https://idp.example.org/sso"'
+    ' Binding="urn:oasis:names:tc:SAML:2.0:bindings:HTTP-Redirect"/></IDPSSODescriptor></EntityDescriptor>'
+)
 ACCEPTED |= {
+    "saml": SAML,
+    "saml-url": SAML_URL | {"reverse_proxy_saml_certificate_src": "/site/federation.pem"},
     "ldap": LDAP | {"reverse_proxy_ldap_bind_dn": "cn=hub", "reverse_proxy_ldap_bind_password": 'a" \\b'},
     "kerberos": KERBEROS | {"reverse_proxy_kerberos_keytab_src": "/site/http.keytab"},
     "local": {"reverse_proxy_sso_provider": "local"},
 }
 REFUSED: dict[str, dict[str, Any]] = {
+    "saml-without-metadata": SAML | {"reverse_proxy_saml_metadata_src": ""},
+    "saml-without-a-file": SAML | {"reverse_proxy_saml_metadata_src": "DIRECTORY/none.xml"},
+    "saml-expired": SAML | {"reverse_proxy_saml_metadata_src": "DIRECTORY/expired.xml"},
+    "saml-unsigned": SAML | {"reverse_proxy_saml_certificate_src": "DIRECTORY/valid.xml"},
+    "saml-url-without-a-certificate": SAML_URL,
     "ldap-without-tls": LDAP | {"reverse_proxy_ldap_url": "ldap://ldap.example.org"},
     "ldap-password-that-is-a-program": LDAP | {"reverse_proxy_ldap_bind_password": "exec:/bin/SECRET"},
     "ldap-password-with-a-line-break": LDAP | {"reverse_proxy_ldap_bind_password": "SECRET\nx"},
@@ -55,6 +75,11 @@ SECRETS = (
     "reverse_proxy_oidc_client_secret or reverse_proxy_oidc_crypto_passphrase cannot be part of Apache's configuration"
 )
 MESSAGES = {
+    "saml-without-metadata": "needs either reverse_proxy_saml_metadata_src",
+    "saml-without-a-file": "none.xml",
+    "saml-expired": "expired.xml expired at 2020-01-01 00:00:00 UTC",
+    "saml-unsigned": "valid.xml is not signed",
+    "saml-url-without-a-certificate": "reverse_proxy_saml_certificate_src is empty",
     "ldap-without-tls": "passwords would go without TLS; use ldaps://, or set reverse_proxy_ldap_start_tls",
     "ldap-password-that-is-a-program": "reverse_proxy_ldap_bind_password cannot be part of Apache's configuration",
     "ldap-password-with-a-line-break": "reverse_proxy_ldap_bind_password cannot be part of Apache's configuration",
@@ -111,7 +136,9 @@ def results(
     }
     here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     hosts = {case: here | VALID | given for case, given in cases.items()}
-    (directory / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    for name, year in (("valid", 2999), ("expired", 2020)):
+        (directory / f"{name}.xml").write_text(METADATA % f"{year}-01-01T00:00:00Z")
+    (directory / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}).replace("DIRECTORY", str(directory)))
     (directory / "play.yml").write_text(json.dumps([play]))
     done = ansible("ansible-playbook", "-i", directory / "hosts.json", directory / "play.yml")
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
@@ -166,6 +193,7 @@ def test_checks_every_argument_in_the_templates() -> None:
     texts = {name for name in used if options[name]["type"] not in {"int", "bool"}}
     # The specification limits the provider, a separate check hides the secret, the CA file is only a condition, and a
     # filter escapes the groups. The names of SAML's attributes are checked together, as __reverse_proxy_saml_claims.
+    # SAML's providers are a setting of the role's program for metadata, which writes them as JSON.
     separate = {
         "reverse_proxy_allowed_groups",
         "reverse_proxy_sso_provider",
@@ -176,6 +204,7 @@ def test_checks_every_argument_in_the_templates() -> None:
         "reverse_proxy_ldap_bind_password",
         "reverse_proxy_saml_user_attribute",
         "reverse_proxy_saml_groups_attribute",
+        "reverse_proxy_saml_providers",
         "reverse_proxy_user_mapping",
     }
     assert texts - separate == set(arguments()) & texts

@@ -18,6 +18,21 @@ PASSWORD = {"password": "d41d8cd98f00b204"}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("request_", ["", "saml_key"])
+def test_key_of_the_saml_service_is_rotated_only_on_request(ansible: Ansible, request_: str) -> None:
+    sso = {"provider": "saml", "metadata_file": "/idp.xml"}
+    done = ansible(
+        *("ansible", "hub", "--inventory", SITE, "--playbook-dir", ROOT / "playbooks", "--module-name", "debug"),
+        *("--args", "msg=({{ hpchub_rotate | to_json }})"),
+        *("--extra-vars", json.dumps({"rotate": request_, "hpc_sso": sso})),
+    )
+    found = re.search(r"\((\[.*\])\)", re.sub(r"\s+", " ", done.stdout))
+    assert found, done.stdout + done.stderr
+    rotated = json.loads(found[1].replace('\\"', '"'))
+    assert ("saml_key" in rotated, "proxy_token" in rotated) == ((True, False) if request_ else (False, True))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("store", "rotated", "given", "absent"),
     [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import ipaddress
 import json
 import os
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the home of Alice, which belongs to her uid as far as the gate sees it."""
     found = tmp_path.resolve() / "home" / "alice"
     found.mkdir(parents=True)
+    found.parent.chmod(0o755)
     monkeypatch.setattr(f"{__name__}.IDS", (os.getuid() or 4242, os.getgid() or 4242))
     if os.getuid() == 0:
         os.chown(found, *IDS)
@@ -80,7 +84,7 @@ def body(home: Path) -> dict[str, Any]:
     options = spec.create_options(place, granted, hub="h~12345678", user="alice", session=SESSION, ids=IDS)
     options.pop("use_config_proxy")
     host = client.create_host_config(
-        **spec.host_options(place, granted, [100]),
+        **spec.host_options(place, granted, IDS, [100, 4300]),
         mounts=[docker.types.Mount(**mount) for mount in spec.mounts(place, "alice")],
         mem_limit=2 << 30,
         cpu_period=100_000,
@@ -93,7 +97,7 @@ def body(home: Path) -> dict[str, Any]:
     )
     environment = {"HOME": str(home), "USER": "alice"}
     found: dict[str, Any] = client.create_container_config(
-        IMAGE, [], volumes=["/run/hpchub"], environment=environment, ports=[20001], host_config=host, **options
+        IMAGE, [], environment=environment, ports=[20001], host_config=host, **options
     )
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
@@ -146,10 +150,18 @@ def mount(**changes: Any) -> Callable[[dict[str, Any]], None]:
         pytest.param(host(PidsLimit=-1), "the processes are not limited enough", id="no process limit"),
         pytest.param(host(DeviceRequests=[{"Count": -1, "Capabilities": [["gpu"]]}]), "GPU", id="all GPUs"),
         pytest.param(host(LogConfig={"Type": "json-file"}), "the output is not limited", id="endless output"),
+        pytest.param(
+            host(LogConfig={"Type": "json-file", "Config": {"max-size": "900g", "max-file": "1"}}),
+            "the output is not limited",
+            id="huge output",
+        ),
         pytest.param(host(LogConfig={"Type": "syslog", "Config": {"max-size": "1"}}), "output", id="other log"),
         pytest.param(host(GroupAdd=["0"]), "a group is not a gid, or is root's", id="root's group"),
         pytest.param(host(GroupAdd=["docker"]), "a group is not a gid", id="group by name"),
+        pytest.param(host(GroupAdd=["100", "6"]), "group 6 belongs to the system", id="group of the disks"),
+        pytest.param(top(User="4242:6"), "group 6 belongs to the system", id="main group of the disks"),
         pytest.param(host(Tmpfs={"/tmp": "rw", "/etc": "rw"}), "a tmpfs is not permitted", id="tmpfs"),
+        pytest.param(host(Tmpfs={"/tmp": "rw"}), "a tmpfs is not permitted", id="endless tmpfs"),
         pytest.param(mount(Source="/home/bob"), "the mount of /home/bob is not permitted", id="another's home"),
         pytest.param(mount(Source="/var/run/docker.sock"), "is not permitted", id="socket of the engine"),
         pytest.param(mount(Type="volume"), "is not permitted", id="volume"),
@@ -172,12 +184,18 @@ def mount(**changes: Any) -> Callable[[dict[str, Any]], None]:
         pytest.param(top(Cmd=["sh"]), "Cmd is not permitted", id="arguments"),
         pytest.param(top(Env=["LD_PRELOAD=/x"]), "the variable LD_PRELOAD is not permitted", id="environment"),
         pytest.param(top(Env=["HOME=/home/bob"]), "HOME is not the user's home", id="home"),
-        pytest.param(top(Volumes={"/run/hpchub": {}, "/x": {}}), "the volumes are not", id="volumes"),
+        pytest.param(top(Volumes={"/run/hpchub": {}}), "Volumes is not permitted", id="volume without a limit"),
+        pytest.param(top(WorkingDir="/proc/self/fd/8"), "the working directory is not /", id="directory of the host"),
+        pytest.param(top(StopSignal="SIGCONT"), "the signal to stop is not SIGTERM", id="signal"),
+        pytest.param(top(Tty=True), "Tty is not permitted", id="terminal"),
+        pytest.param(top(OpenStdin=False), "the session cannot get its files", id="no standard input"),
+        pytest.param(top(StdinOnce=False), "the session cannot get its files", id="endless standard input"),
         pytest.param(top(Healthcheck={"Test": ["CMD", "sh"]}), "there is a health check", id="health check"),
+        pytest.param(top(Healthcheck=None), "there is a health check", id="health check of the image"),
         pytest.param(top(NetworkingConfig={"EndpointsConfig": {"x": {}}}), "NetworkingConfig", id="second network"),
         pytest.param(label(session="0" * 16), "the name is not valid", id="session of another"),
         pytest.param(label(user="../bob"), "the name is not valid", id="user with a path"),
-        pytest.param(label(runtime="999999"), "the program is not hpchub-launch", id="other time limit"),
+        pytest.param(label(runtime="999"), "the program is not hpchub-launch", id="other time limit"),
         pytest.param(label(more="x"), "the labels are not those of a session", id="label"),
     ],
 )
@@ -210,6 +228,7 @@ GPU = {"Count": 1, "Capabilities": [["gpu"]]}
         ([{**GPU, "Capabilities": [["gpu", "display"]]}], "a device is not a GPU"),
         ([{**GPU, "DeviceIDs": ["0"]}], "a device is not permitted"),
         ([{**GPU, "Driver": "cdi"}], "a device is not permitted"),
+        ([{**GPU, "deviceids": ["all"]}], "a device has another option"),
     ],
 )
 def test_only_as_many_gpus_as_the_place_has(
@@ -251,6 +270,90 @@ def test_home_that_is_a_link_is_refused(body: dict[str, Any], policy: dict[str, 
         docker_gate.check_container(NAME, body, policy)
 
 
+def test_home_that_is_missing_is_refused(body: dict[str, Any], policy: dict[str, Any], home: Path) -> None:
+    home.rmdir()
+    with pytest.raises(docker_gate.Refused, match="bind source path does not exist") as caught:
+        docker_gate.check_container(NAME, body, policy)
+    failure = spec.explain("cloud", f"hpchub refuses: {caught.value}").failure
+    assert str(failure.message) == f"The directory {home} does not exist on the host cloud."
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o777, 0o1777])
+def test_home_that_its_user_can_replace_is_refused(
+    body: dict[str, Any], policy: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """The engine mounts the home later, so a link in its place would open another directory of the host."""
+    home.parent.chmod(mode)
+    monkeypatch.setattr("os.geteuid", lambda: IDS[0] + 1)
+    if os.getuid() != 0:
+        pytest.skip("only root can give the parent of a home to root")
+    with pytest.raises(docker_gate.Refused, match="others than root can change"):
+        docker_gate.check_container(NAME, body, policy)
+
+
+def test_directory_below_one_of_the_user_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root can hold a directory in place below one that belongs to a user."""
+    (home / "scratch").mkdir()
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    if os.getuid() == 0:
+        os.chown(home / "scratch", *IDS)
+    with pytest.raises(docker_gate.Refused, match="others than root can change"):
+        docker_gate.check_directory(str(home / "scratch"), IDS[0])
+
+
+def test_directory_of_a_user_in_a_mount_is_checked(body: dict[str, Any], policy: dict[str, Any], home: Path) -> None:
+    template = f"{home.parent.parent}/scratch/{{user}}"
+    scratch = home.parent.parent / "scratch"
+    scratch.mkdir(mode=0o755)
+    (scratch / "alice").symlink_to("/")
+    mounts = [{"source": template, "target": "/scratch", "read_only": False}]
+    body["HostConfig"]["Mounts"].append({"Type": "bind", "Source": f"{scratch}/alice", "Target": "/scratch"})
+    with pytest.raises(docker_gate.Refused, match="is, or is below, a symbolic link"):
+        docker_gate.check_container(NAME, body, {**policy, "mounts": mounts})
+
+
+def test_description_passes_with_the_checked_keys_only(body: dict[str, Any], policy: dict[str, Any]) -> None:
+    """The engine reads keys in any case."""
+    body["shell"], body["HostConfig"]["usernsmode"] = [], ""
+    found = json.loads(docker_gate.read_container(NAME, json.dumps(body).encode(), policy))
+    assert "shell" not in found
+    assert "usernsmode" not in found["HostConfig"]
+    assert found["User"] == body["User"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param('{"', '{"user": "", "', id="root in another case"),
+        pytest.param('"CapDrop"', '"capdrop": [], "CapDrop"', id="capabilities in another case"),
+        pytest.param('"CapDrop"', '"\u017fecurityopt": [], "CapDrop"', id="case of Unicode"),
+        pytest.param('{"', '{"HostConfig": {"Privileged": true}, "', id="privileged in a first object"),
+        pytest.param('"Type": "json-file"', '"Type": "json-file", "type": "none"', id="deep"),
+    ],
+)
+def test_key_that_the_engine_would_see_twice_is_refused(
+    body: dict[str, Any], policy: dict[str, Any], old: str, new: str
+) -> None:
+    text = json.dumps(body)
+    changed = text.replace(old, new, 1)
+    assert changed != text
+    with pytest.raises(docker_gate.Refused, match="a key is repeated"):
+        docker_gate.read_container(NAME, changed.encode(), policy)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (b"{", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"HostConfig": {"Mounts": [1]}, "Labels": 1}', "another type"),
+    ],
+)
+def test_description_that_cannot_be_read_is_refused(policy: dict[str, Any], change: bytes, problem: str) -> None:
+    with pytest.raises(docker_gate.Refused, match=problem):
+        docker_gate.read_container(NAME, change, policy)
+
+
 @pytest.mark.parametrize(
     ("method", "target"),
     [
@@ -263,9 +366,11 @@ def test_home_that_is_a_link_is_refused(body: dict[str, Any], policy: dict[str, 
         ("GET", f"/v1.45/containers/{NAME}/archive?path=/etc"),
         ("GET", f"/v1.45/containers/{NAME}/export"),
         ("PUT", f"/v1.45/containers/{NAME}/archive?path=/etc"),
-        ("PUT", f"/v1.45/containers/{NAME}/archive?path=/run/hpchub&path=/etc"),
+        ("PUT", f"/v1.45/containers/{NAME}/archive?path=/run/hpchub"),
         ("POST", f"/v1.45/containers/{NAME}/exec"),
-        ("POST", f"/v1.45/containers/{NAME}/attach"),
+        ("POST", f"/v1.23/containers/{NAME}/start"),
+        ("POST", f"/v1.40/containers/{NAME}/start"),
+        ("POST", f"/v2.0/containers/{NAME}/start"),
         ("POST", f"/v1.45/containers/{NAME}/update"),
         ("POST", f"/v1.45/containers/{NAME}/rename?name=x"),
         ("POST", "/v1.45/containers/prune"),
@@ -285,8 +390,19 @@ def test_other_request_is_refused(policy: dict[str, Any], method: str, target: s
         docker_gate.rewrite(method, target, b"", policy)
 
 
+def test_start_with_a_body_is_refused(policy: dict[str, Any]) -> None:
+    """Old engines take another configuration of the host from it."""
+    with pytest.raises(docker_gate.Refused, match="this request has no body"):
+        docker_gate.rewrite("POST", f"/v1.45/containers/{NAME}/start", b'{"Privileged": true}', policy)
+
+
+def test_client_sends_input_and_gets_no_output(policy: dict[str, Any]) -> None:
+    target, _ = docker_gate.rewrite("POST", f"/v1.45/containers/{NAME}/attach?stdout=1&logs=1&stream=1", b"", policy)
+    assert target == f"/v1.45/containers/{NAME}/attach?stdin=1&stream=1"
+
+
 def test_list_contains_only_sessions_whatever_the_hub_asks(policy: dict[str, Any]) -> None:
-    target = docker_gate.rewrite("GET", "/v1.45/containers/json?filters=%7B%7D&all=0", b"", policy)
+    target, _ = docker_gate.rewrite("GET", "/v1.45/containers/json?filters=%7B%7D&all=0", b"", policy)
     assert target.startswith("/v1.45/containers/json?all=1&filters=")
     assert "hpchub.hub" in target
 
@@ -305,11 +421,25 @@ def gated(tmp_path: Path, policy: dict[str, Any]) -> Iterator[tuple[Engine, dock
     engine.close()
 
 
+def close(stream: Any) -> None:
+    """Close a connection to the input of a container."""
+    raw = stream._sock
+    with contextlib.suppress(OSError):
+        raw.shutdown(socket.SHUT_RDWR)
+    stream.close()
+    raw.close()
+
+
 def test_docker_works_through_the_gate(gated: tuple[Engine, docker.APIClient], body: dict[str, Any]) -> None:
     engine, client = gated
     client.create_container_from_config(body, NAME)
-    assert client.put_archive(NAME, "/run/hpchub", spec.archive(SESSION, {"session.json": (b"{}", 0o600)}, IDS))
+    stream = client.attach_socket(NAME, params={"stdin": 1, "stream": 1})
     client.start(NAME)
+    stream._sock.sendall(spec.message({"session.json": "{}"}))
+    close(stream)
+    with engine.containers[NAME].changed:
+        assert engine.containers[NAME].changed.wait_for(lambda: engine.containers[NAME].input_ends, 10)
+    assert engine.containers[NAME].received == b'22\n{"session.json": "{}"}'
     assert [each["Names"] for each in client.containers()] == [[f"/{NAME}"]]
     assert client.inspect_container(NAME)["State"]["Status"] == "running"
     assert client.logs(NAME, tail=40) == b""
@@ -331,11 +461,49 @@ def test_long_body_is_refused(gated: tuple[Engine, docker.APIClient], monkeypatc
     engine, client = gated
     monkeypatch.setattr(docker_gate, "BODY_LIMIT", 1000)
     engine.requests.clear()
+    url = client._url("/containers/create")
     with pytest.raises(APIError, match="the body is too long"):
-        client.put_archive(NAME, "/run/hpchub", bytes(2000))
+        client._raise_for_status(client.post(url, data=bytes(2000)))
     with pytest.raises(APIError, match="the length of the body is unknown"):
-        client.put_archive(NAME, "/run/hpchub", iter([bytes(10)]))
+        client._raise_for_status(client.post(url, data=iter([bytes(10)])))
     assert not engine.requests
+
+
+def test_input_has_a_limit(
+    gated: tuple[Engine, docker.APIClient], body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, client = gated
+    client.create_container_from_config(body, NAME)
+    monkeypatch.setattr(docker_gate, "BODY_LIMIT", 1000)
+    stream = client.attach_socket(NAME, params={"stdin": 1, "stream": 1})
+    with contextlib.suppress(OSError):
+        for _ in range(100):
+            stream._sock.sendall(bytes(65536))
+    close(stream)
+    with engine.containers[NAME].changed:
+        assert engine.containers[NAME].changed.wait_for(lambda: engine.containers[NAME].input_ends, 10)
+    assert len(engine.containers[NAME].received) <= 65536
+
+
+@pytest.mark.parametrize(("clients", "permitted"), [([], True), (["127.0.0.0/8"], True), (["192.0.2.1"], False)])
+def test_only_the_hub_can_occupy_the_gate(clients: list[str], permitted: bool) -> None:
+    server = docker_gate.Server(("127.0.0.1", 0), docker_gate.Handler)
+    server.clients = tuple(ipaddress.ip_network(each) for each in clients)
+    assert server.verify_request(None, ("127.0.0.1", 4711)) is permitted
+    server.server_close()
+
+
+@pytest.mark.parametrize(("age", "state"), [(60 + 119, "running"), (60 + 121, "exited")])
+def test_gate_ends_a_session_whose_user_has_stopped_its_timeout(
+    gated: tuple[Engine, docker.APIClient], body: dict[str, Any], age: int, state: str
+) -> None:
+    engine, client = gated
+    body["Labels"]["hpchub.runtime"], body["Entrypoint"][5] = "60", "60"
+    client.create_container_from_config(body, NAME)
+    client.start(NAME)
+    engine.containers[NAME].created -= age
+    docker_gate.end_overdue(str(engine.socket))
+    assert engine.containers[NAME].status == state
 
 
 def test_long_answer_is_refused(gated: tuple[Engine, docker.APIClient], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ from hpchub.hub.start_error import StartError
 from hpchub.model.profile_list import profile_list
 from hpchub.places.docker import connection as connections
 from hpchub.places.docker import spec
+from hpchub.places.docker.spawner import account
 from hpchub.schedulers import Cause, JobState, Unanswered, job_name
 
 if TYPE_CHECKING:
@@ -81,7 +83,9 @@ def hub(hub: Hub, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     hub.app.config.DockerSessionSpawner.stop_timeout = 2.0
     monkeypatch.setattr(connections, "STOP_TIMEOUT", 1)
     monkeypatch.setattr("hpchub.hub.job_session.HOPELESS_AFTER", 0.3)
-    monkeypatch.setattr("hpchub.places.docker.spawner.account", lambda name: ((os.getuid(), os.getgid()), [100, 101]))
+    monkeypatch.setattr(
+        "hpchub.places.docker.spawner.account", lambda name, _: ((os.getuid(), os.getgid()), [100, 101])
+    )
     return hub
 
 
@@ -103,6 +107,13 @@ async def started(engine: Engine, spawner: Any) -> str:
     url = await asyncio.wait_for(start, 20)
     spawner._spawn_pending = False
     return str(url)
+
+
+def received(container: Any) -> dict[str, str]:
+    """Return the files that the hub has sent to a container."""
+    size, _, content = container.received.partition(b"\n")
+    assert int(size) == len(content)
+    return json.loads(content)  # type: ignore[no-any-return]
 
 
 async def test_session_runs_in_a_container_without_any_privilege(hub: Hub, engine: Engine, tmp_path: Path) -> None:
@@ -139,11 +150,11 @@ async def test_secrets_are_in_a_file_of_the_user_and_nowhere_else(hub: Hub, engi
     spawner.token = "its-hash"
     await started(engine, spawner)
     (container,) = engine.containers.values()
-    file = container.volume / spawner.session / "session.json"
-    secrets = json.loads(file.read_text())
+    await eventually(lambda: container.input_ends)
+    secrets = json.loads(received(container)["session.json"])
     assert secrets["JUPYTERHUB_API_TOKEN"] == spawner.api_token
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert file.parent.stat().st_mode & 0o777 == 0o700
+    assert container.body["HostConfig"]["Tmpfs"]["/run/hpchub"].startswith("rw,nosuid,nodev,noexec,mode=0700,size=")
+    assert not container.body["Volumes"]
     visible = json.dumps([container.described(), container.listed()])
     assert spawner.api_token not in visible
     assert secrets["HPCHUB_TLS_KEY"] not in visible
@@ -158,7 +169,22 @@ async def test_launcher_of_the_hub_runs_in_the_image(hub: Hub, engine: Engine) -
     assert "session.json lacks JUPYTERHUB_API_TOKEN" in spawner.outcome.log[-1]
     assert spawner.outcome.detail
     (container,) = engine.containers.values()
-    assert not (container.volume / spawner.session / "session.json").exists()
+    own = container.memory / spawner.session
+    assert not (own / "session.json").exists()
+    assert own.stat().st_mode & 0o777 == 0o700
+    assert (own / "hpchub-launch").stat().st_mode & 0o777 == 0o600
+
+
+async def test_session_whose_files_are_lost_ends_with_the_reason(hub: Hub, engine: Engine) -> None:
+    """The hub is killed before it has sent them, for example."""
+    spawner = begin(hub, "bare")
+    message = spawner.child_spawner._message
+    spawner.child_spawner._message = lambda session: message(session)[:-1]
+    with pytest.raises(StartError, match="ended in cloud before"):
+        await spawner.start()
+    assert spawner.outcome.log[-1] == (
+        "hpchub-launch: the hub did not send the files of this session; start a new session"
+    )
 
 
 @pytest.mark.parametrize(
@@ -332,7 +358,8 @@ async def test_port_that_is_taken_is_replaced(hub: Hub, engine: Engine, monkeypa
     spawner = begin(hub)
     await started(engine, spawner)
     (container,) = engine.containers.values()
-    secrets = json.loads((container.volume / spawner.session / "session.json").read_text())
+    await eventually(lambda: container.input_ends)
+    secrets = json.loads(received(container)["session.json"])
     assert secrets["HPCHUB_PORT_FIRST"] == str(spawner.child_spawner.port)
 
 
@@ -371,6 +398,13 @@ async def test_engine_that_is_too_old_is_explained(hub: Hub, engine: Engine) -> 
     engine.api_version = "1.12"
     with pytest.raises(Unanswered, match=r"API versions below"):
         await hub.runtime.place("cloud").check()
+
+
+def test_session_has_no_groups_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(pw_uid=4242, pw_gid=4242)
+    monkeypatch.setattr("pwd.getpwnam", lambda name: found)
+    monkeypatch.setattr("os.getgrouplist", lambda name, gid: [4242, 0, 4, 6, 27, 100, 999, 1000, 4300])
+    assert account("alice", 1000) == ((4242, 4242), [100, 1000, 4300])
 
 
 @pytest.mark.parametrize(

@@ -356,6 +356,22 @@ def test_one_user_cannot_fill_the_line(host: Host, monkeypatch: pytest.MonkeyPat
     host.submit(BOB, user="bob")
 
 
+def test_users_with_many_sessions_take_turns_with_others(host: Host) -> None:
+    running = host.submit(cores=4)
+    hers = [host.submit(cores=4) for _ in range(3)]
+    his = [host.submit(BOB, user="bob", cores=4, time=60) for _ in range(2)]
+    parsed = SYSTEMD.parse_query(answer(host.ask(GATE, action="query")["jobs"]))
+    assert SYSTEMD.places(parsed) == {his[0]: 1, hers[0]: 2, his[1]: 3, hers[1]: 4, hers[2]: 5}
+    ended = []
+    while host.state(his[0]) != "running":
+        (job_id,) = (each for each in (running, *hers) if host.state(each) == "running")
+        host.ask(ALICE, action="cancel", id=job_id)
+        ended.append(job_id)
+        wait_until(lambda: "running" in {host.state(each) for each in (*hers, *his) if each not in ended})
+    assert len(ended) <= 2
+    assert [host.state(each) for each in hers[1:]] == ["waiting", "waiting"]
+
+
 # Who may do what
 
 
@@ -533,6 +549,16 @@ def test_a_unit_that_disappears_in_the_same_boot_has_ended_for_an_unknown_reason
     wait_until(lambda: host.unit(running)["state"] == "active")
     host.power_off()
     assert SYSTEMD.parse_history(running, json.dumps(host.ending(running))).cause is Cause.UNKNOWN
+
+
+def test_a_unit_that_systemd_has_only_queued_has_not_ended(host: Host) -> None:
+    running = host.submit()
+    wait_until(lambda: host.unit(running)["state"] == "active")
+    path = host.directory / "units" / f"hpchub-session-{running}.service.json"
+    path.write_text(json.dumps({**host.unit(running), "state": "inactive", "job": "4711"}))
+    assert host.state(running) == "running"
+    path.write_text(json.dumps({**host.unit(running), "state": "inactive", "job": ""}))
+    assert host.state(running) == "ended"
 
 
 def test_sessions_that_end_while_the_host_shuts_down(host: Host) -> None:

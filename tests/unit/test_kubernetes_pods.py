@@ -134,7 +134,7 @@ def test_the_home_is_the_users_volume(pod: dict[str, Any]) -> None:
 
 def test_without_storage_the_home_is_temporary() -> None:
     spec = manifest(place(storage=""), profile())["spec"]
-    assert next(each for each in spec["volumes"] if each["name"] == "home")["emptyDir"] == {}
+    assert next(each for each in spec["volumes"] if each["name"] == "home")["emptyDir"] == {"sizeLimit": "1Gi"}
 
 
 def test_the_image_is_the_pinned_one(pod: dict[str, Any]) -> None:

@@ -135,15 +135,18 @@ local function apply(r, step, name)
   return name -- the step "claim"
 end
 
--- A provider may only report names with its own scopes, which follow the @.
+-- A provider may only report names with its own scopes, which follow the @. They are in a file for each provider that
+-- may sign users in, which changes with the metadata. An asterisk stands for any name.
 local function in_scope(r, received)
   local scopes = settings.own and settings.own.scopes
-  if not scopes or not next(scopes) then return true end
+  if not scopes then return true end
+  local found = io.open(("%s/%s"):format(scopes, r:sha1(r.subprocess_env["HPCHUB_SAML_IDP"] or "")))
+  if not found then return false end
   local realm = received:match("^[^@]+@([^@]+)$")
-  for _, entry in ipairs(scopes) do
-    if entry.entity_id == r.subprocess_env["HPCHUB_SAML_IDP"] then return realm and set(entry.scopes)[realm] end
-  end
-  return false
+  local permitted = false
+  for line in found:lines() do permitted = permitted or line == "*" or line == realm end
+  found:close()
+  return permitted
 end
 
 -- Return the account, or nothing and the reason.

@@ -957,6 +957,17 @@ MetadataUrl = Annotated[
 ]
 
 
+SamlMetadataUrl = Annotated[
+    str,
+    Text(
+        "an address of SAML metadata",
+        rf"https://{_HOST}{_PORT}/[A-Za-z0-9_.~/%+-]*",
+        "write the https address of the metadata of the provider or the federation",
+        check=_port,
+    ),
+]
+
+
 def _cas(value: str) -> None:
     _port(value)
     if re.search(r"/(?:login|p3|serviceValidate)?$", value):

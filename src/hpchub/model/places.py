@@ -206,7 +206,7 @@ class KubernetesPlace(ContainerPlace):
     gpu_resource: f.KubernetesLabel = "nvidia.com/gpu"
     """The name of the cluster's resource for GPUs."""
     tmp_size: f.KubernetesQuantity = "1Gi"
-    """The maximum size of ``/tmp``."""
+    """The maximum size of ``/tmp``, and of a home without a volume."""
     read_only: Annotated[bool, Field(strict=True)] = True
     """Whether the files of the image are read-only in the pod. ``/tmp`` and the home can always be written."""
 

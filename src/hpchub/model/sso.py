@@ -261,32 +261,53 @@ class IdentityProvider(Entry):
 
     entity_id: f.Word
     """The name of the provider in its metadata (``entityID``)."""
-    scopes: list[Realm] = Field(min_length=1)
-    """What may follow the ``@`` in the names that it reports."""
+    scopes: list[Realm] = []
+    """What may follow the ``@`` in the names that it reports. Empty: the scopes in its metadata."""
 
 
 class SamlSso(Sso):
     """SAML 2.0 with mod_auth_mellon."""
 
-    files: ClassVar[tuple[str, ...]] = ("metadata_file",)
+    files: ClassVar[tuple[str, ...]] = ("metadata_file", "metadata_certificate", "ca_bundle")
 
     provider: Literal["saml"]
     """The sign-on protocol."""
-    metadata_file: f.ControllerPath
-    """A file on the controller with the metadata of the identity provider."""
+    metadata_file: f.ControllerPath = ""
+    """A file on the controller with the metadata of the identity provider, or of several. Empty: `metadata_url`."""
+    metadata_url: f.SamlMetadataUrl | None = None
+    """The https address of the metadata. The hub host fetches it every hour. It needs `metadata_certificate`."""
+    metadata_certificate: f.ControllerPath = ""
+    """A file on the controller with the certificates that may sign the metadata. Empty: the signature of
+    `metadata_file` is not checked."""
+    ca_bundle: f.ControllerPath = ""
+    """A file on the controller with CA certificates for `metadata_url`. Empty: the system's CA certificates."""
     claims: SamlClaims = SamlClaims()
     """The names of the attributes. The short names of eduPerson stand also for those with ``urn:oid:``."""
     identity_providers: list[IdentityProvider] = []
-    """The providers that may sign users in, with their scopes. Empty: those in the metadata, with any name."""
+    """The providers that may sign users in. Empty: the only one in the metadata, with any name."""
+    all_identity_providers: Annotated[bool, Field(strict=True)] = False
+    """Whether all providers in the metadata may sign users in, with the scopes in the metadata."""
     discovery_url: f.CasUrl | None = None
-    """The address of a discovery service, if the metadata has several providers."""
+    """The address of a discovery service, if several providers may sign users in. Empty: a page of hpchub."""
 
-    @field_validator("metadata_file")
-    @classmethod
-    def _check_file(cls, value: str) -> str:
-        if not value:
-            f.complain("is empty", "write the full path of the file with the provider's metadata")
-        return value
+    @model_validator(mode="after")
+    def _check_metadata(self) -> Self:
+        if not self.metadata_file and not self.metadata_url:
+            f.complain(
+                "has no metadata", "set metadata_file to the full path of a file, or metadata_url to its address"
+            )
+        if self.metadata_file and self.metadata_url:
+            f.complain("has both metadata_file and metadata_url", "remove one of them")
+        if self.metadata_url and not self.metadata_certificate:
+            f.complain(
+                "has metadata_url without metadata_certificate",
+                "set metadata_certificate to the full path of a file with the certificate that signs the metadata",
+            )
+        if self.ca_bundle and not self.metadata_url:
+            f.complain("has ca_bundle without metadata_url", "remove ca_bundle")
+        if self.identity_providers and self.all_identity_providers:
+            f.complain("has identity_providers and all_identity_providers", "remove one of them")
+        return self
 
 
 PROVIDERS: dict[str, type[Sso]] = {

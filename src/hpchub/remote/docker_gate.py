@@ -10,8 +10,10 @@ The role ``docker_place`` installs this file and its policy. It uses the standar
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.server
+import ipaddress
 import json
 import os
 import re
@@ -20,6 +22,8 @@ import socketserver
 import ssl
 import stat
 import sys
+import threading
+import time
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -33,14 +37,53 @@ ENVIRONMENT = ("HOME", "LOGNAME", "SHELL", "USER")
 BODY_LIMIT = 4 * 1024 * 1024  # bytes
 ANSWER_LIMIT = 64 * 1024 * 1024  # bytes
 TIMEOUT = 60.0  # seconds
-KILL_AFTER = "30"
+HANDSHAKE_TIMEOUT = 10.0  # seconds
+KILL_AFTER = "30"  # seconds from the time limit of a session to the end of its programs
+OVERDUE = 120.0  # seconds after its time limit for which a session may go on
+WATCH_INTERVAL = 30.0  # seconds
+USERS_GROUP = 100  # the group "users" of Linux. All groups below the first uid of users otherwise belong to the system.
+API = r"/v1\.(?:4[1-9]|[5-9][0-9])"  # older versions have requests with other meanings
+
+# The program of a container. It gets the files of its session from standard input, which Docker neither shows nor
+# stores: their size, and an object with the content of each file. They are in memory, never on a disk of the host.
+RECEIVE = """\
+import json, os, runpy, signal, sys
+signal.alarm(60)
+size = int(sys.stdin.buffer.readline(10) or 0)
+text = sys.stdin.buffer.read(size)
+signal.alarm(0)
+if not 0 < size == len(text):
+    sys.exit("hpchub-launch: the hub did not send the files of this session; start a new session")
+os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+mask = os.umask(0o077)
+directory = "/run/hpchub/" + sys.argv[1]
+os.mkdir(directory)
+for name, content in json.loads(text).items():
+    with open(directory + "/" + name, "w") as file:
+        file.write(content)
+os.umask(mask)
+sys.argv[0] = directory + "/hpchub-launch"
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 # The keys of a container and of its host that may have a value. Every other key must be absent or empty.
-KEYS = {"AttachStderr", "AttachStdout", "Entrypoint", "Env", "ExposedPorts", "Healthcheck", "HostConfig", "Image"}
-KEYS |= {"Labels", "StopSignal", "User", "Volumes", "WorkingDir"}
+KEYS = {"AttachStderr", "AttachStdin", "AttachStdout", "Entrypoint", "Env", "ExposedPorts", "Healthcheck", "HostConfig"}
+KEYS |= {"Image", "Labels", "OpenStdin", "StdinOnce", "StopSignal", "User", "WorkingDir"}
 HOST_KEYS = {"CapDrop", "CpuPeriod", "CpuQuota", "DeviceRequests", "GroupAdd", "Init", "IpcMode", "LogConfig", "Memory"}
 HOST_KEYS |= {"MemorySwap", "Mounts", "NetworkMode", "PidsLimit", "PortBindings", "ReadonlyRootfs", "SecurityOpt"}
 HOST_KEYS |= {"Tmpfs"}
+LOG = {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "1"}}
+
+
+def command(runtime: int, python: str, session: str) -> list[str]:
+    """Return the program of a session's container. ``timeout`` ends it after so many seconds."""
+    return ["timeout", "-s", "TERM", "-k", KILL_AFTER, str(runtime), python, "-I", "-c", RECEIVE, session]
+
+
+def tmpfs(uid: int, gid: int) -> dict[str, str]:
+    """Return the file systems in memory of a session's container. They count as its memory."""
+    own = f"rw,nosuid,nodev,noexec,mode=0700,size=4m,uid={uid},gid={gid}"
+    return {"/tmp": "rw,nosuid,nodev,mode=1777,size=1g", SECRETS: own}  # noqa: S108 the container's own
 
 
 class Refused(Exception):
@@ -53,7 +96,7 @@ def load(path: Path) -> dict[str, Any]:
     Shape: ``{"images": [{"image", "python"}], "network", "home", "mounts": [{"source", "target", "read_only"}],
     "max_cores", "max_memory" (bytes), "max_runtime" (seconds), "max_gpus", "pids", "read_only", "published_at",
     "ports": [FIRST, LAST], "minimum_uid", "engine": PATH, "listen": {"socket": PATH} or {"address", "port",
-    "certificate", "key", "authority"}}``.
+    "certificate", "key", "authority", "clients": [NETWORK]}}``. No clients: all addresses can connect.
     """
     content: dict[str, Any] = json.loads(path.read_text())
     return content
@@ -73,6 +116,33 @@ def match(pattern: str, text: str, problem: str) -> re.Match[str]:
     return found
 
 
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, without keys that differ in case only.
+
+    The engine ignores the case of keys and merges repeated objects. It would see values that this program does not.
+    """
+    require(len({key.casefold() for key, _ in pairs}) == len(pairs), "a key is repeated")
+    return dict(pairs)
+
+
+def read_container(name: str, body: bytes, policy: dict[str, Any]) -> bytes:
+    """Check the description of a container, and return it with the keys that were checked.
+
+    Raises:
+        Refused: The policy does not permit it.
+    """
+    try:
+        content = json.loads(body, object_pairs_hook=unique)
+        check_container(name, content, policy)
+    except (ValueError, RecursionError):
+        raise Refused("the description is not JSON") from None
+    except (AttributeError, KeyError, TypeError):
+        raise Refused("the description has a value of another type") from None
+    found = {key: value for key, value in content.items() if key in KEYS}
+    found["HostConfig"] = {key: value for key, value in content["HostConfig"].items() if key in HOST_KEYS}
+    return json.dumps(found).encode()
+
+
 def check_container(name: str, body: Any, policy: dict[str, Any]) -> None:
     """Check the description of a container.
 
@@ -88,22 +158,30 @@ def check_container(name: str, body: Any, policy: dict[str, Any]) -> None:
     require(sorted(labels) == sorted(LABELS), "the labels are not those of a session")
     user, session = str(labels["hpchub.user"]), str(labels["hpchub.session"])
     require(USER.fullmatch(user) and name == f"hpchub-{session}" and re.fullmatch(NAME, name), "the name is not valid")
-    uid = check_user(body, host, policy)
+    uid, gid = check_user(body, host, policy)
     check_program(body, session, policy)
     check_environment(body, user, policy)
     check_limits(host, policy)
-    check_mounts(body, host, user, uid, policy)
+    check_mounts(host, user, uid, policy)
+    require(host.get("Tmpfs") == tmpfs(uid, gid), "a tmpfs is not permitted")
     check_network(host, policy)
     check_privileges(host, policy)
 
 
-def check_user(body: dict[str, Any], host: dict[str, Any], policy: dict[str, Any]) -> int:
-    """Check the uid and the groups, and return the uid."""
-    uid = int(match(r"([1-9][0-9]{0,9}):[1-9][0-9]{0,9}", str(body.get("User")), "the user is not a uid and a gid")[1])
-    require(uid >= policy["minimum_uid"], f"uid {uid} is below {policy['minimum_uid']}")
-    groups = host.get("GroupAdd") or []
-    require(all(re.fullmatch(r"[1-9][0-9]{0,9}", str(group)) for group in groups), "a group is not a gid, or is root's")
-    return uid
+def check_user(body: dict[str, Any], host: dict[str, Any], policy: dict[str, Any]) -> tuple[int, int]:
+    """Check the uid and the groups, and return the uid and the gid.
+
+    With a group of the system, such as ``disk`` or ``docker``, a session could leave a program in its home that runs
+    with this group when somebody starts it on the host.
+    """
+    least, number = policy["minimum_uid"], "[1-9][0-9]{0,9}"
+    found = match(f"({number}):({number})", str(body.get("User")), "the user is not a uid and a gid")
+    groups = [found[2], *(host.get("GroupAdd") or [])]
+    require(all(re.fullmatch(number, str(group)) for group in groups), "a group is not a gid, or is root's")
+    require(int(found[1]) >= least, f"uid {found[1]} is below {least}")
+    system = [group for group in groups if int(group) < least and int(group) != USERS_GROUP]
+    require(not system, f"group {', '.join(map(str, system))} belongs to the system")
+    return int(found[1]), int(found[2])
 
 
 def check_program(body: dict[str, Any], session: str, policy: dict[str, Any]) -> None:
@@ -111,14 +189,14 @@ def check_program(body: dict[str, Any], session: str, policy: dict[str, Any]) ->
     images = {each["image"]: each["python"] for each in policy["images"]}
     image = body.get("Image")
     require(image in images, "the image is not in the list")
-    limit = str((body.get("Labels") or {}).get("hpchub.runtime"))
-    wanted = ["timeout", "-s", "TERM", "-k", KILL_AFTER, limit, images[image], "-I"]
-    wanted += [f"{SECRETS}/{session}/hpchub-launch", session]
-    require(body.get("Entrypoint") == wanted, "the program is not hpchub-launch")
-    require(
-        re.fullmatch(r"[0-9]{1,9}", limit) and 0 < int(limit) <= policy["max_runtime"], "the time limit is too long"
-    )
-    require((body.get("Healthcheck") or {"Test": ["NONE"]}).get("Test") == ["NONE"], "there is a health check")
+    limit = int(match("[1-9][0-9]{0,8}", str(body["Labels"]["hpchub.runtime"]), "the time limit is not a number")[0])
+    require(limit <= policy["max_runtime"], "the time limit is too long")
+    require(body.get("Entrypoint") == command(limit, images[image], session), "the program is not hpchub-launch")
+    require(body.get("OpenStdin") is True and body.get("StdinOnce") is True, "the session cannot get its files")
+    require(body.get("WorkingDir") == "/", "the working directory is not /")
+    require(body.get("StopSignal") == "SIGTERM", "the signal to stop is not SIGTERM")
+    check = {key: value for key, value in (body.get("Healthcheck") or {}).items() if value}
+    require(check == {"Test": ["NONE"]}, "there is a health check")
 
 
 def check_environment(body: dict[str, Any], user: str, policy: dict[str, Any]) -> None:
@@ -142,10 +220,11 @@ def check_limits(host: dict[str, Any], policy: dict[str, Any]) -> None:
     gpus = sum(int(each.get("Count") or 0) for each in host.get("DeviceRequests") or [])
     require(0 <= gpus <= policy["max_gpus"], "there are too many GPUs")
     for each in host.get("DeviceRequests") or []:
+        known = {"Capabilities", "Count", "DeviceIDs", "Driver", "Options"}
+        require(set(each) <= known, "a device has another option")
         require(each.get("Count", 0) > 0 and each.get("Capabilities") == [["gpu"]], "a device is not a GPU")
         require(not any(each.get(key) for key in ("DeviceIDs", "Driver", "Options")), "a device is not permitted")
-    log = host.get("LogConfig") or {}
-    require(log.get("Type") == "json-file" and (log.get("Config") or {}).get("max-size"), "the output is not limited")
+    require(host.get("LogConfig") == LOG, "the output is not limited")
 
 
 def number(host: dict[str, Any], key: str) -> int:
@@ -154,27 +233,39 @@ def number(host: dict[str, Any], key: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
-def check_mounts(body: dict[str, Any], host: dict[str, Any], user: str, uid: int, policy: dict[str, Any]) -> None:
-    """Check the mounts: the user's own home, the site's directories, and the volume for the secrets."""
-    require(list(body.get("Volumes") or {}) == [SECRETS], "the volumes are not those of a session")
-    require(set(host.get("Tmpfs") or {}) <= {"/tmp"}, "a tmpfs is not permitted")  # noqa: S108 the container's own
+def check_mounts(host: dict[str, Any], user: str, uid: int, policy: dict[str, Any]) -> None:
+    """Check the mounts: the user's own home, and the site's directories."""
     permitted = {(policy["home"], policy["home"]): False}
     permitted.update({(each["source"], each["target"]): each["read_only"] for each in policy["mounts"]})
-    known = {tuple(path.replace("{user}", user) for path in key): only for key, only in permitted.items()}
+    known = {tuple(path.replace("{user}", user) for path in key): (key[0], only) for key, only in permitted.items()}
     for mount in host.get("Mounts") or []:
         require(set(mount) <= {"Type", "Source", "Target", "ReadOnly"}, "a mount has an option")
         key = (mount.get("Source"), mount.get("Target"))
         require(mount.get("Type") == "bind" and key in known, f"the mount of {str(key[0])[:200]} is not permitted")
-        require(mount.get("ReadOnly") or not known[key], f"the mount of {key[0]} is read-only")
-    home = policy["home"].replace("{user}", user)
+        template, read_only = known[key]
+        require(mount.get("ReadOnly") or not read_only, f"the mount of {key[0]} is read-only")
+        if "{user}" in template:
+            check_directory(str(key[0]), uid)
+    check_directory(policy["home"].replace("{user}", user), uid)
+
+
+def check_directory(path: str, uid: int) -> None:
+    """Check that a directory belongs to a user, and that nobody but root can put a link in its place.
+
+    The engine follows links when the container starts, which is later.
+    """
     try:
-        status = Path(home).stat()
+        found = [(str(each), os.lstat(each)) for each in (Path(path), *Path(path).parents)]
     except FileNotFoundError:
-        return  # the engine says so
+        raise Refused(f"bind source path does not exist: {path}") from None
     except OSError as error:
-        raise Refused(f"the home {home} cannot be examined: {error.strerror}") from None
-    require(stat.S_ISDIR(status.st_mode) and status.st_uid == uid, f"the home {home} does not belong to uid {uid}")
-    require(str(Path(home).resolve()) == home, f"the home {home} is, or is below, a symbolic link")
+        raise Refused(f"{path} cannot be examined: {error.strerror}") from None
+    require(all(stat.S_ISDIR(status.st_mode) for _, status in found), f"{path} is, or is below, a symbolic link")
+    require(found[0][1].st_uid == uid, f"{path} does not belong to uid {uid}")
+    trusted = (0, os.geteuid())
+    for (_, child), (name, status) in zip(found, found[1:]):  # noqa: B905, RUF007 Python 3.9
+        shared = status.st_mode & 0o022 and not (status.st_mode & stat.S_ISVTX and child.st_uid in trusted)
+        require(status.st_uid in trusted and not shared, f"others than root can change {name}, so {path} is not safe")
 
 
 def check_network(host: dict[str, Any], policy: dict[str, Any]) -> None:
@@ -200,35 +291,32 @@ def check_privileges(host: dict[str, Any], policy: dict[str, Any]) -> None:
 # -- requests
 
 
-def rewrite(method: str, target: str, body: bytes, policy: dict[str, Any]) -> str:
-    """Return the target of a request as the engine gets it.
+def rewrite(method: str, target: str, body: bytes, policy: dict[str, Any]) -> tuple[str, bytes]:
+    """Return the target and the body of a request as the engine gets it.
 
     Raises:
         Refused: The policy does not permit the request.
     """
     url = urllib.parse.urlsplit(target)
-    found = match(r"(/v[0-9]\.[0-9]{1,3})?(/[A-Za-z0-9_./:@%-]*)", url.path, "the path is not valid")
+    problem = "the path is not valid, or the version of the API is below 1.41"
+    found = match(rf"({API})?(/(?!v[0-9])[A-Za-z0-9_./:@%-]*)", url.path, problem)
     version, path = found[1] or "", found[2]
     query = urllib.parse.parse_qs(url.query)
-    images = [each["image"] for each in policy["images"]]
-    if method in ("GET", "HEAD") and path in ("/_ping", "/version"):
-        return version + path
-    if method == "GET" and path == f"/networks/{policy['network']}":
-        return version + path
-    if method == "GET" and path.startswith("/images/") and path.endswith("/json"):
-        require(urllib.parse.unquote(path[8:-5]) in images, "the image is not in the list")
-        return version + path
-    if method == "GET" and path == "/containers/json":
-        return f"{version}{path}?all=1&filters=" + urllib.parse.quote(json.dumps({"label": ["hpchub.hub"]}))
     if method == "POST" and path == "/containers/create":
         name = (query.get("name") or [""])[0]
-        try:
-            content = json.loads(body)
-        except ValueError:
-            raise Refused("the description is not JSON") from None
-        check_container(name, content, policy)
-        return f"{version}{path}?name={name}"
-    return version + container_request(method, path, query)
+        return f"{version}{path}?name={name}", read_container(name, body, policy)
+    require(not body, "this request has no body")
+    images = [each["image"] for each in policy["images"]]
+    if method in ("GET", "HEAD") and path in ("/_ping", "/version"):
+        return version + path, b""
+    if method == "GET" and path == f"/networks/{policy['network']}":
+        return version + path, b""
+    if method == "GET" and path.startswith("/images/") and path.endswith("/json"):
+        require(urllib.parse.unquote(path[8:-5]) in images, "the image is not in the list")
+        return version + path, b""
+    if method == "GET" and path == "/containers/json":
+        return f"{version}{path}?all=1&filters=" + urllib.parse.quote(json.dumps({"label": ["hpchub.hub"]})), b""
+    return version + container_request(method, path, query), b""
 
 
 def container_request(method: str, path: str, query: dict[str, list[str]]) -> str:
@@ -243,15 +331,13 @@ def container_request(method: str, path: str, query: dict[str, list[str]]) -> st
     targets = {
         ("GET", "/json"): "",
         ("GET", "/logs"): f"?stdout=1&stderr=1&tail={tail}",
-        ("PUT", "/archive"): f"?path={SECRETS}",
+        ("POST", "/attach"): "?stdin=1&stream=1",
         ("POST", "/start"): "",
         ("POST", "/stop"): f"?t={seconds}",
         ("DELETE", None): "?v=1&force=1",
     }
     key = (method, found[1])
     require(key in targets, "the request is not permitted")
-    if key == ("PUT", "/archive"):
-        require(query.get("path") == [SECRETS], "the path in the container is not permitted")
     return path + targets[key]
 
 
@@ -279,15 +365,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Finish the TLS handshake in this thread, so that a slow client delays nobody else."""
         if isinstance(self.request, ssl.SSLSocket):
-            self.request.settimeout(TIMEOUT)
+            self.request.settimeout(HANDSHAKE_TIMEOUT)
             self.request.do_handshake()
         super().setup()
 
     def serve(self) -> None:
         """Answer one request."""
         try:
-            body = self.read_body()
-            target = rewrite(self.command, self.path, body, self.policy)
+            target, body = rewrite(self.command, self.path, self.read_body(), self.policy)
             status, kind, content = self.ask(target, body)
         except Refused as error:
             self.log_message("refused: %s %s: %s", self.command, self.path[:200], error)
@@ -296,6 +381,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except (OSError, http.client.HTTPException) as error:
             self.log_message("the engine does not answer: %s", error)
             status, kind, content = 502, "application/json", message(f"the engine does not answer: {error}")
+        if status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+            return  # ``ask`` has answered
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
@@ -316,16 +403,34 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Return the engine's answer: its status, the type of its content, and the content."""
         connection = EngineConnection(self.policy["engine"])
         try:
-            headers = {"Content-Type": self.headers.get("Content-Type") or "application/json"}
+            headers = {"Content-Type": "application/json"}
+            if "/attach?" in target:
+                headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
             connection.request(self.command, target, body or None, headers)
             answer = connection.getresponse()
+            if answer.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                self.pass_on(connection.sock)
+                return answer.status, "", b""
             content = answer.read(ANSWER_LIMIT + 1)
             require(len(content) <= ANSWER_LIMIT, "the answer of the engine is too long")
             return answer.status, answer.headers.get("Content-Type") or "application/json", content
         finally:
             connection.close()
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = serve  # noqa: N815 the names that http.server calls
+    def pass_on(self, engine: socket.socket) -> None:
+        """Pass on what the client sends to the standard input of a container, and nothing in the other direction."""
+        self.close_connection = True
+        self.send_response(http.HTTPStatus.SWITCHING_PROTOCOLS)
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Upgrade", "tcp")
+        self.end_headers()
+        sent = 0
+        with contextlib.suppress(OSError):  # both sides notice the end
+            while (chunk := self.rfile.read1(65536)) and sent <= BODY_LIMIT:
+                engine.sendall(chunk)
+                sent += len(chunk)
+
+    do_GET = do_HEAD = do_POST = do_DELETE = serve  # noqa: N815 the names that http.server calls
 
     def address_string(self) -> str:
         """Return the address of the client for the log. A Unix socket has none."""
@@ -346,6 +451,11 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 64
+    clients: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Return whether a client may connect. Others cannot occupy threads."""
+        return not self.clients or any(ipaddress.ip_address(client_address[0]) in each for each in self.clients)
 
 
 class UnixServer(Server):
@@ -367,6 +477,7 @@ def serve(policy: dict[str, Any]) -> socketserver.BaseServer:
         finally:
             os.umask(mask)
     server = Server((listen["address"], listen["port"]), handler)
+    server.clients = tuple(ipaddress.ip_network(each, strict=False) for each in listen.get("clients", ()))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=listen["authority"])
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_mode = ssl.CERT_REQUIRED
@@ -375,12 +486,57 @@ def serve(policy: dict[str, Any]) -> socketserver.BaseServer:
     return server
 
 
+def end_overdue(engine: str) -> None:
+    """End the sessions that go on after their time limit.
+
+    ``timeout`` ends them first, but it runs with the uid of the user, who can stop it.
+    """
+    wanted = urllib.parse.quote(json.dumps({"label": ["hpchub.runtime"], "status": ["running", "paused"]}))
+    for each in json.loads(request(engine, "GET", f"/containers/json?filters={wanted}")):
+        name, runtime = str(each["Names"][0]).lstrip("/"), str(each["Labels"]["hpchub.runtime"])
+        if not re.fullmatch(NAME, name) or not re.fullmatch("[0-9]{1,9}", runtime):
+            continue
+        if time.time() - each["Created"] > int(runtime) + OVERDUE:
+            print(f"{name} goes on after its time limit; stopping it", file=sys.stderr)
+            request(engine, "POST", f"/containers/{name}/stop?t=10")
+
+
+def request(engine: str, method: str, target: str) -> bytes:
+    """Return the engine's answer to a request of the gate itself.
+
+    Raises:
+        OSError, http.client.HTTPException: There is no answer.
+    """
+    connection = EngineConnection(engine)
+    try:
+        connection.request(method, target)
+        answer = connection.getresponse()
+        content = answer.read(ANSWER_LIMIT)
+    finally:
+        connection.close()
+    if answer.status not in (200, 204, 304, 404):
+        raise OSError(f"{method} {target[:80]}: {answer.status} {content[:200]!r}")
+    return content
+
+
+def watch(engine: str) -> None:
+    """End overdue sessions from time to time."""
+    while True:
+        time.sleep(WATCH_INTERVAL)
+        try:
+            end_overdue(engine)
+        except Exception as error:  # noqa: BLE001 the next attempt may succeed
+            print(f"it is unknown which sessions are overdue: {error!r}", file=sys.stderr)
+
+
 def main() -> int:
     """Run the gate."""
     if len(sys.argv) != 2:
         print("usage: hpchub-docker-gate POLICY", file=sys.stderr)
         return 2
-    serve(load(Path(sys.argv[1]))).serve_forever()
+    policy = load(Path(sys.argv[1]))
+    threading.Thread(target=watch, args=(policy["engine"],), daemon=True).start()
+    serve(policy).serve_forever()
     return 0
 
 

@@ -18,9 +18,9 @@ it. This account can submit sessions for itself and cancel its own. Only the gat
 answers show all users. There is no sudo, so a caller's terminal, limits and signals do not affect the program.
 
 Each session is a transient unit ``hpchub-session-ID.service``, which runs as the user with limits for memory, cores,
-tasks and time. If the host is full, the session waits in line, first come, first served. When a unit ends, systemd runs
-``host-units ended ID``, which records how it ended and starts the next sessions. A session whose unit has vanished with
-a restart of the host has ended too.
+tasks and time. If the host is full, the session waits in line, first come, first served, in turns for users with
+several sessions. When a unit ends, systemd runs ``host-units ended ID``, which records how it ended and starts the next
+sessions. A session whose unit has vanished with a restart of the host has ended too.
 
 The settings are in ``/etc/hpchub/host.json``, which belongs to root. This file uses the standard library only (Python
 3.9 and later).
@@ -200,15 +200,15 @@ def systemd(*command: str) -> str:
 
 def units() -> dict[str, tuple[str, str]]:
     """Return the active state and the description of all units of sessions, by the ids of the sessions."""
-    text = systemd(
-        SYSTEMCTL, "show", "--all", "--property=Id,LoadState,ActiveState,Description", "hpchub-session-*.service"
-    )
+    properties = "--property=Id,LoadState,ActiveState,Description,Job"
+    text = systemd(SYSTEMCTL, "show", "--all", properties, "hpchub-session-*.service")
     found = {}
     for record in text.split("\n\n"):
         fields = dict(line.split("=", 1) for line in record.splitlines() if "=" in line)
         unit = UNIT.fullmatch(fields.get("Id", ""))
-        if unit and fields.get("ActiveState") not in (None, "inactive", "failed"):
-            found[unit[1]] = (fields["ActiveState"], fields.get("Description", ""))
+        state, queued = fields.get("ActiveState"), fields.get("Job", "") not in ("", "0")
+        if unit and state and (state not in ("inactive", "failed") or queued):  # systemd may start it later
+            found[unit[1]] = (state, fields.get("Description", ""))
     return found
 
 
@@ -330,9 +330,28 @@ def of_state(state: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return sorted((job for job in state["jobs"].values() if job["state"] == name), key=lambda job: int(job["id"]))
 
 
+def line(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the waiting sessions in the order in which they start.
+
+    First come, first served; but the second session of a user comes after the first ones of others, and so on. Those
+    that run count, and those that have started since the line began, so that users take turns.
+    """
+    waiting = of_state(state, "waiting")
+    begin = min((job["submitted"] for job in waiting), default=0)
+    numbers: dict[int, int] = {}
+    for job in state["jobs"].values():
+        if job["state"] == "running" or job.get("started", -1) >= begin:
+            numbers[job["uid"]] = numbers.get(job["uid"], 0) + 1
+    ranked = []
+    for job in waiting:
+        ranked.append((numbers.get(job["uid"], 0), int(job["id"]), job))
+        numbers[job["uid"]] = numbers.get(job["uid"], 0) + 1
+    return [job for _, _, job in sorted(ranked, key=lambda each: each[:2])]
+
+
 def start_waiting(state: dict[str, Any], config: dict[str, Any]) -> None:
     """Start the first sessions of the line, as far as the host has room for them. Nobody overtakes."""
-    for job in of_state(state, "waiting"):
+    for job in line(state):
         if shortage(job, of_state(state, "running"), config):
             return
         try:
@@ -350,7 +369,7 @@ def expected_starts(state: dict[str, Any], config: dict[str, Any], now: float) -
     """Return when each waiting session starts at the latest, if the time limits of the sessions before it apply."""
     running = [dict(job, until=job["started"] + job["time"]) for job in of_state(state, "running")]
     starts, at = {}, now
-    for job in of_state(state, "waiting"):
+    for job in line(state):
         while running and shortage(job, running, config):
             first = min(running, key=lambda one: one["until"])
             running.remove(first)
@@ -482,6 +501,7 @@ def record(
     if job["state"] == "waiting":
         shown["reason"] = first if job["id"] == next(iter(starts), "") else "line"
         at = dt.datetime.fromtimestamp(starts[job["id"]], dt.timezone.utc)  # noqa: UP017 Python 3.9
+        shown["place"] = list(starts).index(job["id"]) + 1
         shown["start"] = at.replace(tzinfo=None, microsecond=0).isoformat()
     return shown
 
@@ -493,7 +513,7 @@ def query(request: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
         start_waiting(state, config)
         now = time.time()
         starts = expected_starts(state, config, now)
-        waiting = of_state(state, "waiting")
+        waiting = line(state)
         first = shortage(waiting[0], of_state(state, "running"), config) if waiting else ""
         if "id" in request:
             jobs = [job for job in state["jobs"].values() if job["id"] == request["id"]]

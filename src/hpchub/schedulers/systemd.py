@@ -202,7 +202,7 @@ def _job(text: str) -> Job:
             state=_STATES.get(value["state"], JobState.UNKNOWN),
             detail=str(value["state"]),
             comment=str(value.get("tag") or ""),
-            priority=0.0 if value["state"] == "waiting" else None,
+            priority=-float(value.get("place") or 0) if value["state"] == "waiting" else None,
             **fields,
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):

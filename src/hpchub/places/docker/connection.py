@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +23,7 @@ from hpchub.remote.gate import redact
 from hpchub.schedulers import Ending, Job, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from hpchub.model.places import DockerPlace, PlaceBase
 
@@ -109,11 +111,11 @@ class DockerConnection(Connection):
             APIError: The engine refused the call.
             Unanswered: There was no answer, so the call may have had an effect.
         """
+        return await self._run(lambda: getattr(self._connect(), method)(*args, **options), executor)
 
-        def run() -> Any:
-            return getattr(self._connect(), method)(*args, **options)
-
-        future = asyncio.wrap_future((executor or self.calls).submit(run))
+    async def _run(self, function: Callable[[], Any], executor: ThreadPoolExecutor | None = None) -> Any:
+        """Run a function that asks the engine. See ``call``."""
+        future = asyncio.wrap_future((executor or self.calls).submit(function))
         try:
             return await asyncio.wait_for(future, PATIENCE)
         except APIError as error:
@@ -124,6 +126,31 @@ class DockerConnection(Connection):
             if not isinstance(error, TimeoutError):
                 self._client = None
             raise Unanswered(f"the Docker engine of {self.place.name} does not answer: {reason_of(error)}") from None
+
+    @contextlib.asynccontextmanager
+    async def standard_input(self, job_id: str) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+        """Attach to the standard input of a container that has not started, until the end of the block.
+
+        Yields:
+            A function that sends bytes. The engine does not show or store them.
+
+        Raises:
+            APIError, Unanswered: See ``call``.
+        """
+        stream = await self.call("attach_socket", job_id, params={"stdin": 1, "stream": 1})
+        # For Unix sockets, docker-py returns a file that can only be read, and no other way to the socket.
+        raw: socket.socket = getattr(stream, "_sock", stream)
+
+        async def send(content: bytes) -> None:
+            await self._run(functools.partial(raw.sendall, content))
+
+        try:
+            yield send
+        finally:
+            with contextlib.suppress(OSError):
+                raw.shutdown(socket.SHUT_RDWR)
+            stream.close()
+            raw.close()
 
     async def _inspect(self, job_id: str) -> dict[str, Any] | None:
         """Return the description of a container, or None if the engine states that there is none."""

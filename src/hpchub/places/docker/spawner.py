@@ -1,8 +1,10 @@
 """The spawner of a session in a Docker container, on the basis of dockerspawner.
 
-dockerspawner creates and starts the container; this class fills in its traits and hooks. It does not use the methods
-``start``, ``poll`` and ``stop`` of dockerspawner. They know neither a hub that restarts nor an engine that does not
-answer.
+dockerspawner creates and starts the container; this class fills in its traits and hooks. The secrets follow on the
+standard input of the container, which costs no time and leaves no trace in the engine.
+
+This class does not use the methods ``start``, ``poll`` and ``stop`` of dockerspawner. They know neither a hub that
+restarts nor an engine that does not answer.
 """
 
 from __future__ import annotations
@@ -25,9 +27,10 @@ from hpchub.hub.job_actions import Fail
 from hpchub.messages import Message
 from hpchub.places.docker import spec
 from hpchub.places.docker.connection import reason_of
-from hpchub.places.interface import SECRETS, Refused, job_name
+from hpchub.places.interface import Refused, job_name, secret_path
 from hpchub.places.spawner import PlaceSpawner
 from hpchub.remote import job_usage, launcher, session_monitor, single_user
+from hpchub.remote.docker_gate import USERS_GROUP
 from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
@@ -88,8 +91,8 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
 
     @property
     def volume_mount_points(self) -> list[str]:
-        """The volume for the session's secrets. The engine creates it with the container, and removes it too."""
-        return [SECRETS]
+        """No volumes: a session could fill the disk of the host with them."""
+        return []
 
     @property
     def volume_binds(self) -> dict[str, Any]:
@@ -122,11 +125,11 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
     # -- the start
 
     async def create(self, session: str, secrets: Mapping[str, str]) -> None:
-        """Create the container, put its files into it, and start it. See ``PlaceSpawner.create``."""
+        """Create the container, start it, and send its files. See ``PlaceSpawner.create``."""
         image = self.place.image(self.profile.image)
         if image is None:
             raise spec.explain(self.place.name, f"no such image: {self.profile.image}")
-        self._ids, self._groups = await asyncio.to_thread(account, self.user.name)
+        self._ids, self._groups = await asyncio.to_thread(account, self.user.name, self._minimum_gid)
         self._secrets = dict(secrets)
         self.image = image.image
         self.object_name = self.object_id = job_name(session)
@@ -150,13 +153,14 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
                 session=session,
                 ids=self._ids,
             )
-            self.extra_host_config = spec.host_options(self.place, self.profile, self._groups)
+            self.extra_host_config = spec.host_options(self.place, self.profile, self._ids, self._groups)
             if self.place.published_at:
                 self.extra_host_config["port_bindings"] = {self.port: (self.place.published_at, self.port)}
             await self.create_object()
-            await self.docker("put_archive", self.object_name, SECRETS, self._archive(session))
             try:
-                await self.start_object()
+                async with self._docker_connection.standard_input(self.object_name) as send:
+                    await self.start_object()
+                    await send(self._message(session))
             except APIError as error:
                 if attempt == ATTEMPTS or not spec.PORT_TAKEN.search(reason_of(error)):
                     raise
@@ -166,14 +170,19 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
             else:
                 return
 
-    def _archive(self, session: str) -> bytes:
+    def _message(self, session: str) -> bytes:
         """Return the session's files: its secrets, and the launcher with its modules."""
-        files = {"session.json": (json.dumps(self._secrets).encode(), 0o600)}
-        files["hpchub-launch"] = (Path(launcher.__file__).read_bytes(), 0o500)
+        files = {Path(secret_path(session)).name: json.dumps(self._secrets)}
+        files["hpchub-launch"] = Path(launcher.__file__).read_text()
         for module in (single_user, session_monitor, job_usage):
             path = Path(str(module.__file__))
-            files[path.name] = (path.read_bytes(), 0o400)
-        return spec.archive(session, files, self._ids)
+            files[path.name] = path.read_text()
+        return spec.message(files)
+
+    @property
+    def _minimum_gid(self) -> int:
+        """Groups below this one belong to the system. A session has none of them."""
+        return int(self.runtime.settings.get("access", {}).get("minimum_uid", 1000))
 
     async def _clean_up(self, session: str) -> None:
         """Remove a container that was not started. If this fails, the orphan collector removes it."""
@@ -181,8 +190,12 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
             await self.connection.remove(job_name(session), user=self.user.name, session=session)
 
 
-def account(name: str) -> tuple[tuple[int, int], list[int]]:
-    """Return the uid and the gid of an account on the hub host, and its other groups except root's.
+def account(name: str, minimum_gid: int) -> tuple[tuple[int, int], list[int]]:
+    """Return the uid and the gid of an account on the hub host, and its other groups except those of the system.
+
+    Args:
+        name: The account.
+        minimum_gid: The first group that is not the system's. The group ``users`` is not either.
 
     Raises:
         Refused: There is no such account, or it is root.
@@ -196,4 +209,5 @@ def account(name: str) -> tuple[tuple[int, int], list[int]]:
         fail = Fail(message, reason="no_account", status_code=503, advice=spec.TELL)
         raise Refused(fail, f"the hub host has no account {name}, or it is root")
     groups = os.getgrouplist(name, found.pw_gid)
-    return (found.pw_uid, found.pw_gid), [group for group in groups if group not in (0, found.pw_gid)]
+    own = [gid for gid in groups if gid >= minimum_gid or gid == USERS_GROUP]
+    return (found.pw_uid, found.pw_gid), [gid for gid in own if gid != found.pw_gid]

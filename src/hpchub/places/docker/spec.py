@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 import json
 import re
-import tarfile
 from typing import TYPE_CHECKING, Any
 
 from hpchub.hub.job_actions import Fail
@@ -16,12 +14,12 @@ from hpchub.places.interface import (
     LABEL_HUB,
     LABEL_SESSION,
     LABEL_USER,
-    SECRETS,
     Refused,
     comment_of,
     labels,
     secret_path,
 )
+from hpchub.remote import docker_gate
 from hpchub.schedulers import Cause, Ending, Job, JobState, Outlook, Reason, Unanswered, job_name
 from hpchub.schedulers.endings import ending_of_status
 from hpchub.schedulers.terms import Terms
@@ -35,11 +33,6 @@ if TYPE_CHECKING:
 
 LABEL_RUNTIME = "hpchub.runtime"
 """The label with the time limit, in seconds."""
-KILL_AFTER = 30
-"""How long the programs of a session may take to end after its time limit, in seconds."""
-TMP_SIZE = "1g"
-LOG = {"type": "json-file", "config": {"max-size": "5m", "max-file": "1"}}
-"""A program that writes without end must not fill the disk of the host."""
 
 TELL = Message("Please tell the administrators of the service.")
 AGAIN = Message("Please try again in a few minutes.")
@@ -236,13 +229,6 @@ def path_for(template: str, user: str) -> str:
     return template.replace("{user}", user)
 
 
-def command(profile: Profile, python: str, session: str) -> list[str]:
-    """Return the command of a session's container. ``timeout`` ends it even if the hub is away."""
-    limit = seconds(profile.runtime)
-    program = f"{SECRETS}/{session}/hpchub-launch"
-    return ["timeout", "-s", "TERM", "-k", str(KILL_AFTER), str(limit), python, "-I", program, session]
-
-
 def create_options(
     place: DockerPlace, profile: Profile, *, hub: str, user: str, session: str, ids: tuple[int, int]
 ) -> dict[str, Any]:
@@ -251,7 +237,8 @@ def create_options(
     assert image is not None  # noqa: S101 the model has checked it
     return {
         "user": f"{ids[0]}:{ids[1]}",
-        "entrypoint": command(profile, image.python, session),
+        "entrypoint": docker_gate.command(seconds(profile.runtime), image.python, session),
+        "stdin_open": True,
         "labels": {**labels(hub, user, session), LABEL_RUNTIME: str(seconds(profile.runtime))},
         "working_dir": "/",
         "stop_signal": "SIGTERM",
@@ -260,10 +247,11 @@ def create_options(
     }
 
 
-def host_options(place: DockerPlace, profile: Profile, groups: Sequence[int]) -> dict[str, Any]:
+def host_options(place: DockerPlace, profile: Profile, ids: tuple[int, int], groups: Sequence[int]) -> dict[str, Any]:
     """Return the arguments of docker's ``create_host_config`` for a session, besides those of dockerspawner's traits.
 
-    A container has no privilege: no capability, no setuid program, no namespace of the host, no device, no socket.
+    A container has no privilege: no capability, no setuid program, no namespace of the host, no device, no socket. It
+    writes to no disk of the host but the home's, and its output is limited.
     """
     memory = profile.memory_mib * 1024 * 1024
     options: dict[str, Any] = {
@@ -271,13 +259,13 @@ def host_options(place: DockerPlace, profile: Profile, groups: Sequence[int]) ->
         "security_opt": ["no-new-privileges:true"],
         "privileged": False,
         "read_only": place.read_only,
-        "tmpfs": {"/tmp": f"rw,nosuid,nodev,mode=1777,size={TMP_SIZE}"},  # noqa: S108 the container's own
+        "tmpfs": docker_gate.tmpfs(*ids),
         "init": True,
         "ipc_mode": "private",
         "memswap_limit": memory,
         "pids_limit": place.pids,
         "group_add": [str(group) for group in groups],
-        "log_config": LOG,
+        "log_config": {key.lower(): value for key, value in docker_gate.LOG.items()},
     }
     if profile.gpus:
         options["device_requests"] = [{"Count": int(profile.gpus), "Capabilities": [["gpu"]]}]
@@ -294,27 +282,10 @@ def mounts(place: DockerPlace, user: str) -> list[dict[str, Any]]:
     ]
 
 
-def archive(session: str, files: Mapping[str, tuple[bytes, int]], ids: tuple[int, int]) -> bytes:
-    """Return a tar archive with the files of a session, in a directory that only the user can enter.
-
-    Args:
-        session: The session's name.
-        files: The content and the mode of each file, by its name.
-        ids: The user and the group that own them.
-    """
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        directory = tarfile.TarInfo(session)
-        directory.type, directory.mode = tarfile.DIRTYPE, 0o700
-        entries: list[tuple[tarfile.TarInfo, bytes]] = [(directory, b"")]
-        for name, (content, mode) in files.items():
-            entry = tarfile.TarInfo(f"{session}/{name}")
-            entry.size, entry.mode = len(content), mode
-            entries.append((entry, content))
-        for entry, content in entries:
-            entry.uid, entry.gid = ids
-            tar.addfile(entry, io.BytesIO(content))
-    return stream.getvalue()
+def message(files: Mapping[str, str]) -> bytes:
+    """Return the files of a session as its container reads them; see ``docker_gate.RECEIVE``."""
+    content = json.dumps(files).encode()
+    return b"%d\n%b" % (len(content), content)
 
 
 def plan(place: PlaceBase, profile: Profile) -> str:
@@ -332,6 +303,6 @@ def plan(place: PlaceBase, profile: Profile) -> str:
         "memory": profile.memory,
         "mounts": mounts(docker_place, "USER"),
         "secrets": secret_path("SESSION"),
-        **host_options(docker_place, profile, ()),
+        **host_options(docker_place, profile, (0, 0), ()),
     }
     return json.dumps(content, indent=2)

@@ -22,6 +22,7 @@ from kubernetes_asyncio.client import ApiException
 from hpchub.places.interface import JOB_ID, LABEL_SESSION, LABEL_USER, Connection
 from hpchub.places.kubernetes.reflection import WATCH_SECONDS, Reflection, brief, message_of
 from hpchub.places.kubernetes.terms import KubernetesTerms, ending_of, job_of
+from hpchub.remote.gate import redact
 from hpchub.schedulers import Job, Unanswered
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class KubernetesConnection(Connection):
         return ending
 
     async def log(self, job_id: str, user: str) -> Sequence[str]:
-        """Return the last lines of a pod's log."""
+        """Return the last lines of a pod's log, without secrets."""
         if job_id in self._kept:
             return self._kept[job_id][1]
         request = self.api.read_namespaced_pod_log(
@@ -190,7 +191,7 @@ class KubernetesConnection(Connection):
             response = await self._ask(request)
             if response.status == 200:
                 text: bytes = await response.read()
-                return text.decode(errors="replace").splitlines()
+                return redact(text.decode(errors="replace")).splitlines()
         raise Unanswered(f"{self.name}: pod {job_id} has no log")
 
     def _last(self, job_id: str) -> dict[str, Any] | None:

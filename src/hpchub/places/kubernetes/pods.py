@@ -57,16 +57,17 @@ def pod_traits(
     secrets = str(PurePosixPath(secret_path(session)).parent)
     memory = mebibytes(profile.memory) * 1024**2
     gpus = {place.gpu_resource: str(int(profile.gpus))} if profile.gpus else {}
+    limited = {"emptyDir": {"sizeLimit": place.tmp_size}}  # a full disk would end the pods of others too
     volumes: list[dict[str, Any]] = [
         {"name": "session", "secret": {"secretName": job_id, "defaultMode": 0o400}},
-        {"name": "tmp", "emptyDir": {"sizeLimit": place.tmp_size}},
+        {"name": "tmp", **limited},
     ]
     mounts = [
         {"name": "session", "mountPath": secrets, "readOnly": True},
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 in the pod
         {"name": "home", "mountPath": home},
     ]
-    claim = {"persistentVolumeClaim": {"claimName": "{pvc_name}"}} if place.storage else {"emptyDir": {}}
+    claim = {"persistentVolumeClaim": {"claimName": "{pvc_name}"}} if place.storage else limited
     volumes.append({"name": "home", **claim})
     return {
         "image": image.image,
