@@ -221,10 +221,10 @@ SESSIONS = [
     for n in "12"
 ]
 TRAFFIC = {
-    "the hub reaches the server": ("192.0.2.1", "10.244.1.2", 8888, True),
+    "the hub reaches the server": ("192.0.2.1", "10.244.1.2", 20000, True),
     "the hub reaches nothing else": ("192.0.2.1", "10.244.1.2", 22, False),
-    "another host": ("192.0.2.7", "10.244.1.2", 8888, False),
-    "another session": ("10.244.2.2", "10.244.1.2", 8888, False),
+    "another host": ("192.0.2.7", "10.244.1.2", 20000, False),
+    "another session": ("10.244.2.2", "10.244.1.2", 20000, False),
     "the session reaches the hub's API": ("10.244.1.2", "192.0.2.1", 8445, True),
     "the session does not reach ssh on the hub": ("10.244.1.2", "192.0.2.1", 22, False),
     "the session does not reach the cluster's API": ("10.244.1.2", "192.0.2.9", 6443, False),
@@ -242,7 +242,7 @@ def test_a_new_namespace_without_our_label_reaches_nothing() -> None:
     other = {"metadata": {"name": "x", "labels": {}}, "status": {"podIP": "10.244.9.2"}}
     found = rules(POLICIES, [*SESSIONS, other])
     assert not found.permits("10.244.9.2", "192.0.2.1", 8445)
-    assert not found.permits("192.0.2.1", "10.244.9.2", 8888)
+    assert not found.permits("192.0.2.1", "10.244.9.2", 20000)
 
 
 @pytest.fixture
