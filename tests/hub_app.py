@@ -104,6 +104,14 @@ def write_notices(directory: Path, *drains: dict[str, Any], by_hand: bool = Fals
     (directory / name).write_text(json.dumps({"version": 1, "drains": list(drains), **others}))
 
 
+async def eventually(condition: Callable[[], object]) -> Any:
+    """Wait until a condition is true, and return its value."""
+    async with asyncio.timeout(30):
+        while not (found := condition()):  # noqa: ASYNC110 the condition has no event
+            await asyncio.sleep(0.005)
+    return found
+
+
 def after(seconds: float) -> str:
     """Return the time after so many seconds from now, as an inventory contains it."""
     return datetime.fromtimestamp(time.time() + seconds, UTC).isoformat(timespec="seconds")

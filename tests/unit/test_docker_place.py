@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from docker_engine import Engine, Refusal
-from hub_app import profile, site
+from hub_app import eventually, profile, site
 
 from hpchub.cli.check_clusters import query_place
 from hpchub.hub.job_events import PortReported
@@ -27,7 +27,7 @@ from hpchub.places.docker.spawner import account
 from hpchub.schedulers import Cause, JobState, Unanswered, job_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from hub_app import Hub
@@ -35,14 +35,6 @@ if TYPE_CHECKING:
 IMAGE = f"example.org/notebook@sha256:{'1' * 64}"
 BARE = f"sha256:{'2' * 64}"
 SESSION = "00000000000000aa"
-
-
-async def eventually(condition: Callable[[], object]) -> Any:
-    """Wait until a condition is true, and return its value."""
-    async with asyncio.timeout(30):
-        while not (found := condition()):  # noqa: ASYNC110 the condition has no event
-            await asyncio.sleep(0.005)
-    return found
 
 
 @pytest.fixture

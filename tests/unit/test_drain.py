@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
-from hub_app import after, answer, job, profile, signed_on, write_notices, write_profiles
+from hub_app import after, answer, eventually, job, profile, signed_on, write_notices, write_profiles
 
 from hpchub.catalogue import languages, translations
 from hpchub.hub.drains import DrainWatch
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 
 HOUR = 3600.0
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 the condition has no event
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture

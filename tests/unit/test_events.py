@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hub_app import SESSION, Hub, answer, job, profile, signed_on, write_profiles
+from hub_app import SESSION, Hub, answer, eventually, job, profile, signed_on, write_profiles
 from jupyterhub import orm
 from jupyterhub.user import User
 
@@ -34,7 +34,7 @@ from hpchub.hub.job_events import PortReported
 from hpchub.schedulers import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from hub_app import Ask
 
@@ -44,14 +44,6 @@ if TYPE_CHECKING:
 def kinds(events: list[Event]) -> list[str]:
     """Return the names of the events' classes."""
     return [type(event).__name__ for event in events]
-
-
-async def eventually(condition: Callable[[], object]) -> Any:
-    """Wait until a condition is true, and return its value."""
-    async with asyncio.timeout(30):
-        while not (found := condition()):  # noqa: ASYNC110 the condition has no event
-            await asyncio.sleep(0.005)
-    return found
 
 
 @pytest.fixture

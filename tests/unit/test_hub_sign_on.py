@@ -80,16 +80,6 @@ async def hub(tmp_path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-async def port(hub: Hub) -> AsyncIterator[int]:
-    listener, port = bind_unused_port()
-    server = HTTPServer(hub.app.tornado_application)
-    server.add_socket(listener)
-    yield port
-    server.stop()
-    await server.close_all_connections()
-
-
-@pytest.fixture
 def visitor(port: int) -> Visitor:
     return Visitor(port)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from hub_app import CLUSTER, SESSION, Hub, job
+from hub_app import CLUSTER, SESSION, Hub, eventually, job
 from jupyterhub.httpclient import JupyterHubHTTPClient
 from jupyterhub.proxy import ConfigurableHTTPProxy
 
@@ -22,14 +22,8 @@ from hpchub.names import dns_label
 from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 the condition has no event
-            await asyncio.sleep(0.005)
 
 
 # The search for orphaned jobs

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from batchspawner import JobStatus
-from hub_app import CLUSTER, GRANT, HUB, PORTS, SESSION, Hub, answer, job
+from hub_app import CLUSTER, GRANT, HUB, PORTS, SESSION, Hub, answer, eventually, job
 from jupyterhub import orm
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.testing import bind_unused_port
@@ -24,20 +24,12 @@ from hpchub.remote import launcher
 from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from hpchub.clusters.gate_client import Answer
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 
 OTHER = "b" * 16
-
-
-async def eventually(condition: Callable[[], object]) -> Any:
-    """Wait until a condition is true, and return its value."""
-    async with asyncio.timeout(30):
-        while not (found := condition()):  # noqa: ASYNC110 the condition has no event
-            await asyncio.sleep(0.005)
-    return found
 
 
 def saved(spawner: HPCProfilesSpawner) -> dict[str, Any]:

@@ -16,8 +16,6 @@ import pytest
 from jupyterhub import orm
 from sign_on_app import Visitor, message
 from slapd_server import BASE, PEOPLE, SERVICE, SERVICE_PASSWORD, Slapd, needs_slapd
-from tornado.httpserver import HTTPServer
-from tornado.testing import bind_unused_port
 
 from hpchub.hub import password_sign_on, sign_on_settings
 from hpchub.hub.password_sign_on import MOST_PER_ADDRESS, MOST_PER_NAME, WINDOW, Guesses
@@ -74,13 +72,8 @@ async def hub(tmp_path: Path, slapd: Slapd, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-async def visitor(hub: Hub) -> AsyncIterator[Visitor]:
-    listener, port = bind_unused_port()
-    server = HTTPServer(hub.app.tornado_application)
-    server.add_socket(listener)
-    yield Visitor(port)
-    server.stop()
-    await server.close_all_connections()
+def visitor(port: int) -> Visitor:
+    return Visitor(port)
 
 
 def reasons(hub: Hub) -> set[str]:

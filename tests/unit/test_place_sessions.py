@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from fake_place import FakeConnection, FakeSpawner, reset, show
-from hub_app import profile, site
+from hub_app import eventually, profile, site
 
 from hpchub import places
 from hpchub.hub.job_events import PortReported, ProblemReported
@@ -23,7 +23,7 @@ from hpchub.model.site import SiteError
 from hpchub.schedulers import JobState, job_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from hub_app import Hub
@@ -31,14 +31,6 @@ if TYPE_CHECKING:
 CLOUD = profile("cloudy", place="cloud")
 for _name in ("cluster", "queue"):
     del CLOUD[_name]
-
-
-async def eventually(condition: Callable[[], object]) -> Any:
-    """Wait until a condition is true, and return its value."""
-    async with asyncio.timeout(30):
-        while not (found := condition()):  # noqa: ASYNC110 the condition has no event
-            await asyncio.sleep(0.005)
-    return found
 
 
 @pytest.fixture
