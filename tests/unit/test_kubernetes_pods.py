@@ -17,7 +17,7 @@ from hpchub.model.entries import Profile
 from hpchub.model.places import KubernetesPlace
 from hpchub.places.kubernetes import manifests
 from hpchub.places.kubernetes.pods import plan, pod_traits
-from hpchub.places.kubernetes.spawner import program_files
+from hpchub.places.spawner import files_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,7 +171,7 @@ def test_an_unknown_image_is_refused() -> None:
 
 
 def test_the_programs_fit_into_a_secret() -> None:
-    assert sum(map(len, program_files().values())) < 500_000  # a Secret has at most 1 MiB
+    assert sum(map(len, files_of(SESSION, {}).values())) < 500_000  # a Secret has at most 1 MiB
 
 
 def test_the_plan_is_json() -> None:

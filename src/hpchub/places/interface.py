@@ -68,6 +68,8 @@ if TYPE_CHECKING:
 
 SECRETS = "/run/hpchub"
 """The directory of the files with secrets in a container; see ``hpchub.remote.launcher``."""
+PROGRAM = "hpchub-launch"
+"""The name of the launcher, which a session's job runs, in the directory of the files with secrets."""
 JOB_ID = rf"hpchub-{SESSION}"
 """The pattern of the ids of jobs in all places."""
 LABEL_HUB, LABEL_USER, LABEL_SESSION = "hpchub.hub", "hpchub.user", "hpchub.session"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from traitlets import Float
@@ -11,7 +14,8 @@ from hpchub.hub import job_events as events
 from hpchub.hub.backend import Backend
 from hpchub.hub.session_spawner import SessionSpawner
 from hpchub.places import kind_of
-from hpchub.places.interface import Refused
+from hpchub.places.interface import PROGRAM, Refused, secret_path
+from hpchub.remote import job_usage, launcher, session_monitor, single_user
 from hpchub.schedulers import Unanswered, job_name
 
 if TYPE_CHECKING:
@@ -106,6 +110,10 @@ class PlaceSpawner(SessionSpawner):
         """Return how the driver reaches the place."""
         return PlaceBackend(context, self.runtime, self.create)
 
+    def session_environment(self) -> dict[str, str]:
+        """Return the environment of the notebook server, with secrets, for the session's file."""
+        return super().session_environment() | {"HPCHUB_JUPYTERHUB": importlib.metadata.version("jupyterhub")}
+
     async def find_obstacles(self) -> Sequence[object]:
         """Return why no session can start in the place."""
         try:
@@ -130,3 +138,19 @@ class PlaceSpawner(SessionSpawner):
         except (Unanswered, ValueError):
             self._ended_late = False  # the next poll tries again
             raise
+
+
+def files_of(session: str, secrets: Mapping[str, str]) -> dict[str, str]:
+    """Return the files of a session by their names: its secrets, and the launcher with its modules.
+
+    An image needs no file of hpchub.
+
+    Args:
+        session: The session's name.
+        secrets: The environment of the notebook server.
+    """
+    files = {Path(secret_path(session)).name: json.dumps(dict(secrets)), PROGRAM: Path(launcher.__file__).read_text()}
+    for module in (single_user, session_monitor, job_usage):
+        path = Path(str(module.__file__))
+        files[path.name] = path.read_text()
+    return files

@@ -10,13 +10,10 @@ restarts nor an engine that does not answer.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
-import json
 import os
 import pwd
 import random
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docker.errors import APIError
@@ -27,9 +24,8 @@ from hpchub.hub.job_actions import Fail
 from hpchub.messages import Message
 from hpchub.places.docker import spec
 from hpchub.places.docker.connection import reason_of
-from hpchub.places.interface import Refused, job_name, secret_path
-from hpchub.places.spawner import PlaceSpawner
-from hpchub.remote import job_usage, launcher, session_monitor, single_user
+from hpchub.places.interface import Refused, job_name
+from hpchub.places.spawner import PlaceSpawner, files_of
 from hpchub.remote.docker_gate import USERS_GROUP
 from hpchub.schedulers import Unanswered
 
@@ -109,10 +105,6 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
         """The port of the notebook server, which is the same inside and outside of the container."""
         return self.port, self.port
 
-    def session_environment(self) -> dict[str, str]:
-        """Return the environment of the notebook server, with secrets, for the session's file."""
-        return super().session_environment() | {"HPCHUB_JUPYTERHUB": importlib.metadata.version("jupyterhub")}
-
     async def submit(self) -> None:
         """Choose a port, then create and start the container."""
         self.port = self._choose_port()
@@ -171,13 +163,7 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
                 return
 
     def _message(self, session: str) -> bytes:
-        """Return the session's files: its secrets, and the launcher with its modules."""
-        files = {Path(secret_path(session)).name: json.dumps(self._secrets)}
-        files["hpchub-launch"] = Path(launcher.__file__).read_text()
-        for module in (single_user, session_monitor, job_usage):
-            path = Path(str(module.__file__))
-            files[path.name] = path.read_text()
-        return spec.message(files)
+        return spec.message(files_of(session, self._secrets))
 
     @property
     def _minimum_gid(self) -> int:

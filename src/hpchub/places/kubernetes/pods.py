@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from hpchub.model.places import KubernetesPlace
-from hpchub.places.interface import secret_path
+from hpchub.places.interface import PROGRAM, secret_path
 from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 CLAIM = "hpchub-home-{username}"
 """The template of the name of a user's claim. KubeSpawner makes the user's name safe and unique."""
-
-
-PROGRAM = "hpchub-launch"
-"""The name of the launcher in the Secret."""
 
 
 def pod_traits(

@@ -7,11 +7,8 @@ hub is killed in between. A pod that never gets its Secret never starts; see ``S
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
-import json
 import os
 import pwd
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kubespawner import KubeSpawner
@@ -20,11 +17,10 @@ from traitlets import Unicode
 from hpchub.hub import job_actions as actions
 from hpchub.hub.refusals import ADVICE, refused_value
 from hpchub.messages import Message
-from hpchub.places.interface import LABEL_SESSION, Refused, labels, secret_path
+from hpchub.places.interface import LABEL_SESSION, Refused, labels
 from hpchub.places.kubernetes.connection import KubernetesConnection, Refusal
-from hpchub.places.kubernetes.pods import CLAIM, PROGRAM, pod_traits
-from hpchub.places.spawner import PlaceSpawner
-from hpchub.remote import job_usage, launcher, session_monitor, single_user
+from hpchub.places.kubernetes.pods import CLAIM, pod_traits
+from hpchub.places.spawner import PlaceSpawner, files_of
 from hpchub.schedulers import Unanswered, job_name
 
 if TYPE_CHECKING:
@@ -57,10 +53,6 @@ class KubernetesSpawner(PlaceSpawner, KubeSpawner):  # type: ignore[misc]
             "SHELL": "/bin/bash",
             "JUPYTER_IMAGE_SPEC": self.image,
         }
-
-    def session_environment(self) -> dict[str, str]:
-        """Return the environment of the notebook server, with secrets, for the session's file."""
-        return super().session_environment() | {"HPCHUB_JUPYTERHUB": importlib.metadata.version("jupyterhub")}
 
     @property
     def home(self) -> str:
@@ -95,9 +87,8 @@ class KubernetesSpawner(PlaceSpawner, KubeSpawner):  # type: ignore[misc]
             if self.cluster.storage:
                 await connection.ensure_claim(self.get_pvc_manifest())
             uid = await connection.create_pod(job_id, await self.get_pod_manifest())
-        files = {Path(secret_path(session)).name: json.dumps(dict(secrets)), **program_files()}
         try:
-            await connection.create_secret(job_id, uid, files)
+            await connection.create_secret(job_id, uid, files_of(session, secrets))
         except Refusal as error:
             # Without its Secret the pod never starts. If this fails too, the orphan collector ends it.
             with contextlib.suppress(Unanswered):
@@ -151,15 +142,6 @@ class KubernetesSpawner(PlaceSpawner, KubeSpawner):  # type: ignore[misc]
     def _kubernetes(self) -> KubernetesConnection:
         connection: KubernetesConnection = self.connection  # type: ignore[assignment]
         return connection
-
-
-def program_files() -> dict[str, str]:
-    """Return the programs that the pod runs, by their names in the Secret. An image needs none of them."""
-    files = {PROGRAM: Path(launcher.__file__).read_text()}
-    for module in (single_user, session_monitor, job_usage):
-        path = Path(str(module.__file__))
-        files[path.name] = path.read_text()
-    return files
 
 
 def _refused(words: Message, advice: Message, note: str = "") -> Refused:
