@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bench.load.shared import proxy
+from node_program import node
 
 EXTENSION = Path(__file__).parents[2] / "roles" / "notebook_environment" / "files" / "labextension"
 MINUTE = 60_000
@@ -29,15 +28,7 @@ console.log(JSON.stringify(value));
 def call(name: str, *arguments: Any) -> Any:
     """Call a function of words.js in Node.js and return its result."""
     program = PROGRAM % json.dumps((EXTENSION / "static" / "words.js").as_uri())
-    done = subprocess.run(
-        [proxy() / "bin" / "node", "--input-type=module", "-e", program],
-        input=json.dumps([name, arguments]),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return node(program, [name, arguments])
 
 
 @pytest.mark.parametrize(
@@ -258,11 +249,7 @@ console.log(JSON.stringify(Object.fromEntries(connection.continueUrl(%s).searchP
 def test_new_session_has_the_values_of_the_last_one(key: str, chosen: dict[str, str]) -> None:
     address = json.dumps((EXTENSION / "static" / "connection.js").as_uri())
     program = CONTINUE % (address, json.dumps(key))
-    done = subprocess.run(
-        [proxy() / "bin" / "node", "--input-type=module", "-e", program], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == chosen | {"next": "/user/alice/lab/extensions/@hpchub/lab/continue.html"}
+    assert node(program) == chosen | {"next": "/user/alice/lab/extensions/@hpchub/lab/continue.html"}
 
 
 # Answers requests of a page: [METHOD, PATH, STATUS, MESSAGE]. The server's state has the same status, unless it follows
@@ -296,18 +283,7 @@ console.log(JSON.stringify(seen));
 
 def answers(*requests: tuple[str, str, int, str] | tuple[str, str, int, str, int]) -> Any:
     """Return what a page receives for requests that the server answers as given."""
-    done = subprocess.run(
-        [
-            *(proxy() / "bin" / "node", "--input-type=module", "-e"),
-            REQUESTS % json.dumps((EXTENSION / "static" / "connection.js").as_uri()),
-        ],
-        input=json.dumps(requests),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return node(REQUESTS % json.dumps((EXTENSION / "static" / "connection.js").as_uri()), requests)
 
 
 def test_file_that_does_not_fit_is_explained() -> None:
@@ -379,15 +355,7 @@ console.log(JSON.stringify(done));
 def test_notebook_has_a_kernel_again(running: list[str], found: str | None, lost: str | None, done: list[str]) -> None:
     """JupyterLab forgets a kernel that the next session's server does not have, and does not start another one."""
     program = KERNEL % json.dumps((EXTENSION / "static" / "documents.js").as_uri())
-    ran = subprocess.run(
-        [proxy() / "bin" / "node", "--input-type=module", "-e", program],
-        input=json.dumps([running, found, lost]),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout) == done
+    assert node(program, [running, found, lost]) == done
 
 
 # Runs the warnings before the end with a clock. Reads a list of [SECONDS, STATE or null]: the time, and a new state.
@@ -421,15 +389,7 @@ console.log(JSON.stringify(seen));
 def watch_end(*steps: tuple[float, dict[str, Any] | None]) -> Any:
     """Return what a tab shows and does at some times, in seconds."""
     urls = [json.dumps((EXTENSION / "static" / name).as_uri()) for name in ("end.js", "words.js")]
-    done = subprocess.run(
-        [proxy() / "bin" / "node", "--input-type=module", "-e", END % tuple(urls)],
-        input=json.dumps(steps),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return node(END % tuple(urls), steps)
 
 
 def test_tab_warns_before_the_limit_once_each_time_and_saves_documents_and_layout() -> None:

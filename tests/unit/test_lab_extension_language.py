@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.hpchub.hpchub.plugins.filter.texts import browser_texts, page_languages, page_text
 from babel.messages.jslexer import Token, tokenize
-from bench.load.shared import proxy
+from node_program import node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,19 +45,6 @@ await load(async () => {
 }, own);
 console.log(JSON.stringify([code(), locale() ?? null, gettext('Close')]));
 """
-
-
-def node(program: str, given: object) -> Any:
-    """Run a program in Node.js with JSON as its input, and return its output."""
-    done = subprocess.run(
-        [proxy() / "bin" / "node", "--input-type=module", "-e", program],
-        input=json.dumps(given),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def url(name: str) -> str:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
-from bench.load.shared import proxy
+from node_program import node
 
 STATIC = Path(__file__).parents[2] / "roles" / "notebook_environment" / "files" / "labextension" / "static"
 
@@ -33,6 +31,7 @@ globalThis.indexedDB = {open: () => {
   later(() => request.onsuccess());
   return request;
 }};
+console.info = console.error; // the output is one value
 const drafts = new Drafts("/user/alice/");
 await drafts.put({path: "a.ipynb", text: "1"});
 console.log(JSON.stringify(drafts.isReliable));
@@ -54,14 +53,6 @@ const found = [localStorage.getItem("a"), localStorage.getItem("b"), localStorag
 localStorage.removeItem("a");
 console.log(JSON.stringify([...found, localStorage.getItem("a"), sessionStorage.getItem("b")]));
 """
-
-
-def node(program: str) -> Any:
-    """Run a program in Node.js and return the JSON value that it prints."""
-    argv = [str(proxy() / "bin" / "node"), "--input-type=module", "-e", program]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize(("event", "reliable"), [("oncomplete", True), ("onabort", False)])
