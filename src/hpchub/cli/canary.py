@@ -17,7 +17,7 @@ from hpchub.canary.run import Canary, alone, summary
 from hpchub.canary.status import FAILED, CanaryError
 from hpchub.cli import inventory
 from hpchub.cli.failure import VALID, WRONG, Failure
-from hpchub.cli.output import print_json
+from hpchub.cli.output import print_json, table
 from hpchub.model.notices import NoticesError, combine, offer
 from hpchub.model.profile_list import ProfileListError, UnknownProfileError
 from hpchub.notices_file import BY_HAND, INVENTORY, load_notices
@@ -128,8 +128,7 @@ def kernel_table(results: Mapping[str, Result]) -> list[str]:
             rows.append((result.cluster, key, name, f"{kernel.seconds:.1f}", kernel.reason or "6*7 is 42"))
         if not result.kernels:
             rows.append((result.cluster, key, "-", "-", summary(result)))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return table(rows)
 
 
 def drains(settings: dict[str, Any]) -> Callable[[Profile], str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hpchub.cli import inventory
 from hpchub.cli.database import hub_database
 from hpchub.cli.failure import UNUSABLE, VALID
-from hpchub.cli.output import print_json
+from hpchub.cli.output import print_json, table
 from hpchub.hub.identities import Identity, known_identities, release
 
 if TYPE_CHECKING:
@@ -42,6 +42,4 @@ def _print(found: list[Identity]) -> None:
     for each in found:
         since = datetime.fromtimestamp(each.since).astimezone().strftime("%Y-%m-%d %H:%M")
         rows.append((each.account, each.provider, each.claim, each.received, since))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join(table(rows)))

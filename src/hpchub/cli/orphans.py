@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hpchub.cli import inventory
 from hpchub.cli.database import hub_database
 from hpchub.cli.failure import UNUSABLE, VALID
-from hpchub.cli.output import count, print_json
+from hpchub.cli.output import count, print_json, table
 from hpchub.hub.ledger import UnknownJob, end_unknown_job, unknown_jobs
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ def _print(jobs: list[UnknownJob]) -> None:
         found = datetime.fromtimestamp(job.found).astimezone().strftime("%Y-%m-%d %H:%M")
         note = "the hub is ending it" if job.end else ""
         rows.append((job.cluster, job.job_id, job.user, job.session, job.database or "-", found, note))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join(table(rows)))
     print(
         f"\n{count(len(jobs), 'job')}. The hub does not touch them. To end some of them: hpchub orphans --end JOB ..."
     )
