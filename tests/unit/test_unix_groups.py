@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -36,3 +37,23 @@ def test_digits_mean_a_group_id_and_never_a_name(account: pwd.struct_passwd) -> 
 
 def test_the_hub_and_the_gate_know_the_same_groups(account: pwd.struct_passwd) -> None:
     assert unix_groups.look_up(account.pw_name) == gate.group_names(account)
+
+
+def test_groups_of_a_sign_on_stay_known_for_a_time_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unknown is not gone: a user who is signed in keeps the groups while the directory does not answer."""
+    now, asked = [1000.0], []
+    answers: dict[float, frozenset[str]] = {1000.0: frozenset({"hpc"}), 1060.0: frozenset({"physics"})}
+
+    def look_up(user: str) -> frozenset[str]:
+        asked.append(now[0])
+        if now[0] not in answers:
+            raise OSError(user)
+        return answers[now[0]]
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    groups = unix_groups.UnixGroups(look_up)
+    found = []
+    for now[0] in (1000.0, 1059.0, 1060.0, 1120.0, 1659.0, 1660.0):
+        found.append(groups.ask("alice"))
+    assert found == [{"hpc"}, {"hpc"}, {"physics"}, {"physics"}, {"physics"}, None]
+    assert asked == [1000.0, 1060.0, 1120.0, 1659.0, 1660.0]

@@ -6,11 +6,10 @@ Every authenticator of hpchub has this class as a base, so that no way to sign i
 from __future__ import annotations
 
 import pwd
-import time
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.auth import Authenticator
-from traitlets import Bool, Dict, Integer, List, Set, Unicode, default
+from traitlets import Bool, Integer, List, Set, Unicode
 
 from hpchub.hub.handlers import (
     AdoptionHandler,
@@ -28,7 +27,7 @@ from hpchub.hub.saved_settings import forget
 from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.start_page import AvailabilityHandler, StartPageHandler
 from hpchub.hub.tokens import account_exists, revoke_tokens
-from hpchub.hub.unix_groups import FRESH, KEEP, look_up
+from hpchub.hub.unix_groups import UnixGroups
 from hpchub.hub.waiting_handlers import CancelHandler, MailHandler, StopHandler, SwitchHandler
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
 
@@ -86,10 +85,13 @@ class AccessRules(Authenticator):  # type: ignore[misc]
     )
 
     manage_groups = True
-    _host_groups = Dict()
     any_allow_config = (
         True  # check_allowed below denies by default; JupyterHub would warn because it checks only its own traits
     )
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._unix_groups = UnixGroups()
 
     def get_handlers(self, app: Any) -> list[tuple[str, type]]:
         """Return hpchub's handlers. They replace JupyterHub's and batchspawner's handlers for the same paths."""
@@ -144,11 +146,10 @@ class AccessRules(Authenticator):  # type: ignore[misc]
             claims: What the identity provider says about the user.
             sign_on: The provider, the claim and the received name, if they are known; see ``hpchub.hub.identities``.
         """
-        groups = (
-            self._groups_on_host(name)
-            if self.host_groups
-            else group_names(claims.get(self.groups_claim), self.groups_separator)
-        )
+        if self.host_groups:
+            groups = group_names([each for each in self._unix_groups.ask(name) or () if not each.isdigit()], "")
+        else:
+            groups = group_names(claims.get(self.groups_claim), self.groups_separator)
         return {
             "name": name,
             "groups": groups,
@@ -161,25 +162,6 @@ class AccessRules(Authenticator):  # type: ignore[misc]
                 "sign_on": dict(sign_on or {}),
             },
         }
-
-    def _groups_on_host(self, name: str) -> list[str]:
-        """Return the Unix groups of an account, from a question in the last minute if there was one."""
-        at, known = self._host_groups.get(name, (-KEEP, frozenset[str]()))
-        if time.monotonic() - at >= FRESH:
-            try:
-                known = look_up(name)
-            except OSError as error:
-                # Unknown is not gone: the groups remain for some time.
-                self.log.warning("The groups of user %s are unknown: %s", name, error)
-                if time.monotonic() - at >= KEEP:
-                    return []
-            else:
-                self._host_groups[name] = (time.monotonic(), known)
-        return group_names([group for group in known if not group.isdigit()], "")
-
-    @default("_host_groups")
-    def _no_host_groups(self) -> dict[str, tuple[float, frozenset[str]]]:
-        return {}
 
     def belongs_to_another(self, handler: Any, identity: Mapping[str, Any]) -> bool:
         """Return whether the account of a sign-in belongs to another name of the single sign-on, and log it.

@@ -70,6 +70,18 @@ class UnixGroups:
         at, groups = self._answers.get(user, (-KEEP, frozenset()))
         return groups if time.monotonic() - at < KEEP else None
 
+    def ask(self, user: str) -> frozenset[str] | None:
+        """Return a user's groups, or None if they are unknown. Ask the directory at once, unless an answer is fresh."""
+        at, _ = self._answers.get(user, (-KEEP, frozenset()))
+        if time.monotonic() - at >= FRESH:
+            try:
+                groups = self._look_up(user)
+            except OSError as error:
+                log.error("Cannot look up the Unix groups of %s: %s", user, error)
+            else:
+                self._answers[user] = (time.monotonic(), groups)
+        return self.known(user)
+
     async def refresh(self, user: str) -> None:
         """Ask the directory, unless there is a fresh answer. Give up after ``PATIENCE``."""
         at, _ = self._answers.get(user, (-KEEP, frozenset()))
