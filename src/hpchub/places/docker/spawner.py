@@ -21,6 +21,7 @@ from dockerspawner import SystemUserSpawner
 from traitlets import Unicode
 
 from hpchub.hub.job_actions import Fail
+from hpchub.hub.place_texts import TELL
 from hpchub.messages import Message
 from hpchub.places.docker import spec
 from hpchub.places.docker.connection import reason_of
@@ -192,7 +193,7 @@ def account(name: str, minimum_gid: int) -> tuple[tuple[int, int], list[int]]:
         found = None
     if found is None or found.pw_uid == 0:
         message = Message("The service does not know your account {name}.", name=name)
-        fail = Fail(message, reason="no_account", status_code=503, advice=spec.TELL)
+        fail = Fail(message, reason="no_account", status_code=503, advice=TELL)
         raise Refused(fail, f"the hub host has no account {name}, or it is root")
     groups = os.getgrouplist(name, found.pw_gid)
     own = [gid for gid in groups if gid >= minimum_gid or gid == USERS_GROUP]

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hpchub.hub.job_actions import Fail
+from hpchub.hub.place_texts import TELL
 from hpchub.messages import Message, marked
 from hpchub.places.interface import (
     JOB_ID,
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 
 LABEL_RUNTIME = "hpchub.runtime"
 """The label with the time limit, in seconds."""
-
-TELL = Message("Please tell the administrators of the service.")
-AGAIN = Message("Please try again in a few minutes.")
 
 
 class DockerTerms(Terms):

@@ -20,6 +20,7 @@ from hpchub.messages import Message
 from hpchub.places.interface import LABEL_SESSION, Refused, labels
 from hpchub.places.kubernetes.connection import KubernetesConnection, Refusal
 from hpchub.places.kubernetes.pods import CLAIM, pod_traits
+from hpchub.places.kubernetes.terms import TELL_SERVICE
 from hpchub.places.spawner import PlaceSpawner, files_of
 from hpchub.schedulers import Unanswered, job_name
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hpchub.model.places import KubernetesPlace
-
-NOT_PERMITTED = Message("Tell the administrators of this service.")
 
 
 class KubernetesSpawner(PlaceSpawner, KubeSpawner):  # type: ignore[misc]
@@ -65,9 +64,9 @@ class KubernetesSpawner(PlaceSpawner, KubeSpawner):  # type: ignore[misc]
         try:
             account = pwd.getpwnam(self.user.name)
         except KeyError:
-            raise _refused(Message("your account is not known on the hub host"), NOT_PERMITTED) from None
+            raise _refused(Message("your account is not known on the hub host"), TELL_SERVICE) from None
         if account.pw_uid == 0:
-            raise _refused(Message("root cannot have sessions"), NOT_PERMITTED)
+            raise _refused(Message("root cannot have sessions"), TELL_SERVICE)
         groups = [gid for gid in os.getgrouplist(account.pw_name, account.pw_gid) if gid != 0]
         marks = labels(self.runtime.hub_name, self.user.name, session)
         traits = pod_traits(
@@ -93,7 +92,7 @@ class KubernetesSpawner(PlaceSpawner, KubeSpawner):  # type: ignore[misc]
             # Without its Secret the pod never starts. If this fails too, the orphan collector ends it.
             with contextlib.suppress(Unanswered):
                 await connection.remove(job_id, user=self.user.name, session=session)
-            raise _refused(Message("the cluster does not accept its secrets"), NOT_PERMITTED, str(error)) from None
+            raise _refused(Message("the cluster does not accept its secrets"), TELL_SERVICE, str(error)) from None
 
     @contextlib.contextmanager
     def _explained(self) -> Any:
@@ -116,8 +115,8 @@ class KubernetesSpawner(PlaceSpawner, KubeSpawner):  # type: ignore[misc]
                 raise _refused(words, advice, text) from None
             if "violates PodSecurity" in text:
                 words = Message("the cluster's rules for the security of pods do not permit it")
-                raise _refused(words, NOT_PERMITTED, text) from None
-            raise _refused(Message("the cluster does not accept it"), NOT_PERMITTED, text) from None
+                raise _refused(words, TELL_SERVICE, text) from None
+            raise _refused(Message("the cluster does not accept it"), TELL_SERVICE, text) from None
 
     # -- the Secret is deleted as soon as the session has read it
 

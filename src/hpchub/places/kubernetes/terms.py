@@ -30,7 +30,7 @@ _EXPLAINED = ("FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
 """The reasons of events that explain why a pod waits. Other causes are in the pod itself."""
 
 _BROKEN_IMAGE = Message("Choose another profile, and tell the administrators of this service.")
-_TELL = Message("Tell the administrators of this service.")
+TELL_SERVICE = Message("Tell the administrators of this service.")
 
 
 class KubernetesTerms(Terms):
@@ -71,7 +71,7 @@ class KubernetesTerms(Terms):
         ),
         (
             r"persistentvolumeclaim .* not found",
-            Reason("the storage for your home does not exist", Outlook.NEVER, _TELL),
+            Reason("the storage for your home does not exist", Outlook.NEVER, TELL_SERVICE),
         ),
         (r"unbound immediate PersistentVolumeClaims", Reason("the storage for your home is being created")),
         (
