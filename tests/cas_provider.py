@@ -6,13 +6,12 @@ It keeps its tickets, so that a ticket is valid once and for one service only.
 
 from __future__ import annotations
 
-import http.server
 import secrets
-import ssl
-import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 from xml.sax.saxutils import escape
+
+from provider_server import ProviderHandler, ProviderServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from web_site import Browser, Site
 
 
-class CasServer(http.server.ThreadingHTTPServer):
+class CasServer(ProviderServer):
     """The server.
 
     Attributes:
@@ -31,20 +30,13 @@ class CasServer(http.server.ThreadingHTTPServer):
         url: The address of the server.
     """
 
-    daemon_threads = True
-
     def __init__(self, tls: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
         self.user = "nobody"
         self.attributes: dict[str, Any] = {}
         self.tickets: dict[str, tuple[str, str, dict[str, Any]]] = {}
         self.services: dict[str, str] = {}
         self.seen: list[str] = []
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(tls / "provider.pem", tls / "provider.key")
-        self.socket = context.wrap_socket(self.socket, server_side=True)
-        self.url = f"https://localhost:{self.server_address[1]}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        super().__init__(tls, _Handler)
 
     def handle_error(self, *_: object) -> None:
         """Ignore clients that do not trust the certificate."""
@@ -66,18 +58,18 @@ def logout_message(ticket: str) -> str:
     return f"logoutRequest={quote(request)}"
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(ProviderHandler):
     server: CasServer
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 the name of the base class
         address = urlsplit(self.path)
         self.server.seen.append(address.path)
         query = {name: values[0] for name, values in parse_qs(address.query).items()}
         if address.path == "/cas/login":
             mark = "&" if "?" in query["service"] else "?"
-            self._redirect(f"{query['service']}{mark}{urlencode({'ticket': self.server.ticket(query['service'])})}")
+            self.redirect(f"{query['service']}{mark}{urlencode({'ticket': self.server.ticket(query['service'])})}")
         elif address.path == "/cas/logout":
-            self._redirect(query["service"])
+            self.redirect(query["service"])
         else:
             self._validate(query)
 
@@ -97,20 +89,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 + "</cas:attributes></cas:authenticationSuccess>"
             )
         body = f'<cas:serviceResponse xmlns:cas="http://www.yale.edu/tp/cas">{result}</cas:serviceResponse>'.encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/xml")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _redirect(self, url: str) -> None:
-        self.send_response(302)
-        self.send_header("Location", url)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.answer("text/xml", body)
 
 
 class CasDoor:

@@ -7,17 +7,15 @@ and of RP-Initiated Logout 1.0.
 from __future__ import annotations
 
 import base64
-import http.server
 import json
 import secrets
-import ssl
-import threading
 import time
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from provider_server import ProviderHandler, ProviderServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +25,7 @@ def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-class Provider(http.server.ThreadingHTTPServer):
+class Provider(ProviderServer):
     """The provider.
 
     Attributes:
@@ -35,20 +33,13 @@ class Provider(http.server.ThreadingHTTPServer):
         url: The address of the provider.
     """
 
-    daemon_threads = True
-
     def __init__(self, tls: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
         self.claims: dict[str, Any] = {"sub": "nobody"}
         self.codes: dict[str, tuple[str, dict[str, Any]]] = {}
         self.tokens: dict[str, dict[str, Any]] = {}
         key = serialization.load_pem_private_key((tls / "signing.key").read_bytes(), None)
         self.key = cast("rsa.RSAPrivateKey", key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(tls / "provider.pem", tls / "provider.key")
-        self.socket = context.wrap_socket(self.socket, server_side=True)
-        self.url = f"https://localhost:{self.server_address[1]}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        super().__init__(tls, _Handler)
 
     def token(self, claims: dict[str, Any]) -> str:
         """Return a signed token."""
@@ -57,33 +48,22 @@ class Provider(http.server.ThreadingHTTPServer):
         return f"{text}.{_base64(self.key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(ProviderHandler):
     server: Provider
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 the name of the base class
         address = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(address.query).items()}
         name = "metadata" if address.path == "/.well-known/openid-configuration" else address.path.strip("/")
         getattr(self, f"_{name}")(query)
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 the name of the base class
         length = int(self.headers.get("Content-Length") or 0)
         form = {name: values[0] for name, values in parse_qs(self.rfile.read(length).decode()).items()}
         getattr(self, f"_{self.path.strip('/')}")(form)
 
     def _json(self, value: object) -> None:
-        body = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _redirect(self, url: str) -> None:
-        self.send_response(302)
-        self.send_header("Location", url)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        self.answer("application/json", json.dumps(value).encode())
 
     def _metadata(self, _: dict[str, str]) -> None:
         url = self.server.url
@@ -111,7 +91,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _authorize(self, query: dict[str, str]) -> None:
         code = secrets.token_urlsafe(16)
         self.server.codes[code] = (query.get("nonce", ""), dict(self.server.claims))
-        self._redirect(f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}")
+        self.redirect(f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}")
 
     def _token(self, form: dict[str, str]) -> None:
         nonce, claims = self.server.codes.pop(form["code"])
@@ -128,7 +108,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._json(self.server.tokens[self.headers["Authorization"].split()[1]])
 
     def _logout(self, query: dict[str, str]) -> None:
-        self._redirect(query["post_logout_redirect_uri"])
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.redirect(query["post_logout_redirect_uri"])

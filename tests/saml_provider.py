@@ -9,15 +9,12 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import html
-import http.server
 import importlib.util
 import json
 import re
 import secrets
-import ssl
 import subprocess
 import sys
-import threading
 import zlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -25,6 +22,7 @@ from xml.sax.saxutils import escape
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from provider_server import ProviderHandler, ProviderServer
 from web_site import ROLE, render, template
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ def moment(seconds: float) -> str:
     return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-class SamlServer(http.server.ThreadingHTTPServer):
+class SamlServer(ProviderServer):
     """The provider.
 
     Attributes:
@@ -78,10 +76,7 @@ class SamlServer(http.server.ThreadingHTTPServer):
         url: The address, which is also the name of the provider.
     """
 
-    daemon_threads = True
-
     def __init__(self, tls: Path, service: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
         self.tls, self.service = tls, service
         self.attributes: dict[str, Any] = {}
         self.context = "urn:oasis:names:tc:SAML:2.0:ac:classes:PasswordProtectedTransport"
@@ -91,11 +86,7 @@ class SamlServer(http.server.ThreadingHTTPServer):
         other = rsa.generate_private_key(65537, 2048)
         encoding, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         (tls / "other.key").write_bytes(other.private_bytes(encoding, kind, serialization.NoEncryption()))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(tls / "provider.pem", tls / "provider.key")
-        self.socket = context.wrap_socket(self.socket, server_side=True)
-        self.url = f"https://localhost:{self.server_address[1]}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        super().__init__(tls, _Handler)
 
     def metadata(self, *, within: str = "", before: str = "", entity_id: str = "", **attributes: str) -> str:
         """Return the metadata of the provider.
@@ -258,10 +249,10 @@ def deflated(text: str) -> str:
     return base64.b64encode(packed.compress(text.encode()) + packed.flush()).decode()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(ProviderHandler):
     server: SamlServer
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 the name of the base class
         address = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(address.query).items()}
         if "SAMLRequest" not in query:
@@ -280,10 +271,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 "</samlp:LogoutResponse>"
             )
             pairs = {"SAMLResponse": deflated(answer), "RelayState": query.get("RelayState", "")}
-            self.send_response(302)
-            self.send_header("Location", f"{base}/logout?{self.server.signed_query(pairs)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.redirect(f"{base}/logout?{self.server.signed_query(pairs)}")
             return
         found = re.search(r'AssertionConsumerServiceURL="([^"]+)"', request)
         target = found[1] if found else f"{self.server.service.removesuffix('/metadata')}/postResponse"
@@ -292,12 +280,4 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._page(f'<form method="post" action="{target}">{inputs}</form>')
 
     def _page(self, text: str) -> None:
-        body = text.encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.answer("text/html", text.encode())
