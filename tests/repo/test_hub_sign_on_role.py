@@ -5,15 +5,13 @@ from __future__ import annotations
 import http.server
 import json
 import re
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from apache_server import Apache, needs_apache
-from repo.sites import SITE
+from repo.role_files import site_service, write_role_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,41 +46,18 @@ TEXTS = {
 @pytest.fixture(scope="module")
 def written(ansible: Ansible, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The files by name."""
-    directory = tmp_path_factory.mktemp("hub-sign-on")
-    inventory, play = directory / "inventory", directory / "play.yml"
-    (inventory / "group_vars").mkdir(parents=True)
-    defaults: dict[str, Any] = {}
-    for role in ROLES:
-        defaults |= yaml.safe_load((ROOT / "roles" / role / "defaults" / "main.yml").read_text())
-    (inventory / "group_vars" / "all.yml").write_text(yaml.safe_dump(defaults))
-    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    (inventory / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"hub": here}}}))
-    service = yaml.safe_load((SITE / "group_vars" / "all" / "service.yml").read_text())["hpc_service"]
-    variables = [ROOT / "group_vars" / "all" / f"{name}.yml" for name in ("model", *ROLES)]
-    variables += [ROOT / "roles" / role / "vars" / "main.yml" for role in ROLES]
-    variables += [ROOT / "roles" / role / "vars" / "Debian.yml" for role in ROLES]
-    tasks: list[Any] = [
-        {"ansible.builtin.template": {"src": str(ROOT / "roles" / src), "dest": str(directory / name), "mode": "0600"}}
-        for name, src in WRITTEN.items()
-    ]
-    tasks += [
-        {"ansible.builtin.copy": {"content": text, "dest": str(directory / name), "mode": "0600"}}
-        for name, text in TEXTS.items()
-    ]
-    own = {
-        "hpc_service": service | {"user_subdomains": True},
-        "hpc_sso": SSO,
-        "hpc_monitoring": {"metrics_networks": ["192.0.2.7/32"]},
-        "ansible_facts": {"hostname": "hub"},
-        "playbook_dir": str(ROOT / "playbooks"),
-        "ansible_managed": "",
-    }
-    files = list(map(str, variables))
-    plays = [{"hosts": "hub", "gather_facts": False, "vars": own, "vars_files": files, "tasks": tasks}]
-    play.write_text(json.dumps(plays))
-    done = ansible("ansible-playbook", "-i", SITE, "-i", inventory, play)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return {path.name: path.read_text() for path in directory.iterdir() if path.is_file()}
+    return write_role_files(
+        ansible,
+        tmp_path_factory.mktemp("hub-sign-on"),
+        roles=ROLES,
+        templates=WRITTEN,
+        texts=TEXTS,
+        variables={
+            "hpc_service": site_service() | {"user_subdomains": True},
+            "hpc_sso": SSO,
+            "hpc_monitoring": {"metrics_networks": ["192.0.2.7/32"]},
+        },
+    )
 
 
 def test_settings_contain_everything_but_the_secret(written: dict[str, str]) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-import yaml
+from repo.role_files import site_service, write_role_files
 from repo.sites import SITE
 
 from hpchub.deploy.certificates import check
@@ -38,50 +37,20 @@ def written(ansible: Ansible, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def _write(ansible: Ansible, directory: Path, switch: bool) -> dict[str, str]:
-    inventory, play = directory / "inventory", directory / "play.yml"
-    (inventory / "group_vars").mkdir(parents=True)
-    # Role defaults must have a lower precedence than group_vars and the site's inventory.
-    defaults: dict[str, Any] = {}
-    for role in ROLES:
-        defaults |= yaml.safe_load((ROOT / "roles" / role / "defaults" / "main.yml").read_text())
-    (inventory / "group_vars" / "all.yml").write_text(yaml.safe_dump(defaults))
-    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
-    (inventory / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"hub": here}}}))
-    service = yaml.safe_load((SITE / "group_vars" / "all" / "service.yml").read_text())["hpc_service"]
-    variables = [ROOT / "group_vars" / "all" / f"{name}.yml" for name in ("model", *ROLES)]
-    variables += [ROOT / "roles" / role / "vars" / "main.yml" for role in ROLES]
-    variables += [ROOT / "roles" / role / "vars" / "Debian.yml" for role in ROLES[:2]]
-    tasks = [
-        {"ansible.builtin.template": {"src": str(ROOT / "roles" / src), "dest": str(directory / name), "mode": "0600"}}
-        for name, src in WRITTEN.items()
-    ]
-    settings = {"content": "{{ __jupyterhub_settings | to_json }}", "dest": str(directory / "hub.json"), "mode": "0600"}
-    tasks.append({"ansible.builtin.copy": settings})
-    networks = ["192.0.2.7/32"] if switch else []
+    service = site_service()
     if switch:
         service["user_subdomains"] = True
-    play.write_text(
-        json.dumps(
-            [
-                {
-                    "hosts": "hub",
-                    "gather_facts": False,
-                    "vars": {
-                        "hpc_service": service,
-                        "hpc_monitoring": {"metrics_networks": networks},
-                        "ansible_facts": {"hostname": "hub"},
-                        "playbook_dir": str(ROOT / "playbooks"),
-                        "ansible_managed": "",
-                    },
-                    "vars_files": list(map(str, variables)),
-                    "tasks": tasks,
-                }
-            ]
-        )
+    return write_role_files(
+        ansible,
+        directory,
+        roles=ROLES,
+        templates=WRITTEN,
+        texts={"hub.json": "{{ __jupyterhub_settings | to_json }}"},
+        variables={
+            "hpc_service": service,
+            "hpc_monitoring": {"metrics_networks": ["192.0.2.7/32"] if switch else []},
+        },
     )
-    done = ansible("ansible-playbook", "-i", SITE, "-i", inventory, play)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return {path.name: path.read_text() for path in directory.iterdir() if path.is_file()}
 
 
 def users_host(configuration: str) -> str:
