@@ -37,7 +37,7 @@ def not_accepted(state: SessionState, error: str) -> actions.Fail:
 
 
 def unanswered(state: SessionState) -> actions.Fail:
-    """Return the failure of a start that the place did not answer, and whose session was not found."""
+    """Return the failure of a start when the place did not answer and has no such session."""
     message = Message("{place} does not answer at the moment.", place=state.context.cluster.name)
     return actions.Fail(message, reason="unanswered", status_code=503, advice=AGAIN)
 
@@ -92,7 +92,7 @@ def launching(state: SessionState) -> str:
 
 
 def no_report(state: SessionState) -> actions.Fail:
-    """Return the failure of a start whose notebook server reported nothing in time."""
+    """Return the failure of a start when the notebook server did not report in time."""
     message = Message(
         "Your session runs in {place}, but its notebook server did not start within {seconds} seconds.",
         place=state.context.cluster.name,
@@ -102,7 +102,7 @@ def no_report(state: SessionState) -> actions.Fail:
 
 
 def unreachable(state: SessionState) -> actions.Fail:
-    """Return the failure of a start whose notebook server does not answer the hub."""
+    """Return the failure of a start when the hub cannot reach the notebook server."""
     message = Message(
         "Your notebook server runs in {place}, but the service cannot connect to it (tried: {hosts}; port {port}).",
         place=state.context.cluster.name,

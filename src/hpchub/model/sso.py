@@ -107,8 +107,8 @@ class KerberosSso(FormSso):
     provider: Literal["kerberos"]
     """The sign-on protocol."""
     realms: list[Realm] = Field(min_length=1)
-    """The realms whose users may sign in. No server of another realm is asked. The first one is that of names without
-    a realm."""
+    """The realms whose users may sign in. Apache contacts the servers of these realms only. A name without a realm
+    belongs to the first realm."""
     keytab: f.ControllerPath
     """A file on the controller with the keytab of ``HTTP/HOST``, where HOST is the host of the service's URL. It may be
     encrypted with ansible-vault."""
@@ -138,7 +138,7 @@ class LdapSso(FormSso):
     filter: LdapText = "(objectClass=*)"
     """A filter for the entries of users who may sign in."""
     bind_dn: OptionalLdapText = ""
-    """The entry with which Apache searches. Empty: without a name."""
+    """The entry with which Apache searches. If empty, Apache searches anonymously."""
     bind_password: Annotated[SecretStr, f.DatabasePassword()] = SecretStr("")
     """Its password. Write an expression that refers to a variable in the vault."""
     ca_bundle: f.ControllerPath = ""

@@ -65,7 +65,7 @@ REQUEST_LIMIT = 256 * 1024  # bytes; a batch script needs a few thousand
 JOBS_OF_USER = 50  # sessions of one user that wait or run
 JOBS_AT_ALL = 2000
 KEEP_ENDED = 7 * 24 * 3600  # seconds
-SHOW_ENDED = 600  # seconds for which the query shows a session that has ended
+SHOW_ENDED = 600  # how long the query shows a session after its end, in seconds
 REQUEST_TIMEOUT = 10  # seconds for a caller to send its request
 LOCK_TIMEOUT = 30
 SYSTEMD_TIMEOUT = 20
@@ -285,7 +285,7 @@ def start(job: dict[str, Any], config: dict[str, Any], state: dict[str, Any]) ->
         "KillMode": "control-group",
         "SendSIGKILL": "yes",
         "TimeoutStopSec": str(STOP_TIMEOUT),
-        # The kernel kills the largest process, mostly a kernel of Jupyter. The notebook server tells the user.
+        # The operating system kills the largest process, usually a Jupyter kernel. The notebook server tells the user.
         "OOMPolicy": "continue",
         "Restart": "no",
         "UMask": "0077",

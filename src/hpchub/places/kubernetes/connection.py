@@ -349,7 +349,7 @@ class KubernetesConnection(Connection):
 
 
 def _is_about_object(error: ApiException) -> bool:
-    """Return whether a 404 comes from the API and is about an object. A web proxy's 404 says nothing."""
+    """Return whether the API itself says that an object does not exist. A web proxy can answer 404 too."""
     try:
         status = json.loads(error.body or b"")
         about = (status.get("details") or {}).get("name")
