@@ -650,9 +650,26 @@ HAND_WRITTEN = (
     _sign_on("only-our-pages-sign-in", "if not isinstance(handler, HubSignIn):", "if False:", "only_the_callback"),
     _sign_on(
         "same-person",
-        "            self._check_subject(identity, await known.get_auth_state() or {})\n",
-        "            pass\n",
-        "gives_to_somebody_else",
+        'if other_owner(handler.db, identity["name"], identity["auth_state"]["sign_on"]):',
+        "if False:",
+        "person_who_may_not_have_it",
+    ),
+    _sign_on("same-person-later", "if self.belongs_to_another(handler, identity):", "if False:", "belongs_to_somebody"),
+    _sign_on(
+        "released-account",
+        'if owner(handler.db, user.name, identity["auth_state"]["sign_on"]) is None:',
+        "if False:",
+        "needs_a_new_sign_in",
+    ),
+    _sign_on(
+        "account-is-taken",
+        "(sign_on and take(handler.db, name, sign_on))",
+        "False",
+        "during_the_sign_in_of_the_first",
+        "access_rules",
+    ),
+    _sign_on(
+        "id-is-missing", "return found.claim == SUBJECT", "return False", "one_person_of_a_provider", "identities"
     ),
     _sign_on("cookies-end", "    user.orm_user.cookie_id = new_token()\n", "", "from_before_the_end"),
     _sign_on("tokens-end", "        revoke_tokens(user, why)\n", "", "ends_all_access"),

@@ -23,7 +23,9 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
 from hpchub.hub import hub_sign_on, sign_on_settings
+from hpchub.hub.account_requests import AccountRequests
 from hpchub.hub.config import METRICS_TOKEN
+from hpchub.hub.identities import describe, known_identities, other_owner, release, take
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -94,6 +96,12 @@ def audited(hub: Hub) -> list[tuple[str, str]]:
     return [(event["event"], event["user"]) for event in events]
 
 
+def give_away(hub: Hub, account: str) -> None:
+    """Let the account belong to somebody else at the provider."""
+    release(hub.app.db, account)
+    take(hub.app.db, account, describe("globus", "somebody-else", account))
+
+
 async def state_of(hub: Hub, name: str = "alice") -> dict[str, Any]:
     return await hub.user(name).get_auth_state() or {}
 
@@ -152,12 +160,113 @@ async def test_name_that_the_provider_gives_to_somebody_else_is_refused(
     hub: Hub, visitor: Visitor, caplog: pytest.LogCaptureFixture
 ) -> None:
     await visitor.sign_in("alice@uni.example")
-    user = hub.user()
-    await user.save_auth_state(await state_of(hub) | {"subject": "globus:somebody-else"})
-    response = await Visitor(visitor.port).sign_in("alice@uni.example")
+    give_away(hub, "alice")
+    other = Visitor(visitor.port)
+    response = await other.sign_in("alice@uni.example")
     assert response.code == 403
     assert "Another account at the identity provider uses the name alice" in message(response)
+    assert "jupyterhub-hub-login" not in other.cookies
     assert "delete the user" in caplog.text
+    assert "somebody-else" in caplog.text
+    assert ("sign_in_refused", "alice") in audited(hub)
+    release(hub.app.db, "alice")
+    assert (await other.sign_in("alice@uni.example")).code == 302
+
+
+async def test_saved_state_does_not_decide_whose_the_account_is(hub: Hub, visitor: Visitor) -> None:
+    """It is lost with the key of auth state, and at a logout."""
+    await visitor.sign_in("alice@uni.example")
+    give_away(hub, "alice")
+    await hub.user().save_auth_state(None)
+    assert (await Visitor(visitor.port).sign_in("alice@uni.example")).code == 403
+
+
+async def test_login_ends_when_the_account_belongs_to_somebody_else(hub: Hub, visitor: Visitor) -> None:
+    await visitor.sign_in("alice@uni.example")
+    give_away(hub, "alice")
+    expire_check(hub)
+    assert (await visitor.get("/hub/home")).code == 302
+    assert hub.app.proxy.ended == [("alice", None)]
+
+
+async def test_released_account_needs_a_new_sign_in(hub: Hub, visitor: Visitor) -> None:
+    """Otherwise two people would use it until the next check."""
+    await visitor.sign_in("alice@uni.example")
+    release(hub.app.db, "alice")
+    expire_check(hub)
+    assert (await visitor.get("/hub/home")).code == 302
+    assert known_identities(hub.app.db) == []
+    assert (await visitor.sign_in("alice@uni.example")).code == 302
+
+
+async def test_second_person_cannot_take_an_account_during_the_sign_in_of_the_first(
+    hub: Hub, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of access may wait for other services, so the account can be taken meanwhile."""
+
+    def take_first(_authenticator: Any, _handler: Any, identity: dict[str, Any]) -> dict[str, Any]:
+        take(hub.app.db, "alice", {**identity["auth_state"]["sign_on"], "received": "somebody-else"})
+        return identity
+
+    monkeypatch.setattr(hub.app.authenticator, "post_auth_hook", take_first)
+    response = await visitor.sign_in("alice@uni.example")
+    assert response.code == 403
+    assert "jupyterhub-hub-login" not in visitor.cookies
+    assert hub.app.db.query(orm.User).count() == 0
+
+
+async def test_refused_person_takes_no_account(hub: Hub, visitor: Visitor) -> None:
+    assert (await visitor.sign_in("carol@uni.example")).code == 403
+    assert known_identities(hub.app.db) == []
+
+
+async def test_no_account_is_created_for_a_person_who_may_not_have_it(
+    hub: Hub, visitor: Visitor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await visitor.sign_in("alice@uni.example")
+    give_away(hub, "alice")
+    monkeypatch.setattr(hub_sign_on, "account_exists", lambda _: False)
+    hub.app.authenticator.accounts = AccountRequests(tmp_path, most_waiting=0)
+    assert "Another account" in message(await Visitor(visitor.port).sign_in("alice@uni.example"))
+    release(hub.app.db, "alice")
+    assert "cannot create accounts" in message(await Visitor(visitor.port).sign_in("alice@uni.example"))
+
+
+@pytest.mark.parametrize(
+    ("owned", "sign_on", "refused"),
+    [
+        (describe("generic", "1", "a"), describe("generic", "1", "b"), False),
+        (describe("generic", "1", "a"), describe("generic", "2", "a"), True),
+        (describe("generic", "1", "a"), describe("generic", "", "a"), True),
+        (describe("generic", "", "a"), describe("generic", "", "b"), True),
+        (describe("generic", "", "a"), describe("generic", "", "a"), False),
+        (describe("generic", "", "a"), describe("generic", "1", "b"), False),
+        (describe("generic", "1", "a"), describe("globus", "2", "a"), False),
+        (describe("generic", "x" * 255 + "1", "a"), describe("generic", "x" * 255 + "2", "a"), True),
+        (describe("generic", "1\0", "a"), describe("generic", "1", "a"), True),
+        (describe("generic", "\ud800", "a"), describe("generic", "\ud801", "a"), True),
+    ],
+    ids=[
+        "changed name",
+        "changed id",
+        "id is missing",
+        "another name without an id",
+        "same name without an id",
+        "first id after a name",
+        "another provider",
+        "long ids",
+        "NUL",
+        "half of a character",
+    ],
+)
+def test_account_belongs_to_one_person_of_a_provider(
+    hub: Hub, owned: dict[str, str], sign_on: dict[str, str], refused: bool
+) -> None:
+    assert take(hub.app.db, "alice", owned) is None
+    assert (other_owner(hub.app.db, "alice", sign_on) is not None) is refused
+    assert (take(hub.app.db, "alice", sign_on) is not None) is refused
+    expected = owned["received"] if refused else sign_on["received"]
+    assert known_identities(hub.app.db)[-1].received == expected
 
 
 async def test_account_follows_from_the_user_mapping(hub: Hub, visitor: Visitor) -> None:

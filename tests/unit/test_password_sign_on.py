@@ -18,6 +18,7 @@ from sign_on_app import Visitor, message
 from slapd_server import BASE, PEOPLE, SERVICE, SERVICE_PASSWORD, Slapd, needs_slapd
 
 from hpchub.hub import password_sign_on, sign_on_settings
+from hpchub.hub.identities import SUBJECT
 from hpchub.hub.password_sign_on import MOST_PER_ADDRESS, MOST_PER_NAME, WINDOW, Guesses
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ async def test_user_signs_in_with_a_password(hub: Hub, visitor: Visitor) -> None
     assert (await visitor.get("/hub/home")).code == 200
     state = await hub.user("alice").get_auth_state()
     assert (state["mail"], state["groups"]) == ("alice@uni.example", ["hpc"])
-    assert state["subject"].startswith("ldap:")
+    assert state["sign_on"]["provider"] == "ldap"
+    assert state["sign_on"]["claim"] == SUBJECT
     assert PEOPLE["alice"] not in str(state)
 
 

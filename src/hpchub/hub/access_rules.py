@@ -21,7 +21,7 @@ from hpchub.hub.handlers import (
     TokensAPIHandler,
 )
 from hpchub.hub.home_handler import HomePageHandler
-from hpchub.hub.identities import other_owner, release
+from hpchub.hub.identities import Identity, other_owner, release, take
 from hpchub.hub.language_handler import LanguageHandler
 from hpchub.hub.saved_settings import forget
 from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
@@ -163,23 +163,36 @@ class AccessRules(Authenticator):  # type: ignore[misc]
             },
         }
 
+    async def run_post_auth_hook(self, handler: Any, auth_model: dict[str, Any]) -> dict[str, Any] | None:
+        """Let the account belong to the person who signs in. JupyterHub calls this method once the rules permit that.
+
+        Returns:
+            The identity, or None if the site's hook refuses it, or if the account belongs to another person.
+
+        Raises:
+            SQLAlchemyError: The database cannot be used.
+        """
+        name, sign_on = auth_model["name"], auth_model["auth_state"]["sign_on"]
+        found: dict[str, Any] | None = await super().run_post_auth_hook(handler, auth_model)
+        return None if found is None or (sign_on and take(handler.db, name, sign_on)) else found
+
     def belongs_to_another(self, handler: Any, identity: Mapping[str, Any]) -> bool:
-        """Return whether the account of a sign-in belongs to another name of the single sign-on, and log it.
+        """Return whether the account of a sign-in belongs to another person of the single sign-on, and log it.
 
         Raises:
             SQLAlchemyError: The database cannot be read.
         """
         sign_on = identity["auth_state"]["sign_on"]
-        owner = other_owner(handler.db, identity["name"], sign_on) if sign_on else None
-        if owner is not None:
+        other: Identity | None = other_owner(handler.db, identity["name"], sign_on) if sign_on else None
+        if other is not None:
             self.log.warning(
                 "Sign-in refused: the user mapping gives account %s to %s (claim %s of provider %s), but the account"
                 " belongs to %s. Correct hpc_sso.user_mapping. If both are one person, run: hpchub identities --release"
-                " %s",
-                *(owner.account, ascii(sign_on["received"]), sign_on["claim"], owner.provider, ascii(owner.received)),
-                owner.account,
+                " %s; or delete the user on the page Admin, which keeps the account",
+                *(other.account, ascii(sign_on["received"]), sign_on["claim"], other.provider, ascii(other.received)),
+                other.account,
             )
-        return owner is not None
+        return other is not None
 
     def uses_token(self, handler: Any) -> bool:
         """Return whether a request uses a token. Call this before a ``refresh_user`` that may refuse the user.

@@ -107,7 +107,7 @@ class SignInRefused(UserEvent):
     """A sign-in was refused.
 
     Attributes:
-        reason: ``no_identity``, ``not_permitted``, ``other_identity`` (the account belongs to another name),
+        reason: ``no_identity``, ``not_permitted``, ``other_identity`` (the account belongs to another person),
             ``wrong_password``, ``throttled`` (too many wrong passwords) or
             ``unavailable`` (the hub cannot use its database).
     """

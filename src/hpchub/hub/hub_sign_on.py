@@ -22,6 +22,7 @@ from hpchub.hub.access_rules import AccessRules
 from hpchub.hub.account_requests import AccountRequests, NotCreated
 from hpchub.hub.events import AccessEnded, SignInRefused
 from hpchub.hub.handlers import announce
+from hpchub.hub.identities import describe, other_owner, owner
 from hpchub.hub.sign_in import SignsIn, SignsOut
 from hpchub.hub.tokens import account_exists, revoke_tokens
 from hpchub.hub.user_error import UserError
@@ -171,6 +172,8 @@ class HubSignOn(AccessRules):
         help="Requests that create an account for a permitted user who has none. By default, nobody gets one.",
     )
 
+    provider_key = ""
+    """The name of the provider, in ``Person.subject`` and in the table of identities."""
     auto_login = True
     # A request of a program is refused too if the provider withdraws the sign-on of its user.
     auth_refresh_strict = True
@@ -218,7 +221,7 @@ class HubSignOn(AccessRules):
 
     async def signed_off(self, state: dict[str, Any]) -> dict[str, Any]:
         """Return the state of a user who has signed out: without anything that the provider has given out."""
-        return {name: state[name] for name in ("mail", "groups", "subject") if name in state}
+        return {name: state[name] for name in ("mail", "groups") if name in state}
 
     # -- the sign-in
 
@@ -236,9 +239,8 @@ class HubSignOn(AccessRules):
         person = await self.identify(handler, data)
         identity = self.checked_identity(person)
         handler.identity = identity
-        known: Any = handler.find_user(identity["name"])  # type: ignore[attr-defined]
-        if known is not None:
-            self._check_subject(identity, await known.get_auth_state() or {})
+        if other_owner(handler.db, identity["name"], identity["auth_state"]["sign_on"]):  # type: ignore[attr-defined]
+            return None
         await self._create_account(identity)
         return identity
 
@@ -255,8 +257,10 @@ class HubSignOn(AccessRules):
                 "Your account at the identity provider is called {name}. This is no account name of this service."
             )
             raise NotIdentified(Message(text, name=shown), f"{ascii(name)[:SHOWN_NAME]} is no account name")
-        identity = self.identity_of(name, person.claims)
-        identity["auth_state"] |= {"subject": person.subject, "confirmed": time.time(), **person.state}
+        provider, _, subject = person.subject.partition(":")
+        sign_on = describe(provider or self.provider_key, subject, one_name(person.name))
+        identity = self.identity_of(name, person.claims, sign_on)
+        identity["auth_state"] |= {"confirmed": time.time(), **person.state}
         return identity
 
     def _mapped(self, received: str) -> str:
@@ -271,25 +275,6 @@ class HubSignOn(AccessRules):
             text = marked("Your account at the identity provider is called {name}. This service knows no such account.")
             detail = f"the user mapping gives no account to {ascii(received)[:SHOWN_NAME]} ({error.reason})"
             raise NotIdentified(Message(text, name=show(received, SHOWN_NAME)), detail) from None
-
-    def _check_subject(self, identity: dict[str, Any], state: dict[str, Any]) -> None:
-        """Check that the name still belongs to the same person. Providers may give a name to somebody else.
-
-        Raises:
-            NotIdentified: It does not.
-        """
-        now, before = identity["auth_state"]["subject"], str(state.get("subject") or "")
-        if now and before and now != before and now.partition(":")[0] == before.partition(":")[0]:
-            text = marked(
-                "Another account at the identity provider uses the name {name} here already. If both accounts are"
-                " yours, ask the support to connect them."
-            )
-            detail = (
-                f"{identity['name']} has the id {ascii(now)[:SHOWN_NAME]} at the provider, but had"
-                f" {ascii(before)[:SHOWN_NAME]}; if both are the same person, delete the user on the page Admin, which"
-                " keeps the account"
-            )
-            raise NotIdentified(Message(text, name=identity["name"]), detail)
 
     async def _create_account(self, identity: dict[str, Any]) -> None:
         """Ask for an account if the user has none and only this prevents the sign-in.
@@ -345,7 +330,6 @@ class HubSignOn(AccessRules):
             if person is None:
                 return None
             identity = self.checked_identity(person)
-            self._check_subject(identity, state)
         except Unanswered as error:
             if state != before:
                 # The provider has replaced a token, and may not accept the former one again.
@@ -358,12 +342,16 @@ class HubSignOn(AccessRules):
             return await self._end(user, handler, "signed_out", f"the provider has ended the sign-on: {error}")
         if "confirmed" in before and "confirmed" not in (await user.get_auth_state() or {}):
             return None  # the user has signed out meanwhile
+        if owner(handler.db, user.name, identity["auth_state"]["sign_on"]) is None:
+            return None  # the account was released
         return await self._apply(user, handler, identity)
 
     async def _apply(self, user: Any, handler: Any, identity: dict[str, Any]) -> Any:
         """Apply the access rules to what the provider says now. Return the result of ``refresh_user``."""
         if identity["name"] != user.name:
             return await self._end(user, handler, "signed_out", f"is {identity['name']} at the provider now")
+        if self.belongs_to_another(handler, identity):
+            return await self._end(user, handler, "signed_out", "the account belongs to another person")
         if self.refuses(user.name, identity["groups"]):
             return await self._end(user, handler, "not_permitted", "the service has refused this user")
         # This request may be cancelled before JupyterHub saves the state.

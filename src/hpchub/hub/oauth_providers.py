@@ -258,7 +258,8 @@ class GlobusSignOn(OAuthSignOn, GlobusOAuthenticator):  # type: ignore[misc]
         """Return the person whose identity of a permitted provider was used for this sign-in."""
         others = state.setdefault("others", {})
         others |= self._other_tokens(info, others)
-        identity = await self._identity(user_info, token, str(state.get("subject") or ""))
+        known = str((state.get("sign_on") or {}).get("received", ""))
+        identity = await self._identity(user_info, token, known)
         groups = await self._groups(others)
         username = one_name(identity.get("username"))
         only = self.identity_providers[0] if len(self.identity_providers) == 1 else ""
@@ -300,7 +301,7 @@ class GlobusSignOn(OAuthSignOn, GlobusOAuthenticator):  # type: ignore[misc]
             )
             raise NotIdentified(Message(text, domains=domains), "no linked identity is of a permitted provider")
         if known:
-            permitted = [each for each in permitted if self.subject(each.get("sub")) == known]
+            permitted = [each for each in permitted if each.get("sub") == known]
         else:
             session = answer.get("session_info")
             used = session.get("authentications") if isinstance(session, dict) else None

@@ -167,8 +167,6 @@ def kept(info: object, now: float, former: Mapping[str, Any] | None = None) -> d
 class OAuthSignOn(HubSignOn, OAuthenticator):  # type: ignore[misc]
     """The base of the authenticators for OAuth 2.0."""
 
-    provider_key = ""
-    """The name of the provider in subjects."""
     login_handler = OAuthSignInHandler
     callback_handler = OAuthSignedInHandler
     ca_file = Unicode(config=True, help="A file with CA certificates for the provider. Empty: the system's.")
@@ -323,7 +321,7 @@ class OAuthSignOn(HubSignOn, OAuthenticator):  # type: ignore[misc]
         """Return the subject for an id, or empty if there is none."""
         if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
             return ""
-        return f"{self.provider_key}:{str(value)[:255]}"
+        return f"{self.provider_key}:{value}"
 
 
 def unverified(address: object) -> NotIdentified:

@@ -104,6 +104,7 @@ class PasswordSignOn(HubSignOn, LDAPAuthenticator):  # type: ignore[misc]
     """Users sign in with their name and password of a directory."""
 
     auto_login = False
+    provider_key = "ldap"
     group_base = Unicode(config=True, help="The place of the groups in the directory. Empty: groups do not count.")
     group_filter = Unicode(
         "(|(member={userdn})(uniqueMember={userdn})(memberUid={uid}))",
@@ -257,7 +258,9 @@ class PasswordSignOn(HubSignOn, LDAPAuthenticator):  # type: ignore[misc]
         claims = {self.groups_claim: groups, self.mail_claim: (texts(found.get(self.mail_attribute)) or [""])[0]}
         names = texts(found.get(self.user_attribute))
         subject = (texts(found.get("entryUUID")) or [dn])[0]
-        return Person(names[0] if len(names) == 1 else names, f"ldap:{subject}", claims, {"directory_name": name})
+        return Person(
+            names[0] if len(names) == 1 else names, f"{self.provider_key}:{subject}", claims, {"directory_name": name}
+        )
 
     def _search(self, connection: ldap3.Connection, base: str, asked: str, attributes: list[str]) -> list[Any]:
         connection.search(base, asked, attributes=attributes, time_limit=TIMEOUT, size_limit=1000)

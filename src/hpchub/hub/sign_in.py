@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hpchub.hub.events import SignedIn, SignedOut, SignInRefused
 from hpchub.hub.handlers import announce
-from hpchub.hub.identities import take
+from hpchub.hub.identities import SUBJECT
 from hpchub.hub.user_error import UserError
 from hpchub.messages import Message, marked
 
@@ -37,9 +37,6 @@ class SignsIn:
         """
         try:
             user = await self.login_user(data)
-            identity = self.known_identity()
-            if user is not None and identity and identity["auth_state"]["sign_on"]:
-                take(self.db, user.name, identity["auth_state"]["sign_on"])
         except SQLAlchemyError as error:
             self.db.rollback()
             announce(self, SignInRefused, user=(self.known_identity() or {}).get("name", ""), reason="unavailable")
@@ -48,23 +45,31 @@ class SignsIn:
         if user is not None:
             announce(self, SignedIn, user=user.name)
             return user
+        identity = self.known_identity()
         if identity is None:
             announce(self, SignInRefused, user="", reason="no_identity")
             raise UserError(403, Message("Your sign-in does not contain a valid account name for this service."))
         if self.authenticator.belongs_to_another(self, identity):
             announce(self, SignInRefused, user=identity["name"], reason="other_identity")
-            text = marked(
-                "You are signed in as {received}. Your account here would be {name}, but this account already belongs"
-                " to another name. Please ask for help, and mention both names."
-            )
-            raise UserError(
-                403, Message(text, received=identity["auth_state"]["sign_on"]["received"][:60], name=identity["name"])
-            )
+            raise UserError(403, self._belongs_to_another(identity["name"], identity["auth_state"]["sign_on"]))
         if known := orm.User.find(self.db, identity["name"]):
             self.authenticator.end_tokens(known, identity["groups"])
         announce(self, SignInRefused, user=identity["name"], reason="not_permitted")
         text = marked("You are signed in as {name}, and this account may not use the service.")
         raise UserError(403, Message(text, name=identity["name"]))
+
+    def _belongs_to_another(self, name: str, sign_on: Mapping[str, str]) -> Message:
+        if sign_on["claim"] == SUBJECT:
+            text = marked(
+                "Another account at the identity provider uses the name {name} here already. If both accounts are"
+                " yours, ask the support to connect them."
+            )
+            return Message(text, name=name)
+        text = marked(
+            "You are signed in as {received}. Your account here would be {name}, but this account already belongs"
+            " to another name. Please ask for help, and mention both names."
+        )
+        return Message(text, received=sign_on["received"][:60], name=name)
 
 
 class SignsOut:
