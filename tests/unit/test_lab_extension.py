@@ -497,6 +497,7 @@ def news(*notices: dict[str, Any]) -> Any:
             "",
         ),
         ([DRAIN | {"until": None}], "Maintenance of the cluster demo", ["until further notice."], ""),
+        ([DRAIN | {"message": "New disks"}], "Maintenance of the cluster demo", [" New disks. No session"], ""),
         ([DRAIN | {"ask": True}], "Maintenance of the cluster demo", ["disks."], "home"),
         (
             [DRAIN | {"stop_at": 1_800_001_800}],
@@ -512,7 +513,7 @@ def news(*notices: dict[str, Any]) -> Any:
             "",
         ),
     ],
-    ids=["drain", "planned", "without-an-end", "ask", "stop", "announcement", "both"],
+    ids=["drain", "planned", "without-an-end", "no-full-stop", "ask", "stop", "announcement", "both"],
 )
 def test_tab_shows_drains_and_announcements(
     notices: list[dict[str, Any]], title: str, said: list[str], action: str

@@ -62,6 +62,11 @@ function translated(value) {
   return {...value, ...value.texts?.[code()]};
 }
 
+/** End what an administrator wrote like a sentence, because other sentences follow it. */
+function ended(text) {
+  return /[\p{Letter}\p{Number}]$/u.test(text) ? `${text}.` : text;
+}
+
 /** Return whole sentences as one text. Empty ones are left out. */
 function together(...sentences) {
   return sentences.filter(Boolean).join(' ');
@@ -398,7 +403,7 @@ export function news(notices, seen, locale = own()) {
       each.stop_at !== null &&
       gettext('At {time}, the service stops sessions that still run.', {time: date(each.stop_at * 1000, locale)});
     const {title, message, advice} = translated(each);
-    return [title, together(each.kind === 'drain' && period(each, locale), message, advice, stop)];
+    return [title, together(each.kind === 'drain' && period(each, locale), ended(message ?? ''), advice, stop)];
   });
   const ask = fresh.some(each => each.ask);
   const action = ask ? 'home' : '';
