@@ -10,6 +10,7 @@ from .docker import DOCKER, DOCKER_RULES
 from .host_units import HOST_UNITS
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 from .saml import SAML
+from .sign_on import SIGN_ON
 
 _SHARED = "molecule/shared/tests"
 _GATE_TESTS = ("tests/unit/test_gate.py", "tests/unit/test_protections.py")
@@ -501,6 +502,7 @@ HAND_WRITTEN = (
     *DOCKER,
     *HOST_UNITS,
     *SAML,
+    *SIGN_ON,
     HandWritten("site-files-add", CONFIG, "if gone := entries - _entries(c, name):", "if gone := set():", _SITE_FILES),
     _gate("request-length", "if len(text) > REQUEST_LIMIT:", "if False:"),
     _gate("exact-fields", 'if set(request) - {"cluster"} != fields:', "if False:"),
@@ -612,20 +614,20 @@ HAND_WRITTEN = (
     HandWritten(
         "only-the-login-page-signs-in",
         AUTHENTICATOR,
-        "identity = self.identity(handler) if isinstance(handler, SSOLoginHandler) else None",
-        "identity = self.identity(handler)",
+        "identity = await self._found_identity(handler) if isinstance(handler, SSOLoginHandler) else None",
+        "identity = await self._found_identity(handler)",
         ("tests/unit/test_sign_in.py",),
     ),
     _authenticator("one-identity", "len(names) != 1 or ", "not names or "),
     _authenticator("account-name", " or not self.validate_username(names[0])", ""),
-    _access("alias", "if account.pw_name != username:", "if False:"),
+    _access("alias", "if account.name != username:", "if False:"),
     _authenticator("one-header-with-claims", "    if len(values) != 1:\n        return {}\n", ""),
     _access("ordinary-account", "if not self._ordinary_account(username):", "if False:"),
     _access("permitted", "return username in self.allowed_users | self.admin_users or bool(", "return bool(True or "),
     _access("existing-account", "if not self.check_accounts:", "if True:"),
-    _access("minimum-uid", "uid < max(1, self.minimum_uid) or ", ""),
+    _access("minimum-uid", "account.uid < max(1, self.minimum_uid) or ", ""),
     _access("never-root", "max(1, self.minimum_uid)", "self.minimum_uid"),
-    _access("never-nobody", " or uid == NOBODY", ""),
+    _access("never-nobody", " or account.uid == NOBODY", ""),
     _access("administrators", "self.admin_groups & set(groups)", "set(groups)"),
     _authenticator("sign-on-has-ended", "if identity is None or ", "if identity is not None and "),
     _authenticator("sign-on-of-another", ' or identity["name"] != user.name', ""),
@@ -648,29 +650,6 @@ HAND_WRITTEN = (
     ),
     _authenticator("login-handler", '(r"/login", SSOLoginHandler), ', ""),
     _sign_on("only-our-pages-sign-in", "if not isinstance(handler, HubSignIn):", "if False:", "only_the_callback"),
-    _sign_on(
-        "same-person",
-        'if other_owner(handler.db, identity["name"], identity["auth_state"]["sign_on"]):',
-        "if False:",
-        "person_who_may_not_have_it",
-    ),
-    _sign_on("same-person-later", "if self.belongs_to_another(handler, identity):", "if False:", "belongs_to_somebody"),
-    _sign_on(
-        "released-account",
-        'if owner(handler.db, user.name, identity["auth_state"]["sign_on"]) is None:',
-        "if False:",
-        "needs_a_new_sign_in",
-    ),
-    _sign_on(
-        "account-is-taken",
-        "(sign_on and take(handler.db, name, sign_on))",
-        "False",
-        "during_the_sign_in_of_the_first",
-        "access_rules",
-    ),
-    _sign_on(
-        "id-is-missing", "return found.claim == SUBJECT", "return False", "one_person_of_a_provider", "identities"
-    ),
     _sign_on("cookies-end", "    user.orm_user.cookie_id = new_token()\n", "", "from_before_the_end"),
     _sign_on("tokens-end", "        revoke_tokens(user, why)\n", "", "ends_all_access"),
     _sign_on("websockets-end", "        await handler.proxy.end_login(user.name, None)\n", "", "ends_all_access"),

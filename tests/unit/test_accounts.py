@@ -15,7 +15,7 @@ import pytest
 from hub_browser import eventually
 
 from hpchub.cli import create_accounts
-from hpchub.hub import account_requests
+from hpchub.hub import account_requests, unix_groups
 from hpchub.hub.account_requests import AccountRequests, NotCreated
 
 if TYPE_CHECKING:
@@ -160,7 +160,8 @@ def test_record_is_private(site: Site, tmp_path: Path) -> None:
 async def test_hub_waits_for_the_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(account_requests, "INTERVAL", 0.01)
     found: set[str] = set()
-    monkeypatch.setattr(account_requests, "account_exists", lambda name: name in found)
+    account = unix_groups.Account("bob", 2000)
+    monkeypatch.setattr(account_requests, "look_up_account", lambda _: account if found else unix_groups.MISSING)
     asked = asyncio.ensure_future(AccountRequests(tmp_path).create("bob"))
     files = await eventually(lambda: list(tmp_path.glob("*.json")))
     assert json.loads(files[0].read_text()) == {"name": "bob"}

@@ -26,6 +26,7 @@ from hpchub.hub import hub_sign_on, sign_on_settings
 from hpchub.hub.account_requests import AccountRequests
 from hpchub.hub.config import METRICS_TOKEN
 from hpchub.hub.identities import describe, known_identities, other_owner, release, take
+from hpchub.hub.unix_groups import Accounts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -225,7 +226,8 @@ async def test_no_account_is_created_for_a_person_who_may_not_have_it(
 ) -> None:
     await visitor.sign_in("alice@uni.example")
     give_away(hub, "alice")
-    monkeypatch.setattr(hub_sign_on, "account_exists", lambda _: False)
+    monkeypatch.setattr(pwd, "getpwnam", {}.__getitem__)
+    hub.app.authenticator._accounts = Accounts()
     hub.app.authenticator.accounts = AccountRequests(tmp_path, most_waiting=0)
     assert "Another account" in message(await Visitor(visitor.port).sign_in("alice@uni.example"))
     release(hub.app.db, "alice")

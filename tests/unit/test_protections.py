@@ -301,8 +301,9 @@ def test_hubs_own_handlers_replace_those_of_the_packages() -> None:
     assert handlers["/api/batchspawner"] is PortReportHandler
 
 
-def test_hub_never_permits_root_whatever_the_minimum_uid_is() -> None:
+async def test_hub_never_permits_root_whatever_the_minimum_uid_is() -> None:
     authenticator = SSOAuthenticator(minimum_uid=0, allowed_users={"root"})
+    assert await authenticator.find_account("root")
     assert authenticator.check_allowed("root") is False
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import pwd
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +16,7 @@ from jupyterhub import orm
 from jupyterhub.utils import utcnow
 from sqlalchemy.exc import OperationalError
 
-from hpchub.hub import access_rules, tokens
+from hpchub.hub import tokens
 from hpchub.hub.tokens import ACCOUNT_PATIENCE, TokenWatch
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from hub_app import Ask, Hub
 
 DAY = 24 * 3600
+PEOPLE = {"alice", "bob", "carol"}
 
 
 def days_left(token: orm.APIToken) -> float:
@@ -59,9 +62,16 @@ class Directory:
     missing: set[str] = field(default_factory=set)
     now: float = 1000.0
 
+    def account(self, name: str) -> Any:
+        """Return an account."""
+        if name not in PEOPLE - self.missing:
+            raise KeyError(name)
+        return SimpleNamespace(pw_name=name, pw_uid=2001)
+
     async def check(self, missing: set[str], *, after: float) -> None:
         """Let the watch check all tokens after some seconds, while these accounts are missing."""
         self.missing = missing
+        self.hub.app.authenticator._accounts._answers.clear()
         self.now += after
         await self.watch.check()
 
@@ -70,9 +80,7 @@ class Directory:
 def directory(hub: Hub, watch: TokenWatch, monkeypatch: pytest.MonkeyPatch) -> Directory:
     made = Directory(hub, watch)
     hub.app.authenticator.check_accounts = True
-    for module in (tokens, access_rules):
-        monkeypatch.setattr(module, "account_exists", lambda name: name not in made.missing)
-    monkeypatch.setattr(hub.app.authenticator, "_ordinary_account", lambda name: name not in made.missing)
+    monkeypatch.setattr(pwd, "getpwnam", made.account)
     monkeypatch.setattr(tokens, "monotonic", lambda: made.now)
     return made
 
@@ -172,7 +180,7 @@ async def test_missing_account_alone_ends_no_token_at_once(
     ask: Ask,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(access_rules, "account_exists", lambda _: False)
+    monkeypatch.setattr(pwd, "getpwnam", {}.__getitem__)
     hub.app.authenticator.check_accounts = True
     token_of(hub)
     assert (await ask("login", **signed_on("alice", "hpc"))).code == 403

@@ -5,7 +5,7 @@ Every authenticator of hpchub has this class as a base, so that no way to sign i
 
 from __future__ import annotations
 
-import pwd
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.auth import Authenticator
@@ -26,8 +26,8 @@ from hpchub.hub.language_handler import LanguageHandler
 from hpchub.hub.saved_settings import forget
 from hpchub.hub.session_handlers import IdleHandler, PendingPageHandler, ProgressHandler, SessionHandler
 from hpchub.hub.start_page import AvailabilityHandler, StartPageHandler
-from hpchub.hub.tokens import account_exists, revoke_tokens
-from hpchub.hub.unix_groups import UnixGroups
+from hpchub.hub.tokens import revoke_tokens
+from hpchub.hub.unix_groups import MISSING, Accounts, UnixGroups
 from hpchub.hub.waiting_handlers import CancelHandler, MailHandler, StopHandler, SwitchHandler
 from hpchub.names import GROUP_NAME_LIMIT, NOBODY, USER_PATTERN, is_user_name
 
@@ -91,6 +91,7 @@ class AccessRules(Authenticator):  # type: ignore[misc]
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._accounts = Accounts()
         self._unix_groups = UnixGroups()
 
     def get_handlers(self, app: Any) -> list[tuple[str, type]]:
@@ -139,7 +140,7 @@ class AccessRules(Authenticator):  # type: ignore[misc]
     def identity_of(
         self, name: str, claims: Mapping[str, Any], sign_on: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        """Return the identity of a user, as ``authenticate`` returns it.
+        """Return the identity of a user, as ``authenticate`` returns it. Call ``find_account`` before this method.
 
         Args:
             name: The name of the account, which ``validate_username`` accepts.
@@ -147,7 +148,7 @@ class AccessRules(Authenticator):  # type: ignore[misc]
             sign_on: The provider, the claim and the received name, if they are known; see ``hpchub.hub.identities``.
         """
         if self.host_groups:
-            groups = group_names([each for each in self._unix_groups.ask(name) or () if not each.isdigit()], "")
+            groups = group_names([each for each in self._unix_groups.known(name) or () if not each.isdigit()], "")
         else:
             groups = group_names(claims.get(self.groups_claim), self.groups_separator)
         return {
@@ -162,6 +163,17 @@ class AccessRules(Authenticator):  # type: ignore[misc]
                 "sign_on": dict(sign_on or {}),
             },
         }
+
+    async def find_account(self, name: str) -> bool:
+        """Ask the directory of accounts about a user, unless its last answer is fresh. Return whether it is known."""
+        asked: list[Accounts | UnixGroups] = [self._accounts, *([self._unix_groups] if self.host_groups else [])]
+        await asyncio.gather(*(each.refresh(name) for each in asked))
+        return all(each.known(name) is not None for each in asked)
+
+    async def missing_accounts(self, names: Collection[str]) -> set[str]:
+        """Ask the directory of accounts about many users, and return those who have none according to its answer."""
+        await self._accounts.refresh_all(names)
+        return {name for name in names if self._accounts.known(name) == MISSING}
 
     async def run_post_auth_hook(self, handler: Any, auth_model: dict[str, Any]) -> dict[str, Any] | None:
         """Let the account belong to the person who signs in. JupyterHub calls this method once the rules permit that.
@@ -213,7 +225,7 @@ class AccessRules(Authenticator):  # type: ignore[misc]
         return username not in self.blocked_users
 
     def check_allowed(self, username: str, authentication: dict[str, Any] | None = None) -> bool:
-        """Return whether a rule permits the user. The default is to deny.
+        """Return whether a rule permits the user. The default is to deny. Call ``find_account`` before this method.
 
         The account must be an ordinary account, and a rule must name the user or one of the user's groups. The rules
         that name administrators count too.
@@ -230,24 +242,25 @@ class AccessRules(Authenticator):  # type: ignore[misc]
 
     def _ordinary_account(self, username: str) -> bool:
         """Return whether the account exists, if ``check_accounts`` is set, and is not a system account."""
-        try:
-            account = pwd.getpwnam(username)
-        except KeyError:
+        account = self._accounts.known(username)
+        if account is None:
+            self.log.warning("The directory of accounts does not say whether there is an account %s", username)
+            return False
+        if account == MISSING:
             if not self.check_accounts:
                 return True
             self.log.warning("Sign-in refused: user %s has no account on the hub host", username)
             return False
-        if account.pw_name != username:
+        if account.name != username:
             # Some directories ignore case, or accept a name with and without its realm. One person would be two users.
             self.log.warning(
                 "Sign-in refused: the account %s is called %s on the hub host; the identity provider must send this"
                 " name",
-                *(username, ascii(account.pw_name)),
+                *(username, ascii(account.name)),
             )
             return False
-        uid = account.pw_uid
-        if uid < max(1, self.minimum_uid) or uid == NOBODY:
-            self.log.warning("Sign-in refused: user %s is a system account (uid %d)", username, uid)
+        if account.uid < max(1, self.minimum_uid) or account.uid == NOBODY:
+            self.log.warning("Sign-in refused: user %s is a system account (uid %d)", username, account.uid)
             return False
         return True
 
@@ -258,8 +271,11 @@ class AccessRules(Authenticator):  # type: ignore[misc]
         """
         if not self.check_blocked_users(username):
             return True
-        if self.check_accounts and not account_exists(username):
+        account = self._accounts.known(username)
+        if self.check_accounts and account in (None, MISSING):
             return False
+        if account is None:
+            return not self.permits(username, groups)
         return not self.check_allowed(username, {"groups": list(groups)})
 
     def end_tokens(self, user: Any, groups: Collection[str]) -> None:

@@ -13,7 +13,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING
 
-from hpchub.hub.tokens import account_exists
+from hpchub.hub.unix_groups import MISSING, look_up_account
 from hpchub.messages import Message
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class AccountRequests:
                 raise TimeoutError
             await asyncio.sleep(INTERVAL)
         deadline = time.monotonic() + CACHED
-        while not await asyncio.to_thread(account_exists, name):
+        while await asyncio.to_thread(look_up_account, name) == MISSING:
             if time.monotonic() > deadline:
                 raise NotCreated(FAILED, f"no account {name} was created; see journalctl -u hpchub-accounts")
             await asyncio.sleep(INTERVAL)

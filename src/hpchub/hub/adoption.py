@@ -138,6 +138,8 @@ async def adopt(handler: Any, runtime: Runtime, token: str, claim: Claim) -> Non
     unknown = _unknown_job(runtime, statement)
     profile, cluster = _grant(runtime, statement, unknown)
     _take_turn(runtime, statement.session)
+    if not await handler.authenticator.find_account(statement.user):
+        raise Refused("the directory of accounts does not answer", 503)
     user = _free_user(handler, statement)
     job = await _running_job(runtime, cluster, unknown)
     host = await _find_server(runtime, cluster.hosts_of(job.host, claim.addresses), claim.port, certificate)

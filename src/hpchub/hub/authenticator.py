@@ -19,6 +19,7 @@ from hpchub.hub.events import AccessEnded
 from hpchub.hub.handlers import announce
 from hpchub.hub.identities import read_sign_on
 from hpchub.hub.sign_in import SignsIn, SignsOut
+from hpchub.hub.unix_groups import NoAnswer
 
 
 def read_claims(values: list[str]) -> dict[str, Any]:
@@ -106,26 +107,34 @@ class SSOAuthenticator(AccessRules, RemoteUserAuthenticator):  # type: ignore[mi
         sign_on = read_sign_on(read_claims(headers.get_list(self.sign_on_header)))
         return self.identity_of(names[0], claims, sign_on)
 
+    async def _found_identity(self, handler: Any) -> dict[str, Any] | None:
+        """Return the identity once the directory of accounts has answered."""
+        identity = self.identity(handler)
+        if identity is not None and not await self.find_account(identity["name"]):
+            raise NoAnswer(identity["name"])
+        return identity and self.identity(handler)
+
     async def authenticate(self, handler: Any, data: Any = None) -> dict[str, Any] | None:
         """Return the identity of a sign-in; see ``Authenticator.authenticate``. The form data is ignored.
 
         Only the login handler signs users in. JupyterHub's handler for new API tokens also calls this method if a
         request has no valid cookie, and then skips the XSRF check.
+
+        Raises:
+            NoAnswer: The directory of accounts does not answer.
         """
-        identity = self.identity(handler) if isinstance(handler, SSOLoginHandler) else None
+        identity = await self._found_identity(handler) if isinstance(handler, SSOLoginHandler) else None
         return identity if identity and not self.belongs_to_another(handler, identity) else None
 
     async def refresh_user(self, user: Any, handler: Any = None, **kwargs: Any) -> Any:
         """Check that the request's SSO session still belongs to this user.
 
         Returns:
-            True if nothing has changed, or if there is nothing to compare: the request uses a token, or another user
-            sent it on this user's behalf. False if the SSO session has ended, belongs to another user, or is no longer
-            permitted. Otherwise the identity with the changed groups.
+            True if nothing has changed, or if there is nothing to compare: the request uses a token, another user sent
+            it on this user's behalf, or the directory of accounts does not answer. False if the SSO session has ended,
+            belongs to another user, or is no longer permitted. Otherwise the identity with the changed groups.
         """
-        if handler is None or self.uses_token(handler):
-            return True
-        if getattr(handler, "_jupyterhub_user", user) is not user:
+        if handler is None or self.uses_token(handler) or getattr(handler, "_jupyterhub_user", user) is not user:
             return True
         identity = self.identity(handler)
         if identity is None or identity["name"] != user.name:
@@ -135,6 +144,9 @@ class SSOAuthenticator(AccessRules, RemoteUserAuthenticator):  # type: ignore[mi
         if self.belongs_to_another(handler, identity):
             announce(handler, AccessEnded, user=user.name, reason="not_permitted")
             return False
+        if self.check_blocked_users(user.name) and not await self.find_account(user.name):
+            return True
+        identity = self.identity(handler) or identity
         if not self.check_blocked_users(user.name, identity) or not self.check_allowed(user.name, identity):
             self.end_tokens(user, identity["groups"])
             announce(handler, AccessEnded, user=user.name, reason="not_permitted")

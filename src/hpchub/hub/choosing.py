@@ -63,12 +63,15 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
     @property
     def person(self) -> Person:
         """The user, with the groups that are known."""
-        groups = frozenset(group.name for group in self.user.groups)
-        return Person(self.user.name, groups, self.runtime.unix_groups.known(self.user.name))
+        unix_groups = self.runtime.unix_groups.known(self.user.name)
+        is_unknown = self.runtime.settings["host_groups"] and unix_groups is None
+        groups = frozenset() if is_unknown else frozenset(group.name for group in self.user.groups)
+        return Person(self.user.name, groups, unix_groups, is_unknown)
 
     async def find_groups(self) -> None:
         """Find out the user's Unix groups, if a profile needs them."""
-        if any(profile.unix_groups for profile in self.profile_list.profiles):
+        of_host = self.runtime.settings["host_groups"]
+        if any(profile.unix_groups or (of_host and profile.groups) for profile in self.profile_list.profiles):
             await self.runtime.unix_groups.refresh(self.user.name)
 
     def known(self, cluster: str) -> Known:
@@ -192,8 +195,8 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
         person, profiles = self.person, self.profile_list.profiles
         usable = {profile.key: profile for profile in permitted(profiles, person)}
         listed, example = ", ".join(usable), next(iter(usable), "small")
-        if may_be_unknown and person.unix_groups is None:
-            usable = {each.key: each for each in profiles if each.key in usable or each.unix_groups}
+        if may_be_unknown:
+            usable = {each.key: each for each in profiles if person.may_use(each) is not False}
         valid = (
             Message("The profiles are: {usable}.", usable=listed)
             if listed

@@ -24,7 +24,8 @@ from hpchub.hub.events import AccessEnded, SignInRefused
 from hpchub.hub.handlers import announce
 from hpchub.hub.identities import describe, other_owner, owner
 from hpchub.hub.sign_in import SignsIn, SignsOut
-from hpchub.hub.tokens import account_exists, revoke_tokens
+from hpchub.hub.tokens import revoke_tokens
+from hpchub.hub.unix_groups import MISSING, NoAnswer
 from hpchub.hub.user_error import UserError
 from hpchub.messages import Message, marked, show
 from hpchub.model.user_mapping import RefusedName, Step, map_name
@@ -233,6 +234,7 @@ class HubSignOn(AccessRules):
 
         Raises:
             NotIdentified, Rejected, Unanswered: see there.
+            NoAnswer: The directory of accounts does not answer.
         """
         if not isinstance(handler, HubSignIn):
             return None
@@ -241,6 +243,8 @@ class HubSignOn(AccessRules):
         handler.identity = identity
         if other_owner(handler.db, identity["name"], identity["auth_state"]["sign_on"]):  # type: ignore[attr-defined]
             return None
+        if not await self.find_account(identity["name"]):
+            raise NoAnswer(identity["name"])
         await self._create_account(identity)
         return identity
 
@@ -284,7 +288,7 @@ class HubSignOn(AccessRules):
             Unanswered: The answer did not come in time.
         """
         name = identity["name"]
-        if self.accounts is None or account_exists(name) or not self.check_blocked_users(name):
+        if self.accounts is None or self._accounts.known(name) != MISSING or not self.check_blocked_users(name):
             return
         if not self.permits(name, identity["groups"]):
             return
@@ -294,6 +298,7 @@ class HubSignOn(AccessRules):
             raise NotIdentified(error.message, str(error)) from None
         except TimeoutError:
             raise Unanswered(f"the account {name} was not created in time") from None
+        await self.find_account(name)
 
     # -- the regular check
 
@@ -352,6 +357,7 @@ class HubSignOn(AccessRules):
             return await self._end(user, handler, "signed_out", f"is {identity['name']} at the provider now")
         if self.belongs_to_another(handler, identity):
             return await self._end(user, handler, "signed_out", "the account belongs to another person")
+        await self.find_account(user.name)
         if self.refuses(user.name, identity["groups"]):
             return await self._end(user, handler, "not_permitted", "the service has refused this user")
         # This request may be cancelled before JupyterHub saves the state.

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpchub.hub.events import SignedIn, SignedOut, SignInRefused
 from hpchub.hub.handlers import announce
 from hpchub.hub.identities import SUBJECT
+from hpchub.hub.unix_groups import NoAnswer
 from hpchub.hub.user_error import UserError
 from hpchub.messages import Message, marked
 
@@ -33,14 +34,16 @@ class SignsIn:
         """Sign the user in, announce it, and return the user.
 
         Raises:
-            web.HTTPError: The user may not use the service (403), or the database cannot be used (503).
+            web.HTTPError: The user may not use the service (403), or the database or the directory of accounts
+                cannot be used (503).
         """
         try:
             user = await self.login_user(data)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, NoAnswer) as error:
             self.db.rollback()
             announce(self, SignInRefused, user=(self.known_identity() or {}).get("name", ""), reason="unavailable")
-            self.log.error("Nobody can sign in, because the database cannot be used: %s", error)
+            why = "directory of accounts does not answer" if isinstance(error, NoAnswer) else "database cannot be used"
+            self.log.error("Nobody can sign in, because the %s: %s", why, error)
             raise UserError(503, PROBLEM) from None
         if user is not None:
             announce(self, SignedIn, user=user.name)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
-import pwd
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -116,7 +115,8 @@ class TokenWatch:
         """
         self._limit_lifetimes()
         users = {user.name: user for user in self._db.query(orm.User).filter(orm.User.api_tokens.any())}
-        gone = await self._gone(list(users)) if self._authenticator.check_accounts else set()
+        missing = await self._authenticator.missing_accounts(users)
+        gone = self._gone(missing, len(users)) if self._authenticator.check_accounts else set()
         for name, user in users.items():
             if name in gone:
                 revoke_tokens(user, "the account no longer exists on the hub host")
@@ -141,22 +141,12 @@ class TokenWatch:
                 log.warning("Token %s of user %s now ends on %s", token.api_id, token.user.name, end.date())
         self._db.commit()
 
-    async def _gone(self, names: list[str]) -> set[str]:
+    def _gone(self, missing: set[str], users: int) -> set[str]:
         """Return the users without an account for ``ACCOUNT_PATIENCE``."""
-        missing = await asyncio.to_thread(lambda: {name for name in names if not account_exists(name)})
         now = monotonic()
-        if len(missing) > max(1, len(names) / 2):
-            log.error("%d of %d accounts are missing; does the directory of accounts answer?", len(missing), len(names))
+        if len(missing) > max(1, users / 2):
+            log.error("%d of %d accounts are missing; does the directory of accounts answer?", len(missing), users)
             self._missing = {}
             return set()
         self._missing = {name: self._missing.get(name, now) for name in missing}
         return {name for name, since in self._missing.items() if now - since >= ACCOUNT_PATIENCE}
-
-
-def account_exists(name: str) -> bool:
-    """Return whether this host knows an account."""
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True

@@ -119,21 +119,30 @@ class Person:
         name: The name.
         groups: The groups of the identity provider.
         unix_groups: The names and numeric ids of the Unix groups. None means that they are unknown.
+        is_unknown: Whether ``groups`` are unknown.
     """
 
     name: str
     groups: frozenset[str] = frozenset()
     unix_groups: frozenset[str] | None = None
+    is_unknown: bool = False
+
+    def may_use(self, profile: Profile) -> bool | None:
+        """Return whether the person may use a profile, or None if this depends on groups that are unknown."""
+        if not profile.is_restricted or self.name in profile.users or self.groups & set(profile.groups):
+            return True
+        if (self.unix_groups or frozenset()) & set(profile.unix_groups):
+            return True
+        unknown = (self.unix_groups is None and profile.unix_groups) or (self.is_unknown and profile.groups)
+        return None if unknown else False
 
 
 def refusal(profile: Profile, person: Person) -> Complaint | None:
     """Return why a person may not use a profile, or None if the person may. What is unknown does not permit it."""
-    if not profile.is_restricted or person.name in profile.users or person.groups & set(profile.groups):
+    may_use = person.may_use(profile)
+    if may_use:
         return None
-    unix = person.unix_groups
-    if unix and unix & set(profile.unix_groups):
-        return None
-    if unix is None and profile.unix_groups:
+    if may_use is None:
         text = marked(
             "The service cannot find out at the moment whether you may use this profile. Try again in a few minutes."
         )
