@@ -209,7 +209,8 @@ def fill_the_disk(walk: Walk) -> None:
     page.keyboard.press("Control+s")
     expect(page.locator(DIRTY)).to_have_count(0, timeout=START)
     options = "size=1m,mode=700,uid=$(id -u bob),gid=$(id -g bob)"
-    small = f"cp -a {FULL} /tmp/walk; mount -t tmpfs -o {options} tmpfs {FULL}; cp -a /tmp/walk/. {FULL}/; {FILL}"
+    copy = f"kept=$(mktemp -d); cp -a {FULL}/. $kept"
+    small = f"{copy}; mount -t tmpfs -o {options} tmpfs {FULL}; cp -a $kept/. {FULL}; rm -r $kept; {FILL}"
     lab.run(node, ["sh", "-c", small])
     walk.write("fourth = '" + "the disk is full " * 200 + "'")
     page.keyboard.press("Control+s")
@@ -224,7 +225,7 @@ def fill_the_disk(walk: Walk) -> None:
     page.keyboard.press("Control+s")
     expect(page.locator(DIRTY)).to_have_count(0, timeout=START)
     # Quiet the session before its directory changes back.
-    back = f"cp -a {FULL} /tmp/walk-back; umount --lazy {FULL}; cp -a /tmp/walk-back/. {FULL}/"
+    back = f"{copy}; umount --lazy {FULL}; cp -a $kept/. {FULL}; rm -r $kept"
     lab.run(node, ["sh", "-c", back])
     assert walk.saved() == "fourth = 'there is space again'"
 
