@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .pages import Visitor
 
 HOME = "/home/alice"
+FILES = 8  # that a small home may have
 SOON = 45  # minutes until the maintenance
 
 pytestmark = pytest.mark.usefixtures("slurm")
@@ -33,11 +34,14 @@ def slurm(lab: Lab) -> None:
 
 @pytest.fixture
 def alices_home(lab: Lab) -> Iterator[Callable[[str], None]]:
-    """Return a function that puts a small file system over alice's home on the submit host, and runs a script in it."""
+    """Return a function that puts a small file system over alice's home on the submit host, and runs a script in it.
+
+    It has space for 16 blocks and a limit of 8 files, the directory included, as a quota would have.
+    """
 
     def replace(script: str) -> None:
-        mount = f"mount -t tmpfs -o size=64k,mode=700,uid=$(id -u alice),gid=$(id -g alice) tmpfs {HOME}"
-        lab.run("login1", ["sh", "-c", f"{mount} && cd {HOME} && {script}"])
+        limits = f"size=64k,nr_inodes={FILES},mode=700,uid=$(id -u alice),gid=$(id -g alice)"
+        lab.run("login1", ["sh", "-c", f"mount -t tmpfs -o {limits} tmpfs {HOME} && cd {HOME} && {script}"])
 
     yield replace
     lab.run("login1", ["sh", "-c", f"cd /; umount --lazy {HOME}"], check=False)
@@ -104,10 +108,11 @@ def refused(visitor: Visitor, lab: Lab, text: str) -> None:
 @pytest.mark.parametrize(
     ("script", "text"),
     [
-        ("head -c 1M /dev/zero > full || true", "is full"),
-        (f"mount -o remount,ro {HOME}", "cannot be written"),
+        ("head -c 1M /dev/zero > full || true", f"Your home directory {HOME} is full"),
+        (f"seq {FILES} | xargs -n1 touch || true", f"You have as many files in {HOME} as you may have"),
+        (f"mount -o remount,ro {HOME}", f"Your home directory {HOME} cannot be written"),
     ],
-    ids=["full", "read-only"],
+    ids=["full", "too-many-files", "read-only"],
 )
 def test_home_that_cannot_be_written_is_found_before_the_job_is_submitted(
     browser_page: Visitor, lab: Lab, alices_home: Callable[[str], None], script: str, text: str
@@ -116,7 +121,7 @@ def test_home_that_cannot_be_written_is_found_before_the_job_is_submitted(
     lab.run("hub", ["systemctl", "restart", "jupyterhub"])  # the doctor remembers a healthy home for a minute
     eventually("the hub answers", lambda: browser_page.fetch("GET", "/hub/api/").status == 200)
     alices_home(script)
-    refused(browser_page, lab, f"Your home directory {HOME} {text}")
+    refused(browser_page, lab, text)
     expect(browser_page.page.locator("body")).to_contain_text("ssh")
     browser_page.page.goto(f"{lab.url}/hub/home")
     expect(browser_page.page.locator("#hpchub-ended, .hpchub-ended").first).to_be_visible()

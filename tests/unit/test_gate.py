@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import hashlib
@@ -832,6 +833,30 @@ def test_doctor_reports_a_home_that_cannot_be_written(
     monkeypatch.setattr(os, "fsync", fail)
     assert examine()["error"] == errno.errorcode[number]
     assert not list((Path(ACCOUNTS["alice"].pw_dir) / ".hpchub").iterdir())
+
+
+@pytest.fixture
+def small_home(config: dict[str, Any], tmp_path: Path) -> Iterator[Path]:
+    """A home with a real limit of files and of space."""
+    home = tmp_path / "small"
+    home.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k,nr_inodes=8", "tmpfs", home]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount a file system")
+    ACCOUNTS["alice"].pw_dir = str(home)
+    yield home
+    subprocess.run(["umount", "--lazy", home], check=True)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("files", "files"), ("space", ""), ("both", "")])
+def test_doctor_tells_too_many_files_from_too_little_space(small_home: Path, kind: str, expected: str) -> None:
+    for each in range(7) if kind != "space" else ():
+        (small_home / str(each)).touch()
+    if kind != "files":
+        with contextlib.suppress(OSError), (small_home / "0").open("wb") as full:
+            full.write(bytes(1024 * 1024))
+    found = examine()
+    assert (found["error"], found["quota"]) == ("ENOSPC", expected)
 
 
 def test_doctor_shows_what_the_quota_command_of_the_site_prints(config: dict[str, Any]) -> None:

@@ -252,6 +252,34 @@ def test_new_session_has_the_values_of_the_last_one(key: str, chosen: dict[str, 
     assert node(program) == chosen | {"next": "/user/alice/lab/extensions/@hpchub/lab/continue.html"}
 
 
+# Asks the hub about the session from a tab on HOST. Prints how, and what the tab then knows.
+ASK = """
+globalThis.location = new URL('https://%s/user/alice/lab');
+globalThis.document = Object.assign(new EventTarget(), {cookie: '', hidden: false});
+globalThis.window = new EventTarget();
+globalThis.addEventListener = () => {};
+const {Connection} = await import(%s);
+let sent;
+const send = async (url, {mode, credentials}) => {
+  sent = [String(url), mode, credentials];
+  return new Response('{"state": "ended"}');
+};
+const urls = {base: '/user/alice/', hubHost: 'https://hub', hubPrefix: '/hub/', hubUser: 'alice'};
+const session = await new Connection({send}, urls, {}).session();
+console.log(JSON.stringify([...sent, session]));
+"""
+
+
+@pytest.mark.parametrize(
+    ("host", "how"),
+    [("hub", ["no-cors", "same-origin"]), ("alice.hub", ["cors", "include"])],
+    ids=["one-host", "own-host"],
+)
+def test_tab_asks_the_hub_about_its_session_from_any_host(host: str, how: list[str]) -> None:
+    program = ASK % (host, json.dumps((EXTENSION / "static" / "connection.js").as_uri()))
+    assert node(program) == ["https://hub/hub/api/hpchub/sessions/alice", *how, {"state": "ended"}]
+
+
 # Answers requests of a page: [METHOD, PATH, STATUS, MESSAGE]. The server's state has the same status, unless it follows
 # as a fifth value. Prints the statuses and messages that the page receives.
 REQUESTS = """

@@ -566,6 +566,37 @@ async def test_api_answers_the_server_s_own_token_and_nobody_else(hub: Hub, brow
     assert (await browser.get(f"{SESSIONS}/alice")).code in (403, 404)
 
 
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("https://alice.hub.example.org", 200),
+        ("https://bob.hub.example.org", 403),
+        ("https://alice.hub.example.org.evil.example", 403),
+        ("https://evil.example", 403),
+        ("null", 403),
+    ],
+)
+async def test_page_of_the_user_s_own_host_may_read_the_state_of_this_user_s_sessions(
+    hub: Hub, browser: Browser, monkeypatch: pytest.MonkeyPatch, origin: str, status: int
+) -> None:
+    hub.user("bob")
+    headers = {"Origin": origin, "Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-site"}
+    refused = await browser.get(f"{SESSIONS}/alice", **headers)
+    assert refused.code == 403, "all users have the same host"
+    for settings in (hub.app.tornado_settings, hub.app.tornado_application.settings):
+        monkeypatch.setitem(settings, "subdomain_host", "https://hub.example.org")
+        monkeypatch.setitem(settings, "domain", "hub.example.org")
+    answer = await browser.get(f"{SESSIONS}/alice", **headers)
+    assert answer.code == status
+    assert answer.headers.get("Access-Control-Allow-Origin") == (origin if status == 200 else None)
+    assert answer.headers.get("Access-Control-Allow-Credentials") == ("true" if status == 200 else None)
+    if status == 200:
+        assert answer.headers["Vary"] == "Origin"
+    of_another = await browser.get(f"{SESSIONS}/bob", **headers)
+    assert of_another.headers.get("Access-Control-Allow-Origin") is None or origin == "https://bob.hub.example.org"
+    assert of_another.code in (403, 404)
+
+
 @pytest.mark.parametrize("path", ["/nobody", "/alice/other", "/bob"])
 async def test_api_knows_no_other_sessions(hub: Hub, browser: Browser, path: str) -> None:
     hub.user("bob")

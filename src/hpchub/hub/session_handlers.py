@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from jupyterhub.apihandlers import APIHandler
 from jupyterhub.apihandlers.users import SpawnProgressAPIHandler
@@ -106,7 +107,8 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
       the same in all of them.
 
     Times are in seconds since 1970. The owner may ask, with a cookie or a token, and so may everyone else who may open
-    the server, including the server itself with its own token.
+    the server, including the server itself with its own token. If notebook servers have host names of their own, a page
+    of such a host may read the answer about the session of this host, and about no other.
     """
 
     def check_xsrf_cookie(self) -> None:
@@ -122,6 +124,7 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
             raise UserError(403, Message("Sign in, or send a valid token."))
         server_name = server_name or ""
         user = self.find_user(user_name)
+        self._permit_host(user)
         permitted = self.has_scope(f"access:servers!server={user_name}/{server_name}")
         if not permitted or user is None or (server_name and server_name not in user.orm_spawners):
             raise UserError(404, Message("There is no such session, or you may not see it."))
@@ -151,6 +154,21 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
                 ],
             }
         )
+
+    def _permit_host(self, user: Any) -> None:
+        """Let a page of another host read the answer if it is the host of this user's notebook servers.
+
+        Raises:
+            UserError: It is the page of another host (403).
+        """
+        origin = self.request.headers.get("Origin", "")
+        if not origin or urlsplit(origin).netloc == self.request.host:
+            return
+        if not self.settings.get("subdomain_host") or user is None or origin != user.host:
+            raise UserError(403, Message("There is no such session, or you may not see it."))
+        self.set_header("Access-Control-Allow-Origin", origin)
+        self.set_header("Access-Control-Allow-Credentials", "true")
+        self.set_header("Vary", "Origin")
 
 
 class IdleHandler(APIHandler):  # type: ignore[misc]

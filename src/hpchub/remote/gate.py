@@ -64,6 +64,7 @@ USAGE_LIMIT = 500  # job ids in one request
 KNOWLEDGE_USERS = 50  # names in one request
 DOCTOR_TIMEOUT = 2  # seconds; a start waits for the doctor no longer
 PROBE_BYTES = 64 * 1024
+FULL = ("ENOSPC", "EDQUOT")  # errors of a file system on which nothing more can be stored
 QUOTA_RESERVE = {"blocks": 1024, "files": 20}  # KiB and files that a session needs at least
 VERSION_TIMEOUT = 10  # seconds for one small file, perhaps on a network file system
 KEEP_LOGS = 20
@@ -480,17 +481,27 @@ def examine_home(home: str, config: dict[str, Any], identity: dict[str, str]) ->
 
     Returns:
         ``home``: its path. ``error``: the name of the error if it cannot be written, such as ``EACCES``. ``quota``:
-        ``blocks`` or ``files`` if the quota is used up. ``message``: what the site's quota command prints. All but
-        ``home`` are empty if there is no problem.
+        ``blocks`` or ``files`` if the quota is used up, or if the home is full and it is clear of what. ``message``:
+        what the site's quota command prints. All but ``home`` are empty if there is no problem.
     """
     found = {"home": home, "error": probe_home(home), "quota": "", "message": ""}
+    if found["error"] in FULL and has_no_files_left(home):
+        found["quota"] = "files"
     limits = dict(config, timeout=DOCTOR_TIMEOUT / 2)
     if config.get("quota"):
         found["message"] = last_lines(run(config["quota"], limits, home="/", extra=identity)["stdout"]).strip()
     else:
         quota = run(["quota", "--no-wrap", "--raw-grace"], limits, home="/", extra=identity)
-        found["quota"] = used_up_quota(quota["stdout"], mount_source(home), time.time())
+        found["quota"] = used_up_quota(quota["stdout"], mount_source(home), time.time()) or found["quota"]
     return found
+
+
+def has_no_files_left(path: str) -> bool:
+    """Return whether a file system permits no further file, although it may have space. Some do not count files."""
+    with contextlib.suppress(OSError):
+        status = os.statvfs(path)
+        return status.f_files > 0 and status.f_favail == 0 and status.f_bavail > 0
+    return False
 
 
 def probe_home(home: str) -> str:

@@ -236,14 +236,14 @@ export class Connection {
 
   /** Ask the hub about the session. Return null if it does not say. */
   async session() {
-    // The hub's XSRF token is not available on this page. The hub permits reading without it in this mode, which works
-    // only within the same host name.
-    if (this.hub.origin !== location.origin) return null;
+    // The hub's XSRF token is not available on this page. Within the same host name, the hub permits reading without it
+    // in the mode "no-cors". A tab with a host name of its own may read only the state of the session of this host name.
+    const same = this.hub.origin === location.origin;
     try {
       const answer = await this.watch.send(this.sessionUrl, {
-        mode: 'no-cors',
+        mode: same ? 'no-cors' : 'cors',
         cache: 'no-store',
-        credentials: 'same-origin',
+        credentials: same ? 'same-origin' : 'include',
         signal: AbortSignal.timeout(ANSWER),
       });
       if (!answer.ok) return null;
