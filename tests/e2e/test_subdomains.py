@@ -11,7 +11,6 @@ from playwright.sync_api import expect
 
 from lab.web_client import Visitor as Client
 
-from .lab import eventually
 from .pages import START, JupyterLab, Visitor, fetch
 from .site import Site
 from .test_unsaved_work import CONTENT, NOTEBOOK, banner, edit, end_session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -83,6 +84,30 @@ def test_no_wait_is_known_for_an_unknown_queue() -> None:
 )
 def test_job_starts_when_running_jobs_leave_room(job: Wanted, start: float) -> None:
     assert availability(NODE, RUNNING).wait("batch", job) == start - TAKEN
+
+
+@pytest.mark.parametrize(
+    ("kind", "gpus", "gres", "wait"),
+    [
+        ("a100", 1, "gres/gpu:a100:1", 0),
+        ("a100", 2, "gres/gpu:a100:1", 3600),
+        ("a100", 2, "gres:gpu:a100:1", 3600),
+        ("v100", 1, "gres/gpu:a100:1", 0),
+        ("v100", 2, "gres/gpu:a100:1", None),
+        ("a100", 2, "gres/gpu:1", None),
+        ("", 3, "gres/gpu:1", 3600),
+    ],
+)
+def test_node_with_two_types_of_gpus_tells_when_those_of_a_type_are_free(
+    kind: str, gpus: int, gres: str, wait: int | None
+) -> None:
+    """If a job has not named the type of its GPUs, it is not known which type becomes free."""
+    node = re.sub(r"\bGres=\S+", "Gres=gpu:a100:2,gpu:v100:1", IDLE)
+    node = re.sub(r"GresUsed=\S+", "GresUsed=gpu:a100:1(IDX:0),gpu:v100:0(IDX:N/A)", node)
+    name = re.search(r"NodeName=(\S+)", IDLE)[1]  # type: ignore[index]
+    times = f"1:00:00|{TAKEN:.0f}|{TAKEN + 3600:.0f}"
+    job = f"{M}|9|RUNNING|None|batch|1|1|1G|{gres}|{times}|{name}||bob|biology|normal|{M}\n"
+    assert availability(node, job).wait("batch", wanted(1, gpus=gpus, gpu_type=kind)) == wait
 
 
 @pytest.mark.parametrize(

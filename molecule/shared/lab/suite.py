@@ -297,13 +297,13 @@ def all_stages() -> list[Stage]:
         _scenario(
             "gridengine",
             "Molecule with Grid Engine instead of Slurm, then browser tests",
-            _session_tests("gridengine", "form", "home", "waiting", "working"),
+            _session_tests("gridengine", "form", "gpus", "home", "waiting", "working"),
             extra=True,
         ),
         _scenario(
             "htcondor",
             "Molecule with HTCondor instead of Slurm, then browser tests",
-            _session_tests("htcondor"),
+            _session_tests("htcondor", "gpus"),
             extra=True,
         ),
         _scenario(

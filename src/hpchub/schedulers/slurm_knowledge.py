@@ -53,17 +53,19 @@ MAX_NODES = 100_000
 
 
 class _Room(NamedTuple):
-    """Free or used cores, memory in MiB, and GPUs."""
+    """Free or used cores, memory in MiB, GPUs, and GPUs of each of the node's types."""
 
     cores: int
     memory: int
     gpus: int
+    of_types: tuple[int, ...] = ()
 
     def plus(self, other: _Room, sign: int = 1) -> _Room:
-        return _Room(*(one + sign * two for one, two in zip(self, other, strict=True)))
+        found = [one + sign * two for one, two in zip(self[:3], other[:3], strict=True)]
+        return _Room(*found, tuple(one + sign * two for one, two in zip(self.of_types, other.of_types, strict=True)))
 
     def least(self, other: _Room) -> _Room:
-        return _Room(*map(min, self, other))
+        return _Room(*map(min, self[:3], other[:3]), tuple(map(min, self.of_types, other.of_types)))
 
 
 class _Node(NamedTuple):
@@ -71,8 +73,18 @@ class _Node(NamedTuple):
 
     queues: tuple[str, ...]
     free: _Room
-    types: dict[str, int]
+    types: tuple[str, ...]  # of its GPUs
     features: frozenset[str]
+
+    def room(self, job: _Job, sign: int) -> _Room:
+        """Return what a job occupies on this node when it begins (-1), or what becomes free when it ends (1).
+
+        If the types of its GPUs are not known, it occupies GPUs of every type, and none of any type becomes free.
+        """
+        gpus = job.room.gpus
+        unknown = gpus if sign < 0 or len(self.types) == 1 else 0
+        found = (gpus if kind == job.gpu_type else 0 if job.gpu_type else unknown for kind in self.types)
+        return job.room._replace(of_types=tuple(found))
 
 
 class _Job(NamedTuple):
@@ -163,10 +175,12 @@ class SlurmKnowledge(KnowledgeSource):
             for host in job.hosts:
                 # A job that has reached its time limit still needs some time to end.
                 if job.end is not None and host in nodes:
-                    events[host].append((max(job.end, taken + 60), job.room, 1))
+                    events[host].append((max(job.end, taken + 60), nodes[host].room(job, 1), 1))
             if job.start is not None:
                 for host in nodes.keys() & set(job.planned):
-                    events[host] += [(job.start, job.room, -1), (job.start + job.runtime, job.room, 1)]
+                    node = nodes[host]
+                    events[host].append((job.start, node.room(job, -1), -1))
+                    events[host].append((job.start + job.runtime, node.room(job, 1), 1))
         offers: dict[str, list[Offer]] = {queue: [] for node in nodes.values() for queue in node.queues}
         features: dict[str, set[str]] = defaultdict(set)
         for name, node in nodes.items():
@@ -325,14 +339,19 @@ def _read_nodes(stdout: str) -> Iterator[tuple[str, _Node]]:
         used_cores, memory, used_memory = (number or 0 for number in numbers)
         types = _gpu_types(fields.get("Gres", ""), fields.get("GresUsed", ""))
         memory -= parse_whole(fields.get("MemSpecLimit", "")) or 0
-        free = _Room(cores - used_cores, memory - used_memory, sum(types.values()))
+        of_types = {kind: number for kind, number in types.items() if kind}
         features = fields.get("ActiveFeatures", "(null)")
         yield (
             fields["NodeName"],
             _Node(
                 queues=tuple(name for name in fields.get("Partitions", "").split(",") if name),
-                free=_Room(*(max(0, number) for number in free)),
-                types={kind: number for kind, number in types.items() if kind},
+                free=_Room(
+                    max(0, cores - used_cores),
+                    max(0, memory - used_memory),
+                    sum(types.values()),
+                    tuple(of_types.values()),
+                ),
+                types=tuple(of_types),
                 features=frozenset() if features == "(null)" else frozenset(features.split(",")),
             ),
         )
@@ -414,9 +433,7 @@ def _offer(node: _Node, room: _Room, start: float, until: float | None) -> Itera
     if room.cores < 1 or room.memory < 1:
         return
     gpus = max(0, room.gpus)
-    # If the node has GPUs of one type only, each free one is of this type.
-    types = dict.fromkeys(node.types, gpus) if len(node.types) == 1 else node.types
-    kinds = {kind: min(number, gpus) for kind, number in types.items()}
+    kinds = {kind: max(0, min(number, gpus)) for kind, number in zip(node.types, room.of_types, strict=True)}
     yield Offer(room.cores, room.memory, gpus, kinds, node.features, start, until)
 
 
