@@ -16,7 +16,8 @@ from .test_working import status
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .lab import Job, Lab
+    from .batches import Job
+    from .lab import Lab
     from .pages import Visitor
 
 ABSENT = "h100"
@@ -35,7 +36,7 @@ def gpu(lab: Lab) -> dict[str, Any]:
 @pytest.fixture
 def scheduler(lab: Lab, gpu: dict[str, Any]) -> str:
     """Return the scheduler of the profile's cluster."""
-    return next(each["scheduler"] for each in lab.profile_list()["clusters"] if each["name"] == gpu["cluster"])
+    return str(next(each["scheduler"] for each in lab.profile_list()["clusters"] if each["name"] == gpu["cluster"]))
 
 
 @pytest.fixture

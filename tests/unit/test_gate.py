@@ -696,6 +696,20 @@ def test_job_program_answers_logs_and_protects_its_files(
     assert os.umask(0o022) == 0o077
 
 
+@pytest.mark.usefixtures("config")
+def test_refusal_is_answered_with_a_message_for_the_user(
+    log: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The answer has the same fields as always, because a hub of an earlier version accepts no others."""
+    monkeypatch.setattr(sys, "argv", ["/usr/libexec/hpchub/gate"])
+    monkeypatch.setattr(sys, "stdin", stream(request_from_the_hub() | {"user": "nobody-knows"}))
+    assert gate.main(["--cluster", "demo"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer) == {"ok", "exit", "stdout", "stderr", "command", "error"}
+    assert json.loads(answer["stdout"]) == {"id": "no_account", "values": {"user": "nobody-knows"}}
+    assert answer["error"] == "nobody-knows has no account on this cluster"
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -840,7 +854,7 @@ def small_home(config: dict[str, Any], tmp_path: Path) -> Iterator[Path]:
     """A home with a real limit of files and of space."""
     home = tmp_path / "small"
     home.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128k,nr_inodes=8", "tmpfs", home]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=128k,nr_inodes=8", "tmpfs", str(home)]
     if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("only root can mount a file system")
     ACCOUNTS["alice"].pw_dir = str(home)

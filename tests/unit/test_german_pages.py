@@ -8,7 +8,6 @@ import json
 import re
 import time
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,15 +18,15 @@ from jupyterhub import orm
 from hpchub.catalogue import translations
 from hpchub.clusters.doctor import examine_home
 from hpchub.hub import outcome as outcomes
-from hpchub.hub.launch_notice import WITHOUT_SETTINGS, notice_of
 from hpchub.hub.outcome import NOT_STARTED, Outcome
 from hpchub.hub.page_texts import COOKIE, Languages, reader
 from hpchub.hub.start_error import StartError
 from hpchub.messages import Message
-from hpchub.remote import launcher
 from hpchub.schedulers import SCHEDULERS, Cause, Ending
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hub_app import Hub
     from hub_browser import Browser
 
@@ -291,16 +290,6 @@ def test_findings_of_the_doctor_are_german() -> None:
         for text in (finding.message, finding.advice):
             shown = text.translated(translations("de").gettext)  # type: ignore[attr-defined]
             assert not ENGLISH & set(re.findall(r"[a-z]+", shown.lower())), shown
-
-
-def test_notice_of_the_launcher_is_german() -> None:
-    text = WITHOUT_SETTINGS.format(problem="c.X is wrong")
-    assert WITHOUT_SETTINGS.partition(":")[0] in Path(launcher.__file__).read_text()
-    shown = notice_of(text)
-    assert shown == text
-    assert isinstance(shown, Message)
-    assert shown.translated(translations("de").gettext).startswith("Ihre Sitzung läuft ohne Ihre eigenen Einstellungen")
-    assert notice_of("Anything {problem}") == "Anything {problem}"
 
 
 def test_without_a_request_the_text_is_english() -> None:

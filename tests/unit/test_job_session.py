@@ -73,6 +73,7 @@ class Answer:
     stderr: str = ""
     error: str = ""
     timed_out: bool = False
+    message: object = None
 
 
 def later(seconds: float) -> Now:
@@ -121,8 +122,12 @@ def test_submitted_job_is_queued_and_has_its_id_and_time_saved() -> None:
     [
         (Answer(ok=False, stderr="noise\nover quota\n"), "The cluster demo did not accept your job: over quota"),
         (Answer(ok=False, error="no account"), "The cluster demo did not accept your job: no account"),
+        (
+            Answer(ok=False, error="x", message={"id": "no_account", "values": {"user": "alice"}}),
+            "The cluster demo did not accept your job: alice has no account on this cluster",
+        ),
     ],
-    ids=["message-of-the-submit-command", "message-of-the-gate"],
+    ids=["message-of-the-submit-command", "text-of-the-gate", "message-of-the-gate"],
 )
 def test_refused_submission_fails_with_the_reason(answer: Answer, message: str) -> None:
     fail = failure(SUBMITTING.step(events.SubmissionAnswered(answer), NOW))

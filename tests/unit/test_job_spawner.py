@@ -400,6 +400,25 @@ async def test_reported_problem_ends_the_start_at_once(hub: Hub, api: Api, start
     assert "could not start: line 2 is <b>bad</b>" in str(future.exception())
 
 
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ({"id": "not_started", "values": {"seconds": "<b>9\n"}}, "the notebook server did not start within <b>9 s"),
+        ({"id": "anything", "values": {}}, "own words"),
+        ("text", "own words"),
+    ],
+)
+async def test_reported_problem_is_a_text_of_the_hub(
+    hub: Hub, api: Api, starting: str, message: object, shown: str
+) -> None:
+    spawner = hub.user().spawners[""]
+    future = spawner._spawn_future
+    assert (await api.report(starting, {"problem": "own words", "message": message, "more": 1}))[0] == 400
+    assert (await api.report(starting, {"problem": "own words", "message": message}))[0] == 201
+    await eventually(future.done)
+    assert f"could not start: {shown}" in str(future.exception())
+
+
 async def test_reported_addresses_replace_a_name_that_the_hub_cannot_resolve(hub: Hub, api: Api, starting: str) -> None:
     spawner = hub.user().spawners[""]
     child = spawner.child_spawner

@@ -358,6 +358,17 @@ def test_report_sends_the_port_with_the_token(fake_hub: FakeHub) -> None:
     assert body == {"port": 23456}
 
 
+@pytest.mark.parametrize("content", [{"port": 23456, "notice": "x"}, {"problem": "x"}], ids=["notice", "problem"])
+def test_hub_that_knows_no_messages_gets_the_text(fake_hub: FakeHub, content: dict[str, Any]) -> None:
+    message = {"id": "ended", "values": {}}
+    fake_hub.answers = [400, 201]
+    if "port" in content:
+        launcher.report(fake_hub.session, content | {"message": message}, launcher.tls_context(""))
+    else:
+        launcher.report_problem(fake_hub.session, LaunchError("x", "ended"), launcher.tls_context(""))
+    assert [body for _, _, body in fake_hub.seen] == [content | {"message": message}, content]
+
+
 def test_report_ignores_web_proxies(fake_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     fake_hub.answers = [201]
@@ -459,7 +470,9 @@ def test_failed_report_ends_the_job(
         sock.close()
     assert killed == [(os.getpid(), signal.SIGTERM)]
     assert "did not start" in capsys.readouterr().err
-    assert fake_hub.seen[0][2] == {"problem": "the notebook server did not start within 0.1 s"}
+    sent = fake_hub.seen[0][2]
+    assert sent["problem"] == "the notebook server did not start within 0.1 s"
+    assert sent["message"] == {"id": "not_started", "values": {"seconds": "0.1"}}
 
 
 # -- the connection to the hub
@@ -506,7 +519,7 @@ def test_hub_that_is_being_restarted_is_no_obstacle(fake_hub: FakeHub) -> None:
 def test_function_that_hangs_is_given_up() -> None:
     stuck = threading.Event()
     with pytest.raises(LaunchError, match="does not answer"):
-        launcher.within(0.1, "the home does not answer", stuck.wait)
+        launcher.within(0.1, LaunchError("the home does not answer"), stuck.wait)
     stuck.set()
 
 
@@ -738,7 +751,8 @@ def test_reason_of_a_failed_start_is_reported(
     assert launcher.main() == 1
     os.umask(umask)
     problem = f"{tmp_path}/.hpchub cannot be written: File exists; check its permissions"
-    assert fake_hub.seen[0][2] == {"problem": problem}
+    values = {"directory": f"{tmp_path}/.hpchub", "reason": "File exists"}
+    assert fake_hub.seen[0][2] == {"problem": problem, "message": {"id": "unwritable", "values": values}}
     assert capsys.readouterr().err == f"hpchub-launch: {problem}\n"
 
 

@@ -12,7 +12,9 @@ from batchspawner import JobStatus
 from hub_app import SESSION, VARIABLES, Hub, job, profile, site, write_profiles
 
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
+from hpchub.hub.remote_texts import TEXTS, message_of
 from hpchub.hub.start_error import StartError
+from hpchub.messages import Message
 from hpchub.model.profile_list import profile_list
 from hpchub.schedulers import Job, JobState, Unanswered
 
@@ -87,6 +89,18 @@ async def test_form_remembers_the_setting_that_stopped_the_server(spawner: HPCPr
     assert "Last time" not in await spawner.get_options_form()
     spawner.load_state(state)
     assert spawner.notice.startswith("It runs without x.py")
+
+
+async def test_notice_is_translated_after_a_restart_of_the_hub(spawner: HPCProfilesSpawner) -> None:
+    given = {"id": "without_settings", "values": {"problem": {"id": "ended", "values": {}}}}
+    spawner.notice = message_of("own words", given)
+    state = json.loads(json.dumps(spawner.get_state()))
+    spawner.notice = ""
+    spawner.load_state(state)
+    assert isinstance(spawner.notice, Message)
+    assert spawner.notice.template == TEXTS["without_settings"]
+    spawner.load_state({**state, "notice_message": {"template": "{x}", "values": {"x": "something else"}}})
+    assert not isinstance(spawner.notice, Message)
 
 
 async def test_unknown_form_field_is_refused(spawner: HPCProfilesSpawner) -> None:

@@ -159,14 +159,14 @@ def test_value_in_a_message_leads_to_its_line(tmp_path: Path) -> None:
     file = tmp_path / "jupyter_server_config.py"
     file.write_text("\nx = '/gone/dir'\n")
     error = TraitError("No such directory: '/gone/dir'")
-    assert single_user.explain(error, [file]) == f"{file}, line 2: TraitError: No such directory: '/gone/dir'"
+    assert single_user.explain(error, [file])[0] == f"{file}, line 2: TraitError: No such directory: '/gone/dir'"
 
 
 def test_exit_code_shows_the_error_that_led_to_it(tmp_path: Path) -> None:
     exit_error = SystemExit(1)
     exit_error.__context__ = ValueError("bad\n  value")
-    assert single_user.explain(exit_error, []) == "ValueError: bad value"
-    assert single_user.explain(None, []) == "the notebook server has ended"
+    assert single_user.explain(exit_error, []) == ("ValueError: bad value", "", {})
+    assert single_user.explain(None, []) == ("the notebook server has ended", "ended", {})
 
 
 def test_code_in_settings_that_does_not_end_is_found_and_left_out(
@@ -179,7 +179,7 @@ def test_code_in_settings_that_does_not_end_is_found_and_left_out(
     thread = threading.Thread(target=exec, args=(code, {"started": started, "ended": ended}))
     thread.start()
     started.wait(5)
-    reasons: list[str] = []
+    reasons: list[launcher.LaunchError] = []
     secrets = {"JUPYTERHUB_API_URL": "http://127.0.0.1:1/hub/api"}
     launch = launcher.Launch("0" * 16, secrets)
     launch.files = [file]
@@ -190,4 +190,5 @@ def test_code_in_settings_that_does_not_end_is_found_and_left_out(
     launch._check_stuck(launcher.STUCK + 1, single_user)
     ended.set()
     thread.join()
-    assert reasons == [f"{file}, line 3: this code does not come to an end"]
+    assert list(map(str, reasons)) == [f"{file}, line 3: this code does not come to an end"]
+    assert reasons[0].message == {"id": "endless", "values": {"place": f"{file}, line 3"}}

@@ -55,8 +55,24 @@ class Answer:
     error: str
 
     def __str__(self) -> str:
-        output = (self.stderr.strip() or self.stdout.strip())[:500]
+        output = (self.stderr.strip() or ("" if self._sent else self.stdout.strip()))[:500]
         return f"{self.error or 'done'} (command {' '.join(self.command) or 'none'}, exit code {self.exit}): {output!r}"
+
+    @property
+    def message(self) -> object:
+        """The error as a message that can be translated, or None; see ``hpchub.hub.remote_texts``."""
+        if self._sent or self.ok or not self.command or self.stderr.strip():
+            return self._sent
+        return {"id": "failed", "values": {"program": self.command[0], "code": str(self.exit)}}
+
+    @property
+    def _sent(self) -> object:
+        """The message that the gate has sent, or None."""
+        try:
+            found = None if self.ok else json.loads(self.stdout)
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) and set(found) == {"id", "values"} else None
 
     @property
     def timed_out(self) -> bool:

@@ -13,7 +13,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from hpchub import moments
 from hpchub.hub.choosing import ChoosingSpawner, again
 from hpchub.hub.form import ATTEMPT, Attempt, FormContent, by_group, is_field, read_fields
-from hpchub.hub.launch_notice import notice_of
 from hpchub.hub.page_texts import PageTexts
 from hpchub.hub.saved_settings import LONGEST_NAME, SavedSettings, Setting
 from hpchub.hub.start_error import StartError
@@ -72,7 +71,7 @@ class FormSpawner(ChoosingSpawner):
                 saved=saved,
                 time_text=moments.shown,
                 target=self._argument("next"),
-                notice=notice_of(self.notice),
+                notice=self.notice,
                 availability_url=url_path_join(self.hub.base_url, "availability", self.user.escaped_name),
             )
         )

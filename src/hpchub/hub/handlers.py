@@ -21,6 +21,7 @@ from hpchub.hub.adoption import Claim, Refused, adopt
 from hpchub.hub.events import ORIGIN, UNKNOWN, Origin
 from hpchub.hub.job_events import PortReported, ProblemReported
 from hpchub.hub.named_sessions import NamedSessions
+from hpchub.hub.remote_texts import message_of
 from hpchub.hub.runtime import runtime
 from hpchub.hub.user_error import UserError
 from hpchub.messages import Message, marked
@@ -247,8 +248,9 @@ def session_of(handler: Any) -> Any:
 class PortReportHandler(Throttled, APIHandler):  # type: ignore[misc]
     """The endpoint to which a job reports its port or a problem: ``POST /hub/api/batchspawner``.
 
-    The body is ``{"port": N, "addresses": [{"interface": NAME, "address": ADDRESS}, …], "notice": TEXT}``, where only
-    the port is required, or ``{"problem": TEXT}``.
+    The body is ``{"port": N, "addresses": [{"interface": NAME, "address": ADDRESS}, …], "notice": TEXT, "message":
+    MESSAGE}``, where only the port is required, or ``{"problem": TEXT, "message": MESSAGE}``. The message is the text
+    in a form that can be translated; see ``hpchub.hub.remote_texts``.
 
     The request carries the server's own token. This handler replaces batchspawner's handler of the same path, which
     lets the job set any attribute of the spawner. It accepts only one report with these fields, and a port in the
@@ -274,14 +276,14 @@ class PortReportHandler(Throttled, APIHandler):  # type: ignore[misc]
         body: Any = self.get_json_body()
         ports = self.settings["hpchub_notebook_ports"]
         valid = f'send {{"port": N}}, where N is an integer from {ports["first"]} to {ports["last"]}'
-        if isinstance(body, dict) and set(body) == {"problem"}:
-            return ProblemReported(_text(body["problem"]))
-        if not isinstance(body, dict) or not {"port"} <= set(body) <= {"port", "addresses", "notice"}:
+        if isinstance(body, dict) and {"problem"} <= set(body) <= {"problem", "message"}:
+            return ProblemReported(message_of(_text(body["problem"]), body.get("message")))
+        if not isinstance(body, dict) or not {"port"} <= set(body) <= {"port", "addresses", "notice", "message"}:
             raise web.HTTPError(400, f"The request's body is not valid; {valid}.")
         port = body["port"]
         if not _is_notebook_port(port, ports):
             raise web.HTTPError(400, f"The port is not valid; {valid}.")
-        notice = _text(body["notice"]) if "notice" in body else ""
+        notice = message_of(_text(body["notice"]), body.get("message")) if "notice" in body else ""
         return PortReported(port, _addresses(body.get("addresses", [])), notice)
 
 

@@ -35,6 +35,10 @@ class SubmitAnswer(Protocol):
     def error(self) -> str:
         """The gate's own explanation of a failure, or empty."""
 
+    @property
+    def message(self) -> object:
+        """The explanation as a message that can be translated, or None; see ``hpchub.hub.remote_texts``."""
+
 
 @dataclass(frozen=True)
 class StartRequested:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from hpchub.hub import job_actions as actions
 from hpchub.hub import job_events as events
 from hpchub.hub import session_texts as texts
-from hpchub.hub.launch_notice import notice_of
+from hpchub.hub.remote_texts import failure_of
 from hpchub.hub.session_state import Now, Phase, SessionState
 from hpchub.messages import Message, sentences
 from hpchub.schedulers import Job, JobState, Outlook, Scheduler, Unanswered, job_name
@@ -144,7 +144,7 @@ class JobSession(SessionState):
             # The command was stopped at an unknown point.
             return self._search(str(answer), submit_error, now)
         if not answer.ok:
-            fail = texts.refused(self, answer.stderr) or texts.not_accepted(self, submit_error or answer.error)
+            fail = texts.refused(self, answer.stderr) or texts.not_accepted(self, failure_of(answer))
             return Step(self, fail, note=f"the submission to {self.context.cluster.name} failed: {answer}")
         # A last line without its end may be cut off, and a part of an id is the id of another job.
         scheduler = self.context.scheduler
@@ -358,7 +358,7 @@ class JobSession(SessionState):
 
     def _connected(self) -> Step:
         message = sentences(
-            Message("Your notebook server is ready on {host}. Opening it.", host=self.host), notice_of(self.notice)
+            Message("Your notebook server is ready on {host}. Opening it.", host=self.host), self.notice
         )
         return Step(replace(self, phase=Phase.READY, message=message), actions.Done(self.url))
 

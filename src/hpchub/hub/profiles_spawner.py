@@ -25,6 +25,8 @@ from hpchub.hub.session_facts import SessionFacts
 from hpchub.hub.session_spawner import SessionSpawner
 from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import LOST, Key, saved, smaller
+from hpchub.messages import Message
+from hpchub.messages import restored as restored_text
 from hpchub.model.choice import permitted
 from hpchub.model.places import PlaceBase
 from hpchub.places import kind_of
@@ -281,15 +283,17 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         """Return the state to save.
 
         Shape: ``{"grant": …, "job": …, "token": HASH, "mail": True, "mail_language": CODE, "outcome": …, "notice":
-        TEXT}``. The keys of the mail exist only if the user has asked for one. For ``grant``, see
-        ``hpchub.hub.grant``, for ``job`` ``SessionSpawner.get_state``, and for ``outcome`` ``hpchub.hub.outcome``. The
-        outcome and the notice also exist without a session.
+        TEXT, "notice_message": MESSAGE}``. The keys of the mail exist only if the user has asked for one. For
+        ``grant``, see ``hpchub.hub.grant``, for ``job`` ``SessionSpawner.get_state``, and for ``outcome``
+        ``hpchub.hub.outcome``. The outcome and the notice also exist without a session.
         """
         state: dict[str, Any] = Spawner.get_state(self)
         if outcome := self.outcome:
             state["outcome"] = outcome.saved
         if self.notice:
-            state["notice"] = self.notice
+            state["notice"] = str(self.notice)
+            if isinstance(self.notice, Message):
+                state["notice_message"] = self.notice.saved
         if self.child_spawner is not None and self._grant:
             job = self.child_spawner.get_state()
             if job:
@@ -306,7 +310,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         exception, because that would prevent JupyterHub from starting.
         """
         Spawner.load_state(self, state)
-        self.notice = str(state.get("notice", ""))
+        self.notice = restored_text(str(state.get("notice", "")), state.get("notice_message"))
         if "grant" not in state:
             return
         try:

@@ -18,6 +18,9 @@ It reads one JSON request from standard input and writes one JSON answer to stan
 
     {"ok": BOOL, "exit": INT, "stdout": TEXT, "stderr": TEXT, "command": [ARGV], "error": TEXT}
 
+If no command has run, ``stdout`` may contain the error as a message that the hub can translate, in JSON; see
+``Refused``.
+
 ``gate`` runs the queries with its own account. To submit or cancel a job, to read the last lines of its log, or to
 examine a home directory, it passes the request to ``job``, which runs as the user through sudo. sudo permits exactly
 this program, without arguments, for the permitted groups.
@@ -122,7 +125,21 @@ SECRETS = tuple(
 
 
 class Refused(Exception):
-    """A request is not permitted or not valid. The message is for the hub's log and for the user."""
+    """A request is not permitted or not valid. The text is for the logs.
+
+    Args:
+        text: The text.
+        name: The id of the message that the hub shows to the user, in the user's language; see
+            ``hpchub.hub.remote_texts``. Empty: the hub shows the text.
+        values: The values in the message.
+
+    Attributes:
+        message: The message: ``{"id": NAME, "values": {…}}``. It is empty if there is none.
+    """
+
+    def __init__(self, text: str, name: str = "", /, **values: str) -> None:
+        super().__init__(text)
+        self.message: dict[str, Any] = {"id": name, "values": values} if name else {}
 
 
 def read_request(stream: TextIO) -> dict[str, Any]:
@@ -169,11 +186,20 @@ def read_config(cluster: str | None) -> dict[str, Any]:
         config: dict[str, Any] = json.loads(path.read_text())
         return config
     except FileNotFoundError:
-        raise Refused(f"this host is not a submit host of the cluster {cluster}") from None
+        raise Refused(
+            f"this host is not a submit host of the cluster {cluster}", "no_submit_host", cluster=cluster
+        ) from None
     except OSError as error:
-        raise Refused(f"{path} cannot be read on this host: {error.strerror}") from None
+        raise Refused(
+            f"{path} cannot be read on this host: {error.strerror}",
+            "unreadable",
+            path=str(path),
+            reason=str(error.strerror),
+        ) from None
     except ValueError:
-        raise Refused(f"{path} cannot be read on this host, because it is not JSON") from None
+        raise Refused(
+            f"{path} cannot be read on this host, because it is not JSON", "not_json", path=str(path)
+        ) from None
 
 
 def permitted_user(name: str, config: dict[str, Any]) -> pwd.struct_passwd:
@@ -184,20 +210,29 @@ def permitted_user(name: str, config: dict[str, Any]) -> pwd.struct_passwd:
             is not in a permitted group.
     """
     if not USER_NAME.fullmatch(name) or not re.fullmatch(config["user_pattern"], name):
-        raise Refused("the user name is not valid")
+        raise Refused("the user name is not valid", "user_name")
     try:
         account = pwd.getpwnam(name)
     except KeyError:
-        raise Refused(f"{name} has no account on this cluster") from None
+        raise Refused(f"{name} has no account on this cluster", "no_account", user=name) from None
     if account.pw_name != name:
         # Some directories ignore case, or accept a name with and without its realm. The owner of the job would then
         # have another name than the session's user.
-        raise Refused(f"the account {name} is called {account.pw_name} on this cluster")
-    if account.pw_uid < max(1, int(config["minimum_uid"])) or account.pw_uid == NOBODY:
-        raise Refused(f"{name} is a system account")
-    if not group_names(account) & set(config["permitted_groups"]):
         raise Refused(
-            f"{name} is not in a group that may run jobs here; permitted: {', '.join(config['permitted_groups'])}"
+            f"the account {name} is called {account.pw_name} on this cluster",
+            "other_name",
+            user=name,
+            name=account.pw_name,
+        )
+    if account.pw_uid < max(1, int(config["minimum_uid"])) or account.pw_uid == NOBODY:
+        raise Refused(f"{name} is a system account", "system_account", user=name)
+    if not group_names(account) & set(config["permitted_groups"]):
+        groups = ", ".join(config["permitted_groups"])
+        raise Refused(
+            f"{name} is not in a group that may run jobs here; permitted: {groups}",
+            "not_permitted",
+            user=name,
+            groups=groups,
         )
     return account
 
@@ -240,23 +275,22 @@ def run(
         )
         stdout, stderr = process.communicate(text.encode(), timeout=float(config.get("timeout", 60)))
     except FileNotFoundError:
-        return answer(command, 127, error=f"{command[0]} is not installed on {os.uname().nodename}")
+        node = os.uname().nodename
+        failure = Refused(f"{command[0]} is not installed on {node}", "not_installed", program=command[0], node=node)
+        return answer(command, 127, failure=failure)
     except OSError as error:
-        return answer(
-            command,
-            126,
-            error=f"{command[0]} cannot be run on {os.uname().nodename}: {error.strerror}",
-        )
+        node = os.uname().nodename
+        text = f"{command[0]} cannot be run on {node}: {error.strerror}"
+        failure = Refused(text, "not_run", program=command[0], node=node, reason=str(error.strerror))
+        return answer(command, 126, failure=failure)
     except subprocess.TimeoutExpired:
         # sudo belongs to root and cannot be killed. It ends when the time limit of the program that it runs is over.
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate(timeout=1)
-        return answer(
-            command,
-            124,
-            error=f"{command[0]} did not answer within {config.get('timeout', 60)} seconds",
-        )
+        seconds = str(config.get("timeout", 60))
+        text = f"{command[0]} did not answer within {seconds} seconds"
+        return answer(command, 124, failure=Refused(text, "no_answer", program=command[0], seconds=seconds))
     return answer(
         command,
         process.returncode,
@@ -266,16 +300,34 @@ def run(
     )
 
 
-def answer(command: list[str], code: int, stdout: str = "", stderr: str = "", error: str = "") -> dict[str, Any]:
-    """Return an answer in the format that the module's docstring describes."""
-    return {
+def answer(
+    command: list[str],
+    code: int,
+    stdout: str = "",
+    stderr: str = "",
+    error: str = "",
+    *,
+    failure: Refused | None = None,
+) -> dict[str, Any]:
+    """Return an answer in the format that the module's docstring describes.
+
+    If there is a ``failure``, it also has the key ``message``, which ``written`` moves to ``stdout``.
+    """
+    found = {
         "ok": code == 0,
         "exit": code,
         "stdout": stdout,
         "stderr": stderr,
         "command": list(command),
-        "error": error,
+        "error": str(failure or error),
     }
+    return dict(found, message=failure.message) if failure and failure.message else found
+
+
+def written(result: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer as it is sent. A hub of an earlier version accepts no further key."""
+    found = {name: value for name, value in result.items() if name != "message"}
+    return dict(found, stdout=json.dumps(result["message"])) if "message" in result else found
 
 
 def checked_job_id(request: dict[str, Any], config: dict[str, Any]) -> list[str]:
@@ -412,14 +464,16 @@ def serve_gate(cluster: str | None, stream: TextIO) -> dict[str, Any]:
         # The hub prefers another submit host if a command cannot run. A slow home directory is no reason for that.
         result["exit"] = 1
     if not result["ok"]:
-        detail = (result["stderr"].strip().splitlines() or [""])[-1]
-        result["error"] = f"cannot run jobs as {account.pw_name} on this host: {detail or result['error']}"
-        return result
+        detail = (result["stderr"].strip().splitlines() or [""])[-1] or result["error"]
+        text = f"cannot run jobs as {account.pw_name} on this host: {detail}"
+        failure = Refused(text, "no_jobs", user=account.pw_name, reason=detail)
+        return answer(command, result["exit"], stderr=result["stderr"], failure=failure)
     try:
         answered: dict[str, Any] = json.loads(result["stdout"])
         return answered
     except ValueError:
-        return answer(command, 1, result["stdout"], result["stderr"], "the job program did not send a valid answer")
+        failure = Refused("the job program did not send a valid answer", "invalid_answer")
+        return answer(command, 1, stderr=result["stderr"] or result["stdout"], failure=failure)
 
 
 def serve_job(stream: TextIO) -> dict[str, Any]:
@@ -446,14 +500,19 @@ def serve_job(stream: TextIO) -> dict[str, Any]:
                 secrets.unlink(missing_ok=True)
         return result
     if not Path(home).is_dir():
-        raise Refused(f"the home directory of {account.pw_name}, {home}, does not exist on this cluster")
+        raise Refused(
+            f"the home directory of {account.pw_name}, {home}, does not exist on this cluster", "no_home", home=home
+        )
     try:
         write_secrets(directory, secrets, request["secrets"])
     except OSError as error:
         secrets.unlink(missing_ok=True)
         raise Refused(
             f"the home directory of {account.pw_name} cannot be written ({error.strerror}); check its quota and its"
-            " permissions"
+            " permissions",
+            "home_unwritable",
+            home=home,
+            reason=str(error.strerror),
         ) from None
     result = run(config["submit"], config, request["script"], home=home, extra=identity)
     # After a timeout, the job may still start later and need its secrets.
@@ -635,16 +694,18 @@ def main(argv: list[str] | None = None) -> int:
         result = serve_job(sys.stdin) if program == "job" else serve_gate(arguments.cluster, sys.stdin)
     except Refused as refusal:
         syslog.syslog(syslog.LOG_WARNING, f"refused: {refusal}")
-        result = answer([], 1, error=str(refusal))
+        result = answer([], 1, failure=refusal)
     except Exception as error:  # noqa: BLE001 users may read the answer, so it must not be Python's own message
         syslog.syslog(syslog.LOG_ERR, f"unexpected error: {error!r}")
-        problem = "the submit host made an unexpected error, which its system log explains"
+        failure = Refused("the submit host made an unexpected error, which its system log explains", "unexpected")
         if isinstance(error, OSError) and error.strerror:
-            problem = f"{error.filename or 'a file'} cannot be used on the submit host: {error.strerror}"
-        result = answer([], 1, error=problem)
+            path = str(error.filename or "a file")
+            text = f"{path} cannot be used on the submit host: {error.strerror}"
+            failure = Refused(text, "unusable", path=path, reason=error.strerror)
+        result = answer([], 1, failure=failure)
     else:
         syslog.syslog(syslog.LOG_INFO, f"{' '.join(result['command'])[:200]}: exit {result['exit']}")
-    json.dump(result, sys.stdout)
+    json.dump(written(result), sys.stdout)
     return 0
 
 

@@ -129,7 +129,21 @@ STOPPED_EXIT = 1
 
 
 class LaunchError(Exception):
-    """The server cannot start. The message is for the user, who finds it in the session's log."""
+    """The server cannot start. The text is for the session's log.
+
+    Args:
+        text: The text.
+        name: The id of the message that the hub shows to the user, in the user's language; see
+            ``hpchub.hub.remote_texts``. Empty: the hub shows the text.
+        values: The values in the message: texts, or messages themselves.
+
+    Attributes:
+        message: The message: ``{"id": NAME, "values": {…}}``. It is empty if there is none.
+    """
+
+    def __init__(self, text: str, name: str = "", /, **values: Any) -> None:
+        super().__init__(text)
+        self.message = {"id": name, "values": values} if name else {}
 
 
 def log(text: str) -> None:
@@ -161,12 +175,21 @@ def check_container(home: Path, session: dict[str, str]) -> None:
     try:
         owner = home.stat().st_uid
     except OSError as error:
-        raise LaunchError(f"the home directory {home} cannot be used in the container: {error.strerror}") from None
+        raise LaunchError(
+            f"the home directory {home} cannot be used in the container: {error.strerror}",
+            "container_home",
+            home=str(home),
+            reason=str(error.strerror),
+        ) from None
     # A cluster gives the root of a volume to a group of the session, and not to its user.
     if owner != os.getuid() and not (owner == 0 and os.access(home, os.W_OK | os.X_OK)):
         raise LaunchError(
             f"the home directory {home} belongs to uid {owner}, but this session has uid {os.getuid()}; contact the"
-            " administrators"
+            " administrators",
+            "container_owner",
+            home=str(home),
+            owner=str(owner),
+            uid=str(os.getuid()),
         )
     wanted = session.get("HPCHUB_JUPYTERHUB", "")
     try:
@@ -174,21 +197,27 @@ def check_container(home: Path, session: dict[str, str]) -> None:
     except importlib.metadata.PackageNotFoundError:
         raise LaunchError(
             f"the image has no jupyterhub-singleuser; an administrator must install jupyterhub {wanted} and jupyterlab"
-            f" for {sys.executable} in it, or choose another image"
+            f" for {sys.executable} in it, or choose another image",
+            "image_without_server",
+            version=wanted,
+            program=sys.executable,
         ) from None
     if wanted and found.split(".")[0] != wanted.split(".")[0]:
         raise LaunchError(
             f"the image has JupyterHub {found}, which does not work with the hub's {wanted}; an administrator must"
-            " choose another image"
+            " choose another image",
+            "image_version",
+            version=found,
+            wanted=wanted,
         )
 
 
-def within(seconds: float, problem: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def within(seconds: float, problem: LaunchError, function: Callable[..., Any], *arguments: Any) -> Any:
     """Return the result of a function that may hang, such as one that waits for a file server.
 
     Args:
         seconds: How long to wait.
-        problem: The message if the function takes longer.
+        problem: The error if the function takes longer.
         function: The function.
         arguments: Its arguments.
 
@@ -210,7 +239,7 @@ def within(seconds: float, problem: str, function: Callable[..., Any], *argument
     if errors:
         raise errors[0]
     if not results:
-        raise LaunchError(problem)
+        raise problem
     return results[0]
 
 
@@ -366,9 +395,16 @@ def check_space(directory: Path) -> float:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LaunchError(
                 f"your home directory is full, so {directory} cannot be written. Log in to a login node with ssh,"
-                " delete files that you do not need, and start a new session."
+                " delete files that you do not need, and start a new session.",
+                "home_full",
+                directory=str(directory),
             ) from None
-        raise LaunchError(f"{directory} cannot be written: {error.strerror}; check its permissions") from None
+        raise LaunchError(
+            f"{directory} cannot be written: {error.strerror}; check its permissions",
+            "unwritable",
+            directory=str(directory),
+            reason=str(error.strerror),
+        ) from None
     return time.monotonic() - began
 
 
@@ -395,7 +431,9 @@ def private_directory(job: dict[str, str], home: Path) -> Path:
             continue
         return path
     raise LaunchError(
-        f"no directory for temporary files can be written: {', '.join(problems)}; contact the administrators"
+        f"no directory for temporary files can be written: {', '.join(problems)}; contact the administrators",
+        "no_temporary",
+        problems=", ".join(problems),
     )
 
 
@@ -420,7 +458,14 @@ def reserve_port(first: int, last: int) -> list[socket.socket]:
             return sockets
         for sock in filter(None, held):
             sock.close()
-    raise LaunchError(f"no port from {first} to {last} is free on {socket.gethostname()}; start a new session")
+    node = socket.gethostname()
+    raise LaunchError(
+        f"no port from {first} to {last} is free on {node}; start a new session",
+        "no_port",
+        first=str(first),
+        last=str(last),
+        node=node,
+    )
 
 
 def is_available(family: int) -> bool:
@@ -631,12 +676,19 @@ def working_directory(text: str, home: Path) -> Path | None:
         return None
     name = text.replace("{user}", account_name())
     directory = home / name[1:].lstrip("/") if name.startswith("~") else Path(name)
-    late = f"the working directory {directory} does not answer on {socket.gethostname()}; choose another one"
+    node = socket.gethostname()
+    late = f"the working directory {directory} does not answer on {node}; choose another one"
+    silent = LaunchError(late, "directory_silent", directory=str(directory), node=node)
     try:
-        within(HOME_TIMEOUT, late, os.listdir, directory)
+        within(HOME_TIMEOUT, silent, os.listdir, directory)
     except OSError as error:
-        message = f"the working directory {directory} cannot be used on {socket.gethostname()}: {error.strerror}"
-        raise LaunchError(f"{message}; choose another one") from None
+        raise LaunchError(
+            f"the working directory {directory} cannot be used on {node}: {error.strerror}; choose another one",
+            "directory_unusable",
+            directory=str(directory),
+            node=node,
+            reason=str(error.strerror),
+        ) from None
     return directory
 
 
@@ -667,7 +719,7 @@ def default_kernel(session: dict[str, str], jupyter_path: list[str]) -> str:
     kernel = session.get("HPCHUB_DEFAULT_KERNEL", "")
     if kernel:
         if not KERNEL.fullmatch(kernel):
-            raise LaunchError(f"the default kernel {kernel!r} is not a valid kernel name")
+            raise LaunchError(f"the default kernel {kernel!r} is not a valid kernel name", "bad_kernel", kernel=kernel)
         return kernel
     names = sorted(path.parent.name for place in jupyter_path for path in Path(place).glob("kernels/*/kernel.json"))
     return "python3" if "python3" in names or not names else names[0]
@@ -736,7 +788,7 @@ def wait_for_server(port: int, timeout: float = LISTEN_TIMEOUT, check: Callable[
         if check:
             check(time.monotonic() - began)
         time.sleep(0.1)
-    raise LaunchError(f"the notebook server did not start within {timeout:g} s")
+    raise LaunchError(f"the notebook server did not start within {timeout:g} s", "not_started", seconds=f"{timeout:g}")
 
 
 def opener(context: ssl.SSLContext) -> urllib.request.OpenerDirector:
@@ -777,8 +829,8 @@ def report(
 
     Args:
         session: The variables of the session's file.
-        content: ``{"port": N, "addresses": [{"interface": NAME, "address": ADDRESS}, …], "notice": TEXT}``. Everything
-            except the port is optional.
+        content: ``{"port": N, "addresses": [{"interface": NAME, "address": ADDRESS}, …], "notice": TEXT, "message":
+            MESSAGE}``. Everything except the port is optional. For ``MESSAGE``, see ``LaunchError``.
         context: The TLS context for the hub.
         timeout: How long to repeat, in seconds.
 
@@ -791,7 +843,7 @@ def report(
     may_have_arrived = False
     while True:
         try:
-            return post(session, content, context)
+            return post_explained(session, content, context)
         except urllib.error.HTTPError as error:
             if error.code == 409 and may_have_arrived:
                 return None
@@ -811,10 +863,23 @@ def report(
         pause = min(pause * 2, 8.0)
 
 
-def report_problem(session: dict[str, str], problem: str, context: ssl.SSLContext) -> None:
-    """Report to the hub that the server cannot start. The job ends anyway, so the hub learns of it in any case."""
+def post_explained(session: dict[str, str], content: dict[str, Any], context: ssl.SSLContext) -> None:
+    """Send a report as ``post`` does. A hub of an earlier version knows no messages, so it gets only the text."""
     try:
-        post(session, {"problem": problem[:PROBLEM_LIMIT]}, context)
+        post(session, content, context)
+    except urllib.error.HTTPError as error:
+        if error.code != 400 or "message" not in content:
+            raise
+        post(session, {name: value for name, value in content.items() if name != "message"}, context)
+
+
+def report_problem(session: dict[str, str], problem: LaunchError, context: ssl.SSLContext) -> None:
+    """Report to the hub that the server cannot start. The job ends anyway, so the hub learns of it in any case."""
+    content: dict[str, Any] = {"problem": str(problem)[:PROBLEM_LIMIT]}
+    if problem.message:
+        content["message"] = problem.message
+    try:
+        post_explained(session, content, context)
     except (OSError, ValueError) as error:
         log(f"the hub did not accept the report of this problem: {getattr(error, 'reason', error)}")
 
@@ -1031,10 +1096,10 @@ class Launch:
     Args:
         name: The session's name.
         session: The variables of the session's file.
-        problem: The explanation if the user's own settings have stopped the server already, or empty.
+        problem: The explanation if the user's own settings have stopped the server already, or None.
     """
 
-    def __init__(self, name: str, session: dict[str, str], problem: str = "") -> None:
+    def __init__(self, name: str, session: dict[str, str], problem: LaunchError | None = None) -> None:
         self.name = name
         self.session = session
         self.problem = problem
@@ -1052,16 +1117,20 @@ class Launch:
             LaunchError: The server cannot start.
         """
         url = self.session["JUPYTERHUB_API_URL"]
-        late = f"the hub at {urlsplit(url).netloc} does not answer this node, {socket.gethostname()}, in time"
+        late = LaunchError(
+            f"the hub at {urlsplit(url).netloc} does not answer this node, {socket.gethostname()}, in time"
+        )
         address = within(HUB_TIMEOUT + 1, late, check_hub, url, self.context)
         try:
             self._start(home, address)
         except (LaunchError, OSError) as error:
             if isinstance(error, OSError) and self.listening.is_set():
                 raise
-            problem = str(error) if isinstance(error, LaunchError) else f"the session cannot start: {error}"
+            problem = error
+            if not isinstance(problem, LaunchError):
+                problem = LaunchError(f"the session cannot start: {error}", "cannot_start", reason=str(error))
             report_problem(self.session, problem, self.context)
-            raise LaunchError(problem) from error
+            raise problem from error
         finally:
             self._clean_up()
 
@@ -1069,7 +1138,13 @@ class Launch:
         umask = os.umask(0o077)
         if is_container():
             check_container(home, self.session)
-        late = f"the home directory {home} does not answer on {socket.gethostname()}; contact the administrators"
+        node = socket.gethostname()
+        late = LaunchError(
+            f"the home directory {home} does not answer on {node}; contact the administrators",
+            "home_silent",
+            home=str(home),
+            node=node,
+        )
         slow = within(HOME_TIMEOUT, late, check_space, home / ".hpchub") > SLOW
         self.private = private_directory(self.job, home)
         jupyter_path = settings().get("jupyter_path", [])
@@ -1090,6 +1165,8 @@ class Launch:
         if self.problem:
             notice = "Your session runs without your own settings, because one of them stops the notebook server"
             content["notice"] = f"{notice}: {self.problem}"[:PROBLEM_LIMIT]
+            why = self.problem.message or str(self.problem)
+            content["message"] = {"id": "without_settings", "values": {"problem": why}}
         server = server_module()
         self.files = server.settings_files() if self.own_settings else []
         watch = Watch(self.session, self.job, self.context)
@@ -1117,20 +1194,22 @@ class Launch:
             return
         if cause and not isinstance(cause, SystemExit):
             traceback.print_exception(type(cause), cause, cause.__traceback__)
-        self._give_up(server.explain(cause, self.files))
+        text, name, values = server.explain(cause, self.files)
+        self._give_up(LaunchError(text, name, **values))
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: LaunchError) -> None:
         """Start once more without the user's settings, if there are any.
 
         Raises:
             LaunchError: The server cannot start without them either.
         """
         if not self.files:
-            raise LaunchError(f"the notebook server has stopped: {reason}")
+            why = reason.message or str(reason)
+            raise LaunchError(f"the notebook server has stopped: {reason}", "stopped", reason=why)
         log(f"one of your own settings stops the notebook server: {reason}; starting once more without them")
         self._clean_up()
         descriptor = os.memfd_create("session", 0)  # open in the new program
-        os.write(descriptor, json.dumps({"session": self.session, "problem": reason}).encode())
+        os.write(descriptor, json.dumps({"session": self.session, "problem": [str(reason), reason.message]}).encode())
         os.lseek(descriptor, 0, os.SEEK_SET)
         program = [sys.executable, "-I", PROGRAM, self.name, f"--again={descriptor}"]
         os.execve(sys.executable, program, self.job)  # noqa: S606 the same program
@@ -1145,7 +1224,7 @@ class Launch:
         except LaunchError as error:
             log(str(error))
             if not self.listening.is_set():
-                report_problem(self.session, str(error), self.context)
+                report_problem(self.session, error, self.context)
             os.kill(os.getpid(), signal.SIGTERM)
             return
         interval = settings().get("check_interval", CHECK_INTERVAL)
@@ -1156,18 +1235,19 @@ class Launch:
         if seconds > STUCK and self.files:
             place = server.place_in_thread(threading.main_thread().ident, self.files)
             if place:
-                self._give_up(f"{place}: this code does not come to an end")
+                self._give_up(LaunchError(f"{place}: this code does not come to an end", "endless", place=place))
 
     def _clean_up(self) -> None:
         if self.private != Path():
             shutil.rmtree(self.private, ignore_errors=True)
 
 
-def resume(argument: str) -> tuple[dict[str, str], str]:
+def resume(argument: str) -> tuple[dict[str, str], LaunchError]:
     """Return the session and the problem that ``Launch._give_up`` passes to the new program."""
     with os.fdopen(int(argument), encoding="utf-8") as stream:
         content = json.load(stream)
-    return content["session"], content["problem"]
+    text, message = content["problem"]
+    return content["session"], LaunchError(text, message.get("id", ""), **message.get("values", {}))
 
 
 def launch(name: str, again: str = "") -> None:
@@ -1186,7 +1266,7 @@ def launch(name: str, again: str = "") -> None:
     path, read = home / ".hpchub" / f"{name}.json", read_session
     if is_container():  # in a pod, the file is a link in the volume of a Secret
         path, read = Path(PROGRAM).with_name("session.json").resolve(), functools.partial(read_session, owner=0)
-    session, problem = resume(again) if again else (read(path), "")
+    session, problem = resume(again) if again else (read(path), None)
     Launch(name, session, problem).run(home)
 
 

@@ -393,22 +393,28 @@ def find_line(files: Iterable[Path], matches: Callable[[str], bool]) -> str:
     return ""
 
 
-def explain(error: BaseException | None, files: list[Path]) -> str:
-    """Return one line that explains why the server has ended: the file and line of a setting, if known, and the error.
+def explain(error: BaseException | None, files: list[Path]) -> tuple[str, str, dict[str, str]]:
+    """Return why the server has ended: the file and line of a setting, if known, and the error.
 
     Args:
         error: The exception, or None if the server ended without one.
         files: The files with the user's settings.
+
+    Returns:
+        One line in English, and the id and the values of the message for the user; see ``LaunchError`` in the launcher.
+        The id is empty if the line has only the words of a program.
     """
     causes = list(chain(error))
     reason = next((describe(cause) for cause in causes if not isinstance(cause, SystemExit)), "")
-    reason = reason or "the notebook server has ended"
+    ended = "the notebook server has ended"
     for cause in causes:
         place = place_of(cause, files)
         if place:
-            return f"{place}: {reason}"
+            return (f"{place}: {reason}", "", {}) if reason else (f"{place}: {ended}", "ended_at", {"place": place})
     place = find_shapeless(files)
-    return f"{place}: the file must contain an object with objects" if place else reason
+    if place:
+        return f"{place}: the file must contain an object with objects", "shapeless", {"place": place}
+    return (reason, "", {}) if reason else (ended, "ended", {})
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

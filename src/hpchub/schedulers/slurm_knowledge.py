@@ -61,11 +61,20 @@ class _Room(NamedTuple):
     of_types: tuple[int, ...] = ()
 
     def plus(self, other: _Room, sign: int = 1) -> _Room:
-        found = [one + sign * two for one, two in zip(self[:3], other[:3], strict=True)]
-        return _Room(*found, tuple(one + sign * two for one, two in zip(self.of_types, other.of_types, strict=True)))
+        return _Room(
+            self.cores + sign * other.cores,
+            self.memory + sign * other.memory,
+            self.gpus + sign * other.gpus,
+            tuple(one + sign * two for one, two in zip(self.of_types, other.of_types, strict=True)),
+        )
 
     def least(self, other: _Room) -> _Room:
-        return _Room(*map(min, self[:3], other[:3]), tuple(map(min, self.of_types, other.of_types)))
+        return _Room(
+            min(self.cores, other.cores),
+            min(self.memory, other.memory),
+            min(self.gpus, other.gpus),
+            tuple(map(min, self.of_types, other.of_types)),
+        )
 
 
 class _Node(NamedTuple):
