@@ -211,7 +211,7 @@ def saml_arguments(site: Site, provider: SamlServer, metadata: str | None = None
     (site.directory / "secrets" / "saml-sp.key").write_text((site.directory / "tls" / "signing.key").read_text())
     given = {"reverse_proxy_public_url": site.url}
     certificate = "".join((files / "sp.pem").read_text().splitlines()[1:-1])
-    text = render(given, {"metadata": template("sp-metadata.xml.j2", __reverse_proxy_saml_certificate=certificate)})
+    text = render(given, {"metadata": template("sp-metadata.xml.j2", __reverse_proxy_saml_certificates=[certificate])})
     (files / "sp-metadata.xml").write_text(text["metadata"])
     return {
         "reverse_proxy_sso_provider": "saml",
