@@ -50,7 +50,7 @@ def render(arguments: Mapping[str, Any], expressions: Mapping[str, str]) -> dict
     return found
 
 
-def template(name: str, **variables: str) -> str:
+def template(name: str, **variables: object) -> str:
     """Return the expression for a rendered template of the role."""
     given = f", template_vars={variables!r}" if variables else ""
     return f"lookup('ansible.builtin.template', '{ROLE}/templates/{name}'{given})"

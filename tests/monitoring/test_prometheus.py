@@ -101,6 +101,9 @@ async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     (tmp_path / "server.pem").write_bytes(certificate(dt.timedelta(days=90)))
     started.runtime.settings["certificates"] = {"web_server": str(tmp_path / "server.pem")}
     (tmp_path / BACKUP_STATUS).write_text(json.dumps({"time": time.time(), "ok": True, "file": "backup.age"}))
+    for name, content in (("saml", {"time": time.time(), "usable": True}), ("account", {"ok": True})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        started.runtime.settings[f"{name}_status"] = str(tmp_path / f"{name}.json")
     write_status(tmp_path, {"small": Result("demo", "good", time=time.time(), seconds={"queue": 1.5})}, ["small"])
     await started.runtime.versions.obstacles("demo")  # asks the gate for its versions
     yield started

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from backup_host import make_host
 from hub_app import Hub, answer, certificate, job, make_hub, profile, signed_on, write_profiles
 from jupyterhub import orm
@@ -22,7 +23,7 @@ from hpchub.canary.status import STATUS as STATUS_OF_CANARY
 from hpchub.canary.status import Result, write_status
 from hpchub.clusters.poller import Poller
 from hpchub.hub.config import METRICS_TOKEN
-from hpchub.hub.metric_definitions import BACKUP_STATUS, STATES
+from hpchub.hub.metric_definitions import ACCOUNT_STATUS, BACKUP_STATUS, SAML_STATUS, STATES
 from hpchub.schedulers import SCHEDULERS, JobState, Unanswered
 
 if TYPE_CHECKING:
@@ -280,6 +281,60 @@ async def test_backup_is_described_by_its_status_file(
     assert values.get(("hpchub_backup_ok",)) == good
     found = values.get(("hpchub_backup_age_seconds",))
     assert found is age is None or abs(found - age) < 60  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("content", "usable", "age"),
+    [
+        (None, None, None),
+        ({"time": -3600, "usable": True}, 1, 3600),
+        ({"time": -90000, "usable": False}, 0, 90000),
+        ({"time": 0, "usable": False}, 0, None),
+        ({}, 0, None),
+        ("{", None, None),
+        ([], 0, None),
+        ("pipe", None, None),
+        ("link", None, None),
+    ],
+    ids=["no SAML", "valid", "expired", "never valid", "empty", "cut off", "not an object", "a pipe", "a link"],
+)
+async def test_saml_metadata_is_described_by_its_status_file(
+    *, hub: Hub, scrape: Scrape, tmp_path: Path, content: object, usable: float | None, age: float | None
+) -> None:
+    """Another account writes the file, which must neither stop the hub nor let it read something else."""
+    path = tmp_path / "saml-status.json"
+    hub.runtime.settings["saml_status"] = str(path)
+    if isinstance(content, dict) and content.get("time"):
+        content = {**content, "time": time.time() + content["time"]}
+    if content == "pipe":
+        os.mkfifo(path)
+    elif content == "link":
+        (tmp_path / "other.json").write_text('{"usable": true}')
+        path.symlink_to(tmp_path / "other.json")
+    elif content is not None:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    values = await scrape()
+    assert values.get(("hpchub_saml_metadata_usable",)) == usable
+    found = values.get(("hpchub_saml_metadata_age_seconds",))
+    assert found is age is None or abs(found - age) < 60  # type: ignore[operator]
+    assert values["hpchub_healthy",] == 1
+
+
+@pytest.mark.parametrize(("content", "good"), [(None, None), ('{"ok": true}', 1), ('{"ok": false}', 0), ("{}", 0)])
+async def test_command_for_accounts_is_described_by_its_status_file(
+    hub: Hub, scrape: Scrape, tmp_path: Path, content: str | None, good: float | None
+) -> None:
+    path = tmp_path / "account-status.json"
+    hub.runtime.settings["account_status"] = str(path)
+    if content is not None:
+        path.write_text(content)
+    assert (await scrape()).get(("hpchub_account_command_ok",)) == good
+
+
+def test_status_files_are_where_the_role_lets_its_programs_write_them() -> None:
+    role = yaml.safe_load((Path(__file__).parents[2] / "roles/reverse_proxy/vars/main.yml").read_text())
+    assert f"{role['__reverse_proxy_saml_state']}/status.json" == SAML_STATUS
+    assert f"/run/{role['__reverse_proxy_account_unit']}-status/status.json" == ACCOUNT_STATUS
 
 
 async def test_canary_is_described_by_its_status_file(scrape: Scrape, tmp_path: Path) -> None:

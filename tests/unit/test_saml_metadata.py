@@ -363,6 +363,33 @@ def test_nobody_signs_in_when_the_last_metadata_has_expired(
     assert "unusable" not in state(settings)
 
 
+def test_status_for_the_metrics_says_when_the_metadata_was_last_valid(
+    server: Server, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    path, own = Path(settings["directory"], "status.json"), tmp_path / "settings.json"
+    own.write_text(json.dumps(settings))
+
+    def run() -> tuple[int, float, bool]:
+        Path(settings["directory"], "source.tag").unlink(missing_ok=True)
+        status = program.main([str(own)])
+        found = json.loads(path.read_text())
+        return status, found["time"], found["usable"]
+
+    server.status = 503
+    assert run() == (1, 0, False)
+    server.status = 200
+    began = dt.datetime.now(dt.UTC).timestamp()
+    status, at, usable = run()
+    assert (status, usable) == (0, True)
+    assert abs(at - began) < 60
+    path.write_text(json.dumps({"time": 5, "usable": True}))
+    server.status = 503
+    assert run() == (3, 5, True)
+    path.write_text("damaged")
+    assert run() == (3, 0, True)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
 def test_document_is_fetched_again_only_if_it_has_changed(server: Server, settings: dict[str, Any]) -> None:
     assert program.refresh(settings)[1]["changed"]
     assert program.refresh(settings) == (0, {"changed": False, "problem": "", "providers": 1})

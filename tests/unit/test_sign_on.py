@@ -216,3 +216,24 @@ def test_refused_name_is_kept_for_the_page_in_a_short_and_printable_form(apache:
 def test_refused_name_can_sign_out() -> None:
     text = (FILES / "sign_on.lua").read_text()
     assert 'r.headers_out["Location"] = "/sso/end"' in text
+
+
+@pytest.mark.parametrize(("answer", "good"), [("echo alice", True), ("true", True), ("false", False)])
+def test_status_of_the_command_is_for_everybody_and_contains_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, good: bool
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    accounts = load_accounts().Accounts({"command": ["/bin/sh", "-c", answer], "timeout": 5, "remember": 60})
+    accounts.answer("anna")
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+    assert json.loads((tmp_path / "status.json").read_text()) == {"ok": good}
+    assert (tmp_path / "status.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_command_that_cannot_report_its_status_still_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "none"))
+    accounts = load_accounts().Accounts({"command": ["/bin/echo", "alice"], "timeout": 5, "remember": 60})
+    assert accounts.answer("anna") == "account alice"
+    assert "Cannot write the status" in capsys.readouterr().err

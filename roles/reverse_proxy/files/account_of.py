@@ -12,6 +12,7 @@ The program uses the standard library only. systemd passes it the socket.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -36,6 +37,7 @@ class Accounts:
         self._settings = settings
         self._known: dict[str, tuple[float, str]] = {}
         self._running = threading.BoundedSemaphore(MOST_COMMANDS)
+        self._writing = threading.Lock()
 
     def answer(self, name: str) -> str:
         """Return the answer for a name. Only answers of a command that succeeded are remembered."""
@@ -52,6 +54,23 @@ class Accounts:
         return answer if until > time.monotonic() else None
 
     def _ask(self, name: str) -> str:
+        answer = self._run(name)
+        try:
+            self._record(answer != "failed")
+        except OSError as error:
+            print(f"Cannot write the status for the hub's metrics: {error}", file=sys.stderr, flush=True)
+        return answer
+
+    def _record(self, ok: bool) -> None:
+        """Write how the command went, for the hub's metrics. The file contains no name."""
+        if directory := os.environ.get("RUNTIME_DIRECTORY"):
+            with self._writing:
+                new = Path(directory, ".status.json.new")
+                new.write_text(json.dumps({"ok": ok}))
+                new.chmod(0o644)
+                new.replace(Path(directory, "status.json"))
+
+    def _run(self, name: str) -> str:
         command = self._settings["command"]
         try:
             done = subprocess.run(

@@ -430,6 +430,17 @@ def refresh(settings: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     return (KEPT if problem else 0), status
 
 
+def record(directory: Path, status: int) -> None:
+    """Write for the hub's metrics when the metadata was last valid, and whether it can be used."""
+    path = directory / "status.json"
+    try:
+        before = json.loads(read(path) or b"{}").get("time", 0)
+    except (ValueError, AttributeError):
+        before = 0
+    found = {"time": before if status else int(dt.datetime.now(dt.UTC).timestamp()), "usable": status in (0, KEPT)}
+    write(path, json.dumps(found).encode())
+
+
 def main(arguments: list[str]) -> int:
     """Run the program. Return its exit status."""
     check = arguments[:1] == ["--check"]
@@ -445,6 +456,7 @@ def main(arguments: list[str]) -> int:
     with Path(settings["directory"], ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         status, report = refresh(settings)
+        record(Path(settings["directory"]), status)
     print(json.dumps(report))
     return status
 

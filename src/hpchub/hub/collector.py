@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as BaseCollector
 
+from hpchub.backup.no_links import open_regular
 from hpchub.canary.status import GOOD, SKIPPED, read_status
 from hpchub.hub import metric_definitions as defined
 from hpchub.hub.session_state import Phase
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from hpchub.hub.session_metrics import SessionMetrics
 
 log = logging.getLogger(__name__)
+
+STATUS_SIZE = 4096
+"""How much of the status of another account is read, in bytes."""
 
 
 class Collector(BaseCollector):
@@ -57,7 +61,7 @@ class Collector(BaseCollector):
     def collect(self) -> Iterator[Any]:
         """Return the metrics. A part that fails is logged and left out."""
         parts = (self._sessions, self._schedulers, self._health, self._certificates, self._backup, self._canary)
-        for part in (*parts, self._versions):
+        for part in (*parts, self._versions, self._sign_on):
             try:
                 yield from part()
             except Exception:
@@ -148,8 +152,32 @@ class Collector(BaseCollector):
         yield _gauge(defined.VERSION, versions)
         yield _gauge(defined.INCOMPATIBLE, incompatible)
 
+    def _sign_on(self) -> Iterator[Any]:
+        saml = read_foreign(Path(self._runtime.settings.get("saml_status", defined.SAML_STATUS)))
+        if saml is not None:
+            if at := float(saml.get("time") or 0):
+                yield _gauge(defined.SAML_AGE, {(): time.time() - at})
+            yield _gauge(defined.SAML_USABLE, {(): float(saml.get("usable") is True)})
+        command = read_foreign(Path(self._runtime.settings.get("account_status", defined.ACCOUNT_STATUS)))
+        if command is not None:
+            yield _gauge(defined.ACCOUNT_COMMAND_OK, {(): float(command.get("ok") is True)})
+
 
 _registered: Collector | None = None
+
+
+def read_foreign(path: Path) -> dict[str, Any] | None:
+    """Return the object in a file of another account, which may have put anything there. None if there is no file.
+
+    Raises:
+        OSError, ValueError, BackupError: It is no small regular file with JSON.
+    """
+    try:
+        with open_regular(path) as file:
+            found = json.loads(file.read(STATUS_SIZE))
+    except FileNotFoundError:
+        return None
+    return found if isinstance(found, dict) else {}
 
 
 def _gauge(metric: Metric, values: dict[tuple[str, ...], float]) -> GaugeMetricFamily:

@@ -162,6 +162,26 @@ there is none, the time is 0.
 """
 BACKUP_AGE = Metric("hpchub_backup_age_seconds", "gauge", "The age of the newest backup, in seconds")
 BACKUP_OK = Metric("hpchub_backup_ok", "gauge", "1 if the last backup succeeded, else 0")
+SAML_STATUS = "/var/lib/hpchub-saml/status.json"
+"""The file that describes how the last check of the SAML metadata went. The role ``reverse_proxy`` has its program.
+
+Shape: ``{"time": SECONDS, "usable": BOOL}``. The time is that of the last metadata that was fetched and valid, or 0.
+"""
+ACCOUNT_STATUS = "/run/hpchub-account-status/status.json"
+"""The file that describes the last run of the site's command for the account of a name: ``{"ok": BOOL}``."""
+SAML_AGE = Metric(
+    "hpchub_saml_metadata_age_seconds",
+    "gauge",
+    "The time since the metadata of the SAML identity providers was last fetched and found to be valid, in seconds",
+)
+SAML_USABLE = Metric(
+    "hpchub_saml_metadata_usable", "gauge", "0 if nobody can sign in because there is no valid SAML metadata, else 1"
+)
+ACCOUNT_COMMAND_OK = Metric(
+    "hpchub_account_command_ok",
+    "gauge",
+    "1 if the last run of the site's command for the account of a name succeeded, else 0. Nothing before the first one",
+)
 CANARY_GOOD = Metric(
     "hpchub_canary_good",
     "gauge",
@@ -216,6 +236,9 @@ METRICS = (
     CERTIFICATE_DAYS,
     BACKUP_AGE,
     BACKUP_OK,
+    SAML_AGE,
+    SAML_USABLE,
+    ACCOUNT_COMMAND_OK,
     CANARY_GOOD,
     CANARY_GOOD_AGE,
     CANARY_AGE,
