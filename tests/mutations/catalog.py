@@ -561,7 +561,7 @@ HAND_WRITTEN = (
         "context = ssl._create_unverified_context()",
     ),
     _launcher("no-web-proxy", "urllib.request.ProxyHandler({}), ", ""),
-    _handler("known-fields", ' or not {"port"} <= set(body) <= {"port", "addresses", "notice"}', ""),
+    _handler("known-fields", ' or not {"port"} <= set(body) <= {"port", "addresses", "notice", "message"}', ""),
     _handler("length-of-texts", " or len(value) > MAX_TEXT", ""),
     _handler("number-of-addresses", " or len(value) > MAX_ADDRESSES", ""),
     _handler("integer-port", "type(port) is int and ", ""),
