@@ -196,6 +196,16 @@ def test_profile_is_offered_with_the_time_that_is_left(
     assert (found.drain is None) == (reason is None)
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [("New disks", "New disks."), ("New disks.", "New disks."), ("Neue Größe", "Neue Größe."), ("Why?", "Why?"), ("", "")],
+)
+def test_message_of_a_drain_ends_like_a_sentence(written: str, shown: str) -> None:
+    (notice,) = combine(NoticesFile.model_validate({"drains": [drain(message=written)]}), NoticesFile())
+    assert notice.sentence == shown
+    assert notice.message == written
+
+
 def test_drain_is_shown_some_days_before_and_an_announcement_in_its_time() -> None:
     file = NoticesFile.model_validate(
         {"drains": [drain()], "announcements": [{"message": "Hello", "from": "2027-01-31 11:00 UTC"}]}

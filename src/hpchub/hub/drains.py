@@ -81,6 +81,6 @@ class DrainWatch:
     async def _stop(self, spawner: HPCProfilesSpawner, drain: Notice) -> None:
         async with self._free:
             reason = sentences(
-                Message("The service stopped this session."), Message("{drain}.", drain=drain.title), drain.message
+                Message("The service stopped this session."), Message("{drain}.", drain=drain.title), drain.sentence
             )
             await stop_session(spawner, reason, "drain", self._delete_route)

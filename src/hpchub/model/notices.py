@@ -343,6 +343,11 @@ class Notice:
     drain: Drain | None = None
     by_hand: bool = False
 
+    @property
+    def sentence(self) -> str:
+        """The message with a full stop, because administrators leave it out and other sentences can follow."""
+        return f"{self.message}." if self.message[-1:].isalnum() else self.message
+
     def is_active(self, now: float) -> bool:
         """Return whether it is in force."""
         return self.begins <= now < self.ends
@@ -503,4 +508,4 @@ def _end(drain: Notice) -> str:
     until = Message("The end is not known yet.")
     if drain.ends < math.inf:
         until = Message("It lasts until {ends}.", ends=moments.shown(drain.ends))
-    return sentences(until, drain.message)
+    return sentences(until, drain.sentence)
