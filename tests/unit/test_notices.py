@@ -198,7 +198,13 @@ def test_profile_is_offered_with_the_time_that_is_left(
 
 @pytest.mark.parametrize(
     ("written", "shown"),
-    [("New disks", "New disks."), ("New disks.", "New disks."), ("Neue Größe", "Neue Größe."), ("Why?", "Why?"), ("", "")],
+    [
+        ("New disks", "New disks."),
+        ("New disks.", "New disks."),
+        ("Neue Größe", "Neue Größe."),
+        ("Why?", "Why?"),
+        ("", ""),
+    ],
 )
 def test_message_of_a_drain_ends_like_a_sentence(written: str, shown: str) -> None:
     (notice,) = combine(NoticesFile.model_validate({"drains": [drain(message=written)]}), NoticesFile())
