@@ -143,6 +143,17 @@ def test_limits_hold_for_an_hour_and_for_ever(
     assert site.names == ["a 0 ", "b 0 ", "c 0 "]
 
 
+@pytest.mark.parametrize("record", ["", "{", "{}x", '[{"name": "a"}]', "5"])
+def test_damaged_record_permits_nothing_and_is_explained(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str], record: str
+) -> None:
+    (tmp_path / "record.json").write_text(record)
+    site.ask(request("a"), request("b"))
+    assert site.names == []
+    assert list(site.requests.iterdir()) == []
+    assert "restore it from a backup, or remove it" in capsys.readouterr().err
+
+
 def test_failed_command_counts_and_is_explained(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.ask(request("broken"), request("broken"), request("c"))
     assert site.names == []

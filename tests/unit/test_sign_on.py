@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib.util
 import json
+import os
+import select
 import shutil
 import socket
 import stat
@@ -237,3 +240,14 @@ def test_command_that_cannot_report_its_status_still_answers(
     accounts = load_accounts().Accounts({"command": ["/bin/echo", "alice"], "timeout": 5, "remember": 60})
     assert accounts.answer("anna") == "account alice"
     assert "Cannot write the status" in capsys.readouterr().err
+
+
+def test_processes_of_a_command_that_takes_too_long_end(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    script = f"sleep 60 & echo $! > {pid}; wait"
+    accounts = load_accounts().Accounts({"command": ["/bin/sh", "-c", script], "timeout": 1, "remember": 60})
+    assert accounts.answer("anna") == "failed"
+    with contextlib.suppress(ProcessLookupError):
+        process = os.pidfd_open(int(pid.read_text()))
+        assert select.select([process], [], [], 10)[0]
+        os.close(process)

@@ -11,8 +11,10 @@ The program uses the standard library only. systemd passes it the socket.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -73,19 +75,12 @@ class Accounts:
     def _run(self, name: str) -> str:
         command = self._settings["command"]
         try:
-            done = subprocess.run(
-                command,
-                input=f"{name}\n",
-                capture_output=True,
-                text=True,
-                timeout=self._settings["timeout"],
-                check=True,
-            )
+            output = _output(command, name, self._settings["timeout"])
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             # The error contains the command, but never the name, which the command gets on standard input.
             print(f"{command[0]} did not tell the account of a name: {error}", file=sys.stderr, flush=True)
             return "failed"
-        account = done.stdout.strip()
+        account = output.strip()
         if len(account) > LONGEST or not account.isprintable():
             print(f"{command[0]} did not print one name on one line", file=sys.stderr, flush=True)
             return "failed"
@@ -94,6 +89,25 @@ class Accounts:
             self._known.clear()
         self._known[name] = (time.monotonic() + self._settings["remember"], answer)
         return answer
+
+
+def _output(command: list[str], name: str, timeout: float) -> str:
+    """Return what a command prints for a name on standard input. The processes that it has started end with it.
+
+    Raises:
+        OSError, ValueError, subprocess.SubprocessError: It fails, or takes too long.
+    """
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            output, _ = process.communicate(f"{name}\n", timeout)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return output
 
 
 def serve(connection: socket.socket, accounts: Accounts) -> None:

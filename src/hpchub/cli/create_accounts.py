@@ -103,10 +103,16 @@ class Limits:
         """Record an account before the command runs, so that a crash cannot exceed a limit.
 
         Raises:
-            Refused: A limit is reached.
+            Refused: A limit is reached, or the record is damaged.
         """
-        done: list[dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else []
-        recent = sum(each["at"] > now - 3600 for each in done)
+        try:
+            done: list[dict[str, Any]] = json.loads(self._path.read_text()) if self._path.exists() else []
+            recent = sum(each["at"] > now - 3600 for each in done)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise Refused(
+                f"{name}: the record {self._path} cannot be read ({error!r}), so nobody knows whether a limit is"
+                " reached; restore it from a backup, or remove it to begin a new one"
+            ) from None
         if len(done) >= self._total or recent >= self._per_hour:
             raise Refused(
                 f"{name}: {recent} accounts were requested in the last hour (at most {self._per_hour}), and"
