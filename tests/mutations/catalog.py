@@ -51,6 +51,7 @@ FORM_SPAWNER = "src/hpchub/hub/form_spawner.py"
 JOB_SESSION = "src/hpchub/hub/job_session.py"
 SESSION_STATE = "src/hpchub/hub/session_state.py"
 PROXY_PROGRAM = "roles/configurable_http_proxy/files/proxy.mjs"
+_TEMPLATES = "roles/reverse_proxy/templates"
 
 
 # Rules
@@ -419,6 +420,36 @@ _METRICS = (
     ),
 )
 
+
+def _own_host(name: str, path: str, old: str, new: str) -> HandWritten:
+    tests = ("tests/unit/test_outcome.py",) if path.endswith(".py") else ("tests/unit/test_own_hosts.py",)
+    return HandWritten(f"own-host/{name}", path, old, new, tests, "own_host" if path.endswith(".py") else "")
+
+
+_SESSION_HANDLERS = "src/hpchub/hub/session_handlers.py"
+_REMOTE_TEXTS, _REMOTE_TESTS = "src/hpchub/hub/remote_texts.py", ("tests/unit/test_remote_texts.py",)
+_OWN_HOSTS = (
+    _own_host("of-the-user", _SESSION_HANDLERS, " or user is None or origin != user.host:", " or user is None:"),
+    _own_host("switch", _SESSION_HANDLERS, 'if not self.settings.get("subdomain_host") or user', "if user"),
+    _own_host("cache", _SESSION_HANDLERS, 'self.set_header("Vary", "Origin")', "pass"),
+    _own_host("reading", f"{_TEMPLATES}/macros.conf.j2", "!^GET /hub/api/hpchub/", "!^[A-Z]+ /hub/api/hpchub/"),
+    _own_host("path", f"{_TEMPLATES}/macros.conf.j2", "sessions/[^/]+(/[^/]+)? https", "sessions.* https"),
+    _own_host(
+        "origin", f"{_TEMPLATES}/macros.conf.j2", r" https://[a-z0-9-]+\.{{ domain | regex_escape }}(:[0-9]+)?$", " .*$"
+    ),
+    _own_host("end-of-the-origin", f"{_TEMPLATES}/macros.conf.j2", "regex_escape }}(:[0-9]+)?$", "regex_escape }}"),
+    _own_host(
+        "switch-of-the-web-server", f"{_TEMPLATES}/site.conf.j2", " if reverse_proxy_user_subdomains else ''", ""
+    ),
+)
+_REMOTE_MUTANTS = (
+    HandWritten("known-values", _REMOTE_TEXTS, "set(values) == needed and ", "", _REMOTE_TESTS),
+    HandWritten("texts-only", _REMOTE_TEXTS, " and None not in values.values()", "", _REMOTE_TESTS),
+    HandWritten("depth", _REMOTE_TEXTS, " in TEXTS and depth:", " in TEXTS:", _REMOTE_TESTS),
+    HandWritten("length", _REMOTE_TEXTS, "value[:LONGEST]", "value", _REMOTE_TESTS),
+    HandWritten("printable", _REMOTE_TEXTS, "each if each.isprintable() else ", "each if each else ", _REMOTE_TESTS),
+)
+
 _AUDIT = "src/hpchub/hub/audit.py"
 _AUDIT_TESTS = ("tests/unit/test_audit.py",)
 _AUDIT_MUTANTS = (
@@ -498,6 +529,8 @@ HAND_WRITTEN = (
     *_CHOICE_MUTANTS,
     *_METRICS,
     *_AUDIT_MUTANTS,
+    *_OWN_HOSTS,
+    *_REMOTE_MUTANTS,
     *BACKUP,
     *DOCKER,
     *HOST_UNITS,
@@ -562,6 +595,7 @@ HAND_WRITTEN = (
     ),
     _launcher("no-web-proxy", "urllib.request.ProxyHandler({}), ", ""),
     _handler("known-fields", ' or not {"port"} <= set(body) <= {"port", "addresses", "notice", "message"}', ""),
+    _handler("known-fields-of-a-problem", ' <= set(body) <= {"problem", "message"}', " <= set(body)"),
     _handler("length-of-texts", " or len(value) > MAX_TEXT", ""),
     _handler("number-of-addresses", " or len(value) > MAX_ADDRESSES", ""),
     _handler("integer-port", "type(port) is int and ", ""),
@@ -1059,7 +1093,6 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
 }
 """Mutants by id that tests without a host catch, mostly of settings that the demo does not use."""
 
-_TEMPLATES = "roles/reverse_proxy/templates"
 DOORS: dict[str, tuple[str, str]] = {
     f"{_TEMPLATES}/access_hub.conf.j2": ("tests/repo/test_hub_sign_on_role.py", "token_of_a_page"),
     f"{_TEMPLATES}/form.conf.j2": (
