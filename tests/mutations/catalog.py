@@ -429,8 +429,7 @@ def _own_host(name: str, path: str, old: str, new: str) -> HandWritten:
 _SESSION_HANDLERS = "src/hpchub/hub/session_handlers.py"
 _REMOTE_TEXTS, _REMOTE_TESTS = "src/hpchub/hub/remote_texts.py", ("tests/unit/test_remote_texts.py",)
 _OWN_HOSTS = (
-    _own_host("of-the-user", _SESSION_HANDLERS, " or user is None or origin != user.host:", " or user is None:"),
-    _own_host("switch", _SESSION_HANDLERS, 'if not self.settings.get("subdomain_host") or user', "if user"),
+    _own_host("of-the-user", _SESSION_HANDLERS, "user is None or origin != user.host:", "user is None:"),
     _own_host("cache", _SESSION_HANDLERS, 'self.set_header("Vary", "Origin")', "pass"),
     _own_host("reading", f"{_TEMPLATES}/macros.conf.j2", "!^GET /hub/api/hpchub/", "!^[A-Z]+ /hub/api/hpchub/"),
     _own_host("path", f"{_TEMPLATES}/macros.conf.j2", "sessions/[^/]+(/[^/]+)? https", "sessions.* https"),

@@ -164,7 +164,7 @@ class SessionHandler(AnswersWithoutWriting, APIHandler):  # type: ignore[misc]
         origin = self.request.headers.get("Origin", "")
         if not origin or urlsplit(origin).netloc == self.request.host:
             return
-        if not self.settings.get("subdomain_host") or user is None or origin != user.host:
+        if user is None or origin != user.host:
             raise UserError(403, Message("There is no such session, or you may not see it."))
         self.set_header("Access-Control-Allow-Origin", origin)
         self.set_header("Access-Control-Allow-Credentials", "true")
