@@ -303,7 +303,7 @@ def all_stages() -> list[Stage]:
         _scenario(
             "htcondor",
             "Molecule with HTCondor instead of Slurm, then browser tests",
-            _session_tests("htcondor", "gpus"),
+            _session_tests("htcondor"),
             extra=True,
         ),
         _scenario(

@@ -68,7 +68,9 @@ def refused_value(scheduler: Terms, profile: Profile, message: str) -> Refusal |
         return None
     words, fields = found
     # A value that the job does not request is refused only if no other value can be meant.
-    field = next((each for each in fields if own_value(profile, each)), fields[0])
+    field = next((each for each in fields if not each or own_value(profile, each)), fields[0])
+    if not field:
+        return None
     value = own_value(profile, field)
     text = TEXTS[field] if value else _EMPTY.get(field, TEXTS[field])
     return Refusal(field, Message(text, cluster=profile.where, value=in_words(field, value), words=words))

@@ -29,7 +29,8 @@ class Terms:
     """What the scheduler says if it refuses a value of a job, when it is submitted or while it waits.
 
     Each entry has a regular expression for a part of the message, and the fields of a choice that it can concern, the
-    most likely one first; see ``hpchub.model.choice.NAMES``.
+    most likely one first; see ``hpchub.model.choice.NAMES``. An empty field at the end: if the job requests none of the
+    others, the message concerns something else.
     """
     propagation = 30.0
     """How long the output of ``query_command`` may lack a job that exists, in seconds.
