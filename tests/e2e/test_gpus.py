@@ -32,9 +32,10 @@ def gpu(lab: Lab, change_list: Callable[..., None]) -> dict[str, Any]:  # noqa: 
         if profile["adjustable"]["gpus"]:
             return profile
     queues = [(each["name"], queue) for each in lab.profile_list()["clusters"] for queue in each["queues"]]
-    cluster, queue = next(((name, queue) for name, queue in queues if queue["max_gpus"]), ("", {}))
-    if not cluster:
+    with_gpus = [(name, queue) for name, queue in queues if queue["max_gpus"]]
+    if not with_gpus:
         pytest.skip("the lab has no GPUs")
+    cluster, queue = with_gpus[0]
     limits = {"min": 1, "max": queue["max_gpus"], "step": None, "default": None, "choices": []}
     offered = {
         **profiles[0],
