@@ -110,8 +110,8 @@ class Visitor:
         return self.page.locator("input[type=password][name=password]")
 
     def submit_password(self, name: str, password: str) -> None:
-        """Fill in and submit the identity provider's form, which the page must show."""
-        self.page.locator("input[name=user]").fill(name)
+        """Fill in and submit the form of the identity provider, or of the service, which the page must show."""
+        self.page.locator("input[name=user], input[name=username]").fill(name)
         self.password_field.fill(password)
         self.password_field.press("Enter")
 
@@ -133,12 +133,14 @@ class Visitor:
         if self.identities.count():
             self.choose_identity(f"{name}@uni.example")
             return
+        own_form = self.page.url.startswith(self.lab.url)
         self.submit_password(name, self.user.password)
-        if self.user.totp_secret:
+        if self.user.totp_secret and not own_form:
             code = self.page.locator("input[name=code]")
             code.fill(totp(self.user.totp_secret, time.time()))
             code.press("Enter")
-        self.page.wait_for_url(f"{self.lab.url}/**")
+        # The service's own sign-in page is below /sso.
+        self.page.wait_for_url(re.compile(re.escape(self.lab.url) + "/(?!sso/)"))
 
     def sign_out(self) -> None:
         """Sign out with the link on the hub's page."""

@@ -37,7 +37,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_bundle(directory.parents[1] / "bundle.tar")
     (directory / "state.json").write_text(json.dumps({"sso_client_secret": "d41d8cd98f00b204"}))
     make_certificates(directory, {"hub": ["hub.localhost", "*.hub.localhost", "hub", "node"]})
-    (directory / "ssh_config").write_text("")
+    for name in ("ssh_config", "http.keytab"):
+        (directory / name).write_text("")
     return directory
 
 

@@ -11,7 +11,7 @@ import yaml
 from repo.sites import SITE
 
 from hpchub.model.site import VARIABLES
-from lab.suite import INVENTORIES
+from lab.suite import DOORS, INVENTORIES
 
 if TYPE_CHECKING:
     from repo.conftest import Ansible
@@ -26,6 +26,14 @@ def test_inventory_passes_validation(ansible: Ansible, name: str) -> None:
     done = ansible("ansible-playbook", "-i", f"inventories/{name}", "playbooks/validate.yml", *VAULT)
     assert done.returncode == 0, done.stdout
     assert "changed=0    unreachable=0    failed=0" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DOORS)
+def test_sign_on_of_the_lab_passes_validation(ansible: Ansible, name: str) -> None:
+    variables = f"@molecule/shared/sign_on/{name}.yml"
+    done = ansible("ansible-playbook", "-i", "inventories/sign_on", "playbooks/validate.yml", *VAULT, "-e", variables)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.slow

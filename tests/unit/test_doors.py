@@ -482,6 +482,12 @@ def test_cookies_of_the_sign_on_are_safe(door: Door, browser: Browser) -> None:
         assert flags & ({"samesite=lax"} | door.other_flags), cookie
 
 
+def test_front_page_leads_to_the_login_only_until_the_browser_is_signed_in(door: Door, browser: Browser) -> None:
+    assert browser.ask("/").headers["Location"] == f"{door.site.url}/hub/login"
+    door.sign_in(browser, "dave")
+    assert browser.ask("/").headers["Location"] == f"{door.site.url}/hub/"
+
+
 def test_logout_ends_the_session_for_good(door: Door, browser: Browser) -> None:
     door.sign_in(browser, "alice", "hpc")
     kept = dict(browser.cookies)

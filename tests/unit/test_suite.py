@@ -64,7 +64,7 @@ def test_scenarios_are_the_stages_that_need_the_lab() -> None:
         ("plugins/modules/write_files.py", {"lint", "unit", "repo", "default", "single_node", "collection"}),
         (
             "roles/reverse_proxy/templates/site.conf.j2",
-            {"lint", "unit", "repo", "default", "single_node", "collection"},
+            {"lint", "unit", "repo", "default", "single_node", "collection", "sign_on"},
         ),
         ("roles/reverse_proxy/README.md", {"lint", "repo", "collection"}),
         ("tests/e2e/previous_release", {"upgrade"}),
@@ -72,6 +72,9 @@ def test_scenarios_are_the_stages_that_need_the_lab() -> None:
         ("playbooks/rollback.yml", {"lint", "repo", "default", "upgrade"}),
         ("roles/state_store/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node", "postgresql"}),
         ("roles/bundle/tasks/main.yml", {"lint", "unit", "repo", "default", "single_node", "offline"}),
+        ("src/hpchub/model/sso.py", {"lint", "unit", "repo", "default", "single_node", "sign_on"}),
+        ("molecule/shared/sign_on/saml.yml", {"lint", "sign_on"}),
+        ("tests/e2e/test_doors.py", {"lint", "sign_on"}),
         ("inventories/example_slurm/hosts.yml", {"lint", "repo"}),
         ("inventories/single_node/hosts.yml", {"lint", "repo", "single_node"}),
         ("molecule/emulated/tests/test_emulated.py", {"lint", "emulated"}),

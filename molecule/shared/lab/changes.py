@@ -25,6 +25,8 @@ HTCONDOR = (*PLAIN, "htcondor")
 EMULATED = (*PLAIN, "emulated")
 PLACES = (*PLAIN, "science_portal")
 """Stages for places without a scheduler, and for a sign-on in the hub."""
+DOORS = (*SERVICE, "sign_on")
+"""Stages for the sign-on at the web server."""
 SCENARIOS = (
     "default",
     "single_node",
@@ -36,6 +38,7 @@ SCENARIOS = (
     "postgresql",
     "offline",
     "science_portal",
+    "sign_on",
 )
 
 ROLES_ALONE = ("jupyter_kernels", "reverse_proxy")
@@ -75,6 +78,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/e2e/test_migration.py", ("lint", "postgresql")),
     ("tests/e2e/test_takeover.py", ("lint", "postgresql")),
     *((f"tests/e2e/test_{name}.py", ("lint", "science_portal")) for name in ("places", "hub_sign_on")),
+    *((f"tests/e2e/{name}.py", ("lint", "sign_on")) for name in ("doors", "test_doors", "test_bad_providers")),
     ("tests/e2e/test_previous_release.py", ("lint", "upgrade")),
     ("tests/e2e/previous_release", ("upgrade",)),
     ("tests/e2e/*", ("lint", "default")),
@@ -102,7 +106,9 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("molecule/shared/roles/lab_emulator/*", ("lint", "unit", "emulated")),
     *((f"molecule/shared/roles/lab_{name}/*", (*LINT, "science_portal")) for name in ("globus", "kubernetes")),
     *((f"molecule/shared/{name}.yml", (*LINT, "science_portal")) for name in ("globus", "kubernetes")),
+    *((f"molecule/shared/{name}", (*LINT, "sign_on")) for name in ("sign_on*", "providers.yml", "roles/lab_sign_on/*")),
     # The product
+    *((f"src/hpchub/model/{name}.py", DOORS) for name in ("sso", "user_mapping")),
     ("src/hpchub/places/*", PLACES),
     *((f"src/hpchub/remote/{name}.py", PLACES) for name in ("docker_gate", "host_client", "host_units")),
     ("src/hpchub/schedulers/systemd.py", PLACES),
@@ -123,6 +129,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("requirements.yml", PLAIN),
     ("templates/pages/*", (*PLAIN, "default")),
     ("roles/*/vars/Debian-12.yml", (*DOCUMENTS, "slurm_debian12")),
+    ("roles/reverse_proxy/*", (*COLLECTION, "sign_on")),
     *((f"roles/{role}/*", COLLECTION) for role in ROLES_ALONE),
     ("roles/state_store/*", (*SERVICE, "postgresql")),
     *((f"roles/{role}/*", (*SERVICE, "offline")) for role in ("bundle", "configurable_http_proxy")),

@@ -99,6 +99,12 @@ RECIPES = {
         ),
         disabled=("apache2",),
     ),
+    # Beside it, SAML, a directory and a Kerberos realm.
+    "idp_all": Recipe(
+        packages=("liblasso-perl", "slapd", "ldap-utils", "krb5-kdc", "krb5-admin-server", "xmlsec1", "faketime"),
+        disabled=("slapd", "krb5-kdc", "krb5-admin-server"),
+        parent="idp",
+    ),
     # The hosts of places. The role docker_place and the lab's role lab_kubernetes start the engines.
     "docker": Recipe(
         packages=("docker.io", "docker-cli", "iptables", "python3-cryptography"),

@@ -115,13 +115,13 @@ class Result:
 
 
 def no_change(output: str) -> str | None:
-    """Return the hosts that ansible-playbook would change, or None if it would change no host.
+    """Return the hosts that ansible-playbook changes, or None if it changes no host.
 
     Args:
-        output: The output of ansible-playbook in check mode.
+        output: The output of ansible-playbook, with or without check mode.
     """
     changed = re.findall(r"^\S+ +: ok=\d+ +changed=[1-9]\d*.*$", output, re.MULTILINE)
-    return "check mode would change hosts that have just converged:\n" + "\n".join(changed) if changed else None
+    return "this run changes hosts that have just converged:\n" + "\n".join(changed) if changed else None
 
 
 # The stages
@@ -191,6 +191,27 @@ def _scenario(name: str, about: str, *more: Step, extra: bool = False) -> Stage:
     )
 
 
+DOORS = ("saml", "cas", "ldap", "local", "kerberos", "oidc")
+"""The sign-ons at the web server, each with a file in molecule/shared/sign_on."""
+
+
+def _doors() -> Stage:
+    """Return the stage that switches one lab to each sign-on in turn. The second run of each switch changes nothing."""
+    tests = [f"tests/e2e/test_{name}.py" for name in ("doors", "bad_providers")]
+    steps = [_molecule("destroy", "sign_on", needed=True), _molecule("create", "sign_on", needed=True)]
+    for door in DOORS:
+        playbook = ["-e", f"@molecule/shared/sign_on/{door}.yml", "molecule/shared/sign_on.yml"]
+        command = ["ansible-playbook", "-i", "inventories/sign_on", *playbook]
+        environment = {**_lab("sign_on"), "HPCHUB_DOOR": door}
+        steps += [
+            Step(door, command, environment),
+            Step(f"{door}-again", command, environment, judge=no_change),
+            _pytest(f"{door}-e2e", *tests, environment=environment),
+        ]
+    about = f"each sign-on at the web server in turn, with browser tests: {', '.join(DOORS)}"
+    return Stage("sign_on", about, steps, cleanup=[_molecule("destroy", "sign_on")], extra=True, lab=True)
+
+
 INVENTORIES = (
     *(
         "demo",
@@ -202,6 +223,7 @@ INVENTORIES = (
         "offline",
         "postgresql",
         "science_portal",
+        "sign_on",
         "single_node",
     ),
 )
@@ -325,6 +347,7 @@ def all_stages() -> list[Stage]:
             ),
             extra=True,
         ),
+        _doors(),
         Stage(
             "upgrade",
             "the upgrade of the demo's topology from the previous release, with a running session, and the rollback",

@@ -52,6 +52,7 @@ class Topology:
 
 _CLUSTER = ("/home", "/opt/hpchub")
 _IDP = Host("idp", "idp", port=IDP_PORT)
+_NODE = Host("node", "node", port=SERVICE_PORT, also=("hub", "login1", "compute1"))
 
 
 def _demo(node: str, hub: str = "base", inventory: str = "", login: str = "") -> Topology:
@@ -99,5 +100,7 @@ TOPOLOGIES = {
         ),
         session_image=True,
     ),
-    "single_node": Topology((Host("node", "node", port=SERVICE_PORT, also=("hub", "login1", "compute1")), _IDP)),
+    # The providers of all sign-ons share a host.
+    "sign_on": Topology((_NODE, Host("idp", "idp_all", port=IDP_PORT))),
+    "single_node": Topology((_NODE, _IDP)),
 }
