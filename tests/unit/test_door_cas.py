@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,6 +87,38 @@ def send(door: CasDoor, body: str) -> None:
     for connection in connections.values():
         connection.close()
     assert answer.status == 204
+
+
+def test_session_that_is_being_written_is_not_taken_for_ended(door: CasDoor) -> None:
+    """A page loads many scripts at once. The module writes the session's file at each of these requests."""
+    browser = open_browser(door)
+    door.sign_in(browser, "alice", "hpc")
+    cookie = "; ".join(f"{name}={value}" for (_, name), value in browser.cookies.items())
+
+    def load(_: int) -> int:
+        connections: dict[int, Any] = {}
+        headers = [
+            ("Host", f"hub.localhost:{door.site.apache.port}"),
+            ("Cookie", cookie),
+            ("Sec-Fetch-Mode", "no-cors"),
+        ]
+        try:
+            return int(ask(door.site.apache.port, "/user/alice/static/lab.js", headers, connections=connections).status)
+        finally:
+            for connection in connections.values():
+                connection.close()
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(load, range(400))) == {200}
+
+
+@pytest.mark.parametrize("text", ["", "<cacheEntry>"])
+def test_module_decides_about_an_incomplete_session(door: CasDoor, text: str) -> None:
+    browser = open_browser(door)
+    door.sign_in(browser, "alice", "hpc")
+    for path in door.site.directory.rglob("hpchub-cas/*"):
+        path.write_text(text)
+    assert browser.ask("/hub/api/user").status == 302
 
 
 def test_ticket_is_accepted_only_by_a_browser_that_has_begun_a_sign_in(door: CasDoor) -> None:
