@@ -630,6 +630,18 @@ def test_session_contains_no_password_and_the_browser_gets_a_new_one_each_time(
     assert stat.st_mode & 0o077 == 0
 
 
+def test_time_of_the_last_use_is_replaced_in_one_step(form: FormDoor, browser: Browser) -> None:
+    """Many requests of a page read it at the same time. None of them may find it empty."""
+    form.sign_in(browser, "alice")
+    path = max((form.site.directory / "cache" / "hpchub-sso").glob("seen-*"), key=lambda path: path.stat().st_mtime_ns)
+    old = str(int(path.read_text()) - 100)
+    path.write_text(old)
+    with path.open() as reader:
+        assert browser.ask("/hub/api/user").status == 200
+        assert reader.read() == old
+    assert path.read_text() != old
+
+
 @pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example/", "/\\evil.example", "hub", "/hub\nX: y"])
 def test_sign_in_leads_to_this_service_only(form: FormDoor, browser: Browser, target: str) -> None:
     form.add("alice")

@@ -38,6 +38,13 @@ local function random(length)
   return text
 end
 
+-- Other requests read the file meanwhile, so it must never be empty.
+local function replace(path, text)
+  local new = path .. "." .. random(8)
+  write(new, text, "w")
+  assert(os.rename(new, path))
+end
+
 local function path_of(r, kind, name) return ("%s/%s-%s"):format(settings.directory, kind, r:sha1(name)) end
 
 local function token(r)
@@ -63,7 +70,7 @@ local function load_session(r, name)
     return nil
   end
   -- The time of the last use is another file. So a request cannot restore a session that has just been ended.
-  if now - seen >= math.min(60, settings.idle // 4) then write(path_of(r, "seen", name), tostring(now), "w") end
+  if now - seen >= math.min(60, settings.idle // 4) then replace(path_of(r, "seen", name), tostring(now)) end
   return session
 end
 
