@@ -12,21 +12,13 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.hpchub.hpchub.plugins.plugin_utils.package import hpchub_package
 
 with hpchub_package():
-    from babel import Locale
-
-    from hpchub import catalogue
+    from hpchub import catalogue, lab_extension
     from hpchub.messages import fill, listing, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from babel.support import Translations
-
-
-EXTENSION = "labextension/"
-"""The directory of the extension's sources, as a part of their paths in the catalogue."""
-MANY = 200
-"""Numbers up to this one show which form of a text belongs to which category of numbers."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -36,11 +28,15 @@ def _cached(language: str, texts: str) -> Translations:
 
 def _translations(language: str, texts: Mapping[str, str | Mapping[str, str]] | None) -> Translations:
     """Return the translations into a language. Compiling them takes longer than rendering a page."""
-    plain = {
-        key: {code: str(each) for code, each in text.items()} if isinstance(text, Mapping) else str(text)
+    return _cached(language, json.dumps(_plain(texts)))
+
+
+def _plain(texts: Mapping[str, str | Mapping[str, str]] | None) -> dict[str, str | dict[str, str]]:
+    """Return the texts that the site replaces without Ansible's own types."""
+    return {
+        str(key): {str(code): str(each) for code, each in text.items()} if isinstance(text, Mapping) else str(text)
         for key, text in (texts or {}).items()
     }
-    return _cached(language, json.dumps(plain))
 
 
 def page_languages(default: str) -> list[str]:
@@ -93,44 +89,32 @@ def _escaped(text: str, form: str) -> str:
 
 
 def browser_texts(default: str, texts: Mapping[str, str | Mapping[str, str]] | None = None) -> dict[str, Any]:
-    """Return the translations for the extension of JupyterLab.
+    """Return the translations for the extension of JupyterLab; see :func:`hpchub.lab_extension.browser_texts`.
 
-    Args:
-        default: The site's own language.
-        texts: The texts that the site replaces.
-
-    Returns:
-        ``{"fallback": LANGUAGE, "languages": {LANGUAGE: {ENGLISH: TEXT}}}``. A text with a number is a dictionary with
-        the forms by the category of the number: ``{"one": TEXT, "other": TEXT}``.
+    Raises:
+        AnsibleFilterError: There is no such language.
     """
-    return {
-        "fallback": page_languages(default)[-1],
-        "languages": {language: _for_browser(language, texts or {}) for language in sorted(page_languages(default))},
-    }
-
-
-def _for_browser(language: str, texts: Mapping[str, str | Mapping[str, str]]) -> dict[str, Any]:
-    translations = _translations(language, texts)
-    found: dict[str, Any] = {}
-    for message in catalogue.read_template():
-        if not any(EXTENSION in path for path, _ in message.locations):
-            continue
-        if isinstance(message.id, str):
-            text: Any = translations.gettext(message.id)
-            if text != message.id:
-                found[message.id] = text
-        elif message.id:
-            one, many = message.id
-            forms = _forms(language, functools.partial(translations.ngettext, one, many))
-            if set(forms.values()) != {one, many}:
-                found[one] = forms
+    page_languages(default)
+    found: dict[str, Any] = lab_extension.browser_texts(default, _plain(texts))
     return found
 
 
-def _forms(language: str, text: Callable[[int], str]) -> dict[str, str]:
-    """Return the forms of a text by the categories of numbers, which browsers know."""
-    category = Locale.parse(language).plural_form
-    return {category(number): text(number) for number in range(MANY, -1, -1)}
+def lab_files(default: str, texts: Mapping[str, str | Mapping[str, str]] | None = None) -> list[dict[str, str]]:
+    """Return the extension and the default settings of JupyterLab, as files of an environment.
+
+    Returns:
+        ``[{"dest": PATH, "content": TEXT, "mode": MODE}]``. The paths are relative to the environment.
+
+    Raises:
+        AnsibleFilterError: There is no such language.
+    """
+    page_languages(default)
+    found = {
+        f"share/jupyter/{lab_extension.DIRECTORY}/{path}": content
+        for path, content in lab_extension.extension_files(default, _plain(texts)).items()
+    }
+    found["share/jupyter/lab/settings/overrides.json"] = lab_extension.default_settings()
+    return [{"dest": path, "content": content, "mode": "0644"} for path, content in found.items()]
 
 
 class FilterModule:
@@ -138,4 +122,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {function.__name__: function for function in (page_languages, page_text, browser_texts)}
+        return {function.__name__: function for function in (page_languages, page_text, browser_texts, lab_files)}

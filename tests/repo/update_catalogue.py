@@ -35,7 +35,7 @@ TEMPLATE = LOCALE / "hpchub.pot"
 PAGES = ROOT / "templates" / "pages"
 STATIC_PAGES = ("roles/reverse_proxy/templates/pages", "roles/configurable_http_proxy/templates")
 """The templates of the pages that need no program."""
-EXTENSION = "roles/notebook_environment/files/labextension"
+EXTENSION = "src/hpchub/labextension"
 SHOWN = ("accept-share", "admin", "logout", "oauth", "page", "spawn", "stop_pending", "token")
 """JupyterHub's templates whose texts the pages show. Our pages replace the texts of the other ones."""
 PARTS = ("clusters", "hub", "model", "places", "schedulers")

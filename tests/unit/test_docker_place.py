@@ -167,11 +167,13 @@ async def test_launcher_of_the_hub_runs_in_the_image(hub: Hub, engine: Engine) -
     assert (own / "hpchub-launch").stat().st_mode & 0o777 == 0o600
 
 
-async def test_session_whose_files_are_lost_ends_with_the_reason(hub: Hub, engine: Engine) -> None:
+async def test_session_whose_files_are_lost_ends_with_the_reason(
+    hub: Hub, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The hub is killed before it has sent them, for example."""
     spawner = begin(hub, "bare")
-    message = spawner.child_spawner._message
-    spawner.child_spawner._message = lambda session: message(session)[:-1]
+    message = spec.message
+    monkeypatch.setattr(spec, "message", lambda files: message(files)[:-1])
     with pytest.raises(StartError, match="ended in cloud before"):
         await spawner.start()
     assert spawner.outcome.log[-1] == (

@@ -224,15 +224,15 @@ async def test_stop_needs_the_token_and_the_right(hub: Hub, browser: Browser) ->
 CAUSES = {
     "stopped": "You or the service stopped it.",
     "not_started": "It did not start.",
-    "time_limit": "It reached its time limit, so the cluster ended it. Choose a longer run time",
-    "out_of_memory": "It needed more memory than its profile has, so the cluster ended it. Choose a profile with more",
+    "time_limit": "It reached its time limit. Choose a longer run time",
+    "out_of_memory": "It needed more memory than its profile has, so it was ended. Choose a profile with more",
     "finished": "It was shut down from within",
     "failed": "Its program ended with an error.",
     "killed": "Its program was ended by force.",
-    "node_lost": "Its compute node failed.",
-    "cancelled": "Its job was cancelled on the cluster.",
-    "preempted": "The cluster needed its compute node for other jobs.",
-    "unknown": "The cluster did not report why it ended.",
+    "node_lost": "Its node failed.",
+    "cancelled": "It was cancelled, but not through this service.",
+    "preempted": "Its node was needed for others.",
+    "unknown": "It is not known why it ended.",
 }
 
 
@@ -255,10 +255,10 @@ async def test_ended_session_is_explained_from_the_event_table(
     [
         ("ended", "stopped:user", "You stopped it."),
         ("ended", "stopped:idle", "nobody used it for a long time."),
-        ("ended", "stopped:drain", "The service stopped it because the cluster was not available."),
+        ("ended", "stopped:drain", "The service stopped it because of a maintenance."),
         ("ended", "stopped:other", "An administrator or another service stopped it."),
-        ("failed", "refused", "the cluster did not accept its job."),
-        ("failed", "waited", "its job waited in the queue for too long."),
+        ("failed", "refused", "its request was not accepted."),
+        ("failed", "waited", "it waited for too long."),
         ("failed", "no_answer", "the service could not reach its notebook server."),
         ("failed", "problem", "It did not start."),
     ],

@@ -80,6 +80,28 @@ def test_group_that_other_programs_share_is_not_used(node: Node, path: str) -> N
     assert isinstance(node.group(JOB_ID="17"), Processes)
 
 
+@pytest.mark.parametrize("path", ["/", "/docker/0123", "/../../kubepods.slice/pod7"])
+def test_container_sees_its_own_group_as_the_topmost_one(node: Node, path: str) -> None:
+    node.write("proc/self/cgroup", f"0::{path}")
+    node.write("cgroup/memory.current", 3 * GIB)
+    node.write("cgroup/memory.stat", f"inactive_file {GIB}")
+    node.write("cgroup/memory.max", 4 * GIB)
+    node.write("cgroup/cpu.stat", "usage_usec 1500000")
+    group = node.group()
+    assert group == Cgroup2(node.cgroups)
+    assert (group.memory(), group.cpu()) == (2 * GIB, 1.5)
+
+
+def test_container_sees_its_own_groups_of_version_1(node: Node) -> None:
+    node.write("proc/self/cgroup", "5:cpu,cpuacct:/docker/0123\n4:memory:/docker/0123")
+    node.write("cgroup/memory/memory.usage_in_bytes", 3 * GIB)
+    node.write("cgroup/memory/memory.stat", f"total_inactive_file {GIB}")
+    node.write("cgroup/memory/memory.limit_in_bytes", 4 * GIB)
+    node.write("cgroup/cpuacct/cpuacct.usage", 1_500_000_000)
+    group = node.group()
+    assert (group.memory(), group.cpu()) == (2 * GIB, 1.5)
+
+
 def test_version_1_has_a_group_for_each_figure(node: Node) -> None:
     node.write("proc/self/cgroup", "5:cpu,cpuacct:/slurm/job_17\n4:memory:/slurm/job_17/step_0\n0::/")
     node.write("cgroup/memory/slurm/job_17/memory.usage_in_bytes", 3000)

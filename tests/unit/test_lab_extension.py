@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from node_program import node
 
-EXTENSION = Path(__file__).parents[2] / "roles" / "notebook_environment" / "files" / "labextension"
+EXTENSION = Path(__file__).parents[2] / "src" / "hpchub" / "labextension"
 MINUTE = 60_000
 
 # Reads [FUNCTION, [ARGUMENT, …]] from standard input. null stands for a value that is not known.
@@ -201,6 +201,23 @@ def test_status_shows_the_time_and_what_the_job_uses(
     )
     assert text in line["text"]
     assert line["urgent"] is urgent
+
+
+@pytest.mark.parametrize(
+    ("node", "text"),
+    [
+        ("", "59 min left · in cloud · memory 1.5 of 4.0 GB · CPU 0.8 of 2 cores"),
+        ("10.0.0.5", "59 min left · in cloud · memory"),
+        ("fd00::5", "59 min left · in cloud · memory"),
+        ("docker2.example.org", "59 min left · in cloud · node docker2 · memory"),
+    ],
+    ids=["unknown", "IPv4", "IPv6", "name"],
+)
+def test_status_in_a_place_names_the_place_and_neither_address_nor_container(node: str, text: str) -> None:
+    job = {**STATE["job"], "id": "hpchub-00000000000000aa", "cluster": "cloud", "place": "cloud", "node": node}
+    line = call("statusLine", timed(job=job, idle={"limit": None}), HERE + MINUTE, False, "en-GB")
+    assert line["text"].startswith(text)
+    assert "Profile Small in cloud." in line["title"]
 
 
 def test_status_is_not_shown_as_current_without_a_connection() -> None:

@@ -16,7 +16,7 @@ from node_program import node
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-EXTENSION = Path(__file__).parents[2] / "roles" / "notebook_environment" / "files" / "labextension"
+EXTENSION = Path(__file__).parents[2] / "src" / "hpchub" / "labextension"
 SCRIPTS = sorted(EXTENSION.rglob("*.js"))
 HOUR = 3_600_000
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from node_program import node
 
-STATIC = Path(__file__).parents[2] / "roles" / "notebook_environment" / "files" / "labextension" / "static"
+STATIC = Path(__file__).parents[2] / "src" / "hpchub" / "labextension" / "static"
 
 # A database whose requests succeed and whose transactions then end with an event, as Chromium's do.
 DRAFTS = """

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Never
 
 import pytest
 
+from hpchub.lab_extension import container_files
 from hpchub.remote import launcher
 from hpchub.remote.launcher import LaunchError
 
@@ -783,3 +784,20 @@ def test_file_of_the_session_is_private_and_no_variable(tmp_path: Path) -> None:
 def test_file_with_another_name_is_refused(name: str) -> None:
     with pytest.raises(LaunchError, match="only JUPYTERHUB"):
         launcher.parse_session(json.dumps({**SESSION, name: "x"}), Path("x"))
+
+
+def test_jupyterlab_in_a_container_uses_the_files_of_the_hub(tmp_path: Path) -> None:
+    source = tmp_path / "labextension.json"
+    env = {"JUPYTER_PATH": "/of/the/image", "JUPYTER_CONFIG_PATH": "/of/the/user"}
+    launcher.use_extension(env, tmp_path, source)
+    assert env == {"JUPYTER_PATH": "/of/the/image", "JUPYTER_CONFIG_PATH": "/of/the/user"}
+    files = container_files("en")
+    source.write_text(json.dumps(files))
+    launcher.use_extension(env, tmp_path, source)
+    own = tmp_path / "jupyter"
+    assert env == {"JUPYTER_PATH": f"{own}:/of/the/image", "JUPYTER_CONFIG_PATH": f"/of/the/user:{own}"}
+    package = json.loads((own / "labextensions/@hpchub/lab/package.json").read_text())
+    assert (own / "labextensions/@hpchub/lab" / package["jupyterlab"]["_build"]["load"]).is_file()
+    settings = json.loads((own / "labconfig/default_setting_overrides.json").read_text())
+    assert settings["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
+    assert sum(map(len, files.values())) < 300_000

@@ -16,6 +16,8 @@ from jupyterhub import orm
 from hpchub.hub import outcome as outcomes
 from hpchub.hub.outcome import NOT_STARTED, STOPPED, Outcome, plain, plain_lines
 from hpchub.hub.start_error import StartError
+from hpchub.model.entries import Cluster, Profile
+from hpchub.model.places import DockerPlace
 from hpchub.schedulers import Cause, Ending, JobState, Unanswered
 from hpchub.schedulers.endings import OWNER
 
@@ -123,6 +125,46 @@ def test_invalid_saved_outcome_is_none_or_empty(saved: object) -> None:
 def test_outcome_survives_a_round_trip() -> None:
     outcome = Outcome("a" * 16, "time_limit", "text", 1.5, "7", "demo", "TIMEOUT", ("one", "two"), own_settings=False)
     assert outcomes.restore(json.loads(json.dumps(outcome.saved))) == outcome
+
+
+PLACES = {
+    Cause.TIME_LIMIT: "reached its time limit of 1 h, so cloud ended it.",
+    Cause.OUT_OF_MEMORY: "so cloud ended it.",
+    Cause.KILLED: "ended by force, and cloud did not report why (x).",
+    Cause.NODE_LOST: "The host of your session in cloud failed (x).",
+    Cause.CANCELLED: "Your session was removed from cloud, but not through this service.",
+    Cause.EVICTED: "cloud removed your session from its node",
+    Cause.PREEMPTED: "cloud ended your session because",
+    Cause.UNKNOWN: "Your session has ended, and cloud did not report why.",
+    Cause.FINISHED: "Your session was shut down from within",
+    Cause.FAILED: "The program of your session ended with an error (x).",
+}
+
+
+@pytest.mark.parametrize("starting", [False, True], ids=["running", "starting"])
+@pytest.mark.parametrize("cause", Cause)
+def test_end_in_a_place_names_no_cluster(cause: Cause, starting: bool) -> None:
+    granted = Profile(key="a", display_name="a", place="cloud", cores=1, memory="1G", runtime="1:00:00")
+    ending = Ending(cause, "x")
+    text = outcomes.explain(ending, user="alice", profile=granted, starting=starting, place="cloud")
+    assert "cluster" not in f"{text} {outcomes.advise(ending, user='alice', place='cloud')}"
+    if not starting:
+        assert PLACES[cause] in text
+    elif cause in (Cause.FINISHED, Cause.FAILED, Cause.KILLED):
+        assert text == "Your session ended in cloud before its notebook server was ready (x)."
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        (Cluster.model_construct(name="demo", scheduler="slurm"), ""),
+        (Cluster.model_construct(name="bigmem", scheduler="systemd"), "bigmem"),
+        (DockerPlace.model_construct(name="cloud"), "cloud"),
+    ],
+    ids=["cluster", "host", "containers"],
+)
+def test_host_without_a_scheduler_is_a_place(entry: Any, name: str) -> None:
+    assert outcomes.place_name(entry) == name
 
 
 # A failed start

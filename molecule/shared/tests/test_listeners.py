@@ -58,6 +58,10 @@ class Listener(NamedTuple):
         return self.address.startswith(LOOPBACK)
 
 
+KERNEL = "the kernel"
+"""The name of sockets that belong to no program."""
+
+
 def listeners(host: Host) -> list[Listener]:
     """Return all listening sockets of a host."""
     found = []
@@ -78,6 +82,9 @@ def unexpected(
     """Return the listeners that belong neither to a permitted program and port nor to a user's session."""
 
     def is_expected(listener: Listener) -> bool:
+        # The kernel itself listens for tunnels.
+        if listener.protocol == "udp" and not listener.programs:
+            return listener.port in permitted.get(KERNEL, ())
         if listener.protocol != "tcp" and not (listener.programs and listener.programs <= HTCONDOR.keys()):
             return False
         # containerd listens for the streams of Kubernetes, which Docker does not use, on a port that it chooses.
@@ -132,6 +139,10 @@ def permitted_on(groups: set[str], state: dict[str, Any], settings: dict[str, An
         "kubernetes": {"lab-kubernetes": {6443}},
         **batch_systems,
     }
+    if portal:
+        # The lab's tunnel between the hub and the pods.
+        parts["hub"] = {**parts["hub"], KERNEL: {4789}}
+        parts["kubernetes"] = {**parts["kubernetes"], KERNEL: {4789}}
     for group in parts.keys() & groups:
         for name, ports in parts[group].items():
             permitted.setdefault(name, set()).update(ports)

@@ -64,7 +64,8 @@ class EndedSession:
         key: The key of its profile if it can be chosen again, or empty.
         cause: Why it ended; see ``Past``.
         at: When it ended, in seconds since 1970.
-        cluster: Its cluster.
+        cluster: Its cluster or place.
+        place: Its place, or empty in a cluster; see ``outcome.place_name``.
         job_id: The id of its job, or empty.
         outcome: What the hub remembers of it, or None if it remembers a later session.
         server: The name of its server if the same choice can be started again there, or None.
@@ -78,6 +79,7 @@ class EndedSession:
     cause: str
     at: float
     cluster: str
+    place: str
     job_id: str
     outcome: Outcome | None
     server: str | None
@@ -137,7 +139,11 @@ def cards(user: Any) -> list[Card]:
 
 
 def ended_sessions(
-    user: Any, past: Sequence[Past], profiles: Mapping[str, Profile], startable: Collection[str]
+    user: Any,
+    past: Sequence[Past],
+    profiles: Mapping[str, Profile],
+    startable: Collection[str],
+    places: Collection[str] = (),
 ) -> list[EndedSession]:
     """Return the sessions of a user that ended in the last week, the latest first.
 
@@ -146,6 +152,7 @@ def ended_sessions(
         past: The user's sessions in the event table, with the names of their servers. It may lack the latest ones.
         profiles: The profiles in the list, by key.
         startable: The keys of the profiles with which the user can start a session now.
+        places: The names of the places.
     """
     since = time.time() - WEEK
     rows = {}
@@ -153,11 +160,11 @@ def ended_sessions(
         outcome = outcomes.restore((row.state or {}).get("outcome"))
         if outcome is not None and outcome.at >= since:
             rows[outcome.session or f"refused {row.name}"] = (row, outcome)
-    found = [_ended(user, each, rows.pop(each.session, None), profiles, startable) for each in past]
+    found = [_ended(user, each, rows.pop(each.session, None), profiles, startable, places=places) for each in past]
     for row, outcome in rows.values():
         key = outcome.profile or str((row.user_options or {}).get("profile", ""))
         each = Past(outcome.session, key, outcome.cluster, outcome.cause, outcome.at, job_id=outcome.job_id)
-        found.append(_ended(user, each, (row, outcome), profiles, startable))
+        found.append(_ended(user, each, (row, outcome), profiles, startable, places=places))
     return sorted(found, key=lambda each: -each.at)
 
 
@@ -167,6 +174,8 @@ def _ended(
     remembered: tuple[Any, Outcome] | None,
     profiles: Mapping[str, Profile],
     startable: Collection[str],
+    *,
+    places: Collection[str],
 ) -> EndedSession:
     row, outcome = remembered or (None, None)
     own = row or (user.orm_spawners.get(past.server) if past.server else None)
@@ -179,6 +188,7 @@ def _ended(
         cause=outcome.cause if outcome else past.cause,
         at=past.at,
         cluster=past.cluster,
+        place=past.cluster if past.cluster in places else "",
         job_id=past.job_id,
         outcome=outcome,
         server=own.name if own is not None and key and not in_use(user, own.name) else None,

@@ -101,7 +101,7 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
             user=user,
             notices=user.spawner.notices,
             cards=going,
-            ended=ended_sessions(user, self._past(), known, [each.key for each in startable]),
+            ended=ended_sessions(user, self._past(), known, [each.key for each in startable], shared.place_names),
             quick=quick_start(user) if startable else None,
             limit=shared.settings["max_sessions"],
             is_full=len(going) >= shared.settings["max_sessions"],

@@ -201,8 +201,11 @@ class Memory:
 
     def _explained(self, ending: Ending, facts: Ended, *, starting: bool) -> tuple[str, str]:
         """Return how a session ended, and what the user can do."""
-        text = outcomes.explain(ending, user=facts.user, profile=facts.profile, job_id=facts.job_id, starting=starting)
-        return text, outcomes.advise(ending, user=facts.user)
+        place = outcomes.place_name(facts.cluster)
+        text = outcomes.explain(
+            ending, user=facts.user, profile=facts.profile, job_id=facts.job_id, starting=starting, place=place
+        )
+        return text, outcomes.advise(ending, user=facts.user, place=place)
 
     def _record(
         self,

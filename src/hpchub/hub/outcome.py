@@ -10,7 +10,10 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from hpchub.hub import place_texts
 from hpchub.messages import Message, restored, sentences
+from hpchub.model import host_places
+from hpchub.model.entries import Cluster
 from hpchub.schedulers import Cause, Ending
 from hpchub.schedulers.endings import OWNER
 from hpchub.units import memory_in_words, runtime_in_words
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hpchub.model.entries import Profile
+    from hpchub.model.places import PlaceBase
 
 NOT_STARTED = "not_started"
 """The cause of an outcome if the session did not start."""
@@ -174,8 +178,13 @@ def plain_lines(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def place_name(cluster: Cluster | PlaceBase) -> str:
+    """Return the name of a place, or an empty text for a cluster with a batch scheduler."""
+    return "" if isinstance(cluster, Cluster) and cluster.scheduler != host_places.SCHEDULER else cluster.name
+
+
 def explain(  # noqa: C901, PLR0911, PLR0912 one text for each cause
-    ending: Ending, *, user: str, profile: Profile, job_id: str = "", starting: bool = False
+    ending: Ending, *, user: str, profile: Profile, job_id: str = "", starting: bool = False, place: str = ""
 ) -> str:
     """Return in one sentence of plain words how a session ended.
 
@@ -185,8 +194,11 @@ def explain(  # noqa: C901, PLR0911, PLR0912 one text for each cause
         profile: The session's profile.
         job_id: The id of the session's job.
         starting: Whether the session had not started yet.
+        place: The place of the session, or empty in a cluster; see ``place_name``.
     """
     detail = f" ({plain(ending.detail)})" if ending.detail else ""
+    if place and (text := place_texts.explain(ending, profile=profile, place=place, detail=detail, starting=starting)):
+        return text
     match ending.cause:
         case Cause.FINISHED if starting:
             return Message(
@@ -232,11 +244,7 @@ def explain(  # noqa: C901, PLR0911, PLR0912 one text for each cause
         case Cause.CANCELLED:
             return _who_cancelled(ending.by, user)
         case Cause.EVICTED:
-            return Message(
-                "The cluster removed your session from its node, because the node was emptied or had too little memory"
-                " or disk space{detail}.",
-                detail=detail,
-            )
+            return Message("Your session was removed from its node{detail}.", detail=detail)
         case Cause.PREEMPTED:
             return Message("The cluster ended your session because it needed the compute node for other jobs.")
         case Cause.UNKNOWN:
@@ -262,15 +270,20 @@ _ADVICE = {
 }
 
 
-def advise(ending: Ending, *, user: str) -> str:
+def advise(ending: Ending, *, user: str, place: str = "") -> str:
     """Return what the user can do after a session has ended.
 
     Args:
         ending: The ending that the scheduler reported.
         user: The session's user.
+        place: The place of the session, or empty in a cluster; see ``place_name``.
     """
     if ending.cause is Cause.CANCELLED and ending.by in (OWNER, user):
         return _CONTINUE
+    if ending.cause is Cause.CANCELLED and place:
+        return Message("If you do not know the reason, ask the administrators of the service.")
+    if ending.cause is Cause.NODE_LOST and place:
+        return _CONTINUE  # a place can have one host only
     return _ADVICE[ending.cause]
 
 

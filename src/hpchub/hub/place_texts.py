@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from hpchub.hub import job_actions as actions
 from hpchub.messages import Message, sentences
-from hpchub.schedulers import JobState
-from hpchub.units import runtime_in_words
+from hpchub.schedulers import Cause, JobState
+from hpchub.units import memory_in_words, runtime_in_words
 
 if TYPE_CHECKING:
     from hpchub.hub.session_state import SessionState
-    from hpchub.schedulers import Job
+    from hpchub.model.entries import Profile
+    from hpchub.schedulers import Ending, Job
 
 TELL = Message("Please tell the administrators of the service.")
 AGAIN = Message("Please try again in a few minutes.")
@@ -133,3 +134,60 @@ def ended(state: SessionState) -> actions.Fail:
         "Your session ended in {place} before its notebook server was ready.", place=state.context.cluster.name
     )
     return actions.Fail(message, reason="ended", advice=again)
+
+
+def explain(  # noqa: PLR0911 one text for each cause
+    ending: Ending, *, profile: Profile, place: str, detail: str, starting: bool
+) -> str:
+    """Return how a session in a place ended, or an empty text if a session in a cluster has the same text.
+
+    Args:
+        ending: The ending that the place reported.
+        profile: The session's profile.
+        place: The name of the place.
+        detail: The cause in the place's terms, with a space and in parentheses, or empty.
+        starting: Whether the session had not started yet.
+    """
+    match ending.cause:
+        case Cause.FINISHED | Cause.FAILED | Cause.KILLED if starting:
+            return Message(
+                "Your session ended in {place} before its notebook server was ready{detail}.",
+                place=place,
+                detail=detail,
+            )
+        case Cause.KILLED:
+            return Message(
+                "The program of your session was ended by force, and {place} did not report why{detail}.",
+                place=place,
+                detail=detail,
+            )
+        case Cause.TIME_LIMIT:
+            runtime = runtime_in_words(profile.runtime_seconds)
+            return Message(
+                "Your session reached its time limit of {runtime}, so {place} ended it.",
+                runtime=runtime,
+                place=place,
+            )
+        case Cause.OUT_OF_MEMORY:
+            memory = memory_in_words(profile.memory_mib)
+            return Message(
+                "Your session needed more than the {memory} of memory that its profile has, so {place} ended it.",
+                memory=memory,
+                place=place,
+            )
+        case Cause.NODE_LOST:
+            return Message("The host of your session in {place} failed{detail}.", place=place, detail=detail)
+        case Cause.CANCELLED:
+            return Message("Your session was removed from {place}, but not through this service.", place=place)
+        case Cause.EVICTED:
+            return Message(
+                "{place} removed your session from its node, because the node was emptied or had too little memory or"
+                " disk space{detail}.",
+                place=place,
+                detail=detail,
+            )
+        case Cause.PREEMPTED:
+            return Message("{place} ended your session because it needed the node for others.", place=place)
+        case Cause.UNKNOWN:
+            return Message("Your session has ended, and {place} did not report why.", place=place)
+    return ""

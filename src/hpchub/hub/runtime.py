@@ -20,11 +20,13 @@ from hpchub.hub.events import Events
 from hpchub.hub.health import Health
 from hpchub.hub.ledger import Ledger
 from hpchub.hub.mail import Mailer, MailServer
+from hpchub.hub.outcome import place_name
 from hpchub.hub.page_texts import Languages
 from hpchub.hub.switch import Replacements
 from hpchub.hub.throttle import Throttle
 from hpchub.hub.unix_groups import UnixGroups
 from hpchub.hub.versions import VersionGate
+from hpchub.lab_extension import container_files
 from hpchub.model.notices import NoticesFile, combine, maintenance_notices
 from hpchub.model.places import PlaceBase
 from hpchub.notices_file import BY_HAND, INVENTORY, load_notices
@@ -139,6 +141,11 @@ class Runtime:
         """
         return self.authority.client_context()
 
+    @functools.cached_property
+    def lab_files(self) -> str:
+        """The files that JupyterLab needs in a container, as JSON; see ``lab_extension.container_files``."""
+        return json.dumps(container_files(self.languages.default, self.settings.get("texts")))
+
     @property
     def profiles(self) -> ProfileList:
         """The profile list, as it is now.
@@ -236,6 +243,14 @@ class Runtime:
             return name in self._places or self.profiles.place(name) is not None
         except (OSError, ValueError):
             return False
+
+    @property
+    def place_names(self) -> set[str]:
+        """The names of the places, as far as they are known; see ``outcome.place_name``."""
+        try:
+            return {name for each in (*self.profiles.clusters, *self.profiles.places) if (name := place_name(each))}
+        except (OSError, ValueError):
+            return set()
 
     def knowledge(self, cluster: str) -> Knowledge:
         """Return what the hub knows of a cluster for the users' choices. It is created at its first use.

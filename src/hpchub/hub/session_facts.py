@@ -7,6 +7,7 @@ from typing import Any
 
 from jupyterhub.utils import url_escape_path, url_path_join
 
+from hpchub.hub.outcome import place_name
 from hpchub.hub.page_texts import reader
 from hpchub.hub.progress import PREPARING, Progress, progress_of
 from hpchub.hub.session_spawner import SessionSpawner
@@ -84,9 +85,9 @@ class SessionFacts:
     def job(self: Any) -> dict[str, Any] | None:
         """What the session was granted and where it runs, or None if there is no session.
 
-        Shape: ``{"id", "cluster", "node", "profile", "profile_name", "cores", "memory", "gpus", "runtime",
-        "idle_limit"}``. The memory is in bytes, times are in seconds. ``idle_limit`` is null without a limit, and the
-        node and the id are empty until they are known.
+        Shape: ``{"id", "cluster", "place", "node", "profile", "profile_name", "cores", "memory", "gpus", "runtime",
+        "idle_limit"}``. The memory is in bytes, times are in seconds. ``place`` is empty in a cluster with a batch
+        scheduler, ``idle_limit`` is null without a limit, and the node and the id are empty until they are known.
         """
         if not self.session or not isinstance(self.child_spawner, SessionSpawner):
             return None
@@ -94,6 +95,7 @@ class SessionFacts:
         return {
             "id": state.job_id,
             "cluster": self.child_spawner.cluster.name,
+            "place": place_name(self.child_spawner.cluster),
             "node": state.node or (state.job.host if state.job else "") or state.host,
             "profile": profile.key,
             "profile_name": profile.display_name,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 QUEUE = "host"
 """The name of the only queue of such a place."""
+SCHEDULER = "systemd"
+"""The scheduler of such a place."""
 
 
 def as_cluster(place: HostPlace) -> Cluster:
@@ -31,7 +33,7 @@ def as_cluster(place: HostPlace) -> Cluster:
     limits = {name: getattr(place, name) for name in ("max_cores", "max_memory", "max_runtime")}
     return Cluster(
         name=place.name,
-        scheduler="systemd",
+        scheduler=SCHEDULER,
         submit=submit,
         networks=place.networks,
         software=place.software,
@@ -112,10 +114,10 @@ def compare_hosts(
         groups: The hosts of each group of the inventory, or None if there is no inventory.
     """
     for draft in drafts["hpc_clusters"]:
-        if draft.written("scheduler") == "systemd":
+        if draft.written("scheduler") == SCHEDULER:
             valid = "describe the host in hpc_places, with the kind ssh or local"
             message = "is not a scheduler of clusters"
-            yield Problem(draft.name, message, field="scheduler", value=show("systemd"), valid=valid)
+            yield Problem(draft.name, message, field="scheduler", value=show(SCHEDULER), valid=valid)
     first: dict[str, str] = {}
     stated = any(draft.get("sessions_on_hub_host") for draft in drafts["hpc_access"])
     for draft in drafts["hpc_places"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import json
 import time
@@ -99,6 +100,11 @@ class PlaceSpawner(SessionSpawner):
         """
         raise NotImplementedError
 
+    async def files(self, session: str, secrets: Mapping[str, str]) -> dict[str, str]:
+        """Return the files of a session by their names; see ``files_of``."""
+        extension = await asyncio.to_thread(lambda: self.runtime.lab_files)  # compiling the texts takes a moment
+        return files_of(session, secrets, extension)
+
     # -- what ``SessionSpawner`` needs
 
     @property
@@ -140,16 +146,18 @@ class PlaceSpawner(SessionSpawner):
             raise
 
 
-def files_of(session: str, secrets: Mapping[str, str]) -> dict[str, str]:
-    """Return the files of a session by their names: its secrets, and the launcher with its modules.
+def files_of(session: str, secrets: Mapping[str, str], extension: str) -> dict[str, str]:
+    """Return the files of a session by their names: its secrets, the launcher with its modules, and the extension.
 
     An image needs no file of hpchub.
 
     Args:
         session: The session's name.
         secrets: The environment of the notebook server.
+        extension: The files for JupyterLab, as ``Runtime.lab_files`` returns them.
     """
     files = {Path(secret_path(session)).name: json.dumps(dict(secrets)), PROGRAM: Path(launcher.__file__).read_text()}
+    files[launcher.EXTENSION] = extension
     for module in (single_user, session_monitor, job_usage):
         path = Path(str(module.__file__))
         files[path.name] = path.read_text()

@@ -179,6 +179,8 @@ def job_group(env: Mapping[str, str], cgroups: Path = CGROUPS, proc: Path = PROC
             return Cgroup2(unified)
     memory = _of_job(cgroups / "memory", paths.get("memory", ""), job_id, "memory.limit_in_bytes")
     cpu = _of_job(cgroups / "cpuacct", paths.get("cpuacct", ""), job_id, "")
+    if memory == cgroups / "memory" and (cgroups / "cpuacct" / "cpuacct.usage").is_file():
+        cpu = cgroups / "cpuacct"  # a container
     if memory or cpu:
         return Mixed(Cgroup1(memory, cpu), Processes(first_process(proc), proc))
     return Processes(first_process(proc), proc)
@@ -222,6 +224,9 @@ def _of_job(root: Path, path: str, job_id: str, limit: str) -> Path | None:
         limit: The name of the file with the limit, or empty.
     """
     parts = [part for part in path.split("/") if part]
+    # A container sees its own group as the topmost one, whatever its path. The topmost group of a node has no limit.
+    if limit and (_number(root / limit) or UNLIMITED) < UNLIMITED:
+        return root
     if not parts or ".." in parts:  # not visible in this namespace
         return None
     own = re.compile(rf"(?<![0-9]){re.escape(job_id)}(?![0-9])") if job_id else None

@@ -9,8 +9,8 @@ A setting in the user's home can stop the server. The launcher then starts itsel
 Whatever else prevents a start, the launcher reports it to the hub in one line, and writes this line to the session's
 log. All its lines in the log begin with ``hpchub-launch: ``.
 
-In a container, the hub puts this file, its modules and the session's file into one directory, which belongs to the
-session. The environment of the server is then the image's, and the home is the one in ``HOME``.
+In a container, the hub puts this file, its modules, the extension of JupyterLab and the session's file into one
+directory, which belongs to the session. The environment of the server is then the image's, and the home is ``HOME``.
 
 The role ``notebook_environment`` installs this file as ``bin/hpchub-launch`` in the environment of the server. It runs
 with the interpreter of this environment in isolated mode, so neither ``PYTHONPATH`` nor packages in the user's home
@@ -107,6 +107,7 @@ NOT_FOR_KERNELS = ("HPCHUB_API_CA", "HPCHUB_TLS_CERTIFICATE", "HPCHUB_TLS_CLIENT
 # The path of each interface below the session's address. The server offers all of them and opens the chosen one.
 INTERFACES = {"lab": "/lab", "notebook": "/tree"}
 
+EXTENSION = "labextension.json"  # in the directory of a container's session
 SETTINGS = Path(sys.prefix, "etc", "hpchub-launch.json")
 PROGRAM = os.path.abspath(sys.argv[0])  # noqa: PTH100 the current directory changes later
 SERVER = Path(sys.prefix, "lib", "hpchub")  # the directory of single_user.py
@@ -662,6 +663,28 @@ def link_ipython_settings(profile: Path, new: Path) -> None:
                 (new / path.name).symlink_to(path)
 
 
+def use_extension(env: dict[str, str], private: Path, source: Path) -> None:
+    """Let JupyterLab use the extension and the default settings that the hub has sent. An image needs neither.
+
+    Args:
+        env: The environment of the server, which is changed.
+        private: The private directory of this session.
+        source: The file with the files: an object with the content of each by its path.
+    """
+    try:
+        files = json.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    directory = private / "jupyter"
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    # An older extension in the image comes later. The settings of the user come first.
+    env["JUPYTER_PATH"] = os.pathsep.join([str(directory), *filter(None, [env.get("JUPYTER_PATH")])])
+    env["JUPYTER_CONFIG_PATH"] = os.pathsep.join([*filter(None, [env.get("JUPYTER_CONFIG_PATH")]), str(directory)])
+
+
 def working_directory(text: str, home: Path) -> Path | None:
     """Return the directory in which the session starts, or None for the home.
 
@@ -1155,6 +1178,8 @@ class Launch:
         write_files(env, self.session, self.private)
         prepare = functools.partial(use_directories, slow=slow, own_settings=self.own_settings)
         within(HOME_TIMEOUT, late, prepare, env, home, self.private)
+        if is_container():
+            use_extension(env, self.private, Path(PROGRAM).with_name(EXTENSION))
         own = Path(env["HOME"])
         directory = working_directory(self.session.get("HPCHUB_DIRECTORY", ""), own)
         os.chdir(own)

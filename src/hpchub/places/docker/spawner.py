@@ -26,7 +26,7 @@ from hpchub.messages import Message
 from hpchub.places.docker import spec
 from hpchub.places.docker.connection import reason_of
 from hpchub.places.interface import Refused, job_name
-from hpchub.places.spawner import PlaceSpawner, files_of
+from hpchub.places.spawner import PlaceSpawner
 from hpchub.remote.docker_gate import USERS_GROUP
 from hpchub.schedulers import Unanswered
 
@@ -153,7 +153,7 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
             try:
                 async with self._docker_connection.standard_input(self.object_name) as send:
                     await self.start_object()
-                    await send(self._message(session))
+                    await send(await self._message(session))
             except APIError as error:
                 if attempt == ATTEMPTS or not spec.PORT_TAKEN.search(reason_of(error)):
                     raise
@@ -163,8 +163,8 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
             else:
                 return
 
-    def _message(self, session: str) -> bytes:
-        return spec.message(files_of(session, self._secrets))
+    async def _message(self, session: str) -> bytes:
+        return spec.message(await self.files(session, self._secrets))
 
     @property
     def _minimum_gid(self) -> int:

@@ -21,7 +21,7 @@ from hpchub.places.interface import LABEL_SESSION, Refused, labels
 from hpchub.places.kubernetes.connection import KubernetesConnection, Refusal
 from hpchub.places.kubernetes.pods import CLAIM, pod_traits
 from hpchub.places.kubernetes.terms import TELL_SERVICE
-from hpchub.places.spawner import PlaceSpawner, files_of
+from hpchub.places.spawner import PlaceSpawner
 from hpchub.schedulers import Unanswered, job_name
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class KubernetesSpawner(PlaceSpawner, KubeSpawner):  # type: ignore[misc]
                 await connection.ensure_claim(self.get_pvc_manifest())
             uid = await connection.create_pod(job_id, await self.get_pod_manifest())
         try:
-            await connection.create_secret(job_id, uid, files_of(session, secrets))
+            await connection.create_secret(job_id, uid, await self.files(session, secrets))
         except Refusal as error:
             # Without its Secret the pod never starts. If this fails too, the orphan collector ends it.
             with contextlib.suppress(Unanswered):

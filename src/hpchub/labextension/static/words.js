@@ -318,6 +318,11 @@ function gpuDetails({name, memory, total}, locale) {
   return gettext('GPU {name}: {used} of {granted} GB.', values);
 }
 
+/** Return whether the name of a node is an address, which tells users nothing. */
+function isAddress(node) {
+  return node.includes(':') || !Number.isNaN(Number(node.replaceAll('.', '')));
+}
+
 /**
  * Return the line in the status bar.
  *
@@ -348,11 +353,16 @@ export function statusLine(state, now, isLost = false, locale = own()) {
       ),
     );
   }
-  if (job?.node) parts.push(gettext('node {node}', {node: job.node.split('.')[0]}));
-  if (job?.id) parts.push(gettext('job {job}', {job: job.id}));
+  if (job?.place) parts.push(gettext('in {place}', {place: job.place}));
+  if (job?.node && !isAddress(job.node)) parts.push(gettext('node {node}', {node: job.node.split('.')[0]}));
+  if (job?.id && !job.place) parts.push(gettext('job {job}', {job: job.id}));
   if (job) {
-    const values = {profile: job.profile_name, cluster: job.cluster};
-    details.push(gettext('Profile {profile} on the cluster {cluster}.', values));
+    const values = {profile: job.profile_name, cluster: job.cluster, place: job.place};
+    details.push(
+      job.place
+        ? gettext('Profile {profile} in {place}.', values)
+        : gettext('Profile {profile} on the cluster {cluster}.', values),
+    );
   }
   if (typeof usage.memory === 'number') parts.push(memoryInUse(usage.memory, job?.memory, locale));
   if (typeof usage.cores === 'number') parts.push(coresInUse(usage.cores, job?.cores, locale));
@@ -362,8 +372,8 @@ export function statusLine(state, now, isLost = false, locale = own()) {
   }
   const isFull = Boolean(job?.memory) && typeof usage.memory === 'number' && usage.memory > 0.9 * job.memory;
   if (isFull) {
-    details.push(gettext('Almost all memory of the job is in use.'));
-    details.push(gettext('If it needs more, the cluster ends the session.'));
+    details.push(gettext('Almost all memory of the session is in use.'));
+    details.push(gettext('If it needs more, it is ended.'));
   }
   return {text: parts.join(' · '), title: details.join('\n'), urgent: isFull || end - now <= WARN_BEFORE[1]};
 }
