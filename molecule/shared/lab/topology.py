@@ -97,6 +97,9 @@ TOPOLOGIES = {
             Host("kube1", "kubernetes", own=("/var/lib/containers", "/var/lib/lab-kubernetes")),
             Host("bigmem1", "node", shared=("/home",)),
             _IDP,
+            # A swarm.
+            Host("docker2", "docker", shared=("/home",), own=("/var/lib/docker",)),
+            Host("docker3", "docker", shared=("/home",), own=("/var/lib/docker",)),
         ),
         session_image=True,
     ),
