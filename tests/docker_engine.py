@@ -68,7 +68,7 @@ class Container:
     def start(self, program: list[str]) -> None:
         """Run the program."""
         env = {"PATH": os.environ["PATH"], **dict(each.split("=", 1) for each in self.body.get("Env") or [])}
-        words = [word.replace(SECRETS, str(self.memory)) for word in program]
+        words = [word.replace(SECRETS, str(self.memory)).replace("/run/secrets", str(self.root)) for word in program]
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 words,
@@ -193,7 +193,7 @@ class Engine:
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:
         """Return the status and the content of an answer."""
         path = re.sub(r"^/v[0-9.]+", "", path)
-        for name, wanted, pattern, function in _REQUESTS:
+        for name, wanted, pattern, function in self.table():
             if method == wanted and (found := re.fullmatch(pattern, path)):
                 self.requests.append(name)
                 fault = self.faults.get(name, self.faults.get("*"))
@@ -204,6 +204,10 @@ class Engine:
                 with self._lock:
                     return function(self, *found.groups(), query=query, body=body)  # type: ignore[no-any-return]
         raise Refusal(404, "page not found")
+
+    def table(self) -> tuple[tuple[str, str, str, Any], ...]:
+        """Return the requests: a name, the method, a pattern of the path, and the function that answers."""
+        return _REQUESTS
 
     def _container(self, name: str) -> Container:
         for each in self.containers.values():

@@ -8,7 +8,7 @@ from urllib.parse import urlencode, urlsplit
 from hpchub.clusters.batch_script import version_file
 from hpchub.model.host_places import host_settings
 from hpchub.model.hub_sso import AccountCreation
-from hpchub.model.places import HostPlace
+from hpchub.model.places import EnginePlace, HostPlace, SwarmPlace
 from hpchub.model.sso import LdapauthenticatorSso, OauthenticatorSso
 from hpchub.schedulers import SCHEDULERS
 from hpchub.units import mebibytes, seconds
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hpchub.model.entries import Access, Cluster, StateStore
-    from hpchub.model.places import DockerPlace
     from hpchub.model.site import Site
 
 ACCOUNT = "hpchub"
@@ -163,10 +162,33 @@ def docker_gates(site: Site, host: str) -> list[dict[str, Any]]:
         site: The model.
         host: The name of the host in the inventory.
     """
-    return [_docker_gate(site, place) for place in site.places if place.kind == "docker" and place.host == host]
+    return [_docker_gate(site, each) for each in site.places if isinstance(each, EnginePlace) and each.host == host]
 
 
-def _docker_gate(site: Site, place: DockerPlace) -> dict[str, Any]:
+def docker_swarm(site: Site, host: str) -> dict[str, Any]:
+    """Return the swarm that a Docker host belongs to, or an empty dictionary.
+
+    Returns:
+        ``{"place", "network", "manager": HOST, "workers": [HOST, …], "is_manager", "images": [IMAGE, …]}``.
+
+    Args:
+        site: The model.
+        host: The name of the host in the inventory.
+    """
+    for place in site.places:
+        if isinstance(place, SwarmPlace) and host in (place.host, *place.workers):
+            return {
+                "place": place.name,
+                "network": place.network,
+                "manager": place.host,
+                "workers": list(place.workers),
+                "is_manager": host == place.host,
+                "images": [each.image for each in place.images],
+            }
+    return {}
+
+
+def _docker_gate(site: Site, place: EnginePlace) -> dict[str, Any]:
     ports = site.service.notebook_ports
     policy = {
         "images": [{"image": each.image, "python": each.python} for each in place.images],
@@ -182,7 +204,10 @@ def _docker_gate(site: Site, place: DockerPlace) -> dict[str, Any]:
         "published_at": place.published_at,
         "ports": [ports.first, ports.last],
         "minimum_uid": site.access.minimum_uid,
+        "swarm": None,
     }
+    if isinstance(place, SwarmPlace):
+        policy["swarm"] = {"constraints": place.constraints, "limit_cores": place.limit_cores}
     return {
         "name": place.name,
         "network": place.network,

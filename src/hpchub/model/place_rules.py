@@ -74,7 +74,7 @@ def _compare_images(place: Draft) -> Iterator[Problem]:
 
 def _compare_accounts(place: Draft, access: Sequence[Draft]) -> Iterator[Problem]:
     kind = place.written("kind")
-    if kind in ("docker", "kubernetes") and any(each.get("hub_accounts") is False for each in access):
+    if kind in ("docker", "swarm", "kubernetes") and any(each.get("hub_accounts") is False for each in access):
         message = "needs the users' accounts on the hub host, but hpc_access.hub_accounts is false"
         valid = "set hub_accounts to true, because the containers run with the users' uids"
         yield Problem(place.name, message, field="kind", value=show(kind), valid=valid)

@@ -101,23 +101,27 @@ class Mount(Entry):
     """Whether the container can only read it."""
 
 
-class DockerPlace(ContainerPlace):
-    """A host with Docker Engine."""
+class NodeLabel(Entry):
+    """A label that the nodes of a place must have."""
 
-    kind: Literal["docker"]
-    """The kind of place."""
+    label: f.KubernetesLabel
+    """The key of the label."""
+    value: f.KubernetesLabelValue
+    """Its value."""
+
+
+class EnginePlace(ContainerPlace):
+    """The fields of the places that use Docker Engine."""
+
+    if TYPE_CHECKING:
+        network: Any
+
     url: f.DockerUrl
-    """The address of the engine's API: ``https://HOST:PORT``, which needs client certificates, or ``unix://PATH`` for
-    an engine on the hub host."""
+    """The address of the gate of the Docker host: ``https://HOST:PORT``, which needs client certificates, or
+    ``unix://PATH`` for an engine on the hub host."""
     host: f.OptionalHostName = ""
     """The name of the Docker host in the inventory, a member of the group ``docker_hosts``, which
     ``playbooks/places.yml`` sets up. Empty: you have set up the host and its gate yourself."""
-    address: f.OptionalDnsName = ""
-    """For ``https``: the address of the Docker host on which it publishes the ports of sessions. It must be an address
-    of this host. The default is the host of ``url``."""
-    network: f.DockerNetwork = "hpchub"
-    """The Docker network of the containers, with communication between containers switched off. The role
-    ``docker_place`` creates it."""
     home: f.MountSource = "/home/{user}"
     """The home directory on the Docker host, which the container gets under the same path. It must exist."""
     mounts: list[Mount] = []
@@ -127,6 +131,29 @@ class DockerPlace(ContainerPlace):
     read_only: Annotated[bool, Field(strict=True)] = True
     """Whether the files of the image are read-only in the container. ``/tmp`` and the home can always be written."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the engine runs on the hub host."""
+        return self.url.startswith("unix://")
+
+    @property
+    def published_at(self) -> str:
+        """The address on which a Docker host publishes ports, or empty if it publishes none."""
+        raise NotImplementedError
+
+
+class DockerPlace(EnginePlace):
+    """A host with Docker Engine."""
+
+    kind: Literal["docker"]
+    """The kind of place."""
+    address: f.OptionalDnsName = ""
+    """For ``https``: the address of the Docker host on which it publishes the ports of sessions. It must be an address
+    of this host. The default is the host of ``url``."""
+    network: f.DockerNetwork = "hpchub"
+    """The Docker network of the containers, with communication between containers switched off. The role
+    ``docker_place`` creates it."""
+
     @model_validator(mode="after")
     def _check_address(self) -> DockerPlace:
         if self.address and self.is_local:
@@ -134,23 +161,47 @@ class DockerPlace(ContainerPlace):
         return self
 
     @property
-    def is_local(self) -> bool:
-        """Whether the engine runs on the hub host, which reaches containers at their own addresses."""
-        return self.url.startswith("unix://")
-
-    @property
     def published_at(self) -> str:
-        """The address on which the Docker host publishes ports, or empty if it publishes none."""
+        """The address on which the Docker host publishes ports, or empty if it publishes none.
+
+        The hub reaches the containers of an engine on its own host at their own addresses.
+        """
         return "" if self.is_local else self.address or urlsplit(self.url).hostname or ""
 
 
-class NodeLabel(Entry):
-    """A label that the nodes of a place must have."""
+class SwarmPlace(EnginePlace):
+    """A swarm of Docker hosts. ``url`` and ``host`` are those of a manager, whose gate the hub uses."""
 
-    label: f.KubernetesLabel
-    """The key of the label."""
-    value: f.KubernetesLabelValue
-    """Its value."""
+    kind: Literal["swarm"]
+    """The kind of place."""
+    workers: list[f.HostName] = []
+    """The names of the other Docker hosts of the swarm in the inventory, members of the group ``docker_hosts``."""
+    network: f.DockerNetwork = "hpchub"
+    """The Docker network of the containers, with communication between containers switched off. It is a bridge of its
+    own on each node, because all containers in an overlay network reach each other."""
+    node_labels: list[NodeLabel] = []
+    """The labels of Docker that a node must have."""
+    limit_cores: Annotated[bool, Field(strict=True)] = True
+    """Whether sessions are limited to their cores. If false, for nodes whose kernel cannot limit cores, sessions only
+    reserve them."""
+
+    @model_validator(mode="after")
+    def _check_nodes(self) -> SwarmPlace:
+        if self.host and self.host in self.workers:
+            f.complain(f"has {show(self.host)} as host and as a worker", "remove it from workers")
+        if f.gpus_of(self.max_gpus):
+            f.complain("has max_gpus, which a swarm cannot grant safely", "remove max_gpus, or use the kind docker")
+        return self
+
+    @property
+    def published_at(self) -> str:
+        """The address on which each node publishes ports: all of its addresses. The firewall admits the hub only."""
+        return "0.0.0.0"  # noqa: S104 no other address can be chosen in a swarm
+
+    @property
+    def constraints(self) -> list[str]:
+        """The conditions for nodes, in the notation of Docker."""
+        return [f"node.labels.{each.label}=={each.value}" for each in self.node_labels]
 
 
 class Toleration(Entry):
@@ -270,12 +321,13 @@ class LocalPlace(HostPlace):
         return self.on_hub_host
 
 
-AnyPlace = DockerPlace | KubernetesPlace | SshPlace | LocalPlace
+AnyPlace = DockerPlace | SwarmPlace | KubernetesPlace | SshPlace | LocalPlace
 """All kinds of places."""
 Place = Annotated[AnyPlace, Field(discriminator="kind")]
 """A place in an inventory."""
 PLACE_KINDS: dict[str, type[PlaceBase]] = {
     "docker": DockerPlace,
+    "swarm": SwarmPlace,
     "kubernetes": KubernetesPlace,
     "ssh": SshPlace,
     "local": LocalPlace,

@@ -26,6 +26,7 @@ from hpchub.model.entries import (
     Submit,
 )
 from hpchub.model.hub_sso import AccountCreation, HubSignOn
+from hpchub.model.places import EnginePlace
 from hpchub.model.problems import Problem, label
 from hpchub.names import is_user_name
 from hpchub.schedulers import SCHEDULERS
@@ -542,9 +543,10 @@ def compare_groups(drafts: Mapping[str, Sequence[Draft]], groups: Mapping[str, l
             valid="put exactly one host into it",
         )
     yield from _compare_state_store_group(drafts["hpc_state_store"], groups)
+    uses: dict[str, str] = {}
     for place in drafts["hpc_places"]:
-        if place.written("kind") == "docker":
-            yield from _compare_docker_host(place, groups, hosts)
+        if place.kind is not None and issubclass(place.kind, EnginePlace):
+            yield from _compare_docker_hosts(place, groups, hosts, uses)
     known = _names(clusters, "name")
     for cluster in clusters:
         yield from _compare_cluster_groups(cluster, groups, hosts)
@@ -557,18 +559,35 @@ def compare_groups(drafts: Mapping[str, Sequence[Draft]], groups: Mapping[str, l
 DOCKER_HOSTS = "docker_hosts"
 
 
-def _compare_docker_host(place: Draft, groups: Mapping[str, list[str]], hosts: set[str]) -> Iterator[Problem]:
-    """Find a Docker host that the inventory does not contain, or that is not in the group for Docker hosts."""
-    host = place.written("host")
-    if not isinstance(host, str) or not host:
-        return
-    if host not in hosts:
-        valid = did_you_mean(host, sorted(hosts))
-        yield Problem(place.name, "is not a host of the inventory", field="host", value=show(host), valid=valid)
-    elif host not in groups.get(DOCKER_HOSTS, []):
-        valid = "add it to this group, so that playbooks/places.yml sets up the host"
-        message = f"is not in the group {DOCKER_HOSTS}"
-        yield Problem(place.name, message, field="host", value=show(host), valid=valid)
+def _compare_docker_hosts(
+    place: Draft, groups: Mapping[str, list[str]], hosts: set[str], uses: dict[str, str]
+) -> Iterator[Problem]:
+    """Find Docker hosts that the inventory or the group for Docker hosts does not contain, or that two places use.
+
+    Args:
+        place: The place.
+        groups: The hosts of each group.
+        hosts: All hosts.
+        uses: For each Docker host that was found so far, ``docker`` or the name of the swarm. It is changed.
+    """
+    workers = place.written("workers") or []
+    named = [("host", place.written("host"))]
+    named += [(f"workers[{number}]", each) for number, each in enumerate(workers if isinstance(workers, list) else [])]
+    use = "docker" if place.written("kind") == "docker" else f"the swarm {place.written('name')}"
+    for field, host in named:
+        if not isinstance(host, str) or not host:
+            continue
+        if host not in hosts:
+            valid = did_you_mean(host, sorted(hosts))
+            yield Problem(place.name, "is not a host of the inventory", field=field, value=show(host), valid=valid)
+        elif host not in groups.get(DOCKER_HOSTS, []):
+            valid = "add it to this group, so that playbooks/places.yml sets up the host"
+            message = f"is not in the group {DOCKER_HOSTS}"
+            yield Problem(place.name, message, field=field, value=show(host), valid=valid)
+        elif uses.setdefault(host, use) != use:
+            valid = "use another host, because a host is either a node of one swarm or a Docker host without a swarm"
+            message = f"is already used for {uses[host]}"
+            yield Problem(place.name, message, field=field, value=show(host), valid=valid)
 
 
 def _compare_cluster_groups(cluster: Draft, groups: Mapping[str, list[str]], hosts: set[str]) -> Iterator[Problem]:

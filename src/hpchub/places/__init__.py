@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hpchub.places.interface import Kind
 
-KINDS = {"docker": "hpchub.places.docker", "kubernetes": "hpchub.places.kubernetes"}
+KINDS = {
+    "docker": "hpchub.places.docker",
+    "swarm": "hpchub.places.swarm",
+    "kubernetes": "hpchub.places.kubernetes",
+}
 """The module of each kind of place, with the constant ``KIND``. It needs no packages of the place."""
 
 

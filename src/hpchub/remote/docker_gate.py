@@ -3,13 +3,14 @@
 Whoever reaches the API of Docker Engine is root on the host. The hub therefore never reaches it. This program listens
 on a Unix socket, or on a port with TLS that demands a certificate of the hub. It knows the hub's containers by their
 names and labels, and creates only containers that the policy permits: an image of the list, the home of the user with
-the container's uid, the limits, and no privilege.
+the container's uid, the limits, and no privilege. On the manager of a swarm, it creates services of one such container.
 
 The role ``docker_place`` installs this file and its policy. It uses the standard library only (Python 3.9 and later).
 """
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import http.client
 import http.server
@@ -26,7 +27,10 @@ import threading
 import time
 import urllib.parse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SESSION = "[0-9a-f]{16}"
 NAME = f"hpchub-{SESSION}"
@@ -41,16 +45,21 @@ HANDSHAKE_TIMEOUT = 10.0  # seconds
 KILL_AFTER = "30"  # seconds from the time limit of a session to the end of its programs
 OVERDUE = 120.0  # seconds after its time limit for which a session may go on
 WATCH_INTERVAL = 30.0  # seconds
+UNUSED = 600.0  # seconds for which the secret of a session may exist without its service
+GRACE = 5  # seconds that the programs of a service have to end
 USERS_GROUP = 100  # the group "users" of Linux. All groups below the first uid of users otherwise belong to the system.
 API = r"/v1\.(?:4[1-9]|[5-9][0-9])"  # older versions have requests with other meanings
 
 # The program of a container. It gets the files of its session from standard input, which Docker neither shows nor
-# stores: their size, and an object with the content of each file. They are in memory, never on a disk of the host.
+# stores, or in a swarm from a secret: their size, and an object with the content of each file. They are in memory,
+# never on a disk of the host.
 RECEIVE = """\
 import json, os, runpy, signal, sys
+secret = "/run/secrets/hpchub-" + sys.argv[1]
+source = open(secret, "rb") if os.path.exists(secret) else sys.stdin.buffer
 signal.alarm(60)
-size = int(sys.stdin.buffer.readline(10) or 0)
-text = sys.stdin.buffer.read(size)
+size = int(source.readline(10) or 0)
+text = source.read(size)
 signal.alarm(0)
 if not 0 < size == len(text):
     sys.exit("hpchub-launch: the hub did not send the files of this session; start a new session")
@@ -72,6 +81,7 @@ KEYS |= {"Image", "Labels", "OpenStdin", "StdinOnce", "StopSignal", "User", "Wor
 HOST_KEYS = {"CapDrop", "CpuPeriod", "CpuQuota", "DeviceRequests", "GroupAdd", "Init", "IpcMode", "LogConfig", "Memory"}
 HOST_KEYS |= {"MemorySwap", "Mounts", "NetworkMode", "PidsLimit", "PortBindings", "ReadonlyRootfs", "SecurityOpt"}
 HOST_KEYS |= {"Tmpfs"}
+OF_SESSIONS = urllib.parse.quote(json.dumps({"label": ["hpchub.hub"]}))  # a filter
 LOG = {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "1"}}
 
 
@@ -95,7 +105,8 @@ def load(path: Path) -> dict[str, Any]:
 
     Shape: ``{"images": [{"image", "python"}], "network", "home", "mounts": [{"source", "target", "read_only"}],
     "max_cores", "max_memory" (bytes), "max_runtime" (seconds), "max_gpus", "pids", "read_only", "published_at",
-    "ports": [FIRST, LAST], "minimum_uid", "engine": PATH, "listen": {"socket": PATH} or {"address", "port",
+    "ports": [FIRST, LAST], "minimum_uid", "swarm": {"constraints": [TEXT], "limit_cores": BOOL} or null,
+    "engine": PATH, "listen": {"socket": PATH} or {"address", "port",
     "certificate", "key", "authority", "clients": [NETWORK]}}``. No clients: all addresses can connect.
     """
     content: dict[str, Any] = json.loads(path.read_text())
@@ -131,12 +142,10 @@ def read_container(name: str, body: bytes, policy: dict[str, Any]) -> bytes:
     Raises:
         Refused: The policy does not permit it.
     """
+    content = read_object(body)
     try:
-        content = json.loads(body, object_pairs_hook=unique)
         check_container(name, content, policy)
-    except (ValueError, RecursionError):
-        raise Refused("the description is not JSON") from None
-    except (AttributeError, KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise Refused("the description has a value of another type") from None
     found = {key: value for key, value in content.items() if key in KEYS}
     found["HostConfig"] = {key: value for key, value in content["HostConfig"].items() if key in HOST_KEYS}
@@ -288,10 +297,236 @@ def check_privileges(host: dict[str, Any], policy: dict[str, Any]) -> None:
     require(host.get("ReadonlyRootfs") is True or not policy["read_only"], "the image can be written")
 
 
+# -- services of a swarm
+
+
+def service(  # one argument for each value that differs between sessions or places
+    labels: dict[str, str],
+    *,
+    image: str,
+    program: list[str],
+    user: str,
+    groups: list[str],
+    environment: list[str],
+    mounts: list[dict[str, Any]],
+    memory: int,
+    nano_cpus: int,
+    pids: int,
+    read_only: bool,
+    port: int,
+    secret: str,
+    network: str,
+    swarm: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the description of a session's service. It starts one container, and never a second one.
+
+    Args:
+        labels: The labels of the session.
+        image: The image.
+        program: The program; see ``command``.
+        user: The uid and the gid.
+        groups: The other groups.
+        environment: The environment, without secrets.
+        mounts: The directories of the node in the container.
+        memory: The memory, in bytes.
+        nano_cpus: The cores, in billionths.
+        pids: The maximum number of processes.
+        read_only: Whether the files of the image are read-only.
+        port: The port of the notebook server, which the node publishes.
+        secret: The id of the secret with the session's files.
+        network: The network.
+        swarm: See ``load``.
+    """
+    name = f"hpchub-{labels['hpchub.session']}"
+    uid, _, gid = user.partition(":")
+    limits = {"MemoryBytes": memory, "Pids": pids, **({"NanoCPUs": nano_cpus} if swarm["limit_cores"] else {})}
+    memories = ((tmp, 1 << 30) if tmp != SECRETS else (tmp, 4 << 20) for tmp in tmpfs(0, 0))
+    return {
+        "Name": name,
+        "Labels": labels,
+        "Mode": {"Replicated": {"Replicas": 1}},
+        "EndpointSpec": {
+            "Mode": "vip",
+            # The port of the node itself. A port of the whole swarm would be reachable through every node.
+            "Ports": [{"Protocol": "tcp", "TargetPort": port, "PublishedPort": port, "PublishMode": "host"}],
+        },
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "Image": image,
+                "Command": program,
+                "Labels": labels,
+                "User": user,
+                "Groups": groups,
+                "Env": environment,
+                "Dir": "/",
+                "Init": True,
+                "ReadOnly": read_only,
+                "StopSignal": "SIGTERM",
+                "StopGracePeriod": GRACE * 10**9,
+                "Healthcheck": {"Test": ["NONE"]},
+                "CapabilityDrop": ["ALL"],
+                "Privileges": {"NoNewPrivileges": True},
+                "Secrets": [
+                    {
+                        "SecretID": secret,
+                        "SecretName": name,
+                        "File": {"Name": name, "UID": uid, "GID": gid, "Mode": 0o400},
+                    }
+                ],
+                "Mounts": [
+                    *mounts,
+                    *(
+                        {"Type": "tmpfs", "Target": path, "TmpfsOptions": {"SizeBytes": size, "Mode": 0o1777}}
+                        for path, size in memories
+                    ),
+                ],
+            },
+            "Resources": {"Limits": limits, "Reservations": {"MemoryBytes": memory, "NanoCPUs": nano_cpus}},
+            "RestartPolicy": {"Condition": "none"},
+            "Placement": {"Constraints": swarm["constraints"]},
+            "Networks": [{"Target": network}],
+            "LogDriver": {"Name": LOG["Type"], "Options": LOG["Config"]},
+        },
+    }
+
+
+def read_service(body: bytes, policy: dict[str, Any]) -> bytes:
+    """Check the values in the description of a service, and return a description that this program makes from them.
+
+    Raises:
+        Refused: The policy does not permit it.
+    """
+    content = read_object(body)
+    try:
+        task = content["TaskTemplate"]
+        spec, resources = task["ContainerSpec"], task["Resources"]
+        labels, user = dict(content["Labels"]), str(spec["User"])
+        (port,) = content["EndpointSpec"]["Ports"]
+        binds = [each for each in spec["Mounts"] if each["Type"] != "tmpfs"]
+        values = {
+            "image": spec["Image"],
+            "program": spec["Command"],
+            "user": user,
+            "groups": list(spec.get("Groups") or []),
+            "environment": list(spec.get("Env") or []),
+            "mounts": [{name: each.get(name) for name in ("Type", "Source", "Target", "ReadOnly")} for each in binds],
+            "memory": resources["Limits"]["MemoryBytes"],
+            "nano_cpus": resources["Reservations"]["NanoCPUs"],
+            "pids": resources["Limits"]["Pids"],
+            "read_only": spec.get("ReadOnly") is True,
+            "port": port["TargetPort"],
+            "secret": str(spec["Secrets"][0]["SecretID"]),
+        }
+        check_container(str(content["Name"]), as_container(labels, values, policy), policy)
+        match("[a-z0-9]{1,64}", values["secret"], "the secret is not an id")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise Refused("the description has a value of another type") from None
+    found = service(labels, **values, network=policy["network"], swarm=policy["swarm"])
+    return json.dumps(found).encode()
+
+
+def as_container(labels: dict[str, Any], values: dict[str, Any], policy: dict[str, Any]) -> dict[str, Any]:
+    """Return the container of a service, for the checks that containers and services have in common.
+
+    What ``service`` adds to every service in the same way is here as it must be.
+    """
+    uid, gid = str(values["user"]).split(":")
+    port = str(values["port"])
+    host = {
+        "GroupAdd": values["groups"],
+        "Mounts": values["mounts"],
+        "Memory": values["memory"],
+        "MemorySwap": values["memory"],
+        "CpuPeriod": 10**9,
+        "CpuQuota": values["nano_cpus"],
+        "PidsLimit": values["pids"],
+        "ReadonlyRootfs": values["read_only"],
+        "PortBindings": {f"{port}/tcp": [{"HostIp": policy["published_at"], "HostPort": port}]},
+        "NetworkMode": policy["network"],
+        "Tmpfs": tmpfs(int(uid), int(gid)),
+        "LogConfig": LOG,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true"],
+        "IpcMode": "private",
+    }
+    return {
+        "Image": values["image"],
+        "Entrypoint": values["program"],
+        "User": values["user"],
+        "Env": values["environment"],
+        "Labels": labels,
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "WorkingDir": "/",
+        "StopSignal": "SIGTERM",
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": host,
+    }
+
+
+def read_secret(body: bytes) -> bytes:
+    """Check the secret of a session, and return it without anything else.
+
+    Raises:
+        Refused: It is not the secret of a session.
+    """
+    content = read_object(body)
+    name, labels, data = str(content.get("Name")), content.get("Labels") or {}, content.get("Data")
+    require(sorted(labels) == sorted(LABELS), "the labels are not those of a session")
+    require(name == f"hpchub-{labels['hpchub.session']}" and re.fullmatch(NAME, name), "the name is not valid")
+    require(isinstance(data, str), "the secret is not text")
+    return json.dumps({"Name": name, "Labels": labels, "Data": data}).encode()
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Return an object of JSON.
+
+    Raises:
+        Refused: It is not one.
+    """
+    try:
+        content = json.loads(body, object_pairs_hook=unique)
+    except (ValueError, RecursionError):
+        raise Refused("the description is not JSON") from None
+    require(isinstance(content, dict), "the description is not an object")
+    found: dict[str, Any] = content
+    return found
+
+
+def swarm_request(method: str, path: str, query: dict[str, list[str]], body: bytes, policy: dict[str, Any]) -> Any:
+    """Return the target and the body of a request to the manager of a swarm.
+
+    Raises:
+        Refused: The policy does not permit the request.
+    """
+    if method == "POST" and path == "/services/create":
+        return path, read_service(body, policy)
+    if method == "POST" and path == "/secrets/create":
+        return path, read_secret(body)
+    require(not body, "this request has no body")
+    if method == "GET" and path in ("/services", "/tasks"):
+        return f"{path}?filters={OF_SESSIONS}", b""
+    if method == "GET" and path in ("/nodes", f"/networks/{policy['network']}-nodes"):
+        return path, b""
+    found = match(rf"/(services|secrets)/{NAME}(/logs)?", path, "the request is not permitted")
+    tail = match("[0-9]{1,3}", (query.get("tail") or ["40"])[0], "tail is not valid")[0]
+    targets = {
+        ("GET", "services", None): "",
+        ("GET", "services", "/logs"): f"?stdout=1&stderr=1&tail={tail}",
+        ("DELETE", "services", None): "",
+        ("DELETE", "secrets", None): "",
+    }
+    key = (method, found[1], found[2])
+    require(key in targets, "the request is not permitted")
+    return path + targets[key], b""
+
+
 # -- requests
 
 
-def rewrite(method: str, target: str, body: bytes, policy: dict[str, Any]) -> tuple[str, bytes]:
+def rewrite(  # noqa: PLR0911 one return for each request
+    method: str, target: str, body: bytes, policy: dict[str, Any]
+) -> tuple[str, bytes]:
     """Return the target and the body of a request as the engine gets it.
 
     Raises:
@@ -302,6 +537,10 @@ def rewrite(method: str, target: str, body: bytes, policy: dict[str, Any]) -> tu
     found = match(rf"({API})?(/(?!v[0-9])[A-Za-z0-9_./:@%-]*)", url.path, problem)
     version, path = found[1] or "", found[2]
     query = urllib.parse.parse_qs(url.query)
+    common = path in ("/_ping", "/version", f"/networks/{policy['network']}") or path.startswith("/images/")
+    if policy.get("swarm") and not common:
+        target, content = swarm_request(method, path, query, body, policy)
+        return version + target, content
     if method == "POST" and path == "/containers/create":
         name = (query.get("name") or [""])[0]
         return f"{version}{path}?name={name}", read_container(name, body, policy)
@@ -315,7 +554,7 @@ def rewrite(method: str, target: str, body: bytes, policy: dict[str, Any]) -> tu
         require(urllib.parse.unquote(path[8:-5]) in images, "the image is not in the list")
         return version + path, b""
     if method == "GET" and path == "/containers/json":
-        return f"{version}{path}?all=1&filters=" + urllib.parse.quote(json.dumps({"label": ["hpchub.hub"]})), b""
+        return f"{version}{path}?all=1&filters={OF_SESSIONS}", b""
     return version + container_request(method, path, query), b""
 
 
@@ -501,6 +740,33 @@ def end_overdue(engine: str) -> None:
             request(engine, "POST", f"/containers/{name}/stop?t=10")
 
 
+def end_overdue_services(engine: str) -> None:
+    """Remove the services that go on after their time limit, and the secrets whose services were never created."""
+    secrets = json.loads(request(engine, "GET", f"/secrets?filters={OF_SESSIONS}"))
+    services = json.loads(request(engine, "GET", f"/services?filters={OF_SESSIONS}"))
+    tasks = json.loads(request(engine, "GET", f"/tasks?filters={OF_SESSIONS}"))
+    names = {each["ID"]: str(each["Spec"]["Name"]) for each in services}
+    for task in tasks:
+        name, state = names.get(task["ServiceID"], ""), task["Status"]
+        runtime = str(task["Spec"]["ContainerSpec"]["Labels"].get("hpchub.runtime"))
+        if state["State"] != "running" or not re.fullmatch(NAME, name) or not re.fullmatch("[0-9]{1,9}", runtime):
+            continue
+        if time.time() - moment(state["Timestamp"]) > int(runtime) + OVERDUE:
+            print(f"{name} goes on after its time limit; removing it", file=sys.stderr)
+            request(engine, "DELETE", f"/services/{name}")
+    for secret in secrets:
+        name = str(secret["Spec"]["Name"])
+        unused = name not in names.values() and time.time() - moment(secret["CreatedAt"]) > UNUSED
+        if unused and re.fullmatch(NAME, name):
+            print(f"the secret {name} has no service; removing it", file=sys.stderr)
+            request(engine, "DELETE", f"/secrets/{name}")
+
+
+def moment(text: str) -> int:
+    """Return a time of the engine in seconds since 1970."""
+    return calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+
+
 def request(engine: str, method: str, target: str) -> bytes:
     """Return the engine's answer to a request of the gate itself.
 
@@ -519,12 +785,12 @@ def request(engine: str, method: str, target: str) -> bytes:
     return content
 
 
-def watch(engine: str) -> None:
+def watch(engine: str, end: Callable[[str], None]) -> None:
     """End overdue sessions from time to time."""
     while True:
         time.sleep(WATCH_INTERVAL)
         try:
-            end_overdue(engine)
+            end(engine)
         except Exception as error:  # noqa: BLE001 the next attempt may succeed
             print(f"it is unknown which sessions are overdue: {error!r}", file=sys.stderr)
 
@@ -535,7 +801,8 @@ def main() -> int:
         print("usage: hpchub-docker-gate POLICY", file=sys.stderr)
         return 2
     policy = load(Path(sys.argv[1]))
-    threading.Thread(target=watch, args=(policy["engine"],), daemon=True).start()
+    end = end_overdue_services if policy.get("swarm") else end_overdue
+    threading.Thread(target=watch, args=(policy["engine"], end), daemon=True).start()
     serve(policy).serve_forever()
     return 0
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from hpchub.model.places import DockerPlace, PlaceBase
+    from hpchub.schedulers.terms import Terms
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class DockerConnection(Connection):
         calls: The threads for all other calls.
     """
 
-    terms = spec.TERMS
+    terms: Terms = spec.TERMS
     timeout = PATIENCE
 
     def __init__(self, entry: PlaceBase, settings: Mapping[str, Any]) -> None:

@@ -33,30 +33,20 @@ from hpchub.schedulers import Unanswered
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hpchub.model.places import DockerPlace
+    from hpchub.model.places import DockerPlace, EnginePlace
     from hpchub.places.docker.connection import DockerConnection
 
 ATTEMPTS = 5
 """How many ports the hub tries if another container or program of the host has the first one."""
 
 
-class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[misc]
-    """A spawner that runs one session in a container of its own."""
-
-    # dockerspawner derives this trait from the image; here, it is the session's.
-    object_name = Unicode()
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.remove = False  # an ended container explains its end; the orphan collector removes it
-        self._ids = (0, 0)
-        self._groups: list[int] = []
-        self._secrets: dict[str, str] = {}
+class ContainerSpawner(PlaceSpawner):
+    """What the spawners of sessions in containers have in common."""
 
     @property
-    def place(self) -> DockerPlace:
+    def place(self) -> EnginePlace:
         """The session's place."""
-        place: DockerPlace = self.cluster
+        place: EnginePlace = self.cluster
         return place
 
     # -- dockerspawner's access to the engine
@@ -79,8 +69,7 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
 
     def get_env(self) -> dict[str, str]:
         """Return the environment of the container, which everybody with access to the engine can read: no secrets."""
-        home = spec.path_for(self.place.home, self.user.name)
-        return {"HOME": home, "USER": self.user.name, "LOGNAME": self.user.name, "SHELL": "/bin/bash"}
+        return spec.environment(self.place, self.user.name)
 
     async def get_command(self) -> list[str]:
         """Return no command, because the entry point contains it all."""
@@ -93,13 +82,8 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
 
     @property
     def volume_binds(self) -> dict[str, Any]:
-        """No binds, because the engine would create their missing sources as root. See ``mount_binds``."""
+        """No binds, because the engine would create their missing sources as root."""
         return {}
-
-    @property
-    def mounts(self) -> list[dict[str, Any]]:
-        """The home and the other directories. This property replaces dockerspawner's trait."""
-        return spec.mounts(self.place, self.user.name)
 
     @property
     def ports(self) -> tuple[int, int]:
@@ -114,6 +98,41 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
     def _choose_port(self) -> int:
         ports = self.runtime.settings["notebook_ports"]
         return random.randint(ports["first"], ports["last"])  # noqa: S311 not a secret
+
+    @property
+    def _minimum_gid(self) -> int:
+        """Groups below this one belong to the system. A session has none of them."""
+        return int(self.runtime.settings.get("access", {}).get("minimum_uid", 1000))
+
+    async def _clean_up(self, session: str) -> None:
+        """Remove a container that was not started. If this fails, the orphan collector removes it."""
+        with suppress(Unanswered):
+            await self.connection.remove(job_name(session), user=self.user.name, session=session)
+
+
+class DockerSessionSpawner(ContainerSpawner, SystemUserSpawner):  # type: ignore[misc]
+    """A spawner that runs one session in a container of its own."""
+
+    # dockerspawner derives this trait from the image; here, it is the session's.
+    object_name = Unicode()
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.remove = False  # an ended container explains its end; the orphan collector removes it
+        self._ids = (0, 0)
+        self._groups: list[int] = []
+        self._secrets: dict[str, str] = {}
+
+    @property
+    def place(self) -> DockerPlace:
+        """The session's place."""
+        place: DockerPlace = self.cluster
+        return place
+
+    @property
+    def mounts(self) -> list[dict[str, Any]]:
+        """The home and the other directories. This property replaces dockerspawner's trait."""
+        return spec.mounts(self.place, self.user.name)
 
     # -- the start
 
@@ -165,16 +184,6 @@ class DockerSessionSpawner(PlaceSpawner, SystemUserSpawner):  # type: ignore[mis
 
     async def _message(self, session: str) -> bytes:
         return spec.message(await self.files(session, self._secrets))
-
-    @property
-    def _minimum_gid(self) -> int:
-        """Groups below this one belong to the system. A session has none of them."""
-        return int(self.runtime.settings.get("access", {}).get("minimum_uid", 1000))
-
-    async def _clean_up(self, session: str) -> None:
-        """Remove a container that was not started. If this fails, the orphan collector removes it."""
-        with suppress(Unanswered):
-            await self.connection.remove(job_name(session), user=self.user.name, session=session)
 
 
 def account(name: str, minimum_gid: int) -> tuple[tuple[int, int], list[int]]:

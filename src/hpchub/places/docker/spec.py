@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hpchub.model.entries import Profile
-    from hpchub.model.places import DockerPlace, PlaceBase
+    from hpchub.model.places import DockerPlace, EnginePlace, PlaceBase
 
 LABEL_RUNTIME = "hpchub.runtime"
 """The label with the time limit, in seconds."""
@@ -170,7 +170,7 @@ _EXPLANATIONS: tuple[tuple[str, str, str, str], ...] = (
         marked("Please try again in a few minutes."),
     ),
     (
-        r"is already in use by container|name .* is already in use",
+        r"is already in use by container|name .* is already in use|conflicts with an existing object",
         "conflict",
         marked("A container with the name of your session exists already on the host {place}."),
         marked("Please start your session again."),
@@ -179,6 +179,12 @@ _EXPLANATIONS: tuple[tuple[str, str, str, str], ...] = (
         r"network .*not found|could not find (?:the )?network",
         "no_network",
         marked("The network for sessions is missing on the host {place}."),
+        marked("Please tell the administrators of the service."),
+    ),
+    (
+        r"not a swarm manager|does not have a leader|lost quorum",
+        "no_swarm",
+        marked("The swarm {place} has no manager that works."),
         marked("Please tell the administrators of the service."),
     ),
     (
@@ -270,7 +276,7 @@ def host_options(place: DockerPlace, profile: Profile, ids: tuple[int, int], gro
     return options
 
 
-def mounts(place: DockerPlace, user: str) -> list[dict[str, Any]]:
+def mounts(place: EnginePlace, user: str) -> list[dict[str, Any]]:
     """Return the mounts of a session. The engine does not create a source that is missing."""
     found = [(place.home, path_for(place.home, user), False)]
     found += [(each.source, path_for(each.target, user), each.read_only) for each in place.mounts]
@@ -278,6 +284,11 @@ def mounts(place: DockerPlace, user: str) -> list[dict[str, Any]]:
         {"source": path_for(source, user), "target": target, "type": "bind", "read_only": read_only}
         for source, target, read_only in found
     ]
+
+
+def environment(place: EnginePlace, user: str) -> dict[str, str]:
+    """Return the environment of a session's container. Everybody with access to the engine can read it."""
+    return {"HOME": path_for(place.home, user), "USER": user, "LOGNAME": user, "SHELL": "/bin/bash"}
 
 
 def message(files: Mapping[str, str]) -> bytes:
