@@ -110,7 +110,7 @@ class Swarm(Engine):
         self.services: dict[str, Service] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
         isolated = {"com.docker.network.bridge.enable_icc": "false"}
-        self.networks: dict[str, dict[str, Any]] = {  # type: ignore[assignment]
+        self.networks: dict[str, dict[str, Any]] = {
             "hpchub": {"Scope": "swarm", "Driver": "bridge", "ConfigFrom": {"Network": NODES}},
             NODES: {"Scope": "local", "Driver": "null", "Options": isolated},
         }

@@ -182,6 +182,11 @@ def docker_gates(model: Mapping[str, Any], host: str) -> list[dict[str, Any]]:
     return role_arguments.docker_gates(_site(model), host)
 
 
+def docker_swarm(model: Mapping[str, Any], host: str) -> dict[str, Any]:
+    """Return the swarm that a Docker host belongs to; see ``hpchub.deploy.role_arguments``. Empty if there is none."""
+    return role_arguments.docker_swarm(_site(model), host)
+
+
 def database_host(model: Mapping[str, Any], groups: Mapping[str, Sequence[str]]) -> str:
     """Return the name of the host of the PostgreSQL server, or an empty text if it is the hub host.
 
@@ -226,6 +231,8 @@ class FilterModule:
                 gate_settings,
                 hub_sign_on,
                 docker_gates,
+                docker_swarm,
+                docker_swarm,
                 database_host,
                 database_url,
             )

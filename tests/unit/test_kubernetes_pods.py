@@ -13,6 +13,7 @@ from kubernetes_server import IMAGE, NAMESPACE
 from lab_kubernetes.admission import violations
 from lab_kubernetes.network import rules
 
+from hpchub.lab_extension import container_files
 from hpchub.model.entries import Profile
 from hpchub.model.places import KubernetesPlace
 from hpchub.places.kubernetes import manifests
@@ -171,7 +172,8 @@ def test_an_unknown_image_is_refused() -> None:
 
 
 def test_the_programs_fit_into_a_secret() -> None:
-    assert sum(map(len, files_of(SESSION, {}).values())) < 500_000  # a Secret has at most 1 MiB
+    files = files_of(SESSION, {}, json.dumps(container_files("de")))
+    assert sum(map(len, files.values())) < 500_000  # a Secret has at most 1 MiB
 
 
 def test_the_plan_is_json() -> None:

@@ -128,7 +128,7 @@ async def started(spawner: Any) -> str:
     return str(url)
 
 
-async def test_session_runs_in_a_service_without_any_privilege(hub: Hub, engine: Swarm, tmp_path: Path) -> None:
+async def test_session_runs_in_a_service_without_any_privilege(hub: Hub, engine: Swarm) -> None:
     spawner = begin(hub)
     assert await started(spawner) == f"https://127.0.0.1:{spawner.child_spawner.port}"
     (service,) = engine.services.values()
@@ -142,7 +142,7 @@ async def test_session_runs_in_a_service_without_any_privilege(hub: Hub, engine:
     assert container["Privileges"] == {"NoNewPrivileges": True}
     assert container["ReadOnly"] is True
     assert container["Healthcheck"] == {"Test": ["NONE"]}
-    home = f"{tmp_path.resolve()}/home/alice"
+    home = hub.runtime.profiles.place("cloud").home.replace("{user}", "alice")  # type: ignore[union-attr]
     assert container["Mounts"][0] == {"Type": "bind", "Source": home, "Target": home, "ReadOnly": False}
     assert {each["Target"]: each["TmpfsOptions"]["SizeBytes"] for each in container["Mounts"][1:]} == {
         "/tmp": 1 << 30,
@@ -532,7 +532,7 @@ def body(tmp_path: Path) -> dict[str, Any]:
         ids=(UID, UID),
         groups=[4300],
         port=20001,
-        secret="abc123",  # noqa: S106 an id
+        secret="abc123",
     )
 
 

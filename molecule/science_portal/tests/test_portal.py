@@ -39,13 +39,13 @@ def ask(host: Host, *options: str, url: str) -> tuple[int, str]:
 def test_form_has_a_profile_in_the_cluster_and_in_each_place(hub: Host) -> None:
     found = json.loads(hub.check_output("cat /etc/hpchub/profiles.json"))
     used = {each.get("place") or each.get("cluster") for each in found["profiles"]}
-    assert used == {"campus", "docker", "kube", "bigmem"}
+    assert used == {"campus", "docker", "swarm", "kube", "bigmem"}
 
 
 def test_hub_reaches_every_place(hub: Host) -> None:
     done = hub.run("runuser -u jupyterhub -- /opt/hpchub/hub/current/bin/python -I -m hpchub.cli.check_clusters")
     assert done.rc == 0, done.stdout + done.stderr
-    for name in ("campus", "docker", "kube", "bigmem"):
+    for name in ("campus", "docker", "swarm", "kube", "bigmem"):
         assert name in done.stdout
 
 
@@ -68,6 +68,35 @@ def test_engine_of_docker_listens_on_no_port() -> None:
     docker = host("docker1")
     assert docker.file("/run/docker.sock").mode & 0o007 == 0
     assert "dockerd" not in docker.check_output("ss -H -lntp")
+
+
+def test_swarm_has_all_nodes() -> None:
+    nodes = host("docker2").check_output("docker node ls --format '{{.Hostname}} {{.Status}} {{.Availability}}'")
+    assert sorted(nodes.splitlines()) == ["docker2 Ready Active", "docker3 Ready Active"]
+
+
+def test_network_of_the_swarm_is_a_bridge_of_each_node_without_communication() -> None:
+    for name in ("docker2", "docker3"):
+        found = json.loads(host(name).check_output("docker network inspect hpchub-nodes"))[0]
+        assert found["Options"]["com.docker.network.bridge.enable_icc"] == "false"
+    assert json.loads(host("docker2").check_output("docker network inspect hpchub"))[0]["Driver"] == "bridge"
+
+
+def test_gate_of_the_swarm_permits_the_hub_to_list_its_services_only(hub: Host) -> None:
+    own = "/etc/hpchub/places/swarm"
+    identity = ("--cacert", f"{own}/ca.pem", "--cert", f"{own}/cert.pem", "--key", f"{own}/key.pem")
+    code, text = ask(hub, *identity, url="https://docker2:2376/services")
+    assert (code, text[0], text[-3:]) == (0, "[", "200")
+    for path in ("swarm", "secrets", "info", "containers/json", "configs"):
+        assert ask(hub, *identity, url=f"https://docker2:2376/{path}")[1].endswith("403"), path
+
+
+@pytest.mark.parametrize("name", ["hub", "login1", "docker1"])
+@pytest.mark.parametrize("port", [2377, 7946])
+def test_ports_of_the_swarm_admit_its_nodes_only(name: str, port: int) -> None:
+    program = f"import socket; socket.create_connection(('docker2', {port}), 3)"
+    assert host("docker3").run("python3 -c %s", program).rc == 0
+    assert host(name).run("python3 -c %s", program).rc != 0
 
 
 def test_kubernetes_refuses_clients_without_the_token_of_the_hub(hub: Host) -> None:

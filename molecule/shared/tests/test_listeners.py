@@ -85,7 +85,8 @@ def unexpected(
         # The kernel itself listens for tunnels.
         if listener.protocol == "udp" and not listener.programs:
             return listener.port in permitted.get(KERNEL, ())
-        if listener.protocol != "tcp" and not (listener.programs and listener.programs <= HTCONDOR.keys()):
+        datagrams = {*HTCONDOR, "dockerd"}
+        if listener.protocol != "tcp" and not (listener.programs and listener.programs <= datagrams):
             return False
         # containerd listens for the streams of Kubernetes, which Docker does not use, on a port that it chooses.
         if listener.programs == {"containerd"} and listener.local:
@@ -140,6 +141,8 @@ def permitted_on(groups: set[str], state: dict[str, Any], settings: dict[str, An
         **batch_systems,
     }
     if portal:
+        # A swarm listens for its nodes. Its firewall refuses everybody else.
+        parts["docker_hosts"] = {**parts["docker_hosts"], "dockerd": {2377, 7946}, KERNEL: {4789}}
         # The lab's tunnel between the hub and the pods.
         parts["hub"] = {**parts["hub"], KERNEL: {4789}}
         parts["kubernetes"] = {**parts["kubernetes"], KERNEL: {4789}}

@@ -38,8 +38,10 @@ class SwarmTerms(Terms):
     reasons = (
         (r"^new$", Reason("the swarm chooses a node for it")),
         (r"^preparing$", Reason("a node prepares the session")),
-        (r"host-mode port already in use", Reason("the port of your session is in use", Outlook.NEVER, _AGAIN)),
-        (r"port is already allocated|address already in use", Reason("its port is in use", Outlook.NEVER, _AGAIN)),
+        (
+            r"host-mode port already in use|port is already allocated|address already in use",
+            Reason("the port of your session is in use", Outlook.NEVER, _AGAIN),
+        ),
         (r"insufficient resources", Reason("no node has enough free cores and memory")),
         (
             r"scheduling constraints not satisfied|unsupported platform|missing plugin",
