@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from playwright.sync_api import expect
 
 from .lab import LabError, eventually
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 PROGRAM = Path(__file__).resolve().parents[1] / "security" / "programs" / "container.py"
 DOCKER = "docker1"
+SWARM = ("docker2", "docker3")
+"""The nodes of the swarm, the manager first."""
 KUBERNETES = "kube1"
 OF_PODS = {"user namespace", "secrets"}
 """What the attack program finds in a pod of the lab. podman permits user namespaces, which the runtimes of Kubernetes
@@ -70,12 +74,33 @@ def pods(lab: Lab) -> list[str]:
     return lab.run(KUBERNETES, ["podman", "ps", "--format", "{{.Names}}", "--filter", "name=k8s_"]).split()
 
 
+@pytest.fixture
+def swarm(lab: Lab) -> dict[str, Any]:
+    """Return a place that is a swarm."""
+    found = next((each for each in places(lab) if each["kind"] == "swarm"), None)
+    if found is None:
+        pytest.skip("this lab has no swarm")
+    return found
+
+
+def services(lab: Lab) -> list[str]:
+    """Return the names of all services of sessions."""
+    return lab.run(SWARM[0], ["docker", "service", "ls", "--format", "{{.Name}}"]).split()
+
+
+def of_services(lab: Lab) -> dict[str, list[str]]:
+    """Return what belongs to services: the containers of each node, and the secrets."""
+    running = ["docker", "ps", "--all", "--format", "{{.Names}}", "--filter", "label=hpchub.hub"]
+    found = {node: lab.run(node, running).split() for node in SWARM}
+    return found | {"secrets": lab.run(SWARM[0], ["docker", "secret", "ls", "--format", "{{.Name}}"]).split()}
+
+
 def left_in(lab: Lab, name: str) -> list[str]:
-    """Return the jobs, containers or pods of a cluster or place that have not ended."""
+    """Return the jobs, containers, services or pods of a cluster or place that have not ended."""
     if name in lab.batches:
         return [job.id for job in lab.batches[name].jobs()]
     kind = next(each["kind"] for each in places(lab) if each["name"] == name)
-    return {"docker": containers, "kubernetes": pods}[kind](lab)
+    return {"docker": containers, "swarm": services, "kubernetes": pods}[kind](lab)
 
 
 def test_form_starts_a_session_in_each_place(lab: Lab, visitor: Callable[[], Visitor]) -> None:
@@ -91,7 +116,15 @@ def test_form_starts_a_session_in_each_place(lab: Lab, visitor: Callable[[], Vis
         assert notebook.run("6*7") == "42"
         session = json.loads(alice.fetch("GET", "/hub/api/hpchub/sessions/alice").text)
         assert session["job"]["cluster"] == place["name"]
+        status = alice.page.locator("#hpchub-status")
+        for words in ("left", "memory", f"of {session['job']['memory'] / 2**30:.1f} GB", "CPU"):
+            expect(status).to_contain_text(words, timeout=30_000)
+        if session["job"]["place"]:
+            expect(status).to_contain_text(f"in {place['name']}")
+        expect(alice.page.get_by_text("official Jupyter news")).to_have_count(0)
         alice.stop_server()
+        ended = re.sub(r"\s+", " ", alice.page.locator(".hpchub-ended").first.inner_text())
+        assert ("the cluster" in ended) is not bool(session["job"]["place"]), ended
 
 
 def test_container_is_removed_after_its_session(
@@ -154,6 +187,78 @@ def test_killed_hub_leaves_nothing_behind_in_any_place(lab: Lab, visitor: Callab
         eventually(f"{name}: the session runs, or nothing is left", settled, timeout=240, interval=2)
         alice.leave_nothing_running()
         eventually(f"{name}: nothing is left", gone, timeout=240, interval=2)
+
+
+def test_service_is_removed_with_everything_after_its_session(
+    lab: Lab, visitor: Callable[[], Visitor], swarm: dict[str, Any]
+) -> None:
+    alice = visitor()
+    alice.sign_in("alice")
+    alice.start(profile_in(lab, swarm["name"]))
+    (name,) = services(lab)
+    assert of_services(lab)["secrets"] == [name]
+    visible = lab.run(SWARM[0], ["docker", "service", "inspect", name])
+    visible += lab.run(SWARM[0], ["docker", "secret", "inspect", name])
+    for word in ("JUPYTERHUB", "TOKEN", "PRIVATE KEY"):
+        assert word not in visible.upper()
+    alice.stop_server()
+    eventually("the service is removed", lambda: not services(lab))
+    eventually("nothing is left", lambda: not any(of_services(lab).values()))
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1, 0.2, 0.4, 1.0, 3.0])
+def test_killed_hub_leaves_no_service_that_nobody_knows(
+    lab: Lab, visitor: Callable[[], Visitor], swarm: dict[str, Any], pause: float
+) -> None:
+    """Kill the hub during a start. The service then belongs to the session of the user, or it is removed."""
+    alice = visitor()
+    alice.sign_in("alice")
+    key = profile_in(lab, swarm["name"])
+    assert alice.fetch("POST", "/hub/api/users/alice/server", body={"profile": key}).status in (201, 202)
+    time.sleep(pause)
+    lab.run("hub", ["systemctl", "kill", "--signal=KILL", "--kill-whom=main", "jupyterhub"])
+
+    def settled() -> bool:
+        try:
+            server = alice.server()
+        except (AssertionError, KeyError, TypeError):
+            return False
+        left = services(lab)
+        return (bool(server.get("ready")) and len(left) == 1) or (not server and not left)
+
+    eventually("the session runs, or nothing is left", settled, timeout=240, interval=2)
+    alice.leave_nothing_running()
+    eventually("no service is left", lambda: not services(lab), timeout=240, interval=2)
+    eventually("nothing is left", lambda: not any(of_services(lab).values()), timeout=240, interval=2)
+
+
+def test_container_in_the_swarm_reaches_nothing_of_another_user(
+    lab: Lab, visitor: Callable[[], Visitor], swarm: dict[str, Any]
+) -> None:
+    """Run our attack program in a container of the swarm, beside the container of another user."""
+    key = profile_in(lab, swarm["name"])
+    bob = visitor()
+    bob.sign_in("bob")
+    bob.start(key)
+    (name,) = services(lab)
+    (port,) = json.loads(lab.run(SWARM[0], ["docker", "service", "inspect", name]))[0]["Endpoint"]["Ports"]
+    published = port["PublishedPort"]
+    node = next(node for node, found in of_services(lab).items() if node in SWARM and found)
+    (container,) = of_services(lab)[node]
+    network = json.loads(lab.run(node, ["docker", "inspect", container]))[0]["NetworkSettings"]["Networks"]["hpchub"]
+    targets = [f"{network['IPAddress']}:{published}", f"{network['Gateway']}:22", f"{network['Gateway']}:{published}"]
+    # The other node, its gateways, and the ports of the swarm
+    targets += [f"{lab.addresses[each]}:{number}" for each in SWARM for number in (22, 2376, 2377, 7946, published)]
+    targets += [f"172.18.0.1:{number}" for number in (22, 2377, 7946)]
+    targets += [f"{lab.addresses['hub']}:{number}" for number in (22, 8443)]
+    targets += [f"{lab.addresses['login1']}:22"]
+    alice = visitor()
+    alice.sign_in("alice")
+    notebook = alice.start(key).new_notebook("python3")
+    assert len(services(lab)) == 2
+    code = f"import sys; sys.argv = ['container.py', *{targets!r}]; exec({PROGRAM.read_text()!r})"
+    # Each session has its own secret for as long as it runs, and no other one.
+    assert json.loads(notebook.run(code)).keys() - {"secrets"} == set()
 
 
 def test_pod_reaches_nothing_of_another_user(

@@ -8,7 +8,6 @@ import json
 import os
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -306,7 +305,7 @@ async def test_answer_that_is_lost_ends_no_session(hub: Hub, engine: Swarm) -> N
         Refusal(503, "This node is not a swarm manager."),
         Refusal(500, "The swarm does not have a leader. network x not found"),
     ):
-        for names in (("services", "inspect"), ("tasks",), ("nodes",)):
+        for names in (("services", "inspect"), ("tasks",), ("nodes",), ("secrets",)):
             engine.faults = dict.fromkeys(names, fault)
             hub.runtime.poller("cloud")._next = 0.0
             assert await spawner.poll() is None
@@ -326,13 +325,13 @@ async def test_node_that_is_away_ends_no_session(hub: Hub, engine: Swarm) -> Non
     assert await spawner.poll() is None
 
 
-async def test_three_requests_serve_all_sessions(hub: Hub, engine: Swarm) -> None:
+async def test_four_requests_serve_all_sessions(hub: Hub, engine: Swarm) -> None:
     await started(begin(hub))
     hub.runtime.poller("cloud")._next = 0.0
     engine.requests.clear()
     poller = hub.runtime.poller("cloud")
     await asyncio.gather(*(poller.snapshot(0.001) for _ in range(100)))
-    assert engine.requests == ["services", "tasks", "nodes"]
+    assert engine.requests == ["secrets", "services", "tasks", "nodes"]
 
 
 async def test_session_that_ends_tells_why(hub: Hub, engine: Swarm) -> None:
@@ -415,13 +414,23 @@ async def test_service_of_another_hub_is_never_touched(hub: Hub, engine: Swarm, 
     assert NAME in engine.secrets
 
 
-@pytest.mark.parametrize(("age", "left"), [(599, True), (601, False)])
-def test_gate_removes_a_secret_whose_service_was_never_created(engine: Swarm, age: int, left: bool) -> None:
-    marks = {"hpchub.hub": "h~1", "hpchub.user": "alice", "hpchub.session": SESSION, "hpchub.runtime": "60"}
-    engine.create_secret(body=json.dumps({"Name": NAME, "Labels": marks, "Data": "eA=="}).encode())
-    engine.secrets[NAME]["CreatedAt"] = time.strftime("%Y-%m-%dT%H:%M:%S.123456789Z", time.gmtime(time.time() - age))
-    docker_gate.end_overdue_services(str(engine.socket))
-    assert (NAME in engine.secrets) is left
+async def test_secret_whose_service_was_never_created_is_removed(
+    hub: Hub, engine: Swarm, policy: dict[str, Any]
+) -> None:
+    """The hub was killed between the two."""
+    hub.runtime.ledger.end(SESSION, user="alice", cluster="cloud", job_id="")
+    create(engine, policy, hub.runtime.hub_name)
+    engine.remove_service(NAME)
+    found = await hub.runtime.place("cloud").find(NAME)
+    assert found is not None
+    assert (found.state, spec.TERMS.understand(found.reason).outlook.name) == (JobState.PENDING, "NEVER")
+    sweeper = OrphanCollector(hub.runtime, set, max_age=0.0, grace=0.0)
+    place = hub.runtime.profiles.place("cloud")
+    assert place is not None
+    for _ in range(2):
+        hub.runtime.poller("cloud")._next = 0.0
+        await sweeper.sweep(place)
+    assert not engine.secrets
 
 
 @pytest.mark.parametrize(("age", "left"), [(60 + 118, True), (60 + 122, False)])
@@ -501,7 +510,7 @@ def test_task_that_has_not_ended_has_no_ending(task: Any) -> None:
 @pytest.mark.parametrize("answer", [[{}], [{"ID": "s", "Spec": None}], [None], [{"ID": "s", "Spec": {"Name": 1}}]])
 def test_answer_in_an_unknown_form_is_no_answer(answer: Any) -> None:
     with pytest.raises(Unanswered):
-        spec.jobs_of(answer, [{}], [])
+        spec.jobs_of([], answer, [{}], [])
 
 
 def test_manager_is_reached_at_its_own_address() -> None:
@@ -680,7 +689,6 @@ def test_gate_permits_secrets_of_sessions_only(change: dict[str, Any], problem: 
         ("GET", "/v1.45/swarm"),
         ("GET", "/v1.45/swarm/unlockkey"),
         ("GET", "/v1.45/info"),
-        ("GET", "/v1.45/secrets"),
         ("GET", f"/v1.45/secrets/{NAME}"),
         ("GET", "/v1.45/nodes/n1"),
         ("GET", "/v1.45/services/other"),
@@ -705,7 +713,7 @@ def test_gate_of_a_manager_refuses_other_requests(policy: dict[str, Any], method
         docker_gate.rewrite(method, target, b"", policy)
 
 
-@pytest.mark.parametrize("name", ["services", "tasks"])
+@pytest.mark.parametrize("name", ["secrets", "services", "tasks"])
 def test_list_contains_only_sessions_whatever_the_hub_asks(policy: dict[str, Any], name: str) -> None:
     target, _ = docker_gate.rewrite("GET", f"/v1.45/{name}?filters=%7B%7D", b"", policy)
     assert target.startswith(f"/v1.45/{name}?filters=")

@@ -45,7 +45,6 @@ HANDSHAKE_TIMEOUT = 10.0  # seconds
 KILL_AFTER = "30"  # seconds from the time limit of a session to the end of its programs
 OVERDUE = 120.0  # seconds after its time limit for which a session may go on
 WATCH_INTERVAL = 30.0  # seconds
-UNUSED = 600.0  # seconds for which the secret of a session may exist without its service
 GRACE = 5  # seconds that the programs of a service have to end
 USERS_GROUP = 100  # the group "users" of Linux. All groups below the first uid of users otherwise belong to the system.
 API = r"/v1\.(?:4[1-9]|[5-9][0-9])"  # older versions have requests with other meanings
@@ -504,7 +503,7 @@ def swarm_request(method: str, path: str, query: dict[str, list[str]], body: byt
     if method == "POST" and path == "/secrets/create":
         return path, read_secret(body)
     require(not body, "this request has no body")
-    if method == "GET" and path in ("/services", "/tasks"):
+    if method == "GET" and path in ("/secrets", "/services", "/tasks"):
         return f"{path}?filters={OF_SESSIONS}", b""
     if method == "GET" and path in ("/nodes", f"/networks/{policy['network']}-nodes"):
         return path, b""
@@ -741,8 +740,7 @@ def end_overdue(engine: str) -> None:
 
 
 def end_overdue_services(engine: str) -> None:
-    """Remove the services that go on after their time limit, and the secrets whose services were never created."""
-    secrets = json.loads(request(engine, "GET", f"/secrets?filters={OF_SESSIONS}"))
+    """Remove the services that go on after their time limit."""
     services = json.loads(request(engine, "GET", f"/services?filters={OF_SESSIONS}"))
     tasks = json.loads(request(engine, "GET", f"/tasks?filters={OF_SESSIONS}"))
     names = {each["ID"]: str(each["Spec"]["Name"]) for each in services}
@@ -754,12 +752,6 @@ def end_overdue_services(engine: str) -> None:
         if time.time() - moment(state["Timestamp"]) > int(runtime) + OVERDUE:
             print(f"{name} goes on after its time limit; removing it", file=sys.stderr)
             request(engine, "DELETE", f"/services/{name}")
-    for secret in secrets:
-        name = str(secret["Spec"]["Name"])
-        unused = name not in names.values() and time.time() - moment(secret["CreatedAt"]) > UNUSED
-        if unused and re.fullmatch(NAME, name):
-            print(f"the secret {name} has no service; removing it", file=sys.stderr)
-            request(engine, "DELETE", f"/secrets/{name}")
 
 
 def moment(text: str) -> int:

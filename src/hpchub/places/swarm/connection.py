@@ -64,14 +64,17 @@ class SwarmConnection(DockerConnection):
         return await self._list("tasks", filters={"label": LABEL_HUB}), await self._list("nodes")
 
     async def jobs(self) -> dict[str, Job]:
-        """Return the services of all hubs, with three requests. See ``Connection.jobs``."""
+        """Return the services of all hubs, with four requests. See ``Connection.jobs``."""
+        # A secret is older than its service.
+        secrets = await self._list("secrets", filters={"label": LABEL_HUB})
         services = await self._list("services", filters={"label": LABEL_HUB})
-        return spec.jobs_of(services, *await self._tasks())
+        return spec.jobs_of(secrets, services, *await self._tasks())
 
     async def find(self, job_id: str) -> Job | None:
         """Return one service. See ``Connection.find``."""
+        secrets = await self._list("secrets", filters={"label": LABEL_HUB})
         service = await self._inspect(job_id)
-        return spec.jobs_of([service], *await self._tasks()).get(job_id) if service else None
+        return spec.jobs_of(secrets, [service] if service else [], *await self._tasks()).get(job_id)
 
     async def end(self, job_id: str, *, user: str, session: str) -> None:
         """Remove a service that goes on after its time limit, because it cannot stop and stay.

@@ -1,7 +1,8 @@
 """The spawner of a session in a swarm, on the basis of dockerspawner's ``SwarmSpawner``.
 
 dockerspawner creates the service; this class fills in its traits and hooks. The secrets are in a secret of the swarm,
-which is created first, because a service names it. If the hub is killed in between, the gate removes the secret.
+which is created first, because a service names it. If the hub is killed in between, the restarted hub removes the
+secret: it is a job that was never started.
 """
 
 from __future__ import annotations
@@ -91,6 +92,6 @@ class SwarmSessionSpawner(ContainerSpawner, SwarmSpawner):  # type: ignore[misc]
             raise Unanswered(f"{self.place.name} has created no task for {name}") from None
 
     async def _clean_up(self, session: str) -> None:
-        """Remove what was created. If this fails, the orphan collector and the gate remove it."""
+        """Remove what was created. If this fails, the orphan collector removes it."""
         with suppress(Unanswered):
             await self.connection.remove(job_name(session), user=self.user.name, session=session)

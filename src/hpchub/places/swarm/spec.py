@@ -36,6 +36,7 @@ class SwarmTerms(Terms):
     job_id_pattern = JOB_ID
     propagation = 15.0
     reasons = (
+        (r"^created$", Reason("its secrets were created, but not the session", Outlook.NEVER, _AGAIN)),
         (r"^new$", Reason("the swarm chooses a node for it")),
         (r"^preparing$", Reason("a node prepares the session")),
         (
@@ -75,10 +76,11 @@ _ENDED = {"complete", "failed", "shutdown", "remove", "orphaned"}
 # What the manager answers
 
 
-def jobs_of(services: Any, tasks: Any, nodes: Any) -> dict[str, Job]:
-    """Return the jobs of services by their ids.
+def jobs_of(secrets: Any, services: Any, tasks: Any, nodes: Any) -> dict[str, Job]:
+    """Return the jobs of services by their ids. A secret without a service is a job that was never started.
 
     Args:
+        secrets: The answer of ``GET /secrets``.
         services: The answer of ``GET /services``.
         tasks: The answer of ``GET /tasks``.
         nodes: The answer of ``GET /nodes``.
@@ -88,7 +90,8 @@ def jobs_of(services: Any, tasks: Any, nodes: Any) -> dict[str, Job]:
     """
     try:
         known = {str(each["ID"]): each for each in nodes}
-        found = [_job(each, newest(each, tasks), known) for each in services]
+        found = [_job(each, None, {}, "created") for each in secrets]
+        found += [_job(each, newest(each, tasks), known) for each in services]
     except (AttributeError, KeyError, IndexError, TypeError) as error:
         raise Unanswered(f"the swarm describes its services in an unknown way: {error!r}") from None
     return {job.id: job for job in found if job is not None}
@@ -100,7 +103,9 @@ def newest(service: Mapping[str, Any], tasks: Iterable[Mapping[str, Any]]) -> Ma
     return max(own, key=lambda each: str(each["CreatedAt"]), default=None)
 
 
-def _job(service: Mapping[str, Any], task: Mapping[str, Any] | None, nodes: Mapping[str, Any]) -> Job | None:
+def _job(
+    service: Mapping[str, Any], task: Mapping[str, Any] | None, nodes: Mapping[str, Any], without_task: str = "new"
+) -> Job | None:
     name, found = str(service["Spec"]["Name"]), service["Spec"].get("Labels") or {}
     comment = comment_of(found)
     if not comment or name != job_name(str(found[LABEL_SESSION])):
@@ -111,7 +116,7 @@ def _job(service: Mapping[str, Any], task: Mapping[str, Any] | None, nodes: Mapp
     job_state, reason = JobState.UNKNOWN, ""
     if state in _PENDING:
         job_state = JobState.PENDING
-        reason = detail if status.get("Err") else "new" if node is None else "preparing"
+        reason = detail if status.get("Err") else without_task if node is None else "preparing"
     elif state == "rejected":
         # A rejected task never runs. As a reason of a wait, its error explains the failed start.
         job_state, reason = JobState.PENDING, f"rejected: {detail}"
