@@ -12,6 +12,7 @@ the same limits and isolation as hpchub.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import statistics
 import tempfile
@@ -27,11 +28,14 @@ from docker_engine import Engine
 from dockerspawner import SystemUserSpawner
 from traitlets import HasTraits
 
+from hpchub.lab_extension import container_files
 from hpchub.model.entries import Profile
 from hpchub.model.places import DockerPlace
-from hpchub.places.docker import spawner as module
+from hpchub.places import spawner as place_spawner
+from hpchub.places.accounts import Account
 from hpchub.places.docker import spec
 from hpchub.places.docker.connection import DockerConnection
+from hpchub.places.docker.spawner import DockerSessionSpawner
 from hpchub.schedulers import job_name
 
 if TYPE_CHECKING:
@@ -82,7 +86,10 @@ class Alone(SystemUserSpawner):  # type: ignore[misc]
         return []
 
 
-class Ours(module.DockerSessionSpawner):
+LAB_FILES = json.dumps(container_files("en"))
+
+
+class Ours(DockerSessionSpawner):
     """hpchub's spawner, without a hub."""
 
     def __init__(self, connection: DockerConnection, profile: Profile) -> None:
@@ -98,9 +105,11 @@ class Ours(module.DockerSessionSpawner):
 
     @property
     def runtime(self) -> Any:
-        """The hub's name and its ports."""
+        """The hub's name, its ports, and the files for JupyterLab."""
         ports = {"first": 20000, "last": 29999}
-        return SimpleNamespace(hub_name="hub.example.org~12345678", settings={"notebook_ports": ports})
+        return SimpleNamespace(
+            hub_name="hub.example.org~12345678", settings={"notebook_ports": ports}, lab_files=LAB_FILES
+        )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -111,7 +120,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ratios of a start by hpchub and one by dockerspawner that follow each other. On a busy machine, the fastest
         starts are more reliable.
     """
-    module.account = lambda name, minimum_gid: (IDS, [100])
+    place_spawner.find_account = lambda name, minimum: Account(*IDS, (100,))
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         home = Path(directory, "alice")
         home.mkdir()

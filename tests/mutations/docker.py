@@ -45,9 +45,9 @@ DOCKER = (
     ),
     HandWritten(
         "docker/system-groups",
-        "src/hpchub/places/docker/spawner.py",
-        "if gid >= minimum_gid or gid == USERS_GROUP",
-        "if gid",
+        "src/hpchub/places/accounts.py",
+        "return gid >= max(minimum, 1) or gid == USERS_GROUP",
+        "return True",
         _PLACE_TESTS,
         "groups_of_the_system",
     ),

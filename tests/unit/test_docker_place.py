@@ -21,9 +21,10 @@ from hpchub.hub.job_events import PortReported
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.start_error import StartError
 from hpchub.model.profile_list import profile_list
+from hpchub.places.accounts import Account, find_account
 from hpchub.places.docker import connection as connections
 from hpchub.places.docker import spec
-from hpchub.places.docker.spawner import account
+from hpchub.places.interface import Refused as PlaceRefused
 from hpchub.schedulers import Cause, JobState, Unanswered, job_name
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def hub(hub: Hub, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(connections, "STOP_TIMEOUT", 1)
     monkeypatch.setattr("hpchub.hub.job_session.HOPELESS_AFTER", 0.3)
     monkeypatch.setattr(
-        "hpchub.places.docker.spawner.account", lambda name, _: ((os.getuid(), os.getgid()), [100, 101])
+        "hpchub.places.spawner.find_account", lambda name, _: Account(os.getuid(), os.getgid(), (100, 101))
     )
     return hub
 
@@ -398,7 +399,27 @@ def test_session_has_no_groups_of_the_system(monkeypatch: pytest.MonkeyPatch) ->
     found = SimpleNamespace(pw_uid=4242, pw_gid=4242)
     monkeypatch.setattr("pwd.getpwnam", lambda name: found)
     monkeypatch.setattr("os.getgrouplist", lambda name, gid: [4242, 0, 4, 6, 27, 100, 999, 1000, 4300])
-    assert account("alice", 1000) == ((4242, 4242), [100, 1000, 4300])
+    assert find_account("alice", 1000) == Account(4242, 4242, (100, 1000, 4300))
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "minimum", "text"),
+    [
+        (0, 1000, 1000, "belongs to the system, so it cannot have sessions here"),
+        (0, 1000, 0, "belongs to the system, so it cannot have sessions here"),
+        (999, 1000, 1000, "belongs to the system, so it cannot have sessions here"),
+        (1000, 6, 1000, "The main group of your account alice belongs to the system"),
+        (1000, 0, 0, "The main group of your account alice belongs to the system"),
+    ],
+    ids=["root", "root without a minimum", "daemon", "group of the disks", "group of root"],
+)
+def test_account_of_the_system_has_no_sessions(
+    monkeypatch: pytest.MonkeyPatch, uid: int, gid: int, minimum: int, text: str
+) -> None:
+    monkeypatch.setattr("pwd.getpwnam", lambda name: SimpleNamespace(pw_uid=uid, pw_gid=gid))
+    with pytest.raises(PlaceRefused) as caught:
+        find_account("alice", minimum)
+    assert text in str(caught.value.failure.message)
 
 
 @pytest.mark.parametrize(

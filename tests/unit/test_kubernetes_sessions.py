@@ -213,14 +213,14 @@ async def test_an_account_that_is_unknown_has_no_session(
     hub: Hub, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pwd.getpwnam", {}.__getitem__)
-    assert "your account is not known" in str(await failed(hub, begin(hub)))
+    assert "does not know your account alice" in str(await failed(hub, begin(hub)))
     assert cluster.pods() == []
 
 
 async def test_root_has_no_session(hub: Hub, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     root = pwd.struct_passwd(("alice", "x", 0, 0, "", "/root", "/bin/bash"))
     monkeypatch.setattr("pwd.getpwnam", lambda name: root)
-    assert "root cannot have sessions" in str(await failed(hub, begin(hub)))
+    assert "belongs to the system, so it cannot have sessions" in str(await failed(hub, begin(hub)))
     assert cluster.pods() == []
 
 

@@ -23,6 +23,7 @@ from hpchub.hub.start_error import StartError
 from hpchub.model.profile_list import profile_list
 from hpchub.model.site import SiteError
 from hpchub.places import kind_of
+from hpchub.places.accounts import Account
 from hpchub.places.swarm import spec
 from hpchub.remote import docker_gate
 from hpchub.schedulers import Cause, JobState, Unanswered, job_name
@@ -99,7 +100,7 @@ def hub(hub: Hub, policy: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
     hub.app.config.SwarmSessionSpawner.startup_poll_interval = 0.01
     hub.app.config.SwarmSessionSpawner.stop_timeout = 2.0
     monkeypatch.setattr("hpchub.hub.job_session.HOPELESS_AFTER", 0.3)
-    monkeypatch.setattr("hpchub.places.swarm.spawner.account", lambda name, _: ((UID, UID), [4300]))
+    monkeypatch.setattr("hpchub.places.spawner.find_account", lambda name, _: Account(UID, UID, (4300,)))
     server = docker_gate.serve(policy)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     yield hub

@@ -15,6 +15,7 @@ from hpchub.hub import job_events as events
 from hpchub.hub.backend import Backend
 from hpchub.hub.session_spawner import SessionSpawner
 from hpchub.places import kind_of
+from hpchub.places.accounts import find_account
 from hpchub.places.interface import PROGRAM, Refused, secret_path
 from hpchub.remote import job_usage, launcher, session_monitor, single_user
 from hpchub.schedulers import Unanswered, job_name
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from hpchub.clusters.poller import BulkPoller
     from hpchub.hub.runtime import Runtime
     from hpchub.hub.session_state import Context, SessionState
+    from hpchub.places.accounts import Account
     from hpchub.places.interface import Connection
     from hpchub.schedulers.terms import Terms
 
@@ -99,6 +101,15 @@ class PlaceSpawner(SessionSpawner):
             Unanswered: The job may exist or not. The hub searches for it.
         """
         raise NotImplementedError
+
+    async def account(self) -> Account:
+        """Return the account of the user.
+
+        Raises:
+            Refused: There is no such account, or it belongs to the system.
+        """
+        minimum = int(self.runtime.settings.get("access", {}).get("minimum_uid", 1000))
+        return await asyncio.to_thread(find_account, self.user.name, minimum)
 
     async def files(self, session: str, secrets: Mapping[str, str]) -> dict[str, str]:
         """Return the files of a session by their names; see ``files_of``."""

@@ -9,9 +9,6 @@ restarts nor an engine that does not answer.
 
 from __future__ import annotations
 
-import asyncio
-import os
-import pwd
 import random
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -20,14 +17,10 @@ from docker.errors import APIError
 from dockerspawner import SystemUserSpawner
 from traitlets import Unicode
 
-from hpchub.hub.job_actions import Fail
-from hpchub.hub.place_texts import TELL
-from hpchub.messages import Message
 from hpchub.places.docker import spec
 from hpchub.places.docker.connection import reason_of
-from hpchub.places.interface import Refused, job_name
+from hpchub.places.interface import job_name
 from hpchub.places.spawner import PlaceSpawner
-from hpchub.remote.docker_gate import USERS_GROUP
 from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
@@ -99,11 +92,6 @@ class ContainerSpawner(PlaceSpawner):
         ports = self.runtime.settings["notebook_ports"]
         return random.randint(ports["first"], ports["last"])  # noqa: S311 not a secret
 
-    @property
-    def _minimum_gid(self) -> int:
-        """Groups below this one belong to the system. A session has none of them."""
-        return int(self.runtime.settings.get("access", {}).get("minimum_uid", 1000))
-
     async def _clean_up(self, session: str) -> None:
         """Remove a container that was not started. If this fails, the orphan collector removes it."""
         with suppress(Unanswered):
@@ -120,7 +108,7 @@ class DockerSessionSpawner(ContainerSpawner, SystemUserSpawner):  # type: ignore
         super().__init__(**kwargs)
         self.remove = False  # an ended container explains its end; the orphan collector removes it
         self._ids = (0, 0)
-        self._groups: list[int] = []
+        self._groups: tuple[int, ...] = ()
         self._secrets: dict[str, str] = {}
 
     @property
@@ -141,7 +129,8 @@ class DockerSessionSpawner(ContainerSpawner, SystemUserSpawner):  # type: ignore
         image = self.place.image(self.profile.image)
         if image is None:
             raise spec.explain(self.place.name, f"no such image: {self.profile.image}")
-        self._ids, self._groups = await asyncio.to_thread(account, self.user.name, self._minimum_gid)
+        account = await self.account()
+        self._ids, self._groups = (account.uid, account.gid), account.groups
         self._secrets = dict(secrets)
         self.image = image.image
         self.object_name = self.object_id = job_name(session)
@@ -184,26 +173,3 @@ class DockerSessionSpawner(ContainerSpawner, SystemUserSpawner):  # type: ignore
 
     async def _message(self, session: str) -> bytes:
         return spec.message(await self.files(session, self._secrets))
-
-
-def account(name: str, minimum_gid: int) -> tuple[tuple[int, int], list[int]]:
-    """Return the uid and the gid of an account on the hub host, and its other groups except those of the system.
-
-    Args:
-        name: The account.
-        minimum_gid: The first group that is not the system's. The group ``users`` is not either.
-
-    Raises:
-        Refused: There is no such account, or it is root.
-    """
-    try:
-        found = pwd.getpwnam(name)
-    except KeyError:
-        found = None
-    if found is None or found.pw_uid == 0:
-        message = Message("The service does not know your account {name}.", name=name)
-        fail = Fail(message, reason="no_account", status_code=503, advice=TELL)
-        raise Refused(fail, f"the hub host has no account {name}, or it is root")
-    groups = os.getgrouplist(name, found.pw_gid)
-    own = [gid for gid in groups if gid >= minimum_gid or gid == USERS_GROUP]
-    return (found.pw_uid, found.pw_gid), [gid for gid in own if gid != found.pw_gid]

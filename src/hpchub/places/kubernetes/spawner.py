@@ -7,8 +7,6 @@ hub is killed in between. A pod that never gets its Secret never starts; see ``S
 from __future__ import annotations
 
 import contextlib
-import os
-import pwd
 from typing import TYPE_CHECKING, Any
 
 from kubespawner import KubeSpawner
@@ -61,13 +59,7 @@ class KubernetesSpawner(PlaceSpawner, KubeSpawner):  # type: ignore[misc]
     async def create(self, session: str, secrets: Mapping[str, str]) -> None:
         """Create the volume of the user if it does not exist, the pod, and its Secret."""
         connection, job_id = self._kubernetes, job_name(session)
-        try:
-            account = pwd.getpwnam(self.user.name)
-        except KeyError:
-            raise _refused(Message("your account is not known on the hub host"), TELL_SERVICE) from None
-        if account.pw_uid == 0:
-            raise _refused(Message("root cannot have sessions"), TELL_SERVICE)
-        groups = [gid for gid in os.getgrouplist(account.pw_name, account.pw_gid) if gid != 0]
+        account = await self.account()
         marks = labels(self.runtime.hub_name, self.user.name, session)
         traits = pod_traits(
             self.cluster,
@@ -75,7 +67,7 @@ class KubernetesSpawner(PlaceSpawner, KubeSpawner):  # type: ignore[misc]
             job_id=job_id,
             session=session,
             home=self.home,
-            ids=(account.pw_uid, account.pw_gid, groups),
+            ids=(account.uid, account.gid, account.groups),
         )
         for name, value in traits.items():
             setattr(self, name, value)

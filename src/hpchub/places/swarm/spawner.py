@@ -17,7 +17,7 @@ from traitlets import Unicode
 
 from hpchub.places.docker import spec as docker_spec
 from hpchub.places.docker.connection import PATIENCE, reason_of
-from hpchub.places.docker.spawner import ContainerSpawner, account
+from hpchub.places.docker.spawner import ContainerSpawner
 from hpchub.places.interface import job_name
 from hpchub.places.swarm import spec
 from hpchub.schedulers import Unanswered
@@ -50,7 +50,7 @@ class SwarmSessionSpawner(ContainerSpawner, SwarmSpawner):  # type: ignore[misc]
         image = self.place.image(self.profile.image)
         if image is None:
             raise docker_spec.explain(self.place.name, f"no such image: {self.profile.image}")
-        ids, groups = await asyncio.to_thread(account, self.user.name, self._minimum_gid)
+        account = await self.account()
         self.image, self.use_internal_ip = image.image, True
         self.object_name = self.object_id = name = job_name(session)
         marks = spec.session_labels(self.profile, self.runtime.hub_name, self.user.name, session)
@@ -64,8 +64,8 @@ class SwarmSessionSpawner(ContainerSpawner, SwarmSpawner):  # type: ignore[misc]
                 hub=self.runtime.hub_name,
                 user=self.user.name,
                 session=session,
-                ids=ids,
-                groups=groups,
+                ids=(account.uid, account.gid),
+                groups=account.groups,
                 port=self.port,
                 secret=str(secret["ID"]),
             )
