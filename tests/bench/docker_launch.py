@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ratios of a start by hpchub and one by dockerspawner that follow each other. On a busy machine, the fastest
         starts are more reliable.
     """
-    place_spawner.find_account = lambda name, minimum: Account(*IDS, (100,))
+    place_spawner.find_account = lambda name, minimum: Account(*IDS, (100,))  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         home = Path(directory, "alice")
         home.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -21,7 +22,7 @@ from hpchub.hub.start_error import StartError
 from hpchub.model.profile_list import profile_list
 from hpchub.places.kubernetes.connection import KubernetesConnection
 from hpchub.places.kubernetes.manifests import PORT, manifests
-from hpchub.schedulers import job_name
+from hpchub.schedulers import Unanswered, job_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -381,3 +382,30 @@ async def test_the_launcher_reads_the_secret_of_its_pod(hub: Hub, cluster: Clust
     await failed(hub, spawner)
     # The hub's name does not exist here, so the launcher ends with this message. Before that, it has read its file.
     assert "cannot connect to the hub at hub.example.org port 8445" in "\n".join(spawner.outcome.log)
+
+
+async def test_token_that_the_cluster_refuses_is_in_the_health_check(hub: Hub, cluster: Cluster) -> None:
+    place = hub.runtime.profiles.place("kube")
+    assert place is not None
+    collector = OrphanCollector(hub.runtime, set, max_age=0.0, grace=0.0)
+    await collector.sweep(place)
+    assert hub.runtime.health.is_good
+    old = cluster.token_file.read_text()
+    cluster.new_token("token-2")
+    cluster.token_file.write_text(old)  # nobody has renewed the file yet
+
+    async def wait_until(alarmed: bool) -> None:
+        async with asyncio.timeout(8):
+            while bool(hub.runtime.health.places) is not alarmed:
+                with contextlib.suppress(Unanswered):
+                    await hub.runtime.place("kube").find(job_name("00000000000000aa"))
+                with contextlib.suppress(Unanswered):
+                    await collector.sweep(place)
+                await asyncio.sleep(0.02)
+
+    await wait_until(alarmed=True)
+    assert not hub.runtime.health.is_good
+    problems = " ".join(await hub.runtime.health.problems(hub.app.db.get_bind()))
+    assert "The API of place kube refuses the hub's token (401)" in problems
+    cluster.token_file.write_text("token-2\n")
+    await wait_until(alarmed=False)

@@ -46,11 +46,13 @@ class Health:
     Attributes:
         alarms: The problems that background tasks have found, by their place. The texts contain no private data,
             because everybody can read the result of the health check.
+        places: What administrators must do so that the hub can use its places again, by the place.
     """
 
     def __init__(self, guard: Guard | None = None) -> None:
         self._guard = guard or Guard()
         self.alarms: dict[str, str] = {}
+        self.places: dict[str, str] = {}
         self._problem = ""
         self._checked = -INTERVAL
         self._running: asyncio.Future[tuple[str, str]] | None = None
@@ -58,7 +60,7 @@ class Health:
     @property
     def is_good(self) -> bool:
         """Whether the last check found no problem, and there is no alarm."""
-        return not (self._problem or self.alarms)
+        return not (self._problem or self.alarms or self.places)
 
     async def problems(self, engine: Engine) -> list[str]:
         """Return the hub's problems. It writes to the database if the last write is older than ``INTERVAL``.
@@ -73,7 +75,7 @@ class Health:
             if self._running is not None:
                 self._note("The hub's database does not answer.")
         problem = self._problem or (NOT_WRITABLE if self._guard.fault else "")
-        return [*([problem] if problem else []), *sorted(set(self.alarms.values()))]
+        return [*([problem] if problem else []), *sorted({*self.alarms.values(), *self.places.values()})]
 
     async def watch(self, engine: Engine) -> None:
         """Check the database periodically, and tell the guard when it can be written again. It never returns."""

@@ -95,6 +95,9 @@ class OrphanCollector:
                 log.error("Cannot search for orphaned jobs without a valid profile list: %s", error)
                 continue
             everywhere: list[Cluster | PlaceBase] = [*profiles.clusters, *profiles.places]
+            shown = self._runtime.health.places
+            for name in shown.keys() - {each.name for each in profiles.places}:
+                del shown[name]
             for outcome in await asyncio.gather(*map(self.sweep, everywhere), return_exceptions=True):
                 if isinstance(outcome, Exception) and not isinstance(outcome, Unanswered):
                     log.error("The search for orphaned jobs failed: %r", outcome)
@@ -107,7 +110,11 @@ class OrphanCollector:
             SQLAlchemyError: The database cannot be used, so nothing is cancelled.
         """
         scheduler = "" if isinstance(cluster, PlaceBase) else cluster.scheduler
-        snapshot = await self._runtime.poller(cluster.name, scheduler).snapshot(self._max_age)
+        try:
+            snapshot = await self._runtime.poller(cluster.name, scheduler).snapshot(self._max_age)
+        finally:
+            if isinstance(cluster, PlaceBase):
+                self._report_alarm(cluster.name)
         jobs = {
             job.id: job
             for job in snapshot.jobs.values()
@@ -193,6 +200,16 @@ class OrphanCollector:
             if limit and row.database == ledger.database and time.time() - row.found > limit
         }
         return {**late, **over, **told}, [row for row in unknown if not row.end]
+
+    def _report_alarm(self, place: str) -> None:
+        """Let the health check show what an administrator must do for a place, or no longer."""
+        alarm, shown = self._runtime.place(place).alarm, self._runtime.health.places
+        if alarm and shown.get(place) != alarm:
+            log.error("%s", alarm)
+        if alarm:
+            shown[place] = alarm
+        else:
+            shown.pop(place, None)
 
     def _report(self, cluster: str, unknown: list[UnknownJob]) -> None:
         """Report unknown jobs in the log. If they are many, raise the alarm, else end it."""

@@ -185,6 +185,14 @@ class Connection(ABC):
         What is unknown is no obstacle. The answer may be some minutes old.
         """
 
+    @property
+    def alarm(self) -> str:
+        """What an administrator must do so that the hub can use the place again, or empty. It is in the health check.
+
+        It contains no private data. A place that is away for some time is no alarm.
+        """
+        return ""
+
     @abstractmethod
     async def check(self) -> str:
         """Return what works, as one line for ``hpchub check``.
