@@ -154,6 +154,7 @@ class Engine:
 
     Attributes:
         images: The programs of the images: ``None`` for the entry point itself, or words that run in its place.
+        volumes: The volumes that images declare.
         faults: Answers in place of the real ones, by the name of a request: an error, or seconds of silence.
         delays: How long an engine works for a request, in seconds, by its name.
         requests: The names of all requests.
@@ -163,6 +164,7 @@ class Engine:
         self.directory = Path(tempfile.mkdtemp(prefix="engine", dir=directory))
         self.socket = self.directory / "docker.sock"
         self.images: dict[str, list[str] | None] = {}
+        self.volumes: dict[str, list[str]] = {}
         self.containers: dict[str, Container] = {}
         self.networks = {"hpchub": {"Driver": "bridge", "Options": {"com.docker.network.bridge.enable_icc": "false"}}}
         self.faults: dict[str, Refusal | float] = {}
@@ -233,12 +235,15 @@ class Engine:
         """GET /images/NAME/json."""
         if unquote(name) not in self.images:
             raise Refusal(404, f"No such image: {unquote(name)}")
-        return 200, {"Id": name, "Config": {"Cmd": ["jupyterhub-singleuser"]}}
+        volumes: dict[str, Any] = {path: {} for path in self.volumes.get(unquote(name), ())}
+        return 200, {"Id": name, "Config": {"Cmd": ["jupyterhub-singleuser"], "Volumes": volumes}}
 
     def containers_json(self, *, query: dict[str, list[str]], **_: Any) -> tuple[int, Any]:
         """GET /containers/json."""
-        wanted = json.loads((query.get("filters") or ["{}"])[0]).get("label", [])
+        filters = json.loads((query.get("filters") or ["{}"])[0])
+        wanted, states = filters.get("label", []), filters.get("status")
         found = [each for each in self.containers.values() if all(w in (each.body.get("Labels") or {}) for w in wanted)]
+        found = [each for each in found if not states or each.status in states]
         return 200, [each.listed() for each in found]
 
     def create(self, *, query: dict[str, list[str]], body: bytes, **_: Any) -> tuple[int, Any]:

@@ -242,6 +242,55 @@ def test_only_as_many_gpus_as_the_place_has(
         docker_gate.check_container(NAME, body, {**policy, "max_gpus": 1})
 
 
+def other(body: dict[str, Any], session: str, **host_config: Any) -> tuple[str, dict[str, Any]]:
+    """Return the name and the description of another session's container."""
+    found = copy.deepcopy(body)
+    found["Labels"]["hpchub.session"] = session
+    found["Entrypoint"][-1] = session
+    found["HostConfig"].update(host_config)
+    return f"hpchub-{session}", found
+
+
+def test_sessions_never_share_a_gpu(
+    gated: tuple[Engine, docker.APIClient], body: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, client = gated
+    for number in range(3):
+        (tmp_path / "gpus" / str(number)).mkdir(parents=True)
+    monkeypatch.setattr(docker_gate, "GPUS", tmp_path / "gpus")
+    two = [{**GPU, "Count": 2}]
+    for session, requests in ((SESSION, two), ("00000000000000bb", [GPU])):
+        name, described = other(body, session, DeviceRequests=requests)
+        client.create_container_from_config(described, name)
+        client.start(name)
+    given = [each.body["HostConfig"]["DeviceRequests"][0]["DeviceIDs"] for each in engine.containers.values()]
+    assert given == [["0", "1"], ["2"]]
+    name, described = other(body, "00000000000000cc", DeviceRequests=[GPU])
+    with pytest.raises(APIError) as caught:
+        client.create_container_from_config(described, name)
+    failure = spec.explain("cloud", str(caught.value.explanation)).failure
+    assert str(failure.message) == "All GPUs of the host cloud are in use at the moment."
+    engine.containers[NAME].stop(0.1)
+    client.create_container_from_config(described, name)
+    assert engine.containers[name].body["HostConfig"]["DeviceRequests"][0]["DeviceIDs"] == ["0"]
+
+
+def test_host_without_gpus_gives_none(gated: tuple[Engine, docker.APIClient], body: dict[str, Any]) -> None:
+    body["HostConfig"]["DeviceRequests"] = [GPU]
+    with pytest.raises(APIError, match="all GPUs are in use"):
+        gated[1].create_container_from_config(body, NAME)
+
+
+def test_image_with_volumes_is_refused(gated: tuple[Engine, docker.APIClient], body: dict[str, Any]) -> None:
+    engine, client = gated
+    engine.volumes[IMAGE] = ["/var/lib/data"]
+    with pytest.raises(APIError) as caught:
+        client.create_container_from_config(body, NAME)
+    refused = "the image declares the volumes /var/lib/data, which have no limit"
+    assert caught.value.explanation == f"hpchub refuses: {refused}"
+    assert not engine.containers
+
+
 def test_directory_of_the_site_cannot_be_written(body: dict[str, Any], policy: dict[str, Any]) -> None:
     data = {"source": "/data", "target": "/data", "read_only": True}
     body["HostConfig"]["Mounts"].append({"Type": "bind", "Source": "/data", "Target": "/data", "ReadOnly": True})
@@ -413,7 +462,7 @@ def gated(tmp_path: Path, policy: dict[str, Any]) -> Iterator[tuple[Engine, dock
     engine = Engine(tmp_path)
     engine.images = {IMAGE: ["sleep", "30"]}
     listen = {"engine": str(engine.socket), "listen": {"socket": str(tmp_path / "gate.sock")}}
-    server = docker_gate.serve({**policy, **listen})
+    server = docker_gate.serve({**policy, "max_gpus": 3, "gpu_lock": str(tmp_path / "gpus.lock"), **listen})
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     yield engine, docker.APIClient(base_url=f"unix://{tmp_path}/gate.sock", version="auto")
     server.shutdown()

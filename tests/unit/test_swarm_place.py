@@ -239,11 +239,12 @@ def drained(engine: Swarm) -> None:
     ("fault", "text"),
     [
         (without_image, "can never start in cloud: the image is not on the node (rejected: No such image"),
-        (lambda engine: engine.images.pop(IMAGE), "the image is not on the node"),
+        (lambda engine: engine.images.pop(IMAGE), "The image of this profile is not on the host cloud."),
+        (lambda engine: engine.volumes.update({IMAGE: ["/data"]}), "the image declares the volumes /data"),
     ],
-    ids=["one node", "all nodes"],
+    ids=["nodes", "manager", "volume"],
 )
-async def test_task_that_its_node_rejects_is_explained(
+async def test_image_that_cannot_run_is_explained(
     hub: Hub, engine: Swarm, fault: Callable[[Swarm], object], text: str
 ) -> None:
     fault(engine)

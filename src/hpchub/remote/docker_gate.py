@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import calendar
 import contextlib
+import fcntl
 import http.client
 import http.server
 import ipaddress
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SESSION = "[0-9a-f]{16}"
 NAME = f"hpchub-{SESSION}"
@@ -81,6 +82,9 @@ HOST_KEYS = {"CapDrop", "CpuPeriod", "CpuQuota", "DeviceRequests", "GroupAdd", "
 HOST_KEYS |= {"MemorySwap", "Mounts", "NetworkMode", "PidsLimit", "PortBindings", "ReadonlyRootfs", "SecurityOpt"}
 HOST_KEYS |= {"Tmpfs"}
 OF_SESSIONS = urllib.parse.quote(json.dumps({"label": ["hpchub.hub"]}))  # a filter
+OF_GPUS = "hpchub.gpus"  # the label with the numbers of the GPUs of a session
+GPUS = Path("/proc/driver/nvidia/gpus")  # a directory for each GPU
+GPU_LOCK = "/run/hpchub-docker/gpus.lock"
 LOG = {"Type": "json-file", "Config": {"max-size": "5m", "max-file": "1"}}
 
 
@@ -294,6 +298,55 @@ def check_privileges(host: dict[str, Any], policy: dict[str, Any]) -> None:
     require(host.get("SecurityOpt") == ["no-new-privileges:true"], "new privileges are not prevented")
     require(host.get("IpcMode") == "private", "the IPC namespace is shared")
     require(host.get("ReadonlyRootfs") is True or not policy["read_only"], "the image can be written")
+
+
+# -- what the engine must be asked before a session is created
+
+
+def check_image(image: str, policy: dict[str, Any]) -> None:
+    """Check that an image declares no volumes. Docker creates them on the disk of the host, without a limit.
+
+    Raises:
+        Refused: It does, or the manager of a swarm does not have the image.
+        OSError, http.client.HTTPException: The engine does not answer.
+    """
+    target = f"/images/{urllib.parse.quote(image, safe='')}/json"
+    settings = json.loads(request(policy["engine"], "GET", target)).get("Config")
+    if settings is None and policy.get("swarm"):
+        raise Refused(f"no such image on the manager: {image}")
+    volumes = ", ".join(sorted((settings or {}).get("Volumes") or {}))
+    require(not volumes, f"the image declares the volumes {volumes[:200]}, which have no limit")
+
+
+def assign_gpus(body: bytes, engine: str) -> bytes:
+    """Return the description of a container with GPUs that no other session has. Docker would choose the first ones.
+
+    The caller holds the lock for GPUs until the container exists.
+
+    Raises:
+        Refused: Other sessions have the GPUs.
+        OSError, http.client.HTTPException: The engine does not answer.
+    """
+    content = json.loads(body)
+    wanted = sum(each["Count"] for each in content["HostConfig"]["DeviceRequests"])
+    states = ["created", "restarting", "running", "paused"]
+    filters = urllib.parse.quote(json.dumps({"label": [OF_GPUS], "status": states}))
+    others = json.loads(request(engine, "GET", f"/containers/json?all=1&filters={filters}"))
+    used = {number for each in others for number in str(each["Labels"][OF_GPUS]).split(",")}
+    number = len(list(GPUS.iterdir())) if GPUS.is_dir() else 0
+    free = [str(each) for each in range(number) if str(each) not in used]
+    require(len(free) >= wanted, "all GPUs are in use")
+    content["HostConfig"]["DeviceRequests"] = [{"Capabilities": [["gpu"]], "DeviceIDs": free[:wanted]}]
+    content["Labels"][OF_GPUS] = ",".join(free[:wanted])
+    return json.dumps(content).encode()
+
+
+@contextlib.contextmanager
+def gpus_locked(policy: dict[str, Any]) -> Iterator[None]:
+    """Lock the GPUs of the host against the other threads and the gates of other places."""
+    with Path(policy.get("gpu_lock") or GPU_LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 # -- services of a swarm
@@ -611,7 +664,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Answer one request."""
         try:
             target, body = rewrite(self.command, self.path, self.read_body(), self.policy)
-            status, kind, content = self.ask(target, body)
+            status, kind, content = self.create(target, body) if body else self.ask(target, body)
         except Refused as error:
             self.log_message("refused: %s %s: %s", self.command, self.path[:200], error)
             status, kind, content = 403, "application/json", message(f"hpchub refuses: {error}")
@@ -629,6 +682,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+    def create(self, target: str, body: bytes) -> tuple[int, str, bytes]:
+        """Create a container, a service or a secret, and return the engine's answer."""
+        content = json.loads(body)
+        image = content.get("Image") or content.get("TaskTemplate", {}).get("ContainerSpec", {}).get("Image")
+        if image:
+            check_image(image, self.policy)
+        if not content.get("HostConfig", {}).get("DeviceRequests"):
+            return self.ask(target, body)
+        with gpus_locked(self.policy):
+            return self.ask(target, assign_gpus(body, self.policy["engine"]))
 
     def read_body(self) -> bytes:
         """Return the body of the request."""

@@ -194,6 +194,12 @@ _EXPLANATIONS: tuple[tuple[str, str, str, str], ...] = (
         marked("Please tell the administrators of the service."),
     ),
     (
+        r"all GPUs are in use",
+        "full",
+        marked("All GPUs of the host {place} are in use at the moment."),
+        marked("Please try again later, or choose a profile without GPUs."),
+    ),
+    (
         r"hpchub refuses: (?P<path>.*)",
         "not_permitted",
         marked("The host {place} does not permit this session: {path}."),
