@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import json
-import os
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from docker_engine import Refusal
-from hub_app import eventually, profile, site
+from hub_app import eventually
 from swarm_engine import NODES, Swarm
+from swarm_place import BARE, IMAGE, NAME, SESSION, UID, create, make_home, policy_of, portal
 
 from hpchub.cli.check_clusters import query_place
 from hpchub.deploy.role_arguments import docker_gates, docker_swarm
@@ -34,13 +32,6 @@ if TYPE_CHECKING:
 
     from hub_app import Hub
 
-IMAGE = f"example.org/notebook@sha256:{'1' * 64}"
-BARE = f"sha256:{'2' * 64}"
-SESSION = "00000000000000aa"
-NAME = job_name(SESSION)
-UID = os.getuid() or 4242
-"""The uid of Alice. The gate permits no session of root."""
-
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Swarm]:
@@ -51,51 +42,16 @@ def engine(tmp_path: Path) -> Iterator[Swarm]:
     found.close()
 
 
-def entry(tmp_path: Path, **changes: Any) -> dict[str, Any]:
-    """Return a place as an inventory contains it."""
-    return {
-        "name": "cloud",
-        "kind": "swarm",
-        "host": "docker2",
-        "workers": ["docker3"],
-        "url": f"unix://{tmp_path}/gate.sock",
-        "networks": ["10.0.0.0/8"],
-        "max_cores": 4,
-        "max_memory": "8G",
-        "max_runtime": "8:00:00",
-        "images": [{"name": "wait", "image": IMAGE}, {"name": "bare", "image": BARE, "python": sys.executable}],
-        "home": f"{tmp_path.resolve()}/home/{{user}}",
-        **changes,
-    }
-
-
-def portal(tmp_path: Path, **changes: Any) -> Any:
-    """Return a site with this place."""
-    cloudy = profile("cloudy", place="cloud", cores=2, memory="2G", runtime="0:01:00")
-    bare = profile("bare", place="cloud", image="bare")
-    for each in (cloudy, bare):
-        del each["cluster"], each["queue"]
-    access = {"hub_accounts": True, "minimum_uid": 1000}
-    return site(cloudy, bare, hpc_places=[entry(tmp_path, **changes)], hpc_access=access)
-
-
 @pytest.fixture
 def policy(tmp_path: Path, engine: Swarm) -> dict[str, Any]:
     """Return the policy that the inventory gives to the gate."""
-    (gate,) = docker_gates(portal(tmp_path), "docker2")
-    assert not docker_gates(portal(tmp_path), "docker3")
-    own = {"engine": str(engine.socket), "listen": {"socket": f"{tmp_path}/gate.sock"}}
-    return {**gate["policy"], "minimum_uid": min(1000, UID), **own}
+    return policy_of(tmp_path, engine)
 
 
 @pytest.fixture
 def hub(hub: Hub, policy: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """Return a hub with a place on the stand-in, behind the gate."""
-    home = tmp_path / "home" / "alice"
-    home.mkdir(parents=True)
-    home.parent.chmod(0o755)
-    if os.getuid() == 0:
-        os.chown(home, UID, UID)
+    make_home(tmp_path)
     (tmp_path / "profiles.json").write_text(json.dumps(profile_list(portal(tmp_path))))
     hub.app.config.SwarmSessionSpawner.startup_poll_interval = 0.01
     hub.app.config.SwarmSessionSpawner.stop_timeout = 2.0
@@ -363,31 +319,6 @@ async def test_session_after_its_time_limit_is_removed_by_the_hub(hub: Hub, engi
         await place.ending(name)
 
 
-def create(engine: Swarm, policy: dict[str, Any], hub: str, session: str = SESSION, user: str = "alice") -> None:
-    """Create a service as an earlier hub process would have done."""
-    marks = {"hpchub.hub": hub, "hpchub.user": user, "hpchub.session": session, "hpchub.runtime": "60"}
-    secret = {"Name": job_name(session), "Labels": marks, "Data": "eA=="}
-    _, found = engine.create_secret(body=json.dumps(secret).encode())
-    described = docker_gate.service(
-        marks,
-        image=IMAGE,
-        program=docker_gate.command(60, "python3", session),
-        user=f"{UID}:{UID}",
-        groups=[],
-        environment=[],
-        mounts=[],
-        memory=1 << 30,
-        nano_cpus=10**9,
-        pids=10,
-        read_only=True,
-        port=20001,
-        secret=found["ID"],
-        network="hpchub",
-        swarm=policy["swarm"],
-    )
-    engine.create_service(body=json.dumps(described).encode())
-
-
 async def test_service_that_a_killed_hub_left_is_removed(hub: Hub, engine: Swarm, policy: dict[str, Any]) -> None:
     hub.runtime.ledger.end(SESSION, user="alice", cluster="cloud", job_id="")
     create(engine, policy, hub.runtime.hub_name)
@@ -433,17 +364,6 @@ async def test_secret_whose_service_was_never_created_is_removed(
         hub.runtime.poller("cloud")._next = 0.0
         await sweeper.sweep(place)
     assert not engine.secrets
-
-
-@pytest.mark.parametrize(("age", "left"), [(60 + 118, True), (60 + 122, False)])
-def test_gate_ends_a_service_whose_user_has_stopped_its_timeout(
-    engine: Swarm, policy: dict[str, Any], age: int, left: bool
-) -> None:
-    create(engine, policy, "h~1")
-    engine.services[NAME].changed -= age
-    docker_gate.end_overdue_services(str(engine.socket))
-    assert (NAME in engine.services) is left
-    assert NAME in engine.secrets
 
 
 async def test_check_names_what_is_missing(hub: Hub, engine: Swarm) -> None:
@@ -521,221 +441,12 @@ def test_manager_is_reached_at_its_own_address() -> None:
     assert spec.address_of({"Status": {"Addr": "10.0.0.6"}}) == "10.0.0.6"
 
 
-# -- the gate
-
-
-@pytest.fixture
-def body(tmp_path: Path) -> dict[str, Any]:
-    """Return the description of a service that the hub sends."""
-    home = tmp_path.resolve() / "home" / "alice"
-    home.mkdir(parents=True)
-    home.parent.chmod(0o755)
-    if os.getuid() == 0:
-        os.chown(home, UID, UID)
-    site_with_place = portal(tmp_path)
-    place, granted = site_with_place.places[0], next(each for each in site_with_place.profiles if each.key == "cloudy")
-    return spec.service(
-        place,
-        granted,
-        hub="h~12345678",
-        user="alice",
-        session=SESSION,
-        ids=(UID, UID),
-        groups=[4300],
-        port=20001,
-        secret="abc123",
-    )
-
-
-def test_service_of_the_hub_passes_unchanged(body: dict[str, Any], policy: dict[str, Any]) -> None:
-    sent = docker_gate.read_service(json.dumps(body).encode(), policy)
-    assert json.loads(sent) == body
-
-
-def of_container(**changes: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda body: body["TaskTemplate"]["ContainerSpec"].update(changes)
-
-
-def of_task(**changes: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda body: body["TaskTemplate"].update(changes)
-
-
-def of_service(**changes: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda body: body.update(changes)
-
-
-def of_resources(part: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
-    return lambda body: body["TaskTemplate"]["Resources"][part].update(changes)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(of_container(CapabilityAdd=["ALL"]), id="capability"),
-        pytest.param(of_container(CapabilityDrop=[]), id="keeps capabilities"),
-        pytest.param(of_container(Privileges={"Seccomp": {"Mode": "unconfined"}}), id="no seccomp"),
-        pytest.param(of_container(Configs=[{"ConfigID": "x"}]), id="config"),
-        pytest.param(of_container(Hosts=["10.0.0.1 hub"]), id="names"),
-        pytest.param(of_container(DNSConfig={"Nameservers": ["10.0.0.1"]}), id="name server"),
-        pytest.param(of_container(Sysctls={"net.ipv4.ip_forward": "1"}), id="kernel setting"),
-        pytest.param(of_container(Ulimits=[{"Name": "core", "Hard": 1}]), id="limit"),
-        pytest.param(of_container(TTY=True), id="terminal"),
-        pytest.param(of_container(Args=["sh"]), id="arguments"),
-        pytest.param(of_container(Dir="/proc/self/fd/8"), id="directory"),
-        pytest.param(of_container(Healthcheck={"Test": ["CMD", "sh"]}), id="health check"),
-        pytest.param(of_container(Hostname="hub"), id="host name"),
-        pytest.param(of_task(RestartPolicy={"Condition": "any"}), id="second start"),
-        pytest.param(of_task(Placement={"Constraints": ["node.role==manager"]}), id="chosen node"),
-        pytest.param(of_task(Networks=[{"Target": "host"}]), id="network of the host"),
-        pytest.param(of_task(Networks=[{"Target": "hpchub"}, {"Target": "ingress"}]), id="second network"),
-        pytest.param(of_task(LogDriver={"Name": "syslog"}), id="other log"),
-        pytest.param(of_task(Runtime="plugin"), id="plugin"),
-        pytest.param(of_task(PluginSpec={"Name": "x"}), id="plugin specification"),
-        pytest.param(of_service(Mode={"Global": {}}), id="every node"),
-        pytest.param(of_service(Mode={"Replicated": {"Replicas": 9}}), id="nine containers"),
-        pytest.param(of_service(UpdateConfig={"Parallelism": 1}), id="update"),
-    ],
-)
-def test_gate_describes_the_service_itself(
-    body: dict[str, Any], policy: dict[str, Any], change: Callable[[dict[str, Any]], None]
-) -> None:
-    changed = copy.deepcopy(body)
-    change(changed)
-    assert changed != body
-    assert json.loads(docker_gate.read_service(json.dumps(changed).encode(), policy)) == body
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        pytest.param(of_container(Image="alpine:latest"), "the image is not in the list", id="image"),
-        pytest.param(of_container(User="0:0"), "the user is not a uid and a gid", id="root"),
-        pytest.param(of_container(User="alice"), "a value of another type", id="user by name"),
-        pytest.param(of_container(User="4343:4343"), "does not belong to uid 4343", id="uid of another"),
-        pytest.param(of_container(Groups=["6"]), "group 6 belongs to the system", id="group of the disks"),
-        pytest.param(of_container(Command=["sh"]), "the program is not hpchub-launch", id="program"),
-        pytest.param(of_container(Env=["LD_PRELOAD=/x"]), "LD_PRELOAD is not permitted", id="environment"),
-        pytest.param(of_container(ReadOnly=False), "the image can be written", id="writable image"),
-        pytest.param(
-            of_container(Mounts=[{"Type": "bind", "Source": "/", "Target": "/host"}]),
-            "not permitted",
-            id="root's files",
-        ),
-        pytest.param(
-            of_container(Mounts=[{"Type": "volume", "Source": "x", "Target": "/x"}]), "not permitted", id="volume"
-        ),
-        pytest.param(of_container(Secrets=[{"SecretID": "../x"}]), "the secret is not an id", id="secret"),
-        pytest.param(of_resources("Limits", MemoryBytes=9 << 30), "the memory is not limited", id="memory"),
-        pytest.param(of_resources("Limits", MemoryBytes=0), "the memory is not limited", id="no memory limit"),
-        pytest.param(of_resources("Limits", Pids=-1), "the processes are not limited", id="no process limit"),
-        pytest.param(of_resources("Reservations", NanoCPUs=0), "the cores are not limited", id="no cores"),
-        pytest.param(of_resources("Reservations", NanoCPUs=5 * 10**9), "too many cores", id="too many cores"),
-        pytest.param(
-            of_service(EndpointSpec={"Ports": [{"TargetPort": 22}]}), "a port is not permitted", id="other port"
-        ),
-        pytest.param(of_service(EndpointSpec={"Ports": []}), "a value of another type", id="no port"),
-        pytest.param(of_service(Name="hpchub-0000000000000000"), "the name is not valid", id="other session"),
-        pytest.param(of_service(Name="other"), "the name is not valid", id="other name"),
-        pytest.param(of_service(Labels={}), "the labels are not those of a session", id="no labels"),
-        pytest.param(of_service(TaskTemplate=None), "a value of another type", id="no task"),
-    ],
-)
-def test_gate_refuses_everything_else(
-    body: dict[str, Any], policy: dict[str, Any], change: Callable[[dict[str, Any]], None], problem: str
-) -> None:
-    changed = copy.deepcopy(body)
-    change(changed)
-    with pytest.raises(docker_gate.Refused) as caught:
-        docker_gate.read_service(json.dumps(changed).encode(), policy)
-    assert problem in str(caught.value)
-
-
-def test_cores_are_limited_unless_the_site_says_otherwise(body: dict[str, Any], policy: dict[str, Any]) -> None:
-    loose = {**policy, "swarm": {**policy["swarm"], "limit_cores": False}}
-    found = json.loads(docker_gate.read_service(json.dumps(body).encode(), loose))["TaskTemplate"]["Resources"]
-    assert "NanoCPUs" not in found["Limits"]
-    assert found["Reservations"]["NanoCPUs"] == 2 * 10**9
-
-
-SECRET = {
-    "Name": NAME,
-    "Labels": {"hpchub.hub": "h~1", "hpchub.user": "alice", "hpchub.session": SESSION, "hpchub.runtime": "60"},
-    "Data": "eA==",
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "problem"),
-    [
-        ({}, ""),
-        ({"Driver": {"Name": "x"}, "Templating": {"Name": "golang"}}, ""),
-        ({"Name": "other"}, "the name is not valid"),
-        ({"Name": job_name("00000000000000bb")}, "the name is not valid"),
-        ({"Labels": {}}, "the labels are not those of a session"),
-        ({"Labels": None}, "the labels are not those of a session"),
-        ({"Data": None}, "the secret is not text"),
-    ],
-)
-def test_gate_permits_secrets_of_sessions_only(change: dict[str, Any], problem: str) -> None:
-    body = json.dumps({**SECRET, **change}).encode()
-    if problem:
-        with pytest.raises(docker_gate.Refused, match=problem):
-            docker_gate.read_secret(body)
-    else:
-        assert json.loads(docker_gate.read_secret(body)) == SECRET
-
-
-@pytest.mark.parametrize(
-    ("method", "target"),
-    [
-        ("GET", "/v1.45/swarm"),
-        ("GET", "/v1.45/swarm/unlockkey"),
-        ("GET", "/v1.45/info"),
-        ("GET", f"/v1.45/secrets/{NAME}"),
-        ("GET", "/v1.45/nodes/n1"),
-        ("GET", "/v1.45/services/other"),
-        ("GET", "/v1.45/configs"),
-        ("POST", f"/v1.45/services/{NAME}/update?version=1"),
-        ("POST", "/v1.45/nodes/n1/update?version=1"),
-        ("POST", "/v1.45/swarm/leave?force=1"),
-        ("POST", "/v1.45/swarm/update?version=1"),
-        ("POST", "/v1.45/containers/create?name=x"),
-        ("POST", f"/v1.45/containers/{NAME}/start"),
-        ("POST", "/v1.45/networks/create"),
-        ("DELETE", "/v1.45/nodes/n1"),
-        ("DELETE", "/v1.45/services/other"),
-        ("DELETE", "/v1.45/secrets/other"),
-        ("DELETE", f"/v1.45/services/{NAME}/logs"),
-        ("GET", "/v1.45/networks/ingress"),
-        ("GET", "/v1.45/services/%2e%2e/info"),
-    ],
-)
-def test_gate_of_a_manager_refuses_other_requests(policy: dict[str, Any], method: str, target: str) -> None:
-    with pytest.raises(docker_gate.Refused):
-        docker_gate.rewrite(method, target, b"", policy)
-
-
-@pytest.mark.parametrize("name", ["secrets", "services", "tasks"])
-def test_list_contains_only_sessions_whatever_the_hub_asks(policy: dict[str, Any], name: str) -> None:
-    target, _ = docker_gate.rewrite("GET", f"/v1.45/{name}?filters=%7B%7D", b"", policy)
-    assert target.startswith(f"/v1.45/{name}?filters=")
-    assert "hpchub.hub" in target
-
-
-def test_gate_of_a_host_without_a_swarm_knows_no_services(policy: dict[str, Any], body: dict[str, Any]) -> None:
-    alone = {**policy, "swarm": None}
-    for method, target in (("GET", "/services"), ("GET", "/nodes"), ("DELETE", f"/secrets/{NAME}")):
-        with pytest.raises(docker_gate.Refused):
-            docker_gate.rewrite(method, target, b"", alone)
-    with pytest.raises(docker_gate.Refused):
-        docker_gate.rewrite("POST", "/services/create", json.dumps(body).encode(), alone)
-
-
 # -- the inventory
 
 
 def test_each_node_knows_its_part(tmp_path: Path) -> None:
     found = portal(tmp_path)
+    assert not docker_gates(found, "docker3")
     manager, worker = docker_swarm(found, "docker2"), docker_swarm(found, "docker3")
     assert (manager["is_manager"], worker["is_manager"]) == (True, False)
     assert worker["manager"] == "docker2"
