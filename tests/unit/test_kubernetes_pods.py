@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,16 @@ import pytest
 import yaml
 from kubernetes_server import IMAGE, NAMESPACE
 from lab_kubernetes.admission import violations
+from lab_kubernetes.main import apply
 from lab_kubernetes.network import rules
+from lab_kubernetes.policies import check_policies
+from lab_kubernetes.store import Refused, Store
 
 from hpchub.lab_extension import container_files
 from hpchub.model.entries import Profile
 from hpchub.model.places import KubernetesPlace
 from hpchub.places.kubernetes import manifests
+from hpchub.places.kubernetes.admission import Permitted, policies
 from hpchub.places.kubernetes.pods import plan, pod_traits
 from hpchub.places.spawner import files_of
 
@@ -254,6 +259,127 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return capsys.readouterr().out
 
     return run
+
+
+# -- the rules of the cluster for what the hub creates
+
+OF_HUB = f"system:serviceaccount:{NAMESPACE}:hpchub"
+PERMITTED = Permitted(
+    images=(IMAGE,), priority_classes=("low",), node_selector={"jupyter": "yes"}, tolerations=("gpu",)
+)
+
+
+def denied(content: dict[str, Any], permitted: Permitted, resource: str = "pods", user: str = OF_HUB) -> str:
+    """Return why the stand-in denies an object that a user creates, or an empty text."""
+    store = Store()
+    apply(store, policies(NAMESPACE, "hpchub", permitted))
+    try:
+        check_policies(store, resource, NAMESPACE, content, user)
+    except Refused as error:
+        return str(error)
+    return ""
+
+
+def of_session(where: KubernetesPlace, chosen: Profile) -> dict[str, Any]:
+    """Return a pod as hpchub sends it: KubeSpawner's, with the label of its session."""
+    found = copy.deepcopy(manifest(where, chosen))
+    found["metadata"]["labels"]["hpchub.session"] = SESSION
+    found["metadata"]["name"] = NAME
+    return found
+
+
+@pytest.fixture(scope="module")
+def sent() -> dict[str, Any]:
+    selector = [{"label": "jupyter", "value": "yes"}]
+    where = place(node_selector=selector, tolerations=[{"key": "gpu"}], priority_class="low")
+    return of_session(where, profile())
+
+
+def test_the_pods_of_the_hub_are_permitted(sent: dict[str, Any]) -> None:
+    assert denied(sent, PERMITTED) == ""
+    assert denied(of_session(place(), profile()), Permitted()) == ""
+    assert denied(of_session(place(storage=""), profile(gpus=1)), Permitted(images=(IMAGE, "other"))) == ""
+
+
+def in_spec(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda pod: pod["spec"].update(changes)
+
+
+def in_container(**changes: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda pod: pod["spec"]["containers"][0].update(changes)
+
+
+def add_volume(**volume: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda pod: pod["spec"]["volumes"].append({"name": "x", **volume})
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        pytest.param(in_spec(nodeName="control-plane"), "the hub chooses no node", id="node"),
+        pytest.param(in_spec(affinity={}), "the hub chooses no node", id="affinity"),
+        pytest.param(in_spec(nodeSelector={"jupyter": "yes", "kubernetes.io/hostname": "x"}), "selector", id="host"),
+        pytest.param(lambda pod: pod["spec"].pop("nodeSelector"), "selector", id="no selector"),
+        pytest.param(in_spec(tolerations=[{"operator": "Exists"}]), "a taint that is not", id="all taints"),
+        pytest.param(in_spec(tolerations=[{"key": "node-role.kubernetes.io/control-plane"}]), "taint", id="taint"),
+        pytest.param(in_spec(priorityClassName="system-node-critical"), "priority class", id="priority"),
+        pytest.param(in_spec(serviceAccountName="hpchub"), "its account is not permitted", id="account of the hub"),
+        pytest.param(in_spec(automountServiceAccountToken=True), "asks for a token", id="token"),
+        pytest.param(lambda pod: pod["spec"].pop("automountServiceAccountToken"), "asks for a token", id="default"),
+        pytest.param(in_container(image="alpine:latest"), "its image is not in the list", id="image"),
+        pytest.param(in_container(image=f"x@sha256:{'0' * 64}"), "its image is not in the list", id="other digest"),
+        pytest.param(in_spec(initContainers=[{"name": "x"}]), "more than one container", id="first container"),
+        pytest.param(
+            lambda pod: pod["spec"]["containers"].append(pod["spec"]["containers"][0]),
+            "more than one container",
+            id="second container",
+        ),
+        pytest.param(add_volume(secret={"secretName": "other"}), "a volume is not", id="secret of another"),
+        pytest.param(add_volume(persistentVolumeClaim={"claimName": "database"}), "a volume is not", id="claim"),
+        pytest.param(add_volume(hostPath={"path": "/"}), "a volume is not", id="files of the node"),
+        pytest.param(add_volume(projected={"sources": []}), "a volume is not", id="projected token"),
+        pytest.param(lambda pod: pod["spec"]["securityContext"].update(runAsUser=999), "uid belongs", id="uid"),
+        pytest.param(lambda pod: pod["spec"].pop("activeDeadlineSeconds"), "no time limit", id="time limit"),
+        pytest.param(lambda pod: pod["metadata"]["labels"].pop("hpchub.session"), "not a session's", id="label"),
+    ],
+)
+def test_a_hub_that_was_broken_into_cannot_create_other_pods(
+    sent: dict[str, Any], change: Callable[[dict[str, Any]], object], problem: str
+) -> None:
+    changed = copy.deepcopy(sent)
+    change(changed)
+    assert problem in denied(changed, PERMITTED)
+    assert denied(changed, PERMITTED, user="somebody-else") == ""
+
+
+def test_without_a_list_every_image_has_a_digest() -> None:
+    found = of_session(place(), profile())
+    found["spec"]["containers"][0]["image"] = "alpine:latest"
+    assert "its image is not in the list" in denied(found, Permitted())
+
+
+@pytest.mark.parametrize(
+    ("resource", "content", "problem"),
+    [
+        ("secrets", {"metadata": {"name": NAME}}, ""),
+        ("secrets", {"metadata": {"name": NAME}, "type": "Opaque"}, ""),
+        ("secrets", {"metadata": {"name": NAME}, "type": "kubernetes.io/service-account-token"}, "no tokens"),
+        ("secrets", {"metadata": {"name": "other"}}, "the name is not that of a session"),
+        ("persistentvolumeclaims", {"metadata": {"name": "hpchub-home-alice"}}, ""),
+        ("persistentvolumeclaims", {"metadata": {"name": "database"}}, "the name is not that of a user's claim"),
+    ],
+)
+def test_a_hub_that_was_broken_into_cannot_create_other_secrets_and_claims(
+    resource: str, content: dict[str, Any], problem: str
+) -> None:
+    found = denied(content, Permitted(), resource)
+    assert (problem in found) if problem else found == ""
+
+
+def test_the_command_passes_on_what_the_site_permits(printed: Callable[..., str]) -> None:
+    given = ["--image", IMAGE, "--priority-class", "low", "--node-selector", "jupyter=yes", "--toleration", "gpu"]
+    found = list(yaml.safe_load_all(printed(NAMESPACE, "--hub", "192.0.2.1/32", *given)))
+    assert found == manifests.manifests(NAMESPACE, hub="192.0.2.1/32", hub_port=8445, permitted=PERMITTED)
 
 
 def test_the_command_prints_the_manifests(printed: Callable[..., str]) -> None:

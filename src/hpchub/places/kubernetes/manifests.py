@@ -1,4 +1,4 @@
-"""The objects that a site applies to its cluster once: rights, security and network of the namespace. No I/O.
+"""The objects that a site applies to its cluster once: rights, rules, security and network of the namespace. No I/O.
 
 ``python -m hpchub.places.kubernetes.manifests NAMESPACE`` prints them as YAML. The hub itself can create none of them.
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from hpchub.places.interface import LABEL_SESSION
+from hpchub.places.kubernetes.admission import Permitted, policies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,7 @@ def manifests(
     proxy: str = "",
     port: int = PORT,
     egress: Sequence[dict[str, Any]] = (),
+    permitted: Permitted = Permitted(),  # noqa: B008 it cannot be changed
 ) -> list[dict[str, Any]]:
     """Return the objects for a namespace.
 
@@ -57,6 +59,7 @@ def manifests(
             ``hub``.
         port: The port of notebook servers, ``hpc_service.notebook_ports.first``.
         egress: Further rules for what sessions may reach, in the notation of a NetworkPolicy.
+        permitted: What the site permits in pods; see ``hpchub.places.kubernetes.admission``.
     """
     metadata = {"name": SERVICE_ACCOUNT, "namespace": namespace}
     level = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("audit", "enforce", "warn")}
@@ -86,6 +89,7 @@ def manifests(
         },
         deny_all(namespace),
         sessions_policy(namespace, hub=hub, hub_port=hub_port, proxy=proxy or hub, port=port, egress=egress),
+        *policies(namespace, SERVICE_ACCOUNT, permitted),
     ]
 
 
@@ -153,9 +157,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--hub-port", type=int, default=8445, help="the port of the hub's API for sessions")
     parser.add_argument("--port", type=int, default=PORT, help="the port of sessions: hpc_service.notebook_ports.first")
     parser.add_argument("--proxy", default="", help="the address that connects to sessions, if it differs")
+    for name, shown, text in (
+        ("--image", "IMAGE", "an image of the place, with its digest; without one, every image with a digest"),
+        ("--priority-class", "NAME", "its priority_class, or the default class of the cluster"),
+        ("--node-selector", "LABEL=VALUE", "an entry of its node_selector"),
+        ("--toleration", "KEY", "the key of an entry of its tolerations"),
+    ):
+        parser.add_argument(name, metavar=shown, help=text, action="append", default=[])
+    parser.add_argument("--minimum-uid", type=int, default=1000, help="hpc_access.minimum_uid")
     given = parser.parse_args(arguments)
+    permitted = Permitted(
+        images=tuple(given.image),
+        priority_classes=tuple(given.priority_class),
+        node_selector=dict(each.split("=", 1) for each in given.node_selector if "=" in each),
+        tolerations=tuple(given.toleration),
+        minimum_uid=given.minimum_uid,
+    )
     try:
-        found = manifests(given.namespace, hub=given.hub, hub_port=given.hub_port, proxy=given.proxy, port=given.port)
+        found = manifests(
+            given.namespace,
+            hub=given.hub,
+            hub_port=given.hub_port,
+            proxy=given.proxy,
+            port=given.port,
+            permitted=permitted,
+        )
     except ValueError as error:
         parser.error(str(error))
     sys.stdout.write(text_of(found))

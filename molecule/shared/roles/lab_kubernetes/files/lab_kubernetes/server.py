@@ -21,6 +21,7 @@ from lab_kubernetes.access import ADMINISTRATOR, Access, Action
 from lab_kubernetes.admission import check_quota, check_security
 from lab_kubernetes.faults import Faults
 from lab_kubernetes.kubelet import DEFAULT_GRACE, Kubelet
+from lab_kubernetes.policies import check_policies
 from lab_kubernetes.store import KINDS, Object, Refused, Selection, Store, now
 
 if TYPE_CHECKING:
@@ -212,6 +213,8 @@ class Handler(BaseHTTPRequestHandler):
             selection = Selection(resource, namespace, query.get("labelSelector", ""), query.get("fieldSelector", ""))
             self._watch(selection, query, fault)
             return
+        if verb == "create":
+            check_policies(self.server.store, full, namespace, body, user)
         content = self._act(verb, full, namespace, found["name"] or "", query, body)
         if fault and fault.kind == "lost":
             self.close_connection = True

@@ -33,6 +33,8 @@ KINDS = {
     "roles": ("rbac.authorization.k8s.io/v1", "Role"),
     "secrets": ("v1", "Secret"),
     "serviceaccounts": ("v1", "ServiceAccount"),
+    "validatingadmissionpolicies": ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
+    "validatingadmissionpolicybindings": ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
 }
 """The resources: the group and version of their API, and the kind of their objects."""
 
