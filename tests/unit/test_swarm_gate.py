@@ -191,6 +191,14 @@ def test_gate_permits_secrets_of_sessions_only(change: dict[str, Any], problem: 
         assert json.loads(docker_gate.read_secret(body)) == SECRET
 
 
+@pytest.mark.parametrize("text", ["[]", "1", "null"])
+def test_description_that_is_no_object_is_refused(policy: dict[str, Any], text: str) -> None:
+    with pytest.raises(docker_gate.Refused, match="the description is not an object"):
+        docker_gate.read_secret(text.encode())
+    with pytest.raises(docker_gate.Refused, match="the description is not an object"):
+        docker_gate.read_service(text.encode(), policy)
+
+
 @pytest.mark.parametrize(
     ("method", "target"),
     [

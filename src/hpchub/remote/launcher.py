@@ -678,7 +678,7 @@ def use_extension(env: dict[str, str], private: Path, source: Path) -> None:
     directory = private / "jupyter"
     for name, content in files.items():
         path = directory / name
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
     # An older extension in the image comes later. The settings of the user come first.
     env["JUPYTER_PATH"] = os.pathsep.join([str(directory), *filter(None, [env.get("JUPYTER_PATH")])])
