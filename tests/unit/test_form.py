@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import json
 import re
@@ -16,6 +17,7 @@ import pytest
 from hub_app import answer, profile, site
 from hub_browser import Browser, eventually
 from jupyterhub import orm
+from jupyterhub.handlers.pages import SpawnPendingHandler
 
 from hpchub.hub.saved_settings import MOST, SavedSettings
 from hpchub.hub.start_error import StartError
@@ -632,20 +634,37 @@ def refused(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[s
 CHOICE = {"profile": "flexible", "flexible__cores": "3", "flexible__account": "physics", "flexible__qos": "high"}
 
 
-@pytest.mark.parametrize("patience", [0, 10], ids=["slow-answer", "quick-answer"])
+@pytest.mark.parametrize("answer_comes", ["later", "while-the-page-is-prepared", "quickly"])
 @pytest.mark.parametrize("path", ["/hub/spawn", "/hub/spawn/alice/genome"])
 async def test_value_that_the_scheduler_refuses_gets_a_message_beside_the_field(
-    hub: Hub, browser: Browser, refused: list[str], patience: int, path: str
+    hub: Hub,
+    browser: Browser,
+    refused: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    answer_comes: str,
+    path: str,
 ) -> None:
-    hub.app.tornado_application.settings["slow_spawn_timeout"] = patience
+    is_quick = answer_comes == "quickly"
+    hub.app.tornado_application.settings["slow_spawn_timeout"] = 10 if is_quick else 0
     response = await send(browser, path, **CHOICE)
-    if patience:
+    if is_quick:
         assert response.code == 400
         page = response.body.decode()
     else:
         pending = response.headers["Location"].partition("?")[0]
         assert pending.startswith("/hub/spawn-pending/alice")
-        await eventually(lambda: not any(each.active for each in hub.user().spawners.values()))
+        refusal = functools.partial(eventually, lambda: not any(each.active for each in hub.user().spawners.values()))
+        if answer_comes == "later":
+            await refusal()
+        else:
+            prepare = SpawnPendingHandler.get
+
+            async def get(handler: SpawnPendingHandler, *names: str) -> None:
+                await refusal()
+                await prepare(handler, *names)
+
+            monkeypatch.setattr(SpawnPendingHandler, "get", get)
         response = await browser.get(f"{pending}?next=%2Fuser%2Falice%2Flab")
         assert response.code == 302
         assert response.headers["Location"].startswith("/hub/spawn/alice")

@@ -33,24 +33,34 @@ class PendingPageHandler(SpawnPendingHandler):  # type: ignore[misc]
     async def get(self, user_name: str, server_name: str = "") -> None:
         """Show the page, or redirect to the form."""
         user = self.find_user(user_name)
-        # JupyterHub forgets the spawner of a session with a name at its end. The page still explains the end.
-        is_known = user is not None and server_name in user.orm_spawners
-        spawner = user.spawners[server_name] if is_known else None
-        if spawner is None or spawner.active or not (spawner.outcome and spawner.outcome.field):
-            await super().get(user_name, server_name)
-            return
-        form = url_path_join(self.hub.base_url, "spawn", user.escaped_name, url_escape_path(server_name))
-        target = self.get_argument("next", "")
-        self.redirect(url_concat(form, {"next": target} if target else {}))
+        if user is not None and server_name in user.orm_spawners:
+            # JupyterHub forgets the spawner of a session with a name at its end. The page still explains the end.
+            _ = user.spawners[server_name]
+        await super().get(user_name, server_name)
 
     def render_template(self, name: str, sync: bool = False, **variables: Any) -> Any:
-        """Render a template; see ``BaseHandler.render_template``. JupyterHub renders pages of errors with ``sync``."""
+        """Render a template; see ``BaseHandler.render_template``. JupyterHub renders pages of errors with ``sync``.
+
+        Raises:
+            web.Finish: The request is answered with a redirect to the form.
+        """
+        if name == "not_running.html":
+            # A start can fail while JupyterHub prepares this page, so the decision is made at the last moment.
+            self._go_to_form_if_refused(variables["user"], variables["server_name"])
         target = self.get_argument("next", "") if "spawn_url" in variables else ""
         if target:
             variables["spawn_url"] = url_concat(variables["spawn_url"], {"next": target})
         if sync or name != "spawn_pending.html":
             return super().render_template(name, sync=sync, **variables)
         return self._render_waiting(name, variables)
+
+    def _go_to_form_if_refused(self, user: Any, server_name: str) -> None:
+        outcome = user.spawners[server_name].outcome
+        if outcome and outcome.field:
+            form = url_path_join(self.hub.base_url, "spawn", user.escaped_name, url_escape_path(server_name))
+            target = self.get_argument("next", "")
+            self.redirect(url_concat(form, {"next": target} if target else {}))
+            raise web.Finish
 
     async def _render_waiting(self, name: str, variables: dict[str, Any]) -> Any:
         variables |= await waiting_page(self, variables["user"], variables["spawner"])
