@@ -38,7 +38,27 @@ CASES = [
             "anna@example.org ": "[realm]", "anna@exampleXorg": "[realm]",
         },
     ),
-    Case("lower", [LOWER], {"AnnA": "anna", "ÉVA": "Éva", "AB-12_Z.X": "ab-12_z.x"}),
+    Case(
+        "lower",
+        [LOWER],
+        {
+            "AnnA": "anna", "ÉVA": "Éva", "AB-12_Z.X": "ab-12_z.x", "İI\u0131": "İi\u0131",
+            "\u212aelvin": "\u212aelvin",
+            "\u0410nna": "\u0410nna", "\uff21B": "\uff21b", "[\\]^_`{": "[\\]^_`{",
+        },
+    ),
+    Case(
+        "look-alikes",
+        [REALM, {"pattern": r"([a-z]+)", "replacement": r"\1"}],
+        {
+            "\u0430nna@example.org": "[pattern]", "\uff41nna@example.org": "[pattern]",
+            "an\u00adna@example.org": "[pattern]",
+            "anna\u200b@example.org": "[pattern]", "anna@example\u2024org": "[realm]",
+            "anna\uff20example.org": "[realm]",
+            "..@example.org": "[pattern]", "-x@example.org": "[pattern]", "a/../b@example.org": "[pattern]",
+            "$(id)@example.org": "[pattern]", "a;id@example.org": "[pattern]", "a b@example.org": "[pattern]",
+        },
+    ),
     Case(
         "pattern",
         [{"pattern": r"(?:staff|student)-([a-z]+)\.([a-z]+)", "replacement": r"\2_\1"}],

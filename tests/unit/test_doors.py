@@ -547,6 +547,13 @@ def sessions(form: FormDoor) -> list[Path]:
     return sorted((form.site.directory / "cache" / "hpchub-sso").glob("session-*"))
 
 
+def forget_guesses(form: FormDoor) -> None:
+    """Let the service forget the guesses of other tests."""
+    for kind in ("account", "address"):
+        for path in (form.site.directory / "cache" / "hpchub-sso").glob(f"{kind}-*"):
+            path.unlink()
+
+
 def test_wrong_password_and_unknown_name_have_the_same_answer(form: FormDoor, browser: Browser) -> None:
     form.add("walter")
     answers, times = [], []
@@ -589,6 +596,34 @@ def test_guessing_a_password_becomes_slower_and_the_right_one_waits_too(form: Fo
         assert form.post(browser, "victim", PASSWORD).status == 429
         form.site.clock.write_text("+9s\n")
         assert form.post(browser, "victim", PASSWORD).status == 200
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [["quarry", "QUARRY", "qua rry", "Quarry ", "quarry@example.org"], ["\uff51uarry", "q\u00aduarry", "\u0430", "é"]],
+    ids=["ASCII", "other letters"],
+)
+def test_all_spellings_of_a_name_share_their_guesses(form: FormDoor, browser: Browser, spellings: list[str]) -> None:
+    """Directories take many of them for the same name."""
+    if not isinstance(form, Local):
+        pytest.skip("the program is the same")
+    forget_guesses(form)
+    statuses = [form.post(browser, spellings[number % len(spellings)], "wrong").status for number in range(7)]
+    assert statuses == [401] * 5 + [429] * 2
+
+
+def test_guesses_from_an_address_become_slower_whatever_the_names_are(form: FormDoor, browser: Browser) -> None:
+    if not isinstance(form, Local):
+        pytest.skip("the program is the same")
+    forget_guesses(form)
+    browsers = [form.site.browser() for _ in range(34)]
+    with ThreadPoolExecutor(10) as pool:
+        names = [f"name{number}" for number in range(34)]
+        statuses = sorted(pool.map(lambda each, name: form.post(each, name, "wrong").status, browsers, names))
+    for each in browsers:
+        each.close()
+    forget_guesses(form)
+    assert statuses == [401] * 30 + [429] * 4
 
 
 def test_many_guesses_at_once_are_not_more_guesses(form: FormDoor) -> None:

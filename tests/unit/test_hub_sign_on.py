@@ -25,6 +25,7 @@ from tornado.testing import bind_unused_port
 from hpchub.hub import hub_sign_on, sign_on_settings
 from hpchub.hub.account_requests import AccountRequests
 from hpchub.hub.config import METRICS_TOKEN
+from hpchub.hub.hub_sign_on import Person
 from hpchub.hub.identities import describe, known_identities, other_owner, release, take
 from hpchub.hub.unix_groups import Accounts
 
@@ -269,6 +270,24 @@ def test_account_belongs_to_one_person_of_a_provider(
     assert (take(hub.app.db, "alice", sign_on) is not None) is refused
     expected = owned["received"] if refused else sign_on["received"]
     assert known_identities(hub.app.db)[-1].received == expected
+
+
+async def test_case_of_a_name_is_ignored_if_the_mapping_ignores_it(hub: Hub) -> None:
+    own = hub.app.authenticator
+    own.user_mapping = [{"fold_case": "lower"}]
+    found = [own.checked_identity(Person(name, "", {}))["auth_state"]["sign_on"] for name in ("Alice", "alice")]
+    assert found[0] == found[1] == describe("globus", "", "alice")
+    own.user_mapping = []
+    assert own.checked_identity(Person("alice", "", {}))["auth_state"]["sign_on"] == found[0]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b", "a\nb", "..", "-x", "a/b", "$(id)", "x" * 300, "\u0430lice"])
+async def test_name_that_is_unsafe_is_refused(hub: Hub, name: str) -> None:
+    for mapping in ([], [{"fold_case": "lower"}]):
+        hub.app.authenticator.user_mapping = mapping
+        hub.app.authenticator.user_pattern = "(?s).*"
+        with pytest.raises(hub_sign_on.NotIdentified):
+            hub.app.authenticator.checked_identity(Person(name, "globus:1", {}))
 
 
 async def test_account_follows_from_the_user_mapping(hub: Hub, visitor: Visitor) -> None:

@@ -165,6 +165,19 @@ async def test_guesses_are_limited_for_a_name(visitor: Visitor) -> None:
     assert (await sign_in(visitor, "dave", PEOPLE["dave"])).code == 302
 
 
+@pytest.mark.parametrize(
+    "spellings",
+    [["alice", "ALICE", " alice", "al ice", "alice  "], ["\uff41lice", "a\u00adlice", "\u212alice", "\u0430lice"]],
+    ids=["ASCII", "other letters"],
+)
+def test_all_spellings_of_a_name_share_their_guesses(spellings: list[str]) -> None:
+    """Directories take many of them for the same name."""
+    guesses = Guesses(lambda: 0.0)
+    found = [guesses.begin(spellings[number % len(spellings)], str(number)) for number in range(MOST_PER_NAME + 2)]
+    assert found == [True] * MOST_PER_NAME + [False] * 2
+    assert guesses.begin("bob", "1")
+
+
 def test_guesses_are_limited_for_an_address_and_forgotten() -> None:
     now = [0.0]
     guesses = Guesses(lambda: now[0])

@@ -193,6 +193,18 @@ async def test_login_of_the_first_name_does_not_serve_the_second_one(get: Get) -
     assert (await get("api/user", "alice", groups="hpc", received="alice@two.org", cookie=cookie)).code == 403
 
 
+@pytest.mark.parametrize("told", ["", "x", "bm8", "e30", "eyJyZWNlaXZlZCI6ICL/In0"], ids=repr)
+async def test_user_is_refused_if_the_hub_cannot_read_who_it_is(hub: Hub, port: int, told: str) -> None:
+    client = AsyncHTTPClient(force_instance=True)
+    headers = {"X-Hpchub-User": "alice", "X-Hpchub-Userinfo": encode_claims(groups="hpc"), "X-Hpchub-Sign-On": told}
+    url = f"http://127.0.0.1:{port}/hub/login"
+    response = await client.fetch(url, headers=headers, follow_redirects=False, raise_error=False)
+    client.close()
+    assert response.code == 403
+    assert "jupyterhub-hub-login" not in cookies(response)
+    assert known_identities(hub.app.db) == []
+
+
 async def test_refused_user_takes_no_account(hub: Hub, get: Get) -> None:
     assert (await get("login", "alice", groups="students", received="alice@two.org")).code == 403
     assert known_identities(hub.app.db) == []

@@ -199,6 +199,21 @@ def test_hub_learns_the_received_name_and_the_second_factor(apache: Apache) -> N
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("variant", "received"), [("lower", "anna@example.org"), ("realm", "Anna@example.org")])
+def test_hub_knows_a_person_by_one_spelling_if_the_mapping_ignores_case(
+    apache: Apache, variant: str, received: str
+) -> None:
+    told = ask(apache, f"case-{variant}", {"sub": "Anna@example.org"}).headers["X-Sign-On"]
+    assert json.loads(base64.urlsafe_b64decode(told))["received"] == received
+
+
+@pytest.mark.parametrize("name", [b"anna\xff", b"\xc3", b"ann\xe9", b"\xed\xa0\x80", b"\xc0\xaf"])
+def test_name_that_is_no_text_is_refused(apache: Apache, name: bytes) -> None:
+    """The hub could not read it, and so not know whether the account belongs to this person."""
+    basic = base64.b64encode(name + b":x").decode()
+    assert outcome(apache.ask("/remote-user", {"Authorization": f"Basic {basic}"})) == "[characters]"
+
+
 def test_variables_become_claims(apache: Apache) -> None:
     basic = base64.b64encode(b"x:x").decode()
     headers = {"Authorization": f"Basic {basic}", "X-Sub": "anna", "X-Groups": "hpc"}

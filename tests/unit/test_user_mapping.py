@@ -24,6 +24,12 @@ def test_name_becomes_this_account_or_is_refused(case: Any) -> None:
     assert {name: outcome(case.steps, name) for name in case.expected} == case.expected
 
 
+@pytest.mark.parametrize("name", ["\ud800", "a\udfffb"])
+def test_half_of_a_character_is_no_name(name: str) -> None:
+    """JSON can contain it."""
+    assert outcome([], name) == "[characters]"
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({}, "does nothing"),
     "two-steps-in-one": ({"fold_case": "lower", "strip_realm": ["x.org"]}, "has the keys strip_realm, fold_case"),

@@ -139,6 +139,12 @@ local function account_of(name)
   return nil -- no other realm's server is asked
 end
 
+-- Directories ignore case and spaces, and take many other letters for those of ASCII. So all such spellings are one.
+local function throttle_key(typed)
+  if typed:find("[\128-\255]") then return "\0" end
+  return (typed:lower():gsub("@.*$", ""):gsub("%s", ""))
+end
+
 local function unsafe(name)
   return not name or name == "" or #name > LONGEST or name:find("[%z\1-\31\127:]") ~= nil
 end
@@ -162,7 +168,7 @@ function prepare(r)
   local form = r:parsebody(8192)
   local typed = (form.username or ""):match("^%s*(.-)%s*$")
   local password = form.password or ""
-  local key = typed:lower():gsub("@.*$", "")
+  local key = throttle_key(typed)
   local pause = math.max(try(r, "address", r.useragent_ip), try(r, "account", key))
   if pause > 0 then
     r.err_headers_out["Retry-After"] = ("%d"):format(pause)

@@ -22,6 +22,11 @@ end
 
 local users, groups, factors = set(settings.users), set(settings.groups), set(settings.second_factors)
 
+-- Letters of ASCII only, whatever the locale of Apache is.
+local function lower(text)
+  return (text:gsub("[A-Z]", function(letter) return string.char(letter:byte() + 32) end))
+end
+
 local function base64url(r, text)
   return (r:base64_encode(text):gsub("+", "-"):gsub("/", "_"))
 end
@@ -122,7 +127,7 @@ local function apply(r, step, name)
     if user and set(step.strip_realm)[realm] then return user end
     return nil, "realm"
   elseif step.fold_case then
-    return (name:gsub("%u", string.lower))
+    return lower(name)
   elseif step.pattern then
     local found = r:regex(name, "^(?:" .. step.pattern:gsub("^%^", ""):gsub("%$$", "") .. ")$")
     if not found then return nil, "pattern" end
@@ -152,12 +157,22 @@ end
 -- Return the account, or nothing and the reason.
 function map_name(r, received)
   if received == "" or #received > LONGEST or received:find("[%z\1-\31\127]") then return nil, "characters" end
+  -- The hub could not read anything else than UTF-8. Lua accepts halves of characters, which UTF-8 does not contain.
+  if not utf8.len(received) or received:find("\xED[\xA0-\xBF]") then return nil, "characters" end
   local name, reason = received, nil
   for _, step in ipairs(settings.steps) do
     name, reason = apply(r, step, name)
     if not name or name == "" then return nil, reason or "pattern" end
   end
   return name
+end
+
+-- What the hub knows the person by. If the mapping ignores case, the same person may sign in with another one.
+local function person_key(received)
+  for _, step in ipairs(settings.steps) do
+    if step.fold_case then return lower(received) end
+  end
+  return received
 end
 
 -- Letters that a page can show, shortened at the end of a character.
@@ -201,7 +216,7 @@ function sign_on(r)
     r.subprocess_env["HPCHUB_PERMITTED"] = "yes"
   end
   r.subprocess_env["HPCHUB_SIGN_ON"] = base64url(r, cjson.encode {
-    provider = settings.provider, claim = settings.source, received = received,
+    provider = settings.provider, claim = settings.source, received = person_key(received),
     second_factor = #proofs > 0 and proofs or nil,
   })
   if next(settings.claims_variables) or next(settings.claims_headers or {}) then

@@ -104,7 +104,12 @@ class SSOAuthenticator(AccessRules, RemoteUserAuthenticator):  # type: ignore[mi
         claims: dict[str, Any] = {}
         for name in self.claims_headers:
             claims |= read_claims(headers.get_list(name))
-        sign_on = read_sign_on(read_claims(headers.get_list(self.sign_on_header)))
+        told = headers.get_list(self.sign_on_header)
+        sign_on = read_sign_on(read_claims(told))
+        if told and sign_on is None:
+            # Without it, nobody knows whether the account belongs to this person.
+            self.log.warning("Sign-in refused: the header %s cannot be read", self.sign_on_header)
+            return None
         return self.identity_of(names[0], claims, sign_on)
 
     async def _found_identity(self, handler: Any) -> dict[str, Any] | None:

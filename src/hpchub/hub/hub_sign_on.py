@@ -28,7 +28,7 @@ from hpchub.hub.tokens import revoke_tokens
 from hpchub.hub.unix_groups import MISSING, NoAnswer
 from hpchub.hub.user_error import UserError
 from hpchub.messages import Message, marked, show
-from hpchub.model.user_mapping import RefusedName, Step, map_name
+from hpchub.model.user_mapping import RefusedName, Step, map_name, person_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -262,10 +262,14 @@ class HubSignOn(AccessRules):
             )
             raise NotIdentified(Message(text, name=shown), f"{ascii(name)[:SHOWN_NAME]} is no account name")
         provider, _, subject = person.subject.partition(":")
-        sign_on = describe(provider or self.provider_key, subject, one_name(person.name))
+        sign_on = describe(provider or self.provider_key, subject, person_key(self._steps, one_name(person.name)))
         identity = self.identity_of(name, person.claims, sign_on)
         identity["auth_state"] |= {"confirmed": time.time(), **person.state}
         return identity
+
+    @property
+    def _steps(self) -> list[Step]:
+        return [Step.model_validate(step) for step in self.user_mapping]
 
     def _mapped(self, received: str) -> str:
         """Return the account of a name; see ``hpchub.model.user_mapping``.
@@ -274,7 +278,7 @@ class HubSignOn(AccessRules):
             NotIdentified: There is none.
         """
         try:
-            return map_name([Step.model_validate(step) for step in self.user_mapping], received)
+            return map_name(self._steps, received)
         except RefusedName as error:
             text = marked("Your account at the identity provider is called {name}. This service knows no such account.")
             detail = f"the user mapping gives no account to {ascii(received)[:SHOWN_NAME]} ({error.reason})"

@@ -68,7 +68,7 @@ class Guesses:
     def begin(self, name: str, address: str) -> bool:
         """Count a sign-in as a wrong guess, and return whether it may go on. Concurrent guesses count at once."""
         now = self._clock()
-        keys = ((("name", name.casefold()), MOST_PER_NAME), (("address", address), MOST_PER_ADDRESS))
+        keys = ((("name", spelling(name)), MOST_PER_NAME), (("address", address), MOST_PER_ADDRESS))
         for key, most in keys:
             times = self._times.get(key, deque())
             while times and times[0] < now - WINDOW:
@@ -84,9 +84,14 @@ class Guesses:
 
     def succeeded(self, name: str, address: str) -> None:
         """Take back what ``begin`` has counted. Earlier guesses of others still count for the address."""
-        self._times.pop(("name", name.casefold()), None)
+        self._times.pop(("name", spelling(name)), None)
         if times := self._times.get(("address", address)):
             times.pop()
+
+
+def spelling(name: str) -> str:
+    """Return what all spellings of a name have in common: directories ignore case and spaces, and fold many letters."""
+    return "".join(name.lower().split()) if name.isascii() else ""
 
 
 class PasswordSignInHandler(HubSignIn, LoginHandler):  # type: ignore[misc]

@@ -177,12 +177,21 @@ def map_name(
     Raises:
         RefusedName: There is no account for the name.
     """
-    if not received or len(received.encode()) > LONGEST or any(ord(each) < 32 or ord(each) == 127 for each in received):
+    try:
+        length = len(received.encode())
+    except UnicodeEncodeError:  # JSON can contain a half of a character
+        raise RefusedName("characters") from None
+    if not 0 < length <= LONGEST or any(ord(each) < 32 or ord(each) == 127 for each in received):
         raise RefusedName("characters")
     name = received
     for step in steps:
         name = _apply(step, name, run)
     return name
+
+
+def person_key(steps: Sequence[Step], received: str) -> str:
+    """Return what the hub knows a person by. If the mapping ignores case, a person may sign in with another one."""
+    return received.translate(_LOWER) if any(step.fold_case for step in steps) else received
 
 
 def _apply(step: Step, name: str, run: Callable[[Sequence[str], str], str | None] | None) -> str:
