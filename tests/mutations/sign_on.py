@@ -17,7 +17,105 @@ def _owner(name: str, old: str, new: str, keyword: str, module: str = "hub_sign_
     return HandWritten(name, f"{_HUB}/{module}.py", old, new, _OWNER, keyword)
 
 
+_LUA = "roles/reverse_proxy/files"
+_MAPPING = ("tests/unit/test_sign_on.py",)
+_DOORS = ("tests/unit/test_doors.py",)
+_SAML_DOOR = ("tests/unit/test_door_saml.py",)
+
+
+def _mapping(name: str, old: str, new: str, keyword: str = "", tests: tuple[str, ...] = _MAPPING) -> HandWritten:
+    return HandWritten(name, f"{_LUA}/sign_on.lua", old, new, tests, keyword)
+
+
+def _form(name: str, old: str, new: str, keyword: str) -> HandWritten:
+    return HandWritten(name, f"{_LUA}/sign_in.lua", old, new, _DOORS, keyword)
+
+
 SIGN_ON = (
+    _mapping("control-characters", 'received:find("[%z\\1-\\31\\127]")', "false", "maps_names"),
+    _mapping("long-names", "#received > LONGEST", "false", "maps_names"),
+    _mapping("text-only", "not utf8.len(received)", "false", "no_text"),
+    _mapping("whole-characters", 'received:find("\\xED[\\xA0-\\xBF]")', "false", "no_text"),
+    _mapping("realm", "if user and set(step.strip_realm)[realm] then", "if user then", "maps_names"),
+    _mapping("whole-name", """.. ")$")""", """.. ")")""", "maps_names"),
+    _mapping("table", "return step.table[name],", "return step.table[name] or name,", "maps_names"),
+    _mapping(
+        "command-without-an-answer", 'return nil, state == "none" and', 'return name, state == "none" and', "maps_names"
+    ),
+    _mapping("case-of-ascii-only", 'text:gsub("[A-Z]",', 'text:gsub("[A-Z\\195]",', "maps_names"),
+    _mapping("one-spelling", "if step.fold_case then return lower(received) end", "", "one_spelling"),
+    _mapping("no-name", 'if not name or name == "" then', "if not name then", "maps_names"),
+    _mapping("one-name", 'type(claim) == "string" and claim or ""', "tostring(claim)", "not_a_name"),
+    _mapping("second-factor", "if next(factors) and not any(proofs, factors) then", "if false then", "second_factor"),
+    _mapping("groups", "if settings.everybody or users[account] or any(", "if true or any(", "whole_name"),
+    _mapping("refused", 'return reason == "unknown" and 503 or 403', "return apache2.DECLINED", "maps_names"),
+    _mapping("scopes", "if not in_scope(r, received) then", "if false then", tests=_SAML_DOOR),
+    _mapping(
+        "scopes-of-an-unknown-provider",
+        "if not found then return false end",
+        "if not found then return true end",
+        tests=_SAML_DOOR,
+    ),
+    _form("own-page", 'if r.headers_in["Origin"] ~= settings.origin then', "if false then", "local and another_host"),
+    _form("password-in-a-header", '  r.headers_in["Authorization"] = nil\n', "", "local and password_in_a_header"),
+    _form("pause", "  if pause > 0 then\n    r.err", "  if false then\n    r.err", "local and guessing"),
+    _form(
+        "pause-of-an-address",
+        'math.max(try(r, "address", r.useragent_ip), ',
+        "math.max(0, ",
+        "local and from_an_address",
+    ),
+    _form("pause-at-once", "  return wait(read(path), limit, now, own)\n", "  return 0\n", "local and at_once"),
+    _form("spellings", "  local key = throttle_key(typed)\n", "  local key = typed\n", "local and spelling"),
+    _form("other-letters", """if typed:find("[\\128-\\255]") then return "\\0" end""", "", "local and spelling"),
+    _form("other-realm", "return nil -- no other", "return name -- no other", "another_realm"),
+    _form("empty-password", ' or password == ""', "", "ldap and same_answer"),
+    _form("idle-time", " or now - seen >= settings.idle", "", "local and idle"),
+    _form("total-time", " or now - session.created >= settings.total", "", "local and idle"),
+    _form("new-session", 'if former ~= "" then forget(r, former) end', "", "local and new_one_each_time"),
+    _form("own-pages", 'if not following:match("^/[^/\\\\%c]")', "if false", "local and this_service_only"),
+    _form("logout", "  if name then forget(r, name) end\n", "", "local and for_good"),
+    _form("late-answer", "if rest > 0 then r.usleep", "if false then r.usleep", "local and same_answer"),
+    _form(
+        "cookie",
+        "; Path=/; Secure; HttpOnly; SameSite=Lax",
+        "; Path=/; SameSite=Lax",
+        "local and cookies_of_the_sign_on",
+    ),
+    HandWritten(
+        "key-of-the-document",
+        f"{_LUA}/saml_metadata.py",
+        """ "--enabled-key-data"]
+        command += ["raw-x509-cert", "--pubkey""",
+        """]
+        command += ["--pubkey""",
+        ("tests/unit/test_saml_metadata.py",),
+        "own-key",
+    ),
+    HandWritten(
+        "unreadable-sign-on",
+        _APACHE,
+        "if told and sign_on is None:",
+        "if False:",
+        ("tests/unit/test_sign_in.py",),
+        "cannot_read_who",
+    ),
+    HandWritten(
+        "half-of-a-character",
+        "src/hpchub/model/user_mapping.py",
+        '        raise RefusedName("characters") from None\n',
+        "        length = 1\n",
+        ("tests/unit/test_user_mapping.py",),
+        "half_of",
+    ),
+    HandWritten(
+        "spellings-in-the-hub",
+        f"{_HUB}/password_sign_on.py",
+        'return "".join(name.lower().split()) if name.isascii() else ""',
+        "return name.casefold()",
+        ("tests/unit/test_password_sign_on.py",),
+        "spellings",
+    ),
     _owner(
         "same-person",
         'if other_owner(handler.db, identity["name"], identity["auth_state"]["sign_on"]):',
