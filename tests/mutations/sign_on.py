@@ -20,7 +20,6 @@ def _owner(name: str, old: str, new: str, keyword: str, module: str = "hub_sign_
 _LUA = "roles/reverse_proxy/files"
 _MAPPING = ("tests/unit/test_sign_on.py",)
 _DOORS = ("tests/unit/test_doors.py",)
-_SAML_DOOR = ("tests/unit/test_door_saml.py",)
 
 
 def _mapping(name: str, old: str, new: str, keyword: str = "", tests: tuple[str, ...] = _MAPPING) -> HandWritten:
@@ -49,15 +48,7 @@ SIGN_ON = (
     _mapping("second-factor", "if next(factors) and not any(proofs, factors) then", "if false then", "second_factor"),
     _mapping("groups", "if settings.everybody or users[account] or any(", "if true or any(", "whole_name"),
     _mapping("refused", 'return reason == "unknown" and 503 or 403', "return apache2.DECLINED", "maps_names"),
-    _mapping("scopes", "if not in_scope(r, received) then", "if false then", tests=_SAML_DOOR),
-    _mapping(
-        "scopes-of-an-unknown-provider",
-        "if not found then return false end",
-        "if not found then return true end",
-        tests=_SAML_DOOR,
-    ),
     _form("own-page", 'if r.headers_in["Origin"] ~= settings.origin then', "if false then", "local and another_host"),
-    _form("password-in-a-header", '  r.headers_in["Authorization"] = nil\n', "", "local and password_in_a_header"),
     _form("pause", "  if pause > 0 then\n    r.err", "  if false then\n    r.err", "local and guessing"),
     _form(
         "pause-of-an-address",
@@ -65,33 +56,10 @@ SIGN_ON = (
         "math.max(0, ",
         "local and from_an_address",
     ),
-    _form("pause-at-once", "  return wait(read(path), limit, now, own)\n", "  return 0\n", "local and at_once"),
     _form("spellings", "  local key = throttle_key(typed)\n", "  local key = typed\n", "local and spelling"),
     _form("other-letters", """if typed:find("[\\128-\\255]") then return "\\0" end""", "", "local and spelling"),
-    _form("other-realm", "return nil -- no other", "return name -- no other", "another_realm"),
-    _form("empty-password", ' or password == ""', "", "ldap and same_answer"),
     _form("idle-time", " or now - seen >= settings.idle", "", "local and idle"),
     _form("total-time", " or now - session.created >= settings.total", "", "local and idle"),
-    _form("new-session", 'if former ~= "" then forget(r, former) end', "", "local and new_one_each_time"),
-    _form("own-pages", 'if not following:match("^/[^/\\\\%c]")', "if false", "local and this_service_only"),
-    _form("logout", "  if name then forget(r, name) end\n", "", "local and for_good"),
-    _form("late-answer", "if rest > 0 then r.usleep", "if false then r.usleep", "local and same_answer"),
-    _form(
-        "cookie",
-        "; Path=/; Secure; HttpOnly; SameSite=Lax",
-        "; Path=/; SameSite=Lax",
-        "local and cookies_of_the_sign_on",
-    ),
-    HandWritten(
-        "key-of-the-document",
-        f"{_LUA}/saml_metadata.py",
-        """ "--enabled-key-data"]
-        command += ["raw-x509-cert", "--pubkey""",
-        """]
-        command += ["--pubkey""",
-        ("tests/unit/test_saml_metadata.py",),
-        "own-key",
-    ),
     HandWritten(
         "unreadable-sign-on",
         _APACHE,
