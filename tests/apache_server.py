@@ -108,7 +108,8 @@ class Apache:
             clock: A file with the offset of Apache's clock, such as ``+60s``, if the machine has libfaketime.
         """
         known = [name for name in dict.fromkeys(modules) if (MODULES / f"mod_{name}.so").exists()]
-        lines = [f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in known]
+        names = {"shib": "mod_shib"}
+        lines = [f"LoadModule {names.get(name, f'{name}_module')} {MODULES}/mod_{name}.so" for name in known]
         lines += [
             f"ServerRoot {self.directory}",
             f"PidFile {self.directory}/apache.pid",

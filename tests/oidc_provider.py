@@ -7,11 +7,13 @@ and of RP-Initiated Logout 1.0.
 from __future__ import annotations
 
 import base64
+import html
 import json
+import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -19,6 +21,8 @@ from provider_server import ProviderHandler, ProviderServer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from web_site import Browser, Site
 
 
 def _base64(data: bytes) -> str:
@@ -41,11 +45,57 @@ class Provider(ProviderServer):
         self.key = cast("rsa.RSAPrivateKey", key)
         super().__init__(tls, _Handler)
 
+    def metadata(self) -> dict[str, Any]:
+        """Return the metadata of the provider."""
+        return {
+            "issuer": self.url,
+            "authorization_endpoint": f"{self.url}/authorize",
+            "token_endpoint": f"{self.url}/token",
+            "userinfo_endpoint": f"{self.url}/userinfo",
+            "jwks_uri": f"{self.url}/jwks",
+            "end_session_endpoint": f"{self.url}/logout",
+            "response_types_supported": ["code"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+            "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+        }
+
     def token(self, claims: dict[str, Any]) -> str:
         """Return a signed token."""
         head = _base64(json.dumps({"alg": "RS256", "typ": "JWT", "kid": "k"}).encode())
         text = f"{head}.{_base64(json.dumps(claims).encode())}"
         return f"{text}.{_base64(self.key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+
+
+def several(site: Site, providers: dict[str, Provider]) -> dict[str, Any]:
+    """Write the files that the role writes for several providers, and return the arguments of the role."""
+    directory = site.directory / "etc" / "oidc"
+    directory.mkdir(exist_ok=True)
+    for provider in providers.values():
+        stem = quote(provider.url.removeprefix("https://"), safe="")
+        files = {
+            "provider": provider.metadata(),
+            "client": {"client_id": "hpchub", "client_secret": "secret"},
+            "conf": {"scope": "openid profile"},
+        }
+        for suffix, value in files.items():
+            (directory / f"{stem}.{suffix}").write_text(json.dumps(value))
+    return {
+        "reverse_proxy_oidc_metadata_url": "",
+        "reverse_proxy_oidc_client_secret": "",
+        "reverse_proxy_oidc_providers": [
+            {"key": key, "title": f"The {key} & co", "issuer": each.url} for key, each in providers.items()
+        ],
+    }
+
+
+def choose(browser: Browser, page: Any, key: str) -> Any:
+    """Choose a provider on the page, if it is the one with the choice. Return the answer after the sign-in."""
+    found = re.search(r'name="target" value="([^"]*)"', page.text)
+    if found is None:
+        return page
+    assert f'<button name="provider" value="{key}">The {key} &amp; co</button>' in page.text, page.text
+    return browser.open(f"/sso/choose?{urlencode({'target': html.unescape(found[1]), 'provider': key})}")
 
 
 class _Handler(ProviderHandler):
@@ -66,21 +116,7 @@ class _Handler(ProviderHandler):
         self.answer("application/json", json.dumps(value).encode())
 
     def _metadata(self, _: dict[str, str]) -> None:
-        url = self.server.url
-        self._json(
-            {
-                "issuer": url,
-                "authorization_endpoint": f"{url}/authorize",
-                "token_endpoint": f"{url}/token",
-                "userinfo_endpoint": f"{url}/userinfo",
-                "jwks_uri": f"{url}/jwks",
-                "end_session_endpoint": f"{url}/logout",
-                "response_types_supported": ["code"],
-                "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["RS256"],
-                "token_endpoint_auth_methods_supported": ["client_secret_basic"],
-            }
-        )
+        self._json(self.server.metadata())
 
     def _jwks(self, _: dict[str, str]) -> None:
         numbers = self.server.key.public_key().public_numbers()

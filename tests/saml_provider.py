@@ -134,6 +134,7 @@ class SamlServer(ProviderServer):
             for name, value in self.attributes.items()
             if value != []
         )
+        values = f"<saml:AttributeStatement>{values}</saml:AttributeStatement>" if values else ""
         text = (
             f'<samlp:Response {NAMES} ID="_{secrets.token_hex(16)}" Version="2.0" IssueInstant="{now}"'
             f' Destination="{address}"{to}><saml:Issuer>{self.url}</saml:Issuer><samlp:Status><samlp:StatusCode'
@@ -148,8 +149,7 @@ class SamlServer(ProviderServer):
             f"<saml:Audience>{audience}</saml:Audience></saml:AudienceRestriction></saml:Conditions>"
             f'<saml:AuthnStatement AuthnInstant="{now}" SessionIndex="s{own}"><saml:AuthnContext>'
             f"<saml:AuthnContextClassRef>{self.context}</saml:AuthnContextClassRef></saml:AuthnContext>"
-            f"</saml:AuthnStatement><saml:AttributeStatement>{values}</saml:AttributeStatement>"
-            "</saml:Assertion></samlp:Response>"
+            f"</saml:AuthnStatement>{values}</saml:Assertion></samlp:Response>"
         )
         if "unsigned" not in self.faults:
             key = self.tls / ("other.key" if "other-key" in self.faults else "signing.key")
@@ -162,6 +162,20 @@ class SamlServer(ProviderServer):
         key: Any = serialization.load_pem_private_key((self.tls / "signing.key").read_bytes(), None)
         signature = key.sign(query.encode(), padding.PKCS1v15(), hashes.SHA256())
         return f"{query}&{urlencode({'Signature': base64.b64encode(signature).decode()})}"
+
+
+def metadata_of_two(*servers: SamlServer) -> str:
+    """Return the metadata of a federation: University A and B, with the scopes a.example and b.example."""
+    scope = "<Extensions><s:Scope xmlns:s='urn:mace:shibboleth:metadata:1.0'>{}.example</s:Scope>{}</Extensions>"
+    ui = (
+        "<m:UIInfo xmlns:m='urn:oasis:names:tc:SAML:metadata:ui'><m:DisplayName xml:lang='en'>University {}"
+        "</m:DisplayName></m:UIInfo>"
+    )
+    parts = [
+        server.metadata(within=scope.format(name, ui.format(name.upper())))
+        for server, name in zip(servers, ("a", "b"), strict=True)
+    ]
+    return f"<EntitiesDescriptor xmlns='urn:oasis:names:tc:SAML:2.0:metadata'>{''.join(parts)}</EntitiesDescriptor>"
 
 
 def metadata_program() -> Any:
@@ -182,7 +196,7 @@ def write_metadata(files: Path, metadata: str, **chosen: Any) -> dict[str, Any]:
     words = {"label": "Your organisation", "button": "Continue"}
     settings = {
         "url": "", "file": str(files / "given.xml"), "ca": "", "certificate": "", "providers": [], "all": False,
-        "directory": str(state), "languages": dict.fromkeys(("en", "de"), words), **chosen,
+        "directory": str(state), "parameter": "IdP", "languages": dict.fromkeys(("en", "de"), words), **chosen,
     }  # fmt: skip
     (files / "metadata.json").write_text(json.dumps(settings))
     done = subprocess.run(
@@ -202,7 +216,7 @@ def saml_arguments(site: Site, provider: SamlServer, metadata: str | None = None
         site: The site.
         provider: The provider.
         metadata: The metadata, if it is not that of the provider alone.
-        chosen: The settings ``providers`` and ``all`` of the program that checks metadata.
+        chosen: The settings ``providers``, ``all`` and ``parameter`` of the program that checks metadata.
     """
     files = site.directory / "etc" / "saml"
     files.mkdir()
@@ -240,7 +254,7 @@ def post_response(browser: Browser, page: Any) -> Any:
     if "<form" not in page.text:
         return page
     answer = send_form(browser, page.text)
-    return browser.open(answer.headers["Location"]) if answer.status == 303 else answer
+    return browser.open(answer.headers["Location"]) if answer.status in (302, 303) else answer
 
 
 def deflated(text: str) -> str:

@@ -8,6 +8,7 @@ packages="$packages iptables nftables"
 # The Debian packages of the servers and programs that unit tests use.
 servers="apache2-bin libapache2-mod-auth-cas libapache2-mod-auth-gssapi libapache2-mod-auth-mellon"
 servers="$servers libapache2-mod-auth-openidc libapache2-mod-authnz-pam libpam-wrapper slapd ldap-utils"
+servers="$servers libapache2-mod-shib shibboleth-sp-utils xmlsec1"
 servers="$servers krb5-kdc krb5-admin-server krb5-user curl libfaketime age"
 system_python=/usr/bin/python3
 cache="$HOME/.cache/hpchub"

@@ -1059,6 +1059,13 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "request-header/macros.conf.j2/requestheader-set-x-hpchub-sign-on-expr-reqenv-hpchub-sign-o": (
         "tests/unit/test_doors.py",
     ),
+    **{
+        f"response-header/sso_oidc.conf.j2/header-always-{line}": ("tests/unit/test_door_oidc.py",)
+        for line in (
+            "add-set-cookie-reverse-proxy-choice-cookie-hpc",
+            "edit-set-cookie-x-csrf-reverse-proxy-start-coo",
+        )
+    },
     "request-header/server.conf.j2/requestheader-unset-x-forwarded-for": ("tests/repo/test_trusted_proxies.py",),
     # JupyterHub does not start with a cookie secret that others can read, so the role fails.
     "mode/configure.yml/jupyterhub-cookie-secret-file-0600": ("tests/repo/test_permissions.py",),
@@ -1100,6 +1107,14 @@ DOORS: dict[str, tuple[str, str]] = {
     ),
     f"{_TEMPLATES}/sso_cas.conf.j2": ("tests/unit/test_door_cas.py", "attributes_go_to_the_hub"),
     f"{_TEMPLATES}/sso_kerberos.conf.j2": ("tests/unit/test_doors.py", "kerberos and not_cached"),
+    f"{_TEMPLATES}/saml.conf.j2": (
+        "tests/unit/test_door_saml.py",
+        "attributes_go_to_the_hub or without_a_signature or has_expired",
+    ),
+    f"{_TEMPLATES}/sso_shibboleth.conf.j2": (
+        "tests/unit/test_door_saml.py",
+        "shibboleth and (oid or cookie or browser_that_asked or name_of_the_module or semicolon or second_factor)",
+    ),
     f"{_TEMPLATES}/sso_saml.conf.j2": (
         "tests/unit/test_door_saml.py",
         "oid or attributes or cookie or browser_that_asked or nowhere_else",

@@ -250,7 +250,6 @@ MISTAKES: list[tuple[str, Change, str, str]] = [
     ("default-kernel-unknown", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    default_kernel: julia\n"), f"{PROFILES}:9:21", "is not a kernel of cluster"),
     ("interface-unknown", edit(PROFILES, "interface: notebook", "interface: jupyterlab"), f"{PROFILES}:38:16", "is unknown; valid: lab"),
     ("provider-unknown", edit(ACCESS, "provider: oidc", "provider: odic"), f"{ACCESS}:3:13", 'is unknown; did you mean "oidc"?'),
-    ("provider-planned", edit(ACCESS, "provider: oidc", "provider: shibboleth"), f"{ACCESS}:3:13", "is not available yet"),
     ("key-twice", edit(PROFILES, "key: medium", "key: small"), f"{PROFILES}:12:10", "is already used by entry 0"),
     ("yaml-key-twice", edit(PROFILES, "    cores: 1\n", "    cores: 1\n    cores: 2\n"), f"{PROFILES}:9:5", '"cores" is a duplicate: line 8 has the same key'),
     # Values

@@ -30,6 +30,9 @@ ACCEPTED: dict[str, dict[str, Any]] = {
 LDAP = {"reverse_proxy_sso_provider": "ldap", "reverse_proxy_ldap_url": "ldaps://ldap.example.org"}
 KERBEROS = {"reverse_proxy_sso_provider": "kerberos", "reverse_proxy_kerberos_realms": ["EXAMPLE.ORG"]}
 # The test writes these files.
+CHOICE = {
+    "key": "campus", "title": "Campus", "issuer": "https://sso.example.org", "client_id": "x", "client_secret": "y",
+}  # fmt: skip
 SAML = {"reverse_proxy_sso_provider": "saml", "reverse_proxy_saml_metadata_src": "DIRECTORY/valid.xml"}
 SAML_URL = SAML | {
     "reverse_proxy_saml_metadata_src": "",
@@ -50,6 +53,8 @@ ACCEPTED |= {
     "local": {"reverse_proxy_sso_provider": "local"},
 }
 REFUSED: dict[str, dict[str, Any]] = {
+    "oidc-provider-key": {"reverse_proxy_oidc_providers": [CHOICE | {"key": 'a"b'}]},
+    "oidc-provider-issuer": {"reverse_proxy_oidc_providers": [CHOICE | {"issuer": "http://sso.example.org"}]},
     "saml-without-metadata": SAML | {"reverse_proxy_saml_metadata_src": ""},
     "saml-without-a-file": SAML | {"reverse_proxy_saml_metadata_src": "DIRECTORY/none.xml"},
     "saml-expired": SAML | {"reverse_proxy_saml_metadata_src": "DIRECTORY/expired.xml"},
@@ -75,6 +80,8 @@ SECRETS = (
     "reverse_proxy_oidc_client_secret or reverse_proxy_oidc_crypto_passphrase cannot be part of Apache's configuration"
 )
 MESSAGES = {
+    "oidc-provider-key": 'reverse_proxy_oidc_providers: "a"b" cannot be part of',
+    "oidc-provider-issuer": 'reverse_proxy_oidc_providers: "http://sso.example.org" cannot be part of',
     "saml-without-metadata": "needs either reverse_proxy_saml_metadata_src",
     "saml-without-a-file": "none.xml",
     "saml-expired": "expired.xml expired at 2020-01-01 00:00:00 UTC",
@@ -193,7 +200,8 @@ def test_checks_every_argument_in_the_templates() -> None:
     texts = {name for name in used if options[name]["type"] not in {"int", "bool"}}
     # The specification limits the provider, a separate check hides the secret, the CA file is only a condition, and a
     # filter escapes the groups. The names of SAML's attributes are checked together, as __reverse_proxy_saml_claims.
-    # SAML's providers are a setting of the role's program for metadata, which writes them as JSON.
+    # SAML's providers are a setting of the role's program for metadata, which writes them as JSON. A separate check
+    # reads the providers of OpenID Connect.
     separate = {
         "reverse_proxy_allowed_groups",
         "reverse_proxy_sso_provider",
@@ -205,6 +213,7 @@ def test_checks_every_argument_in_the_templates() -> None:
         "reverse_proxy_saml_user_attribute",
         "reverse_proxy_saml_groups_attribute",
         "reverse_proxy_saml_providers",
+        "reverse_proxy_oidc_providers",
         "reverse_proxy_user_mapping",
     }
     assert texts - separate == set(arguments()) & texts

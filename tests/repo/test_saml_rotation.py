@@ -158,7 +158,7 @@ def test_playbook_copies_the_metadata_to_the_controller(service: Service, tmp_pa
         assert copy.read_bytes() == (tmp_path / "saml" / "sp-metadata.xml").read_bytes()
     else:
         assert done.returncode != 0
-        assert "only the provider saml has metadata" in re.sub(r"\s+", " ", done.stdout)
+        assert "only the providers saml and shibboleth have metadata" in re.sub(r"\s+", " ", done.stdout)
 
 
 def test_backup_contains_the_keys_and_the_certificates_that_the_provider_knows() -> None:

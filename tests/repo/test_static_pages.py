@@ -43,6 +43,7 @@ def jobs() -> list[tuple[str, str, dict[str, Any]]]:
     apache: dict[str, Any] = {f"reverse_proxy_{name}": value for name, value in SERVICE.items()}
     apache |= {"reverse_proxy_texts": REPLACED, "ansible_search_path": [str(ROLES / "reverse_proxy")]}
     apache["reverse_proxy_public_url"] = "https://hub.example.org"
+    apache |= {"reverse_proxy_sso_provider": "oidc", "reverse_proxy_oidc_providers": [{"key": "a", "title": "A & B"}]}
     wrapped = "{{ lookup('ansible.builtin.template', 'pages/in_each_language.j2') }}"
     found = [(page, wrapped, {**apache, "__reverse_proxy_page": page}) for page in PAGES]
     proxy: dict[str, Any] = {f"configurable_http_proxy_{name}": value for name, value in SERVICE.items()}

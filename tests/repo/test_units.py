@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from apache_server import REQUIRED
 from repo.sites import ROOT
 from web_site import render, template
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 COMMANDS = [
@@ -27,6 +25,10 @@ UNITS = {
     "hpchub-saml-metadata.service": "saml-metadata.service.j2",
     "hpchub-saml-metadata.timer": "saml-metadata.timer.j2",
 }
+SHIBD = Path("/usr/lib/systemd/system/shibd.service")
+WITH_SHIBD = pytest.param(
+    "shibd.service", marks=pytest.mark.skipif(not SHIBD.exists() and not REQUIRED, reason="shibd is not installed")
+)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -42,6 +44,11 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = {"reverse_proxy_public_url": "https://hub.example.org", "reverse_proxy_sso_provider": "saml"}
     for name, text in render(given, {name: template(path) for name, path in UNITS.items()}).items():
         (directory / name).write_text(text)
+    if SHIBD.exists():
+        (directory / "shibd.service.d").mkdir()
+        drop_in = render(given | {"reverse_proxy_sso_provider": "shibboleth"}, {"text": template("shibd.conf.j2")})
+        (directory / "shibd.service.d" / "hpchub.conf").write_text(drop_in["text"])
+        shutil.copy(SHIBD, directory)
     return directory
 
 
@@ -57,7 +64,7 @@ def test_web_server_reads_new_metadata(units: Path) -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", [*UNITS, WITH_SHIBD])
 def test_systemd_has_nothing_to_complain_about(units: Path, name: str) -> None:
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", units / name], capture_output=True, text=True, check=False
@@ -66,7 +73,7 @@ def test_systemd_has_nothing_to_complain_about(units: Path, name: str) -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize("name", ["hpchub-account.service", "hpchub-saml-metadata.service"])
+@pytest.mark.parametrize("name", ["hpchub-account.service", "hpchub-saml-metadata.service", WITH_SHIBD])
 def test_programs_have_few_rights(units: Path, name: str) -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", units / name],

@@ -1,4 +1,7 @@
-"""SAML: answers of a provider that must sign nobody in, and names that a provider may not report."""
+"""SAML: answers of a provider that must sign nobody in, and names that a provider may not report.
+
+Both modules read the same messages of the same stand-in: mod_auth_mellon, and mod_shib with a real shibd.
+"""
 
 from __future__ import annotations
 
@@ -6,38 +9,111 @@ import base64
 import html
 import json
 import re
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode, urlsplit
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode, urlsplit
 
 import pytest
-from apache_server import needs_apache
-from saml_provider import SamlServer, post_response, saml_arguments, send_form
+from apache_server import REQUIRED, needs_apache
+from saml_provider import SamlServer, metadata_of_two, post_response, saml_arguments, send_form
+from shibboleth_service import PROGRAM, Shibd
 from web_site import Browser, Site, received
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = needs_apache("auth_mellon", "lua")
 MFA = "https://refeds.org/profile/mfa"
+MELLON = needs_apache("auth_mellon", "lua")
+SHIBBOLETH = (
+    needs_apache("shib", "lua"),
+    pytest.mark.skipif(PROGRAM is None and not REQUIRED, reason="shibd is not installed"),
+)
+ARGUMENTS = {
+    "reverse_proxy_allowed_users": ["dave"],
+    "reverse_proxy_user_mapping": [{"pattern": "(.+)@.+", "replacement": r"\1"}],
+}
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[tuple[Site, SamlServer]]:
-    """A site with a provider that may report names of example.org."""
+class Door(NamedTuple):
+    """A site with its providers.
+
+    Attributes:
+        module: The role's name of the module, ``saml`` or ``shibboleth``.
+        site: The site.
+        servers: The providers.
+        shibd: The daemon of mod_shib.
+    """
+
+    module: str
+    site: Site
+    servers: list[SamlServer]
+    shibd: Shibd | None
+
+    def log(self) -> str:
+        """Return the log that says why an answer is refused."""
+        return self.shibd.log() if self.shibd else self.site.apache.log()
+
+    def choice(self, target: str, server: str) -> str:
+        """Return the address to which the page of providers leads."""
+        names = ("target", "entityID") if self.shibd else ("ReturnTo", "IdP")
+        return f"/saml/login?{urlencode(dict(zip(names, (target, server), strict=True)))}"
+
+
+@contextmanager
+def open_door(module: str, count: int, **given: Any) -> Iterator[Door]:
+    """Run a site with some providers, which are a federation if there are several."""
     with Site() as site:
-        server = SamlServer(site.directory / "tls", f"{site.url}/saml/metadata")
-        providers = [{"entity_id": server.url, "scopes": ["example.org"]}]
-        arguments = {
-            "reverse_proxy_allowed_users": ["dave"],
-            "reverse_proxy_user_mapping": [{"pattern": "(.+)@.+", "replacement": r"\1"}],
-            "reverse_proxy_second_factors": [MFA],
-        }
+        servers = [SamlServer(site.directory / "tls", f"{site.url}/saml/metadata") for _ in range(count)]
+        text = metadata_of_two(*servers) if count > 1 else None
+        chosen: dict[str, Any] = (
+            {"all": True} if count > 1 else {"providers": [{"entity_id": servers[0].url, "scopes": ["example.org"]}]}
+        )
+        shibd = Shibd(site, servers[0], text, **chosen, **ARGUMENTS, **given) if module == "shibboleth" else None
         try:
-            site.start(saml_arguments(site, server, providers=providers) | arguments)
-            yield site, server
+            site.start(
+                shibd.arguments if shibd else saml_arguments(site, servers[0], text, **chosen) | ARGUMENTS | given
+            )
+            if shibd:
+                shibd.start()
+            yield Door(module, site, servers, shibd)
         finally:
-            server.shutdown()
-            server.server_close()
+            if shibd:
+                shibd.stop()
+            for server in servers:
+                server.shutdown()
+                server.server_close()
+
+
+BOTH = [pytest.param("saml", marks=MELLON), pytest.param("shibboleth", marks=SHIBBOLETH)]
+
+
+@pytest.fixture(scope="module", params=BOTH)
+def door(request: pytest.FixtureRequest) -> Iterator[Door]:
+    """A site with a provider that may report names of example.org."""
+    with open_door(request.param, 1, reverse_proxy_second_factors=[MFA]) as found:
+        yield found
+
+
+@pytest.fixture
+def provider(door: Door) -> tuple[Site, SamlServer]:
+    """The site and its provider."""
+    return door.site, door.servers[0]
+
+
+@pytest.fixture
+def mellon(door: Door) -> Door:
+    """The site, if mod_auth_mellon runs there."""
+    if door.shibd:
+        pytest.skip("this test is about mod_auth_mellon")
+    return door
+
+
+@pytest.fixture
+def shibboleth(door: Door) -> Shibd:
+    """The daemon of mod_shib, if it runs."""
+    if not door.shibd:
+        pytest.skip("this test is about mod_shib")
+    return door.shibd
 
 
 @pytest.fixture
@@ -59,7 +135,7 @@ def test_name_with_an_oid_signs_in(browser: Browser) -> None:
 def test_wrong_assertion_signs_nobody_in(provider: tuple[Site, SamlServer], browser: Browser, fault: str) -> None:
     provider[1].faults = {fault}
     assert post_response(browser, browser.open("/hub/home")).status == 400
-    assert browser.ask("/hub/home").status == 303
+    assert browser.ask("/hub/home").status in (302, 303)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +150,7 @@ def test_name_that_the_provider_may_not_report_is_refused(
 
 @pytest.mark.parametrize(("clock", "direction"), [(400, "in the future"), (-400, "ago")])
 def test_page_and_log_say_by_how_much_the_clocks_differ(
-    provider: tuple[Site, SamlServer], browser: Browser, clock: int, direction: str
+    mellon: Door, provider: tuple[Site, SamlServer], browser: Browser, clock: int, direction: str
 ) -> None:
     provider[1].clock = clock
     answer = post_response(browser, browser.open("/hub/home"))
@@ -85,6 +161,24 @@ def test_page_and_log_say_by_how_much_the_clocks_differ(
     assert re.search(
         rf"The answer of the SAML provider was issued (39|40|41)\d s {direction}", provider[0].apache.log()
     )
+
+
+@pytest.mark.parametrize(
+    ("clock", "faults", "reason"),
+    [
+        (400, set(), "rejected not-yet-valid message, timestamp"),
+        (-400, set(), "rejected expired message, timestamp"),
+        (0, {"expired"}, "Assertion is no longer valid"),
+        (0, {"early"}, "Assertion is not yet valid"),
+    ],
+)
+def test_page_and_log_say_that_an_answer_is_not_valid_at_this_time(
+    shibboleth: Shibd, browser: Browser, clock: int, faults: set[str], reason: str
+) -> None:
+    shibboleth.provider.clock, shibboleth.provider.faults = clock, faults
+    answer = post_response(browser, browser.open("/hub/home"))
+    assert (answer.status, "because it was not valid at this time" in answer.text) == (400, True)
+    assert reason in shibboleth.log()
 
 
 def test_page_of_another_wrong_answer_does_not_speak_of_clocks(
@@ -103,60 +197,42 @@ def test_nobody_signs_in_when_the_metadata_has_expired(provider: tuple[Site, Sam
     try:
         answer = post_response(browser, page)
         assert (answer.status, "description of the organisations has expired" in answer.text) == (503, True)
-        assert browser.open("/hub/home").status == 503
+        assert post_response(browser, browser.open("/hub/home")).status == 503
     finally:
         flag.unlink()
     assert post_response(browser, browser.open("/hub/home")).status == 200
 
 
-@pytest.fixture(scope="module")
-def federation() -> Iterator[tuple[Site, list[SamlServer]]]:
+@pytest.fixture(scope="module", params=BOTH)
+def federation(request: pytest.FixtureRequest) -> Iterator[Door]:
     """A site with two providers, whose scopes are in the metadata."""
-    with Site() as site:
-        servers = [SamlServer(site.directory / "tls", f"{site.url}/saml/metadata") for _ in range(2)]
-        scope = "<Extensions><s:Scope xmlns:s='urn:mace:shibboleth:metadata:1.0'>{}.example</s:Scope>{}</Extensions>"
-        ui = (
-            "<m:UIInfo xmlns:m='urn:oasis:names:tc:SAML:metadata:ui'><m:DisplayName xml:lang='en'>University {}"
-            "</m:DisplayName></m:UIInfo>"
-        )
-        parts = [
-            server.metadata(within=scope.format(name, ui.format(name.upper())))
-            for server, name in zip(servers, ("a", "b"), strict=True)
-        ]
-        text = f"<EntitiesDescriptor xmlns='urn:oasis:names:tc:SAML:2.0:metadata'>{''.join(parts)}</EntitiesDescriptor>"
-        arguments = {
-            "reverse_proxy_allowed_users": ["dave"],
-            "reverse_proxy_user_mapping": [{"pattern": "(.+)@.+", "replacement": r"\1"}],
-        }
-        try:
-            site.start(saml_arguments(site, servers[0], text, all=True) | arguments)
-            yield site, servers
-        finally:
-            for server in servers:
-                server.shutdown()
-                server.server_close()
+    with open_door(
+        request.param,
+        2,
+        reverse_proxy_allowed_groups=["staff@a.example"],
+        reverse_proxy_saml_groups_attribute="eduPersonScopedAffiliation",
+    ) as found:
+        yield found
 
 
-def choose(browser: Browser, path: str, server: SamlServer) -> Any:
-    """Open a page, and choose a provider on the page that lists them."""
+def choose(door: Door, browser: Browser, path: str, server: SamlServer) -> Any:
+    """Open a page, choose a provider, and return the answer after it."""
     page = browser.open(path)
-    assert browser.followed[-1].startswith(f"{browser.site.url}/sso/providers?"), browser.followed
-    found = re.search(r'name="ReturnTo" value="([^"]*)"', page.text)
+    found = re.search(r'name="(?:ReturnTo|target)" value="([^"]*)"', page.text)
     assert found is not None, page.text
-    assert f'<button name="IdP" value="{server.url}">University ' in page.text
-    query = urlencode({"ReturnTo": html.unescape(found[1]), "IdP": server.url})
-    return post_response(browser, browser.open(f"/saml/login?{query}"))
+    button = re.search(f'<button name="(IdP|entityID)" value="{server.url}">University ', page.text)
+    assert button is not None, page.text
+    return post_response(browser, browser.open(door.choice(html.unescape(found[1]), server.url)))
 
 
 @pytest.mark.parametrize("chosen", [0, 1])
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_user_chooses_a_provider_that_reports_names_with_its_own_scope_only(
-    federation: tuple[Site, list[SamlServer]], chosen: int, name: str
+    federation: Door, chosen: int, name: str
 ) -> None:
-    site, servers = federation
-    browser = site.browser()
+    servers, browser = federation.servers, federation.site.browser()
     servers[chosen].attributes = {"uid": f"dave@{name}.example"}
-    answer = choose(browser, "/hub/home?x=1&y=%26%22", servers[chosen])
+    answer = choose(federation, browser, "/hub/home?x=1&y=%26%22", servers[chosen])
     browser.close()
     if name == "ab"[chosen]:
         assert received(answer)["x-hpchub-user"] == ["dave"]
@@ -168,22 +244,20 @@ def test_user_chooses_a_provider_that_reports_names_with_its_own_scope_only(
 @pytest.mark.parametrize(
     "mark", ["%22%3E%3Cscript%3E", "%2522%253E%253Cscript%253E", "%252522%25253E%25253Cscript%25253E"]
 )
-def test_page_of_providers_shows_what_a_link_contains_as_text(
-    federation: tuple[Site, list[SamlServer]], mark: str
-) -> None:
-    browser = federation[0].browser()
-    answer = browser.ask(f"/sso/providers?return=https%3A%2F%2Fx%2Fsaml%2Flogin%3FReturnTo%3D{mark}")
+def test_page_of_providers_shows_what_a_link_contains_as_text(federation: Door, mark: str) -> None:
+    browser = federation.site.browser()
+    name = "target" if federation.shibd else "ReturnTo"
+    answer = browser.ask(f"/sso/providers?return=https%3A%2F%2Fx%2Fsaml%2Flogin%3F{name}%3D{mark}")
     browser.close()
     assert (answer.status, "<script>" in answer.text) == (200, False)
     assert "form-action" not in answer.headers["Content-Security-Policy"]  # the provider is on another host
 
 
-@pytest.mark.parametrize("query", ["", f"IdP={quote('https://evil.example/idp', safe='')}"])
-def test_unknown_provider_is_not_asked(federation: tuple[Site, list[SamlServer]], query: str) -> None:
-    site, servers = federation
+@pytest.mark.parametrize("server", ["", "https://evil.example/idp"])
+def test_unknown_provider_is_not_asked(federation: Door, server: str) -> None:
+    site, servers = federation.site, federation.servers
     browser = site.browser()
-    home = quote(f"{site.url}/hub/home", safe="")
-    answer = browser.ask(f"/saml/login?ReturnTo={home}&{query}")
+    answer = browser.ask(federation.choice(f"{site.url}/hub/home", server))
     browser.close()
     assert "evil" not in urlsplit(answer.headers["Location"] or "").netloc
     assert not any((answer.headers["Location"] or "").startswith(server.url) for server in servers)
@@ -215,6 +289,7 @@ def test_attributes_go_to_the_hub(provider: tuple[Site, SamlServer], browser: Br
     assert claims["groups"] == ["hpc", "x,y"]
 
 
+@pytest.mark.usefixtures("mellon")
 def test_only_the_cookie_of_a_sign_in_that_has_begun_comes_back_with_the_form_of_the_provider(browser: Browser) -> None:
     start = browser.ask(browser.ask("/hub/home").headers["Location"])
     end = send_form(browser, browser.open(start.headers["Location"]).text)
@@ -223,32 +298,144 @@ def test_only_the_cookie_of_a_sign_in_that_has_begun_comes_back_with_the_form_of
     assert re.fullmatch(r"__Host-hpchub-sso=[0-9a-f]+; Path=/; Secure; HttpOnly; SameSite=Lax", signed_in)
 
 
+@pytest.mark.usefixtures("shibboleth")
+def test_cookies_of_the_module_have_names_that_no_subdomain_can_set(browser: Browser) -> None:
+    start = browser.ask("/hub/home")
+    end = send_form(browser, browser.open("/hub/home").text)
+    (begun,) = start.headers.get_all("Set-Cookie", [])
+    assert re.fullmatch(
+        r"__Host-hpchub-started-ss[^=;]+=_[0-9a-f]+; Path=/; Max-Age=1800; Secure; HttpOnly; SameSite=None", begun
+    )
+    over, signed_in = end.headers.get_all("Set-Cookie", [])
+    assert re.fullmatch(r"__Host-hpchub-started-ss[^=;]+=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=None", over)
+    assert re.fullmatch(r"__Host-hpchub-sso=_[0-9a-f]+; Path=/; Secure; HttpOnly; SameSite=Lax", signed_in)
+
+
+@pytest.mark.usefixtures("shibboleth")
+def test_answer_to_another_browser_signs_nobody_in(provider: tuple[Site, SamlServer], browser: Browser) -> None:
+    page = browser.open("/hub/home")
+    other = provider[0].browser()
+    other.ask("/hub/home")  # this one has begun a sign-in too
+    assert post_response(other, page).status == 400
+    assert other.ask("/hub/api/user").status == 401
+    other.close()
+
+
+@pytest.mark.usefixtures("shibboleth")
+def test_value_with_a_semicolon_is_one_value(provider: tuple[Site, SamlServer], browser: Browser) -> None:
+    provider[1].attributes |= {"groups": ["x;hpc", "y\\;hpc", "100%25;"]}
+    (value,) = received(post_response(browser, browser.open("/hub/home")))["x-hpchub-userinfo"]
+    assert json.loads(base64.urlsafe_b64decode(value))["groups"] == ["x;hpc", "y\\;hpc", "100%25;"]
+
+
+@pytest.mark.usefixtures("shibboleth")
+def test_session_under_the_name_of_the_module_is_none(browser: Browser) -> None:
+    post_response(browser, browser.open("/hub/home"))
+    (host, _), value = next(iter(browser.cookies.items()))
+    browser.cookies = {(host, "_shibsession_hpchub"): value}  # a subdomain has set it
+    assert browser.ask("/hub/api/user").status == 401
+
+
+@pytest.mark.usefixtures("shibboleth")
+def test_nothing_of_the_module_goes_to_the_hub(browser: Browser) -> None:
+    learned = received(post_response(browser, browser.open("/hub/home")))
+    assert {name for name in learned if "hpchub" in name or "shib" in name or "remote" in name} == {
+        "x-hpchub-user", "x-hpchub-userinfo", "x-hpchub-sign-on",
+    }  # fmt: skip
+
+
+def test_group_with_a_scope_that_the_provider_does_not_have_admits_nobody(federation: Door) -> None:
+    if not federation.shibd:
+        pytest.skip("only mod_shib knows which attributes have a scope")
+    for chosen, status in ((0, 200), (1, 403)):
+        server, browser = federation.servers[chosen], federation.site.browser()
+        server.attributes = {"uid": f"eve@{'ab'[chosen]}.example", "eduPersonScopedAffiliation": ["staff@a.example"]}
+        assert choose(federation, browser, "/hub/home", server).status == status
+        browser.close()
+
+
+def test_without_shibd_nobody_signs_in_and_no_session_counts(shibboleth: Shibd, browser: Browser) -> None:
+    assert post_response(browser, browser.open("/hub/home")).status == 200
+    new = browser.site.browser()
+    shibboleth.stop()
+    try:
+        assert (new.open("/hub/home").status, new.ask("/hub/api/user").status) == (503, 401)
+        for _ in range(3):
+            assert browser.open("/hub/home").status in (200, 503)
+    finally:
+        shibboleth.start()
+        new.close()
+
+
 def test_cookie_is_removed_from_the_browser_at_the_logout(browser: Browser) -> None:
     post_response(browser, browser.open("/hub/home"))
     assert any(name == "__Host-hpchub-sso" for _, name in browser.cookies)
+    set_cookies: list[str] = []
+    ask = browser.ask
+
+    def remember(*arguments: Any) -> Any:
+        answer = ask(*arguments)
+        set_cookies.extend(answer.headers.get_all("Set-Cookie", []))
+        return answer
+
+    browser.ask = remember  # type: ignore[method-assign, assignment]
     assert browser.open("/sso/logout", {"Sec-Fetch-Site": "same-origin"}).status == 200
     assert browser.cookies == {}
+    assert "__Host-hpchub-sso=; Path=/; Max-Age=0; Secure; HttpOnly; SameSite=Lax" in set_cookies
 
 
 @pytest.mark.parametrize(
     "target", ["https://evil.example/", "//evil.example/", "///evil.example/", "https:/evil.example"]
 )
 @pytest.mark.parametrize("page", ["login", "logout"])
+@pytest.mark.usefixtures("mellon")
 def test_redirect_leads_nowhere_else(browser: Browser, page: str, target: str) -> None:
     answer = browser.ask(f"/saml/{page}?ReturnTo={target}")
     assert "evil" not in (answer.headers["Location"] or "").split("?")[0]
     assert answer.status == 400
 
 
+@pytest.mark.usefixtures("shibboleth")
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://evil.example/",
+        "//evil.example/",
+        "///evil.example/",
+        "https:/evil.example",
+        "https://hub.localhost.evil.example/",
+    ],
+)
+@pytest.mark.parametrize("page", ["login?target", "end?return"])
+def test_redirect_of_shibboleth_leads_nowhere_else(browser: Browser, page: str, target: str) -> None:
+    answer = browser.ask(f"/saml/{page}={target}")
+    assert "evil" not in urlsplit(answer.headers["Location"]).netloc
+    if target.startswith("https"):
+        assert browser.open(f"/saml/{page}={target}").status == 400
+
+
 @pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example/", "///evil.example/"])
 def test_answer_leads_nowhere_else(browser: Browser, target: str) -> None:
     page = browser.open("/hub/home").text
     answer = send_form(browser, re.sub(r'(name="RelayState" value=)"[^"]*"', rf'\1"{target}"', page))
-    assert "evil" not in (answer.headers["Location"] or "")
+    assert "evil" not in urlsplit(answer.headers["Location"] or "").netloc
 
 
 @pytest.mark.parametrize(
-    "path", ["/saml/invalidate", "/saml/probeDisco", "/saml/auth", "/saml/artifactResponse", "/saml/"]
+    "path",
+    [
+        "/saml/invalidate",
+        "/saml/probeDisco",
+        "/saml/auth",
+        "/saml/artifactResponse",
+        "/saml/",
+        "/saml/Status",
+        "/saml/Session",
+        "/saml/DiscoFeed",
+        "/Shibboleth.sso/Status",
+        "/Shibboleth.sso/Login",
+        "/shibboleth-sp/main.css",
+    ],
 )
 def test_other_pages_of_the_module_are_closed(browser: Browser, path: str) -> None:
     assert browser.ask(path).status in (403, 404)

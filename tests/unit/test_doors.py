@@ -23,8 +23,10 @@ import yaml
 from apache_server import FAKETIME, REQUIRED, make_own, needs_apache
 from cas_provider import CasDoor
 from directory_servers import REALM, Directory, Realm, has_kdc, has_slapd
-from oidc_provider import Provider
+from oidc_provider import Provider, choose, several
 from saml_provider import SamlServer, post_response, saml_arguments
+from shibboleth_service import PROGRAM as SHIBD
+from shibboleth_service import Shibd
 from web_site import HOST, TOKEN, Browser, Site, received
 
 if TYPE_CHECKING:
@@ -44,11 +46,13 @@ class Door:
         modules: The modules of Apache that the provider needs.
         groups: Whether the provider sends groups. Otherwise the hub alone checks them.
         other_flags: The flags that a cookie may have instead of ``SameSite=Lax``.
+        suffix: What follows the names of groups.
     """
 
     modules: ClassVar[tuple[str, ...]] = ()
     groups: ClassVar[bool] = True
     other_flags: ClassVar[set[str]] = set()
+    suffix: ClassVar[str] = ""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -64,6 +68,9 @@ class Door:
     def sign_ons(self, name: str) -> list[tuple[str, str]]:
         """Return the provider and the received name that the hub learns, if it does."""
         raise NotImplementedError
+
+    def started(self) -> None:
+        """Start what needs the site."""
 
     def stop(self) -> None:
         """Stop the provider."""
@@ -121,6 +128,38 @@ class MappedOidc(Oidc):
     def sign_ons(self, name: str) -> list[tuple[str, str]]:
         """See Door."""
         return [("oidc", f"{name}@example.org")]
+
+
+class ChosenOidc(Oidc):
+    """OpenID Connect with two providers, among which users choose."""
+
+    modules = ("auth_openidc", "lua")
+    suffix = "@campus"
+
+    def arguments(self) -> dict[str, Any]:
+        """See Door."""
+        given = super().arguments()
+        self.other = Provider(self.site.directory / "tls")
+        providers = {"campus": self.provider, "partner": self.other}
+        return given | several(self.site, providers) | {
+            "reverse_proxy_user_mapping": [{"pattern": "(.+)@campus", "replacement": r"\1"}],
+            "reverse_proxy_allowed_groups": ["hpc@campus", "x,y@campus"],
+        }  # fmt: skip
+
+    def sign_in(self, browser: Browser, name: str, *groups: str, path: str = "/hub/home", **claims: object) -> Any:
+        """See Door."""
+        page = super().sign_in(browser, name, *groups, path=path, **claims)
+        return choose(browser, page, "campus")
+
+    def sign_ons(self, name: str) -> list[tuple[str, str]]:
+        """See Door."""
+        return [("oidc", f"{name}@campus")]
+
+    def stop(self) -> None:
+        """See Door."""
+        super().stop()
+        self.other.shutdown()
+        self.other.server_close()
 
 
 class FormDoor(Door):
@@ -270,16 +309,43 @@ class Saml(Door):
         self.provider.server_close()
 
 
+class Shibboleth(Saml):
+    """SAML with mod_shib and a real shibd."""
+
+    modules = ("shib", "lua")
+
+    def arguments(self) -> dict[str, Any]:
+        """See Door."""
+        self.provider = SamlServer(self.site.directory / "tls", f"{self.site.url}/saml/metadata")
+        self.shibd = Shibd(self.site, self.provider, **COMMON)
+        return self.shibd.arguments
+
+    def started(self) -> None:
+        """See Door."""
+        self.shibd.start()
+
+    def sign_ons(self, name: str) -> list[tuple[str, str]]:
+        """See Door."""
+        return [("shibboleth", name)]
+
+    def stop(self) -> None:
+        """See Door."""
+        self.shibd.stop()
+        super().stop()
+
+
 DOORS: dict[str, type[Door]] = {
+    "shibboleth": Shibboleth,
     "saml": Saml,
     "oidc": Oidc,
     "oidc-with-user-mapping": MappedOidc,
+    "oidc-with-a-choice": ChosenOidc,
     "local": Local,
     "ldap": Ldap,
     "kerberos": Kerberos,
     "cas": Cas,
 }
-COMMON = {
+COMMON: dict[str, Any] = {
     "reverse_proxy_allowed_groups": ["hpc", "x,y"],
     "reverse_proxy_allowed_users": ["dave", "AB1234"],
     "reverse_proxy_user_pattern": PATTERN,
@@ -288,7 +354,12 @@ COMMON = {
 }
 
 
-AVAILABLE = {"local": PAM_MATRIX is not None, "ldap": has_slapd(), "kerberos": has_kdc()}
+AVAILABLE = {
+    "local": PAM_MATRIX is not None,
+    "ldap": has_slapd(),
+    "kerberos": has_kdc(),
+    "shibboleth": SHIBD is not None,
+}
 
 
 def _marks(name: str) -> list[pytest.MarkDecorator]:
@@ -304,7 +375,8 @@ def door(request: pytest.FixtureRequest) -> Iterator[Door]:
     with Site() as site:
         found = DOORS[request.param](site)
         try:
-            site.start(found.arguments() | COMMON)
+            site.start(COMMON | found.arguments())
+            found.started()
             yield found
         finally:
             found.stop()
@@ -334,7 +406,9 @@ def test_hub_learns_the_name_and_the_groups_of_a_user_who_signs_in(door: Door, b
     assert answer.status == 200, (browser.followed, door.site.apache.log()[-3000:])
     learned = told(answer)
     assert learned["user"] == ["alice"]
-    assert sorted(learned["claims"].get("groups", [])) == (["hpc", "x,y"] if door.groups else [])
+    assert sorted(learned["claims"].get("groups", [])) == (
+        [f"hpc{door.suffix}", f"x,y{door.suffix}"] if door.groups else []
+    )
     assert received(answer).get("authorization") is None
     sign_on = [json.loads(base64.urlsafe_b64decode(each)) for each in received(answer).get("x-hpchub-sign-on", [])]
     assert [(each["provider"], each["received"]) for each in sign_on] == door.sign_ons("alice")
@@ -385,6 +459,7 @@ def test_script_gets_401_instead_of_the_sign_in_page(
         ("first.last", ["hpc"], True),
         ("2023abc", ["hpc"], True),
         ("alice", ["x", "y"], False),
+        ("alice", ["x;hpc"], False),
         ("alice", ["HPC"], False),
         ("alice", [], False),
         ("ab1234", [], False),

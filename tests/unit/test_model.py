@@ -210,7 +210,6 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_service.notebook_ports", {"first": 80, "last": 20000}, "hpc_service: notebook_ports.first 80 is below 1024"),
     ("hpc_service.notebook_ports", {"frist": 2000}, 'hpc_service: notebook_ports "frist" is an unknown key; did you mean "first"?'),
     # identity
-    ("hpc_sso.provider", "shibboleth", "hpc_sso: provider is not available yet; available: oidc"),
     ("hpc_sso.provider", "oicd", 'hpc_sso: provider is unknown; did you mean "oidc"? available: oidc'),
     ("hpc_sso.provider", None, "hpc_sso: provider is empty, not text; available: oidc"),
     ("hpc_sso.client_scret", "x", 'hpc_sso: "client_scret" is an unknown key; did you mean "client_secret"?'),

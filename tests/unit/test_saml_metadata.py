@@ -200,6 +200,11 @@ def test_federation_has_the_chosen_providers_with_their_scopes(
     names = {name: f"scopes/{program.hashlib.sha1(name.encode()).hexdigest()}" for name in (ONE, TWO)}
     assert {name: files[path] for name, path in names.items() if path in files} == scopes
     assert {name for name in (ONE, TWO, "https://service.example") if name in files["idp-metadata.xml"]} == set(scopes)
+    written = {
+        entity.get("entityID"): "".join(f"{scope.text}\n" for scope in entity.iter(program.SCOPE))
+        for entity in program.parse(files["idp-metadata.xml"].encode()).iter(f"{program.MD}EntityDescriptor")
+    }
+    assert written == scopes
 
 
 def test_federation_needs_a_choice(provider: SamlServer, settings: dict[str, Any]) -> None:

@@ -69,6 +69,7 @@ TRANSFORMS = frozenset(
 
 ET.register_namespace("", METADATA)
 ET.register_namespace("ds", DS[1:-1])
+ET.register_namespace("shibmd", SCOPE[1:].partition("}")[0])
 
 
 class Refused(Exception):
@@ -284,16 +285,29 @@ def evaluate(data: bytes, settings: dict[str, Any], *, signature: bool = True) -
     else:
         top = ET.Element(f"{MD}EntitiesDescriptor")
         top.extend(found[name].element for name in chosen)
+    for name, permitted in chosen.items():
+        _set_scopes(found[name].element, permitted or [])
     files = {"idp-metadata.xml": ET.tostring(top, encoding="unicode") + "\n"}
     for name, scopes in chosen.items():
         digest = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
         files[f"scopes/{digest}"] = "*\n" if scopes is None else "".join(f"{scope}\n" for scope in scopes)
     for language, words in settings["languages"].items():
-        files[f"pages/{language}.html"] = page({name: found[name].names for name in chosen}, language, words)
+        files[f"pages/{language}.html"] = page(
+            {name: found[name].names for name in chosen}, language, words, settings["parameter"]
+        )
     return files
 
 
-def page(providers: dict[str, dict[str, str]], language: str, words: dict[str, str]) -> str:
+def _set_scopes(entity: ET.Element, scopes: list[str]) -> None:
+    """Write the scopes of a provider into its metadata, where mod_shib looks for them."""
+    role = entity[0]
+    if scopes:
+        role.insert(0, ET.Element(f"{MD}Extensions"))
+    for scope in scopes:
+        ET.SubElement(role[0], SCOPE, {"regexp": "false"}).text = scope
+
+
+def page(providers: dict[str, dict[str, str]], language: str, words: dict[str, str], parameter: str) -> str:
     """Return the part of a form in which a user chooses the provider: buttons, or a list."""
     shown = {
         entity: names.get(language) or names.get("en") or next(iter(names.values()), entity)
@@ -302,12 +316,14 @@ def page(providers: dict[str, dict[str, str]], language: str, words: dict[str, s
     ordered = sorted(shown.items(), key=lambda pair: (pair[1].casefold(), pair[0]))
     values = [(_escape(entity), _escape(name)) for entity, name in ordered]
     if len(values) <= BUTTONS:
-        items = "".join(f'<li><button name="IdP" value="{entity}">{name}</button></li>\n' for entity, name in values)
+        items = "".join(
+            f'<li><button name="{parameter}" value="{entity}">{name}</button></li>\n' for entity, name in values
+        )
         return f"<ul>\n{items}</ul>\n"
     options = "".join(f'<option value="{entity}">{name}</option>\n' for entity, name in values)
     button = f"<p><button>{words['button']}</button></p>\n"
     label = f'<p><label for="provider">{words["label"]}</label><br>\n'
-    return f'{label}<select id="provider" name="IdP" required>\n{options}</select></p>\n{button}'
+    return f'{label}<select id="provider" name="{parameter}" required>\n{options}</select></p>\n{button}'
 
 
 def _escape(text: str) -> str:

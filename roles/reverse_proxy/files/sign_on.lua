@@ -20,6 +20,7 @@ local function set(list)
   return found
 end
 
+local own = settings.own or {}
 local users, groups, factors = set(settings.users), set(settings.groups), set(settings.second_factors)
 
 -- Letters of ASCII only, whatever the locale of Apache is.
@@ -48,6 +49,20 @@ local function one_or_more(text)
   return #list == 1 and list[1] or list
 end
 
+local function header(r, name)
+  return name and r.headers_in[name] or ""
+end
+
+-- Some modules encode the values, so that no value contains the separator.
+local function unescaped(value)
+  if type(value) == "table" then
+    for index, item in ipairs(value) do value[index] = unescaped(item) end
+  elseif value and own.encoded then
+    value = value:gsub("%%(%x%x)", function(x) return string.char(tonumber(x, 16)) end)
+  end
+  return value ~= "" and value or nil
+end
+
 -- The claims. Some providers give JSON objects, others one variable or one header for each claim.
 local function read_claims(r)
   local claims = {}
@@ -61,14 +76,15 @@ local function read_claims(r)
     claims[claim] = one_or_more(r.subprocess_env[name])
   end
   for claim, name in pairs(settings.claims_headers or {}) do
-    claims[claim] = one_or_more(r.headers_in[name])
+    claims[claim] = unescaped(one_or_more(r.headers_in[name]))
   end
   -- The module keeps the assertion whose signature it has verified, as lasso has written it.
   local session = (settings.claims_session or "") ~= "" and r.subprocess_env[settings.claims_session]
   if session then claims.acr = r:base64_decode(session):match("AuthnContextClassRef>([^<]*)</") end
-  if (settings.claims_prefix or "") ~= "" then -- these headers go no further
-    for name in pairs(r:headers_in_table()) do
-      if name:lower():find(settings.claims_prefix, 1, true) == 1 then r.headers_in[name] = nil end
+  r.notes["hpchub_provider"] = r.subprocess_env["HPCHUB_SAML_IDP"] or header(r, own.provider)
+  for name in pairs(r:headers_in_table()) do -- these headers go no further
+    for _, prefix in ipairs(settings.claims_prefixes or {}) do
+      if name:lower():find(prefix, 1, true) == 1 then r.headers_in[name] = nil end
     end
   end
   return claims
@@ -143,15 +159,23 @@ end
 -- A provider may only report names with its own scopes, which follow the @. They are in a file for each provider that
 -- may sign users in, which changes with the metadata. An asterisk stands for any name.
 local function in_scope(r, received)
-  local scopes = settings.own and settings.own.scopes
-  if not scopes then return true end
-  local found = io.open(("%s/%s"):format(scopes, r:sha1(r.subprocess_env["HPCHUB_SAML_IDP"] or "")))
+  if not own.scopes then return true end
+  local found = io.open(("%s/%s"):format(own.scopes, r:sha1(r.notes["hpchub_provider"])))
   if not found then return false end
   local realm = received:match("^[^@]+@([^@]+)$")
   local permitted = false
   for line in found:lines() do permitted = permitted or line == "*" or line == realm end
   found:close()
   return permitted
+end
+
+-- With several issuers, nobody else can have the names and the groups of one of them: its key follows each.
+function qualify(claims)
+  local key = own.issuers[claims.iss or ""]
+  local list = values(claims[settings.groups_claim], settings.groups_separator)
+  for index, group in ipairs(list) do list[index] = ("%s@%s"):format(group, key) end
+  claims[settings.groups_claim] = #list > 0 and list or nil
+  return key
 end
 
 -- Return the account, or nothing and the reason.
@@ -195,7 +219,7 @@ local function refuse(r, reason, received)
 end
 
 function sign_on(r)
-  if not r.user then return apache2.DECLINED end
+  if not r.user or (own.session and header(r, own.session) == "") then return apache2.DECLINED end
   local claims = read_claims(r)
   local received = r.user
   if settings.user_claim ~= "" then
@@ -204,6 +228,9 @@ function sign_on(r)
   end
   r.subprocess_env["HPCHUB_RECEIVED"] = shown(received)
   if settings.user_claim ~= "" and received == "" then return refuse(r, "attribute", r.user) end
+  if own.issuers and not qualify(claims) then return refuse(r, "realm", received) end
+  if own.issuers then received = received .. "@" .. own.issuers[claims.iss] end
+  r.subprocess_env["HPCHUB_RECEIVED"] = shown(received)
   if not in_scope(r, received) then return refuse(r, "realm", received) end
   local account, reason = map_name(r, received)
   if not account then return refuse(r, reason, received) end
@@ -219,7 +246,7 @@ function sign_on(r)
     provider = settings.provider, claim = settings.source, received = person_key(received),
     second_factor = #proofs > 0 and proofs or nil,
   })
-  if next(settings.claims_variables) or next(settings.claims_headers or {}) then
+  if own.issuers or next(settings.claims_variables) or next(settings.claims_headers or {}) then
     r.subprocess_env["HPCHUB_CLAIMS"] = base64url(r, cjson.encode(claims))
   end
   return apache2.DECLINED

@@ -133,11 +133,9 @@ class Choice:
 
     Attributes:
         available: The words that are permitted.
-        planned: Words for planned features. They are rejected with a different message.
     """
 
     available: Sequence[str]
-    planned: Sequence[str] = ()
 
     def _validate(self, value: object) -> str:
         valid = f"available: {listing(self.available)}"
@@ -145,8 +143,6 @@ class Choice:
             complain(f"is {type_in_words(value)}, not text", valid)
         if value in self.available:
             return value
-        if value in self.planned:
-            complain("is not available yet", valid)
         close = near(value, self.available)
         complain("is unknown", f'did you mean "{close}"? {valid}' if close else valid)
 
@@ -953,6 +949,22 @@ MetadataUrl = Annotated[
         rf"https://{_HOST}{_PORT}/[A-Za-z0-9_.~/%+-]*",
         "write the https address of the provider that ends in /.well-known/openid-configuration",
         check=_metadata,
+    ),
+]
+
+
+def _issuer(value: str) -> None:
+    if "/.well-known" in value:
+        complain("contains /.well-known", "write the issuer of the provider without it")
+
+
+Issuer = Annotated[
+    str,
+    Text(
+        "an issuer",
+        rf"https://{_HOST}{_PORT}(?:/[A-Za-z0-9_.~/-]*)?",
+        "write the address that the provider's metadata calls issuer, such as https://sso.example.org",
+        check=_issuer,
     ),
 ]
 

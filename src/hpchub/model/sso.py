@@ -55,6 +55,23 @@ class Sso(Entry):
         return steps
 
 
+class OidcProvider(Entry):
+    """One of several OpenID Connect providers, among which users choose."""
+
+    key: Realm
+    """A short name. It follows the ``@`` after the names and groups that the provider sends, as in ``alice@campus``."""
+    title: f.Line
+    """The name that users read on the page where they choose."""
+    issuer: f.Issuer
+    """The address that the provider's metadata calls ``issuer``, with or without a slash at its end as there."""
+    client_id: f.Word = "hpchub"
+    """The client id of this service at the provider."""
+    client_secret: Annotated[SecretStr, f.Secret()]
+    """The client secret. Write an expression that refers to a variable in the vault."""
+    scopes: list[f.Word] = []
+    """The scopes to request. Empty: those of `hpc_sso`."""
+
+
 class OidcSso(Sso):
     """OpenID Connect: Keycloak, Entra ID, Okta, CILogon, LemonLDAP::NG and others."""
 
@@ -62,16 +79,39 @@ class OidcSso(Sso):
 
     provider: Literal["oidc"] = "oidc"
     """The sign-on protocol."""
-    metadata_url: f.MetadataUrl
-    """The address of the provider's metadata."""
+    metadata_url: f.MetadataUrl | None = None
+    """The address of the provider's metadata. It is required unless `providers` lists several."""
     client_id: f.Word = "hpchub"
     """The client id of this service at the provider."""
-    client_secret: Annotated[SecretStr, f.Secret()]
+    client_secret: Annotated[SecretStr, f.Secret()] = SecretStr("")
     """The client secret. Write an expression that refers to a variable in the vault."""
+    providers: list[OidcProvider] = []
+    """Several providers, among which users choose. `user_mapping` decides whose names become accounts."""
     scopes: list[f.Word] = Field(default=["openid", "profile", "email"], min_length=1)
     """The scopes to request. ``openid`` is required."""
     ca_bundle: f.ControllerPath = ""
     """A file on the controller with CA certificates for the provider. Empty: the system's CA certificates."""
+
+    @model_validator(mode="after")
+    def _check_providers(self) -> Self:
+        own = {"metadata_url": self.metadata_url, "client_secret": self.client_secret.get_secret_value()}
+        if not self.providers:
+            if missing := [name for name, value in own.items() if not value]:
+                f.complain(f"{missing[0]} is missing", f"set {missing[0]}, or list several providers in providers")
+            return self
+        if extra := [name for name, value in own.items() if value]:
+            f.complain(f"has providers and {extra[0]}", f"remove {extra[0]}; each provider has its own")
+        for name in ("key", "issuer"):
+            values = [getattr(each, name) for each in self.providers]
+            if twice := next((value for value in values if values.count(value) > 1), None):
+                f.complain(f"has two providers with the {name} {twice}", f"give each provider another {name}")
+        if not self.user_mapping:
+            key = self.providers[0].key
+            f.complain(
+                "has providers without user_mapping, so nobody would get an account",
+                f"say whose names become accounts, as in user_mapping: [{{strip_realm: [{key}]}}]",
+            )
+        return self
 
 
 LdapUrl = Annotated[
@@ -265,13 +305,11 @@ class IdentityProvider(Entry):
     """What may follow the ``@`` in the names that it reports. Empty: the scopes in its metadata."""
 
 
-class SamlSso(Sso):
-    """SAML 2.0 with mod_auth_mellon."""
+class SamlKeys(Sso):
+    """The keys of all providers with SAML 2.0."""
 
     files: ClassVar[tuple[str, ...]] = ("metadata_file", "metadata_certificate", "ca_bundle")
 
-    provider: Literal["saml"]
-    """The sign-on protocol."""
     metadata_file: f.ControllerPath = ""
     """A file on the controller with the metadata of the identity provider, or of several. Empty: `metadata_url`."""
     metadata_url: f.SamlMetadataUrl | None = None
@@ -310,6 +348,20 @@ class SamlSso(Sso):
         return self
 
 
+class SamlSso(SamlKeys):
+    """SAML 2.0 with mod_auth_mellon."""
+
+    provider: Literal["saml"]
+    """The sign-on protocol."""
+
+
+class ShibbolethSso(SamlKeys):
+    """SAML 2.0 with Shibboleth: mod_shib and its daemon shibd."""
+
+    provider: Literal["shibboleth"]
+    """The sign-on protocol."""
+
+
 PROVIDERS: dict[str, type[Sso]] = {
     "oidc": OidcSso,
     "kerberos": KerberosSso,
@@ -317,12 +369,12 @@ PROVIDERS: dict[str, type[Sso]] = {
     "local": LocalSso,
     "cas": CasSso,
     "saml": SamlSso,
+    "shibboleth": ShibbolethSso,
     "oauthenticator": OauthenticatorSso,
     "ldapauthenticator": LdapauthenticatorSso,
 }
 """The providers by name."""
 DEFAULT_PROVIDER = "oidc"
-_PLANNED = ("shibboleth",)
 
 
 class Provider(Entry):
@@ -330,9 +382,7 @@ class Provider(Entry):
 
     hidden: ClassVar[bool] = True
 
-    provider: Annotated[str, f.Choice(tuple(PROVIDERS), tuple(name for name in _PLANNED if name not in PROVIDERS))] = (
-        DEFAULT_PROVIDER
-    )
+    provider: Annotated[str, f.Choice(tuple(PROVIDERS))] = DEFAULT_PROVIDER
 
 
 def owners(key: str) -> list[str]:
