@@ -61,6 +61,16 @@ SIGN_ON = (
     _form("idle-time", " or now - seen >= settings.idle", "", "local and idle"),
     _form("total-time", " or now - session.created >= settings.total", "", "local and idle"),
     HandWritten(
+        "key-of-the-document",
+        f"{_LUA}/saml_metadata.py",
+        """, "--enabled-key-data"]
+        command += ["raw-x509-cert", "--pubkey""",
+        """]
+        command += ["--pubkey""",
+        ("tests/unit/test_saml_metadata.py",),
+        "own-key",
+    ),
+    HandWritten(
         "unreadable-sign-on",
         _APACHE,
         "if told and sign_on is None:",
