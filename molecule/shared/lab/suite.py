@@ -144,7 +144,7 @@ def _parallel_pytest(path: str, workers: int, distribution: str) -> Step:
 _SERVER_TESTS = tuple(
     f"tests/unit/test_{name}.py"
     for name in (
-        *("apache", "door_cas", "door_saml", "doors", "password_sign_on", "sign_on", "user_mapping"),
+        *("apache", "door_cas", "door_oidc", "door_saml", "doors", "password_sign_on", "sign_on", "user_mapping"),
         *("backup", "backup_hostile", "backup_postgresql", "restore_interrupted", "restore_standby", "upgrade"),
     )
 )
