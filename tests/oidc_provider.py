@@ -1,7 +1,7 @@
 """An OpenID provider on the loopback address, for tests. It signs in whoever it is told to, without a password.
 
 It implements what mod_auth_openidc uses of OpenID Connect Core 1.0 (sections 3.1.2 to 3.1.3, 5.3), of Discovery 1.0,
-and of RP-Initiated Logout 1.0.
+of RP-Initiated Logout 1.0, and of RFC 9207 (the issuer in the answer).
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ class _Handler(ProviderHandler):
     def _authorize(self, query: dict[str, str]) -> None:
         code = secrets.token_urlsafe(16)
         self.server.codes[code] = (query.get("nonce", ""), dict(self.server.claims))
-        self.redirect(f"{query['redirect_uri']}?{urlencode({'code': code, 'state': query['state']})}")
+        answer = {"code": code, "state": query["state"], "iss": self.server.url}
+        self.redirect(f"{query['redirect_uri']}?{urlencode(answer)}")
 
     def _token(self, form: dict[str, str]) -> None:
         nonce, claims = self.server.codes.pop(form["code"])
