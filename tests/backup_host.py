@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from hub_app import make_tables
 from jupyterhub import orm
 from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
@@ -81,8 +82,8 @@ class FakeUnits(Units):
 
 def keygen(path: Path) -> str:
     """Create a private key in a file, and return the public key."""
-    subprocess.run(["age-keygen", "-o", path], check=True, capture_output=True)
-    return subprocess.run(["age-keygen", "-y", path], check=True, capture_output=True, text=True).stdout.strip()
+    done = subprocess.run(["age-keygen", "-o", path], check=True, capture_output=True, text=True)
+    return done.stderr.split()[-1]  # Public key: age1…
 
 
 def make_host(root: Path, recipients: list[str], *, name: str = "hub.example.org", url: str = "") -> Host:
@@ -122,12 +123,16 @@ def make_host(root: Path, recipients: list[str], *, name: str = "hub.example.org
 
 def make_database(host: Host, *sessions: str, user: str = "alice") -> str:
     """Create the database as a hub does, with open sessions. Return its id."""
-    engine = create_engine(host.hub["db_url"])
-    orm.Base.metadata.create_all(engine)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL)")
-        connection.exec_driver_sql("DELETE FROM alembic_version")
-        connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{known_revisions()[0]}')")
+    url = host.hub["db_url"]
+    engine = create_engine(url)
+    if url.startswith("sqlite:"):
+        make_tables(url)
+    else:
+        orm.Base.metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS alembic_version (version_num VARCHAR(32) NOT NULL)")
+            connection.exec_driver_sql("DELETE FROM alembic_version")
+            connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{known_revisions()[0]}')")
     with Session(engine) as session:
         identity = Ledger(session).database
         session.add(orm.User(name=user))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
+import functools
 import json
+import sqlite3
+import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from ansible_collections.hpchub.hpchub.plugins.modules import notebook_certificates
@@ -17,12 +22,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from jinja2 import BytecodeCache
 from jupyterhub import orm, roles
 from jupyterhub.app import JupyterHub
 from jupyterhub.crypto import CryptKeeper
 from jupyterhub.httpclient import JupyterHubHTTPClient
 from jupyterhub.objects import Server
 from jupyterhub.proxy import Proxy
+from sqlalchemy import make_url
+from traitlets import default
 from traitlets.config import Config
 
 from hpchub.clusters.gate_client import Answer, Gate
@@ -41,8 +49,9 @@ from hpchub.schedulers import SCHEDULERS, Job, JobState, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from pathlib import Path
+    from types import CodeType
 
+    from jinja2.bccache import Bucket
     from tornado.httpclient import HTTPResponse
 
     from hpchub.hub.audit import AuditLog
@@ -53,6 +62,7 @@ if TYPE_CHECKING:
 HUB = "hub.example.org"
 SESSION = "a" * 16
 PORTS = {"first": 20000, "last": 29999}
+IN_MEMORY = "sqlite:///:memory:"
 
 VARIABLES: dict[str, Any] = {
     "hpc_service": {"url": f"https://{HUB}"},
@@ -271,6 +281,64 @@ class MemoryProxy(Proxy):  # type: ignore[misc]
         self.routes.pop(routespec, None)
 
 
+class Application(JupyterHub):  # type: ignore[misc]
+    """JupyterHub's application, without the work that is the same for each hub of this process."""
+
+    plugins: list[type] | None = None
+
+    @default("classes")
+    def _load_classes(self) -> list[type]:
+        if Application.plugins is None:
+            Application.plugins = super()._load_classes()
+        return list(Application.plugins)
+
+    def parse_command_line(self, argv: list[str] | None = None) -> None:
+        """Do nothing. Hubs of tests have no command line, and its parser is expensive."""
+        assert not argv
+
+
+@functools.cache
+def _empty_database() -> bytes:
+    """Return the content of a database with JupyterHub's tables, and nothing in them."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/hub.sqlite"
+        make_session = orm.new_session_factory(f"sqlite:///{path}")
+        make_session.kw["bind"].dispose()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            return connection.serialize()
+
+
+def _new_database() -> sqlite3.Connection:
+    """Return a connection to a new database in memory, with JupyterHub's tables."""
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    connection.deserialize(_empty_database())
+    return connection
+
+
+def make_tables(url: str) -> None:
+    """Write JupyterHub's tables into the file of a database, unless it exists."""
+    path = Path(str(make_url(url).database))
+    if not path.exists():
+        path.write_bytes(_empty_database())
+
+
+class CompiledTemplates(BytecodeCache):
+    """The compiled templates of all hubs in this process. JupyterHub has an environment with and one without async."""
+
+    codes: ClassVar[dict[tuple[str, str, bool], CodeType]] = {}  # traitlets copies the instances
+
+    @staticmethod
+    def _key(bucket: Bucket) -> tuple[str, str, bool]:
+        return bucket.key, bucket.checksum, bucket.environment.is_async
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        bucket.code = self.codes.get(self._key(bucket))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        assert bucket.code is not None
+        self.codes[self._key(bucket)] = bucket.code
+
+
 @dataclass
 class Hub:
     """A JupyterHub application with its fakes."""
@@ -397,7 +465,7 @@ def encode_claims(**claims: Any) -> str:
 async def make_hub(
     directory: Path,
     templates: Sequence[str],
-    db_url: str = "sqlite:///:memory:",
+    db_url: str = IN_MEMORY,
     guard: Guard | None = None,
     changes: dict[str, Any] | None = None,
 ) -> Hub:
@@ -432,9 +500,14 @@ async def make_hub(
     hub_config._canary(c, shared.settings)
     c.JupyterHub.tornado_settings["slow_spawn_timeout"] = 0  # answer a start at once
     c.JupyterHub.db_url = db_url
+    if db_url == IN_MEMORY:
+        c.JupyterHub.db_kwargs = {"creator": _new_database}
+    elif db_url.startswith("sqlite:"):
+        make_tables(db_url)
     if guard is not None:
         shared.guard, shared.health = guard, Health(guard)
         c.JupyterHub.db_kwargs = engine_options(db_url, guard)
+    c.JupyterHub.jinja_environment_options["bytecode_cache"] = CompiledTemplates()
     c.JupyterHub.proxy_class = MemoryProxy
     c.JupyterHub.pid_file = ""
     c.JupyterHub.log_level = "WARN"
@@ -442,7 +515,7 @@ async def make_hub(
     c.JobSpawner.stop_timeout = 0.1
     CryptKeeper.clear_instance()
     CryptKeeper.instance(keys=[b"k" * 32])
-    app = JupyterHub(config=c)
+    app = Application(config=c)
     await app.initialize([])
     app.log.propagate = True
     shared.open_ledger(app.db)

@@ -112,17 +112,20 @@ class Life:
         return now
 
 
-def expected(  # noqa: C901, PLR0912 plain loops on purpose
-    rows: list[dict[str, Any]], start: float, end: float, now: float, chosen: Callable[[dict[str, Any]], bool]
-) -> dict[str, Any]:
-    """Compute the figures of a period for the sessions that a function chooses by their request."""
-    lives: dict[str, Life] = {}
-    for row in rows:
-        if row["kind"] == "requested" and chosen(row):
-            lives[row["session"]] = Life(row, {})
+def lives_of(rows: list[dict[str, Any]]) -> list[Life]:
+    """Return the sessions in the rows."""
+    lives = {row["session"]: Life(row, {}) for row in rows if row["kind"] == "requested"}
     for row in rows:
         if row.get("session") in lives and row["kind"] != "requested":
             lives[row["session"]].kinds[row["kind"]] = row
+    return list(lives.values())
+
+
+def expected(  # noqa: C901 plain loops on purpose
+    everyone: list[Life], start: float, end: float, now: float, chosen: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """Compute the figures of a period for the sessions that a function chooses by their request."""
+    lives = [life for life in everyone if chosen(life.facts)]
     limit = min(end, now)
     waits: list[float] = []
     per_user: dict[str, int] = {}
@@ -130,7 +133,7 @@ def expected(  # noqa: C901, PLR0912 plain loops on purpose
     endings: dict[str, int] = {}
     starts = cancelled = pending = 0
     core_seconds = gpu_seconds = 0.0
-    for life in lives.values():
+    for life in lives:
         began = life.at("started")
         if began is not None:
             shared = max(0.0, min(limit, life.over(now)) - max(start, began))
@@ -154,7 +157,7 @@ def expected(  # noqa: C901, PLR0912 plain loops on purpose
         else:
             pending += 1
     waits.sort()
-    uses = [(life.at("ready"), life.over(now), life.facts["user"]) for life in lives.values() if "ready" in life.kinds]
+    uses = [(life.at("ready"), life.over(now), life.facts["user"]) for life in lives if "ready" in life.kinds]
     days = set()
     day = datetime.fromtimestamp(start, ZONE).date()
     while clock(day) < limit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import http.client
 import http.server
 import json
@@ -34,20 +36,31 @@ PAGES = ["forbidden.shtml", "sign-in.shtml", "signed-out.shtml", "sign-out.shtml
 
 
 def render(arguments: Mapping[str, Any], expressions: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values of expressions in the role with given arguments, as Ansible evaluates them.
+    """Return the values of expressions in the role with given arguments, as Ansible evaluates them."""
+    process = _renderer()
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(json.dumps([arguments, expressions]) + "\n")
+    process.stdin.flush()
+    answer: dict[str, dict[str, Any]] = json.loads(process.stdout.readline())
+    assert "values" in answer, answer["error"]
+    return answer["values"]
+
+
+@functools.cache
+def _renderer() -> subprocess.Popen[str]:
+    """Return the process that evaluates expressions for all tests of this process, because Ansible starts slowly.
 
     Ansible's loader of collections does not work in a process that has already imported one, as the tests have.
     """
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, str(ROOT / "tests" / "render_role.py")],
-        input=json.dumps([arguments, expressions]),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    atexit.register(process.communicate)  # the end of its input ends the process
+    return process
 
 
 def template(name: str, **variables: object) -> str:

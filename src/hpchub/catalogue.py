@@ -91,11 +91,22 @@ def translations(language: str, texts: Mapping[str, str | Mapping[str, str]] | N
         language: The code of the language.
         texts: The texts that the site replaces, by key: a text for all languages, or a text for each language.
     """
+    if not texts:
+        return _own_translations(language)
     catalogue = read_catalogue(language)
-    for key, replacement in (texts or {}).items():
+    for key, replacement in texts.items():
         text = replacement if isinstance(replacement, str) else replacement.get(language)
         if text is not None:
             _replace(catalogue, simple(key), text)
+    return _compile(catalogue)
+
+
+@functools.cache
+def _own_translations(language: str) -> Translations:
+    return _compile(read_catalogue(language))
+
+
+def _compile(catalogue: Catalog) -> Translations:
     compiled = io.BytesIO()
     write_mo(compiled, catalogue)
     compiled.seek(0)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 # ruff: noqa: E501  (one case per line)
+import argparse
+import functools
+import importlib
 import json
 import os
 import stat
@@ -493,6 +496,15 @@ def test_discover_reports_missing_settings(
     site = live_ansible(tmp_path, monkeypatch, limits="", clusters=clusters)
     assert cli.main(["discover", "demo", site]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_command_that_is_loaded_later_exists() -> None:
+    (commands,) = (action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
+    later = {name: each.get_default("run") for name, each in commands.choices.items()}
+    found = {name: run.args for name, run in later.items() if isinstance(run, functools.partial)}
+    assert {"check", "plan", "drain", "why"} <= set(found)
+    for module, function in found.values():
+        assert callable(getattr(importlib.import_module(f"hpchub.cli.{module}"), function))
 
 
 def test_shell_completes_commands_and_options(tmp_path: Path) -> None:

@@ -250,6 +250,28 @@ def test_listing_of_no_change_names_no_stage(monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
+@pytest.mark.parametrize(
+    ("words", "required", "repeated"),
+    [
+        ([], True, []),
+        (["--all"], True, []),
+        (["--only", "unit,single_node"], True, []),
+        (["--only", "lint,unit,repo"], False, []),
+        (["--only", "single_node"], False, ["single_node"]),
+        (["--only", "unit,single_node:unit"], True, ["single_node"]),
+    ],
+    ids=lambda value: " ".join(value) or "default" if isinstance(value, list) else "",
+)
+def test_tests_of_servers_run_once_and_never_skip_in_the_lab(
+    words: list[str], required: bool, repeated: list[str]
+) -> None:
+    stages = {stage.name: stage for stage in selected(*words).stages}
+    variables = [step.environment for stage in stages.values() if stage.name == "unit" for step in stage.steps]
+    wanted = {"HPCHUB_SERVERS": "required", "HPCHUB_POSTGRESQL": "required"} if required else {}
+    assert all(each == wanted for each in variables)
+    assert [name for name, stage in stages.items() if "unit" in [step.name for step in stage.steps]] == repeated
+
+
 def test_coverage_runs_unit_and_repo_and_then_the_report() -> None:
     stages = selected("--coverage").stages
     assert names(stages) == ["unit", "repo", "coverage"]

@@ -148,6 +148,8 @@ _SERVER_TESTS = tuple(
         *("backup", "backup_hostile", "backup_postgresql", "restore_interrupted", "restore_standby", "upgrade"),
     )
 )
+_SERVERS = {"HPCHUB_SERVERS": "required"}
+_POSTGRESQL = {"HPCHUB_POSTGRESQL": "required"}
 _DATABASE_TESTS = tuple(f"tests/unit/test_{name}.py" for name in ("database", "database_faults", "migration"))
 
 
@@ -285,7 +287,8 @@ def all_stages() -> list[Stage]:
             "single_node",
             "Molecule with everything on one host, then tests of each sign-on and of backups with real servers",
             # These tests are skipped on a machine without the servers or age. Here, bin/test has installed them.
-            _pytest("unit", *_SERVER_TESTS, environment={"HPCHUB_SERVERS": "required"}),
+            # `without_repetition` removes this step if the stage `unit` runs too.
+            _pytest("unit", *_SERVER_TESTS, environment=_SERVERS),
         ),
         Stage(
             "collection",
@@ -332,7 +335,7 @@ def all_stages() -> list[Stage]:
             "postgresql",
             "Molecule with PostgreSQL on a host of its own, then tests of its faults and moves, and of a standby",
             # These tests are skipped on a machine without PostgreSQL. Here, bin/test has installed it.
-            _pytest("unit", *_DATABASE_TESTS, environment={"HPCHUB_POSTGRESQL": "required"}),
+            _pytest("unit", *_DATABASE_TESTS, environment=_POSTGRESQL),
             # The last test destroys the hub host.
             _session_tests("postgresql", "restart", "database", "rotation", "migration", "takeover"),
             extra=True,
@@ -455,6 +458,24 @@ def _coverage_report() -> Stage:
     )
 
 
+def without_repetition(stages: Sequence[Stage]) -> list[Stage]:
+    """Return stages that run the tests of real servers once.
+
+    If a stage needs the lab, bin/test has installed the servers before the first stage. So the stage `unit` runs their
+    tests, and the step `unit` of a scenario would only repeat them.
+    """
+    unit = next((stage for stage in stages if stage.name == "unit"), None)
+    if unit is None or not any(stage.lab for stage in stages):
+        return list(stages)
+    required = [replace(step, environment={**step.environment, **_SERVERS, **_POSTGRESQL}) for step in unit.steps]
+    found = []
+    for stage in stages:
+        steps = required if stage is unit else [step for step in stage.steps if step.name != "unit"]
+        # Somebody may also have asked for this step alone.
+        found.append(replace(stage, steps=steps or stage.steps))
+    return found
+
+
 def select(options: argparse.Namespace, stages: Sequence[Stage]) -> Selection:
     """Return what the command line asks for.
 
@@ -470,6 +491,7 @@ def select(options: argparse.Namespace, stages: Sequence[Stage]) -> Selection:
         files = changes.changed_files(base)
         reasons = changes.reasons(files, [stage.name for stage in stages])
         selection = Selection([stage for stage in chosen if stage.name in reasons], reasons, base, len(files))
+    selection = replace(selection, stages=without_repetition(selection.stages))
     if options.coverage:
         selection = replace(selection, stages=[*map(with_coverage, selection.stages), _coverage_report()])
     return selection

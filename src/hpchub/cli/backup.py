@@ -22,30 +22,6 @@ if TYPE_CHECKING:
 RECOVERY_PATIENCE = 900
 """How long the hub's start may wait for the database's server before an interrupted restore is undone, in seconds."""
 
-BACKUP_HELP = """\
-The backup contains the database, the secrets and the settings that a new hub host needs, so that the running sessions
-go on. It is encrypted with age for the recipients in hpc_backup, or for those that you name. The hub may run meanwhile.
-A timer runs this command. The output is the path of the backup.
-
-Run it on the hub host, as root.
-
-"""
-RESTORE_HELP = """\
-The command first verifies the backup. It refuses a backup that is truncated, of a newer version, encrypted for somebody
-else, or of another site, and it refuses to replace the state of a hub that is in use. Then it stops the hub, replaces
-the state, and starts the hub. If it fails or is interrupted, it puts the old state back.
-
-Run it on the hub host, as root. playbooks/restore.yml does the same with a backup and a key on your own machine.
-
-"""
-ROLLBACK_HELP = """\
-The command goes back to the environment and the settings of the hub before the last upgrade. If the upgrade changed the
-schema of the database, the database from before the upgrade comes back too. Sessions go on.
-
-Run it on the hub host, as root. playbooks/rollback.yml also rolls back the software of the nodes.
-
-"""
-
 
 def backup(options: argparse.Namespace) -> int:
     """Run ``hpchub backup``."""

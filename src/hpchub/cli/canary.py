@@ -34,38 +34,6 @@ from hpchub.model.profile_list import ProfileList
 TOKEN_FILE = Path("/etc/hpchub/secrets/canary.env")
 """The file with the token, which only root can read. The role ``jupyterhub`` writes it."""
 
-CANARY_HELP = """\
-For each profile, the command starts a session of the account in hpc_canary, through the public address of the service.
-It waits for the session, computes 6*7 in each kernel, measures each stage, and stops the session. It skips drained
-profiles. A timer runs this command if hpc_canary is enabled. The results are in the file canary-status.json in the
-state directory of the hub.
-
-Run it on the hub host, as root.
-
-exit codes:
-  0  all profiles work, or were skipped
-  1  at least one profile does not work
-  2  the command failed: wrong usage, not the hub host, no permission, or another canary is running
-"""
-
-
-def add_canary(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command to the parser of the command line.
-
-    Args:
-        command: Adds a command with a name, a help text, a function, and further help.
-    """
-    added = command("canary", "start sessions as a user does, and test their kernels", canary, CANARY_HELP)
-    added.add_argument(
-        "--profile", metavar="KEY", action="append", default=[], help="test this one; by default those in hpc_canary"
-    )
-    added.add_argument(
-        "--kernels",
-        action="store_true",
-        help="test all kernels of each cluster in one session, print a table, and do not save the results",
-    )
-    added.add_argument("--json", action="store_true", help="print the results as JSON at the end")
-
 
 def canary(options: argparse.Namespace) -> int:
     """Run ``hpchub canary``."""

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from hpchub.cli import inventory
-from hpchub.cli.check_clusters import query_database
 from hpchub.cli.failure import UNUSABLE, VALID, WRONG, Failure
 from hpchub.cli.output import count, print_json
 from hpchub.clusters.limits import LimitsReport, compare
@@ -47,6 +46,8 @@ def _report(path: str, checked: inventory.Checked, options: argparse.Namespace) 
 
 def _check_live(options: argparse.Namespace) -> int:
     """Compare an inventory with the schedulers. An invalid inventory is only reported."""
+    from hpchub.cli.check_clusters import query_database  # noqa: PLC0415  (slow to load, and only needed here)
+
     database_answers = True
     if options.path is None:
         found, all_reports = inventory.query_gates()

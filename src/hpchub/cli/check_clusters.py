@@ -18,8 +18,8 @@ from hpchub.backup.package import BackupError
 from hpchub.cli.check_versions import query_versions
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.limits import LimitsReport, compare, parse_report
+from hpchub.hub import DEFAULT_SETTINGS
 from hpchub.hub.database import DatabaseError, check
-from hpchub.hub.runtime import DEFAULT_SETTINGS
 from hpchub.places import kind_of
 from hpchub.profile_file import load_profile_list
 from hpchub.schedulers import SCHEDULERS, Unanswered

@@ -20,15 +20,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 import hpchub
-from hpchub.cli.check_clusters import query_limits
 from hpchub.cli.failure import Failure
 from hpchub.clusters.gate_client import make_gate
 from hpchub.clusters.limits import LimitsReport, parse_report
 from hpchub.deploy.inventory_files import FILES, Inventory, read_inventory, shown
 from hpchub.deploy.role_arguments import ACCOUNT
 from hpchub.deploy.yaml_text import VAULT_ADVICE
-from hpchub.hub.database import DatabaseError, parse
-from hpchub.hub.runtime import DEFAULT_SETTINGS
+from hpchub.hub import DEFAULT_SETTINGS
 from hpchub.model.problems import Problem
 from hpchub.model.profile_list import ProfileList, ProfileListError
 from hpchub.profile_file import load_profile_list
@@ -342,6 +340,8 @@ def read_hub_settings() -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise Failure(f"{HUB_SETTINGS} cannot be read ({error}); run site.yml, which writes it") from None
+    from hpchub.hub.database import DatabaseError, parse  # noqa: PLC0415  (slow to load)
+
     try:
         parse(settings.get("db_url", ""))
     except DatabaseError as error:
@@ -389,6 +389,8 @@ def query_gates() -> tuple[ProfileList, dict[str, LimitsReport]]:
         found = load_profile_list(settings["profiles_file"])
     except ProfileListError as error:
         raise Failure(str(error)) from None
+    from hpchub.cli.check_clusters import query_limits  # noqa: PLC0415  (slow to load, and only needed here)
+
     gates = [make_gate(name, gate) for name, gate in settings["gates"].items()]
     return found, asyncio.run(query_limits(gates, found))
 

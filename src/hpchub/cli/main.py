@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpchub import __version__
-from hpchub.cli.backup import BACKUP_HELP, RESTORE_HELP, ROLLBACK_HELP, backup, restore_backup, roll_back
 from hpchub.cli.bundle import add_bundle
-from hpchub.cli.canary import add_canary
-from hpchub.cli.check import check
-from hpchub.cli.discover import discover
-from hpchub.cli.drain import announce, drain, undrain
 from hpchub.cli.failure import VALID, Failure
-from hpchub.cli.identities import identities
+from hpchub.cli.help_texts import BACKUP_HELP, CANARY_HELP, RESTORE_HELP, ROLLBACK_HELP
 from hpchub.cli.inventory import NODE_PROFILES, Vault
-from hpchub.cli.orphans import orphans
 from hpchub.cli.output import print_json
-from hpchub.cli.plan import plan
-from hpchub.cli.report import report
-from hpchub.cli.versions import versions
-from hpchub.cli.why import why
 from hpchub.model.site import Site
 
 if TYPE_CHECKING:
@@ -167,6 +159,18 @@ def _schema(_options: argparse.Namespace) -> int:
     return VALID
 
 
+def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """Return a function of a module in `hpchub.cli`, which loads the module when it is called.
+
+    Many commands need the libraries of the hub, which load slowly.
+    """
+    return functools.partial(_call, module, function)
+
+
+def _call(module: str, function: str, options: argparse.Namespace) -> int:
+    return int(getattr(importlib.import_module(f"hpchub.cli.{module}"), function)(options))
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     made = argparse.ArgumentParser(
@@ -189,11 +193,11 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    checking = command("check", "report all problems of a site's inventory", check, _LIVE + _CODES)
+    checking = command("check", "report all problems of a site's inventory", _later("check", "check"), _LIVE + _CODES)
     checking.add_argument("path", metavar="PATH", nargs="?", type=Path, help="the inventory, or a profile list")
     checking.add_argument("--live", action="store_true", help="also compare the inventory with the schedulers")
     checking.add_argument("--strict", action="store_true", help="treat warnings as problems")
-    planning = command("plan", "print the batch script of each profile", plan)
+    planning = command("plan", "print the batch script of each profile", _later("plan", "plan"))
     planning.usage = "%(prog)s [options] [PATH] [KEY ...]"
     planning.add_argument(
         "words",
@@ -207,7 +211,7 @@ def parser() -> argparse.ArgumentParser:
     discovering = command(
         "discover",
         "draft the inventory's entries for a cluster from its scheduler's limits",
-        discover,
+        _later("discover", "discover"),
         _DISCOVER + _CODES,
     )
     discovering.add_argument("cluster", metavar="CLUSTER", help="the name of the cluster in hpc_clusters")
@@ -215,7 +219,12 @@ def parser() -> argparse.ArgumentParser:
     _add_orphans(command)
     _add_identities(command)
     _add_drains(command)
-    saving = command("backup", "save the hub host's database, secrets and settings", backup, BACKUP_HELP + _HUB_CODES)
+    saving = command(
+        "backup",
+        "save the hub host's database, secrets and settings",
+        _later("backup", "backup"),
+        BACKUP_HELP + _HUB_CODES,
+    )
     saving.add_argument(
         "--recipient",
         metavar="KEY",
@@ -224,7 +233,9 @@ def parser() -> argparse.ArgumentParser:
         help="encrypt for this public key (age1... or ssh-ed25519 ...) instead of the recipients in the settings",
     )
     saving.add_argument("--no-copy", action="store_true", help="do not run the copy command of the settings")
-    restoring = command("restore", "restore a backup on the hub host", restore_backup, RESTORE_HELP + _HUB_CODES)
+    restoring = command(
+        "restore", "restore a backup on the hub host", _later("backup", "restore_backup"), RESTORE_HELP + _HUB_CODES
+    )
     restoring.add_argument("file", metavar="FILE", nargs="?", help="the backup")
     restoring.add_argument(
         "--identity", metavar="KEYFILE", type=Path, help="the file with the private key; - reads the key from the input"
@@ -248,17 +259,31 @@ def parser() -> argparse.ArgumentParser:
         "--recover", action="store_true", help="put back the state before a restore that was interrupted"
     )
     returning = command(
-        "rollback", "go back to the hub's environment before the last upgrade", roll_back, ROLLBACK_HELP + _HUB_CODES
+        "rollback",
+        "go back to the hub's environment before the last upgrade",
+        _later("backup", "roll_back"),
+        ROLLBACK_HELP + _HUB_CODES,
     )
     returning.add_argument(
         "--force", action="store_true", help="even if the hub then does not know the sessions that started since then"
     )
-    add_canary(command)
-    command("versions", "print the versions of the service's parts, and compare them", versions, _VERSIONS)
-    explaining = command("why", "tell what is known of a user's last session, or of a job", why, _WHY + _HUB_CODES)
+    _add_canary(command)
+    command(
+        "versions",
+        "print the versions of the service's parts, and compare them",
+        _later("versions", "versions"),
+        _VERSIONS,
+    )
+    explaining = command(
+        "why", "tell what is known of a user's last session, or of a job", _later("why", "why"), _WHY + _HUB_CODES
+    )
     explaining.add_argument("subject", metavar="USER|JOB", help="the name of a user, or the id of a job")
     explaining.add_argument("--json", action="store_true", help="print JSON")
-    _add_report_options(command("report", "report the usage of the service in a period", report, _REPORT + _HUB_CODES))
+    _add_report_options(
+        command(
+            "report", "report the usage of the service in a period", _later("report", "report"), _REPORT + _HUB_CODES
+        )
+    )
     bundling = add_bundle(command, _CODES)
     for added in (checking, planning, discovering):
         added.add_argument("--json", action="store_true", help="print JSON")
@@ -297,12 +322,28 @@ def _add_report_options(made: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_canary(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the subcommand ``canary``."""
+    added = command(
+        "canary", "start sessions as a user does, and test their kernels", _later("canary", "canary"), CANARY_HELP
+    )
+    added.add_argument(
+        "--profile", metavar="KEY", action="append", default=[], help="test this one; by default those in hpc_canary"
+    )
+    added.add_argument(
+        "--kernels",
+        action="store_true",
+        help="test all kernels of each cluster in one session, print a table, and do not save the results",
+    )
+    added.add_argument("--json", action="store_true", help="print the results as JSON at the end")
+
+
 def _add_orphans(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the subcommand ``orphans``."""
     listing = command(
         "orphans",
         "list the live jobs that carry the hub's name and that its database does not know",
-        orphans,
+        _later("orphans", "orphans"),
         _ORPHANS + _HUB_CODES,
     )
     listing.add_argument("--end", metavar="JOB", nargs="+", default=[], help="end these jobs, or all of them with ALL")
@@ -314,7 +355,7 @@ def _add_identities(command: Callable[..., argparse.ArgumentParser]) -> None:
     owners = command(
         "identities",
         "list which name of the single sign-on each account belongs to",
-        identities,
+        _later("identities", "identities"),
         _IDENTITIES + _HUB_CODES,
     )
     owners.add_argument(
@@ -326,7 +367,10 @@ def _add_identities(command: Callable[..., argparse.ArgumentParser]) -> None:
 def _add_drains(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands for drains and announcements."""
     draining = command(
-        "drain", "let no session start during a maintenance, or list the drains", drain, _DRAIN + _HUB_CODES
+        "drain",
+        "let no session start during a maintenance, or list the drains",
+        _later("drain", "drain"),
+        _DRAIN + _HUB_CODES,
     )
     _add_target(draining, "the cluster, a queue of it, or ALL for the whole service")
     draining.add_argument("--from", metavar="TIME", dest="begin", help="when the drain begins; by default now")
@@ -338,9 +382,11 @@ def _add_drains(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--wait", action="store_true", help="wait until no session is left; Ctrl-C ends the wait only"
     )
     draining.add_argument("--json", action="store_true", help="print JSON")
-    ending = command("undrain", "end a drain", undrain, _UNDRAIN + _HUB_CODES)
+    ending = command("undrain", "end a drain", _later("drain", "undrain"), _UNDRAIN + _HUB_CODES)
     _add_target(ending, "what is drained, or the key that hpchub drain shows")
-    announcing = command("announce", "show a message to all users, without a drain", announce, _TIMES + _HUB_CODES)
+    announcing = command(
+        "announce", "show a message to all users, without a drain", _later("drain", "announce"), _TIMES + _HUB_CODES
+    )
     announcing.add_argument("message", metavar="TEXT", nargs="?", help="the message, as one line of plain text")
     announcing.add_argument(
         "--from", metavar="TIME", dest="begin", help="when the hub begins to show it; by default now"

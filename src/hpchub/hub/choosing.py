@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from traitlets import Unicode, default
 from wrapspawner import ProfilesSpawner
 
+from hpchub.hub import DEFAULT_SETTINGS
 from hpchub.hub.events import ORIGIN, StartRefused
 from hpchub.hub.form import ATTEMPT, Known
 from hpchub.hub.memory import Memory
-from hpchub.hub.runtime import DEFAULT_SETTINGS, Runtime, runtime
+from hpchub.hub.runtime import Runtime, runtime
 from hpchub.hub.session_limits import refusal
 from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import Key

@@ -19,7 +19,7 @@ from jupyterhub.utils import subdomain_hook_idna
 from hpchub import moments
 from hpchub.canary import SERVICE as CANARY
 from hpchub.canary import TOKEN as CANARY_TOKEN
-from hpchub.hub import sign_on_settings
+from hpchub.hub import DEFAULT_SETTINGS, sign_on_settings
 from hpchub.hub.authenticator import SSOAuthenticator
 from hpchub.hub.database import engine_options, wait_until_usable
 from hpchub.hub.handlers import DEFAULT_TOKEN_DAYS
@@ -28,7 +28,7 @@ from hpchub.hub.page_texts import PageTexts
 from hpchub.hub.profiles_spawner import HPCProfilesSpawner
 from hpchub.hub.proxy import HubProxy
 from hpchub.hub.request_log import log_request
-from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
+from hpchub.hub.runtime import runtime
 from hpchub.hub.session_names import KEPT
 from hpchub.hub.tokens import SCRAPER
 from hpchub.messages import listing

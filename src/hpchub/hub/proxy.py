@@ -16,11 +16,11 @@ from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.utils import url_path_join
 from traitlets import Float, Unicode
 
-from hpchub.hub import metrics, monitoring
+from hpchub.hub import DEFAULT_SETTINGS, metrics, monitoring
 from hpchub.hub.drains import DrainWatch
 from hpchub.hub.name_routes import NameRoutes
 from hpchub.hub.orphans import OrphanCollector
-from hpchub.hub.runtime import DEFAULT_SETTINGS, runtime
+from hpchub.hub.runtime import runtime
 from hpchub.hub.tokens import TokenWatch
 from hpchub.names import dns_label
 

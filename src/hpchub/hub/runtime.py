@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from hpchub.clusters.gate_client import Gate, make_gate
 from hpchub.clusters.knowledge import Knowledge
 from hpchub.clusters.poller import Poller
+from hpchub.hub import DEFAULT_SETTINGS
 from hpchub.hub.certificates import Authority
 from hpchub.hub.database import Guard
 from hpchub.hub.event_recorder import EventRecorder
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Content = TypeVar("Content")
-
-DEFAULT_SETTINGS = "/etc/hpchub/hub.json"
-"""The settings file that the Ansible role ``jupyterhub`` writes."""
 
 
 class LiveFile(Generic[Content]):
