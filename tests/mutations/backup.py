@@ -18,14 +18,15 @@ _TESTS = (
 _DIRECTORY = "src/hpchub/backup"
 
 
-def _of(module: str) -> Callable[..., HandWritten]:
+def _of(module: str, directory: str = _DIRECTORY) -> Callable[..., HandWritten]:
     def mutant(name: str, old: str, new: str, keyword: str = "") -> HandWritten:
-        return HandWritten(name, f"{_DIRECTORY}/{module}.py", old, new, _TESTS, keyword)
+        return HandWritten(name, f"{directory}/{module}.py", old, new, _TESTS, keyword)
 
     return mutant
 
 
-_restore, _package, _host, _links = map(_of, ("restore", "package", "host", "no_links"))
+_restore, _package, _host = map(_of, ("restore", "package", "host"))
+_links = _of("no_links", "src/hpchub")
 
 BACKUP = (
     # Whose backup it is.

@@ -28,7 +28,7 @@ LAYERS = (
     {"canary", "clusters", "deploy", "notices_file", "profile_file"},
     {"model"},
     {"bundle", "schedulers"},
-    {"catalogue", "gpus", "lab_extension"},
+    {"catalogue", "gpus", "lab_extension", "no_links"},
     {"messages", "moments", "names", "units"},
 )
 """The sub-packages from the top to the bottom. A module may import from its own layer and from lower ones."""

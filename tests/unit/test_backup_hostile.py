@@ -20,9 +20,9 @@ from hpchub.backup.create import create
 from hpchub.backup.database import HubDatabase
 from hpchub.backup.files import put_back, save_database, write_member
 from hpchub.backup.host import read_member
-from hpchub.backup.no_links import open_regular
 from hpchub.backup.package import BackupError, Member
 from hpchub.backup.restore import Options, restore
+from hpchub.no_links import Obstacle, open_regular
 
 if TYPE_CHECKING:
     from hpchub.backup.host import Host
@@ -289,12 +289,12 @@ def test_directory_that_becomes_a_link_is_not_followed(host: Host, tmp_path: Pat
     (host.state / "more").symlink_to(outside)
     target = host.state / "more/passwd"
     assert read_member(target) is None
-    with pytest.raises(BackupError, match="more is a link or of another kind"):
+    with pytest.raises(Obstacle, match="more is a link or of another kind"):
         write_member(target, Member(str(target), b"evil", 0o600, "root", "root"))
     for saved in ("", "saved"):
         (tmp_path / "saved").write_text("evil")
         entry = {"path": str(target), "saved": saved, "mode": 0o600, "owner": "root", "group": "root"}
-        with pytest.raises(BackupError, match="more is a link or of another kind"):
+        with pytest.raises(Obstacle, match="more is a link or of another kind"):
             put_back(tmp_path, [entry])
     assert (outside / "passwd").read_text() == "system"
 
@@ -303,7 +303,7 @@ def test_only_regular_files_are_read(host: Host) -> None:
     os.mkfifo(host.state / "pipe")
     (host.state / "directory").mkdir()
     for name in ("pipe", "directory"):
-        with pytest.raises(BackupError, match=f"{name} is a link or of another kind on this host"):
+        with pytest.raises(Obstacle, match=f"{name} is a link or of another kind on this host"):
             open_regular(host.state / name)
         assert read_member(host.state / name) is None
     assert not [member.name for member in host.members() if member.name.endswith("pipe")]
@@ -332,7 +332,7 @@ def test_database_that_is_a_link_is_not_copied(host: Host, tmp_path: Path) -> No
     host.database.path.unlink()
     host.database.path.symlink_to(tmp_path / "shadow")
     (tmp_path / "saved").mkdir()
-    with pytest.raises(BackupError, match="is a link or of another kind on this host"):
+    with pytest.raises(Obstacle, match="is a link or of another kind on this host"):
         save_database(host, tmp_path / "saved")
     assert not list((tmp_path / "saved").iterdir())
 

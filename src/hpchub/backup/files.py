@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub.backup.create import DATABASE
 from hpchub.backup.host import Host, owner_ids, read_member, remove_file, replace_file
-from hpchub.backup.no_links import directory_of, open_regular, sync
 from hpchub.backup.package import BackupError, Member
+from hpchub.no_links import directory_of, open_regular, sync
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hpchub.backup.database import HubDatabase
-from hpchub.backup.no_links import Obstacle, directory_of, open_regular, sync
 from hpchub.backup.package import BackupError, Member
 from hpchub.hub.metric_definitions import BACKUP_STATUS
 from hpchub.hub.versions import get
 from hpchub.messages import show
+from hpchub.no_links import Obstacle, directory_of, open_regular, sync
 from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ class Host:
         try:
             with open_regular(self.state / BACKUP_STATUS) as file:
                 found = json.loads(file.read(_STATUS_SIZE))
-        except (OSError, ValueError, RecursionError, Obstacle):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 

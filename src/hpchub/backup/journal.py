@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from hpchub.backup.files import forget, load_database, put_back, save_database, save_files
 from hpchub.backup.host import Host, remove_file, replace_file
-from hpchub.backup.no_links import directory_of, sync
 from hpchub.backup.package import BackupError
+from hpchub.no_links import directory_of, sync
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -27,6 +27,7 @@ from hpchub.backup.host import FILES, Host, Units, owner_ids, read_member
 from hpchub.backup.package import BackupError, Manifest, Member
 from hpchub.hub.certificates import Authority
 from hpchub.messages import show
+from hpchub.no_links import Obstacle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -251,7 +252,7 @@ def _is_restored(host: Host, path: Path, options: Options) -> bool:
     database = package.read_header(path).database
     try:
         journal = journals.parse(journals.finished(host))
-    except (FileNotFoundError, BackupError):
+    except (FileNotFoundError, Obstacle, BackupError):
         return False
     same = journal["backup"] == _fingerprint(path) and journal["database"] is not options.keep_database
     return same and host.database.facts().id == database

@@ -13,11 +13,11 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector as BaseCollector
 
-from hpchub.backup.no_links import open_regular
 from hpchub.canary.status import GOOD, SKIPPED, read_status
 from hpchub.hub import metric_definitions as defined
 from hpchub.hub.session_state import Phase
 from hpchub.hub.versions import differences
+from hpchub.no_links import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -170,7 +170,7 @@ def read_foreign(path: Path) -> dict[str, Any] | None:
     """Return the object in a file of another account, which may have put anything there. None if there is no file.
 
     Raises:
-        OSError, ValueError, BackupError: It is no small regular file with JSON.
+        OSError, ValueError: It is no small regular file with JSON.
     """
     try:
         with open_regular(path) as file:

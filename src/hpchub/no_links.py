@@ -8,8 +8,6 @@ import stat
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING
 
-from hpchub.backup.package import BackupError
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-class Obstacle(BackupError):
+class Obstacle(OSError):
     """A path is a link or of another kind, or leads through a link."""
 
 
