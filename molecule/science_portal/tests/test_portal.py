@@ -109,6 +109,25 @@ def test_kubernetes_refuses_clients_without_the_token_of_the_hub(hub: Host) -> N
     assert ask(hub, *ca, "--header", f"Authorization: Bearer {token}", url=secrets)[1].endswith("403")
 
 
+@pytest.mark.parametrize(
+    ("resource", "body", "problem"),
+    [
+        ("pods", {"spec": {"nodeName": "kube1", "containers": []}}, "ValidatingAdmissionPolicy"),
+        ("secrets", {"type": "kubernetes.io/service-account-token"}, "creates no tokens of the cluster"),
+        ("persistentvolumeclaims", {"spec": {}}, "not that of a user's claim"),
+    ],
+    ids=["pod", "secret", "claim"],
+)
+def test_kubernetes_refuses_what_is_no_session(hub: Host, resource: str, body: dict[str, object], problem: str) -> None:
+    token = hub.check_output("cat %s", TOKEN).strip()
+    content = json.dumps({**body, "metadata": {"name": "attack"}})
+    options = ("--cacert", "/etc/hpchub/kubernetes/ca.pem", "--header", f"Authorization: Bearer {token}")
+    options += ("--header", "Content-Type: application/json", "--data", content)
+    code, text = ask(hub, *options, url=f"https://kube1:6443/api/v1/namespaces/jupyter/{resource}")
+    assert (code, text[-3:]) == (0, "422"), text
+    assert problem in text
+
+
 @pytest.mark.parametrize("path", [TOKEN, f"{CLIENT}/key.pem"])
 def test_only_the_hub_reads_what_opens_a_place(hub: Host, path: str) -> None:
     file = hub.file(path)
