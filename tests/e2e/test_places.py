@@ -232,6 +232,56 @@ def test_killed_hub_leaves_no_service_that_nobody_knows(
     eventually("nothing is left", lambda: not any(of_services(lab).values()), timeout=240, interval=2)
 
 
+def test_session_waits_for_a_node_of_the_swarm_and_says_why(
+    lab: Lab, visitor: Callable[[], Visitor], swarm: dict[str, Any]
+) -> None:
+    """All nodes are emptied. The page of the start says so, and the session starts when a node is back."""
+
+    def set_nodes(availability: str) -> None:
+        for node in SWARM:
+            lab.run(SWARM[0], ["docker", "node", "update", f"--availability={availability}", node])
+
+    alice = visitor()
+    alice.sign_in("alice")
+    alice.page.goto(f"{lab.url}/hub/spawn")
+    set_nodes("drain")
+    try:
+        alice.choose_profile(profile_in(lab, swarm["name"]))
+        message = alice.page.locator("#progress-message")
+        expect(message).to_contain_text("no node is available", timeout=60_000)
+    finally:
+        set_nodes("active")
+    assert alice.wait_for_lab().new_notebook("python3").run("6*7") == "42"
+
+
+def test_node_of_the_swarm_that_is_away_ends_no_session(
+    lab: Lab, visitor: Callable[[], Visitor], swarm: dict[str, Any]
+) -> None:
+    """The manager loses a node. The session on it goes on, and is unknown until the node is back."""
+    alice = visitor()
+    alice.sign_in("alice")
+    lab.run(SWARM[0], ["docker", "node", "update", "--availability=drain", SWARM[0]])
+    try:
+        jupyter = alice.start(profile_in(lab, swarm["name"]))
+    finally:
+        lab.run(SWARM[0], ["docker", "node", "update", "--availability=active", SWARM[0]])
+    ports = ["-p", "tcp", "-m", "multiport", "--ports", "2377,7946", "-j", "DROP"]
+    lab.run(SWARM[1], ["iptables", "-w", "-I", "OUTPUT", *ports])
+    try:
+
+        def is_down() -> bool:
+            return "Down" in lab.run(SWARM[0], ["docker", "node", "ls", "--format", "{{.Status}}"])
+
+        eventually("the manager loses the node", is_down, timeout=120)
+        time.sleep(30)
+        assert alice.server().get("ready")
+        assert jupyter.new_notebook("python3").run("6*7") == "42"
+    finally:
+        lab.run(SWARM[1], ["iptables", "-w", "-D", "OUTPUT", *ports])
+    alice.stop_server()
+    eventually("nothing is left", lambda: not any(of_services(lab).values()), timeout=240, interval=2)
+
+
 def test_container_in_the_swarm_reaches_nothing_of_another_user(
     lab: Lab, visitor: Callable[[], Visitor], swarm: dict[str, Any]
 ) -> None:
