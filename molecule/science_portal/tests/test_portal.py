@@ -121,8 +121,8 @@ def test_kubernetes_refuses_clients_without_the_token_of_the_hub(hub: Host) -> N
 def test_kubernetes_refuses_what_is_no_session(hub: Host, resource: str, body: dict[str, object], problem: str) -> None:
     token = hub.check_output("cat %s", TOKEN).strip()
     content = json.dumps({**body, "metadata": {"name": "attack"}})
-    options = ("--cacert", "/etc/hpchub/kubernetes/ca.pem", "--header", f"Authorization: Bearer {token}")
-    options += ("--header", "Content-Type: application/json", "--data", content)
+    options = ["--cacert", "/etc/hpchub/kubernetes/ca.pem", "--header", f"Authorization: Bearer {token}"]
+    options += ["--header", "Content-Type: application/json", "--data", content]
     code, text = ask(hub, *options, url=f"https://kube1:6443/api/v1/namespaces/jupyter/{resource}")
     assert (code, text[-3:]) == (0, "422"), text
     assert problem in text
