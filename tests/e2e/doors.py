@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SETTINGS = "/etc/hpchub/sign-on/settings.json"
 FORM_SESSIONS = "/var/cache/apache2/hpchub-sso"
 CAS_SESSIONS = "/var/cache/apache2/hpchub-cas"
+_FORM = ("/etc/hpchub/sign-on/sign_in.lua", "/etc/tmpfiles.d/hpchub-sso.conf")
 COOKIE = "__Host-hpchub-sso"
 HUB_COOKIE = "jupyterhub-hub-login"
 STARTED_WITH_PASSWORD_OF = "alice"
@@ -59,8 +60,9 @@ class Door:
             "oidc": ("/etc/hpchub/secrets/sso-sessions.conf",),
             "saml": ("/etc/hpchub/secrets/saml-sp.key", "/var/lib/hpchub-saml", "/etc/hpchub/saml"),
             "cas": (CAS_SESSIONS, "/etc/hpchub/sign-on/cas.lua"),
-            "kerberos": ("/etc/hpchub/sign-on/http.keytab",),
-            "local": ("/etc/pam.d/hpchub",),
+            "kerberos": (*_FORM, "/etc/hpchub/sign-on/http.keytab"),
+            "ldap": _FORM,
+            "local": (*_FORM, "/etc/pam.d/hpchub"),
         }
         return found.get(self.name, ())
 

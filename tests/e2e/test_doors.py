@@ -5,7 +5,11 @@ The tests are the same for all of them. They find out which one the lab has.
 
 from __future__ import annotations
 
+import os
+import subprocess
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
@@ -13,14 +17,18 @@ from playwright.sync_api import expect
 from lab.web_client import spellings
 
 from . import doors
+from .browser import chromium
 from .doors import DOORS, Door, auth_state, client_of, knock, person, signed_in_as
 from .lab import eventually, totp
+from .pages import Visitor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser
 
     from .lab import Lab
-    from .pages import Visitor
 
 IDENTITY = (
     *("X-Hpchub-User", "X-Hpchub-Userinfo", "X-Hpchub-Id-Token", "X-Hpchub-Sign-On", "X-Hpchub-Cas-User"),
@@ -122,12 +130,10 @@ def test_forged_header_changes_no_identity(door: Door, visitor_of_bob: Visitor, 
 
 
 @pytest.fixture(scope="module")
-def visitor_of_bob(door: Door, lab: Lab, browser: object) -> object:
+def visitor_of_bob(door: Door, lab: Lab, browser: Browser) -> Iterator[Visitor]:
     """A browser in which bob is signed in. The tests that use it change nothing in it."""
-    from .pages import Visitor as Guest  # noqa: PLC0415
-
-    context = browser.new_context(ignore_https_errors=True)  # type: ignore[attr-defined]
-    guest = Guest(lab, context.new_page())
+    context = browser.new_context(ignore_https_errors=True)
+    guest = Visitor(lab, context.new_page())
     guest.sign_in("bob")
     yield guest
     context.close()
@@ -246,7 +252,49 @@ def test_only_this_door_is_open(door: Door, lab: Lab) -> None:
     for other in DOORS.values():
         assert (f" {other.module}_module " in modules) == (other is door), other.name
         for path in other.files:
-            assert bool(lab.run("hub", ["ls", "-d", path], check=False)) == (other is door), path
+            assert bool(lab.run("hub", ["ls", "-d", path], check=False)) == (path in door.files), path
     members = lab.run("hub", ["getent", "group", "shadow"]).strip().rpartition(":")[2].split(",")
     assert ("www-data" in members) == (door.name == "local")
     assert person(lab, "alice").password not in lab.run("hub", ["cat", "/var/log/apache2/error.log"])
+
+
+# Tickets of Kerberos
+
+
+@pytest.fixture
+def with_ticket(door: Door, lab: Lab, tmp_path: Path) -> Iterator[Callable[[str], Visitor]]:
+    """Return a function that opens a browser of somebody who has a ticket of the realm."""
+    if door.name != "kerberos":
+        pytest.skip("only Kerberos has tickets")
+    configuration = tmp_path / "krb5.conf"
+    text = lab.run("hub", ["cat", "/etc/krb5.conf"])
+    configuration.write_text(text.replace("kdc = idp", f"kdc = {lab.addresses['idp']}"))
+    variables = {"KRB5_CONFIG": str(configuration), "KRB5CCNAME": f"FILE:{tmp_path}/tickets"}
+    with ExitStack() as stack:
+
+        def arrive(name: str) -> Visitor:
+            argv = ["kinit", f"{name}@EXAMPLE.ORG"]
+            environment = os.environ | variables
+            subprocess.run(argv, input=person(lab, name).password, text=True, check=True, env=environment)
+            host = urlsplit(lab.url).hostname
+            found = stack.enter_context(chromium(lab, f"--auth-server-allowlist={host}", environment=variables))
+            page = found.new_context(ignore_https_errors=True).new_page()
+            return Visitor(lab, page)
+
+        yield arrive
+
+
+def test_ticket_signs_in_without_a_page(with_ticket: Callable[[str], Visitor], lab: Lab) -> None:
+    visitor = with_ticket("bob")
+    visitor.page.goto(lab.url)
+    expect(visitor.page.locator("#logout")).to_be_visible()
+    assert signed_in_as(visitor.page) == "bob"
+    own = [line for line in visitor.log if line[9:11] == "30"]
+    assert len(own) <= DOORS["kerberos"].redirects + 2, "\n".join(own)
+
+
+def test_ticket_of_somebody_without_an_account_is_refused(with_ticket: Callable[[str], Visitor], lab: Lab) -> None:
+    visitor = with_ticket("alice/admin")
+    visitor.page.goto(f"{lab.url}/hub/home")
+    expect(visitor.page.locator("body")).to_contain_text(REFUSED["kerberos", "alice/admin"])
+    assert signed_in_as(visitor.page) == ""

@@ -740,6 +740,17 @@ def test_session_contains_no_password_and_the_browser_gets_a_new_one_each_time(
     assert stat.st_mode & 0o077 == 0
 
 
+def test_session_of_another_provider_is_worth_nothing(form: FormDoor, browser: Browser) -> None:
+    form.sign_in(browser, "alice")
+    path = max(sessions(form), key=lambda path: path.stat().st_mtime_ns)
+    session = json.loads(path.read_text())
+    path.write_text(json.dumps(session | {"created": session["created"]}))
+    assert browser.ask("/hub/api/user").status == 200
+    path.write_text(json.dumps(session | {"provider": "another"}))
+    assert browser.ask("/hub/api/user").status == 401
+    assert not path.exists()
+
+
 def test_time_of_the_last_use_is_replaced_in_one_step(form: FormDoor, browser: Browser) -> None:
     """Many requests of a page read it at the same time. None of them may find it empty."""
     form.sign_in(browser, "alice")

@@ -8,7 +8,8 @@ local cjson = require "cjson"
 
 local directory = debug.getinfo(1, "S").source:match("^@(.*)/[^/]*$")
 local file = assert(io.open(directory .. "/settings.json"))
-local settings = cjson.decode(file:read("a")).form
+local everything = cjson.decode(file:read("a"))
+local settings = everything.form
 file:close()
 
 local LONGEST = 255
@@ -64,6 +65,11 @@ local function load_session(r, name)
   local good, session = pcall(cjson.decode, read(path_of(r, "session", name)) or "")
   local seen = tonumber(read(path_of(r, "seen", name)) or "")
   if not good or type(session) ~= "table" or not seen then return nil end
+  -- A name that another provider has confirmed may be somebody else's here.
+  if session.provider ~= everything.provider then
+    forget(r, name)
+    return nil
+  end
   local now = os.time()
   if now < session.created - 60 or now - session.created >= settings.total or now - seen >= settings.idle then
     forget(r, name)
@@ -198,7 +204,9 @@ function finish(r)
   local claims = {}
   for claim, variable in pairs(settings.claims) do claims[claim] = r.subprocess_env[variable] end
   local now = os.time()
-  local session = cjson.encode {received = r.notes["hpchub_received"], created = now, claims = claims}
+  local session = cjson.encode {
+    provider = everything.provider, received = r.notes["hpchub_received"], created = now, claims = claims,
+  }
   write(path_of(r, "seen", name), tostring(now), "w")
   write(path_of(r, "session", name), session, "w")
   local following = (r.args or ""):match("^next=([^&]*)$") or ""
