@@ -740,6 +740,16 @@ def test_session_contains_no_password_and_the_browser_gets_a_new_one_each_time(
     assert stat.st_mode & 0o077 == 0
 
 
+def test_log_names_the_reason_of_a_sign_in_that_failed(form: FormDoor, browser: Browser) -> None:
+    """Without it, a directory that does not answer would leave no trace."""
+    if not isinstance(form, Ldap):
+        pytest.skip("the modules of the others log this without a setting")
+    form.add("alice")
+    before = len(form.site.apache.log())
+    assert form.post(browser, "alice", "wrong").status == 401
+    assert "Invalid credentials" in form.site.apache.log()[before:]
+
+
 def test_session_of_another_provider_is_worth_nothing(form: FormDoor, browser: Browser) -> None:
     form.sign_in(browser, "alice")
     path = max(sessions(form), key=lambda path: path.stat().st_mtime_ns)
