@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SETTINGS = "/etc/hpchub/sign-on/settings.json"
 FORM_SESSIONS = "/var/cache/apache2/hpchub-sso"
 CAS_SESSIONS = "/var/cache/apache2/hpchub-cas"
+_SAML = ("/etc/hpchub/secrets/saml-sp.key", "/var/lib/hpchub-saml", "/etc/hpchub/saml")
 _FORM = ("/etc/hpchub/sign-on/sign_in.lua", "/etc/tmpfiles.d/hpchub-sso.conf")
 COOKIE = "__Host-hpchub-sso"
 HUB_COOKIE = "jupyterhub-hub-login"
@@ -34,7 +35,7 @@ class Door:
 
     Attributes:
         name: The provider in the inventory.
-        module: Apache's module, without the prefix of its name.
+        module: Apache's module, as Apache lists it.
         redirects: How many redirects of the service a sign-in with this module needs.
         sessions: The directory of Apache's sessions, or nothing if they are in its memory.
         factor: The key and the value with which it reports a second factor.
@@ -58,7 +59,8 @@ class Door:
         """Files and directories of the hub host that only this door has, and that contain secrets or sessions."""
         found = {
             "oidc": ("/etc/hpchub/secrets/sso-sessions.conf",),
-            "saml": ("/etc/hpchub/secrets/saml-sp.key", "/var/lib/hpchub-saml", "/etc/hpchub/saml"),
+            "saml": _SAML,
+            "shibboleth": (*_SAML, "/etc/tmpfiles.d/hpchub-shibd.conf"),
             "cas": (CAS_SESSIONS, "/etc/hpchub/sign-on/cas.lua"),
             "kerberos": (*_FORM, "/etc/hpchub/sign-on/http.keytab"),
             "ldap": _FORM,
@@ -67,23 +69,26 @@ class Door:
         return found.get(self.name, ())
 
 
+TLS_CLIENT = "urn:oasis:names:tc:SAML:2.0:ac:classes:TLSClient"
+"""LemonLDAP::NG reports a one-time password with the highest level that SAML knows."""
 DOORS = {
     door.name: door
     for door in (
-        Door("oidc", "auth_openidc", 2, factor=("acr", "loa-5")),
+        Door("oidc", "auth_openidc_module", 2, factor=("acr", "loa-5")),
         # The module has an address of its own, from which it sends the browser to the provider.
-        Door("saml", "auth_mellon", 3, sessions="", factor=("acr", "urn:oasis:names:tc:SAML:2.0:ac:classes:TLSClient")),
+        Door("saml", "auth_mellon_module", 3, sessions="", factor=("acr", TLS_CLIENT)),
+        Door("shibboleth", "mod_shib", 2, sessions="", factor=("acr", TLS_CLIENT)),
         Door(
             "cas",
-            "auth_cas",
+            "auth_cas_module",
             2,
             sessions=CAS_SESSIONS,
             factor=("acr", "https://refeds.org/profile/mfa"),
             names=(("first.last", "first.last"), ("2023abc", "2023abc"), ("EVE", "eve")),
         ),
-        Door("kerberos", "auth_gssapi", 2),
-        Door("ldap", "authnz_ldap", 2),
-        Door("local", "authnz_pam", 2),
+        Door("kerberos", "auth_gssapi_module", 2),
+        Door("ldap", "authnz_ldap_module", 2),
+        Door("local", "authnz_pam_module", 2),
     )
 }
 
@@ -91,7 +96,7 @@ DOORS = {
 def deployed(lab: Lab) -> Door:
     """Return the door of the lab, as the hub host has it."""
     modules = lab.run("hub", ["apache2ctl", "-M"])
-    found = [door for door in DOORS.values() if f" {door.module}_module " in modules]
+    found = [door for door in DOORS.values() if f" {door.module} " in modules]
     if len(found) != 1:
         raise LabError(f"Apache has the modules of {[door.name for door in found]}; it must have those of one sign-on")
     if (expected := os.environ.get("HPCHUB_DOOR", found[0].name)) != found[0].name:
@@ -133,7 +138,7 @@ def forget_sessions(lab: Lab, door: Door) -> None:
     if door.sessions:
         lab.run("hub", ["find", door.sessions, "-type", "f", "-delete"])
     else:
-        lab.run("hub", ["systemctl", "restart", "apache2"])
+        lab.run("hub", ["systemctl", "restart", "shibd" if door.name == "shibboleth" else "apache2"])
 
 
 def forget_attempts(lab: Lab) -> None:

@@ -193,7 +193,7 @@ def _scenario(name: str, about: str, *more: Step, extra: bool = False) -> Stage:
     )
 
 
-DOORS = ("saml", "cas", "ldap", "local", "kerberos", "oidc")
+DOORS = ("saml", "shibboleth", "cas", "ldap", "local", "kerberos", "oidc")
 """The sign-ons at the web server, each with a file in molecule/shared/sign_on."""
 
 
