@@ -39,7 +39,7 @@ def chromium(lab: Lab, *arguments: str, environment: dict[str, str] | None = Non
     rules = f"--host-resolver-rules=MAP hub.localhost {hub}, MAP *.hub.localhost {hub}, MAP auth.localhost {idp}"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[*ARGUMENTS, rules, *arguments], env=os.environ | (environment or {})
+            executable_path=CHROMIUM, args=[*ARGUMENTS, rules, *arguments], env={**os.environ, **(environment or {})}
         )
         yield browser
         browser.close()
