@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -26,20 +25,17 @@ ARGUMENTS = [
 ]
 
 
-@contextmanager
-def chromium(lab: Lab, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[Browser]:
-    """Start a browser that resolves the service's names to the lab's hosts, without any DNS entry.
-
-    Args:
-        lab: The lab.
-        arguments: Further arguments of the browser.
-        environment: Further variables of its environment.
-    """
+def arguments(lab: Lab) -> list[str]:
+    """Return the arguments with which a browser finds the lab's hosts by the names of the service, without DNS."""
     hub, idp = lab.addresses[lab.host("hub")], lab.addresses["idp"]
-    rules = f"--host-resolver-rules=MAP hub.localhost {hub}, MAP *.hub.localhost {hub}, MAP auth.localhost {idp}"
+    rules = f"MAP hub.localhost {hub}, MAP *.hub.localhost {hub}, MAP auth.localhost {idp}"
+    return [*ARGUMENTS, f"--host-resolver-rules={rules}"]
+
+
+@contextmanager
+def chromium(lab: Lab) -> Iterator[Browser]:
+    """Start Playwright and a browser."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=[*ARGUMENTS, rules, *arguments], env={**os.environ, **(environment or {})}
-        )
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments(lab))
         yield browser
         browser.close()
