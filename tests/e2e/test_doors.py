@@ -295,7 +295,7 @@ def with_ticket(door: Door, lab: Lab, browser: Browser, tmp_path: Path) -> Itera
                 profile,
                 executable_path=CHROMIUM,
                 args=[*arguments(lab), allowed],
-                env=environment,
+                env={**environment},
                 ignore_https_errors=True,
             )
             stack.callback(context.close)
