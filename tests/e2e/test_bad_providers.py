@@ -48,6 +48,8 @@ def metadata(lab: Lab, door: Door) -> Iterator[Callable[[str], str]]:
     def publish(state: str) -> str:
         lab.run("idp", ["lab-metadata", state])
         since = lab.run("hub", ["date", "+%F %T"]).strip()
+        # systemd starts no unit so often in a short time.
+        lab.run("hub", ["systemctl", "reset-failed", "hpchub-saml-metadata.service"], check=False)
         lab.run("hub", ["systemctl", "start", "hpchub-saml-metadata.service"], check=False)
         return lab.run("hub", ["journalctl", "--unit=hpchub-saml-metadata", f"--since={since}", "--output=cat"])
 
@@ -74,7 +76,7 @@ def stopped(lab: Lab, door: Door) -> Iterator[Callable[[], str]]:
 
 @pytest.mark.parametrize(
     ("state", "reason"),
-    [("gone", "404"), ("expired", "expired at 2020-01-01"), ("unsigned", "signature"), ("changed", "signature")],
+    [("gone", "404"), ("expired", "expired at 2020-01-01"), ("unsigned", "is not signed"), ("changed", "signature")],
 )
 def test_wrong_metadata_has_no_effect_and_the_journal_names_the_reason(
     metadata: Callable[[str], str], browser_page: Visitor, lab: Lab, state: str, reason: str
@@ -115,8 +117,8 @@ def test_clock_that_is_wrong_signs_nobody_in(
     browser_page: Visitor,
     seconds: str,
 ) -> None:
-    if door.name not in CLOCKS:
-        pytest.skip("the protocol contains no time, or permits this difference")
+    if door.name not in CLOCKS or (door.name in {"saml", "shibboleth"} and seconds == "-400"):
+        pytest.skip("the protocol contains no time, or an answer is valid for longer: 20 hours with LemonLDAP::NG")
     clock(seconds)
     page = knock(browser_page, "alice")
     expect(page.locator("body")).to_contain_text(CLOCKS[door.name][0])
