@@ -232,7 +232,6 @@ class FilterModule:
                 hub_sign_on,
                 docker_gates,
                 docker_swarm,
-                docker_swarm,
                 database_host,
                 database_url,
             )

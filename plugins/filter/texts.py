@@ -88,17 +88,6 @@ def _escaped(text: str, form: str) -> str:
     return html.escape(text, quote=False)
 
 
-def browser_texts(default: str, texts: Mapping[str, str | Mapping[str, str]] | None = None) -> dict[str, Any]:
-    """Return the translations for the extension of JupyterLab; see :func:`hpchub.lab_extension.browser_texts`.
-
-    Raises:
-        AnsibleFilterError: There is no such language.
-    """
-    page_languages(default)
-    found: dict[str, Any] = lab_extension.browser_texts(default, _plain(texts))
-    return found
-
-
 def lab_files(default: str, texts: Mapping[str, str | Mapping[str, str]] | None = None) -> list[dict[str, str]]:
     """Return the extension and the default settings of JupyterLab, as files of an environment.
 
@@ -122,4 +111,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {function.__name__: function for function in (page_languages, page_text, browser_texts, lab_files)}
+        return {function.__name__: function for function in (page_languages, page_text, lab_files)}

@@ -43,6 +43,7 @@ def addresses(lab: Lab) -> list[str]:
 @pytest.mark.parametrize("size", SIZES)
 def test_pages_have_no_fault(browser_page: Visitor, lab: Lab, size: str, scheme: Literal["light", "dark"]) -> None:
     browser_page.sign_in("alice")
+    browser_page.new_token()  # the page of the tokens has a table now
     page = browser_page.page
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size(SIZES[size])  # type: ignore[arg-type]

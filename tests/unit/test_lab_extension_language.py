@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hpchub.hpchub.plugins.filter.texts import browser_texts, page_languages, page_text
+from ansible_collections.hpchub.hpchub.plugins.filter.texts import page_languages, page_text
 from babel.messages.jslexer import Token, tokenize
 from node_program import node
+
+from hpchub.lab_extension import browser_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

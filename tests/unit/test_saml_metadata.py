@@ -47,7 +47,7 @@ def settings(tmp_path: Path, provider: SamlServer) -> dict[str, Any]:
         "url": "", "file": str(tmp_path / "given.xml"), "ca": str(provider.tls / "ca.pem"), "all": False,
         "providers": [],
         "certificate": str(provider.tls / "signing.pem"), "directory": str(tmp_path / "state"),
-        "languages": {"en": WORDS, "de": WORDS},
+        "languages": {"en": WORDS, "de": WORDS}, "parameter": "IdP",
     }  # fmt: skip
 
 
@@ -223,12 +223,12 @@ def test_provider_without_a_scope_may_report_no_name(
 
 def test_page_lists_providers_by_name_and_escapes_what_the_metadata_says() -> None:
     names = {ONE: {"en": "Zoo <b>", "de": "Ärzte"}, 'https://x.example/"': {"fr": "École"}, TWO: {}}
-    text = program.page(names, "de", WORDS)
+    text = program.page(names, "de", WORDS, "IdP")
     assert re.findall(r"<button [^>]*>([^<]*)<", text) == ["https://two.example/idp", "&#196;rzte", "&#201;cole"]
     assert 'value="https://x.example/&quot;"' in text
-    assert "Zoo &lt;b&gt;" in program.page(names, "en", WORDS)
+    assert "Zoo &lt;b&gt;" in program.page(names, "en", WORDS, "IdP")
     many = {f"https://{number}.example": {"en": f"Name {number}"} for number in range(13)}
-    assert program.page(many, "en", WORDS).count("<option") == 13
+    assert program.page(many, "en", WORDS, "IdP").count("<option") == 13
 
 
 class Server(http.server.ThreadingHTTPServer):
