@@ -37,11 +37,11 @@ def pytest_runtest_makereport(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that take many minutes, unless ``HPCHUB_SLOW`` is set, as ``bin/test --all`` does."""
+    """Skip the slow tests, unless ``HPCHUB_SLOW`` is set, as ``bin/test --all`` does."""
     if "HPCHUB_SLOW" not in os.environ:
         for item in items:
             if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="takes many minutes; set HPCHUB_SLOW=1"))
+                item.add_marker(pytest.mark.skip(reason="is slow; set HPCHUB_SLOW=1"))
 
 
 @pytest.fixture(scope="session")

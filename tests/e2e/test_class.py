@@ -22,6 +22,7 @@ BURST = 4.0  # All students start within this time, in seconds, and the hub is k
 KILL = ["systemctl", "kill", "--signal=KILL", "jupyterhub"]
 
 
+@pytest.mark.slow
 def test_scheduler_outage_loses_no_session(lab: Lab, students: Class) -> None:
     """After the scheduler is back, each student has exactly the session of before."""
     jobs = students.start_and_wait()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OUTAGE = float(os.environ.get("HPCHUB_OUTAGE", "45"))  # How long the database is away, in seconds.
 FAULTS = int(os.environ.get("HPCHUB_KILLS", "1"))  # How often each fault happens.
+MORE_FAULTS = ("restart", "cut_connections")  # The database is killed in each run, and fails in these ways with --all.
 BURST = 6.0  # Sessions start and end within this time, in seconds, around each fault.
 NOTICED = 40  # How long the health check may take to notice a fault and its end, in seconds.
 
@@ -73,6 +74,7 @@ def settle(students: Class) -> None:
     assert students.agree()
 
 
+@pytest.mark.slow
 def test_outage_loses_no_session(students: Class, server: Server, sessions: list[list[str]]) -> None:
     """The database is away for a while. After it, each student has exactly the session of before."""
     server.stop()
@@ -90,6 +92,7 @@ def test_outage_loses_no_session(students: Class, server: Server, sessions: list
     assert students.agree() == sessions
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sessions")
 def test_jobs_start_and_end_while_the_database_is_away(lab: Lab, students: Class, server: Server) -> None:
     """Jobs end during an outage, and their students start again during it. Nobody is stuck."""
@@ -104,7 +107,9 @@ def test_jobs_start_and_end_while_the_database_is_away(lab: Lab, students: Class
     settle(students)
 
 
-@pytest.mark.parametrize("fault", ["restart", "kill", "cut_connections"] * FAULTS)
+@pytest.mark.parametrize(
+    "fault", ["kill", *(pytest.param(fault, marks=pytest.mark.slow) for fault in MORE_FAULTS)] * FAULTS
+)
 @pytest.mark.usefixtures("sessions")
 def test_jobs_start_and_end_during_a_fault(lab: Lab, students: Class, server: Server, fault: str) -> None:
     """The server restarts or dies, or all connections are cut, at a random moment of a burst of starts and ends."""

@@ -71,6 +71,7 @@ def test_rollback_returns_to_the_former_version(
         site.apply(playbook="rollback.yml")
 
 
+@pytest.mark.slow
 def test_version_that_does_not_start_leaves_the_old_one_running(
     lab: Lab, site: Site, package: Path, browser_page: Visitor, notebook: Notebook
 ) -> None:

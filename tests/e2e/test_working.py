@@ -80,6 +80,7 @@ def test_status_shows_the_time_the_job_and_what_it_uses(browser_page: Visitor, l
     assert session(browser_page, "alice")["job"]["id"] == job.id
 
 
+@pytest.mark.slow
 def test_tab_sends_no_periodic_request_of_its_own(browser_page: Visitor, lab: Lab) -> None:
     """Only requests of JupyterLab itself repeat. The figures come over a websocket that it opens anyway."""
     browser_page.sign_in("alice")
