@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import shutil
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from shibboleth_service import PROGRAM
 from lab.certificates import make_certificates
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -51,6 +51,8 @@ def run(ansible: Ansible, tmp_path: Path) -> Callable[..., subprocess.CompletedP
             "__reverse_proxy_saml_state": str(tmp_path / "saml" / "state"),
             "__reverse_proxy_shibd_directory": str(tmp_path / "run"),
             "__reverse_proxy_shibd_tmpfiles": str(tmp_path / "tmpfiles.conf"),
+            "__reverse_proxy_shibd_check": str(tmp_path / "saml-key"),
+            "__reverse_proxy_shibboleth_key": str(tmp_path / "credential.key"),
             "__reverse_proxy_shibd_drop_in": str(tmp_path / "shibd.service.d" / "hpchub.conf"),
             "__reverse_proxy_shibd_program": PROGRAM,
             "__reverse_proxy_shibd_account": own,
@@ -105,3 +107,37 @@ def test_settings_that_shibd_does_not_understand_are_not_written(
     done = run("sso_shibboleth")
     assert done.returncode != 0
     assert not (tmp_path / "saml" / "shibboleth2.xml").exists()
+
+
+@pytest.mark.parametrize("case", ["right", "missing", "no-key", "other-key", "encrypted", "no-certificate"])
+def test_shibd_starts_only_with_its_key(
+    run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, case: str
+) -> None:
+    """shibd itself starts without a key. The unit runs another program first."""
+    write_metadata(tmp_path / "saml", SamlServer(tmp_path / "tls", SERVICE).metadata())
+    done = run("sso_shibboleth")
+    assert done.returncode == 0, done.stdout
+    key, right = tmp_path / "credential.key", tmp_path / "tls" / "signing.key"
+    texts = {"missing": None, "no-key": "text\n", "other-key": (tmp_path / "tls" / "provider.key").read_text()}
+    encrypt = ["openssl", "pkey", "-in", str(right), "-aes256", "-passout", "pass:secret"]
+    texts["encrypted"] = subprocess.run(encrypt, capture_output=True, text=True, check=True).stdout
+    if (text := texts.get(case, right.read_text())) is not None:
+        key.write_text(text)
+    if case == "no-certificate":
+        (tmp_path / "saml" / "sp.pem").unlink()
+    drop_in = (tmp_path / "shibd.service.d" / "hpchub.conf").read_text()
+    (command,) = re.findall(r"^ExecStartPre=(.*)$", drop_in, re.MULTILINE)
+    checked = subprocess.run(
+        command.split(), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=30
+    )
+    assert (checked.returncode == 0) == (case == "right"), checked.stderr
+    assert REASONS.get(case, "") in checked.stderr, checked.stderr
+
+
+REASONS = {
+    "missing": "credential.key: No such file or directory; systemd copies the key there",
+    "no-key": "is no usable key or certificate in PEM form; run site.yml again",
+    "other-key": "does not belong to the certificate",
+    "encrypted": "is no usable key",
+    "no-certificate": "sp.pem: No such file or directory; run site.yml again",
+}
