@@ -70,8 +70,8 @@ class SamlServer(ProviderServer):
         attributes: The attributes of the person who signs in next. A list has one element for each value.
         context: The class of the authentication, which may say that there was a second factor.
         clock: How far the clock of the provider is ahead, in seconds.
-        faults: What is wrong with the next assertion: ``unsigned``, ``other-key``, ``expired``, ``early`` or
-            ``audience``.
+        faults: What is wrong with the next assertion: ``unsigned``, ``other-key``, ``expired``, ``early``,
+            ``audience``, or ``long`` for one that is valid for 20 hours.
         service: The name of the service.
         url: The address, which is also the name of the provider.
     """
@@ -120,7 +120,7 @@ class SamlServer(ProviderServer):
             address: Where the service expects the response.
         """
         now = moment(self.clock)
-        last = moment(self.clock + (-120 if "expired" in self.faults else 300))
+        last = moment(self.clock + (-120 if "expired" in self.faults else 72000 if "long" in self.faults else 300))
         first = moment(self.clock + (120 if "early" in self.faults else -10))
         audience = "https://other.example/sp" if "audience" in self.faults else self.service
         own = f"_{secrets.token_hex(16)}"

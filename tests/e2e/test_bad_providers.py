@@ -6,13 +6,14 @@ In each case, nobody is let in, the user reads a plain page, and a log names the
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import expect
 
 from . import doors
-from .doors import Door, knock, signed_in_as
+from .doors import Door, client_of, knock, signed_in_as
 from .lab import eventually
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from .lab import Lab
     from .pages import Visitor
 
-LOG = "/var/log/apache2/error.log"
+APACHE_LOG = "/var/log/apache2/error.log"
+SHIBD_LOG = "/var/log/shibboleth/shibd.log"
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +35,11 @@ def door(lab: Lab) -> Door:
 
 
 @pytest.fixture
-def new_lines(lab: Lab) -> Callable[[], str]:
-    """Return a function that returns what Apache has logged since the test began."""
-    size = int(lab.run("hub", ["stat", "--format=%s", LOG]))
-    return lambda: lab.run("hub", ["tail", f"--bytes=+{size + 1}", LOG])
+def new_lines(lab: Lab, door: Door) -> Callable[[], str]:
+    """Return a function that returns what Apache and shibd have logged since the test began."""
+    logs = [APACHE_LOG, SHIBD_LOG] if door.name == "shibboleth" else [APACHE_LOG]
+    sizes = {log: int(lab.run("hub", ["stat", "--format=%s", log])) for log in logs}
+    return lambda: "".join(lab.run("hub", ["tail", f"--bytes=+{size + 1}", log]) for log, size in sizes.items())
 
 
 @pytest.fixture
@@ -109,27 +112,40 @@ def test_nobody_signs_in_after_the_last_metadata_has_expired(
     eventually("users can sign in again", lambda: signed_in_as(knock(after, "bob")) == "bob")
 
 
-@pytest.mark.parametrize("seconds", ["+400", "-400"])
+@pytest.mark.parametrize("sign", ["+", "-"])
 def test_clock_that_is_wrong_signs_nobody_in(
-    door: Door,
-    clock: Callable[[str], str],
-    new_lines: Callable[[], str],
-    browser_page: Visitor,
-    seconds: str,
+    door: Door, clock: Callable[[str], str], new_lines: Callable[[], str], browser_page: Visitor, sign: str
 ) -> None:
-    if door.name not in CLOCKS or (door.name in {"saml", "shibboleth"} and seconds == "-400"):
-        pytest.skip("the protocol contains no time, or an answer is valid for longer: 20 hours with LemonLDAP::NG")
-    clock(seconds)
+    if door.name not in CLOCKS:
+        pytest.skip("the answers of this provider contain no time")
+    wrong = CLOCKS[door.name]
+    clock(f"{sign}{wrong.seconds}")
     page = knock(browser_page, "alice")
-    expect(page.locator("body")).to_contain_text(CLOCKS[door.name][0])
+    expect(page.locator("body")).to_contain_text(wrong.page)
     assert signed_in_as(page) == ""
     log = new_lines()
-    assert CLOCKS[door.name][1] in log, log
+    assert wrong.log in log, log
+
+
+class Wrong(NamedTuple):
+    """What is refused if the clock of a provider is wrong.
+
+    Attributes:
+        seconds: By how much the clock differs.
+        page: What the user reads.
+        log: What a log contains.
+    """
+
+    seconds: int
+    page: str
+    log: str
 
 
 CLOCKS = {
-    "saml": ("The clocks of your organisation's sign-in and of Demo node differ by", "clock"),
-    "kerberos": ("The user name or the password is not correct", "GSS"),
+    "oidc": Wrong(4000, "", "iat"),
+    "saml": Wrong(400, "The clocks of your organisation's sign-in and of Demo node differ by", "clock"),
+    "shibboleth": Wrong(400, "because it was not valid at this time", "rejected"),
+    "kerberos": Wrong(400, "The user name or the password is not correct", "GSS"),
 }
 
 
@@ -141,5 +157,38 @@ def test_provider_that_does_not_answer_signs_nobody_in(
     stopped()
     browser_page.submit_password("alice", lab.user("alice").password)
     page.wait_for_load_state()
+    assert signed_in_as(page) == ""
+    assert new_lines()
+
+
+def test_provider_that_stops_during_a_sign_in_signs_nobody_in(
+    door: Door, new_lines: Callable[[], str], browser_page: Visitor, lab: Lab
+) -> None:
+    """The browser comes back from the provider, and Apache cannot ask the provider who it is."""
+    if door.name not in {"cas", "oidc"}:
+        pytest.skip("Apache asks this provider nothing after the browser has come back")
+    page = knock(browser_page, "alice")
+    expect(page.locator("#logout")).to_be_visible()
+    provider = urlsplit(lab.state["idp_url"])
+    client = client_of(lab)
+    client.addresses = {**client.addresses, provider.hostname or "": lab.addresses["idp"]}
+    known = page.context.cookies(lab.state["idp_url"])
+    client.cookies[provider.netloc] = {cookie["name"]: cookie["value"] for cookie in known}
+    html = [("Accept", "text/html")]
+    there = urlsplit(client.ask("/hub/login", html).location)
+    assert there.netloc == provider.netloc
+    back = client.ask(f"{there.path}?{there.query}", html, base=lab.state["idp_url"]).location
+    assert back.startswith(f"{lab.url}/")
+    page.context.clear_cookies()
+    begun = client.cookies[urlsplit(lab.url).netloc]
+    page.context.add_cookies([{"name": name, "value": value, "url": lab.url} for name, value in begun.items()])
+    lab.run("idp", ["systemctl", "stop", "apache2"])
+    try:
+        answer = page.goto(back)
+    finally:
+        lab.run("idp", ["systemctl", "start", "apache2"])
+    assert answer is not None
+    assert answer.status >= 400
+    expect(page.locator("body")).to_contain_text("help@example.org")
     assert signed_in_as(page) == ""
     assert new_lines()

@@ -181,6 +181,16 @@ def test_page_and_log_say_that_an_answer_is_not_valid_at_this_time(
     assert reason in shibboleth.log()
 
 
+def test_only_shibd_refuses_an_old_answer_that_the_provider_calls_valid(
+    door: Door, provider: tuple[Site, SamlServer], browser: Browser
+) -> None:
+    """mod_auth_mellon has no limit of its own for the age of an answer. Apache's log contains a warning."""
+    provider[1].clock, provider[1].faults = -400, {"long"}
+    answer = post_response(browser, browser.open("/hub/home"))
+    assert answer.status == (400 if door.shibd else 200)
+    assert ("rejected expired message" if door.shibd else "s ago. If it was not delayed, compare") in door.log()
+
+
 def test_page_of_another_wrong_answer_does_not_speak_of_clocks(
     provider: tuple[Site, SamlServer], browser: Browser
 ) -> None:
