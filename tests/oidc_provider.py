@@ -137,6 +137,7 @@ class _Handler(ProviderHandler):
         now = int(time.time())
         own = {name: claims[name] for name in ("acr", "amr", "sub") if name in claims}
         identity = own | {"iss": self.server.url, "aud": "hpchub", "exp": now + 600, "iat": now, "nonce": nonce}
+        identity |= {name: claims[name] for name in ("exp", "iat", "nonce") if name in claims}
         self._json(
             {"access_token": access, "token_type": "Bearer", "expires_in": 600, "id_token": self.server.token(identity)}
         )

@@ -53,6 +53,13 @@ def test_example_is_valid(name: str) -> None:
     assert check(EXAMPLES[name]).sso.provider == EXAMPLES[name]["provider"]
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_roles_get_the_same_sign_on(name: str) -> None:
+    """The filters of the playbooks read the model again, with the values that the site has not set."""
+    site = check(EXAMPLES[name])
+    assert Site.model_validate(site.as_dict()).sso == site.sso
+
+
 def test_every_kind_has_an_example() -> None:
     assert {example["provider"] for example in EXAMPLES.values()} == set(PROVIDERS)
     assert {kind for example in EXAMPLES.values() for kind in KINDS if kind in example} == set(KINDS)

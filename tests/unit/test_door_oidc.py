@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -147,3 +148,20 @@ def test_page_after_the_choice_is_of_this_service(
 def test_page_shows_what_a_link_contains_as_text(browser: Browser) -> None:
     for mark in ("%22%3E%3Cscript%3E", "%2522%253E%253Cscript%253E"):
         assert "<script>" not in browser.ask(f"/sso/providers?target_link_uri={mark}").text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"iat": 4000}, {"iat": -4000}, {"exp": -400}, {"nonce": "another"}],
+    ids=["early", "late", "expired", "of-another-sign-in"],
+)
+def test_answer_that_does_not_count_has_a_page_of_its_own(
+    site: tuple[Site, dict[str, Provider]], browser: Browser, wrong: dict[str, Any]
+) -> None:
+    claims = {name: value if name == "nonce" else int(time.time()) + value for name, value in wrong.items()}
+    site[1]["campus"].claims = {"sub": "1", "preferred_username": "dave", **claims}
+    answer = choose(browser, browser.open("/hub/home"), "campus")
+    # The module of Debian 12 shows a page of its own, with the status 200. The lab has that of Debian 13.
+    assert answer.status == 400 or "OpenID Connect Provider error" in answer.text
+    assert "could not accept the answer of your organisation" in answer.text or answer.status == 200
+    assert browser.ask("/hub/home").status == 302

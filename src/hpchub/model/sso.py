@@ -83,7 +83,7 @@ class OidcSso(Sso):
     """The address of the provider's metadata. It is required unless `providers` lists several."""
     client_id: f.Word = "hpchub"
     """The client id of this service at the provider."""
-    client_secret: Annotated[SecretStr, f.Secret()] = SecretStr("")
+    client_secret: Annotated[SecretStr, f.Secret()] | None = None
     """The client secret. Write an expression that refers to a variable in the vault."""
     providers: list[OidcProvider] = []
     """Several providers, among which users choose. `user_mapping` decides whose names become accounts."""
@@ -94,7 +94,7 @@ class OidcSso(Sso):
 
     @model_validator(mode="after")
     def _check_providers(self) -> Self:
-        own = {"metadata_url": self.metadata_url, "client_secret": self.client_secret.get_secret_value()}
+        own = {"metadata_url": self.metadata_url, "client_secret": self.client_secret}
         if not self.providers:
             if missing := [name for name, value in own.items() if not value]:
                 f.complain(f"{missing[0]} is missing", f"set {missing[0]}, or list several providers in providers")
