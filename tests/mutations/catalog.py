@@ -1113,7 +1113,7 @@ DOORS: dict[str, tuple[str, str]] = {
     ),
     f"{_TEMPLATES}/sso_shibboleth.conf.j2": (
         "tests/unit/test_door_saml.py",
-        "shibboleth and (oid or cookie or browser_that_asked or name_of_the_module or semicolon or second_factor)",
+        "shibboleth and (oid or cookie or that_asked or has_expired or of_the_module or semicolon or second_factor)",
     ),
     f"{_TEMPLATES}/sso_saml.conf.j2": (
         "tests/unit/test_door_saml.py",

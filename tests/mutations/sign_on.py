@@ -20,6 +20,7 @@ def _owner(name: str, old: str, new: str, keyword: str, module: str = "hub_sign_
 _LUA = "roles/reverse_proxy/files"
 _MAPPING = ("tests/unit/test_sign_on.py",)
 _DOORS = ("tests/unit/test_doors.py",)
+_SHIBD = ("tests/repo/test_shibboleth_files.py",)
 
 
 def _mapping(name: str, old: str, new: str, keyword: str = "", tests: tuple[str, ...] = _MAPPING) -> HandWritten:
@@ -60,6 +61,58 @@ SIGN_ON = (
     _form("other-letters", """if typed:find("[\\128-\\255]") then return "\\0" end""", "", "local and spelling"),
     _form("idle-time", " or now - seen >= settings.idle", "", "local and idle"),
     _form("total-time", " or now - session.created >= settings.total", "", "local and idle"),
+    _form(
+        "provider-of-the-session",
+        "if session.provider ~= everything.provider then",
+        "if false then",
+        "local and another_provider",
+    ),
+    _form(
+        "one-step",
+        'replace(path_of(r, "seen", name), tostring(now))',
+        'write(path_of(r, "seen", name), tostring(now), "w")',
+        "local and one_step",
+    ),
+    HandWritten(
+        "incomplete-session",
+        f"{_LUA}/cas.lua",
+        'if not text:find("</cacheEntry>", 1, true) then return true end',
+        "",
+        ("tests/unit/test_door_cas.py",),
+        "incomplete_session",
+    ),
+    HandWritten(
+        "shibboleth/key-is-missing",
+        f"{_LUA}/saml_key.py",
+        'return f"shibd cannot read {path}: {error.strerror}{fix}"',
+        'return ""',
+        _SHIBD,
+        "missing or no-certificate",
+    ),
+    HandWritten(
+        "shibboleth/other-key",
+        f"{_LUA}/saml_key.py",
+        'context.load_cert_chain(certificate, key, password="")',
+        "pass",
+        _SHIBD,
+        "other-key or no-key or encrypted",
+    ),
+    HandWritten(
+        "shibboleth/key-is-checked",
+        "roles/reverse_proxy/templates/shibd.conf.j2",
+        "ExecStartPre=/usr/bin/python3",
+        "ExecStartPre=-/usr/bin/python3",
+        _SHIBD,
+        "starts_only",
+    ),
+    HandWritten(
+        "shibboleth/expired-metadata",
+        "roles/reverse_proxy/templates/sso_shibboleth.conf.j2",
+        'RewriteRule "^/(hub(?!/(api|metrics|static|logo|health)(/|$))|user)(/|$)" "-" [R=503',
+        'RewriteRule "^/none$" "-" [R=503',
+        ("tests/unit/test_door_saml.py",),
+        "shibboleth and metadata_has_expired",
+    ),
     HandWritten(
         "key-of-the-document",
         f"{_LUA}/saml_metadata.py",

@@ -126,7 +126,7 @@ def test_shibd_starts_only_with_its_key(
     if case == "no-certificate":
         (tmp_path / "saml" / "sp.pem").unlink()
     drop_in = (tmp_path / "shibd.service.d" / "hpchub.conf").read_text()
-    (command,) = re.findall(r"^ExecStartPre=(.*)$", drop_in, re.MULTILINE)
+    (command,) = re.findall(r"^ExecStartPre=(/.*)$", drop_in, re.MULTILINE)  # with a dash, shibd would start anyway
     checked = subprocess.run(
         command.split(), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=30
     )
