@@ -33,6 +33,7 @@ SECRETS = {
     "etc/secrets/proxy.env": "CONFIGPROXY_AUTH_TOKEN=first-proxy-token\n",
     "etc/secrets/hub.env": "JUPYTERHUB_CRYPT_KEY=first-crypt-key\n",
     "etc/secrets/sso-sessions.conf": "OIDCCryptoPassphrase first-passphrase\n",
+    "etc/secrets/saml-sp.key": "first-saml-key\n",
     "etc/saml/sp.pem": "first-certificate\n",
     "etc/notebook-tls/current.pem": "first-authority\n",
     "etc/ssh/demo": "first-gate-key\n",

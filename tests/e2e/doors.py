@@ -38,7 +38,7 @@ class Door:
         module: Apache's module, as Apache lists it.
         redirects: How many redirects of the service a sign-in with this module needs.
         sessions: The directory of Apache's sessions, or nothing if they are in its memory.
-        factor: The key and the value with which it reports a second factor.
+        factor: The keys and the values with which it reports a second factor.
         names: The unusual names of users that sign in, with the names of their accounts.
     """
 
@@ -46,7 +46,7 @@ class Door:
     module: str
     redirects: int
     sessions: str = FORM_SESSIONS
-    factor: tuple[str, object] | None = None
+    factor: tuple[tuple[str, object], ...] = ()
     names: tuple[tuple[str, str], ...] = (("first.last", "first.last"), ("2023abc", "2023abc"), ("AB1234", "AB1234"))
 
     @property
@@ -74,16 +74,16 @@ TLS_CLIENT = "urn:oasis:names:tc:SAML:2.0:ac:classes:TLSClient"
 DOORS = {
     door.name: door
     for door in (
-        Door("oidc", "auth_openidc_module", 2, factor=("acr", "loa-5")),
+        Door("oidc", "auth_openidc_module", 2, factor=(("acr", "loa-5"), ("amr", ["mfa"]))),
         # The module has an address of its own, from which it sends the browser to the provider.
-        Door("saml", "auth_mellon_module", 3, sessions="", factor=("acr", TLS_CLIENT)),
-        Door("shibboleth", "mod_shib", 2, sessions="", factor=("acr", TLS_CLIENT)),
+        Door("saml", "auth_mellon_module", 3, sessions="", factor=(("acr", TLS_CLIENT),)),
+        Door("shibboleth", "mod_shib", 2, sessions="", factor=(("acr", TLS_CLIENT),)),
         Door(
             "cas",
             "auth_cas_module",
             2,
             sessions=CAS_SESSIONS,
-            factor=("acr", "https://refeds.org/profile/mfa"),
+            factor=(("acr", "https://refeds.org/profile/mfa"),),
             names=(("first.last", "first.last"), ("2023abc", "2023abc"), ("EVE", "eve")),
         ),
         Door("kerberos", "auth_gssapi_module", 2),

@@ -142,7 +142,7 @@ class Wrong(NamedTuple):
 
 
 CLOCKS = {
-    "oidc": Wrong(4000, "", "iat"),
+    "oidc": Wrong(4000, "could not accept the answer of your organisation", "validation failure"),
     "saml": Wrong(400, "The clocks of your organisation's sign-in and of Demo node differ by", "clock"),
     "shibboleth": Wrong(400, "because it was not valid at this time", "rejected"),
     "kerberos": Wrong(400, "The user name or the password is not correct", "GSS"),
@@ -174,7 +174,8 @@ def test_provider_that_stops_during_a_sign_in_signs_nobody_in(
     client.addresses = {**client.addresses, provider.hostname or "": lab.addresses["idp"]}
     known = page.context.cookies(lab.state["idp_url"])
     client.cookies[provider.netloc] = {cookie["name"]: cookie["value"] for cookie in known}
-    html = [("Accept", "text/html")]
+    # The beginning of a sign-in belongs to this browser.
+    html = [("Accept", "text/html"), ("User-Agent", page.evaluate("navigator.userAgent"))]
     there = urlsplit(client.ask("/hub/login", html).location)
     assert there.netloc == provider.netloc
     back = client.ask(f"{there.path}?{there.query}", html, base=lab.state["idp_url"]).location

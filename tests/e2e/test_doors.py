@@ -104,7 +104,7 @@ def test_groups_and_mail_arrive(door: Door, visitor: Callable[[], Visitor], lab:
     assert "hpc" in kept["groups"]  # type: ignore[operator]
     # Kerberos and the accounts of the host know no mail address.
     assert kept["mail"] == ("" if door.name in {"kerberos", "local"} else "alice@example.org")
-    assert auth_state(carol, "carol")["second_factor"] == (dict([door.factor]) if door.factor else {})
+    assert auth_state(carol, "carol")["second_factor"] == dict(door.factor)
 
 
 # Who does not get in

@@ -39,6 +39,12 @@ def generic(kind: str) -> None:
 
 
 @pytest.fixture
+def directory(kind: str) -> None:
+    if kind != "ldap":
+        pytest.skip(f"this lab uses {kind}")
+
+
+@pytest.fixture
 def globus(kind: str) -> None:
     if kind != "globus":
         pytest.skip(f"this lab uses {kind}")
@@ -92,6 +98,69 @@ def test_user_without_a_permitted_group_is_refused(generic: None, visitor: Calla
     dave = visitor()
     dave.sign_in("dave")
     expect(dave.page.locator("main")).to_contain_text("You are signed in as dave, and this account may not use")
+
+
+def enter(visitor: Visitor, name: str, password: str) -> None:
+    """Send a name and a password in the hub's own form."""
+    visitor.page.goto(f"{visitor.lab.url}/hub/login")
+    visitor.submit_password(name, password)
+    visitor.page.wait_for_load_state()
+
+
+def test_user_of_the_directory_signs_in_works_and_signs_out(
+    directory: None, lab: Lab, visitor: Callable[[], Visitor]
+) -> None:
+    alice, bob = visitor(), visitor()
+    alice.user = lab.user("alice")
+    enter(alice, "alice", alice.user.password)
+    expect(alice.page.locator("#logout")).to_be_visible()
+    alice.start(lab.profiles()[0]["key"])
+    session = JupyterLab(alice.page, f"{host_of(lab, 'alice')}/user/alice")
+    assert session.run_cell("python3", "6*7") == "42"
+    enter(bob, "bob", lab.user("bob").password)
+    refused = bob.page.goto(f"{host_of(lab, 'alice')}/user/alice/lab")
+    assert refused is not None
+    assert refused.status == 403
+    alice.stop_server()
+    alice.sign_out()
+    alice.page.goto(f"{lab.url}/hub/home")
+    expect(alice.password_field).to_be_visible()
+
+
+@pytest.mark.parametrize("name", ["alice", "nobody-of-that-name", "*", "alice)(uid=*"])
+def test_wrong_password_for_the_directory_signs_nobody_in(
+    directory: None, lab: Lab, browser_page: Visitor, name: str
+) -> None:
+    for password in ("wrong", "*"):
+        enter(browser_page, name, password)
+        expect(browser_page.password_field).to_be_visible()
+        expect(browser_page.page.locator("body")).to_contain_text("The user name or the password is wrong")
+
+
+def test_member_of_no_permitted_group_of_the_directory_is_refused(
+    directory: None, lab: Lab, browser_page: Visitor
+) -> None:
+    enter(browser_page, "dave", lab.user("dave").password)
+    expect(browser_page.page.locator("main")).to_contain_text("You are signed in as dave, and this account may not use")
+
+
+def test_directory_that_does_not_answer_signs_nobody_in_and_ends_no_session(
+    directory: None, lab: Lab, visitor: Callable[[], Visitor]
+) -> None:
+    before, after = visitor(), visitor()
+    enter(before, "alice", lab.user("alice").password)
+    expect(before.page.locator("#logout")).to_be_visible()
+    lab.run("idp", ["systemctl", "stop", "slapd"])
+    try:
+        enter(after, "bob", lab.user("bob").password)
+        expect(after.page.locator("#logout")).to_have_count(0)
+        expect(after.page.locator("body")).not_to_contain_text("The user name or the password is wrong")
+        before.page.goto(f"{lab.url}/hub/home")
+        expect(before.page.locator("#logout")).to_be_visible()
+    finally:
+        lab.run("idp", ["systemctl", "start", "slapd"])
+    enter(after, "bob", lab.user("bob").password)
+    expect(after.page.locator("#logout")).to_be_visible()
 
 
 @pytest.mark.parametrize("path", ["/hub/home", "/hub/login", "/hub/oauth_callback"])

@@ -11,7 +11,7 @@ import yaml
 from repo.sites import SITE
 
 from hpchub.model.site import VARIABLES
-from lab.suite import DOORS, INVENTORIES
+from lab.suite import DOORS, INVENTORIES, VARIANTS
 
 if TYPE_CHECKING:
     from repo.conftest import Ansible
@@ -29,7 +29,7 @@ def test_inventory_passes_validation(ansible: Ansible, name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", [*DOORS, *VARIANTS])
 def test_sign_on_of_the_lab_passes_validation(ansible: Ansible, name: str) -> None:
     variables = f"@molecule/shared/sign_on/{name}.yml"
     done = ansible("ansible-playbook", "-i", "inventories/sign_on", "playbooks/validate.yml", *VAULT, "-e", variables)

@@ -195,22 +195,27 @@ def _scenario(name: str, about: str, *more: Step, extra: bool = False) -> Stage:
 
 DOORS = ("saml", "shibboleth", "cas", "ldap", "local", "kerberos", "oidc")
 """The sign-ons at the web server, each with a file in molecule/shared/sign_on."""
+VARIANTS = {"oidc_choice": "provider_choice", "generic": "hub_sign_on", "ldapauthenticator": "hub_sign_on"}
+"""Further files there, with their tests: a choice of providers, and sign-ons in the hub."""
 
 
 def _doors() -> Stage:
     """Return the stage that switches one lab to each sign-on in turn. The second run of each switch changes nothing."""
-    tests = [f"tests/e2e/test_{name}.py" for name in ("doors", "bad_providers")]
+    tests = {
+        **dict.fromkeys(DOORS, ("doors", "bad_providers")),
+        **{name: (test,) for name, test in VARIANTS.items()},
+    }
     steps = [_molecule("destroy", "sign_on", needed=True), _molecule("create", "sign_on", needed=True)]
-    for door in DOORS:
-        playbook = ["-e", f"@molecule/shared/sign_on/{door}.yml", "molecule/shared/sign_on.yml"]
+    for name, names in tests.items():
+        playbook = ["-e", f"@molecule/shared/sign_on/{name}.yml", "molecule/shared/sign_on.yml"]
         command = ["ansible-playbook", "-i", "inventories/sign_on", *playbook]
-        environment = {**_lab("sign_on"), "HPCHUB_DOOR": door}
+        environment = {**_lab("sign_on"), **({"HPCHUB_DOOR": name} if name in DOORS else {})}
         steps += [
-            Step(door, command, environment),
-            Step(f"{door}-again", command, environment, judge=no_change),
-            _pytest(f"{door}-e2e", *tests, environment=environment),
+            Step(name, command, environment),
+            Step(f"{name}-again", command, environment, judge=no_change),
+            _pytest(f"{name}-e2e", *(f"tests/e2e/test_{each}.py" for each in names), environment=environment),
         ]
-    about = f"each sign-on at the web server in turn, with browser tests: {', '.join(DOORS)}"
+    about = f"each sign-on in turn, with browser tests: {', '.join(tests)}"
     return Stage("sign_on", about, steps, cleanup=[_molecule("destroy", "sign_on")], extra=True, lab=True)
 
 
