@@ -218,8 +218,20 @@ local function refuse(r, reason, received)
   return reason == "unknown" and 503 or 403
 end
 
+-- mod_auth_openidc 2.4.17 gives nobody's requests an empty name: at its own address, where it answers itself, and where
+-- it would let the user choose a provider, but only after Apache's own rules.
+local function unknown_user(r)
+  if r.uri == own.callback then return apache2.DECLINED end
+  if not own.choice then return refuse(r, "attribute", "") end
+  local target = (own.url .. r.unparsed_uri):gsub("[^%w%-._~]", function(c) return ("%%%02X"):format(c:byte()) end)
+  r.err_headers_out["Location"] = ("%s?target_link_uri=%s"):format(own.choice, target)
+  r.err_headers_out["Cache-Control"] = "no-store"
+  return 302
+end
+
 function sign_on(r)
   if not r.user or (own.session and header(r, own.session) == "") then return apache2.DECLINED end
+  if r.user == "" and own.callback then return unknown_user(r) end
   local claims = read_claims(r)
   local received = r.user
   if settings.user_claim ~= "" then
