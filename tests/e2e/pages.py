@@ -238,7 +238,8 @@ class Visitor:
         if not self.user:
             return
         self.page.goto(f"{self.lab.url}/hub/home")
-        if not self.page.url.startswith(self.lab.url) or self.password_field.count():
+        inside = self.page.url.startswith(self.lab.url) and not self.page.url.startswith(f"{self.lab.url}/sso/")
+        if not inside or self.password_field.count():
             if not self.lab.jobs(self._name):
                 return
             # The hub must end the session. It would notice only at its next poll that a job was cancelled, and the
