@@ -48,6 +48,8 @@ SIGN_ON = (
     _mapping("one-name", 'type(claim) == "string" and claim or ""', "tostring(claim)", "not_a_name"),
     _mapping("second-factor", "if next(factors) and not any(proofs, factors) then", "if false then", "second_factor"),
     _mapping("groups", "if settings.everybody or users[account] or any(", "if true or any(", "whole_name"),
+    _mapping("unknown-user", 'if r.user == "" and own.callback then', "if false then", "does_not_know"),
+    _mapping("own-address", "if r.uri == own.callback then", "if true then", "does_not_know"),
     _mapping("refused", 'return reason == "unknown" and 503 or 403', "return apache2.DECLINED", "maps_names"),
     _form("own-page", 'if r.headers_in["Origin"] ~= settings.origin then', "if false then", "local and another_host"),
     _form("pause", "  if pause > 0 then\n    r.err", "  if false then\n    r.err", "local and guessing"),

@@ -719,7 +719,7 @@ def test_schema_describes_every_variable() -> None:
         assert definition.get("description"), name
         for key, field in definition["properties"].items():
             assert field.get("description"), (name, key)
-    secret = schema["$defs"]["OidcSso"]["properties"]["client_secret"]
+    secret, _ = schema["$defs"]["OidcSso"]["properties"]["client_secret"]["anyOf"]
     assert (secret["format"], secret["writeOnly"]) == ("password", True)
     for pattern in re.findall(r'"pattern": "((?:[^"\\]|\\.)*)"', json.dumps(schema)):
         re.compile(json.loads(f'"{pattern}"'))

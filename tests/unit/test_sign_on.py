@@ -38,6 +38,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "separator": {"groups_separator": "; "},
     "variables": {"claims_json": [], "claims_variables": {"sub": "TEST_SUB", "groups": "TEST_GROUPS"}},
 }
+HUB = "https://hub.example.org"
+VARIANTS["one-issuer"] = {"own": {"callback": "/one-issuer/callback"}}
+VARIANTS["choice"] = {
+    "own": {"callback": "/choice/callback", "issuers": {"https://campus": "campus"}, "url": HUB, "choice": f"{HUB}/c"}
+}
 VARIANTS |= {f"case-{case.name}": {"steps": case.steps} for case in CASES}
 
 LOCATION = """
@@ -47,6 +52,7 @@ LOCATION = """
   AuthBasicProvider anon
   Anonymous *
   Anonymous_MustGiveEmail Off
+  Anonymous_NoUserID On
   Require valid-user
   LuaHookAuthChecker {directory}/sign_on.lua sign_on early
 </Location>
@@ -266,3 +272,25 @@ def test_processes_of_a_command_that_takes_too_long_end(tmp_path: Path) -> None:
         process = os.pidfd_open(int(pid.read_text()))
         assert select.select([process], [], [], 10)[0]
         os.close(process)
+
+
+def test_user_whom_the_module_does_not_know_chooses_a_provider(apache: Apache) -> None:
+    """mod_auth_openidc 2.4.17 leaves the name empty, and ``Require valid-user`` admits such a user."""
+    answer = ask(apache, "choice", {"sub": "dave", "iss": "https://campus"}, user="", path="/x/../y?a=1&b=%26")
+    assert answer.status == 302
+    assert answer.headers["Location"] == (
+        "https://hub.example.org/c?target_link_uri=https%3A%2F%2Fhub.example.org%2Fchoice%2Fx%2F..%2Fy%3Fa%3D1%26b%3D%2526"
+    )
+    assert answer.headers["X-Permitted"] == ""
+
+
+@pytest.mark.parametrize(
+    ("variant", "path", "status"),
+    [("one-issuer", "", 403), ("one-issuer", "/callback", 404), ("choice", "/callback", 404)],
+)
+def test_user_whom_the_module_does_not_know_reaches_its_own_address_only(
+    apache: Apache, variant: str, path: str, status: int
+) -> None:
+    answer = ask(apache, variant, {"sub": "dave"}, user="", path=path)
+    assert answer.status == status
+    assert answer.headers["X-Permitted"] == ""
