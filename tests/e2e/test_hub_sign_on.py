@@ -169,7 +169,10 @@ def test_forged_identity_is_refused_from_outside(kind: str, lab: Lab, path: str)
     client = Client({urlsplit(lab.url).hostname or "": hub}, lab.url)
     for name in ("X-Hpchub-User", "X_Hpchub_User", "Remote-User", "X-Hpchub-Sign-On"):
         answer = client.ask(path, [(name, "alice"), ("Accept", "text/html")])
-        assert answer.status in (302, 400), (name, answer.status)
+        # With a directory, the hub shows a form of its own, and no provider sends browsers back.
+        others = {"/hub/login": (200,), "/hub/oauth_callback": (404,)}.get(path, ()) if kind == "ldap" else ()
+        assert answer.status in (302, 400, *others), (name, answer.status)
+        assert 'user: "alice"' not in answer.text
         assert "jupyterhub-hub-login" not in str(answer.headers)
 
 

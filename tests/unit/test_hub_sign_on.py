@@ -18,7 +18,7 @@ import hub_app
 import pytest
 from jupyterhub import orm
 from lab_globus import identifier
-from sign_on_app import SECRET, Provider, Visitor, message, providers
+from sign_on_app import SECRET, Provider, Visitor, message, providers, target
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
@@ -368,6 +368,37 @@ async def test_answer_in_another_browser_signs_nobody_in(visitor: Visitor) -> No
     assert (await other.get(path)).code == 400
     assert (await visitor.get(path)).code == 302
     assert (await visitor.get(path)).code == 400  # once
+
+
+async def test_sign_ins_in_several_tabs_of_a_browser_succeed(visitor: Visitor) -> None:
+    """Some providers, such as LemonLDAP::NG, answer the first of them, even if the user goes on with another one."""
+    pages = [await visitor.begin(f"/hub/login?next=/hub/{name}") for name in "abcdef"]
+    path = await visitor.choose(pages[1], "alice@uni.example")
+    assert urlsplit(target(await visitor.get(path))).path == "/hub/b"
+    assert (await visitor.get(path)).code == 400  # once
+    oldest = await visitor.choose(pages[0], "alice@uni.example")
+    assert (await visitor.get(oldest)).code == 400
+    for name, page in zip("cf", (pages[2], pages[5]), strict=True):
+        answer = await visitor.get(await visitor.choose(page, "alice@uni.example"))
+        assert urlsplit(target(answer)).path == f"/hub/{name}"
+
+
+async def test_sign_in_takes_no_longer_because_another_one_begins(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = await visitor.begin()
+    now = time.time()
+    monkeypatch.setattr("hpchub.hub.oauth_sign_on.time.time", lambda: now + 1900)
+    second = await visitor.begin()
+    assert (await visitor.get(await visitor.choose(page, "alice@uni.example"))).code == 400
+    assert (await visitor.get(await visitor.choose(second, "alice@uni.example"))).code == 302
+
+
+async def test_many_long_addresses_fit_into_the_cookie(visitor: Visitor) -> None:
+    for _ in range(8):
+        await visitor.begin(f"/hub/login?next=/hub/{'x' * 900}")
+    assert len(visitor.cookies["__Host-hpchub-sign-on"]) < 4000
+    assert (await visitor.sign_in("alice@uni.example")).code == 302
 
 
 async def test_state_cookie_cannot_be_set_by_a_page_of_a_user(visitor: Visitor) -> None:

@@ -7,6 +7,7 @@ the cookie that ties a sign-in to its browser cannot be set by a page of a user.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
@@ -15,6 +16,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from jupyterhub.handlers.base import BaseHandler
 from jupyterhub.utils import url_path_join
 from oauthenticator.oauth2 import OAuthCallbackHandler, OAuthenticator, OAuthLoginHandler
 from tornado import web
@@ -34,6 +36,9 @@ STATE_COOKIE = "__Host-hpchub-sign-on"
 """The cookie that ties a sign-in to its browser. Only the hub's own host can set a cookie with this prefix."""
 STATE_DAYS = 1 / 48
 """How long a sign-in may take, in days. Users may need some time for their second factor."""
+STATES = 5
+STATES_LENGTH = 2500
+"""How many sign-ins a browser may have begun, for example in several tabs, and their length in the cookie."""
 CONNECT_TIMEOUT = 5.0
 REQUEST_TIMEOUT = 10.0
 """How long a request to the provider may take, in seconds."""
@@ -52,7 +57,26 @@ DECLINED = Message("The identity provider did not let you sign in, or you have d
 NO_PAGE = Message("Your sign-on has ended. Reload the page to sign in again.")
 
 
-class OAuthSignInHandler(OAuthLoginHandler):  # type: ignore[misc]
+class BegunSignIns(BaseHandler):  # type: ignore[misc]
+    """The sign-ins that a browser has begun, in a cookie, the oldest first: ``TIME:STATE``."""
+
+    def begun(self) -> list[str]:
+        """Return those that may go on."""
+        found = self.get_secure_cookie(STATE_COOKIE, max_age_days=STATE_DAYS) or b""
+        since = time.time() - STATE_DAYS * 86400
+        return [each for each in found.decode().split(".") if each and int(each.partition(":")[0]) > since]
+
+    def remember(self, begun: list[str]) -> None:
+        """Write the cookie. It loses the oldest ones if it is too small for all."""
+        while len(begun) > 1 and sum(map(len, begun)) > STATES_LENGTH:
+            begun = begun[1:]
+        if begun:
+            self._set_cookie(STATE_COOKIE, ".".join(begun), expires_days=STATE_DAYS)
+        else:
+            self.clear_cookie(STATE_COOKIE, path="/", secure=True)
+
+
+class OAuthSignInHandler(BegunSignIns, OAuthLoginHandler):  # type: ignore[misc]
     """The login page. It redirects the browser to the provider."""
 
     async def get(self) -> None:
@@ -71,21 +95,29 @@ class OAuthSignInHandler(OAuthLoginHandler):  # type: ignore[misc]
         super().get()
 
     def set_state_cookie(self, state_cookie_value: str) -> None:
-        """Set the cookie that the callback compares with the provider's answer."""
-        self._set_cookie(STATE_COOKIE, state_cookie_value, expires_days=STATE_DAYS)
+        """Remember a sign-in that begins, beside the last ones of this browser.
+
+        Some providers answer the first one that a browser has begun, even if it has begun another one later.
+        """
+        self.remember([*self.begun()[1 - STATES :], f"{int(time.time())}:{state_cookie_value}"])
 
 
-class OAuthSignedInHandler(HubSignIn, OAuthCallbackHandler):  # type: ignore[misc]
+class OAuthSignedInHandler(HubSignIn, BegunSignIns, OAuthCallbackHandler):  # type: ignore[misc]
     """The page to which the provider redirects the browser."""
 
     _state_cookie: str | None = None
 
     def get_state_cookie(self) -> str:
-        """Return the content of the cookie, and remove it: an answer of the provider is valid once."""
+        """Return the sign-in that the answer belongs to, and forget it: an answer of the provider is valid once.
+
+        Without such a sign-in, return another one of this browser, which the caller compares and refuses.
+        """
         if self._state_cookie is None:
-            found = self.get_secure_cookie(STATE_COOKIE, max_age_days=STATE_DAYS) or b""
-            self._state_cookie = found.decode("utf8", "replace")
-            self.clear_cookie(STATE_COOKIE, path="/", secure=True)
+            begun = self.begun()
+            answered = state_id(self.get_state_url())
+            mine = [each for each in begun if answered and state_id(each.partition(":")[2]) == answered]
+            self._state_cookie = (mine or begun or [""])[-1].partition(":")[2]
+            self.remember([each for each in begun if each not in mine])
         return self._state_cookie
 
     def get_state_url(self) -> str:
@@ -121,6 +153,15 @@ class OAuthSignedInHandler(HubSignIn, OAuthCallbackHandler):  # type: ignore[mis
         """Sign the user in, and go to the page that the user has asked for."""
         self.check_arguments()
         self.redirect(self.get_next_url(await self.sign_in({})))
+
+
+def state_id(text: str) -> str:
+    """Return the id of a sign-in, or nothing if the text is none. oauthenticator writes JSON in base64."""
+    try:
+        found = json.loads(base64.urlsafe_b64decode(text))
+    except (ValueError, RecursionError):
+        return ""
+    return str(found.get("state_id") or "") if isinstance(found, dict) else ""
 
 
 def is_navigation(headers: Mapping[str, str]) -> bool:
