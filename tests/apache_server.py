@@ -40,7 +40,7 @@ def needs_apache(*modules: str) -> pytest.MarkDecorator:
 
 
 def own_account() -> dict[str, Any]:
-    """Return the arguments with which ``subprocess`` runs a program as the account of Apache, if the tests are root."""
+    """Return arguments of ``subprocess`` that run a program as the account of Apache, if the tests are root."""
     if os.geteuid() != 0:
         return {}
     account = pwd.getpwnam("www-data")

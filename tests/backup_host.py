@@ -27,7 +27,7 @@ needs_age = pytest.mark.skipif(
     shutil.which("age") is None and os.environ.get("HPCHUB_SERVERS") != "required",
     reason="age is not installed",
 )
-"""Skips a test on a machine without age, unless HPCHUB_SERVERS says that the programs of the tests must be there."""
+"""Skips a test on a machine without age, unless HPCHUB_SERVERS requires the programs of the tests."""
 
 SECRETS = {
     "etc/secrets/proxy.env": "CONFIGPROXY_AUTH_TOKEN=first-proxy-token\n",

@@ -1,4 +1,4 @@
-"""A CAS server on the loopback address, for tests. It signs in whoever it is told to, without a password.
+"""A CAS server on the loopback address, for tests. A test chooses who signs in. There is no password.
 
 It implements what mod_auth_cas uses of the CAS Protocol 3.0 Specification (sections 2.1, 2.3 to 2.5 and appendix C).
 It keeps its tickets, so that a ticket is valid once and for one service only.
@@ -49,7 +49,7 @@ class CasServer(ProviderServer):
 
 
 def logout_message(ticket: str) -> str:
-    """Return the body of the message that tells a service that the session of a ticket has ended (section 2.3.3)."""
+    """Return the body of the message to a service about the end of a ticket's session (section 2.3.3)."""
     request = (
         '<samlp:LogoutRequest xmlns:samlp="urn:oasis:names:tc:SAML:2.0:protocol" ID="LR-1" Version="2.0" '
         'IssueInstant="2026-11-27T00:00:00Z"><saml:NameID xmlns:saml="urn:oasis:names:tc:SAML:2.0:assertion">@NOT_USED@'

@@ -98,7 +98,7 @@ class Directory:
         _wait(port)
 
     def add(self, name: str, password: str) -> None:
-        """Add an account, unless there is one whose name differs in case only."""
+        """Add an account, unless another one differs from it in case only."""
         if name.lower() in self._names:
             return
         self._names.add(name.lower())
@@ -119,7 +119,7 @@ class Realm:
     """A realm.
 
     Attributes:
-        environment: The environment variables with which programs use this realm.
+        environment: The environment variables of programs that use this realm.
     """
 
     def __init__(self, top: Path, host: str) -> None:

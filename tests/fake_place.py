@@ -40,7 +40,7 @@ class FakeTerms(Terms):
 
 
 class FakeConnection(Connection):
-    """A place whose jobs are in a dictionary, which survives the hub."""
+    """A place that keeps its jobs in a dictionary, which survives the hub."""
 
     terms = FakeTerms()
     timeout = 0.1

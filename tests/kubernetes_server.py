@@ -43,7 +43,7 @@ def until(condition: Callable[[], T], timeout: float = 20) -> T:
 
 
 class Cluster:
-    """A cluster whose pods are processes.
+    """A cluster with processes instead of pods.
 
     Args:
         directory: A directory for its files.

@@ -69,7 +69,7 @@ class Hub(http.server.ThreadingHTTPServer):
 
     Attributes:
         reports: The bodies of the launcher's reports.
-        session: What the hub says about the session.
+        session: The hub's answer about the session.
         idle: Whether the session has reported that nobody uses it.
         url: The URL of the API.
     """

@@ -1,4 +1,4 @@
-"""An OpenID provider on the loopback address, for tests. It signs in whoever it is told to, without a password.
+"""An OpenID provider on the loopback address, for tests. A test chooses who signs in. There is no password.
 
 It implements what mod_auth_openidc uses of OpenID Connect Core 1.0 (sections 3.1.2 to 3.1.3, 5.3), of Discovery 1.0,
 of RP-Initiated Logout 1.0, and of RFC 9207 (the issuer in the answer).

@@ -38,7 +38,7 @@ needs_server = pytest.mark.skipif(
     programs() is None and os.environ.get("HPCHUB_POSTGRESQL") != "required",
     reason="this machine has no PostgreSQL server (Debian's package postgresql)",
 )
-"""Skips a test on a machine without a server, unless HPCHUB_POSTGRESQL says that there must be one."""
+"""Skips a test on a machine without a server, unless HPCHUB_POSTGRESQL requires one."""
 
 
 def free_port() -> int:

@@ -1,4 +1,4 @@
-"""A SAML identity provider on the loopback address, for tests. It signs in whoever it is told to, without a password.
+"""A SAML identity provider on the loopback address, for tests. A test chooses who signs in. There is no password.
 
 It implements what mod_auth_mellon uses of the Web Browser SSO Profile and the Single Logout Profile of SAML 2.0.
 xmlsec1 signs its assertions. ``faults`` makes it fail.
@@ -43,7 +43,7 @@ SIGNATURE = (
 
 
 def sign(text: str, key: Path, element: str) -> str:
-    """Return a document whose signature template is filled in, for the element with the attribute ``ID``."""
+    """Fill in the signature template of a document and return it, for the element with the attribute ``ID``."""
     unsigned = key.parent / f"unsigned-{secrets.token_hex(4)}.xml"
     unsigned.write_text(text)
     try:
@@ -68,7 +68,7 @@ class SamlServer(ProviderServer):
 
     Attributes:
         attributes: The attributes of the person who signs in next. A list has one element for each value.
-        context: The class of the authentication, which may say that there was a second factor.
+        context: The class of the authentication, which may report a second factor.
         clock: How far the clock of the provider is ahead, in seconds.
         faults: What is wrong with the next assertion: ``unsigned``, ``other-key``, ``expired``, ``early``,
             ``audience``, or ``long`` for one that is valid for 20 hours.

@@ -18,7 +18,7 @@ class Sample:
     """Answers of one scheduler's programs.
 
     Attributes:
-        query: The answer of the query command: two jobs, of which the first one contains ``{text}``.
+        query: The answer of the query command: two jobs. The first one contains ``{text}``.
         other: The id of the first job, the neighbour's.
         ours: The id of the second job, the session's.
         submit: The answer of the submit command for the second job.

@@ -25,7 +25,7 @@ needs_slapd = pytest.mark.skipif(
     not SLAPD.exists() and os.environ.get("HPCHUB_SERVERS") != "required",
     reason="this machine has no LDAP server (Debian's package slapd)",
 )
-"""Skips a test on a machine without a server, unless HPCHUB_SERVERS says that there must be one."""
+"""Skips a test on a machine without a server, unless HPCHUB_SERVERS requires one."""
 
 BASE = "dc=uni,dc=example"
 SERVICE = f"cn=hpchub,{BASE}"

@@ -95,7 +95,7 @@ def generate(sessions: int, seed: int = 1) -> list[dict[str, Any]]:  # noqa: C90
 
 @dataclass
 class Life:
-    """What the rows of one session say."""
+    """The content of one session's rows."""
 
     facts: dict[str, Any]
     kinds: dict[str, dict[str, Any]]

@@ -59,7 +59,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "form": lambda: "spawn/alice/name-2",
     "changed field": lambda: f"availability/alice?profile=p1&cores={next(CORES)}&memory={next(CORES)}G",
 }
-"""What is measured. Each value of a changed field differs from the one before."""
+"""The measurements. Each value of a changed field differs from the one before."""
 
 
 def options(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ ARGUMENTS = [
 
 
 def arguments(lab: Lab) -> list[str]:
-    """Return the arguments with which a browser finds the lab's hosts by the names of the service, without DNS."""
+    """Return arguments of a browser that map the names of the service to the lab's hosts, without DNS."""
     hub, idp = lab.addresses[lab.host("hub")], lab.addresses["idp"]
     rules = f"MAP hub.localhost {hub}, MAP *.hub.localhost {hub}, MAP auth.localhost {idp}"
     return [*ARGUMENTS, f"--host-resolver-rules={rules}"]

@@ -75,7 +75,7 @@ DOORS = {
     door.name: door
     for door in (
         Door("oidc", "auth_openidc_module", 2, factor=(("acr", "loa-5"), ("amr", ["mfa"]))),
-        # The module has an address of its own, from which it sends the browser to the provider.
+        # The module sends the browser to the provider from an address of its own.
         Door("saml", "auth_mellon_module", 3, sessions="", factor=(("acr", TLS_CLIENT),)),
         Door("shibboleth", "mod_shib", 2, sessions="", factor=(("acr", TLS_CLIENT),)),
         Door(

@@ -26,7 +26,7 @@ def faults(visitor: Visitor, selector: str = "") -> list[str]:
     """Return what axe finds on the page that is open.
 
     Args:
-        visitor: The visitor whose page is examined.
+        visitor: The visitor with the page to examine.
         selector: The part of the page to examine. By default, all of it.
     """
     found = Axe().run(visitor.page, context=selector or None).response["violations"]

@@ -1,4 +1,4 @@
-"""Providers of the single sign-on that do not answer, or whose answers must not count, with a real browser.
+"""Providers of the single sign-on that do not answer or give wrong answers, with a real browser.
 
 In each case, nobody is let in, the user reads a plain page, and a log names the cause.
 """

@@ -1,4 +1,4 @@
-"""Twenty sessions work while one part of the service after the other fails in a random order. None of them is lost."""
+"""Twenty sessions work while one part of the service after the other fails in a random order. No session is lost."""
 
 from __future__ import annotations
 

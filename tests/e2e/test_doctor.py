@@ -1,4 +1,4 @@
-"""The doctor finds what would make a job fail before it is submitted, and the failure page says so."""
+"""The doctor finds what would make a job fail before it is submitted, and the failure page shows it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("slurm")
 
 @pytest.fixture(scope="module")
 def slurm(lab: Lab) -> None:
-    """Skip the tests on clusters whose scheduler keeps no accounts."""
+    """Skip the tests on clusters without accounting."""
     if {cluster["scheduler"] for cluster in lab.profile_list()["clusters"]} != {"slurm"}:
         pytest.skip("the tests change the accounting of Slurm")
 
@@ -146,7 +146,7 @@ def test_limit_of_running_jobs_is_explained(browser_page: Visitor, lab: Lab) -> 
 @pytest.mark.slow
 @pytest.mark.usefixtures("maintenance")
 def test_session_gets_the_time_that_is_left_before_a_maintenance(browser_page: Visitor, lab: Lab) -> None:
-    """The form says that the session is shorter, and the job ends before the maintenance begins."""
+    """The form shows that the session is shorter, and the job ends before the maintenance begins."""
     learn(browser_page, lab, "alice")
     page = browser_page.page
 

@@ -62,7 +62,7 @@ def test_user_signs_in_works_and_signs_out(door: Door, browser_page: Visitor, la
     browser_page.stop_server()
     browser_page.sign_out()
     if door.name == "cas":
-        # LemonLDAP::NG shows a page about the services that it tells of the logout, and goes on after 30 seconds.
+        # LemonLDAP::NG shows a page about the services that it informs of the logout, and goes on after 30 seconds.
         browser_page.page.get_by_role("button", name="Continue").click()
     expect(browser_page.page.locator("body")).to_contain_text("You are signed out")
     browser_page.page.goto(f"{lab.url}/hub/home")
@@ -107,7 +107,7 @@ def test_groups_and_mail_arrive(door: Door, visitor: Callable[[], Visitor], lab:
     assert auth_state(carol, "carol")["second_factor"] == dict(door.factor)
 
 
-# Who does not get in
+# Users without access
 
 
 @pytest.mark.parametrize("name", IDENTITY)

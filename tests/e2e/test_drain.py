@@ -43,7 +43,7 @@ def seconds(runtime: str) -> int:
 
 
 def session(visitor: Visitor, user: str) -> dict[str, Any]:
-    """Return what the hub says about a session."""
+    """Return the hub's answer about a session."""
     found: dict[str, Any] = json.loads(visitor.fetch("GET", f"/hub/api/hpchub/sessions/{user}").text)
     return found
 
@@ -51,7 +51,7 @@ def session(visitor: Visitor, user: str) -> dict[str, Any]:
 def test_start_before_a_drain_gets_the_time_that_is_left(
     browser_page: Visitor, lab: Lab, hpchub: Callable[..., str]
 ) -> None:
-    """The form says so, the job ends before the drain, and JupyterLab and the home page show the drain."""
+    """The form shows the drain, the job ends before the drain, and JupyterLab and the home page show the drain."""
     chosen = lab.profiles()[0]
     begin = time.time() + 20 * 60
     assert seconds(chosen["runtime"]) > 20 * 60, "the first profile of the lab is too short for this test"
@@ -67,7 +67,7 @@ def test_start_before_a_drain_gets_the_time_that_is_left(
     told = session(browser_page, "alice")
     assert told["state"] == "running"
     assert told["ends_at"] <= begin + 120  # the job may have waited for a moment
-    # Another message says that the session ends before the drain.
+    # Another message warns that the session ends before the drain.
     banner = browser_page.page.locator(".hpchub-banner").filter(has_text=MESSAGE)
     expect(banner).to_be_visible(timeout=START)
     expect(banner).to_contain_text(f"Maintenance of the cluster {chosen['cluster']}")
@@ -117,7 +117,7 @@ def test_drain_refuses_starts_asks_users_and_waits_for_the_last_session(
 def test_session_is_stopped_if_the_administrator_says_so(
     browser_page: Visitor, lab: Lab, hpchub: Callable[..., str]
 ) -> None:
-    """The hub cancels the job, and the home page says why."""
+    """The hub cancels the job, and the home page gives the reason."""
     chosen = lab.profiles()[0]
     browser_page.sign_in("alice")
     browser_page.start(chosen["key"])

@@ -42,7 +42,7 @@ def change_list(lab: Lab) -> Iterator[Callable[[Callable[[dict[str, Any]], None]
 
 
 def adjustable(lab: Lab) -> dict[str, Any]:
-    """Return a profile whose cores and memory users can change."""
+    """Return a profile with cores and memory that users can change."""
     for profile in lab.profiles():
         if (profile["adjustable"]["cores"] or {}).get("max") and profile["adjustable"]["memory"]:
             return profile

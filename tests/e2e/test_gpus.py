@@ -26,7 +26,7 @@ ABSENT = "h100"
 
 @pytest.fixture
 def gpu(lab: Lab, change_list: Callable[..., None]) -> dict[str, Any]:  # noqa: F811 the fixture
-    """Return the profile whose GPUs users can change. If the lab has GPUs but no such profile, offer one."""
+    """Return the profile with GPUs that users can change. If the lab has GPUs but no such profile, offer one."""
     profiles = lab.profiles()
     for profile in profiles:
         if profile["adjustable"]["gpus"]:
@@ -84,7 +84,7 @@ def choose(page: Page, lab: Lab, key: str, **fields: str) -> None:
 
 
 def granted(lab: Lab, job: Job, scheduler: str) -> str:
-    """Return what the scheduler says about a job's resources."""
+    """Return what the scheduler reports about a job's resources."""
     commands = {
         "slurm": ["scontrol", "--oneliner", "show", "job", job.id],
         "gridengine": ["qstat", "-j", job.id],

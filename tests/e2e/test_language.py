@@ -82,7 +82,7 @@ def test_german_pages_have_no_english_text_and_no_fault(browser_page: Visitor, l
     for path in (each for each in PAGES if each != "hub/logout"):
         page.goto(f"{lab.url}/{path}")
         assert language(page) == "de", path
-        # What a scheduler said is quoted in parentheses.
+        # The page quotes the scheduler's words in parentheses.
         text = re.sub(r"\([^()]*\)", "", page.locator("body").inner_text())
         for each in sorted(own, key=len, reverse=True):  # one may be a part of another
             text = text.replace(each, "")

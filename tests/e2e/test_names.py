@@ -22,7 +22,7 @@ NAMES = ["first.last", "2023abc", "AB1234", "ann@CL.ORG"]
 
 @pytest.fixture(autouse=True)
 def _accounts(lab: Lab) -> None:
-    """Skip the tests on a lab whose inventory does not permit the names, or that was created without the accounts."""
+    """Skip the tests if the lab's inventory does not permit the names, or the lab was created without the accounts."""
     pattern = lab.hub_settings()["access"]["user_pattern"]
     known = {user["name"] for user in lab.state["users"]}
     if not all(re.fullmatch(pattern, name) for name in NAMES) or not known.issuperset(NAMES):

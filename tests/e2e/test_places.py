@@ -235,7 +235,7 @@ def test_killed_hub_leaves_no_service_that_nobody_knows(
 def test_session_waits_for_a_node_of_the_swarm_and_says_why(
     lab: Lab, visitor: Callable[[], Visitor], swarm: dict[str, Any]
 ) -> None:
-    """All nodes are emptied. The page of the start says so, and the session starts when a node is back."""
+    """All nodes are emptied. The page of the start shows this, and the session starts when a node is back."""
 
     def set_nodes(availability: str) -> None:
         for node in SWARM:
@@ -381,7 +381,7 @@ def test_engine_cannot_be_reached_from_the_network(lab: Lab, docker_place: dict[
 def test_host_that_is_away_ends_no_session(
     lab: Lab, visitor: Callable[[], Visitor], docker_place: dict[str, Any]
 ) -> None:
-    """The gate stops. The session goes on, and the page of another start says that the host does not answer."""
+    """The gate stops. The session goes on, and the page of another start shows that the host does not answer."""
     alice = visitor()
     alice.sign_in("alice")
     jupyter = alice.start(profile_in(lab, docker_place["name"]))

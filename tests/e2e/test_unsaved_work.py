@@ -102,7 +102,7 @@ def start_in_another_tab(page: Page, lab: Lab) -> Visitor:
 
 
 def test_tab_of_an_ended_session_saves_into_the_next_one(open_notebook: Page, lab: Lab) -> None:
-    """The tab says how the session ended, leads to the start form, and then saves without being reloaded."""
+    """The tab shows how the session ended, leads to the start form, and then saves without being reloaded."""
     page = open_notebook
     edit(page, "6*7")
     page.evaluate("window.notReloaded = true")
@@ -177,7 +177,7 @@ def test_tab_saves_during_and_after_a_hub_restart(open_notebook: Page, lab: Lab)
 
 
 def test_tab_saves_after_the_user_has_signed_in_again(open_notebook: Page, lab: Lab) -> None:
-    """After a sign-off in another tab, the tab says so, offers to sign in, and then saves."""
+    """After a sign-off in another tab, the tab shows it, offers to sign in, and then saves."""
     page = open_notebook
     edit(page, "6*7")
     page.evaluate("window.notReloaded = true")

@@ -46,7 +46,7 @@ def broken_jobs(lab: Lab) -> Iterator[None]:
 
 
 def wait_in_queue(visitor: Visitor, lab: Lab, key: str = "", user: str = "alice") -> str:
-    """Start a profile whose queue is closed, by default the first one. Return the id of the waiting job."""
+    """Start a profile while its queue is closed, by default the first one. Return the id of the waiting job."""
     visitor.sign_in(user)
     visitor.choose_profile(key or lab.profiles()[0]["key"])
     (job,) = eventually("the job waits", lambda: lab.jobs(user))

@@ -231,7 +231,7 @@ def fill_the_disk(walk: Walk) -> None:
 
 
 def use_too_much_memory(walk: Walk) -> None:
-    """The scheduler ends the session, and the tab says why."""
+    """The scheduler ends the session, and the tab gives the reason."""
     page = walk.page
     walk.run(USE_MEMORY)
     expect(banner(page)).to_contain_text("of memory", timeout=START)

@@ -45,7 +45,7 @@ def status(page: Page) -> Locator:
 
 
 def session(visitor: Visitor, user: str) -> dict[str, Any]:
-    """Return what the hub says about a session."""
+    """Return the hub's answer about a session."""
     found: dict[str, Any] = json.loads(visitor.fetch("GET", f"/hub/api/hpchub/sessions/{user}").text)
     return found
 
@@ -98,7 +98,7 @@ def test_tab_sends_no_periodic_request_of_its_own(browser_page: Visitor, lab: La
 @pytest.mark.slow
 @pytest.mark.usefixtures("profiles")
 def test_tab_warns_saves_and_explains_when_the_time_limit_comes(browser_page: Visitor, lab: Lab) -> None:
-    """The last edit is in the file, although nobody saved it, and the tab says why the session ended."""
+    """The last edit is in the file, although nobody saved it, and the tab shows why the session ended."""
     browser_page.sign_in("alice")
     notebooks = browser_page.start(SHORT)
     page = browser_page.page
@@ -114,7 +114,7 @@ def test_tab_warns_saves_and_explains_when_the_time_limit_comes(browser_page: Vi
 
 
 def test_tab_warns_before_a_drain_stops_the_session(browser_page: Visitor, lab: Lab) -> None:
-    """The warning says that the reason is a maintenance."""
+    """The warning gives the maintenance as the reason."""
     chosen = lab.profiles()[0]
     browser_page.sign_in("alice")
     browser_page.start(chosen["key"])
@@ -133,7 +133,7 @@ def test_tab_warns_before_a_drain_stops_the_session(browser_page: Visitor, lab: 
 
 @pytest.mark.usefixtures("profiles")
 def test_idle_session_warns_and_is_kept_by_its_user(browser_page: Visitor, lab: Lab) -> None:
-    """The button keeps the session. Without it, the session ends, and the home page says why."""
+    """The button keeps the session. Without it, the session ends, and the home page gives the reason."""
     browser_page.sign_in("alice")
     browser_page.start(IDLE)
     page = browser_page.page
@@ -203,7 +203,7 @@ def break_storage(page: Page, lab: Lab, fault: str) -> None:
 
 @pytest.mark.parametrize("fault", ["off", "full"])
 def test_browser_without_storage_shows_no_error(browser_page: Visitor, lab: Lab, fault: str) -> None:
-    """JupyterLab opens, computes and saves. The tab says that it alone keeps the changes."""
+    """JupyterLab opens, computes and saves. The tab warns that it alone keeps the changes."""
     errors: list[str] = []
     page = browser_page.page
     page.on("pageerror", lambda error: errors.append(str(error)))

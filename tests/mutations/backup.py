@@ -29,7 +29,7 @@ _restore, _package, _host = map(_of, ("restore", "package", "host"))
 _links = _of("no_links", "src/hpchub")
 
 BACKUP = (
-    # Whose backup it is.
+    # The owner of the backup.
     _restore("another-site", "if manifest.hub != host.name:", "if False:", "other_facts"),
     _restore(
         "another-database",

@@ -16,7 +16,7 @@ def _client(name: str, old: str, new: str, keyword: str) -> HandWritten:
 
 
 HOST_UNITS = (
-    # Who may do what.
+    # The rights of each user.
     _units("session-of-another-user", 'if job["uid"] != account.pw_uid:', "if False:", "cannot_cancel"),
     _units("second-account", "if account.pw_uid != caller:", "if False:", "second_account"),
     _units("query-of-a-user", 'if caller != 0 and name != config["gate_account"]:', "if False:", "only_the_gate"),

@@ -20,7 +20,7 @@ INSTANCE, TOPOLOGY, INVENTORY = "mutations", "demo", "inventories/demo"
 
 
 class LabRunError(Exception):
-    """The lab could not be changed. That says nothing about the tests."""
+    """The lab could not be changed. That proves nothing about the tests."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class CatalogError(Exception):
-    """The catalog does not fit the code. The message says what to change."""
+    """The catalog does not fit the code. The message explains what to change."""
 
 
 @dataclass(frozen=True)

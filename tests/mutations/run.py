@@ -30,7 +30,7 @@ FAST_LIMIT, LAB_LIMIT = 300, 900  # seconds for the tests of one mutant
 
 
 class Result(TypedDict):
-    """What came of a mutant.
+    """The result of a mutant.
 
     Attributes:
         state: ``caught``, ``survived``, or ``broken`` where the mutant could not be tried.

@@ -238,7 +238,7 @@ def variable(name: str, field: dict[str, Any], definitions: dict[str, Any]) -> l
 
 
 def kinds(field: dict[str, Any], definitions: dict[str, Any], what: str, base: type[Entry]) -> list[str]:
-    """Return the section of a list whose entries have a kind: first the common keys, then the keys of each kind.
+    """Return the section of a list of entries with a kind: first the common keys, then the keys of each kind.
 
     Args:
         field: The variable.

@@ -36,7 +36,7 @@ def write_role_files(
     Args:
         ansible: Runs a command of Ansible.
         directory: Where to write them. It must not exist, or be empty.
-        roles: The roles whose defaults, variables and wiring apply.
+        roles: The roles that provide defaults, variables and wiring.
         templates: The templates, below ``roles``, by the names of the files.
         texts: Expressions, by the names of the files with their values.
         variables: Variables that replace those of the site.

@@ -68,5 +68,5 @@ def test_discovered_draft_passes_the_live_check(ansible: Ansible, site: Path) ->
         (site / "group_vars" / "all" / f"{name}.yml").write_text(yaml.safe_dump({f"hpc_{name}": found[f"hpc_{name}"]}))
     done = ansible("python", "-m", "hpchub.cli", "check", "--live", site)
     assert done.returncode == 0, done.stdout + done.stderr
-    # There is no hub from which the nodes could be tried.
+    # There is no hub that could try the nodes.
     assert done.stdout.splitlines()[-1] == "demo: the scheduler answers and has 1 queue"

@@ -32,7 +32,7 @@ SECRET = "a1b2c3d4e5f6"
 
 @pytest.fixture
 def provider(tmp_path: Path) -> Iterator[Provider]:
-    """A provider whose certificate is of an authority of its own."""
+    """A provider with a certificate of its own authority."""
     (tmp_path / "tls").mkdir()
     make_certificates(tmp_path / "tls", {"provider": ["localhost"]})
     server = Provider(tmp_path / "tls")

@@ -23,7 +23,7 @@ ADVICE = "give its password with --ask-vault-pass or --vault-password-file FILE,
 
 @pytest.fixture
 def site(ansible: Ansible, tmp_path: Path) -> Path:
-    """Return an inventory with an encrypted vault, whose password is in the file password beside it."""
+    """Return an inventory with an encrypted vault. The file ``password`` beside it contains the password."""
     copied: Path = shutil.copytree(SITE, tmp_path / "site")
     lab = copied / "group_vars" / "all" / "lab.yml"
     lab.write_text("\n".join(line for line in lab.read_text().splitlines() if "vault_sso" not in line) + "\n")

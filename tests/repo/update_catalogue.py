@@ -37,13 +37,13 @@ STATIC_PAGES = ("roles/reverse_proxy/templates/pages", "roles/configurable_http_
 """The templates of the pages that need no program."""
 EXTENSION = "src/hpchub/labextension"
 SHOWN = ("accept-share", "admin", "logout", "oauth", "page", "spawn", "stop_pending", "token")
-"""JupyterHub's templates whose texts the pages show. Our pages replace the texts of the other ones."""
+"""JupyterHub's templates that provide texts of the pages. Our pages replace the texts of the other ones."""
 PARTS = ("clusters", "hub", "model", "places", "schedulers")
 """The parts of the package with texts for users. The other parts have texts for administrators only."""
 CALLS = {"Complaint", "Message", "Reason", "_Invalid", "marked", "replace"}
-"""The functions whose arguments are texts for users, as far as they look like one."""
+"""The functions with arguments that are texts for users, as far as they look like one."""
 FUNCTIONS = {"_": None, "gettext": None, "ngettext": (1, 2)}
-"""The functions of templates and scripts whose arguments are texts for users."""
+"""The functions of templates and scripts with arguments that are texts for users."""
 FIXED = datetime(2026, 1, 1, tzinfo=UTC)
 """The dates in the files, so that they change only with the texts."""
 

@@ -332,7 +332,7 @@ class Target(ABC):
         return found
 
     def require_that_alice_signs_in(self) -> None:
-        """Check that the hub signs in an ordinary user whom the web server names.
+        """Check that the hub signs in an ordinary user if the web server gives the name.
 
         Only then does a refusal of another name or of another client mean that the hub refuses this name or client.
 

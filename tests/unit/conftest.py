@@ -182,7 +182,7 @@ async def browser(hub: hub_app.Hub, port: int) -> Browser:
 
 @pytest.fixture
 async def waiting(hub: hub_app.Hub, browser: Browser) -> AsyncIterator[HPCProfilesSpawner]:
-    """The spawner of a start whose job waits in the queue, in the second place."""
+    """The spawner of a start. Its job waits in the second place of the queue."""
 
     def submit(session: str) -> Any:
         start = datetime.fromtimestamp(time.time() + 1800, UTC).replace(tzinfo=None).isoformat(timespec="seconds")

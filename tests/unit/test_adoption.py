@@ -229,7 +229,7 @@ def test_statement_of_an_older_version_names_no_server(hub: Hub, session: Sessio
 async def test_restarted_hub_waits_for_a_server_that_its_authority_did_not_certify(
     hub: Hub, session: Session, claim: Any, tmp_path: Path
 ) -> None:
-    """As on a new host whose secrets are not restored yet. JupyterHub would end the session after an hour."""
+    """As on a new host before its secrets are restored. JupyterHub would end the session after an hour."""
     assert (await claim()).code == 201
     user = hub.user()
     del user.spawners[""]

@@ -119,7 +119,7 @@ def test_failure_is_counted_and_harms_nothing(
 
 
 def test_every_event_of_a_person_is_logged() -> None:
-    """All events except for those that tell how the cluster runs a session."""
+    """All events except for those about how the cluster runs a session."""
     kinds = [events.Event]
     for kind in kinds:
         kinds += kind.__subclasses__()

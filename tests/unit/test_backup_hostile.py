@@ -73,7 +73,7 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 
 
 class Forgery:
-    """The parts of a real backup, from which tests make others."""
+    """The parts of a real backup. Tests make others from them."""
 
     def __init__(self, host: Host, key: Path) -> None:
         self.host = host

@@ -1,4 +1,4 @@
-"""Backups and upgrades of a hub whose database is a real PostgreSQL server."""
+"""Backups and upgrades of a hub with a real PostgreSQL server."""
 
 from __future__ import annotations
 

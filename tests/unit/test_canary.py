@@ -41,7 +41,7 @@ SMALL = Profile.model_validate(profile("small"))
 
 @pytest.fixture
 async def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
-    """A hub with a canary whose account is alice."""
+    """A hub with a canary that uses the account alice."""
     original = hub_app.settings
     monkeypatch.setenv(TOKEN, SECRET)
     monkeypatch.setattr(hub_app, "settings", lambda *given: {**original(*given), "canary": {"user": "alice"}})
@@ -78,7 +78,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 async def cluster(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """A cluster on which every job runs at once, and whose notebook servers answer."""
+    """A cluster that runs every job at once, with notebook servers that answer."""
 
     async def answers(_self: User, spawner: Any) -> None:
         spawner._waiting_for_response = spawner._start_pending = False

@@ -1,4 +1,4 @@
-"""Which choices a profile permits, who may use it, and what an inventory may say about both."""
+"""Which choices a profile permits, who may use it, and what an inventory may contain about both."""
 
 from __future__ import annotations
 
@@ -233,7 +233,7 @@ def test_default_of_a_field_replaces_the_profiles_own_value(profile: MakeProfile
     assert choose(made, CLUSTER, {}).cores == 4
 
 
-# Who may use a profile
+# The users of a profile
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_profile_is_only_for_its_people(
     assert found is None or person.name not in found.message
 
 
-# What an inventory may say
+# The settings of an inventory
 
 
 @pytest.mark.parametrize(

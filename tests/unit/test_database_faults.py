@@ -31,7 +31,7 @@ pytestmark = needs_server
 
 @pytest.fixture
 def left() -> list[int]:
-    """The exit codes with which the hub would have ended."""
+    """The exit codes that the hub would have had."""
     return []
 
 
@@ -121,7 +121,7 @@ async def test_start_that_cannot_be_saved_cancels_no_job(hub: Hub, server: Serve
 
 
 async def test_hub_that_is_stopped_during_a_fault_forgets_no_session(hub: Hub, server: Server, left: list[int]) -> None:
-    """JupyterHub cancels its tasks when it stops, and would then forget the session whose stop was pending."""
+    """JupyterHub cancels its tasks when it stops, and would then forget the session with a pending stop."""
     spawner = hub.new_spawner()
     refuse_writes(server, hub)
     stop = await waits(spawner.stop())

@@ -1,4 +1,4 @@
-"""What remains of a user whom JupyterHub deletes or renames. Another person may get the same name later."""
+"""What remains of a user after JupyterHub deletes or renames it. Another person may get the same name later."""
 
 from __future__ import annotations
 

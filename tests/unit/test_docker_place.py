@@ -40,7 +40,7 @@ SESSION = "00000000000000aa"
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    """Return a stand-in for an engine, with an image whose sessions only wait, and one that runs the launcher."""
+    """Return a stand-in for an engine, with an image of sessions that only wait, and one that runs the launcher."""
     found = Engine(tmp_path)
     found.images = {IMAGE: ["sleep", "60"], BARE: None}
     yield found

@@ -170,7 +170,7 @@ def test_maintenance_of_a_queue_concerns_this_queue_only() -> None:
 
 
 class FakeGate:
-    """A gate whose doctor gives fixed answers."""
+    """A gate with a doctor that gives fixed answers."""
 
     def __init__(self, answer: str | Exception = FINE, delay: float = 0.0) -> None:
         self.answer, self.delay, self.asked, self.at_once, self.most = answer, delay, 0, 0, 0

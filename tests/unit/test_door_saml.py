@@ -50,7 +50,7 @@ class Door(NamedTuple):
     shibd: Shibd | None
 
     def log(self) -> str:
-        """Return the log that says why an answer is refused."""
+        """Return the log with the reason why an answer is refused."""
         return self.shibd.log() if self.shibd else self.site.apache.log()
 
     def choice(self, target: str, server: str) -> str:
@@ -219,7 +219,7 @@ def test_nobody_signs_in_when_the_metadata_has_expired(provider: tuple[Site, Sam
 
 @pytest.fixture(scope="module", params=BOTH)
 def federation(request: pytest.FixtureRequest) -> Iterator[Door]:
-    """A site with two providers, whose scopes are in the metadata."""
+    """A site with two providers. The metadata contains their scopes."""
     with open_door(
         request.param,
         2,

@@ -1,4 +1,4 @@
-"""Drains in a real JupyterHub: what starts, what waits, what is stopped, and what pages and the API tell users."""
+"""Drains in a real JupyterHub: what starts, what waits, what is stopped, and what pages and the API show to users."""
 
 from __future__ import annotations
 
@@ -252,7 +252,7 @@ async def test_session_ends_for_jupyterlab_when_the_drain_stops_it(
     assert "the service stops sessions that still run" in await page("home")
 
 
-# What is there when the drain begins
+# Sessions that exist when the drain begins
 
 
 async def test_running_session_goes_on(hub: Hub, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ async def send(browser: Browser, path: str = "/hub/spawn", **fields: str) -> Any
     return await browser.post(f"{path}?_xsrf={quote(browser.cookies['_xsrf'])}", names)
 
 
-# Who sees which profile
+# The profiles that each user sees
 
 
 async def test_heading_names_the_session(hub: Hub, browser: Browser) -> None:

@@ -27,7 +27,7 @@ PAGES = Path(__file__).parents[2] / "templates" / "pages"
 
 @pytest.fixture
 async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    """A real JupyterHub whose database is a file in a directory of its own."""
+    """A real JupyterHub with its database in a directory of its own."""
     (tmp_path / "state").mkdir()
     started = await make_hub(tmp_path, [str(PAGES)], f"sqlite:///{tmp_path}/state/hub.sqlite")
     yield started

@@ -515,7 +515,7 @@ async def test_earlier_choice_is_not_called_the_last_one(hub: Hub, visit: Visit,
 
 
 def know(hub: Hub, monkeypatch: pytest.MonkeyPatch, own: Allocations | None = None) -> list[tuple[str, str]]:
-    """Let the hub know something of its cluster. Return the users for whom it is asked, each with the cluster."""
+    """Let the hub know something of its cluster. Return the users that the questions concern, each with the cluster."""
     asked: list[tuple[str, str]] = []
 
     def knowledge(cluster: str) -> Any:

@@ -372,7 +372,7 @@ def test_users_with_many_sessions_take_turns_with_others(host: Host) -> None:
     assert [host.state(each) for each in hers[1:]] == ["waiting", "waiting"]
 
 
-# Who may do what
+# The rights of each user
 
 
 @pytest.mark.parametrize(
@@ -627,7 +627,7 @@ def test_ids_are_never_used_twice(host: Host) -> None:
     begin = int(time.time())
     ids = [host.submit(body="exit 0") for _ in range(3)]
     assert len(set(ids)) == 3
-    assert min(map(int, ids)) >= begin  # a lost list, whose sessions systemd no longer knows, gives no lower one
+    assert min(map(int, ids)) >= begin  # a lost list gives no lower one, although systemd no longer knows its sessions
     (host.directory / "state" / "jobs.json").unlink()
     wait_until(lambda: int(time.time()) > max(map(int, ids)))
     assert host.submit(body="exit 0") not in ids
@@ -693,7 +693,7 @@ def answer(jobs: list[dict[str, Any]]) -> str:
 
 @pytest.fixture
 def served(host: Host) -> Iterator[Host]:
-    """Return a host whose socket answers: one process for each connection, as systemd starts it."""
+    """Return a host with a socket that answers: one process for each connection, as systemd starts it."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(host.directory / "socket"))
         listener.listen()

@@ -1,4 +1,4 @@
-"""Idle sessions in a real JupyterHub: a session reports that nobody uses it, and the hub stops it and says why."""
+"""Idle sessions in a real JupyterHub: a session reports that nobody uses it, and the hub stops it with a reason."""
 
 from __future__ import annotations
 

@@ -399,7 +399,7 @@ REPORTED = (("eth0", "192.0.2.9"), ("ib0", "198.51.100.9"), ("eth1", "192.0.2.10
 
 
 def with_rule(**rule: str) -> JobSession:
-    """Return a session whose job runs, on a cluster with two networks and a rule for the addresses of nodes."""
+    """Return a session with a running job, on a cluster with two networks and a rule for the addresses of nodes."""
     networks = ["192.0.2.0/24", "2001:db8::/32"]
     cluster = CONTEXT.cluster.model_copy(update={"node_address": NodeAddress(**rule), "networks": networks})
     return dataclasses.replace(LAUNCHING, context=dataclasses.replace(CONTEXT, cluster=cluster), port=20001)

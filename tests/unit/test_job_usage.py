@@ -22,7 +22,7 @@ def node(tmp_path: Path) -> Node:
 
 
 class Node:
-    """The files with which a node's kernel shows control groups and processes."""
+    """The files of a node's kernel about control groups and processes."""
 
     def __init__(self, root: Path) -> None:
         self.cgroups, self.proc = root / "cgroup", root / "proc"

@@ -1,4 +1,4 @@
-"""The JupyterLab extension: what a tab decides and says when a session, the connection or the sign-on ends."""
+"""The JupyterLab extension: what a tab decides and shows when a session, the connection or the sign-on ends."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ ENDED = {"state": "ended", "ending": {"cause": "timeout", "text": "Its time limi
 def test_tab_says_what_happened_and_offers_one_step(
     state: str, session: dict[str, Any] | None, action: str, said: list[str]
 ) -> None:
-    """In every case, the tab says that the changes are kept."""
+    """In every case, the tab shows that the changes are kept."""
     message = call("lost", state, session, "en-GB")
     assert message["action"] == action
     text = f"{message['title']}. {message['text']}"
@@ -354,7 +354,7 @@ def test_kernel_is_not_dead_while_the_user_is_signed_out() -> None:
     assert answers(("GET", "api/kernels/1", 404, "gone")) == [[404, "gone"]]
 
 
-# Loses the connection of a tab with one notebook, whose kernel is LOST, and gives it a server with the kernels IDS.
+# Loses the connection of a tab with one notebook and its kernel LOST, and gives it a server with the kernels IDS.
 # JupyterLab has then forgotten the notebook's kernel (FOUND is null) or has the kernel of that id. Prints what the tab
 # does about the kernel.
 KERNEL = """

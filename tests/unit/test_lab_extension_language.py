@@ -199,7 +199,7 @@ _LOGS = {"console"}
 
 
 def strings(tokens: list[Token]) -> Iterator[tuple[str, list[str]]]:
-    """Yield each string of a script, with the names of the functions whose arguments it is a part of."""
+    """Yield each string of a script, with the names of the functions that receive it in an argument."""
     open_calls: list[str] = []
     name = ""
     for index, token in enumerate(tokens):

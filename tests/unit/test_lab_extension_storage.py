@@ -1,4 +1,4 @@
-"""The JupyterLab extension in a browser whose storage is off or full. Node.js has no storage: it is a stand-in."""
+"""The JupyterLab extension in a browser without storage, or with a full one. Node.js needs a stand-in for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from node_program import node
 
 STATIC = Path(__file__).parents[2] / "src" / "hpchub" / "labextension" / "static"
 
-# A database whose requests succeed and whose transactions then end with an event, as Chromium's do.
+# A database with requests that succeed, and transactions that then end with an event, like Chromium's.
 DRAFTS = """
 import {Drafts} from %s;
 const later = action => setTimeout(action, 1);

@@ -421,7 +421,7 @@ class Checks(threading.Event):
 
 
 def ignore(_answer: dict[str, Any]) -> None:
-    """Take what the hub says, and do nothing."""
+    """Take the hub's answer, and do nothing."""
 
 
 @pytest.mark.parametrize("answer", [200, 500, 503], ids=str)
@@ -609,7 +609,7 @@ def test_slow_home_keeps_the_settings_of_ipython_but_not_its_history(tmp_path: P
     assert {path.name for path in new.iterdir()} == {"startup", "ipython_config.py"}
 
 
-# -- what the hub says about a session
+# -- the hub's answers about a session
 
 
 def test_end_of_the_session_is_on_the_clock_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:

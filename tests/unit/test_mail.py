@@ -1,4 +1,4 @@
-"""Mail to users whose session is ready."""
+"""Mail to users about sessions that are ready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics: who may read them, and what they say about clusters, sessions, the database and the hub host."""
+"""The metrics: who may read them, and what they show about clusters, sessions, the database and the hub host."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def scrape(ask: Ask) -> Scrape:
     return scraped
 
 
-# Who may read the metrics
+# Access to the metrics
 
 
 @pytest.mark.parametrize("path", ["metrics", "api/metrics"])

@@ -1,4 +1,4 @@
-"""Who somebody is, according to the answers of each OAuth provider. The answers follow the providers' documents."""
+"""Who a person is, by the answers of each OAuth provider. The answers follow the providers' documents."""
 
 from __future__ import annotations
 

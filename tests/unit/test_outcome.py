@@ -312,7 +312,7 @@ async def test_end_with_an_error_is_remembered_with_the_log(hub: Hub) -> None:
 
 
 async def test_log_tells_that_the_memory_was_too_small(hub: Hub) -> None:
-    """Slurm's record then only contains the signal with which Slurm has ended the job."""
+    """Slurm's record then only contains the signal that ended the job."""
     spawner = running(hub)
     hub.gate.on_history = lambda job_id: answer("JobId=7 UserId=alice(1) JobState=FAILED ExitCode=0:9\n")
     hub.gate.on_log = lambda job_id: answer("slurmstepd-n1: error: Exceeded job memory limit\n")

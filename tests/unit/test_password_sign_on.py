@@ -1,4 +1,4 @@
-"""A hub whose users sign in with the password of a directory, over HTTP, with a real LDAP server."""
+"""A hub with users who sign in with the password of a directory, over HTTP, with a real LDAP server."""
 
 from __future__ import annotations
 

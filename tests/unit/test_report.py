@@ -493,7 +493,7 @@ def record(number: int) -> Record:
 
 
 class Accounting:
-    """A gate whose accounting knows some lines."""
+    """A gate with some lines of accounting."""
 
     def __init__(self, *lines: str) -> None:
         self.lines = lines

@@ -30,7 +30,7 @@ WORDS = {"label": "Your organisation", "button": "Continue"}
 
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SamlServer]:
-    """A provider, whose key ``signing.key`` signs the metadata."""
+    """A provider. Its key ``signing.key`` signs the metadata."""
     tls = tmp_path_factory.mktemp("tls")
     make_certificates(tls, {"provider": ["localhost"]})
     server = SamlServer(tls, "https://sp.example/saml/metadata")
@@ -96,13 +96,13 @@ def test_any_of_several_certificates_may_sign(provider: SamlServer, settings: di
 
 
 def _key_value(provider: SamlServer) -> str:
-    """Return a signature with another key that says itself which key verifies it. xmlsec1 fills the key in."""
+    """Return a signature with another key, which also contains the key that verifies it. xmlsec1 fills the key in."""
     own = "<ds:SignatureValue/><ds:KeyInfo><ds:KeyValue/></ds:KeyInfo>"
     return signed(provider, one(provider).replace("<ds:SignatureValue/>", own), "other.key")
 
 
 def _wrapped(provider: SamlServer) -> str:
-    """Return metadata of an attacker around signed metadata, whose signature comes first."""
+    """Return metadata of an attacker around signed metadata. The signature comes first."""
     good = signed(provider, one(provider)).split("?>", 1)[-1].strip()
     signature = re.search(r"<ds:Signature.*</ds:Signature>", good, re.DOTALL)
     assert signature is not None
@@ -271,7 +271,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(provider: SamlServer, settings: dict[str, Any]) -> Iterator[Server]:
-    """A server with valid metadata, whose address is in the settings."""
+    """A server with valid metadata. The settings contain its address."""
     found = Server(provider)
     found.body = signed(provider, one(provider, validUntil=moment(3600))).encode()
     settings |= {"url": found.url, "file": ""}

@@ -63,7 +63,7 @@ async def directory(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Directory]
 
 @pytest.fixture
 async def hub(tmp_path: Path, directory: Directory) -> AsyncIterator[Hub]:
-    """A hub whose groups are those of the accounts on its host."""
+    """A hub that uses the groups of the accounts on its host."""
     access = hub_app.settings(tmp_path, [])["access"] | {"hub_accounts": True}
     changes = {"host_groups": True, "access": access}
     started = await hub_app.make_hub(tmp_path, [str(PAGES)], changes=changes)

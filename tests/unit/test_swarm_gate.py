@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Swarm]:
-    """Return a stand-in for a swarm, with an image whose sessions only wait."""
+    """Return a stand-in for a swarm, with an image of sessions that only wait."""
     found = Swarm(tmp_path)
     found.images = {IMAGE: ["sleep", "60"]}
     yield found

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Swarm]:
-    """Return a stand-in for a swarm, with an image whose sessions only wait, and one that runs the launcher."""
+    """Return a stand-in for a swarm, with an image of sessions that only wait, and one that runs the launcher."""
     found = Swarm(tmp_path)
     found.images = {IMAGE: ["sleep", "60"], BARE: None}
     yield found

@@ -47,7 +47,7 @@ _NOBODY = "no identity matched"
 
 
 class BackupError(Exception):
-    """A backup cannot be made, is refused, or cannot be restored. The message tells why, and what to do."""
+    """A backup cannot be made, is refused, or cannot be restored. The message explains why, and what to do."""
 
 
 @dataclass(frozen=True)

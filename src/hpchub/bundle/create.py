@@ -22,7 +22,7 @@ class Sources:
     """Where the files of a bundle are listed.
 
     Attributes:
-        python_locks: The lock files of Python packages, each of which is installed as a whole.
+        python_locks: The lock files of Python packages. Each is installed as a whole.
         constraints: The lock files that fix versions and hashes of the further packages.
         npm_lock: The lock file of npm packages.
         registry: The address of the npm registry.

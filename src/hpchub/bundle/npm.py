@@ -35,7 +35,7 @@ def downloads(lock: str, registry: str = REGISTRY) -> list[Download]:
 
 
 def local_lock(lock: str, directory: str) -> str:
-    """Return a lock file whose packages come from a directory instead of a registry.
+    """Return a lock file with packages from a directory instead of a registry.
 
     Args:
         lock: The text of ``package-lock.json``.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==", re.MULTILINE)
 _OLDEST = {"x86_64": 5, "aarch64": 17}
-"""The first version of glibc 2 for which wheels of an architecture exist."""
+"""The first version of glibc 2 that has wheels of an architecture."""
 ARCHITECTURES = tuple(_OLDEST)
 
 

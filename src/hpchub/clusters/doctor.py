@@ -102,7 +102,7 @@ def count_live(jobs: Iterable[Job], user: str) -> Jobs:
 
 
 def examine_account(profile: Profile, allocations: Allocations | None, cluster: str, now: float) -> tuple[Finding, ...]:
-    """Return why a user may not run a job with a profile, as far as the scheduler has told it recently."""
+    """Return why a user may not run a job with a profile, as far as the scheduler has reported it recently."""
     if allocations is None or allocations.accounts is None or now - allocations.taken > MAX_AGE:
         return ()
     if not allocations.accounts:

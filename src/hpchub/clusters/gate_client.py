@@ -81,7 +81,7 @@ class Answer:
 
 
 OUTCOMES = ("done", "failed", "not_run", "timed_out", "unreachable", "invalid", "abandoned")
-"""The outcomes of a request, which an observer is told.
+"""The outcomes of a request, for an observer.
 
 ``done`` and ``failed``: the command ran, and exited with 0 or not. ``not_run``: the gate could not run it.
 ``timed_out``: there was no answer in time. ``unreachable``: the connection failed. ``invalid``: the answer was not

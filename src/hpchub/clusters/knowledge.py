@@ -39,7 +39,7 @@ AVAILABILITY_AGE = 180.0
 USER_AGE = 600.0
 """How often to ask what an active user may request, in seconds."""
 DOUBT_AGE = 180.0
-"""How often to ask again for a user whose answer is in doubt, in seconds."""
+"""How often to ask again for a user if the answer is in doubt, in seconds."""
 POLICY_AGE = 900.0
 """How often to ask what concerns the whole cluster and changes rarely, in seconds."""
 RETRY = 300.0
@@ -86,14 +86,14 @@ class Answered(NamedTuple):
 
 @dataclass
 class _User:
-    """What is known of a user.
+    """The knowledge about a user.
 
     Attributes:
         groups: The user's Unix groups.
         answers: The answers by topic.
         wanted: When somebody last wanted to know something of the user, on the monotonic clock.
         asked: When each topic was last asked for, on the monotonic clock.
-        doubted: The topics whose answers may be wrong.
+        doubted: The topics with answers that may be wrong.
     """
 
     groups: frozenset[str] = frozenset()
@@ -316,7 +316,7 @@ class Knowledge:
         return now - self._asked.get(topic, -math.inf) >= wait
 
     def _due_users(self, now: float, *, new: bool) -> Iterator[Question]:
-        """Yield a question for the active users whose answers are missing or old."""
+        """Yield a question for the active users without recent answers."""
         for topic in self.scheduler.user_topics:
             if topic in self._failures and not self._may_ask(topic, now, RETRY):
                 continue

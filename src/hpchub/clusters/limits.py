@@ -209,7 +209,7 @@ def _restrictions(entry: str, limits: QueueLimits) -> Iterator[Problem]:
 
 
 def _compare_rules(entry: str, profile: Profile, limits: QueueLimits) -> Iterator[Problem]:
-    """Yield the rules of a queue because of which a profile could never start."""
+    """Yield the rules of a queue that prevent every start of a profile."""
     rules, queue = limits.rules, f"queue {show(limits.name)}"
     if rules.never:
         yield Problem(entry, f"could never start in {queue}: {rules.never}", valid="choose another queue")

@@ -26,7 +26,7 @@ SOON = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Complaint:
-    """What is wrong with one of the files.
+    """A fault of one of the files.
 
     Attributes:
         field: The file: ``certificate``, ``key`` or ``ca``.

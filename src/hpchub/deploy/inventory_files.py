@@ -78,7 +78,7 @@ class InventoryFile:
     Attributes:
         path: The path.
         root: The directory of the inventory.
-        scope: The group or host whose variables it contains. None for a list of hosts.
+        scope: The group or host that the variables belong to. None for a list of hosts.
         document: The content. None if it cannot be read.
     """
 

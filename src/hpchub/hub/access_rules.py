@@ -144,7 +144,7 @@ class AccessRules(Authenticator):  # type: ignore[misc]
 
         Args:
             name: The name of the account, which ``validate_username`` accepts.
-            claims: What the identity provider says about the user.
+            claims: The identity provider's claims about the user.
             sign_on: The provider, the claim and the received name, if they are known; see ``hpchub.hub.identities``.
         """
         if self.host_groups:

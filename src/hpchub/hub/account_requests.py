@@ -1,4 +1,4 @@
-"""Requests for accounts that do not exist yet, for portals whose users come from elsewhere.
+"""Requests for accounts that do not exist yet, for portals with users from elsewhere.
 
 The hub has no rights on its host. It puts the name into a directory, and a program of the superuser, which systemd
 starts for a new file there, decides and calls the site's command. See ``hpchub.cli.create_accounts``.

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 DEFAULT_FILE = "/var/log/hpchub/audit.jsonl"
 """The file if the settings name none: those of an older version, during an upgrade."""
 DEFAULT_DAYS = 180
-"""How many days the file is kept if the settings do not say it."""
+"""How many days the file is kept by default."""
 
 LOGGED = (
     events.SignedIn,
@@ -41,7 +41,7 @@ LOGGED = (
     events.SessionEnded,
     events.EndExplained,
 )
-"""The events in the audit log. The others tell how the cluster runs a session, not what somebody did."""
+"""The events in the audit log. The others are about how the cluster runs a session, not about what somebody did."""
 
 
 class AuditLog(TimedRotatingFileHandler):

@@ -107,7 +107,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
     """The key of the profile of a start that the limits permit, and that has no session yet. Otherwise empty."""
 
     notice: str = ""
-    """What the last session's launcher told the user, such as the setting that stops the notebook server."""
+    """The message of the last session's launcher to the user, such as the setting that stops the notebook server."""
 
     @property
     def memory(self) -> Memory:
@@ -174,7 +174,7 @@ class ChoosingSpawner(ProfilesSpawner):  # type: ignore[misc]
 
     @property
     def startable(self) -> list[Profile]:
-        """The profiles with which the user can start one more session now, as far as their own values permit it.
+        """The profiles that permit the user one more session now, as far as their own values permit it.
 
         Raises:
             StartError: There is no valid list of profiles (503).

@@ -126,7 +126,7 @@ def _entries(c: Any, name: str) -> set[str]:
 def host_name(name: str, domain: str, kind: str) -> str:
     """Return the host name of a user's or a service's server; see ``JupyterHub.subdomain_hook``.
 
-    JupyterHub's own function gives users whose names differ only in case the same host.
+    JupyterHub's own function gives two users the same host if their names differ only in case.
     """
     if kind != "user" or re.fullmatch(USER_PATTERN, name):
         return str(subdomain_hook_idna(name, domain, kind))
@@ -187,7 +187,7 @@ def _identity(c: Any, settings: dict[str, Any], path: str) -> None:
     c.JupyterHub.oauth_token_expires_in = 24 * 3600
     c.JupyterHub.token_expires_in_max_seconds = settings["token_days"] * 24 * 3600
     c.JupyterHub.tornado_settings = {
-        # Without expires_days, Tornado tells browsers to keep the login cookie for 30 days.
+        # Without expires_days, Tornado gives the login cookie a lifetime of 30 days.
         "cookie_options": {"secure": True, "samesite": "Lax", "httponly": True, "expires_days": 1},
         "hpchub_notebook_ports": settings["notebook_ports"],
         "hpchub_settings_file": path,

@@ -339,7 +339,7 @@ def describe(url: str) -> str:
 
 
 def _tls_problem(url: URL) -> str:
-    """Return why the certificate of a server is not valid, or an empty text. libpq does not tell."""
+    """Return why the certificate of a server is not valid, or an empty text. libpq does not report it."""
     host, authority = url.host or "", str(url.query.get("sslrootcert", ""))
     try:
         context = ssl.create_default_context(cafile=authority or None)
@@ -393,7 +393,7 @@ _NAMES: dict[str, str] = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 
 
 def wait_until_usable(url: str, pause: float = PAUSE) -> None:
-    """Wait until the hub can connect to its database. The log says why it waits.
+    """Wait until the hub can connect to its database. The log shows why it waits.
 
     SQLite is a file, which the hub creates, so there is nothing to wait for.
     """

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """Who asked the hub for something, and from where.
+    """The sender of a request to the hub, and its address.
 
     Attributes:
         by: The name of the user or service, or empty if nobody asked, or if it is unknown.
@@ -139,7 +139,7 @@ class StartRefused(Event):
     """A start was refused before there was a session.
 
     Attributes:
-        user: The user whose session it would have been.
+        user: The user that the session would have had.
         reason: The reason of the ``StartError``, for example ``bad_choice``.
     """
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hpchub.schedulers.knowledge import Allocations, Availability
 
 OLD = 600.0
-"""The age of the scheduler's answer from which the form no longer says that a session starts now, in seconds."""
+"""If the scheduler's answer is older, in seconds, the form no longer shows that a session starts now."""
 
 MOST_WAITS = 10_000
 """How many expected waits are kept. All users share them, because they follow from one answer of the scheduler."""
@@ -109,7 +109,7 @@ class Start:
         seconds: How long it would wait from now on. 0: it would start now.
         at: When it would start, in seconds since 1970.
         seen: When the scheduler answered, in seconds since 1970.
-        is_old: Whether the answer is so old that it says little about now.
+        is_old: Whether the answer is too old to be true now.
     """
 
     seconds: float
@@ -216,9 +216,9 @@ class FormContent:
         """Return the profiles that the form shows.
 
         Args:
-            chosen: The key of the profile for which there are values.
+            chosen: The key of the profile that the values belong to.
             fields: These values. They are shown as they are, with messages if they are not valid.
-            attempt: The attempt whose messages the form shows, or None.
+            attempt: The attempt with the messages to show, or None.
         """
         cards = []
         for each in self._offers:

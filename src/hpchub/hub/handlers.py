@@ -59,7 +59,7 @@ def announce(handler: Any, kind: type[UserEvent], **fields: Any) -> None:
 
 
 class Throttled:
-    """A mixin for handlers whose POST requests need much of the hub's time, and whose decisions must be saved.
+    """A mixin for handlers with POST requests that need much of the hub's time and save their decisions.
 
     It notes who sent a request.
     """
@@ -233,7 +233,7 @@ class HealthHandler(HealthCheckHandler):  # type: ignore[misc]
 
 
 def session_of(handler: Any) -> Any:
-    """Return the spawner whose server sent a request with its own token.
+    """Return the spawner of the server that sent a request with its own token.
 
     Raises:
         web.HTTPError: The token is not the token of a server (403).

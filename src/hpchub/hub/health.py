@@ -78,7 +78,7 @@ class Health:
         return [*([problem] if problem else []), *sorted({*self.alarms.values(), *self.places.values()})]
 
     async def watch(self, engine: Engine) -> None:
-        """Check the database periodically, and tell the guard when it can be written again. It never returns."""
+        """Check the database periodically, and inform the guard when it can be written again. It never returns."""
         while True:
             await asyncio.sleep(INTERVAL)
             await self.problems(engine)

@@ -69,7 +69,7 @@ class EndedSession:
         job_id: The id of its job, or empty.
         outcome: What the hub remembers of it, or None if it remembers a later session.
         server: The name of its server if the same choice can be started again there, or None.
-        details: The name of the server whose page explains the end, or None.
+        details: The name of the server with a page that explains the end, or None.
         reason: See ``Past``.
     """
 
@@ -151,7 +151,7 @@ def ended_sessions(
         user: JupyterHub's user.
         past: The user's sessions in the event table, with the names of their servers. It may lack the latest ones.
         profiles: The profiles in the list, by key.
-        startable: The keys of the profiles with which the user can start a session now.
+        startable: The keys of the profiles that the user can start now.
         places: The names of the places.
     """
     since = time.time() - WEEK

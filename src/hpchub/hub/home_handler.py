@@ -124,7 +124,7 @@ class HomePageHandler(HomeHandler):  # type: ignore[misc]
         return str(url_path_join(self.hub.base_url, first, self.current_user.escaped_name, *escaped))
 
     def _profiles(self) -> tuple[dict[str, Profile], list[Profile]]:
-        """Return the profiles in the list, by key, and those with which the user can start a session now.
+        """Return the profiles in the list, by key, and those that the user can start now.
 
         It also lets the hub find out what the user may request there, so that the form has it when it opens.
         """

@@ -69,10 +69,10 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody whom the provider has identified.
+    """A person identified by the provider.
 
     Attributes:
-        name: What the provider says is the name of the account. It is not checked yet.
+        name: The name of the account, as the provider sent it. It is not checked yet.
         subject: What identifies the person at the provider for ever, ``PROVIDER:ID``. Empty if there is nothing.
         claims: The groups, the mail address and further attributes, as the authenticator's traits name them.
         state: What ``renew`` needs. It is only saved encrypted.
@@ -356,7 +356,7 @@ class HubSignOn(AccessRules):
         return await self._apply(user, handler, identity)
 
     async def _apply(self, user: Any, handler: Any, identity: dict[str, Any]) -> Any:
-        """Apply the access rules to what the provider says now. Return the result of ``refresh_user``."""
+        """Apply the access rules to the provider's present answer. Return the result of ``refresh_user``."""
         if identity["name"] != user.name:
             return await self._end(user, handler, "signed_out", f"is {identity['name']} at the provider now")
         if self.belongs_to_another(handler, identity):

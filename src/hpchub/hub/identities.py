@@ -66,7 +66,7 @@ def read_sign_on(claims: Mapping[str, Any]) -> dict[str, str] | None:
 
 
 def describe(provider: str, subject: str, name: str) -> dict[str, str]:
-    """Return what identifies a person whom the hub itself has signed in: the id at the provider, or else the name.
+    """Return what identifies a person that signed in at the hub itself: the id at the provider, or else the name.
 
     What the table cannot store is replaced by its hash.
     """

@@ -69,7 +69,7 @@ class SubmissionAccepted:
 
 @dataclass(frozen=True)
 class SubmissionRefused:
-    """A place did not create the session's job, and says why.
+    """A place did not create the session's job, and gives the reason.
 
     Attributes:
         failure: The failure of the start.

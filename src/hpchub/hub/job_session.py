@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CONNECT_TIMEOUT = 30.0
-"""How long to try the addresses of a node whose notebook server has started, in seconds."""
+"""How long to try the addresses of a node after its notebook server has started, in seconds."""
 HOPELESS_AFTER = 10.0
 """How long snapshots must show that a job can never start, in seconds. Some reasons appear for a moment only."""
 

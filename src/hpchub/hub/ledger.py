@@ -84,7 +84,7 @@ UNKNOWN_JOBS = Table(
 )
 """The live jobs that carry the hub's name and belong to no session that this database knows.
 
-``end`` is set if an administrator has told the hub to end the job; see the command ``hpchub orphans``.
+``end`` is set if an administrator wants the hub to end the job; see the command ``hpchub orphans``.
 """
 
 
@@ -260,7 +260,7 @@ def unknown_jobs(connection: Connection) -> list[UnknownJob]:
 
 
 def end_unknown_job(connection: Connection, job: UnknownJob) -> None:
-    """Tell the hub to end an unknown job at its next search. The caller commits.
+    """Let the hub end an unknown job at its next search. The caller commits.
 
     Raises:
         SQLAlchemyError: The database cannot be written.

@@ -255,7 +255,7 @@ class GlobusSignOn(OAuthSignOn, GlobusOAuthenticator):  # type: ignore[misc]
     async def describe(
         self, user_info: dict[str, Any], token: dict[str, Any], info: dict[str, Any] | None, state: dict[str, Any]
     ) -> Person:
-        """Return the person whose identity of a permitted provider was used for this sign-in."""
+        """Return the person that used an identity of a permitted provider for this sign-in."""
         others = state.setdefault("others", {})
         others |= self._other_tokens(info, others)
         known = str((state.get("sign_on") or {}).get("received", ""))

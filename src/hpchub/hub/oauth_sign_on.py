@@ -90,7 +90,7 @@ class OAuthSignInHandler(BegunSignIns, OAuthLoginHandler):  # type: ignore[misc]
             self.redirect(self.get_next_url(user), permanent=False)
             return
         if not is_navigation(self.request.headers):
-            # A script would follow the redirect to the provider, and fail with an error that says nothing.
+            # A script would follow the redirect to the provider, and fail with an error that explains nothing.
             raise UserError(401, NO_PAGE)
         super().get()
 
@@ -129,7 +129,7 @@ class OAuthSignedInHandler(HubSignIn, BegunSignIns, OAuthCallbackHandler):  # ty
         """Check that this browser has begun the sign-in, and that the provider has confirmed it.
 
         Raises:
-            web.HTTPError: The address is not the answer to a sign-in of this browser (400), or it says why there is
+            web.HTTPError: The address is not the answer to a sign-in of this browser (400), or it explains why there is
                 none (403).
         """
         try:
@@ -248,7 +248,7 @@ class OAuthSignOn(HubSignOn, OAuthenticator):  # type: ignore[misc]
 
         Raises:
             Rejected: The provider does not accept the token or the code.
-            Unanswered: There is no answer, or it says nothing about the user.
+            Unanswered: There is no answer, or it contains nothing about the user.
         """
         where = req.url.partition("?")[0]
         try:

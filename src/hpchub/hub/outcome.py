@@ -40,7 +40,7 @@ _TEXTS = (
     "field",
 )
 _TRANSLATED = ("text", "advice")
-"""The texts whose parts are saved too, so that a page can translate them."""
+"""The texts that are saved with their parts, so that a page can translate them."""
 _EXCEPTION = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt): ?|\[(?:Errno|WinError) -?\d+\] ?")
 _TRACEBACK = re.compile(r"^(?:\S.* )?Traceback \(most recent call last\):$")
 _FRAME = re.compile(r"^(?:\s.*)?$")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 TIMEOUT = 8
 """How long a request to the directory may take, in seconds."""
 FAILURE_TIME = 1.5
-"""How long after its beginning a sign-in is refused, in seconds. The time must not tell whether a name exists."""
+"""How long after its beginning a sign-in is refused, in seconds. The time must not reveal whether a name exists."""
 WINDOW = 600.0
 """The time in which guesses are counted, in seconds."""
 MOST_PER_NAME = 8

@@ -115,7 +115,7 @@ def unreachable(state: SessionState) -> actions.Fail:
 
 
 def reported_failure(state: SessionState) -> actions.Fail:
-    """Return the failure of a start whose session reported a problem."""
+    """Return the failure of a start because the session reported a problem."""
     message = Message(
         "Your session runs in {place}, but its notebook server could not start: {problem}",
         place=state.context.cluster.name,
@@ -125,7 +125,7 @@ def reported_failure(state: SessionState) -> actions.Fail:
 
 
 def ended(state: SessionState) -> actions.Fail:
-    """Return the failure of a start whose session ended."""
+    """Return the failure of a start because the session ended."""
     again = Message("Please start your session again.")
     if not state.job_id:
         message = Message("The service was restarted before your session was created.")

@@ -94,7 +94,7 @@ class HubProxy(NameRoutes, ConfigurableHTTPProxy):  # type: ignore[misc]
         await self.hold_all(user_dict)
 
     async def end_login(self, user: str, login: str | None) -> None:
-        """Close the websockets of a browser whose user has signed off, and refuse the browser's login from now on.
+        """Close the websockets of a browser after its user has signed off, and refuse the browser's login from now on.
 
         The user signs off even if the proxy does not answer. An error is only logged.
 

@@ -120,7 +120,7 @@ def new_server_name(text: str, taken: Iterable[tuple[str, str]]) -> tuple[str, s
 
 
 def free_server_name(taken: Iterable[str]) -> tuple[str, str]:
-    """Return the part of the address and the name for a session whose user has chosen none.
+    """Return the part of the address and the name of a session that the user has not named.
 
     Args:
         taken: The parts that are in use. The empty one stands for the session without a name.

@@ -47,7 +47,7 @@ def submitting(state: SessionState) -> str:
 
 
 def not_accepted(state: SessionState, error: str) -> actions.Fail:
-    """Return the failure of a start whose job the scheduler refused.
+    """Return the failure of a start because the scheduler refused the job.
 
     Args:
         state: The session.
@@ -73,7 +73,7 @@ def refused(state: SessionState, message: str) -> actions.Fail | None:
 
 
 def unanswered(state: SessionState) -> actions.Fail:
-    """Return the failure of a start whose submission was not answered, and whose job was not found."""
+    """Return the failure of a start without an answer to the submission, and without a job."""
     if state.context.is_place:
         return place_texts.unanswered(state)
     name = state.context.cluster.name
@@ -89,7 +89,7 @@ def unanswered(state: SessionState) -> actions.Fail:
 
 
 def never_starts(state: SessionState, job: Job) -> actions.Fail:
-    """Return the failure of a start whose job waits for a reason that never ends by itself."""
+    """Return the failure of a start because the job waits for a reason that never ends by itself."""
     if state.context.is_place:
         return place_texts.never_starts(state, job)
     refusal = refused_value(state.context.scheduler, state.context.profile, job.reason)
@@ -109,7 +109,7 @@ def never_starts(state: SessionState, job: Job) -> actions.Fail:
 
 
 def waited_too_long(state: SessionState) -> actions.Fail:
-    """Return the failure of a start whose job waited for longer than its profile allows."""
+    """Return the failure of a start because the job waited for longer than its profile allows."""
     if state.context.is_place:
         return place_texts.waited_too_long(state)
     profile = state.context.profile
@@ -170,7 +170,7 @@ def launching(state: SessionState, host: str) -> str:
 
 
 def no_report(state: SessionState) -> actions.Fail:
-    """Return the failure of a start whose notebook server reported nothing in time."""
+    """Return the failure of a start because the notebook server reported nothing in time."""
     if state.context.is_place:
         return place_texts.no_report(state)
     return actions.Fail(
@@ -186,7 +186,7 @@ def no_report(state: SessionState) -> actions.Fail:
 
 
 def unreachable(state: SessionState) -> actions.Fail:
-    """Return the failure of a start whose notebook server does not answer the hub."""
+    """Return the failure of a start because the notebook server does not answer the hub."""
     if state.context.is_place:
         return place_texts.unreachable(state)
     return actions.Fail(
@@ -208,7 +208,7 @@ def unreachable(state: SessionState) -> actions.Fail:
 
 
 def no_address(state: SessionState) -> actions.Fail:
-    """Return the failure of a start whose node reported no address that the cluster's networks permit."""
+    """Return the failure of a start because the node reported no address in the cluster's networks."""
     reported = ", ".join(f"{interface} {address}" for interface, address in state.addresses)
     return actions.Fail(
         Message(
@@ -224,7 +224,7 @@ def no_address(state: SessionState) -> actions.Fail:
 
 
 def reported_failure(state: SessionState) -> actions.Fail:
-    """Return the failure of a start whose job reported a problem."""
+    """Return the failure of a start because the job reported a problem."""
     if state.context.is_place:
         return place_texts.reported_failure(state)
     facts = {"job_id": state.job_id, "problem": state.problem}
@@ -239,7 +239,7 @@ def reported_failure(state: SessionState) -> actions.Fail:
 
 
 def ended(state: SessionState) -> actions.Fail:
-    """Return the failure of a start whose job ended."""
+    """Return the failure of a start because the job ended."""
     if state.context.is_place:
         return place_texts.ended(state)
     if not state.job_id:

@@ -35,7 +35,7 @@ ACCOUNT_PATIENCE = 3600.0
 
 
 SCRAPER = "prometheus"
-"""The service whose token permits a Prometheus server to read the metrics."""
+"""The service that owns the token of a Prometheus server."""
 
 
 def revoke_former_service_tokens(db: Session, configured: Iterable[str]) -> None:

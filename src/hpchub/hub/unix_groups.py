@@ -84,7 +84,7 @@ def group_ids(user: str, gid: int) -> list[int]:
 def look_up(user: str) -> frozenset[str]:
     """Return the names and the numeric ids of a user's groups. An account that does not exist has none.
 
-    Digits always mean an id. A group whose name consists of digits is therefore known by its id only, as at the gate.
+    Digits always mean an id. A group with a name of digits is therefore known by its id only, as at the gate.
 
     Raises:
         OSError: The directory cannot be read.

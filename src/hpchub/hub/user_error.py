@@ -1,4 +1,4 @@
-"""An error of a request whose message is for the user who sent it."""
+"""An error of a request, with a message for the user who sent it."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Amount(Entry):
 
     @property
     def valid(self) -> str:
-        """What is valid, in words for users."""
+        """The valid values, in words for users."""
         return self._valid(type(self).words)
 
     def _valid(self, write: Callable[[int], Any]) -> str:
@@ -201,7 +201,7 @@ class Word(Entry):
     """A field with a word: one of ``choices``."""
 
     open: ClassVar[str] = ""
-    """What is valid if there are no choices, or empty if choices are required."""
+    """The valid values if there are no choices, or empty if choices are required."""
 
     if TYPE_CHECKING:
         default: Any

@@ -62,14 +62,14 @@ ADVICE = (
     marked("Write letters, digits, _ . @ and -, a letter or digit first."),
     marked("Begin with / or ~/, use no spaces, and do not end with /; {user} stands for the user's name."),
 )
-"""What the types say about a value that is not valid, as sentences. The catalogue of texts gets them from here."""
+"""The sentences of the types about a value that is not valid. The catalogue of texts gets them from here."""
 
 NOT_VALID = marked("{value!r} is not valid here. {advice}")
 
 
 @dataclass(frozen=True)
 class Complaint:
-    """What is wrong with a value, in a whole sentence for the user.
+    """A whole sentence about the fault of a value, for the user.
 
     Attributes:
         field: The name of the field, or empty if the complaint concerns the choice as a whole.
@@ -108,7 +108,7 @@ class ChoiceError(ValueError):
         super().__init__(self.message)
 
 
-# Who may use a profile
+# The users of a profile
 
 
 @dataclass(frozen=True)

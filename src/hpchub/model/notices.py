@@ -314,7 +314,7 @@ def parse_notices(text: str, name: str) -> NoticesFile:
         raise NoticesError(str(Problem(at.entry, message, field=at.field))) from None
 
 
-# What is in force
+# The notices in force
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The places of an inventory, beside the clusters: where a session runs without a batch scheduler. No I/O.
 
-Each kind of place is one class. :mod:`hpchub.places` says how the hub uses it, and how to add another kind.
+Each kind of place is one class. :mod:`hpchub.places` explains how the hub uses it, and how to add another kind.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class PlaceBase(Entry):
     name: f.PlaceName
     """The name of the place. No cluster has the same name."""
     networks: list[f.Network] = Field(min_length=1)
-    """The networks from which sessions reach the hub's API. It accepts connections from these and the clusters'."""
+    """The networks of the sessions. The hub's API accepts connections from these and from the clusters' networks."""
     max_cores: f.Cores
     """The maximum number of cores of a session."""
     max_memory: f.Memory

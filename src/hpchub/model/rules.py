@@ -466,7 +466,7 @@ def _compare_with_scheduler(profile: Draft, cluster: Draft, scheduler: Scheduler
 
 
 DEFAULT_SETTINGS = Cluster.model_construct(queues=[], grid_engine=GridEngineSite(), gpu_type_resource="")
-"""The settings with which a cluster is compared that has a mistake."""
+"""Valid settings, for comparison with those of a cluster that has a mistake."""
 
 
 def _kernel_name(draft: Draft) -> Any:

@@ -84,7 +84,7 @@ class Site(Entry):
     monitoring: Monitoring = Field(default=Monitoring(), alias="hpc_monitoring")
     """How the service is watched: its metrics and its logs."""
     mail: Mail = Field(default=Mail(), alias="hpc_mail")
-    """Mail to users whose session is ready."""
+    """Mail to users about sessions that are ready."""
     backup: Backup = Field(default=Backup(), alias="hpc_backup")
     """Backups of the hub host."""
     canary: Canary = Field(default=Canary(), alias="hpc_canary")
@@ -252,7 +252,7 @@ _UNIONS: dict[str, tuple[type[Entry], Mapping[str, type[Entry]]]] = {
     "hpc_kernels": (KernelBase, KERNEL_KINDS),
     "hpc_places": (PlaceBase, PLACE_KINDS),
 }
-"""The lists whose entries have a ``kind``: the base class of the entries, and the class of each kind."""
+"""The lists of entries with a ``kind``: the base class of the entries, and the class of each kind."""
 
 
 class _Environment(Entry):

@@ -214,7 +214,7 @@ def check_hub_keys(sso: Sso, *, claims: bool) -> None:
 
     Args:
         sso: The entry.
-        claims: Whether the provider sends claims whose names the site chooses.
+        claims: Whether the site chooses the names of the claims.
     """
     if any(step.command is not None for step in sso.user_mapping):
         f.complain("has a user_mapping with a command, which only the web server can run", "use table or pattern")

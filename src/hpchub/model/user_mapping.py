@@ -97,11 +97,11 @@ class Step(Entry):
 
     @property
     def verb(self) -> str:
-        """The key that says what the step does."""
+        """The key that determines what the step does."""
         return next(iter(self.verbs()), "")
 
     def verbs(self) -> list[str]:
-        """Return the keys that say what the step does. A valid step has one."""
+        """Return the keys that determine what the step does. A valid step has one."""
         return [name for name in VERBS if getattr(self, name) is not None]
 
     @model_serializer(mode="wrap")
@@ -134,7 +134,7 @@ class Step(Entry):
 
 
 VERBS = ("claim", "strip_realm", "fold_case", "pattern", "table", "command")
-"""The keys that say what a step does."""
+"""The keys that determine what a step does."""
 
 
 def _shared(table: Mapping[str, str]) -> list[tuple[str, list[str]]]:
@@ -145,7 +145,7 @@ def _shared(table: Mapping[str, str]) -> list[tuple[str, list[str]]]:
 
 
 def check_steps(steps: Sequence[Step]) -> None:
-    """Reject a mapping whose steps do not fit together."""
+    """Reject a mapping with steps that do not fit together."""
     if any(step.claim is not None for step in steps[1:]):
         f.complain("has a claim after another step", "write the claim first")
     if sum(step.command is not None for step in steps) > 1:

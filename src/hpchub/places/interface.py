@@ -182,7 +182,7 @@ class Connection(ABC):
     async def obstacles(self) -> Sequence[str]:
         """Return why no session can start here at all, for the administrators: versions, a missing network.
 
-        What is unknown is no obstacle. The answer may be some minutes old.
+        Anything unknown is no obstacle. The answer may be some minutes old.
         """
 
     @property
@@ -198,7 +198,7 @@ class Connection(ABC):
         """Return what works, as one line for ``hpchub check``.
 
         Raises:
-            Unanswered: The place cannot be used. The text says why, and what to do.
+            Unanswered: The place cannot be used. The text explains why, and what to do.
         """
 
     async def close(self) -> None:  # noqa: B027 not every place has something to close

@@ -97,7 +97,7 @@ class PlaceSpawner(SessionSpawner):
             secrets: The environment of the notebook server, for the file ``secret_path(session)``.
 
         Raises:
-            Refused: There is no job, and the place says why.
+            Refused: There is no job, and the place gives the reason.
             Unanswered: The job may exist or not. The hub searches for it.
         """
         raise NotImplementedError

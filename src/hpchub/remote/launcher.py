@@ -926,7 +926,7 @@ def stay_known(
         content: The report of the port; see ``report``.
         context: The TLS context for the hub.
         stopping: Whether the server has begun to stop.
-        told: Receives what the hub says about the session.
+        told: Receives the hub's answer about the session.
         interval: The time between two checks, in seconds.
     """
     logged = ""
@@ -1100,7 +1100,7 @@ class Watch:
             log(f"this session has no monitor: {type(error).__name__}: {error}")
 
     def told(self, answer: dict[str, Any]) -> None:
-        """Pass on what the hub says about the session."""
+        """Pass on the hub's answer about the session."""
         if self._monitor:
             self._monitor.told(answer)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 NO_GROUP = "(none)"
 """Stands for the group of users who had none when they started a session."""
 UNKNOWN_GROUP = "(unknown)"
-"""Stands for the group of sessions whose start the hub could not record completely."""
+"""Stands for the group of sessions with incomplete records of their start."""
 
 
 @dataclass(slots=True)

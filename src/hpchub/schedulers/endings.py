@@ -61,11 +61,11 @@ class Ending:
 
 
 _MEMORY = re.compile(r"^slurmstepd\b.*(exceeded (job )?memory limit|oom.kill)", re.IGNORECASE)
-"""The lines with which Slurm says in a job's log that the job used too much memory. Its record may not contain it."""
+"""The lines of Slurm in the log of a job that used too much memory. Its record may not contain it."""
 
 
 def with_log(ending: Ending, lines: Iterable[str]) -> Ending:
-    """Return the ending of a job with what only its log tells.
+    """Return the ending of a job, with the facts that only its log contains.
 
     Slurm records a job that it ended with ``JobAcctGatherParams=OverMemoryKill`` as one that a signal has ended.
 

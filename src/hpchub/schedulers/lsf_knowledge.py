@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _UNKNOWN = WaitingJob(Wanted(0, 0))
-"""A waiting job whose needs are unknown. No new job can be sure to start before it."""
+"""A waiting job with unknown needs. No new job can be sure to start before it."""
 
 
 class LSFKnowledge(KnowledgeSource):
@@ -51,7 +51,7 @@ class LSFKnowledge(KnowledgeSource):
 
 
 def _rows(program: str, stdout: str, first: str) -> Iterator[dict[str, str]]:
-    """Yield the rows of a table whose heading begins with a word."""
+    """Yield the rows of a table if its heading begins with a word."""
     lines = stdout.splitlines()
     start = next((i for i, line in enumerate(lines) if line.split()[:1] == [first]), None)
     if start is None or len(lines) < start + 2:

@@ -428,7 +428,7 @@ _RESERVED = ReservedOptions(
 _KILLED_BY_LIMIT = {-26: Cause.OUT_OF_MEMORY, -27: Cause.OUT_OF_MEMORY, -29: Cause.TIME_LIMIT}
 """Exit statuses of jobs that exceeded a limit (src/include/job.h)."""
 _NODE_FAILED = (-4, -5, -6, -14, -20)
-"""Exit statuses of jobs whose node restarted, or lost its connection (src/include/job.h)."""
+"""Exit statuses of jobs after their node restarted or lost its connection (src/include/job.h)."""
 _DELETED = "91"
 """The value of ``substate`` for jobs that somebody deleted."""
 
@@ -461,7 +461,7 @@ class PBS(PBSKnowledge, Scheduler):
     find_command = ("qstat", "-f", "-F", "json")
     limits_command = ("qstat", "-Q", "-f", "-F", "json")
     limits_more = SERVER_COMMANDS
-    # A server without history rejects -x. Then nobody can tell how a job ended.
+    # A server without history rejects -x. Then it is unknown how a job ended.
     history_commands = (("qstat", "-x", "-f", "-F", "json"),)
     job_id_pattern = JOB_ID
     batchspawner_class = "PBSSpawner"

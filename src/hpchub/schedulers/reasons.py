@@ -111,7 +111,7 @@ OUT_OF_LINE = frozenset(reason.words for reason in (DEPENDENCY, START_TIME, RESE
 
 
 def find_reason(text: str, reasons: Iterable[tuple[str, Reason]]) -> Reason:
-    """Return the first reason whose pattern occurs in a scheduler's text, or a reason with the text itself.
+    """Return the first reason with a pattern that occurs in a scheduler's text, or a reason with the text itself.
 
     Args:
         text: The reason in the scheduler's terms.

@@ -26,7 +26,7 @@ class Terms:
     reasons: tuple[tuple[str, Reason], ...] = ()
     """The reasons why jobs wait: regular expressions for parts of ``Job.reason``, the most specific ones first."""
     refusals: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """What the scheduler says if it refuses a value of a job, when it is submitted or while it waits.
+    """The scheduler's messages about a refused value of a job, when it is submitted or while it waits.
 
     Each entry has a regular expression for a part of the message, and the fields of a choice that it can concern, the
     most likely one first; see ``hpchub.model.choice.NAMES``. An empty field at the end: if the job requests none of the
@@ -80,7 +80,7 @@ class Terms:
         return find_reason(reason, self.reasons)
 
     def refusal(self, message: str) -> tuple[str, tuple[str, ...]] | None:
-        """Return the words with which the scheduler refused a value of a job, and the fields that they can concern.
+        """Return the scheduler's words about a refused value of a job, and the fields that they can concern.
 
         Args:
             message: The error output of ``submit_command``, or ``Job.reason``.

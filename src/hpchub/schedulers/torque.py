@@ -135,7 +135,7 @@ def moab_reservation_problem(reservation: str) -> tuple[str, str] | None:
 _KILLED_BY_LIMIT = {-10: Cause.OUT_OF_MEMORY, -11: Cause.TIME_LIMIT}
 """Exit statuses of jobs that exceeded a limit ("Job exit status" in the administrator's guide)."""
 _NODE_FAILED = (-4, -5, -6)
-"""Exit statuses of jobs whose node restarted."""
+"""Exit statuses of jobs after their node restarted."""
 
 
 class Torque(TorqueKnowledge, Scheduler):

@@ -45,7 +45,7 @@ DIRECTORY = "/etc/hpchub/places"
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what the engine or the connection says, as one line."""
+    """Return the message of the engine or the connection, as one line."""
     if isinstance(error, APIError):
         return str(error.explanation or error).strip().replace("\n", " ")
     return " ".join(str(error).split()) or type(error).__name__
@@ -239,7 +239,7 @@ class DockerConnection(Connection):
         if asked and time.monotonic() - asked < OBSTACLES_AGE:
             return found
         found = await self._find_obstacles()
-        # What is wrong is asked for again at the next start, because somebody may have repaired it.
+        # The next start asks again, because somebody may have repaired the fault.
         self._obstacles = (0.0 if found else time.monotonic(), found)
         return found
 

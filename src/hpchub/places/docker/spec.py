@@ -206,7 +206,7 @@ _EXPLANATIONS: tuple[tuple[str, str, str, str], ...] = (
         marked("Please tell the administrators of the service."),
     ),
 )
-"""What the engine says: a pattern, a label for metrics, what the user reads, and what the user can do."""
+"""Messages of the engine: a pattern, a label for metrics, what the user reads, and what the user can do."""
 
 
 def explain(place: str, text: str) -> Refused:
@@ -228,7 +228,7 @@ def explain(place: str, text: str) -> Refused:
 
 
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use", re.IGNORECASE)
-"""What the engine says if another container or program has the port."""
+"""The engine's message if another container or program has the port."""
 
 
 # What the engine is asked for

@@ -1,6 +1,6 @@
 """The rules of the cluster for what the hub may create in its namespace. No I/O.
 
-The rights of the hub say which kinds of objects it may create. These rules say what may be in them. A hub that was
+The rights of the hub define which kinds of objects it may create. These rules define their content. A hub that was
 broken into can then choose neither the image, the node, the priority nor the volumes of a pod.
 
 Source: "Validating Admission Policy" and "Common Expression Language in Kubernetes" (kubernetes.io/docs/reference/).

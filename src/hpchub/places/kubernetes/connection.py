@@ -44,7 +44,7 @@ KEPT = 100
 PATIENCE = 10.0
 """How long a query waits for the first answer, in seconds."""
 LOOKS, PAUSE = 3, 1.0
-"""How often to repeat a request whose answer was lost, and the pause before that, in seconds."""
+"""How often to repeat a request after a lost answer, and the pause before that, in seconds."""
 GRACE = 10
 """How long a notebook server has for its end, in seconds."""
 
@@ -126,7 +126,7 @@ class KubernetesConnection(Connection):
         Raises:
             Refusal: The API refused it, for a reason that does not depend on the moment.
             LookupError: The object does not exist.
-            Unanswered: There is no answer, or one that says nothing about the object.
+            Unanswered: There is no answer, or one without anything about the object.
         """
         try:
             async with asyncio.timeout(TIMEOUT):
@@ -349,7 +349,7 @@ class KubernetesConnection(Connection):
 
 
 def _is_about_object(error: ApiException) -> bool:
-    """Return whether the API itself says that an object does not exist. A web proxy can answer 404 too."""
+    """Return whether the API itself reports that an object does not exist. A web proxy can answer 404 too."""
     try:
         status = json.loads(error.body or b"")
         about = (status.get("details") or {}).get("name")
