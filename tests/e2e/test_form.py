@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LIST = "/etc/hpchub/profiles.json"
 LONG_NAME = "n" * 10_240
+SILENT = 200_000
+"""The hub asks the scheduler at least once in this time, in milliseconds."""
 
 
 @pytest.fixture
@@ -342,3 +344,34 @@ def test_form_tells_when_a_session_would_start(browser_page: Visitor, lab: Lab) 
         return browser_page.page.locator(".hpchub-start time").count() > 0
 
     eventually("the form shows when a session would start", shown, timeout=180, interval=5)
+
+
+@pytest.mark.slow
+def test_form_stays_usable_while_the_scheduler_does_not_answer(browser_page: Visitor, lab: Lab) -> None:
+    """The form shows what the hub knows, and the time of the answer. A session starts when the scheduler is back."""
+    page = browser_page.page
+    browser_page.sign_in("alice")
+    key = lab.profiles()[0]["key"]
+
+    def seen() -> str | None:
+        """Load the form, and return the time of the answer that it shows."""
+        page.goto(f"{lab.url}/hub/spawn")
+        expect(page.locator(f"input[value='{key}']")).to_be_enabled(timeout=5_000)
+        expect(page.locator("#spawn_form [type=submit]")).to_be_enabled()
+        time = page.locator(".hpchub-start time")
+        return time.first.get_attribute("datetime") if time.count() else None
+
+    eventually("the form shows when a session would start", seen, timeout=180, interval=5)
+    for batch in lab.batches.values():
+        batch.stop()
+    try:
+        page.wait_for_timeout(10_000)  # an answer that was on its way has arrived
+        before = seen()
+        assert before
+        page.wait_for_timeout(SILENT)
+        assert seen() == before
+    finally:
+        for batch in lab.batches.values():
+            batch.start()
+    eventually("the form shows a new answer", lambda: (seen() or "") > before, timeout=600, interval=5)
+    browser_page.start(key)
