@@ -157,7 +157,11 @@ def state_of(root: Path) -> dict[str, Any]:
 def change_secrets(root: Path) -> None:
     """Give a host other secrets, as a new host has."""
     for path, content in SECRETS.items():
-        (root / path).write_text(content.replace("first", "second"))
+        file = root / path
+        mode = file.stat().st_mode
+        file.chmod(0o600)  # some secrets are read-only
+        file.write_text(content.replace("first", "second"))
+        file.chmod(mode)
 
 
 def repack(backup: Path, target: Path, recipient: str, key: Path, work: Path, **changes: Any) -> Path:

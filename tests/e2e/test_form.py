@@ -361,7 +361,8 @@ def test_form_stays_usable_while_the_scheduler_does_not_answer(browser_page: Vis
         time = page.locator(".hpchub-start time")
         return time.first.get_attribute("datetime") if time.count() else None
 
-    eventually("the form shows when a session would start", seen, timeout=180, interval=5)
+    # The hub asks again after up to 5 minutes if the scheduler did not answer an earlier test.
+    eventually("the form shows when a session would start", seen, timeout=600, interval=5)
     for batch in lab.batches.values():
         batch.stop()
     try:

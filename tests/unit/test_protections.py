@@ -124,6 +124,7 @@ def test_job_program_checks_its_user_whoever_calls_it(tmp_path: Path, monkeypatc
     config = {
         "minimum_uid": 1000,
         "permitted_groups": ["no-such-group"],
+        "user_pattern": ".*",
         "job_id_pattern": "[0-9]+",
         "cancel": ["true"],
     }

@@ -189,7 +189,7 @@ def running(process: Proxy) -> Iterator[Proxy]:
 def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """Run the proxy, a hub and a notebook server."""
     directory = tmp_path_factory.mktemp("proxy")
-    with Path(tempfile.gettempdir(), "hpchub-test-proxy.lock").open("w") as lock:
+    with Path(tempfile.gettempdir(), f"hpchub-test-proxy-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         program = proxy()
     hub = UnixServer(str(directory / "hub.sock"), Server)  # type: ignore[arg-type]
