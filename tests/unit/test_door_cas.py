@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +150,14 @@ def test_ticket_that_the_server_does_not_confirm_signs_nobody_in(door: CasDoor, 
         door.provider.tickets.pop(ticket)
     answer = browser.ask(f"/hub/home?ticket={ticket}")
     assert answer.status == 401
+    path, log = door.site.directory / "log" / "error.log", ""
+    for _ in range(100):  # Apache writes it after the answer
+        if log := path.read_text():
+            break
+        time.sleep(0.05)
+    path.write_text("")
+    assert f"this host can open {door.provider.url}/cas/p3/serviceValidate" in log
+    assert ticket not in log
     assert not any(name == "__Host-hpchub-sso" for _, name in browser.cookies)
 
 
