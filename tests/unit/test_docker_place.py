@@ -398,8 +398,23 @@ async def test_engine_that_is_too_old_is_explained(hub: Hub, engine: Engine) -> 
 def test_session_has_no_groups_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     found = SimpleNamespace(pw_uid=4242, pw_gid=4242)
     monkeypatch.setattr("pwd.getpwnam", lambda name: found)
-    monkeypatch.setattr("os.getgrouplist", lambda name, gid: [4242, 0, 4, 6, 27, 100, 999, 1000, 4300])
+    # Python's own function would stop all threads of the hub until the directory answers.
+    monkeypatch.setattr("os.getgrouplist", None)
+    groups = [4242, 0, 4, 6, 27, 100, 999, 1000, 4300]
+    monkeypatch.setattr("hpchub.places.accounts.group_ids", lambda name, gid: groups)
     assert find_account("alice", 1000) == Account(4242, 4242, (100, 1000, 4300))
+
+
+def test_groups_that_cannot_be_read_start_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_answer(name: str, gid: int) -> list[int]:
+        raise OSError("the directory of accounts does not say which groups alice has")
+
+    monkeypatch.setattr("pwd.getpwnam", lambda name: SimpleNamespace(pw_uid=4242, pw_gid=4242))
+    monkeypatch.setattr("hpchub.places.accounts.group_ids", no_answer)
+    with pytest.raises(PlaceRefused) as caught:
+        find_account("alice", 1000)
+    assert caught.value.failure.message == "The service cannot look up the groups of your account alice at the moment."
+    assert caught.value.failure.advice == "Please try again in a few minutes."
 
 
 @pytest.mark.parametrize(

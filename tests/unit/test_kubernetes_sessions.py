@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import json
-import os
 import pwd
 import sys
 import time
@@ -69,7 +68,7 @@ async def hub(
     """A hub with a place in Kubernetes. The user alice has an account."""
     account = pwd.struct_passwd(("alice", "x", 1000, 2000, "", "/home/alice", "/bin/bash"))
     monkeypatch.setattr("pwd.getpwnam", lambda name: {"alice": account}[name])
-    monkeypatch.setattr(os, "getgrouplist", lambda name, gid: [gid, 3000, 0])
+    monkeypatch.setattr("hpchub.places.accounts.group_ids", lambda name, gid: [gid, 3000, 0])
     place = {
         "name": "kube",
         "kind": "kubernetes",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 from dataclasses import dataclass
 
 from hpchub.hub.job_actions import Fail
-from hpchub.hub.place_texts import TELL
+from hpchub.hub.place_texts import AGAIN, TELL
+from hpchub.hub.unix_groups import group_ids
 from hpchub.messages import Message
 from hpchub.places.interface import Refused
 from hpchub.remote.docker_gate import USERS_GROUP
@@ -39,7 +39,7 @@ def find_account(name: str, minimum: int) -> Account:
         minimum: The first uid and gid that are not the system's. The group ``users`` is not either.
 
     Raises:
-        Refused: There is no such account, or it belongs to the system.
+        Refused: There is no such account, it belongs to the system, or its groups cannot be read.
     """
     try:
         found = pwd.getpwnam(name)
@@ -53,7 +53,11 @@ def find_account(name: str, minimum: int) -> Account:
     if not _is_permitted(found.pw_gid, minimum):
         message = Message("The main group of your account {name} belongs to the system.", name=name)
         raise _refused(message, f"the account {name} has the main group {found.pw_gid}, which is below {minimum}")
-    groups = [gid for gid in os.getgrouplist(name, found.pw_gid) if _is_permitted(gid, minimum)]
+    try:
+        groups = [gid for gid in group_ids(name, found.pw_gid) if _is_permitted(gid, minimum)]
+    except OSError as error:
+        message = Message("The service cannot look up the groups of your account {name} at the moment.", name=name)
+        raise Refused(Fail(message, reason="no_account", status_code=503, advice=AGAIN), str(error)) from error
     return Account(found.pw_uid, found.pw_gid, tuple(gid for gid in groups if gid != found.pw_gid))
 
 
