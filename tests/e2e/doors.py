@@ -38,7 +38,7 @@ class Door:
         module: Apache's module, as Apache lists it.
         redirects: How many redirects of the service a sign-in with this module needs.
         sessions: The directory of Apache's sessions, or nothing if they are in its memory.
-        factor: The keys and the values with which it reports a second factor.
+        factor: The keys and the values that report a second factor.
         names: The unusual names of users that sign in, with the names of their accounts.
     """
 

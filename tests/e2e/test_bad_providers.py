@@ -128,7 +128,7 @@ def test_clock_that_is_wrong_signs_nobody_in(
 
 
 class Wrong(NamedTuple):
-    """What is refused if the clock of a provider is wrong.
+    """The refusal of a sign-in because the clock of the provider is wrong.
 
     Attributes:
         seconds: By how much the clock differs.

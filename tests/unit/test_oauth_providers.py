@@ -1,4 +1,4 @@
-"""Who a person is, by the answers of each OAuth provider. The answers follow the providers' documents."""
+"""How the answers of each OAuth provider identify a person. The answers follow the providers' documents."""
 
 from __future__ import annotations
 

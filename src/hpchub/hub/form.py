@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hpchub.schedulers.knowledge import Allocations, Availability
 
 OLD = 600.0
-"""If the scheduler's answer is older, in seconds, the form no longer shows that a session starts now."""
+"""How old an answer of the scheduler may be before the form no longer shows that a session starts now, in seconds."""
 
 MOST_WAITS = 10_000
 """How many expected waits are kept. All users share them, because they follow from one answer of the scheduler."""
@@ -109,7 +109,7 @@ class Start:
         seconds: How long it would wait from now on. 0: it would start now.
         at: When it would start, in seconds since 1970.
         seen: When the scheduler answered, in seconds since 1970.
-        is_old: Whether the answer is too old to be true now.
+        is_old: Whether the answer is too old to rely on.
     """
 
     seconds: float

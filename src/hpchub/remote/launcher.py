@@ -926,7 +926,7 @@ def stay_known(
         content: The report of the port; see ``report``.
         context: The TLS context for the hub.
         stopping: Whether the server has begun to stop.
-        told: Receives the hub's answer about the session.
+        told: A function that receives the hub's answer about the session.
         interval: The time between two checks, in seconds.
     """
     logged = ""
