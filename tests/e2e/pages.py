@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Locator, Page, expect
 
 from .lab import Lab, User, eventually, totp
@@ -218,6 +219,17 @@ class Visitor:
             finally:
                 page.close()
         return fetch(self.page, method, f"{self.lab.url}{path}", body=body, token=token)
+
+    def wait_for_hub(self) -> None:
+        """Wait until the hub answers. The request does not come from the open page, which may reload at any moment."""
+
+        def answers() -> bool:
+            try:
+                return self.page.request.get(f"{self.lab.url}/hub/api/").status == 200
+            except PlaywrightError:
+                return False
+
+        eventually("the hub answers", answers)
 
     def new_token(self) -> str:
         """Create a token for the REST API in the same way as the hub's token page, and return it."""

@@ -80,7 +80,7 @@ def learn(visitor: Visitor, lab: Lab, user: str) -> None:
     """Let the hub ask the scheduler again, and wait until it knows everything. It remembers answers for minutes."""
     visitor.sign_in(user)
     lab.run("hub", ["systemctl", "restart", "jupyterhub"])
-    eventually("the hub answers", lambda: visitor.fetch("GET", "/hub/api/").status == 200)
+    visitor.wait_for_hub()
 
     def knows() -> bool:
         page = visitor.page
@@ -119,7 +119,7 @@ def test_home_that_cannot_be_written_is_found_before_the_job_is_submitted(
 ) -> None:
     browser_page.sign_in("alice")
     lab.run("hub", ["systemctl", "restart", "jupyterhub"])  # the doctor remembers a healthy home for a minute
-    eventually("the hub answers", lambda: browser_page.fetch("GET", "/hub/api/").status == 200)
+    browser_page.wait_for_hub()
     alices_home(script)
     refused(browser_page, lab, text)
     expect(browser_page.page.locator("body")).to_contain_text("ssh")

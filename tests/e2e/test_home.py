@@ -124,7 +124,7 @@ def test_hub_restart_keeps_all_sessions(bob: Visitor, lab: Lab) -> None:
     bob.start(key)
     before = lab.jobs("bob")
     lab.run("hub", ["systemctl", "restart", "jupyterhub"])
-    eventually("the hub answers", lambda: bob.fetch("GET", "/hub/api/").status == 200)
+    bob.wait_for_hub()
     home(page, lab)
     expect(card(page, "")).to_contain_text("Running", timeout=START)
     expect(card(page, "genome-run")).to_contain_text("Running", timeout=START)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from .lab import LabError, eventually
+from .lab import LabError
 from .site import REPOSITORY, Site
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def test_session_survives_the_upgrade_from_the_previous_release_and_the_rollback
     before, jobs = environments(lab), lab.jobs("alice")
 
     def check() -> None:
-        eventually("the hub answers", lambda: alice.fetch("GET", "/hub/api/").status == 200)
+        alice.wait_for_hub()
         assert notebook.run("kept") == "42"
         assert lab.jobs("alice") == jobs
         home = alice.page.context.new_page()

@@ -21,11 +21,6 @@ KILL = ["systemctl", "kill", "--signal=KILL", "jupyterhub"]
 SBATCH = "/usr/local/bin/sbatch"  # precedes Slurm's own sbatch on the gate's PATH
 
 
-def hub_answers(visitor: Visitor) -> bool:
-    """Return whether the hub answers API requests."""
-    return visitor.fetch("GET", "/hub/api/").status == 200
-
-
 def opened(visitor: Visitor, url: str) -> bool:
     """Open a page. Return false if the present page reloaded at the same moment and therefore stayed open."""
     try:
@@ -78,7 +73,7 @@ def test_resumed_start_can_be_stopped(browser_page: Visitor, lab: Lab, closed_qu
     browser_page.page.wait_for_url("**/hub/spawn-pending/**", wait_until="load")
     with browser_page.page.expect_event("load", timeout=60_000):
         lab.run("hub", KILL)
-    eventually("the hub answers", lambda: hub_answers(browser_page))
+    browser_page.wait_for_hub()
     # Leave the progress page, which reloads as soon as the start has ended. A reload aborts another navigation.
     eventually("the home page", lambda: opened(browser_page, f"{lab.url}/hub/home"))
     answer = browser_page.fetch("DELETE", "/hub/api/users/alice/server")
@@ -94,7 +89,7 @@ def test_submission_survives_a_hub_restart(browser_page: Visitor, lab: Lab, slow
     eventually("sbatch is running", slow_sbatch, interval=0.1)
     assert not lab.jobs("alice")
     lab.run("hub", KILL)
-    eventually("the hub answers", lambda: hub_answers(browser_page))
+    browser_page.wait_for_hub()
     notebook = browser_page.wait_for_lab().new_notebook("python3")
     assert notebook.run("6*7") == "42"
     assert len(lab.jobs("alice")) == 1

@@ -77,7 +77,7 @@ def test_restore_on_the_same_host_keeps_sessions(lab: Lab, browser_page: Visitor
     proxy = lab.run("hub", ["systemctl", "show", "--property", "MainPID", "configurable-http-proxy"])
     lab.run("hub", [HUB_PROGRAM, "restore", "--force", "--identity", key_on_hub, backup])
     lab.run("hub", ["rm", "-f", backup])
-    eventually("the hub answers", lambda: browser_page.fetch("GET", "/hub/api/").status == 200)
+    browser_page.wait_for_hub()
     assert notebook.run("kept") == "42"
     assert lab.jobs("alice") == jobs
     assert lab.run("hub", ["systemctl", "show", "--property", "MainPID", "configurable-http-proxy"]) == proxy

@@ -90,7 +90,7 @@ def test_session_survives_a_hub_restart(browser_page: Visitor, lab: Lab) -> None
 
     lab.run("hub", ["systemctl", "restart", "jupyterhub"])
     assert notebook.run("kept") == "42"
-    eventually("the hub answers", lambda: browser_page.fetch("GET", "/hub/api/").status == 200)
+    browser_page.wait_for_hub()
     assert notebook.run("kept + 1") == "43"
 
     browser_page.page.goto(f"{lab.url}/hub/home")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .lab import LabError, eventually
+from .lab import LabError
 from .site import Site
 from .versions import MOMENTS, add, copy_package, environment, kill_deployment, of_package, schema, use_other_schema
 
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
     from .lab import Lab
     from .pages import Notebook, Visitor
-
-
-def hub_answers(visitor: Visitor) -> bool:
-    return visitor.fetch("GET", "/hub/api/").status == 200
 
 
 @pytest.fixture
@@ -64,7 +60,7 @@ def test_rollback_returns_to_the_former_version(
     assert notebook.run("kept") == "42"
     site.apply(playbook="rollback.yml")
     assert environment(lab) == before
-    eventually("the hub answers", lambda: hub_answers(browser_page))
+    browser_page.wait_for_hub()
     assert notebook.run("kept") == "42"
     assert lab.jobs("alice") == jobs
     with pytest.raises(LabError, match="there is no rollback point"):
@@ -81,7 +77,7 @@ def test_version_that_does_not_start_leaves_the_old_one_running(
     with pytest.raises(LabError, match="this version is broken"):
         site.apply(*of_package(package), "-e", "jupyterhub_start_timeout=15")
     assert environment(lab) == before
-    eventually("the hub answers", lambda: hub_answers(browser_page))
+    browser_page.wait_for_hub()
     assert notebook.run("kept") == "42"
 
 
@@ -95,7 +91,7 @@ def test_version_with_another_schema_that_does_not_start_leaves_the_old_one_runn
     with pytest.raises(LabError, match="this version is broken"):
         site.apply(*of_package(other_schema), "-e", "jupyterhub_start_timeout=15")
     assert (environment(lab), schema(lab)) == before
-    eventually("the hub answers", lambda: hub_answers(browser_page))
+    browser_page.wait_for_hub()
     assert notebook.run("kept") == "42"
     assert lab.jobs("alice") == jobs
 
@@ -113,11 +109,11 @@ def test_deployment_that_breaks_off_is_repaired_by_the_next_one(
         site.apply(*of_package(other_schema))
         assert environment(lab) != before[0], moment
         assert schema(lab) == "feedfacecafe", moment
-        eventually("the hub answers", lambda: hub_answers(browser_page))
+        browser_page.wait_for_hub()
         assert notebook.run("kept") == "42", moment
         assert lab.jobs("alice") == jobs, moment
         site.apply(playbook="rollback.yml")
         assert (environment(lab), schema(lab)) == before, moment
-        eventually("the hub answers", lambda: hub_answers(browser_page))
+        browser_page.wait_for_hub()
         assert notebook.run("kept") == "42", moment
         assert lab.jobs("alice") == jobs, moment
