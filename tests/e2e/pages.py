@@ -221,11 +221,11 @@ class Visitor:
         return fetch(self.page, method, f"{self.lab.url}{path}", body=body, token=token)
 
     def wait_for_hub(self) -> None:
-        """Wait until the hub answers. The request does not come from the open page, which may reload at any moment."""
+        """Wait until the hub answers. The open page may reload at any moment, which aborts a request from it."""
 
         def answers() -> bool:
             try:
-                return self.page.request.get(f"{self.lab.url}/hub/api/").status == 200
+                return self.fetch("GET", "/hub/api/").status == 200
             except PlaywrightError:
                 return False
 
