@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -13,6 +14,7 @@ from lab.web_client import Visitor as Client
 
 from .pages import START, JupyterLab, Visitor, fetch
 from .site import Site
+from .test_language import choose
 from .test_unsaved_work import CONTENT, NOTEBOOK, banner, edit, end_session
 
 if TYPE_CHECKING:
@@ -56,10 +58,12 @@ def test_shared_server_admits_the_visitor_but_cannot_act_for_them(
     alice, bob = visitor(), visitor()
     home = host_of(lab, "alice")
     alice.sign_in("alice")
+    choose(alice.page, "Deutsch")
     alice.start(lab.profiles()[0]["key"])
     alice.page.goto(f"{lab.url}/user/alice/lab?reset")  # the address without subdomains
     session = JupyterLab(alice.page, f"{home}/user/alice")
     assert alice.page.url.startswith(f"{home}/user/alice/lab")
+    expect(alice.page.locator("#hpchub-status")).to_contain_text(re.compile(r"von \d+ Kern"))  # as chosen on the hub
     assert session.run_cell("python3", "6*7") == "42"
 
     token = [("Authorization", f"token {alice.new_token()}")]

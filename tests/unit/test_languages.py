@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hub_app import signed_on
+from hub_app import HUB, signed_on
 from jinja2 import Environment
 
 from hpchub.hub import page_texts
@@ -14,7 +14,7 @@ from hpchub.hub.page_texts import JUPYTERHUB_TEMPLATES, Languages, PageTexts, ma
 from hpchub.messages import Message
 
 if TYPE_CHECKING:
-    from hub_app import Ask
+    from hub_app import Ask, Hub
 
 
 def xsrf(page: str) -> str:
@@ -52,7 +52,13 @@ async def test_page_is_in_the_language_of_the_reader(ask: Ask, headers: dict[str
     assert f'value="{expected}" lang="{expected}" aria-pressed="true"' in page
 
 
-async def test_menu_sets_a_safe_cookie_and_returns_to_the_page(ask: Ask) -> None:
+@pytest.mark.parametrize("subdomains", [False, True])
+async def test_menu_sets_a_safe_cookie_and_returns_to_the_page(
+    ask: Ask, hub: Hub, monkeypatch: pytest.MonkeyPatch, subdomains: bool
+) -> None:
+    if subdomains:  # the sessions have hosts below the hub's
+        monkeypatch.setitem(hub.app.tornado_application.settings, "subdomain_host", f"https://{HUB}")
+        monkeypatch.setitem(hub.app.tornado_application.settings, "domain", HUB)
     cookie = await login(ask)
     response = await ask("spawn?profile=small", **signed_on("alice", "hpc"), Cookie=cookie)
     page = response.body.decode()
@@ -65,7 +71,9 @@ async def test_menu_sets_a_safe_cookie_and_returns_to_the_page(ask: Ask) -> None
     assert response.headers["Location"] == "/hub/spawn?profile=small"
     found = [each for each in response.headers.get_list("Set-Cookie") if each.startswith("hpchub-language=de;")]
     assert len(found) == 1
-    assert {"Secure", "SameSite=Lax", "Path=/"} <= set(found[0].split("; "))
+    attributes = set(found[0].split("; "))
+    assert {"Secure", "SameSite=Lax", "Path=/"} <= attributes
+    assert {each for each in attributes if each.startswith("Domain=")} == ({f"Domain={HUB}"} if subdomains else set())
 
 
 @pytest.mark.parametrize(

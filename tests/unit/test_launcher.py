@@ -564,6 +564,18 @@ def test_unwritable_home_is_explained(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.ENOSPC], ids=errno.errorcode.get)
+def test_home_that_takes_no_further_file_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def create(path: str, *_flags: int) -> Never:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "open", create)
+    with pytest.raises(LaunchError, match="takes no further file"):
+        launcher.check_space(tmp_path)
+
+
 def test_home_with_space_gets_a_private_directory(tmp_path: Path) -> None:
     launcher.check_space(tmp_path / ".hpchub")
     assert stat.S_IMODE((tmp_path / ".hpchub").stat().st_mode) == 0o700

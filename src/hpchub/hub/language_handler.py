@@ -26,7 +26,9 @@ class LanguageHandler(BaseHandler):  # type: ignore[misc]
             raise UserError(
                 400, Message("There is no such language. The languages are: {names}.", names=listing(languages()))
             )
-        # The extension of JupyterLab reads the cookie, which contains no secret.
-        self.set_cookie(COOKIE, language, expires_days=_DAYS, path="/", secure=True, samesite="Lax")
+        # The extension of JupyterLab reads the cookie, which contains no secret. With `user_subdomains`, its pages have
+        # hosts below the hub's.
+        domain = self.domain if self.subdomain_host else None
+        self.set_cookie(COOKIE, language, expires_days=_DAYS, path="/", secure=True, samesite="Lax", domain=domain)
         home = url_path_join(self.hub.base_url, "home")
         self.redirect(self.get_next_url(self.current_user, default=home), status=303)

@@ -56,6 +56,11 @@ LAUNCHER = {
     "ended": marked("the notebook server has ended"),
     "ended_at": marked("{place}: the notebook server has ended"),
     "endless": marked("{place}: this code does not come to an end"),
+    "home_files": marked(
+        "your home directory takes no further file, so nothing can be created in {directory}. You have too many files,"
+        " or no space. Log in to a login node with ssh, delete files or pack many small ones into one archive, and"
+        " start a new session."
+    ),
     "home_full": marked(
         "your home directory is full, so {directory} cannot be written. Log in to a login node with ssh, delete files"
         " that you do not need, and start a new session."
