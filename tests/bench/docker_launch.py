@@ -31,7 +31,7 @@ from traitlets import HasTraits
 from hpchub.lab_extension import container_files
 from hpchub.model.entries import Profile
 from hpchub.model.places import DockerPlace
-from hpchub.places import spawner as place_spawner
+from hpchub.places import accounts
 from hpchub.places.accounts import Account
 from hpchub.places.docker import spec
 from hpchub.places.docker.connection import DockerConnection
@@ -120,7 +120,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ratios of a start by hpchub and one by dockerspawner that follow each other. On a busy machine, the fastest
         starts are more reliable.
     """
-    place_spawner.find_account = lambda name, minimum: Account(*IDS, (100,))  # type: ignore[attr-defined]
+    accounts.find_account = lambda name, minimum: Account(*IDS, (100,))
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         home = Path(directory, "alice")
         home.mkdir()

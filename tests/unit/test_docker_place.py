@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from hpchub.hub.job_events import PortReported
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.start_error import StartError
 from hpchub.model.profile_list import profile_list
-from hpchub.places.accounts import Account, find_account
+from hpchub.places.accounts import Account, ask_for_account, find_account
 from hpchub.places.docker import connection as connections
 from hpchub.places.docker import spec
 from hpchub.places.interface import Refused as PlaceRefused
@@ -77,7 +78,7 @@ def hub(hub: Hub, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(connections, "STOP_TIMEOUT", 1)
     monkeypatch.setattr("hpchub.hub.job_session.HOPELESS_AFTER", 0.3)
     monkeypatch.setattr(
-        "hpchub.places.spawner.find_account", lambda name, _: Account(os.getuid(), os.getgid(), (100, 101))
+        "hpchub.places.accounts.find_account", lambda name, _: Account(os.getuid(), os.getgid(), (100, 101))
     )
     return hub
 
@@ -405,6 +406,9 @@ def test_session_has_no_groups_of_the_system(monkeypatch: pytest.MonkeyPatch) ->
     assert find_account("alice", 1000) == Account(4242, 4242, (100, 1000, 4300))
 
 
+UNANSWERED = "The service cannot look up your account alice and its groups at the moment."
+
+
 def test_groups_that_cannot_be_read_start_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_answer(name: str, gid: int) -> list[int]:
         raise OSError("the directory of accounts does not say which groups alice has")
@@ -413,8 +417,27 @@ def test_groups_that_cannot_be_read_start_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("hpchub.places.accounts.group_ids", no_answer)
     with pytest.raises(PlaceRefused) as caught:
         find_account("alice", 1000)
-    assert caught.value.failure.message == "The service cannot look up the groups of your account alice at the moment."
+    assert caught.value.failure.message == UNANSWERED
     assert caught.value.failure.advice == "Please try again in a few minutes."
+
+
+async def test_silent_directory_of_accounts_starts_nothing_and_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent, answers = threading.Event(), []
+
+    def getpwnam(name: str) -> None:
+        answers.append(silent.wait(30))
+        raise KeyError(name)
+
+    monkeypatch.setattr("pwd.getpwnam", getpwnam)
+    monkeypatch.setattr("hpchub.places.accounts.PATIENCE", 0.05)
+    for _ in range(10):  # more than there are threads
+        with pytest.raises(PlaceRefused, match="has not answered") as caught:
+            await ask_for_account("alice", 1000)
+        assert (caught.value.failure.message, caught.value.failure.reason) == (UNANSWERED, "unanswered")
+    silent.set()
+    with pytest.raises(PlaceRefused, match="has no account alice"):
+        await ask_for_account("alice", 1000)
+    assert 1 < len(answers) < 10  # nobody waits for the other questions any more
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def hub(hub: Hub, policy: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Mo
     hub.app.config.SwarmSessionSpawner.startup_poll_interval = 0.01
     hub.app.config.SwarmSessionSpawner.stop_timeout = 2.0
     monkeypatch.setattr("hpchub.hub.job_session.HOPELESS_AFTER", 0.3)
-    monkeypatch.setattr("hpchub.places.spawner.find_account", lambda name, _: Account(UID, UID, (4300,)))
+    monkeypatch.setattr("hpchub.places.accounts.find_account", lambda name, _: Account(UID, UID, (4300,)))
     server = docker_gate.serve(policy)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     yield hub

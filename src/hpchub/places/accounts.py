@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import pwd
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from hpchub.hub.job_actions import Fail
 from hpchub.hub.place_texts import AGAIN, TELL
-from hpchub.hub.unix_groups import group_ids
+from hpchub.hub.unix_groups import PATIENCE, group_ids
 from hpchub.messages import Message
 from hpchub.places.interface import Refused
 from hpchub.remote.docker_gate import USERS_GROUP
+
+_THREADS = ThreadPoolExecutor(4, thread_name_prefix="places-accounts")  # a directory that is silent may keep them all
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,19 @@ class Account:
     uid: int
     gid: int
     groups: tuple[int, ...]
+
+
+async def ask_for_account(name: str, minimum: int) -> Account:
+    """Return ``find_account(name, minimum)``, without stopping the hub.
+
+    Raises:
+        Refused: See ``find_account``; or the directory of accounts has not answered within ``PATIENCE``.
+    """
+    question = asyncio.get_running_loop().run_in_executor(_THREADS, find_account, name, minimum)
+    try:
+        return await asyncio.wait_for(question, PATIENCE)
+    except TimeoutError:
+        raise _unanswered(name, f"the directory of accounts has not answered within {PATIENCE:.0f} s") from None
 
 
 def find_account(name: str, minimum: int) -> Account:
@@ -56,13 +73,17 @@ def find_account(name: str, minimum: int) -> Account:
     try:
         groups = [gid for gid in group_ids(name, found.pw_gid) if _is_permitted(gid, minimum)]
     except OSError as error:
-        message = Message("The service cannot look up the groups of your account {name} at the moment.", name=name)
-        raise Refused(Fail(message, reason="no_account", status_code=503, advice=AGAIN), str(error)) from error
+        raise _unanswered(name, str(error)) from error
     return Account(found.pw_uid, found.pw_gid, tuple(gid for gid in groups if gid != found.pw_gid))
 
 
 def _is_permitted(gid: int, minimum: int) -> bool:
     return gid >= max(minimum, 1) or gid == USERS_GROUP
+
+
+def _unanswered(name: str, note: str) -> Refused:
+    message = Message("The service cannot look up your account {name} and its groups at the moment.", name=name)
+    return Refused(Fail(message, reason="unanswered", status_code=503, advice=AGAIN), note)
 
 
 def _refused(message: Message, note: str) -> Refused:

@@ -15,7 +15,7 @@ from hpchub.hub import job_events as events
 from hpchub.hub.backend import Backend
 from hpchub.hub.session_spawner import SessionSpawner
 from hpchub.places import kind_of
-from hpchub.places.accounts import find_account
+from hpchub.places.accounts import ask_for_account
 from hpchub.places.interface import PROGRAM, Refused, secret_path
 from hpchub.remote import job_usage, launcher, session_monitor, single_user
 from hpchub.schedulers import Unanswered, job_name
@@ -106,10 +106,10 @@ class PlaceSpawner(SessionSpawner):
         """Return the account of the user.
 
         Raises:
-            Refused: There is no such account, or it belongs to the system.
+            Refused: There is no such account, it belongs to the system, or the directory of accounts does not answer.
         """
         minimum = int(self.runtime.settings.get("access", {}).get("minimum_uid", 1000))
-        return await asyncio.to_thread(find_account, self.user.name, minimum)
+        return await ask_for_account(self.user.name, minimum)
 
     async def files(self, session: str, secrets: Mapping[str, str]) -> dict[str, str]:
         """Return the files of a session by their names; see ``files_of``."""
