@@ -135,6 +135,7 @@ def permitted_on(groups: set[str], state: dict[str, Any], settings: dict[str, An
         # python3 is the mail server, and the stand-in for Globus.
         "idp": {"apache2": {provider}, "systemd": {service}, "python3": {2525, 8447} if portal else {2525}},
         "state_store": {"postgres": {5432}},
+        "mirror": {"apache2": {80, 443}},
         # python3 is the gate of a Docker host. The engine itself listens on a unix socket only.
         "docker_hosts": {"python3": {2376}},
         "kubernetes": {"lab-kubernetes": {6443}},
