@@ -393,8 +393,9 @@ def check_space(directory: Path) -> float:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_test_file(directory)
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         # Only an error of the creation names the file. There is no error for "no further file", only for "full".
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename:
+        if full and error.filename:
             raise LaunchError(
                 f"your home directory takes no further file, so nothing can be created in {directory}. You have too"
                 " many files, or no space. Log in to a login node with ssh, delete files or pack many small ones into"
@@ -402,7 +403,7 @@ def check_space(directory: Path) -> float:
                 "home_files",
                 directory=str(directory),
             ) from None
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if full:
             raise LaunchError(
                 f"your home directory is full, so {directory} cannot be written. Log in to a login node with ssh,"
                 " delete files that you do not need, and start a new session.",
