@@ -11,6 +11,8 @@ import pytest
 from batchspawner import JobStatus
 from hub_app import SESSION, VARIABLES, Hub, job, profile, site, write_profiles
 
+from hpchub.hub.collector import state_of
+from hpchub.hub.home import cards
 from hpchub.hub.job_spawner import JobSpawner, spawner_class
 from hpchub.hub.remote_texts import TEXTS, message_of
 from hpchub.hub.start_error import StartError
@@ -214,13 +216,35 @@ async def test_saved_state_cannot_configure_the_spawner(hub: Hub) -> None:
     assert restored.child_spawner.cmd == default
 
 
-async def test_invalid_saved_grant_is_no_session_and_does_not_raise(hub: Hub) -> None:
-    job = {"session": "0" * 16, "job_id": "7", "host": "", "port": 0}
-    state = {"grant": {"profile": profile("x", cores="evil"), "cluster": VARIABLES["hpc_clusters"][0]}, "job": job}
-    restored: HPCProfilesSpawner = hub.user().spawners[""]
-    restored.load_state(state)  # an exception would prevent the hub from starting
+UNREADABLE = {
+    "grant": {"profile": profile("x", cores="evil"), "cluster": VARIABLES["hpc_clusters"][0]},
+    "job": {"session": SESSION, "job_id": "7", "host": "n1", "port": 4001},
+    "token": "hash",
+}
+"""The saved state of a session whose profile has a value that this version does not know."""
+
+
+async def test_session_that_cannot_be_read_is_unknown_until_it_is_stopped(hub: Hub) -> None:
+    restored = hub.restored_spawner("https://n1:4001")
+    restored.clear_state()
+    restored.load_state(UNREADABLE)  # an exception would prevent the hub from starting
     assert restored.child_spawner is None
-    assert restored.get_state() == {}
+    assert await restored.poll() is None
+    assert await restored.get_url() == "https://n1:4001/user/alice/"
+    assert restored.http_timeout > 30 * 24 * 3600  # JupyterHub cancels the job afterwards
+    assert restored.get_state() == UNREADABLE
+
+    await restored.stop()
+    restored.clear_state()
+    assert hub.runtime.ledger.ended([SESSION]) == {SESSION: ("alice", "demo")}
+    assert (restored.get_state(), await restored.poll()) == ({}, 1)
+
+
+async def test_home_page_shows_no_session_that_cannot_be_read(hub: Hub) -> None:
+    restored = hub.restored_spawner("https://n1:4001")
+    restored.load_state(UNREADABLE)
+    assert cards(hub.user()) == []
+    assert not state_of(restored)
 
 
 @pytest.mark.parametrize(

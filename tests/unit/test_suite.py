@@ -436,6 +436,23 @@ def test_failures_come_with_the_command_that_runs_them_again() -> None:
     ]
 
 
+def test_summary_names_the_tests_and_tasks_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    named = [
+        "FAILED tests/a.py::test_b[c d] - assert 1 == 2",
+        "ERROR tests/a.py",
+        'fatal: [hub]: FAILED! => {"msg": "no"}',
+    ]
+    printed = "\n".join(["fine", "FAILED - RETRYING: [hub]: Wait", *named, named[0], "FAILED tests/" + "x" * 500])
+    stage = suite.Stage(
+        "s", "", [step("a", f"print({printed!r}); raise SystemExit(1)"), step("b", f"print({printed!r})")]
+    )
+    assert suite._run([stage], STAGES, keep=False, jobs=1) == 1
+    summary = [line.strip() for line in capsys.readouterr().out.partition("=== summary ===")[2].splitlines()]
+    long = ("FAILED tests/" + "x" * 500)[:300]
+    assert summary[2:-4] == [*named, long]
+    assert (summary[1][-4:], summary[-4][-4:]) == ("s: a", "s: b")
+
+
 # Other callers of the same checks
 
 

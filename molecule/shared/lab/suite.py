@@ -106,12 +106,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Result:
-    """The verdict (PASS, FAIL or SKIP) and the duration of one step."""
+    """The verdict (PASS, FAIL or SKIP) and the duration of one step, and the lines that name what failed in it."""
 
     stage: str
     step: str
     verdict: str
     seconds: float
+    failures: tuple[str, ...] = ()
 
 
 def no_change(output: str) -> str | None:
@@ -122,6 +123,12 @@ def no_change(output: str) -> str | None:
     """
     changed = re.findall(r"^\S+ +: ok=\d+ +changed=[1-9]\d*.*$", output, re.MULTILINE)
     return "this run changes hosts that have just converged:\n" + "\n".join(changed) if changed else None
+
+
+def failures(output: str) -> tuple[str, ...]:
+    """Return the lines of pytest and Ansible that name what failed, each once and not longer than 300 characters."""
+    lines = re.findall(r"^(?:(?:FAILED|ERROR) tests/|fatal: \[|ERROR! ).*$", output, re.MULTILINE)
+    return tuple(dict.fromkeys(line[:300] for line in lines))
 
 
 # The stages
@@ -605,7 +612,8 @@ class _Runner:
         try:
             verdict, output = self._execute(step, prefix)
         finally:
-            self.results.append(Result(stage.name, step.name, verdict, time.monotonic() - begin))
+            named = failures(output) if verdict == "FAIL" else ()
+            self.results.append(Result(stage.name, step.name, verdict, time.monotonic() - begin, named))
         return verdict, output
 
     def _execute(self, step: Step, prefix: str | None) -> tuple[str, str]:
@@ -663,6 +671,8 @@ def _summary(results: list[Result], stages: Sequence[Stage]) -> int:
     print("\n=== summary ===")
     for result in results:
         print(f"{result.verdict}  {result.seconds:6.0f} s  {result.stage}: {result.step}")
+        for line in result.failures:
+            print(f"                  {line}")
     count = {verdict: sum(result.verdict == verdict for result in results) for verdict in ("PASS", "FAIL", "SKIP")}
     skipped = f", {count['SKIP']} skipped" if count["SKIP"] else ""
     print(f"{count['PASS']} passed, {count['FAIL']} failed{skipped}", flush=True)

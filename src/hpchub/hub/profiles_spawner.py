@@ -14,7 +14,7 @@ from hpchub.hub import outcome as outcomes
 from hpchub.hub.cancel import cancel_start
 from hpchub.hub.events import ORIGIN, StopRequested
 from hpchub.hub.form_spawner import FormSpawner
-from hpchub.hub.grant import read_grant, write_grant
+from hpchub.hub.grant import read_grant, saved_job, write_grant
 from hpchub.hub.job_spawner import spawner_class
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
 from hpchub.hub.ready_mail import ReadyMail
@@ -51,6 +51,9 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
     token: str = ""
     """The hash of the server's API token. JupyterHub stores only hashes, so a restarted hub does not have the token."""
 
+    unread: dict[str, Any]
+    """The saved state of a session that this version of the hub cannot read, or empty."""
+
     stopped_by: str = ""
     """Who asked the hub to stop the session: a user, a service, or the hub itself (``drain``, ``idle``). Or empty."""
 
@@ -59,6 +62,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
 
     def __init__(self, **kwargs: Any) -> None:
         self._grant: dict[str, Any] = {}
+        self.unread: dict[str, Any] = {}
         self._stopped = False
         self.session_files: dict[str, str] = {}
         super().__init__(**kwargs)
@@ -215,9 +219,10 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
     async def poll(self) -> int | None:
         """Return the exit code of a session that is over, else None. See ``SessionSpawner.poll``.
 
-        JupyterHub could not save the end of a session while its database is at fault, so it is reported later.
+        JupyterHub could not save the end of a session while its database is at fault, so it is reported later. A
+        session whose saved state cannot be read may still run.
         """
-        if self.runtime.guard.fault:
+        if self.runtime.guard.fault or self.unread:
             return None
         status: int | None = await super().poll()
         return status
@@ -285,8 +290,11 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         Shape: ``{"grant": …, "job": …, "token": HASH, "mail": True, "mail_language": CODE, "outcome": …, "notice":
         TEXT, "notice_message": MESSAGE}``. The keys of the mail exist only if the user has asked for one. For
         ``grant``, see ``hpchub.hub.grant``, for ``job`` ``SessionSpawner.get_state``, and for ``outcome``
-        ``hpchub.hub.outcome``. The outcome and the notice also exist without a session.
+        ``hpchub.hub.outcome``. The outcome and the notice also exist without a session. A state that this version
+        cannot read stays as it is.
         """
+        if self.unread:
+            return dict(self.unread)
         state: dict[str, Any] = Spawner.get_state(self)
         if outcome := self.outcome:
             state["outcome"] = outcome.saved
@@ -306,23 +314,29 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore a session. The model validates the saved grant.
 
-        If the saved state is not valid, the error is logged and there is no session. This method does not raise an
+        If the saved state is not valid, perhaps because a later version saved it, the error is logged. The session is
+        then unknown: JupyterHub keeps it and its route until somebody stops it. This method does not raise an
         exception, because that would prevent JupyterHub from starting.
         """
         Spawner.load_state(self, state)
         self.notice = restored_text(str(state.get("notice", "")), state.get("notice_message"))
         if "grant" not in state:
             return
+        self.token = str(state.get("token", ""))
         try:
             self._take(*read_grant(state["grant"]))
             self.child_state = state["job"]
             child = self.construct_child()
             child.record()
         except (KeyError, TypeError, ValueError, TraitError) as error:
-            self.log.error("%s: cannot restore the session, its saved state is not valid: %s", self._log_name, error)
-            self.clear_state()
+            self.log.error(
+                "%s: cannot read the saved state of the session, so its state is unknown until it is stopped: %s",
+                self._log_name,
+                error,
+            )
+            self.set_trait("child_spawner", None)
+            self._grant, self.unread = {}, dict(state)
             return
-        self.token = str(state.get("token", ""))
         self.wants_mail = state.get("mail") is True
         self.mail_language = str(state.get("mail_language", ""))
         first = state.get("replaces")
@@ -332,7 +346,13 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
             self.runtime.events.emit(restored(child.driver.state))
 
     def clear_state(self) -> None:
-        """Forget the session and its grant."""
+        """Forget the session and its grant.
+
+        A session that cannot be read is over from now on. The hub finds its job by the session's name, and cancels it.
+        """
+        if job := saved_job(self.unread):
+            self.runtime.open_ledger(self.user.db)
+            self.runtime.ledger.end(job.session, user=self.user.name, cluster=job.where, job_id=job.job_id)
         super().clear_state()
-        self._grant = {}
+        self._grant, self.unread = {}, {}
         self.token = self.admitted = ""

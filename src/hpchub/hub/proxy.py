@@ -18,6 +18,7 @@ from traitlets import Float, Unicode
 
 from hpchub.hub import DEFAULT_SETTINGS, metrics, monitoring
 from hpchub.hub.drains import DrainWatch
+from hpchub.hub.grant import saved_job
 from hpchub.hub.name_routes import NameRoutes
 from hpchub.hub.orphans import OrphanCollector
 from hpchub.hub.runtime import runtime
@@ -149,15 +150,9 @@ def _end_half_stopped_sessions(db: Session, ledger: Ledger) -> None:
     JupyterHub stops a session in two steps: it removes the server, and then the session's saved state.
     """
     for stopped in db.query(orm.Spawner).filter(orm.Spawner.server_id.is_(None)).all():
-        match stopped.state:
-            case {
-                "grant": {"cluster": {"name": str(cluster)}},
-                "job": {"session": str(session), "job_id": str(job_id)},
-            }:
-                ledger.end(session, user=stopped.user.name, cluster=cluster, job_id=job_id)
-                stopped.state = {
-                    key: stopped.state[key] for key in stopped.state if key not in ("grant", "job", "token")
-                }
+        if job := saved_job(stopped.state or {}):
+            ledger.end(job.session, user=stopped.user.name, cluster=job.where, job_id=job.job_id)
+            stopped.state = {key: stopped.state[key] for key in stopped.state if key not in ("grant", "job", "token")}
     db.commit()
 
 

@@ -11,6 +11,9 @@ from hpchub.hub.start_error import StartError
 RETRY = 10.0
 """The wait between two attempts to restore a session after an unexpected error, in seconds."""
 
+UNREAD_WAIT = 365 * 24 * 3600
+"""How long JupyterHub waits for the server of a session whose saved state cannot be read, in seconds."""
+
 
 class Resumption:
     """A mixin for the spawner, which continues a session that an earlier hub process began."""
@@ -26,6 +29,9 @@ class Resumption:
         its page shows the progress and its user can stop it.
         """
         known: str = self.server.url
+        if self.unread:
+            self.http_timeout = UNREAD_WAIT
+            return known
         reached: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._spawn_pending = True
         self._spawn_future = asyncio.ensure_future(self._resume(reached))
