@@ -160,7 +160,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_profiles.0.display_name", "Small\nBig", f'{SMALL}: display_name "Small\\nBig" contains a line break'),
     ("hpc_profiles.0.memmory", "4G", f'{SMALL}: "memmory" is an unknown key; did you mean "memory"?'),
     ("hpc_profiles.0.zzz", "4G", f'{SMALL}: "zzz" is an unknown key; valid keys: key, display_name,'),
-    ("hpc_profiles.0.interface", "labb", f'{SMALL}: interface "labb" is unknown; valid: lab or notebook'),
+    ("hpc_profiles.0.interface", "labb", f'{SMALL}: interface "labb" is unknown; did you mean "lab"? valid: lab, notebook'),
     ("hpc_profiles.0.key", "Small One", 'hpc_profiles[0] (key "Small One"): key "Small One" is not a profile\'s key'),
     ("hpc_profiles.0.default_kernel", "pyhton3", f'{SMALL}: default_kernel "pyhton3" is not a kernel of cluster "demo"; did you mean "python3"? valid: python3, ir'),
     # values that are written into batch scripts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub import orm
@@ -27,6 +28,7 @@ from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import LOST, Key, saved, smaller
 from hpchub.messages import Message
 from hpchub.messages import restored as restored_text
+from hpchub.model.apps import APPS, apps_for, session_app
 from hpchub.model.choice import permitted
 from hpchub.model.places import PlaceBase
 from hpchub.places import kind_of
@@ -142,9 +144,15 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
             WrapSpawner.construct_child(self)
         child: SessionSpawner = self.child_spawner
         child.without_settings = bool((self.user_options or {}).get("without_settings"))
-        child.session_files = self.session_files
+        child.session_files = {**self.session_files, **self._apps_file(child)}
         child.driver.save = self._save
         return child
+
+    def _apps_file(self, child: SessionSpawner) -> dict[str, str]:
+        """Return the file with the applications of the session, or nothing if it has none."""
+        groups = [group.name for group in self.user.groups]
+        apps = apps_for(self.profile_list.apps, child.profile.where, groups)
+        return {APPS: json.dumps({"apps": [session_app(app) for app in apps]})} if apps else {}
 
     def _save(self) -> None:
         """Save the session in the database, so that a restarted hub can continue it."""

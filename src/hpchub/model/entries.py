@@ -403,8 +403,9 @@ class Profile(Entry):
     """Further options of the scheduler, one per item."""
     default_kernel: f.KernelReference = ""
     """The kernel of new notebooks."""
-    interface: Literal["lab", "notebook"] = "lab"
-    """The interface: JupyterLab (``lab``) or the classic notebook (``notebook``)."""
+    interface: f.InterfaceReference = "lab"
+    """What the session opens: JupyterLab (``lab``), the classic notebook (``notebook``), or the name of an application of
+    ``hpc_apps``."""
     working_directory: f.WorkingDirectory = ""
     """The directory in which the session starts, for example ``~/course`` or ``/scratch/{user}``. Empty: the home."""
     max_sessions: f.SessionLimit = 0

@@ -497,6 +497,21 @@ KernelName = Annotated[
         "write lower-case letters, digits, . _ and -, a letter or digit first",
     ),
 ]
+AppName = Annotated[
+    str,
+    Text(
+        "an application's name",
+        r"[a-z][a-z0-9-]{0,31}",
+        "write a small letter, then small letters, digits and hyphens, as in tensorboard",
+    ),
+]
+AppPath = Annotated[
+    str, Text("a path", r"[A-Za-z0-9._~!$&'()*+,;=:@%/?#-]{1,500}", "write the part after the address", empty=True)
+]
+InterfaceReference = Annotated[
+    str, Text("an interface", r"[a-z][a-z0-9-]{0,31}", "write lab, notebook, or the name of an application of hpc_apps")
+]
+StartLimit = Annotated[int, Whole(1, 3600)]
 KernelReference = Annotated[str, Text("a kernel's name", r".{1,200}", "name a kernel of hpc_kernels", empty=True)]
 HostName = Annotated[
     str,
@@ -823,6 +838,7 @@ WorkingDirectory = Annotated[
     ),
 ]
 Path = Annotated[str, Text(*_PATH, check=_no_way_up)]
+OptionalPath = Annotated[str, Text(*_PATH, empty=True, check=_no_way_up)]
 OwnDirectory = Annotated[str, Text(*_PATH, check=_own_directory)]
 ControllerPath = Annotated[
     str,

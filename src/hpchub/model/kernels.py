@@ -25,7 +25,7 @@ from hpchub.model.entries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hpchub.model.site import Site
 
@@ -147,7 +147,7 @@ def _script(kernel: AnyKernel) -> str:
         case CondaKernel():
             return _conda(kernel)
         case ModuleKernel():
-            return _module(kernel)
+            return "#!/bin/bash -l\n" + module_script(f"kernel {kernel.name}", kernel.modules, kernel.environment)
         case ContainerKernel():
             return _container(kernel)
         case _:
@@ -174,23 +174,29 @@ exec "$@"
 """
 
 
-def _module(kernel: ModuleKernel) -> str:
-    modules = " ".join(shlex.quote(name) for name in kernel.modules)
-    foreign = " ".join(name for name in FOREIGN if name not in kernel.environment)
-    threads = " ".join(name for name in THREADS if name not in kernel.environment)
-    return f"""#!/bin/bash -l
-# Loads the modules in a login shell, where the site has set them up, then replaces itself with the kernel.
+def module_script(what: str, names: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Return a script for a login shell of bash that loads modules and then runs its arguments.
+
+    Args:
+        what: What it starts, for messages: ``kernel NAME``.
+        names: The modules, in this order.
+        environment: The variables that the entry sets. They stay.
+    """
+    modules = " ".join(shlex.quote(name) for name in names)
+    foreign = " ".join(name for name in FOREIGN if name not in environment)
+    threads = " ".join(name for name in THREADS if name not in environment)
+    return f"""# Loads the modules in a login shell, where the site has set them up, then replaces itself with the program.
 set +eu
-# The kernel gets the software of its own modules only, not that of login files and default modules.
+# The program gets the software of its own modules only, not that of login files and default modules.
 type module >/dev/null 2>&1 && module purge >/dev/null 2>&1
 unset {foreign}
 if ! type module >/dev/null 2>&1; then
-    echo "kernel {kernel.name}: login shells on $(uname -n) have no command 'module'" >&2
+    echo "{what}: login shells on $(uname -n) have no command 'module'" >&2
     exit 1
 fi
 for name in {modules}; do
     if ! module load "$name"; then
-        echo "kernel {kernel.name}: module load $name failed on $(uname -n)" >&2
+        echo "{what}: module load $name failed on $(uname -n)" >&2
         exit 1
     fi
 done

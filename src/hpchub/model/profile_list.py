@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError, model_validator
 
 from hpchub.messages import listing, show
+from hpchub.model.apps import App
 from hpchub.model.entries import Cluster, Profile
 from hpchub.model.entry import Entry
 from hpchub.model.places import HostPlace, Place
@@ -60,6 +61,8 @@ class ProfileList(Entry):
     """The places, in the inventory's order. The nodes of a cluster get none."""
     profiles: list[Profile]
     """The profiles, in the inventory's order."""
+    apps: list[App] = []
+    """The applications of sessions, in the inventory's order. The nodes of a cluster get none."""
     default_profile: str
     """The key of the default profile. Empty if there are no profiles."""
 
@@ -131,8 +134,8 @@ def profile_list(site: Site, cluster: str | None = None) -> dict[str, Any]:
 
     Returns:
         ``{"version": 1, "service": {"name", "support", "url"}, "clusters": [CLUSTER, …], "places": [PLACE, …],
-        "profiles": [PROFILE, …], "default_profile": KEY}``. They are in the order of
-        the inventory and include all defaults.
+        "profiles": [PROFILE, …], "apps": [APP, …], "default_profile": KEY}``. They are in
+        the order of the inventory and include all defaults.
 
     Raises:
         LookupError: There is no such cluster.
@@ -153,6 +156,7 @@ def profile_list(site: Site, cluster: str | None = None) -> dict[str, Any]:
         clusters=[one for one in site.clusters if cluster in (None, one.name)],
         places=[one for one in site.places if not isinstance(one, HostPlace)] if cluster is None else [],
         profiles=profiles,
+        apps=site.apps if cluster is None else [],
         default_profile=profiles[0].key if profiles else "",
     ).as_dict()
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from hpchub.messages import did_you_mean, listing, near, show, suggestion, type_in_words
 from hpchub.model import fields as f
+from hpchub.model.apps import APP_KINDS, App, AppBase, compare_apps
 from hpchub.model.choice_rules import compare_choices
 from hpchub.model.drain_rules import compare_drains
 from hpchub.model.entries import (
@@ -99,6 +100,8 @@ class Site(Entry):
     """The choices of the start form. The first one is the default."""
     kernels: list[Kernel] = Field(default=[_DEFAULT_KERNEL], alias="hpc_kernels")
     """The kernels of every notebook server. Users can add their own kernels."""
+    apps: list[App] = Field(default=[], alias="hpc_apps")
+    """The applications of sessions, beside the notebooks."""
     drains: list[Drain] = Field(default=[], alias="hpc_drains")
     """Times of maintenance, in which no session can start. Running sessions go on."""
     announcements: list[Announcement] = Field(default=[], alias="hpc_announcements")
@@ -134,6 +137,7 @@ class Site(Entry):
         problems += [*compare_places(drafts), *compare_hosts(drafts, groups)]
         drafts = with_hosts(drafts)
         more = [*compare(drafts), *compare_choices(drafts), *compare_drains(drafts), *compare_texts(drafts)]
+        more += compare_apps(drafts)
         more += compare_groups(drafts, groups) if groups is not None else []
         problems += in_terms_of_hosts(more, problems)
         if problems:
@@ -249,6 +253,7 @@ _LISTS: dict[str, type[Entry]] = {
 
 
 _UNIONS: dict[str, tuple[type[Entry], Mapping[str, type[Entry]]]] = {
+    "hpc_apps": (AppBase, APP_KINDS),
     "hpc_kernels": (KernelBase, KERNEL_KINDS),
     "hpc_places": (PlaceBase, PLACE_KINDS),
 }

@@ -104,6 +104,8 @@ NEEDED = (
 )
 # Only for the launcher. The CA certificate is public, but large.
 NOT_FOR_KERNELS = ("HPCHUB_API_CA", "HPCHUB_TLS_CERTIFICATE", "HPCHUB_TLS_CLIENTS", "HPCHUB_TLS_KEY")
+# The file with the session's applications, in its private directory
+APPS = "apps.json"
 # The path of each interface below the session's address. The server offers all of them and opens the chosen one.
 INTERFACES = {"lab": "/lab", "notebook": "/tree"}
 
@@ -570,7 +572,9 @@ def server_environment(
     # The site's kernels override the user's kernels of the same name, so an old python3 in a home breaks nothing.
     env["JUPYTER_PATH"] = os.pathsep.join([*jupyter_path, *filter(None, [job.get("JUPYTER_PATH")])])
     if not env.get("JUPYTERHUB_DEFAULT_URL"):
-        env["JUPYTERHUB_DEFAULT_URL"] = INTERFACES.get(session.get("HPCHUB_INTERFACE", ""), INTERFACES["lab"])
+        interface = session.get("HPCHUB_INTERFACE") or "lab"
+        # Every other interface is the name of an application.
+        env["JUPYTERHUB_DEFAULT_URL"] = INTERFACES.get(interface, f"/{interface}/")
     if session.get("HPCHUB_CORES"):
         env.update(dict.fromkeys(THREADS, session["HPCHUB_CORES"]))
     return env
@@ -1213,6 +1217,7 @@ class Launch:
             certificates=certificates(self.session),
             kernel=kernel,
             directories=directories(directory, own),
+            applications=self.private / APPS,
             attach=watch.attach,
         )
 

@@ -11,11 +11,14 @@ the server. Nothing here is imported from the packages of the environment before
 from __future__ import annotations
 
 import asyncio
+import atexit
 import copy
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -74,6 +77,8 @@ DIRECTORIES = frozenset({"root_dir", "preferred_dir", "notebook_dir"})
 INTERFACES = ("jupyterhub", "jupyterlab", "notebook")
 BASES = ("jupyter_config", "jupyter_server_config")
 SHOWN = 200  # characters of an error
+SUPERVISOR_TIMEOUT = 20.0  # seconds; the supervisor of an application answers at once, unless the node is very slow
+LONGEST_DIRECTORY = 107 - len("/") - 32 - len("/socket")  # bytes; the name of an application has at most 32
 WRITING = 10.0  # seconds that another session may need to write a notebook
 
 stopping = threading.Event()
@@ -89,6 +94,7 @@ def serve(
     kernel: str,
     attach: Callable[[Any], None],
     directories: Mapping[str, str],
+    applications: Path,
 ) -> None:
     """Become the single-user server. Its requests to the hub use the TLS context; its kernels do not.
 
@@ -101,6 +107,7 @@ def serve(
         attach: Receives the server, Jupyter's ``ServerApp``, before it listens.
         directories: The values of the server's settings ``root_dir`` and ``preferred_dir``, if there is a working
             directory.
+        applications: The file with the session's applications. It need not exist.
 
     Raises:
         SystemExit: The server has ended, or a setting stops it.
@@ -134,7 +141,12 @@ def serve(
         "LabApp": {"dev_mode": False, "core_mode": False, "app_url": "/lab"},
     }
     sys.argv = arguments
-    application(enforced, attach).launch_instance()
+
+    def prepare(server: Any) -> None:
+        attach(server)
+        add_applications(server, applications)
+
+    application(enforced, prepare).launch_instance()
 
 
 class ServerError(Exception):
@@ -246,6 +258,8 @@ def application(  # noqa: C901 the classes need imports
             super().find_server_extensions()
             for name in INTERFACES:
                 self.jpserver_extensions[name] = True
+            # It would open every port of the node to the pages of the user's address. Another user could listen there.
+            self.jpserver_extensions["jupyter_server_proxy"] = False
 
         def stop(self, from_signal: bool = False) -> None:
             stopping.set()
@@ -280,6 +294,70 @@ def application(  # noqa: C901 the classes need imports
 def log(text: str) -> None:
     """Write a line to the session's log."""
     print(f"hpchub-launch: {text}", file=sys.stderr, flush=True)
+
+
+# -- applications
+
+
+def add_applications(server: Any, definitions: Path) -> None:
+    """Offer the session's applications. Each has a supervisor, which starts at the first request; see ``app.py``.
+
+    Args:
+        server: Jupyter's ``ServerApp``, before it listens.
+        definitions: The file with the applications; see ``app.read_definition``. It need not exist.
+    """
+    try:
+        apps = json.loads(definitions.read_text(encoding="utf-8"))["apps"]
+    except FileNotFoundError:
+        return
+    try:
+        from jupyter_server_proxy.api import IconHandler, ServersInfoHandler  # noqa: PLC0415
+        from jupyter_server_proxy.config import ServerProcess, make_handlers  # noqa: PLC0415
+    except ImportError:
+        log("this session has no applications, because its environment lacks the package jupyter-server-proxy")
+        return
+    directory = socket_directory(definitions.with_suffix(""))
+    program = str(Path(__file__).with_name("app.py"))
+    processes = [
+        ServerProcess(
+            name=app["name"],
+            command=[sys.executable, "-I", program, str(definitions), app["name"]],
+            environment={"HPCHUB_APPS": str(directory)},
+            unix_socket=str(directory / app["name"] / "socket"),
+            absolute_url=app["keeps_prefix"],
+            timeout=SUPERVISOR_TIMEOUT,
+            new_browser_tab=app["open"] == "tab",
+            launcher_entry={
+                "title": app["display_name"],
+                "path_info": f"{app['name']}/{app['path']}",
+                "icon_path": app["icon"],
+                "category": "Applications",
+            },
+        )
+        for app in apps
+    ]
+    base = server.web_app.settings["base_url"].rstrip("/")
+    icons = {app["name"]: app["icon"] for app in apps if app["icon"]}
+    handlers = [
+        *make_handlers(base, processes),
+        (f"{base}/server-proxy/servers-info", ServersInfoHandler, {"server_processes": processes}),
+        (f"{base}/server-proxy/icon/(.*)", IconHandler, {"icons": icons}),
+    ]
+    server.web_app.add_handlers(".*", handlers)
+
+
+def socket_directory(wanted: Path) -> Path:
+    """Return a new directory for the sockets of applications. Linux limits the length of a socket's path.
+
+    Args:
+        wanted: The directory, unless its path is too long.
+    """
+    if len(os.fsencode(wanted)) <= LONGEST_DIRECTORY:
+        wanted.mkdir(mode=0o700)
+        return wanted
+    short = Path(tempfile.mkdtemp(prefix="hpchub-", dir="/tmp"))  # noqa: S108 mkdtemp creates a new one, mode 0700
+    atexit.register(shutil.rmtree, short, ignore_errors=True)
+    return short
 
 
 # -- the settings of the site and of the user

@@ -1,0 +1,179 @@
+"""The applications of sessions: the entries of ``hpc_apps``, and what a session gets of them. No I/O.
+
+An application is a web program that users open in their session, from JupyterLab's launcher or directly from the start
+form. Each kind is one class. To add a kind, add its class to ``APP_KINDS`` and its command to :func:`command_of`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from hpchub.messages import did_you_mean, show
+from hpchub.model import fields as f
+from hpchub.model.entry import Entry
+from hpchub.model.kernels import module_script
+from hpchub.model.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from hpchub.model.rules import Draft
+
+SERVER_PATHS = frozenset(
+    {
+        *("api", "commands", "consoles", "custom", "doc", "edit", "files", "hub", "kernelspecs", "lab", "login"),
+        *("logout", "lsp", "metrics", "nbconvert", "nbextensions", "notebooks", "oauth_callback", "proxy"),
+        *("server-proxy", "shutdown", "static", "terminals", "tree", "user", "view", "voila"),
+    }
+)
+"""The paths of the notebook server, which an application cannot have."""
+APPS = "apps"
+"""The name of the file with a session's applications, among the files of its secrets."""
+INTERFACES = ("lab", "notebook")
+"""The interfaces of every session."""
+
+
+class AppBase(Entry):
+    """The fields of every kind of application."""
+
+    name: f.AppName
+    """The name, used in addresses: the application is at ``/user/USER/NAME/``."""
+    display_name: f.Line = Field(default_factory=lambda data: data["name"])
+    """The name that users see. The default is ``name``."""
+    icon: f.OptionalPath = ""
+    """The path of an SVG file on the nodes, for the launcher."""
+    clusters: list[f.ClusterReference] = []
+    """The clusters and places that offer the application. Empty: all of them."""
+    groups: list[f.SsoGroup] = []
+    """Groups of the identity provider whose members see the application. Empty: everybody. This only hides it: users can
+    start every program of the node in a terminal."""
+    open: Literal["lab", "tab"] = "tab"
+    """Where JupyterLab opens the application: beside the notebooks (``lab``) or in a browser tab (``tab``)."""
+    arguments: list[f.Argument] = []
+    """Arguments to add to the command."""
+    environment: dict[f.EnvironmentName, f.EnvironmentValue] = {}
+    """Environment variables for the application. It never gets the session's secrets."""
+    modules: list[f.ModuleName] = []
+    """Environment modules to load before the application starts, in this order."""
+    start_limit: f.StartLimit = 60
+    """How long the application may take to answer, in seconds. After this time, it is stopped."""
+
+    def on(self, place: str) -> bool:
+        """Return whether a cluster or place offers the application."""
+        return not self.clusters or place in self.clusters
+
+
+class WebApp(AppBase):
+    """A program with web pages."""
+
+    kind: Literal["web"]
+    """The kind of application."""
+    command: list[f.Argument] = Field(min_length=1)
+    """The command. ``{socket}`` is replaced by the path of the unix socket to listen on, ``{port}`` by a port in a
+    private network of the application. It contains one of these two. ``{base_url}`` is replaced by the path of the
+    application's pages, ``{environment}`` by the directory of the notebook environment, and ``{home}`` and ``{user}``."""
+    path: f.AppPath = ""
+    """The page to open, below the address of the application."""
+    keeps_prefix: Annotated[bool, Field(strict=True)] = False
+    """Whether the program expects requests with the whole path, ``{base_url}``. Else, its pages begin at ``/``."""
+
+
+App = WebApp
+"""An application of any kind."""
+APP_KINDS: dict[str, type[WebApp]] = {"web": WebApp}
+"""The class of each kind."""
+
+
+def command_of(app: App) -> list[str]:
+    """Return the command of an application as an argument vector, with its placeholders."""
+    command = [*app.command, *app.arguments]
+    if app.modules:
+        script = module_script(f"application {app.name}", app.modules, app.environment)
+        command = ["/bin/bash", "-l", "-c", script, app.name, *command]
+    return command
+
+
+def session_app(app: App) -> dict[str, Any]:
+    """Return an application in the form that a session gets.
+
+    Returns:
+        ``{"name", "display_name", "icon", "open", "command", "environment", "start_limit", "path", "keeps_prefix"}``.
+    """
+    return {
+        **app.model_dump(include={"name", "display_name", "icon", "open", "environment", "path", "keeps_prefix"}),
+        "start_limit": app.start_limit,
+        "command": command_of(app),
+    }
+
+
+def apps_for(apps: Iterable[App], place: str, groups: Collection[str]) -> list[App]:
+    """Return the applications that a user sees in a session.
+
+    Args:
+        apps: All applications.
+        place: The cluster or place of the session.
+        groups: The user's groups.
+    """
+    return [app for app in apps if app.on(place) and (not app.groups or set(app.groups) & set(groups))]
+
+
+def compare_apps(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
+    """Compare the applications with one another, with the clusters and places, and with the profiles' interfaces."""
+    apps = drafts["hpc_apps"]
+    places = [*drafts["hpc_clusters"], *drafts["hpc_places"]]
+    known = [str(each.get("name")) for each in places]
+    for i, app in enumerate(apps):
+        yield from _compare_name(app, apps[:i])
+        yield from _compare_command(app)
+        for name in app.get("clusters") or []:
+            if name not in known:
+                yield _unknown(app, "clusters", name, known)
+    for profile in drafts["hpc_profiles"]:
+        where, name = profile.get("cluster") or profile.get("place"), profile.get("interface")
+        offered = [app for app in apps if not (only := app.get("clusters")) or where in only]
+        valid = [*INTERFACES, *(str(app.get("name")) for app in offered)]
+        if name and name not in valid:
+            yield _unknown(profile, "interface", name, valid)
+
+
+def _unknown(draft: Draft, field: str, name: str, valid: Sequence[str]) -> Problem:
+    return Problem(draft.name, "is unknown", field=field, value=show(name), valid=did_you_mean(name, valid))
+
+
+def _compare_name(app: Draft, before: Sequence[Draft]) -> Iterator[Problem]:
+    name = app.get("name")
+    if name in SERVER_PATHS:
+        yield Problem(
+            app.name,
+            "is a path of the notebook server",
+            field="name",
+            value=show(name),
+            valid=f"choose another one, such as my-{name}",
+        )
+    for j, other in enumerate(before):
+        mine, others = app.get("clusters"), other.get("clusters")
+        if name and other.get("name") == name and not (mine and others and not set(mine) & set(others)):
+            yield Problem(
+                app.name,
+                f"is already used by entry {j}",
+                field="name",
+                value=show(name),
+                valid="give each entry a different name, or different clusters",
+            )
+            return
+
+
+def _compare_command(app: Draft) -> Iterator[Problem]:
+    command = app.get("command")
+    words = [*(command or []), *(app.get("arguments") or [])]
+    given = [name for name in ("{socket}", "{port}") if any(name in word for word in words)]
+    if command and len(given) != 1:
+        yield Problem(
+            app.name,
+            "contains both {socket} and {port}" if given else "contains neither {socket} nor {port}",
+            field="command",
+            value=show(command),
+            valid="write one of them where the program expects the address to listen on; {socket} is safer and faster",
+        )

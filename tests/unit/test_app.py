@@ -1,0 +1,306 @@
+"""The supervisor of an application: real processes, real unix sockets, and what another account of the node can reach."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hpchub.remote import app
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+UNIX_SERVER = """
+import http.server, os, socket, socketserver, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = (self.path + " " + os.environ.get("GREETING", "")).encode()
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def address_string(self): return "unix"
+class Server(socketserver.ThreadingUnixStreamServer): pass
+Server(sys.argv[1], Handler).serve_forever()
+"""
+PORT_SERVER = """
+import http.server, sys
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+class Supervisor:
+    """A supervisor in a process of its own, as jupyter-server-proxy starts it."""
+
+    def __init__(self, directory: Path, definition: dict[str, Any], **environment: str) -> None:
+        self.directory = directory / "apps"
+        self.directory.mkdir()
+        file = directory / "apps.json"
+        definition = {"name": "demo", "display_name": "Demo", "environment": {}, **definition}
+        file.write_text(json.dumps({"apps": [definition]}))
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", app.__file__, str(file), "demo"],
+            env={**os.environ, "HPCHUB_APPS": str(self.directory), **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.socket = self.directory / "demo" / "socket"
+        end = time.monotonic() + 20
+        while not self.socket.exists():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    def get(self, path: str = "/") -> tuple[int, str]:
+        """Return the status and the body of an answer. Both are empty if the application ends meanwhile."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(10)
+            sock.connect(str(self.socket))
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            data = b""
+            while chunk := sock.recv(65536):
+                data += chunk
+        head, _, body = data.partition(b"\r\n\r\n")
+        return int(head.split()[1]) if head else 0, body.decode()
+
+    def wait(self, path: str = "/") -> tuple[int, str]:
+        """Return the first answer after the page that the application is starting."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            status, body = self.get(path)
+            if status != 503:
+                return status, body
+            time.sleep(0.05)
+        raise AssertionError("the application is still starting")
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Iterator[Any]:
+    """A function that starts supervisors, which end with the test."""
+    started: list[Supervisor] = []
+
+    def start(command: list[str], **more: Any) -> Supervisor:
+        environment = more.pop("session", {})
+        started.append(Supervisor(tmp_path, {"command": command, **more}, **environment))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.process.terminate()
+        each.process.communicate(timeout=20)
+
+
+def python(program: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-c", program, *arguments]
+
+
+def test_application_on_a_unix_socket(supervise: Any) -> None:
+    found = supervise(python(UNIX_SERVER, "{socket}"), environment={"GREETING": "hello"})
+    assert found.get()[0] == 503
+    assert found.wait("/a?b=c") == (200, "/a?b=c hello")
+    for path in (found.directory / "demo", found.socket, found.directory / "demo" / "log"):
+        assert not path.stat().st_mode & 0o077, path
+
+
+def test_application_does_not_get_the_secrets_of_the_session(supervise: Any) -> None:
+    print_all = "import os, sys; print(sorted(os.environ)); sys.exit(1)"
+    session = {"JUPYTERHUB_API_TOKEN": "t", "JPY_API_TOKEN": "t", "HPCHUB_FILE_APPS": "f", "HPCHUB_CORES": "4"}
+    status, page = supervise(python(print_all, "{socket}"), session=session).wait()
+    assert status == 502
+    assert "HPCHUB_CORES" in page
+    assert not [name for name in ("JUPYTERHUB_API_TOKEN", "JPY_API_TOKEN", "HPCHUB_FILE_APPS") if name in page]
+
+
+def test_secrets_in_the_log_are_not_shown(supervise: Any) -> None:
+    program = "import sys; print('http://x/?token=abc123&a=b password: hunter2'); sys.exit(1)"
+    page = supervise(python(program, "{socket}")).wait()[1]
+    assert "abc123" not in page
+    assert "hunter2" not in page
+    assert "http://x/?token=***" in page
+
+
+def has_private_networks() -> bool:
+    program = f"import runpy; runpy.run_path({app.__file__!r})['enter_private_network']()"
+    return subprocess.run([sys.executable, "-c", program], check=False, stderr=subprocess.DEVNULL).returncode == 0
+
+
+private = pytest.mark.skipif(not has_private_networks(), reason="this machine permits no user namespaces")
+
+
+@private
+def test_application_on_a_port_is_in_a_network_of_its_own(supervise: Any, tmp_path: Path) -> None:
+    found = supervise(python(PORT_SERVER, "{port}"))
+    status, body = found.wait()
+    assert (status, "Directory listing" in body) == (200, True)
+    with socket.socket() as sock:  # another program of the node
+        assert sock.connect_ex(("127.0.0.1", app.PORT)) != 0
+    assert app.ports_of(app.descendants(found.process.pid)) == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"], ids=["loopback", "all addresses", "all with IPv6"])
+def test_application_that_others_can_reach_is_stopped(supervise: Any, address: str) -> None:
+    program = "import socket, sys\nfamily = socket.AF_INET6 if ':' in sys.argv[2] else socket.AF_INET\n"
+    program += "held = socket.create_server((sys.argv[2], 0), family=family)\n" + UNIX_SERVER
+    found = supervise(python(program, "{socket}", address))
+    status, page = found.wait()
+    assert status == 502
+    assert f"Demo was stopped, because it listened on {address if ':' not in address else '[::]'}:" in page
+    assert [each for each in app.descendants(found.process.pid) if app.status_of(each)[0] != "Z"] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "limit", "words"),
+    [
+        (["/nonexistent/program", "{socket}"], 60, "Demo is not installed on"),
+        ([sys.executable, "-c", "import sys; sys.exit(3)", "{socket}"], 60, "stopped with exit code 3 before it was"),
+        ([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)", "{socket}"], 60, "was ended by signal 9 before"),
+        ([sys.executable, "-c", "import time; time.sleep(60)", "{socket}"], 0.5, "did not answer within 0.5 seconds"),
+        (["/etc/passwd", "{socket}"], 60, "Demo cannot run on"),
+    ],
+    ids=["not-installed", "exits-at-once", "killed", "never-answers", "not-a-program"],
+)
+def test_failure_is_explained_in_words(supervise: Any, command: list[str], limit: float, words: str) -> None:
+    status, page = supervise(command, start_limit=limit).wait()
+    assert (status, words in page) == (502, True), page
+    assert "Start again" in page
+
+
+def test_application_that_listens_but_never_answers_is_stopped(supervise: Any) -> None:
+    program = (
+        "import socket, sys, time\ns = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); time.sleep(99)"
+    )
+    found = supervise(python(program, "{socket}"), start_limit=1)
+    assert "did not answer within 1 seconds" in found.wait()[1]
+
+
+def test_application_can_be_started_again(supervise: Any, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    program = f"import os, sys\nif not os.path.exists({str(mark)!r}): sys.exit(1)\n" + UNIX_SERVER
+    found = supervise(python(program, "{socket}"))
+    assert found.wait()[0] == 502
+    mark.touch()
+    assert found.wait()[0] == 502  # a look at the page starts nothing
+    assert found.get(f"/?{app.AGAIN}")[0] == 503
+    assert found.wait() == (200, "/ ")
+
+
+def test_end_of_an_application_is_shown(supervise: Any) -> None:
+    found = supervise(python(UNIX_SERVER, "{socket}"))
+    assert found.wait()[0] == 200
+    (process,) = app.descendants(found.process.pid)
+    os.kill(process, signal.SIGTERM)
+    end = time.monotonic() + 10
+    while found.get()[0] in (0, 200):
+        assert time.monotonic() < end
+    assert "Demo has ended" in found.wait()[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_application_ends_with_its_supervisor(supervise: Any, number: signal.Signals) -> None:
+    program = "import os, signal, subprocess, sys\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + UNIX_SERVER
+    found = supervise(python(program, "{socket}"))
+    assert found.wait()[0] == 200
+    (process,) = app.descendants(found.process.pid)
+    found.process.send_signal(number)
+    found.process.wait(timeout=20)
+    end = time.monotonic() + 10
+    while app.status_of(process)[0] != "Z":
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_processes_in_the_background_end_too(supervise: Any) -> None:
+    fork = "import subprocess, sys\nsubprocess.Popen(['setsid', 'sleep', '300'])\n" + UNIX_SERVER
+    found = supervise(python(fork, "{socket}"))
+    assert found.wait()[0] == 200
+    processes = app.descendants(found.process.pid)
+    assert len(processes) == 2
+    found.process.terminate()
+    found.process.wait(timeout=20)
+    assert all(app.status_of(each)[0] == "Z" for each in processes)
+
+
+def test_log_keeps_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "LOG_LIMIT", 1000)
+    log = app.Log(tmp_path / "log")
+    log.clear()
+    for number in range(200):
+        log._write(f"line {number}\n".encode())
+    assert log.path.stat().st_size <= 1000
+    assert log.last_lines().endswith("line 198\nline 199")
+    assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
+
+
+def test_log_is_no_link(tmp_path: Path) -> None:
+    (tmp_path / "log").symlink_to(tmp_path / "other")
+    with pytest.raises(OSError, match="symbolic links"):
+        app.Log(tmp_path / "log").clear()
+
+
+def test_page_has_no_markup_of_the_log(supervise: Any) -> None:
+    page = supervise(python("import sys; print('<script>x</script>'); sys.exit(1)", "{socket}")).wait()[1]
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    ("word", "filled"),
+    [("--socket={socket}", "--socket=/s"), ("{other}", "{other}"), ("{{socket}}", "{/s}"), ("${HOME}", "${HOME}")],
+)
+def test_placeholders(word: str, filled: str) -> None:
+    assert app.fill(word, {"socket": "/s"}) == filled
+
+
+def test_connections_go_both_ways_for_long(supervise: Any) -> None:
+    echo = "import socketserver, sys\n"
+    echo += "class H(socketserver.StreamRequestHandler):\n"
+    echo += "    def handle(self):\n        self.rfile.readline()\n        self.wfile.write(b'HTTP/1.1 101 x\\r\\n')\n"
+    echo += "        while line := self.rfile.readline(): self.wfile.write(line.upper())\n"
+    echo += "socketserver.ThreadingUnixStreamServer(sys.argv[1], H).serve_forever()"
+    found = supervise(python(echo, "{socket}"))
+    found.get()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        end = time.monotonic() + 20
+        while b"101" not in (answer := first(sock_of(found))):
+            assert time.monotonic() < end, answer
+        sock.connect(str(found.socket))
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        stream = sock.makefile("rb")
+        assert stream.readline().startswith(b"HTTP/1.1 101")
+        assert stream.readline() == b"\r\n"
+        for word in (b"one\n", b"two\n"):
+            sock.sendall(word)
+            assert stream.readline() == word.upper()
+
+
+def sock_of(found: Supervisor) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(found.socket))
+    return sock
+
+
+def first(sock: socket.socket) -> bytes:
+    with sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        return sock.recv(100)
+
+
+def test_unknown_application_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "apps.json").write_text(json.dumps({"apps": []}))
+    with pytest.raises(LookupError, match="has no application 'x'"):
+        app.read_definition(tmp_path / "apps.json", "x")
+
+
+def test_programs_without_arguments_explain_themselves() -> None:
+    done = subprocess.run([sys.executable, "-I", app.__file__], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "usage: app.py DEFINITIONS NAME\n")
