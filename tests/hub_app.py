@@ -103,9 +103,9 @@ def site(*profiles: dict[str, Any], **variables: Any) -> Site:
     return Site.from_vars({**VARIABLES, "hpc_profiles": list(profiles), **variables})
 
 
-def write_profiles(directory: Path, *profiles: dict[str, Any]) -> None:
+def write_profiles(directory: Path, *profiles: dict[str, Any], **variables: Any) -> None:
     """Write the profile list that the hub reads."""
-    (directory / "profiles.json").write_text(json.dumps(profile_list(site(*profiles))))
+    (directory / "profiles.json").write_text(json.dumps(profile_list(site(*profiles, **variables))))
 
 
 def write_notices(directory: Path, *drains: dict[str, Any], by_hand: bool = False, **others: Any) -> None:

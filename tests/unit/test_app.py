@@ -1,9 +1,7 @@
-"""The supervisor of an application: real processes, real unix sockets, and what another account of the node can reach."""
+"""The supervisor of an application: real processes and unix sockets, and what another account of the node can reach."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
 import signal
@@ -12,27 +10,19 @@ import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import app_server
 import pytest
 
 from hpchub.remote import app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-UNIX_SERVER = """
-import http.server, os, socket, socketserver, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = (self.path + " " + os.environ.get("GREETING", "")).encode()
-        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
-        self.wfile.write(body)
-    def address_string(self): return "unix"
-class Server(socketserver.ThreadingUnixStreamServer): pass
-Server(sys.argv[1], Handler).serve_forever()
-"""
+SERVER = [sys.executable, app_server.__file__, "{socket}"]
+RUN_SERVER = f"\nimport runpy; runpy.run_path({app_server.__file__!r}, run_name='__main__')"
 PORT_SERVER = """
 import http.server, sys
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
@@ -104,7 +94,7 @@ def python(program: str, *arguments: str) -> list[str]:
 
 
 def test_application_on_a_unix_socket(supervise: Any) -> None:
-    found = supervise(python(UNIX_SERVER, "{socket}"), environment={"GREETING": "hello"})
+    found = supervise(SERVER, environment={"GREETING": "hello"})
     assert found.get()[0] == 503
     assert found.wait("/a?b=c") == (200, "/a?b=c hello")
     for path in (found.directory / "demo", found.socket, found.directory / "demo" / "log"):
@@ -149,7 +139,7 @@ def test_application_on_a_port_is_in_a_network_of_its_own(supervise: Any, tmp_pa
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::"], ids=["loopback", "all addresses", "all with IPv6"])
 def test_application_that_others_can_reach_is_stopped(supervise: Any, address: str) -> None:
     program = "import socket, sys\nfamily = socket.AF_INET6 if ':' in sys.argv[2] else socket.AF_INET\n"
-    program += "held = socket.create_server((sys.argv[2], 0), family=family)\n" + UNIX_SERVER
+    program += "held = socket.create_server((sys.argv[2], 0), family=family)\n" + RUN_SERVER
     found = supervise(python(program, "{socket}", address))
     status, page = found.wait()
     assert status == 502
@@ -184,7 +174,7 @@ def test_application_that_listens_but_never_answers_is_stopped(supervise: Any) -
 
 def test_application_can_be_started_again(supervise: Any, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    program = f"import os, sys\nif not os.path.exists({str(mark)!r}): sys.exit(1)\n" + UNIX_SERVER
+    program = f"import os, sys\nif not os.path.exists({str(mark)!r}): sys.exit(1)\n" + RUN_SERVER
     found = supervise(python(program, "{socket}"))
     assert found.wait()[0] == 502
     mark.touch()
@@ -194,7 +184,7 @@ def test_application_can_be_started_again(supervise: Any, tmp_path: Path) -> Non
 
 
 def test_end_of_an_application_is_shown(supervise: Any) -> None:
-    found = supervise(python(UNIX_SERVER, "{socket}"))
+    found = supervise(SERVER)
     assert found.wait()[0] == 200
     (process,) = app.descendants(found.process.pid)
     os.kill(process, signal.SIGTERM)
@@ -206,7 +196,7 @@ def test_end_of_an_application_is_shown(supervise: Any) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_application_ends_with_its_supervisor(supervise: Any, number: signal.Signals) -> None:
-    program = "import os, signal, subprocess, sys\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + UNIX_SERVER
+    program = "import os, signal, subprocess, sys\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + RUN_SERVER
     found = supervise(python(program, "{socket}"))
     assert found.wait()[0] == 200
     (process,) = app.descendants(found.process.pid)
@@ -219,7 +209,7 @@ def test_application_ends_with_its_supervisor(supervise: Any, number: signal.Sig
 
 
 def test_processes_in_the_background_end_too(supervise: Any) -> None:
-    fork = "import subprocess, sys\nsubprocess.Popen(['setsid', 'sleep', '300'])\n" + UNIX_SERVER
+    fork = "import subprocess, sys\nsubprocess.Popen(['setsid', 'sleep', '300'])\n" + RUN_SERVER
     found = supervise(python(fork, "{socket}"))
     assert found.wait()[0] == 200
     processes = app.descendants(found.process.pid)

@@ -74,6 +74,12 @@ GOOD: dict[str, Any] = {
     ],
 }
 
+
+def app(name: str, **more: Any) -> dict[str, Any]:
+    """Return an entry of hpc_apps."""
+    return {"name": name, "kind": "web", "command": ["tensorboard", "{port}"], **more}
+
+
 GROUPS = {
     "all": ["hub", "login1", "compute1"],
     "hub": ["hub"],
@@ -314,6 +320,21 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_kernels.+", {"name": "c", "kind": "python", "environment": {"A B": "4"}}, 'hpc_kernels[2] (name "c"): environment."A B" is not an environment variable\'s name'),
     ("hpc_install_environment", {"A": 4}, "hpc_install_environment: A is a number, not text"),
     ("hpc_install_environment", ["A=4"], "hpc_install_environment: is a list, not a mapping"),
+    # applications
+    ("hpc_apps", [{"name": "tb", "kind": "wep"}], 'hpc_apps[0] (name "tb"): kind "wep" is unknown; valid: web'),
+    ("hpc_apps", [app("TB")], 'hpc_apps[0] (name "TB"): name "TB" is not an application\'s name; write a small letter'),
+    ("hpc_apps", [app("../x")], 'hpc_apps[0] (name "../x"): name "../x" is not an application\'s name'),
+    ("hpc_apps", [app("lab")], 'hpc_apps[0] (name "lab"): name "lab" is a path of the notebook server; choose another one, such as my-lab'),
+    ("hpc_apps", [app("proxy")], 'hpc_apps[0] (name "proxy"): name "proxy" is a path of the notebook server'),
+    ("hpc_apps", [app("tb"), app("tb")], 'hpc_apps[1] (name "tb"): name "tb" is already used by entry 0'),
+    ("hpc_apps", [app("tb", command=["tb"])], 'hpc_apps[0] (name "tb"): command ["tb"] contains neither {socket} nor {port}; write one of them'),
+    ("hpc_apps", [app("tb", command=["{port}", "{socket}"])], 'hpc_apps[0] (name "tb"): command ["{port}", "{socket}"] contains both {socket} and {port}'),
+    ("hpc_apps", [app("tb", command=[])], 'hpc_apps[0] (name "tb"): command is empty'),
+    ("hpc_apps", [app("tb", clusters=["dmo"])], 'hpc_apps[0] (name "tb"): clusters "dmo" is unknown; did you mean "demo"?'),
+    ("hpc_apps", [app("tb", open="window")], 'hpc_apps[0] (name "tb"): open "window" is unknown; valid: lab or tab'),
+    ("hpc_apps", [app("tb", start_limit=0)], 'hpc_apps[0] (name "tb"): start_limit 0 is below 1'),
+    ("hpc_apps", [app("tb", icon="tb.svg")], 'hpc_apps[0] (name "tb"): icon "tb.svg" is not an absolute path'),
+    ("hpc_apps", [app("tb", modules=["a; b"])], 'hpc_apps[0] (name "tb"): modules[0] "a; b" is not a module\'s name'),
     # values that Ansible could not evaluate
     ("hpc_sso.client_secret", Unresolved("'vault_x' is undefined"), "hpc_sso: client_secret cannot be evaluated: 'vault_x' is undefined; define it in the inventory"),
     ("hpc_profiles", Unresolved("'x' is undefined"), "hpc_profiles: cannot be evaluated: 'x' is undefined"),

@@ -47,8 +47,8 @@ class AppBase(Entry):
     clusters: list[f.ClusterReference] = []
     """The clusters and places that offer the application. Empty: all of them."""
     groups: list[f.SsoGroup] = []
-    """Groups of the identity provider whose members see the application. Empty: everybody. This only hides it: users can
-    start every program of the node in a terminal."""
+    """Groups of the identity provider whose members see the application. Empty: everybody. This only hides it, because
+    users can start every program of the node in a terminal."""
     open: Literal["lab", "tab"] = "tab"
     """Where JupyterLab opens the application: beside the notebooks (``lab``) or in a browser tab (``tab``)."""
     arguments: list[f.Argument] = []
@@ -71,9 +71,9 @@ class WebApp(AppBase):
     kind: Literal["web"]
     """The kind of application."""
     command: list[f.Argument] = Field(min_length=1)
-    """The command. ``{socket}`` is replaced by the path of the unix socket to listen on, ``{port}`` by a port in a
-    private network of the application. It contains one of these two. ``{base_url}`` is replaced by the path of the
-    application's pages, ``{environment}`` by the directory of the notebook environment, and ``{home}`` and ``{user}``."""
+    """The command. ``{socket}`` is replaced by the path of the unix socket to listen on, and ``{port}`` by a port in a
+    private network of the application. It contains one of these two. ``{base_url}`` is the path of the application's
+    pages, ``{environment}`` the directory of the notebook environment, ``{home}`` the home, and ``{user}`` the user."""
     path: f.AppPath = ""
     """The page to open, below the address of the application."""
     keeps_prefix: Annotated[bool, Field(strict=True)] = False

@@ -404,8 +404,8 @@ class Profile(Entry):
     default_kernel: f.KernelReference = ""
     """The kernel of new notebooks."""
     interface: f.InterfaceReference = "lab"
-    """What the session opens: JupyterLab (``lab``), the classic notebook (``notebook``), or the name of an application of
-    ``hpc_apps``."""
+    """What the session opens: JupyterLab (``lab``), the classic notebook (``notebook``), or an application of
+    ``hpc_apps``, by its name."""
     working_directory: f.WorkingDirectory = ""
     """The directory in which the session starts, for example ``~/course`` or ``/scratch/{user}``. Empty: the home."""
     max_sessions: f.SessionLimit = 0

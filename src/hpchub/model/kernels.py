@@ -185,7 +185,7 @@ def module_script(what: str, names: Sequence[str], environment: Mapping[str, str
     modules = " ".join(shlex.quote(name) for name in names)
     foreign = " ".join(name for name in FOREIGN if name not in environment)
     threads = " ".join(name for name in THREADS if name not in environment)
-    return f"""# Loads the modules in a login shell, where the site has set them up, then replaces itself with the program.
+    return f"""# Loads the modules in a login shell, where the site has set them up, then becomes the program.
 set +eu
 # The program gets the software of its own modules only, not that of login files and default modules.
 type module >/dev/null 2>&1 && module purge >/dev/null 2>&1

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+PROGRAM = str(Path(__file__).resolve())
 INSIDE = "--inside"  # the first argument of the process in the private network
 PORT = 8080  # in a private network, every port is free
 NO_NETWORK = 125  # the exit code if there is no private network
@@ -158,7 +159,7 @@ class Application:
 
     async def _live(self) -> None:
         """Run the application once, from its start to its end."""
-        reading = None
+        reading = problem = None
         try:
             self.socket.unlink(missing_ok=True)
             self.log.clear()
@@ -170,13 +171,15 @@ class Application:
             log(f"{self.definition['name']} is ready after {time.monotonic() - began:.1f} s")
             await self._watch()
         except AppError as error:
-            self.problem = error
+            problem = error
             log(f"{self.definition['name']}: {TEXTS[error.text].format_map(self._values(error))}")
         finally:
             self.is_ready = False
             await end_processes(os.getpid(), self.process.pid if self.process else None)
-            if reading:
+            if reading:  # its pipe has ended with the last process
+                await asyncio.wait([reading], timeout=STOP_TIMEOUT)
                 reading.cancel()
+            self.problem = problem
 
     async def _run(self) -> asyncio.subprocess.Process:
         values = {
@@ -190,7 +193,7 @@ class Application:
         command = [fill(word, values) for word in self.definition["command"]]
         program = command[0]
         if self.has_private_network:
-            command = [sys.executable, "-I", os.path.abspath(__file__), INSIDE, str(self.socket), *command]  # noqa: PTH100
+            command = [sys.executable, "-I", PROGRAM, INSIDE, str(self.socket), *command]
         environment = {name: fill(value, values) for name, value in self.environment.items()}
         try:
             return await asyncio.create_subprocess_exec(
@@ -234,7 +237,7 @@ class Application:
         while True:
             try:
                 code = await asyncio.wait_for(asyncio.shield(self.process.wait()), WATCH_INTERVAL)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 self._check_ports()
                 continue
             raise AppError("ended_badly", code=code) if code else AppError("ended")
@@ -406,7 +409,7 @@ async def answers(path: Path, *, http: bool) -> bool:
     """
     try:
         return await asyncio.wait_for(_answers(path, http=http), HEALTH_TIMEOUT)
-    except (OSError, asyncio.TimeoutError):
+    except (OSError, TimeoutError):
         return False
 
 
@@ -487,15 +490,15 @@ def descendants(root: int) -> list[int]:
 
 def ports_of(processes: list[int]) -> list[str]:
     """Return the addresses of the node on which processes listen, as ``ADDRESS:PORT``."""
-    network = os.readlink("/proc/self/ns/net")
+    network = Path("/proc/self/ns/net").readlink()
     sockets = set()
     for process in processes:
         with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/{process}/ns/net") != network:
+            if Path(f"/proc/{process}/ns/net").readlink() != network:
                 continue
             for descriptor in Path(f"/proc/{process}/fd").iterdir():
                 with contextlib.suppress(OSError):
-                    sockets.add(os.readlink(descriptor))
+                    sockets.add(str(descriptor.readlink()))
     found = []
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         with contextlib.suppress(OSError):
@@ -534,7 +537,7 @@ async def end_processes(root: int, waited: int | None) -> None:
                     alive.append(process)
                 elif parent == root and process != waited:
                     with contextlib.suppress(OSError):
-                        os.waitpid(process, os.WNOHANG)
+                        os.waitpid(process, os.WNOHANG)  # noqa: ASYNC222 it does not wait
             if not alive:
                 return
             await asyncio.sleep(0.05)

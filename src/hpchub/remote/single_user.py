@@ -355,7 +355,7 @@ def socket_directory(wanted: Path) -> Path:
     if len(os.fsencode(wanted)) <= LONGEST_DIRECTORY:
         wanted.mkdir(mode=0o700)
         return wanted
-    short = Path(tempfile.mkdtemp(prefix="hpchub-", dir="/tmp"))  # noqa: S108 mkdtemp creates a new one, mode 0700
+    short = Path(tempfile.mkdtemp(prefix="hpchub-", dir="/tmp"))
     atexit.register(shutil.rmtree, short, ignore_errors=True)
     return short
 
