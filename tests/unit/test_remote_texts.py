@@ -10,9 +10,9 @@ import pytest
 
 from hpchub.catalogue import languages, translations
 from hpchub.clusters.gate_client import Answer
-from hpchub.hub.remote_texts import GATE, LAUNCHER, LONGEST, TEXTS, failure_of, message_of
+from hpchub.hub.remote_texts import APP, GATE, LAUNCHER, LONGEST, TEXTS, failure_of, message_of
 from hpchub.messages import PLACEHOLDER, Message
-from hpchub.remote import gate, launcher, single_user
+from hpchub.remote import app, gate, launcher, single_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,3 +109,7 @@ def test_failed_submission_has_the_words_of_the_gate_or_of_the_scheduler(
     found = Answer(ok=False, exit=code, stdout=stdout, stderr=stderr, command=command, error=error)
     assert failure_of(found) == shown
     assert MESSAGE not in str(found)
+
+
+def test_texts_of_applications_are_those_of_their_supervisor() -> None:
+    assert APP == app.TEXTS

@@ -18,7 +18,9 @@ from hpchub.hub.form_spawner import FormSpawner
 from hpchub.hub.grant import read_grant, saved_job, write_grant
 from hpchub.hub.job_spawner import spawner_class
 from hpchub.hub.outcome import TRY_AGAIN, UNEXPECTED
+from hpchub.hub.page_texts import reader
 from hpchub.hub.ready_mail import ReadyMail
+from hpchub.hub.remote_texts import APP
 from hpchub.hub.resumption import Resumption
 from hpchub.hub.service_stop import stop_session
 from hpchub.hub.session_events import facts, restored
@@ -152,7 +154,11 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         """Return the file with the applications of the session, or nothing if it has none."""
         groups = [group.name for group in self.user.groups]
         apps = apps_for(self.profile_list.apps, child.profile.where, groups)
-        return {APPS: json.dumps({"apps": [session_app(app) for app in apps]})} if apps else {}
+        if not apps:
+            return {}
+        translate = self.runtime.languages.in_language(reader().language).texts.gettext
+        texts = {name: translate(text) for name, text in APP.items()}
+        return {APPS: json.dumps({"apps": [session_app(app) for app in apps], "texts": texts})}
 
     def _save(self) -> None:
         """Save the session in the database, so that a restarted hub can continue it."""

@@ -42,6 +42,26 @@ GATE = {
 }
 """The texts of the gate."""
 
+APP = {
+    "again": marked("Start again"),
+    "cannot_run": marked("{name} cannot run on {node}: {reason}."),
+    "ended": marked("{name} has ended."),
+    "ended_badly": marked("{name} has ended with exit code {code}."),
+    "exited": marked("{name} has stopped with exit code {code} before it was ready."),
+    "exposed": marked(
+        "{name} was stopped, because it listened on {address}, where other users of {node} could reach it."
+    ),
+    "help": marked("If this happens again, contact the support of this service."),
+    "killed": marked("{name} was ended by signal {code} before it was ready."),
+    "last_lines": marked("The last lines of its log:"),
+    "log": marked("The whole log is in {path} until the session ends."),
+    "no_network": marked("{name} listens on a network port, and {node} does not permit a private network for it."),
+    "not_installed": marked("{name} is not installed on {node}: the program {program} was not found."),
+    "silent": marked("{name} did not answer within {seconds} seconds."),
+    "starting": marked("{name} is starting."),
+}
+"""The texts of the pages about an application. The hub sends them to the session; see ``hpchub.remote.app``."""
+
 LAUNCHER = {
     "bad_kernel": marked("the default kernel '{kernel}' is not a valid kernel name"),
     "cannot_start": marked("the session cannot start: {reason}"),

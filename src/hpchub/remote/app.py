@@ -522,7 +522,7 @@ async def end_processes(root: int, waited: int | None) -> None:
 
     Args:
         root: The process, which is this one.
-        waited: A child whose exit code somebody else collects.
+        waited: The child of asyncio, which collects its exit code, or None.
     """
     for number, patience in ((signal.SIGTERM, STOP_TIMEOUT), (signal.SIGKILL, 1.0)):
         for process in descendants(root):
@@ -617,7 +617,7 @@ async def listen(serve: Any, path: str) -> None:
 
 
 async def supervise(definitions: Path, name: str) -> None:
-    """Serve one application until this program is told to end."""
+    """Serve one application until a signal ends this program."""
     definition, texts = read_definition(definitions, name)
     directory = Path(os.environ["HPCHUB_APPS"]) / name
     directory.mkdir(mode=0o700, exist_ok=True)

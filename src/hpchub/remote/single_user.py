@@ -79,6 +79,11 @@ BASES = ("jupyter_config", "jupyter_server_config")
 SHOWN = 200  # characters of an error
 SUPERVISOR_TIMEOUT = 20.0  # seconds; the supervisor of an application answers at once, unless the node is very slow
 LONGEST_DIRECTORY = 107 - len("/") - 32 - len("/socket")  # bytes; the name of an application has at most 32
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" fill="none" stroke="#616161" stroke-width="2">'
+    '<rect x="3" y="4" width="18" height="16" rx="2"/><path d="M3 9h18M6 6.5h1M9 6.5h1"/></svg>'
+)
+"""The icon of an application that has none of its own."""
 WRITING = 10.0  # seconds that another session may need to write a notebook
 
 stopping = threading.Event()
@@ -318,6 +323,8 @@ def add_applications(server: Any, definitions: Path) -> None:
         return
     directory = socket_directory(definitions.with_suffix(""))
     program = str(Path(__file__).with_name("app.py"))
+    default_icon = directory / "icon.svg"
+    default_icon.write_text(ICON, encoding="ascii")
     processes = [
         ServerProcess(
             name=app["name"],
@@ -330,14 +337,14 @@ def add_applications(server: Any, definitions: Path) -> None:
             launcher_entry={
                 "title": app["display_name"],
                 "path_info": f"{app['name']}/{app['path']}",
-                "icon_path": app["icon"],
+                "icon_path": app["icon"] or str(default_icon),
                 "category": "Applications",
             },
         )
         for app in apps
     ]
     base = server.web_app.settings["base_url"].rstrip("/")
-    icons = {app["name"]: app["icon"] for app in apps if app["icon"]}
+    icons = {each.name: each.launcher_entry.icon_path for each in processes}
     handlers = [
         *make_handlers(base, processes),
         (f"{base}/server-proxy/servers-info", ServersInfoHandler, {"server_processes": processes}),
