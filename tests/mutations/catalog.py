@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from .apps import APPS
 from .backup import BACKUP
 from .docker import DOCKER, DOCKER_RULES
 from .host_units import HOST_UNITS
@@ -531,6 +532,7 @@ HAND_WRITTEN = (
     *_OWN_HOSTS,
     *_REMOTE_MUTANTS,
     *BACKUP,
+    *APPS,
     *DOCKER,
     *HOST_UNITS,
     *SAML,

@@ -621,7 +621,8 @@ async def supervise(definitions: Path, name: str) -> None:
     definition, texts = read_definition(definitions, name)
     directory = Path(os.environ["HPCHUB_APPS"]) / name
     directory.mkdir(mode=0o700, exist_ok=True)
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     application = Application(definition, directory, texts, dict(os.environ))
     done = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
