@@ -17,38 +17,38 @@ def _session(name: str, path: str, old: str, new: str, keyword: str) -> HandWrit
 
 
 APPS = (
-    _app("app/directory-of-all", "directory.mkdir(mode=0o700", "directory.mkdir(mode=0o755", "on_a_unix_socket"),
-    _app("app/socket-of-all", "os.umask(0o177)", "os.umask(0)", "on_a_unix_socket"),
-    _app("app/log-of-all", "os.O_NOFOLLOW, 0o600", "os.O_NOFOLLOW, 0o644", "on_a_unix_socket or log_keeps"),
-    _app("app/log-through-links", "os.O_TRUNC | os.O_NOFOLLOW", "os.O_TRUNC", "log_is_no_link"),
-    _app("app/token-of-the-session", "if name not in SECRET and", "if", "secrets_of_the_session"),
-    _app("app/files-of-the-session", " and not name.startswith(SECRET_PREFIX)", "", "secrets_of_the_session"),
-    _app("app/secrets-in-the-page", 'WITH_SECRET.sub(rb"\\1***", data)', "data", "secrets_in_the_log"),
-    _app("app/markup-in-the-page", "<pre>{html.escape(lines)}</pre>", "<pre>{lines}</pre>", "no_markup"),
-    _app("app/port-of-the-node", 'raise AppError("exposed", address=found[0])', "return", "others_can_reach"),
+    _app("directory-of-all", "directory.mkdir(mode=0o700", "directory.mkdir(mode=0o755", "on_a_unix_socket"),
+    _app("socket-of-all", "os.umask(0o177)", "os.umask(0)", "on_a_unix_socket"),
+    _app("log-of-all", "os.O_NOFOLLOW, 0o600", "os.O_NOFOLLOW, 0o644", "on_a_unix_socket or log_keeps"),
+    _app("log-through-links", "os.O_TRUNC | os.O_NOFOLLOW", "os.O_TRUNC", "log_is_no_link"),
+    _app("token-of-the-session", "if name not in SECRET and", "if", "secrets_of_the_session"),
+    _app("files-of-the-session", " and not name.startswith(SECRET_PREFIX)", "", "secrets_of_the_session"),
+    _app("secrets-in-the-page", 'WITH_SECRET.sub(rb"\\1***", data)', "data", "secrets_in_the_log"),
+    _app("markup-in-the-page", "<pre>{html.escape(lines)}</pre>", "<pre>{lines}</pre>", "no_markup"),
+    _app("port-of-the-node", 'raise AppError("exposed", address=found[0])', "return", "others_can_reach"),
     _app(
-        "app/network-of-the-node",
+        "network-of-the-node",
         "libc.unshare(CLONE_NEWUSER | CLONE_NEWNET)",
         "libc.unshare(CLONE_NEWUSER)",
         "network_of_its_own",
     ),
-    _app("app/outlives-its-supervisor", "preexec_fn=die_with_parent,\n            )", ")", "ends_with_its"),
+    _app("outlives-its-supervisor", "preexec_fn=die_with_parent,\n            )", ")", "ends_with_its"),
     _app(
-        "app/orphans", "libc.prctl(PR_SET_CHILD_SUBREAPER, 1", "libc.prctl(PR_SET_CHILD_SUBREAPER, 0", "background_end"
+        "orphans", "libc.prctl(PR_SET_CHILD_SUBREAPER, 1", "libc.prctl(PR_SET_CHILD_SUBREAPER, 0", "background_end"
     ),
     _session(
-        "apps/every-port-of-the-node",
+        "app-every-port-of-the-node",
         _SERVER,
         'self.jpserver_extensions["jupyter_server_proxy"] = False',
         "pass",
         "no_port or in_the_settings",
     ),
     _session(
-        "apps/of-other-groups",
+        "app-of-other-groups",
         "src/hpchub/model/apps.py",
         " and (not app.groups or set(app.groups) & set(groups))",
         "",
         "who_sees",
     ),
-    _session("apps/of-other-clusters", "src/hpchub/model/apps.py", "if app.on(place) and", "if", "who_sees"),
+    _session("app-of-other-clusters", "src/hpchub/model/apps.py", "if app.on(place) and", "if", "who_sees"),
 )

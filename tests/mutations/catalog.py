@@ -840,7 +840,7 @@ HAND_WRITTEN = (
     HandWritten(
         "saved-profile-through-the-model",
         "src/hpchub/hub/grant.py",
-        'Profile.model_validate(saved["profile"])',
+        'Profile.model_validate(saved["profile"], extra="ignore")',
         'Profile.model_construct(**saved["profile"])',
         _SPAWNER_TESTS,
     ),

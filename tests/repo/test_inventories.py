@@ -65,6 +65,7 @@ def test_inventory_shows_every_variable(name: str) -> None:
     assert {variable for variable in written if variable.startswith("hpc_")} <= set(VARIABLES)
     assert set(VARIABLES) - written <= {
         "hpc_announcements",
+        "hpc_apps",
         "hpc_backup",
         "hpc_bundle",
         "hpc_canary",
