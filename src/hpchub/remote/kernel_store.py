@@ -285,11 +285,8 @@ class Store:
             owner = path.lstat().st_uid
             if owner != os.getuid():
                 raise Failure(f"{path} belongs to uid {owner}, and not to you; ask the owner to remove it")
-            if path.is_symlink():
-                path.unlink()
-                return
             with self._staging(base) as staging:
-                path.rename(staging / "removed")
+                path.rename(staging / "removed")  # of a link, only the link
         except OSError as error:
             raise Failure(explain(error, path)) from None
 
