@@ -26,7 +26,7 @@ USER_KERNELS = (
     _store("centre", "        if name in self.centre:\n", "        if False:\n", "name_is_refused"),
     _store("owner", "if status.st_uid != os.getuid():", "if False:", "somebody_else"),
     _store("writable", "if status.st_mode & 0o002:", "if False:", "everybody"),
-    _store("file-mode", "os.O_EXCL, 0o600)", "os.O_EXCL, 0o644)", "user_alone"),
+    _store("file-mode", "os.O_EXCL, 0o600)", "os.O_EXCL, 0o644)", "user_alone_from"),
     _store("force", "                    if not force:\n", "                    if False:\n", "without_force"),
     _store("put-back", '(staging / "replaced").rename(old)', "pass", "comes_back"),
     _store("find", "if kernel.name == name.lower():", "if kernel.name >= name.lower():", "no_kernel_of_the_user"),

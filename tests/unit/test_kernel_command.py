@@ -188,6 +188,15 @@ def test_files_belong_to_the_user_alone(venv: Path, kernels: Path, mask: int) ->
         assert path.stat().st_mode & 0o777 == mode
 
 
+def test_written_file_is_for_the_user_alone_from_its_creation(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        kernel_store.write(tmp_path / "file", "text")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
 def test_existing_kernel_is_kept_without_force(venv: Path, kernels: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = kernels / "GEO-data"  # Jupyter ignores case
     old.mkdir(parents=True)
@@ -719,10 +728,19 @@ def test_wrong_usage_has_exit_code_2(arguments: list[str]) -> None:
     assert caught.value.code == 2
 
 
-def test_interruption_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupt(_self: kernel_store.Store) -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyboardInterrupt(), "interrupted; nothing was changed"),
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), "/tmp/x: No space left on device; free space"),
+    ],
+    ids=["interrupt", "full"],
+)
+def test_interruption_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, said: str
+) -> None:
+    def fail(_self: kernel_store.Store) -> None:
+        raise error
 
-    monkeypatch.setattr(kernel_store.Store, "kernels", interrupt)
-    assert main(["list"]) == 2
-    assert "interrupted" in capsys.readouterr().err
+    monkeypatch.setattr(kernel_store.Store, "kernels", fail)
+    assert said in failure(capsys, 2, "list")

@@ -86,7 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as in "hpchub-kernel list | head"
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return WORKS
-    except KeyboardInterrupt:
+    except OSError as error:  # such as a full directory for temporary files
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"hpchub-kernel: {place}{error.strerror}; free space, or correct the permissions there", file=sys.stderr)
+        return UNUSABLE
+    except (KeyboardInterrupt, EOFError):
         print("hpchub-kernel: interrupted; nothing was changed", file=sys.stderr)
         return UNUSABLE
 
