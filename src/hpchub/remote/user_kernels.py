@@ -324,9 +324,10 @@ class Reasons:
         found = within(START_TIMEOUT, state, kernel_name, Path(directory)) if directory else None
         if found and found[1]:
             shown, reason = found
+            # The dialog does not wrap lines, so the reason is early.
             raise BrokenKernel(
-                f'Your kernel "{printable(shown["display_name"], 60)}" does not work: {reason}. For more, run in a'
-                f" terminal: hpchub-kernel check {kernel_name.lower()}"
+                f"{printable(shown['display_name'], 60)} does not work: {reason}. More: hpchub-kernel check"
+                f" {kernel_name.lower()}"
             )
         return super().get_kernel_spec(kernel_name)  # type: ignore[misc]
 
