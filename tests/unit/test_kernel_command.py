@@ -394,7 +394,7 @@ def test_conda_install_is_printed_for_a_conda_environment(conda: Path, capsys: p
 @pytest.mark.parametrize(
     ("profile", "said"),
     [
-        pytest.param(MODULES, "module load gone/1 failed on ", id="module-does-not-exist"),
+        pytest.param(MODULES, "hpchub-kernel: module load gone/1 failed on ", id="module-does-not-exist"),
         pytest.param("unset -f module\n", "have no command 'module'", id="no-module-system"),
     ],
 )

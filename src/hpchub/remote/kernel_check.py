@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpchub.kernel_scripts import IPYKERNEL
-from hpchub.remote.kernel_environments import OUTPUT_LIMIT, Environment, last_lines
+from hpchub.remote.kernel_environments import OUTPUT_LIMIT, Environment, last_lines, own_words
 from hpchub.remote.kernel_store import Failure
 from hpchub.remote.user_kernels import NO_IPYKERNEL, printable
 
@@ -168,9 +168,9 @@ def _version(client: Any, timeout: float) -> str:
 
 def _explain(kernel: Kernel, output: str) -> str:
     """Return the reason in a kernel's output, or empty."""
-    own = [line for line in output.splitlines() if line.startswith(f"kernel {kernel.name}: ")]
+    own = own_words(kernel.name, output)
     if own:
-        return printable(own[-1].partition(": ")[2])
+        return own
     if re.search(r"No module named '?(ipykernel|ipykernel_launcher)\b", output):
         return f"{NO_IPYKERNEL} {kernel.environment}{_advice(kernel)}"
     return ""

@@ -323,7 +323,7 @@ def probe(environment: Environment, name: str) -> dict[str, Any]:
     try:
         facts = dict(json.loads(found[-1]))
     except (IndexError, ValueError, TypeError):
-        raise Failure(_failed(environment, code, output), BROKEN) from None
+        raise Failure(_failed(environment, name, code, output), BROKEN) from None
     if facts.get("problem"):
         install = environment.installation(pip=bool(facts.get("pip")))
         reason = printable(facts["problem"])
@@ -332,12 +332,19 @@ def probe(environment: Environment, name: str) -> dict[str, Any]:
     return facts
 
 
-def _failed(environment: Environment, code: int, output: str) -> str:
-    shown = last_lines(output)
+def own_words(name: str, output: str) -> str:
+    """Return the reason that the launch script of a kernel has printed, or empty."""
+    own = [line for line in output.splitlines() if line.startswith(f"kernel {name}: ")]
+    return printable(own[-1].partition(": ")[2]) if own else ""
+
+
+def _failed(environment: Environment, name: str, code: int, output: str) -> str:
+    shown, reason = last_lines(output), own_words(name, output)
     advice = ""
     if environment.modules and re.search(r"exec: \S+: not found|No such file", output):
         advice = "\nIf the modules have Python under another name, add for example: --python python3"
-    return f"{environment.interpreter} does not work (exit code {code}):\n{shown or '  it printed nothing'}{advice}"
+    reason = reason or f"{environment.interpreter} does not work (exit code {code})"
+    return f"{reason}:\n{shown or '  it printed nothing'}{advice}"
 
 
 def last_lines(output: str, count: int = 5) -> str:
