@@ -29,7 +29,7 @@ LAYERS = (
     {"model"},
     {"bundle", "schedulers"},
     {"catalogue", "gpus", "lab_extension", "no_links"},
-    {"messages", "moments", "names", "units"},
+    {"kernel_scripts", "messages", "moments", "names", "units"},
 )
 """The sub-packages from the top to the bottom. A module may import from its own layer and from lower ones."""
 
@@ -37,6 +37,7 @@ PURE = (
     "model",
     "schedulers",
     "gpus.py",
+    "kernel_scripts.py",
     "messages.py",
     "moments.py",
     "names.py",

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import TypeAdapter
 
-from hpchub.model import kernels
+from hpchub import kernel_scripts
 from hpchub.model.entries import AnyKernel, Kernel
-from hpchub.model.kernels import cluster_kernels, cluster_packages, kernel_spec, role_argument
+from hpchub.model.kernels import cluster_kernels, cluster_packages, cluster_python_packages, kernel_spec, role_argument
 from hpchub.model.site import Site
 from hpchub.remote import launcher
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IPYKERNEL = ["-m", "ipykernel_launcher", "-f", "{connection_file}"]
-FOREIGN = dict.fromkeys((*kernels.FOREIGN,), "/foreign") | {"LD_LIBRARY_PATH": "/foreign/lib"}
+FOREIGN = dict.fromkeys((*kernel_scripts.FOREIGN,), "/foreign") | {"LD_LIBRARY_PATH": "/foreign/lib"}
 del FOREIGN["LD_PRELOAD"], FOREIGN["LD_AUDIT"]  # the programs of the tests would complain
 
 
@@ -164,8 +164,8 @@ module() {
 
 
 def test_launcher_drops_the_same_variables_and_sets_the_same_threads() -> None:
-    assert all(launcher.is_foreign(name) for name in kernels.FOREIGN)
-    assert kernels.THREADS == launcher.THREADS
+    assert all(launcher.is_foreign(name) for name in kernel_scripts.FOREIGN)
+    assert kernel_scripts.THREADS == launcher.THREADS
 
 
 @pytest.mark.parametrize("entry", [case[0] for case in CASES], ids=[case[0]["kind"] for case in CASES])
@@ -197,8 +197,8 @@ def test_packages_of_the_notebook_environment_are_those_of_its_kernels_on_the_cl
         {"name": "c", "kind": "r", "packages": ["r-base"]},
     ]
     site = Site.model_construct(kernels=[parsed(entry) for entry in entries])
-    assert kernels.cluster_python_packages(site, "one") == ["numpy", "pandas", "scipy==1.17.1"]
-    assert kernels.cluster_python_packages(site, "two") == ["numpy", "scipy==1.17.1"]
+    assert cluster_python_packages(site, "one") == ["numpy", "pandas", "scipy==1.17.1"]
+    assert cluster_python_packages(site, "two") == ["numpy", "scipy==1.17.1"]
 
 
 def test_modules_are_loaded_in_a_login_shell(tmp_path: Path) -> None:

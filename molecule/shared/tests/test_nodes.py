@@ -167,6 +167,30 @@ def test_kernel_ignores_a_foreign_pythonpath(compute: Host) -> None:
     assert "42" in done.stdout.splitlines(), done.stderr
 
 
+@pytest.mark.parametrize("node", ["login", "compute"])
+def test_user_registers_checks_and_removes_an_environment(node: str, request: pytest.FixtureRequest) -> None:
+    host: Host = request.getfixturevalue(node)
+    name = f"test-{secrets.token_hex(4)}"
+    # The notebook environment is a virtual environment with ipykernel.
+    done = as_alice(host, "hpchub-kernel add %s --name %s", CURRENT, name)
+    assert done.rc == 0, done.stderr
+    try:
+        listed = as_alice(host, "hpchub-kernel list --json")
+        assert {each["name"]: each["problem"] for each in json.loads(listed.stdout)}[name] == "", listed.stderr
+        done = as_alice(host, "hpchub-kernel check %s", name)
+        assert done.rc == 0, done.stdout + done.stderr
+        assert done.stdout.rstrip().endswith("works")
+    finally:
+        done = as_alice(host, "hpchub-kernel remove %s --yes", name)
+    assert done.rc == 0, done.stderr
+
+
+def test_user_cannot_remove_a_kernel_of_the_site(login: Host) -> None:
+    done = as_alice(login, "hpchub-kernel remove python3 --yes")
+    assert done.rc == 2
+    assert f"a kernel of your centre, in {SOFTWARE}/jupyter/kernels/python3" in done.stderr
+
+
 # -- the launcher
 
 

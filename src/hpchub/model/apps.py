@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from hpchub.kernel_scripts import module_script
 from hpchub.messages import did_you_mean, show
 from hpchub.model import fields as f
 from hpchub.model.entry import Entry
-from hpchub.model.kernels import module_script
 from hpchub.model.problems import Problem
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from hpchub.kernel_scripts import IPYKERNEL, clean_command, conda_script, module_script
 from hpchub.model.entries import (
     AnyKernel,
     CommandKernel,
@@ -25,32 +26,12 @@ from hpchub.model.entries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from hpchub.model.site import Site
 
-_IPYKERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}")
-_PYTHON_COMMAND = ("python", *_IPYKERNEL)
+_PYTHON_COMMAND = ("python", *IPYKERNEL)
 _LAUNCH = "{resource_dir}/launch"
-
-# A kernel.json can set variables but not remove them, so the kernel's command begins with env(1), which removes these.
-# This also prevents Jupyter from replacing the command "python" with the notebook server's Python.
-FOREIGN = (
-    *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "PYTHONPLATLIBDIR", "PYTHONUSERBASE"),
-    *("PYTHONINSPECT", "PYTHONWARNINGS", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"),
-    *("OPENSSL_CONF", "OPENSSL_MODULES", "R_HOME", "R_LIBS", "R_LIBS_SITE", "R_PROFILE", "R_ENVIRON"),
-    *("PIP_PREFIX", "PIP_TARGET", "PIP_USER"),
-    "JULIA_LOAD_PATH",
-)
-"""Variables of login files, of modules or of the notebook server that would break a kernel with other software."""
-THREADS = (
-    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "GOTO_NUM_THREADS"),
-    *("VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS", "JULIA_NUM_THREADS"),
-    *("RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "LOKY_MAX_CPU_COUNT", "MC_CORES", "OMP_THREAD_LIMIT"),
-    *("BLAS_NUM_THREADS", "FLEXIBLAS_NUM_THREADS", "NUMEXPR_MAX_THREADS", "TF_NUM_INTRAOP_THREADS"),
-    *("R_DATATABLE_NUM_THREADS", "RCPP_PARALLEL_NUM_THREADS"),
-)
-"""Variables with the number of threads that libraries use. The launcher sets them to the session's cores."""
 
 
 def kernel_spec(kernel: AnyKernel) -> dict[str, Any]:
@@ -60,9 +41,7 @@ def kernel_spec(kernel: AnyKernel) -> dict[str, Any]:
         ``{"argv": [TEXT, …], "display_name": TEXT, "language": TEXT, "env": {NAME: VALUE}, "metadata": {…}}``.
     """
     command = [*_command(kernel)]
-    # Keep the variables that the site sets for this kernel.
-    foreign = [name for name in FOREIGN if name not in kernel.environment]
-    argv = ["/usr/bin/env", *(word for name in foreign for word in ("-u", name)), *command]
+    argv = [*clean_command(kernel.environment), *command]
     environment = {"PATH": f"{kernel.path}/bin:${{PATH}}"} if isinstance(kernel, VenvKernel) else {}
     spec: dict[str, Any] = {
         "argv": argv,
@@ -126,13 +105,13 @@ def _command(kernel: AnyKernel) -> Sequence[str]:
     match kernel:
         case PythonKernel():
             # A session keeps the environment that it started from, even if "current" points to a newer one later.
-            return ["{prefix}/bin/python", *_IPYKERNEL]
+            return ["{prefix}/bin/python", *IPYKERNEL]
         case RKernel():
             return [kernel.command, "--no-echo", "-e", "IRkernel::main()", "--args", "{connection_file}"]
         case VenvKernel():
-            return [f"{kernel.path}/bin/python", *_IPYKERNEL]
+            return [f"{kernel.path}/bin/python", *IPYKERNEL]
         case CondaKernel():
-            return [_LAUNCH, *(kernel.command or (f"{kernel.prefix}/bin/python", *_IPYKERNEL))]
+            return [_LAUNCH, *(kernel.command or (f"{kernel.prefix}/bin/python", *IPYKERNEL))]
         case ModuleKernel() | ContainerKernel():
             # The launcher of a container must mount the directory of the connection file before the kernel starts.
             first = ["{connection_file}"] if isinstance(kernel, ContainerKernel) else []
@@ -145,68 +124,13 @@ def _script(kernel: AnyKernel) -> str:
     """Return the program ``launch``, or an empty text for kinds that do not need one."""
     match kernel:
         case CondaKernel():
-            return _conda(kernel)
+            return conda_script(kernel.name, kernel.prefix)
         case ModuleKernel():
-            return "#!/bin/bash -l\n" + module_script(f"kernel {kernel.name}", kernel.modules, kernel.environment)
+            return module_script(f"kernel {kernel.name}", kernel.modules, kernel.environment)
         case ContainerKernel():
             return _container(kernel)
         case _:
             return ""
-
-
-def _conda(kernel: CondaKernel) -> str:
-    prefix = shlex.quote(kernel.prefix)
-    return f"""#!/bin/bash
-# Activates the conda prefix without conda, then replaces itself with the kernel.
-export CONDA_PREFIX={prefix}
-export CONDA_DEFAULT_ENV="$CONDA_PREFIX" CONDA_SHLVL=1
-export PATH="$CONDA_PREFIX/bin:$PATH"
-if ! [ -d "$CONDA_PREFIX/bin" ]; then
-    echo "kernel {kernel.name}: the conda prefix $CONDA_PREFIX does not exist on $(uname -n)" >&2
-    exit 1
-fi
-for script in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do
-    if [ -r "$script" ]; then
-        . "$script"
-    fi
-done
-exec "$@"
-"""
-
-
-def module_script(what: str, names: Sequence[str], environment: Mapping[str, str]) -> str:
-    """Return a script for a login shell of bash that loads modules and then runs its arguments.
-
-    Args:
-        what: What it starts, for messages: ``kernel NAME``.
-        names: The modules, in this order.
-        environment: The variables that the entry sets. They stay.
-    """
-    modules = " ".join(shlex.quote(name) for name in names)
-    foreign = " ".join(name for name in FOREIGN if name not in environment)
-    threads = " ".join(name for name in THREADS if name not in environment)
-    return f"""# Loads the modules in a login shell, where the site has set them up, then becomes the program.
-set +eu
-# The program gets the software of its own modules only, not that of login files and default modules.
-type module >/dev/null 2>&1 && module purge >/dev/null 2>&1
-unset {foreign}
-if ! type module >/dev/null 2>&1; then
-    echo "{what}: login shells on $(uname -n) have no command 'module'" >&2
-    exit 1
-fi
-for name in {modules}; do
-    if ! module load "$name"; then
-        echo "{what}: module load $name failed on $(uname -n)" >&2
-        exit 1
-    fi
-done
-if [ -n "$HPCHUB_CORES" ]; then
-    for name in {threads}; do
-        export "$name=$HPCHUB_CORES"
-    done
-fi
-exec "$@"
-"""
 
 
 def _container(kernel: ContainerKernel) -> str:

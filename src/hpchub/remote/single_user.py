@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import copy
+import importlib
 import json
 import os
 import re
@@ -245,6 +246,12 @@ def application(  # noqa: C901 the classes need imports
     class ServerApp(Base):  # type: ignore[misc]
         """The server. Every settings file and every extension sets its options with ``update_config``."""
 
+        @default("kernel_spec_manager_class")
+        def _default_kernel_spec_manager_class(self) -> Any:
+            if self.gateway_config.gateway_enabled:  # the site has configured other hosts for all kernels
+                return super()._default_kernel_spec_manager_class()
+            return own_module("user_kernels").spec_manager()
+
         @default("contents_manager_class")
         def _default_contents_manager_class(self) -> type:
             return ContentsManager
@@ -294,6 +301,15 @@ def application(  # noqa: C901 the classes need imports
             return "jupyterhub"
 
     return Application
+
+
+def own_module(name: str) -> Any:
+    """Return a module that the role installs for the server, or that is beside this file in a container."""
+    here = Path(__file__).parent
+    for directory in (here, here / "remote"):
+        if str(directory) not in sys.path:
+            sys.path.append(str(directory))
+    return importlib.import_module(name)
 
 
 def log(text: str) -> None:
