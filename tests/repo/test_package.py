@@ -18,7 +18,10 @@ HUB_LOCK = ROOT / "roles" / "jupyterhub" / "files" / "requirements.lock"
 
 # Ansible loads the modules that import it; pydantic pins the version of pydantic_core. The notebook environment has its
 # own lock. Only the environment of a checkout has argcomplete.
-PROVIDED = {"ansible-core", "argcomplete", "jupyter-core", "jupyter-server", "jupyter-server-proxy", "pydantic-core"}
+PROVIDED = {
+    *("ansible-core", "argcomplete", "pydantic-core"),
+    *("jupyter-client", "jupyter-core", "jupyter-server", "jupyter-server-proxy"),
+}
 
 
 def normalized(name: str) -> str:

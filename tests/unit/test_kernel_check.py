@@ -130,7 +130,7 @@ def test_module_that_does_not_exist_is_named(home: Home, python: Path) -> None:
     home.write("m", ["/bin/bash", "-l", "{resource_dir}/launch", str(python)])
     from hpchub.kernel_scripts import module_script  # noqa: PLC0415
 
-    (home.kernels / "m" / "launch").write_text(module_script("m", ["gone/1"]))
+    (home.kernels / "m" / "launch").write_text(module_script("kernel m", ["gone/1"]))
     result = home.check("m")
     assert result["reason"].startswith("module load gone/1 failed on ")
     assert "Lmod: gone is unknown" in result["output"]
