@@ -90,7 +90,7 @@ class Knows:
         free = self._free
 
         class Fixed(Availability):
-            def wait(self, queue: str, wanted: Wanted) -> float | None:
+            def wait(self, queue: str, wanted: Wanted, nodes: int = 1) -> float | None:
                 return 0.0 if wanted.cores <= free else 7200.0
 
         return Fixed(time.time() - self._age)

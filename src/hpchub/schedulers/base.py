@@ -15,7 +15,7 @@ from hpchub.schedulers.reasons import OUT_OF_LINE, Outlook
 from hpchub.schedulers.terms import Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hpchub.schedulers.endings import Ending
     from hpchub.schedulers.options import ReservedOptions
@@ -154,6 +154,8 @@ class QueueRules:
         denied_projects: The projects that may not use the queue.
         times: When the queue starts jobs, for example ``20:00-8:00``, or empty if it always does.
         needs_reservation: Whether each job needs a reservation.
+        min_nodes: The smallest number of nodes of a job.
+        max_nodes: The largest number of nodes of a job. None means that the scheduler reports no limit.
     """
 
     never: str = ""
@@ -170,6 +172,8 @@ class QueueRules:
     denied_projects: tuple[str, ...] = ()
     times: str = ""
     needs_reservation: bool = False
+    min_nodes: int = 1
+    max_nodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -313,7 +317,8 @@ class Scheduler(Terms, KnowledgeSource, ABC):
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options that request a job for a profile, in the scheduler's syntax.
 
-        The options must place all cores on one node, must prevent a second start of the job, and must not pass on the
+        The options must place all cores of each node on one host, and each node on another host. They must run the
+        batch script once, on the first node. They must prevent a second start of the job, and must not pass on the
         submitter's environment. The job's name and other visible fields must contain ``session`` and ``comment``, or
         enough of them for ``parse_query`` to restore ``Job.name`` and ``Job.comment``. They are visible to all users of
         the cluster, so they contain no secrets. The options of the profile come last.
@@ -382,6 +387,19 @@ class Scheduler(Terms, KnowledgeSource, ABC):
             The problem and what to do, or None if jobs can request the type. By default they cannot.
         """
         return f"names a type of GPU, which hpchub cannot request from {self.name}", "write only their number"
+
+    def nodes_problem(self, cluster: ClusterSettings, *, gpus: int, options: Sequence[str]) -> tuple[str, str] | None:
+        """Check whether a profile can have several nodes.
+
+        Args:
+            cluster: The settings of the cluster that runs the job.
+            gpus: The largest number of GPUs that the profile requests on each node.
+            options: The further options of the profile.
+
+        Returns:
+            The problem and what to do, or None if ``directives`` can request several nodes. By default it cannot.
+        """
+        return f"is more than one node, which hpchub cannot request from {self.name}", "write 1, or remove it"
 
     @abstractmethod
     def parse_submit(self, stdout: str) -> str:

@@ -25,6 +25,7 @@ from hpchub.schedulers.knowledge import (
 )
 from hpchub.schedulers.parsing import SHOWN, unexpected_output
 from hpchub.schedulers.records import read_xml, read_xml_records
+from hpchub.schedulers.several_nodes import alike
 from hpchub.units import parse_clock, parse_size, parse_whole
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class GridEngineKnowledge(KnowledgeSource):
                 name=queue,
                 open=queue in enabled,
                 offers=best_offers(offer for offer in found if offer.cores > 0),
+                nodes=alike([offer] for offer in found),
                 waiting=tuple(job for queues, job in waiting if not queues or queue in queues)[:MAX_WAITING],
             )
             for queue, found in offers.items()

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hpchub.schedulers.several_nodes import AlikeNodes, earliest_start
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -36,6 +38,12 @@ class Offer:
     features: frozenset[str] | None = None
     start: float = 0.0
     until: float | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """All of its values, to find equal offers."""
+        types = None if self.gpu_types is None else tuple(sorted(self.gpu_types.items()))
+        return self.start, self.until, self.cores, self.memory, self.gpus, types, self.features
 
     def fits(self, wanted: Wanted, taken: float) -> bool:
         """Return whether a job has enough room and time.
@@ -84,11 +92,7 @@ def best_offers(offers: Iterable[Offer]) -> tuple[Offer, ...]:
 
 def set_of(offers: Iterable[Offer]) -> list[Offer]:
     """Return the different offers. Most nodes of a cluster are equal, so this saves most of the comparisons."""
-    keys = {}
-    for offer in offers:
-        types = None if offer.gpu_types is None else tuple(sorted(offer.gpu_types.items()))
-        keys[offer.start, offer.until, offer.cores, offer.memory, offer.gpus, types, offer.features] = offer
-    return list(keys.values())
+    return list({offer.key: offer for offer in offers}.values())
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,7 @@ class QueueState:
         waiting: The jobs that wait for free resources. Held jobs, and jobs that a limit of their owner stops, do not
             count.
         features: The features of its nodes.
+        nodes: Its nodes with their offers, for jobs with several nodes. Empty if they are unknown.
     """
 
     name: str
@@ -155,6 +160,7 @@ class QueueState:
     offers: tuple[Offer, ...] = ()
     waiting: tuple[WaitingJob, ...] = ()
     features: tuple[str, ...] = ()
+    nodes: tuple[AlikeNodes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,11 +175,16 @@ class Availability:
     taken: float
     queues: Mapping[str, QueueState] = field(default_factory=dict)
 
-    def wait(self, queue: str, wanted: Wanted) -> float | None:
+    def wait(self, queue: str, wanted: Wanted, nodes: int = 1) -> float | None:
         """Return how long a new job would probably wait, counted from ``taken``, in seconds.
 
         The job starts where it has enough room, but not before a waiting job of the queue that needs no more than it
         does. Reservations of the user and limits of the account do not count.
+
+        Args:
+            queue: The queue.
+            wanted: What the job needs on each of its nodes.
+            nodes: The number of its nodes.
 
         Returns:
             0 if the job would start at once. None if nothing is known.
@@ -181,7 +192,11 @@ class Availability:
         state = self.queues.get(queue) or self.queues.get(ANY_QUEUE)
         if state is None or not state.open:
             return None
-        starts = [max(offer.start, self.taken) for offer in state.offers if offer.fits(wanted, self.taken)]
+        if nodes == 1:
+            starts = [max(offer.start, self.taken) for offer in state.offers if offer.fits(wanted, self.taken)]
+        else:
+            start = earliest_start(state.nodes, wanted, nodes, self.taken)
+            starts = [] if start is None else [start]
         ahead = [job.start for job in state.waiting if wanted.covers(job.wanted)]
         known = [start for start in ahead if start is not None]
         if not starts or len(known) < len(ahead):

@@ -56,6 +56,8 @@ from hpchub.schedulers.records import Record, jobs_by_id, read_json_records, unr
 from hpchub.units import parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 # A suspended job keeps its processes. UNKWN and ZOMBI mean that LSF cannot reach the job's host, so the job's state is
@@ -229,19 +231,21 @@ class LSF(LSFKnowledge, Scheduler):
 
         Memory has a unit, so ``LSF_UNIT_FOR_LIMITS`` does not change it. It is per host, so
         ``RESOURCE_RESERVE_PER_TASK`` does not change it either. The account is ``-P``, LSF's project. The quality of
-        service is ``-sla``, LSF's service class.
+        service is ``-sla``, LSF's service class. ``-n`` is the number of cores on all nodes, and ``span`` says how many
+        of them are on each. GPUs are per host too.
         ``node_constraint`` is the content of ``select[…]``, for example ``ib&&bigmem``. ``-env none`` starts the job
         without the submitter's environment.
         """
         minutes = -(-seconds(profile.runtime) // 60)
         select = f"select[{profile.node_constraint}] " if profile.node_constraint else ""
         memory = f"{profile.memory}B"
+        span = "hosts=1" if profile.nodes == 1 else f"ptile={profile.cores}"
         found = [
             f"-J {job_name(session)}",
             f'-Jd "{comment}"',
             f"-q {profile.queue}",
-            f"-n {profile.cores}",
-            f'-R "{select}span[hosts=1] rusage[mem={memory}/host]"',
+            f"-n {profile.nodes * profile.cores}",
+            f'-R "{select}span[{span}] rusage[mem={memory}/host]"',
             f"-M {memory}",
             f"-W {minutes // 60}:{minutes % 60:02}",
             "-rn",
@@ -258,6 +262,10 @@ class LSF(LSFKnowledge, Scheduler):
         if profile.reservation:
             found.append(f"-U {profile.reservation}")
         return found + list(profile.options)
+
+    def nodes_problem(self, cluster: ClusterSettings, *, gpus: int, options: Sequence[str]) -> tuple[str, str] | None:
+        """Permit several nodes."""
+        return None
 
     def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
         """Accept every type: a type is the model of -gpu."""
