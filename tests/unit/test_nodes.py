@@ -386,6 +386,25 @@ def test_live_check_compares_nodes(rules: QueueRules, nodes: int, problem: str) 
     assert problem in "".join(mine)
 
 
+@pytest.mark.parametrize(
+    ("limits", "nodes", "problem"),
+    [
+        pytest.param({"of_job": {"cores": 7}}, 2, "2 nodes with 4 each have together more than a job", id="cores"),
+        pytest.param({"of_job": {"cores": 8}}, 2, "", id="cores-at-the-limit"),
+        pytest.param({"of_job": {"cores": 7}}, 1, "", id="one-node"),
+        pytest.param({"of_job": {"memory": 10240}}, 2, "2 nodes with 8G each have together more than", id="memory"),
+        pytest.param({"least": {"cores": 8}}, 2, "", id="least-cores-of-both"),
+        pytest.param({"least": {"cores": 9}}, 2, "is below the minimum", id="least-cores"),
+        pytest.param({"least": {"runtime": 7200}}, 2, "is below the minimum", id="least-time"),
+    ],
+)
+def test_live_check_compares_what_all_nodes_have(limits: dict[str, Any], nodes: int, problem: str) -> None:
+    site = ProfileList.model_construct(clusters=[cluster("slurm")], profiles=[profile(nodes=nodes)])
+    found, _ = compare(site, {"demo": LimitsReport([QueueLimits(name, **limits) for name in ("batch", "short")])})
+    assert len(found) == bool(problem), found
+    assert problem in "".join(map(str, found))
+
+
 def test_live_check_compares_max_nodes_of_a_queue() -> None:
     site = ProfileList.model_construct(clusters=[cluster("slurm")], profiles=[])
     limits = [QueueLimits("batch", rules=QueueRules(max_nodes=3)), QueueLimits("short", rules=QueueRules(max_nodes=2))]

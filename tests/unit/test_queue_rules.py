@@ -410,3 +410,25 @@ def test_type_of_gpu_in_the_terms_of_each_scheduler(scheduler: str, line: str) -
     site = cluster(scheduler).model_copy(update={"gpu_type_resource": "gpu_model"})
     asked = profile(gpus={"type": "a100", "count": 2}, node_constraint=constraint)
     assert line in SCHEDULERS[scheduler].directives(asked, site, session="a" * 16, comment=f"hpchub/h/u/{'a' * 16}")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "text", "limits", "of_job"),
+    [
+        ("slurm", PARTITION.replace("MaxNodes=UNLIMITED", "MaxNodes=3"), (1, 3), {}),
+        ("slurm", PARTITION.replace("MinNodes=0", "MinNodes=2"), (2, None), {}),
+        ("slurm", PARTITION.replace("QoS=N/A", "QoS=half") + QOS, (1, None), {"memory": 1536}),
+        ("pbs", pbs(',"resources_max":{"nodect":4,"ncpus":8,"mem":"4gb"}'), (1, 4), {"cores": 8, "memory": 4096}),
+        ("pbs", pbs(',"resources_min":{"nodect":2}'), (2, None), {}),
+        ("torque", torque("    resources_max.nodect = 4\n    resources_max.procct = 16\n"), (1, 4), {"cores": 16}),
+        ("moab", moab("MIN.NODE=2 MAX.NODE=8 MAX.PROC=32"), (2, 8), {"cores": 32}),
+        ("lsf", lsf(slots="20    16    -    4"), (1, None), {"cores": 16}),
+    ],
+    ids=["slurm-most", "slurm-least", "slurm-qos", "pbs-most", "pbs-least", "torque", "moab", "lsf"],
+)
+def test_limits_of_jobs_with_several_nodes_are_read(
+    scheduler: str, text: str, limits: tuple[int, int | None], of_job: dict[str, int]
+) -> None:
+    (found,) = SCHEDULERS[scheduler].parse_limits(text)
+    assert (found.rules.min_nodes, found.rules.max_nodes) == limits
+    assert found.of_job == of_job

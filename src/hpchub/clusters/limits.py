@@ -216,7 +216,7 @@ def _compare_rules(entry: str, profile: Profile, limits: QueueLimits) -> Iterato
     rules, queue = limits.rules, f"queue {show(limits.name)}"
     if rules.never:
         yield Problem(entry, f"could never start in {queue}: {rules.never}", valid="choose another queue")
-    yield from _compare_nodes(entry, profile, rules, queue)
+    yield from _compare_nodes(entry, profile, limits, queue)
     if rules.needs_reservation and not profile.reservation:
         yield Problem(entry, f"could never start: {queue} needs a reservation", valid="set reservation")
     account, permitted = profile.account, rules.accounts
@@ -248,7 +248,7 @@ def _compare_rules(entry: str, profile: Profile, limits: QueueLimits) -> Iterato
         ("runtime", profile.runtime_seconds, format_runtime),
         ("gpus", int(profile.gpus), str),
     ):
-        if requested < limits.least.get(name, 0):
+        if requested * (1 if name == "runtime" else profile.nodes) < limits.least.get(name, 0):
             yield Problem(
                 entry,
                 f"is below the minimum of {queue}, so the profile could never start",
@@ -258,14 +258,25 @@ def _compare_rules(entry: str, profile: Profile, limits: QueueLimits) -> Iterato
             )
 
 
-def _compare_nodes(entry: str, profile: Profile, rules: QueueRules, queue: str) -> Iterator[Problem]:
-    """Compare the nodes of a profile with the smallest and the largest number of the queue."""
+def _compare_nodes(entry: str, profile: Profile, limits: QueueLimits, queue: str) -> Iterator[Problem]:
+    """Compare the nodes of a profile, and what they have together, with the limits of the queue."""
+    rules = limits.rules
     if profile.nodes < rules.min_nodes:
         why = f"could never start in {queue}: its jobs need at least {rules.min_nodes} nodes"
         yield Problem(entry, why, field="nodes", value=str(profile.nodes), valid="choose another queue, or raise nodes")
     elif rules.max_nodes and profile.nodes > rules.max_nodes:
         bound = f"above the limit of {queue} ({rules.max_nodes})"
         yield _excess(entry, "nodes", str(profile.nodes), bound, str(rules.max_nodes))
+    for name, requested, words in (
+        ("cores", profile.cores, str),
+        ("memory", profile.memory_mib, format_memory),
+        ("gpus", int(profile.gpus), str),
+    ):
+        most = limits.of_job.get(name)
+        if most is not None and requested <= most < profile.nodes * requested:
+            total = f"{profile.nodes} nodes with {words(requested)} each have together"
+            why = f"could never start: {total} more than a job of {queue} may have ({words(most)})"
+            yield Problem(entry, why, field=name, value=words(requested), valid="choose another queue, or lower nodes")
 
 
 def _uncertain_rules(entry: str, profile: Profile, given: Mapping[str, QueueLimits]) -> Iterator[Problem]:

@@ -190,12 +190,14 @@ class QueueLimits:
         nodes: The cores, the memory in MiB and the GPUs of each kind of node. Empty if only the maxima are known.
         environments: The parallel environments of the queue. Only Grid Engine has them.
         rules: Which jobs the queue accepts and starts.
-        least: The smallest ``cores``, ``memory``, ``runtime`` and ``gpus`` of a job, as far as there are limits.
+        least: The smallest ``cores``, ``memory``, ``runtime`` and ``gpus`` of a job on all its nodes, as far as there
+            are limits.
         gpu_types: The largest number of GPUs of each type on one node. None means that the types are unknown.
         node_gpus: For each of ``nodes``, the number of its GPUs of each type. Empty if the types are unknown.
         with_qos: The limits of jobs with each quality of service. Empty if they are unknown. Only Slurm has them.
         consumables: The amounts of other resources that one node of the queue has. Only Grid Engine has them.
         per_slot: The limits of other resources of each slot. Only Grid Engine has them.
+        of_job: The largest ``cores``, ``memory`` and ``gpus`` of a job on all its nodes, as far as there are limits.
     """
 
     name: str
@@ -213,6 +215,7 @@ class QueueLimits:
     with_qos: Mapping[str, QueueLimits] = field(default_factory=dict, compare=False)
     consumables: Mapping[str, str] = field(default_factory=dict, compare=False)
     per_slot: Mapping[str, str] = field(default_factory=dict, compare=False)
+    of_job: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 class Unanswered(Exception):

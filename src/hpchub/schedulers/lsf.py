@@ -314,6 +314,7 @@ class LSF(LSFKnowledge, Scheduler):
             tasks = limits.get("TASKLIMIT", limits.get("PROCLIMIT", "")).split()
             minutes = re.match(r"[0-9]{1,9}(?:\.[0-9]+)?(?![0-9.])", limits.get("RUNLIMIT", ""))
             numbers = [parse_whole(tasks[-1]) if tasks else None, *_slot_limits(paragraph)]
+            of_job = [number for number in numbers[:3] if number is not None]
             found.append(
                 QueueLimits(
                     name=paragraph.split(maxsplit=1)[0],
@@ -322,6 +323,7 @@ class LSF(LSFKnowledge, Scheduler):
                     runtime=int(float(minutes[0]) * 60) if minutes else None,
                     open=not (rules := _rules(paragraph, status[0])).closed,
                     rules=rules,
+                    of_job={"cores": min(of_job)} if of_job else {},
                     least={"cores": int(tasks[0])} if len(tasks) > 1 and parse_whole(tasks[0]) else {},
                 )
             )
@@ -394,7 +396,7 @@ class LSF(LSFKnowledge, Scheduler):
 def _slot_limits(paragraph: str) -> list[int | None]:
     """Return the limits of slots of a queue: of all jobs, of each user (UJOB_LIMIT), and of each host.
 
-    A session's job is on one host, and belongs to one user.
+    A session's job belongs to one user. The last limit is that of each of its hosts.
     """
     table = re.search(r"^ *PRIO +NICE +STATUS +(MAX +JL/U +JL/P +JL/H)\b.*\n(.*)$", paragraph, re.MULTILINE)
     words = table[2].split()[3:7] if table else []

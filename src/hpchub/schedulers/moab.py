@@ -338,6 +338,7 @@ class Moab(Scheduler):
             # 16,32 is a soft and a hard limit. The hard limit applies.
             limits = {limit: value.rpartition(",")[2] for limit, value in limits.items()}
             cores = [parse_whole(limits.get(limit, "")) for limit in ("PROC", "PROCPERJOB", "PROCPERNODE")]
+            of_job = [number for number in cores[:2] if number is not None]
             if name != "DEFAULT":
                 found.append(
                     QueueLimits(
@@ -348,6 +349,7 @@ class Moab(Scheduler):
                         open=open_queues.get(name[:15], True),
                         rules=_rules(text),
                         least=_least(text),
+                        of_job={"cores": min(of_job)} if of_job else {},
                     )
                 )
         return found

@@ -261,6 +261,11 @@ def most_of(queue: Mapping[str, str]) -> dict[str, int | None]:
     }
 
 
+def known_amounts(most: Mapping[str, int | None]) -> dict[str, int]:
+    """Return the limits that ``most_of`` has found, except the run time."""
+    return {name: number for name, number in most.items() if number is not None and name != "runtime"}
+
+
 def least_of(queue: Mapping[str, str]) -> dict[str, int]:
     """Return the smallest job of a queue of PBS or Torque, from attributes like ``resources_min.ncpus``."""
     found = {
@@ -553,7 +558,7 @@ class PBS(PBSKnowledge, Scheduler):
         raise inconclusive("qstat", code, stdout, stderr)
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """Return the queues. ``resources_max`` limits a whole job, and the job of a session is on one node."""
+        """Return the queues. ``resources_max`` limits a whole job, so it limits each node too."""
         queues = read_json(without_server(stdout), "qstat").get("Queue")
         if not isinstance(queues, dict):
             raise Unanswered(f"qstat printed no queues: {stdout[:SHOWN]!r}")
@@ -575,6 +580,7 @@ class PBS(PBSKnowledge, Scheduler):
                     open=(raw.get("enabled"), raw.get("started")) == ("True", "True"),
                     rules=queue_rules(attributes),
                     least=least_of(attributes),
+                    of_job=known_amounts(most),
                 )
             )
         return found

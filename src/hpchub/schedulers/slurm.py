@@ -602,6 +602,7 @@ def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[_Size
         usable.append(_Size(usable_cores, min(limits), gpus, kinds))
     times = [_seconds(partition["MaxTime"]), _seconds(qos["MaxWall"]) if qos.get("MaxWall") else None]
     names = {"cpu": "cores", "mem": "memory", "gres/gpu": "gpus"}
+    of_job = _lowest(*(_tres(qos.get(name, "")) for name in ("MaxTRES", "GrpTRES", "MaxTRESPU")))
     least = {name.partition(":")[0]: number for name, number in _tres(qos.get("MinTRES", "")).items()}
     kinds_of = [dict(size.types) for size in usable]
     gpu_types = {kind: max(each.get(kind, 0) for each in kinds_of) for one in kinds_of for kind in one}
@@ -619,6 +620,7 @@ def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[_Size
         least={names[name]: number for name, number in sorted(least.items()) if name in names},
         gpu_types=gpu_types,
         node_gpus=tuple(kinds_of),
+        of_job={names[name]: number for name, number in of_job.items() if name in names},
     )
 
 

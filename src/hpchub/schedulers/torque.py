@@ -38,6 +38,7 @@ from hpchub.schedulers.pbs import (
     ending_by_usage,
     first_host,
     is_unknown_job,
+    known_amounts,
     least_of,
     most_of,
     qsub_size,
@@ -275,6 +276,7 @@ class Torque(TorqueKnowledge, Scheduler):
                     open=(values.get("enabled"), values.get("started")) == ("True", "True"),
                     rules=queue_rules(values),
                     least=least_of(values),
+                    of_job=known_amounts(most),
                 )
             )
         if not found:
