@@ -233,6 +233,9 @@ CHOOSABLE = {"nodes": 1, "adjustable": {"nodes": {"max": 2}}}
             "which the option '-l place=excl' could place on one host",
             id="pbs-placement-free",
         ),
+        pytest.param(
+            "pbs", {}, {"options": ["-l place=pack:group=scatter"]}, "could place on one", id="pbs-group-name"
+        ),
         pytest.param("pbs", {}, {"options": ["-l place=excl"], "nodes": 1}, "", id="pbs-placement-of-one-node"),
         pytest.param("pbs", {}, {"options": ["-l software=a,place=scatter:excl"]}, "", id="pbs-placement-scatter"),
         pytest.param(

@@ -101,7 +101,7 @@ class Wanted:
 
     Attributes:
         cores: The number of cores.
-        memory: The memory of the whole job, in MiB.
+        memory: The memory, in MiB.
         runtime: The time limit, in seconds. 0 means that it is unknown.
         gpus: The number of GPUs.
         gpu_type: Their type, or empty for any type.

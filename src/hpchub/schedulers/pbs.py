@@ -430,7 +430,7 @@ _RESERVED = ReservedOptions(
 )
 
 
-_PLACE = re.compile(r"-l *(?:.*,)?place=[^,]*")
+_PLACE = re.compile(r"-l *(?:.*,)?place=([^,]*)")
 """An option with the placement of the chunks."""
 _KILLED_BY_LIMIT = {-26: Cause.OUT_OF_MEMORY, -27: Cause.OUT_OF_MEMORY, -29: Cause.TIME_LIMIT}
 """Exit statuses of jobs that exceeded a limit (src/include/job.h)."""
@@ -510,7 +510,7 @@ class PBS(PBSKnowledge, Scheduler):
     def nodes_problem(self, cluster: ClusterSettings, *, gpus: int, options: Sequence[str]) -> tuple[str, str] | None:
         """Permit several nodes, unless an option would place them on one host."""
         for option in options:
-            if (found := _PLACE.match(option)) and "scatter" not in re.split("[=:,]", found[0]):
+            if (found := _PLACE.match(option)) and "scatter" not in found[1].split(":"):
                 return f"is more than one node, which the option {option!r} could place on one host", (
                     "write the arrangement scatter in it, as in -l place=scatter:excl, or write 1"
                 )

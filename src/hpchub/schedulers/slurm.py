@@ -372,6 +372,7 @@ class Slurm(SlurmKnowledge, Scheduler):
         (r"Invalid generic resource \(gres\) specification", ("gpu_type", "gpus")),
         # No node has a GPU of this type. Slurm gives the same message for a job that is larger than each node.
         (r"Requested node configuration is not available", ("gpu_type", "node_constraint", "")),
+        (r"Node count specification invalid", ("nodes",)),
         (r"Requested time limit is invalid", ("runtime",)),
         (r"Memory required by task is not available", ("memory",)),
     )
