@@ -23,7 +23,7 @@ from hpchub.hub.saved_settings import MOST, SavedSettings
 from hpchub.hub.start_error import StartError
 from hpchub.hub.unix_groups import UnixGroups
 from hpchub.model.profile_list import profile_list
-from hpchub.schedulers.knowledge import Account, Allocations, Availability, Wanted
+from hpchub.schedulers.knowledge import Account, Allocations, Availability
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hub_app import Hub
 
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
+    from hpchub.schedulers.offers import Wanted
 
 LONG = "n" * 10_240
 FLEXIBLE = profile(

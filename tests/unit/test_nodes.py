@@ -17,8 +17,8 @@ from hpchub.model.places import PLACE_KINDS
 from hpchub.model.profile_list import ProfileList
 from hpchub.model.site import Site, SiteError
 from hpchub.schedulers import SCHEDULERS, QueueLimits, QueueRules
-from hpchub.schedulers.knowledge import Availability, Offer, QueueState, WaitingJob, Wanted
-from hpchub.schedulers.several_nodes import MAX_KINDS, alike
+from hpchub.schedulers.knowledge import Availability, QueueState, WaitingJob
+from hpchub.schedulers.offers import MAX_KINDS, Offer, Wanted, alike
 
 if TYPE_CHECKING:
     from hpchub.hub.job_session import JobSession

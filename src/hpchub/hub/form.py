@@ -19,7 +19,7 @@ from hpchub.model.choice import (
     options,
     refusal,
 )
-from hpchub.schedulers.knowledge import Wanted
+from hpchub.schedulers.offers import Wanted
 from hpchub.units import format_memory, format_runtime, mebibytes, seconds
 
 if TYPE_CHECKING:

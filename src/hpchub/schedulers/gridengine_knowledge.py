@@ -13,19 +13,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Unanswered
-from hpchub.schedulers.knowledge import (
-    Allocations,
-    KnowledgeSource,
-    Offer,
-    Person,
-    QueueState,
-    WaitingJob,
-    Wanted,
-    best_offers,
-)
+from hpchub.schedulers.knowledge import Allocations, KnowledgeSource, Person, QueueState, WaitingJob
+from hpchub.schedulers.offers import Offer, Wanted, alike, best_offers
 from hpchub.schedulers.parsing import SHOWN, unexpected_output
 from hpchub.schedulers.records import read_xml, read_xml_records
-from hpchub.schedulers.several_nodes import alike
 from hpchub.units import parse_clock, parse_size, parse_whole
 
 if TYPE_CHECKING:

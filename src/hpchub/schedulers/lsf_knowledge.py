@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpchub.schedulers.knowledge import KnowledgeSource, Offer, QueueState, WaitingJob, Wanted, best_offers
+from hpchub.schedulers.knowledge import KnowledgeSource, QueueState, WaitingJob
+from hpchub.schedulers.offers import Offer, Wanted, alike, best_offers
 from hpchub.schedulers.parsing import incomplete_output, unexpected_output
-from hpchub.schedulers.several_nodes import alike
 from hpchub.units import parse_whole
 
 if TYPE_CHECKING:

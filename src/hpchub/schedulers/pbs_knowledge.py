@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Unanswered
-from hpchub.schedulers.knowledge import ANY_QUEUE, KnowledgeSource, Offer, QueueState, WaitingJob, Wanted, best_offers
+from hpchub.schedulers.knowledge import ANY_QUEUE, KnowledgeSource, QueueState, WaitingJob
+from hpchub.schedulers.offers import Offer, Wanted, alike, best_offers
 from hpchub.schedulers.parsing import SHOWN, parse_time, read_json, unexpected_output
 from hpchub.schedulers.records import read_json_records, read_xml, read_xml_records
-from hpchub.schedulers.several_nodes import alike
 from hpchub.units import parse_clock, parse_size, parse_whole
 
 if TYPE_CHECKING:

@@ -21,16 +21,13 @@ from hpchub.schedulers.knowledge import (
     JobNumbers,
     KnowledgeSource,
     Maintenance,
-    Offer,
     Person,
     QueueState,
     Reservation,
     WaitingJob,
-    Wanted,
-    best_offers,
 )
+from hpchub.schedulers.offers import Offer, Wanted, alike, best_offers
 from hpchub.schedulers.parsing import SHOWN, unexpected_output
-from hpchub.schedulers.several_nodes import alike
 from hpchub.units import parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
