@@ -29,11 +29,10 @@ from hpchub.schedulers.knowledge import (  # noqa: E402
     Account,
     Allocations,
     Availability,
-    Offer,
     QueueState,
     WaitingJob,
-    Wanted,
 )
+from hpchub.schedulers.offers import Offer, Wanted  # noqa: E402
 
 if TYPE_CHECKING:
     import argparse

@@ -379,6 +379,10 @@ def _spawner(name: str, old: str, new: str) -> HandWritten:
     return HandWritten(name, SPAWNER, old, new, _SPAWNER_TESTS)
 
 
+def _nodes(name: str, module: str, old: str, new: str) -> HandWritten:
+    return HandWritten(f"choice/nodes-{name}", f"src/hpchub/model/{module}", old, new, ("tests/unit/test_nodes.py",))
+
+
 def _choice(name: str, old: str, new: str, keyword: str, path: str = CHOOSING) -> HandWritten:
     tests = ("tests/unit/test_profiles_spawner.py", "tests/unit/test_form.py")
     return HandWritten(name, path, old, new, tests, keyword)
@@ -475,6 +479,12 @@ _CHOICE_MUTANTS = (
         "if True:",
         ("tests/unit/test_choice.py",),
     ),
+    _nodes("of-the-profile", "choice.py", "if not limits.accepts(number):", "if False:"),
+    _nodes("of-the-queue", "choice.py", '        ("nodes", granted.nodes, queue.max_nodes, str),\n', ""),
+    _nodes("of-a-profile-in-its-queue", "rules.py", '        ("nodes", "max_nodes", int),\n', ""),
+    _nodes("of-a-choice-in-its-queue", "choice_rules.py", '        ("nodes", "max_nodes", int),\n', ""),
+    _nodes("of-a-place", "place_rules.py", "if nodes > 1:", "if False:"),
+    _nodes("one-by-default", "entries.py", "max_nodes: f.Nodes = 1", "max_nodes: f.Nodes = 1000"),
     HandWritten(
         "choice/length-of-a-request",
         HANDLERS,

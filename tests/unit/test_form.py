@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
-from hub_app import answer, profile, site
+from hub_app import VARIABLES, answer, profile, site
 from hub_browser import Browser, eventually
 from jupyterhub import orm
 from jupyterhub.handlers.pages import SpawnPendingHandler
@@ -23,7 +23,7 @@ from hpchub.hub.saved_settings import MOST, SavedSettings
 from hpchub.hub.start_error import StartError
 from hpchub.hub.unix_groups import UnixGroups
 from hpchub.model.profile_list import profile_list
-from hpchub.schedulers.knowledge import Account, Allocations, Availability, Wanted
+from hpchub.schedulers.knowledge import Account, Allocations, Availability
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hub_app import Hub
 
     from hpchub.hub.profiles_spawner import HPCProfilesSpawner
+    from hpchub.schedulers.offers import Wanted
 
 LONG = "n" * 10_240
 FLEXIBLE = profile(
@@ -67,6 +68,14 @@ def offer(directory: Path, *profiles: dict[str, Any], shown: str = "hidden") -> 
     (directory / "profiles.json").write_text(json.dumps(profile_list(site(*profiles, hpc_service=service))))
 
 
+def offer_nodes(directory: Path, *profiles: dict[str, Any]) -> None:
+    """Write a profile list whose queue permits 4 nodes."""
+    (cluster,) = VARIABLES["hpc_clusters"]
+    (queue,) = cluster["queues"]
+    permitting = {**cluster, "queues": [{**queue, "max_nodes": 4}]}
+    (directory / "profiles.json").write_text(json.dumps(profile_list(site(*profiles, hpc_clusters=[permitting]))))
+
+
 class Knows:
     """What the hub knows of a cluster."""
 
@@ -90,7 +99,7 @@ class Knows:
         free = self._free
 
         class Fixed(Availability):
-            def wait(self, queue: str, wanted: Wanted) -> float | None:
+            def wait(self, queue: str, wanted: Wanted, nodes: int = 1) -> float | None:
                 return 0.0 if wanted.cores <= free else 7200.0
 
         return Fixed(time.time() - self._age)
@@ -327,13 +336,18 @@ async def test_session_gets_what_the_user_chose(spawner: HPCProfilesSpawner, tmp
         {"profile": "flexible", "fields": None},
         {"profile": "flexible", "cores": 2},
         {"profile": "small", "fields": {"cores": 2}},
+        {"profile": "small", "fields": {"nodes": 2}},
+        {"profile": "flexible", "fields": {"nodes": 2}},
+        {"profile": "wide", "fields": {"nodes": 3}},
+        {"profile": "wide", "fields": {"nodes": "0"}},
+        {"profile": "wide", "nodes": 2},
     ],
     ids=str,
 )
 async def test_limits_hold_however_the_choice_arrived(
     spawner: HPCProfilesSpawner, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    offer(tmp_path, profile("small"), FLEXIBLE)
+    offer_nodes(tmp_path, profile("small"), FLEXIBLE, profile("wide", adjustable={"nodes": {"max": 2}}))
     with pytest.raises(StartError) as caught:
         await spawner._run_apply_user_options(options)
     assert caught.value.status_code == 400
@@ -555,6 +569,28 @@ async def test_old_answer_is_not_called_now(
     page = await browser.page("/hub/spawn")
     assert "Starts now" not in page
     assert "The scheduler has not answered lately" in page
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        pytest.param("en", "3 nodes \N{MULTIPLICATION SIGN} 2 cores, 1 GB memory per node,", id="english"),
+        pytest.param("de", "3 Knoten \N{MULTIPLICATION SIGN} 2 Kerne, 1 GB Speicher je Knoten,", id="german"),
+    ],
+)
+async def test_card_shows_several_nodes(hub: Hub, browser: Browser, tmp_path: Path, language: str, words: str) -> None:
+    offer_nodes(tmp_path, profile("wide", nodes=3, cores=2, adjustable={"nodes": {"max": 4}}))
+    browser.cookies["hpchub-language"] = language
+    page = await browser.page("/hub/spawn")
+    assert words in re.sub(r"\s+", " ", page)
+    assert Controls(page).found["wide.nodes"]["options"] == ["1", "2", "3", "4"]
+
+
+async def test_session_gets_the_nodes_that_the_user_chose(spawner: HPCProfilesSpawner, tmp_path: Path) -> None:
+    offer_nodes(tmp_path, profile("wide", adjustable={"nodes": {"max": 4}}))
+    spawner.user_options = {"profile": "wide", "fields": {"nodes": "3"}}
+    spawner.construct_child()
+    assert spawner.child_spawner.profile.nodes == 3
 
 
 async def availability(browser: Browser, **fields: str) -> str:

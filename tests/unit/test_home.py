@@ -135,6 +135,12 @@ async def test_cards_show_each_session_with_its_facts(hub: Hub, visit: Visit) ->
     assert 'data-pending=""' in page
 
 
+async def test_card_shows_the_resources_of_each_node(hub: Hub, visit: Visit) -> None:
+    going(hub, "", "a" * 16, nodes=2, cores=4, memory="8G", gpus=1)
+    page = re.sub(r"\s+", " ", (await visit()).body.decode())
+    assert "2 nodes \N{MULTIPLICATION SIGN} 4 cores, 8 GB memory per node, 1 GPU per node" in page
+
+
 async def test_card_of_a_start_shows_what_happens(hub: Hub, visit: Visit) -> None:
     spawner = going(hub, "genome", "b" * 16)
     spawner.child_spawner.driver.state = dataclasses.replace(

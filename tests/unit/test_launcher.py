@@ -208,6 +208,17 @@ def test_environment_contains_only_variables_of_this_session() -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *("SLURM_JOB_NODELIST", "SLURM_NTASKS", "SLURM_MEM_PER_NODE", "SRUN_CPUS_PER_TASK"),
+        *("PBS_NODEFILE", "PE_HOSTFILE", "NHOSTS", "NSLOTS", "LSB_MCPU_HOSTS", "LSB_DJOB_HOSTFILE"),
+    ],
+)
+def test_environment_keeps_what_programs_on_several_nodes_need(name: str) -> None:
+    assert launcher.server_environment({name: "x"}, SESSION, 23456, [])[name] == "x"
+
+
+@pytest.mark.parametrize(
     ("session", "opened"),
     [
         pytest.param({"HPCHUB_INTERFACE": "lab"}, "/lab", id="lab"),

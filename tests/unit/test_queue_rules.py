@@ -88,7 +88,7 @@ def check(limits: list[QueueLimits], scheduler: str = "slurm", **changes: Any) -
         ("ReqResv=NO", "ReqResv=YES", {}, "needs a reservation"),
         ("ReqResv=NO", "ReqResv=YES", {"reservation": "course"}, ""),
         ("MaxNodes=UNLIMITED", "MaxNodes=0", {}, "it permits no nodes (MaxNodes=0)"),
-        ("MinNodes=0", "MinNodes=2", {}, "its jobs need at least 2 nodes (MinNodes)"),
+        ("MinNodes=0", "MinNodes=2", {}, "its jobs need at least 2 nodes"),
         ("RootOnly=NO", "RootOnly=YES", {}, "only root may use it (RootOnly)"),
         ("TotalNodes=2", "TotalNodes=0", {}, "it has no nodes"),
         ("QoS=N/A", "QoS=short", {}, 'runtime "8:00:00" is above the limit'),
@@ -204,20 +204,20 @@ def grid_engine(**changes: str) -> str:
         ("pbs", pbs(',"max_queued_res":{"mem":"[g:PBS_GENERIC=4gb]"}'), "memory"),
         ("pbs", pbs(',"resources_available":{"ncpus":2}'), "cores 4 is more than any node"),
         ("pbs", pbs(',"resources_max":{"nodect":0}'), "it permits no nodes"),
-        ("pbs", pbs(',"resources_min":{"nodect":2}'), "its jobs need several nodes"),
+        ("pbs", pbs(',"resources_min":{"nodect":2}'), "its jobs need at least 2 nodes"),
         ("pbs", pbs() + SERVER, "runtime"),
         ("pbs", pbs(',"resources_max":{"walltime":"24:00:00"}') + SERVER, ""),
         ("torque", torque(), ""),
         ("torque", torque() + SERVER, "runtime"),
         ("torque", torque("    resources_max.procct = 2\n"), "cores 4 is more than any node"),
         ("torque", torque("    resources_min.procct = 16\n"), "cores 4 is below the minimum"),
-        ("torque", torque("    resources_min.nodect = 2\n"), "its jobs need several nodes"),
+        ("torque", torque("    resources_min.nodect = 2\n"), "its jobs need at least 2 nodes"),
         ("torque", torque("    max_running = 0\n"), "max_running is 0"),
         ("torque", torque("    disallowed_types = batch\n"), "it accepts no batch jobs"),
         ("torque", torque("    resources_min.walltime = 24:00:00\n"), "below the minimum"),
         ("moab", moab("MAX.WCLIMIT=12:00:00"), ""),
         ("moab", moab("MIN.PROC=16"), "cores 4 is below the minimum"),
-        ("moab", moab("MIN.NODE=2"), "its jobs need several nodes"),
+        ("moab", moab("MIN.NODE=2"), "its jobs need at least 2 nodes"),
         ("moab", moab("MAX.NODE=0"), "it permits no jobs (MAX.NODE=0)"),
         ("moab", moab("MAXJOB[USER]=4,0"), "it permits no jobs"),
         ("moab", moab("MAXPROC=2"), "cores 4 is more than any node"),
@@ -410,3 +410,25 @@ def test_type_of_gpu_in_the_terms_of_each_scheduler(scheduler: str, line: str) -
     site = cluster(scheduler).model_copy(update={"gpu_type_resource": "gpu_model"})
     asked = profile(gpus={"type": "a100", "count": 2}, node_constraint=constraint)
     assert line in SCHEDULERS[scheduler].directives(asked, site, session="a" * 16, comment=f"hpchub/h/u/{'a' * 16}")
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "text", "limits", "of_job"),
+    [
+        ("slurm", PARTITION.replace("MaxNodes=UNLIMITED", "MaxNodes=3"), (1, 3), {}),
+        ("slurm", PARTITION.replace("MinNodes=0", "MinNodes=2"), (2, None), {}),
+        ("slurm", PARTITION.replace("QoS=N/A", "QoS=half") + QOS, (1, None), {"memory": 1536}),
+        ("pbs", pbs(',"resources_max":{"nodect":4,"ncpus":8,"mem":"4gb"}'), (1, 4), {"cores": 8, "memory": 4096}),
+        ("pbs", pbs(',"resources_min":{"nodect":2}'), (2, None), {}),
+        ("torque", torque("    resources_max.nodect = 4\n    resources_max.procct = 16\n"), (1, 4), {"cores": 16}),
+        ("moab", moab("MIN.NODE=2 MAX.NODE=8 MAX.PROC=32"), (2, 8), {"cores": 32}),
+        ("lsf", lsf(slots="20    16    -    4"), (1, None), {"cores": 16}),
+    ],
+    ids=["slurm-most", "slurm-least", "slurm-qos", "pbs-most", "pbs-least", "torque", "moab", "lsf"],
+)
+def test_limits_of_jobs_with_several_nodes_are_read(
+    scheduler: str, text: str, limits: tuple[int, int | None], of_job: dict[str, int]
+) -> None:
+    (found,) = SCHEDULERS[scheduler].parse_limits(text)
+    assert (found.rules.min_nodes, found.rules.max_nodes) == limits
+    assert found.of_job == of_job

@@ -42,6 +42,7 @@ def refused(scheduler: str, message: str, **changes: object) -> tuple[str, str] 
         ("slurm", f"{SBATCH}Invalid feature specification", "node_constraint"),
         ("slurm", f"{SBATCH}Requested time limit is invalid (missing or exceeds some limit)", "runtime"),
         ("slurm", f"{SBATCH}Memory required by task is not available", "memory"),
+        ("slurm", f"{SBATCH}Node count specification invalid", "nodes"),
         ("slurm", "Job's account not permitted to use this partition (q allows b not a)", "account"),
         ("slurm", "QOSNotAllowed", "qos"),
         ("slurm", "InvalidAccount", "account"),

@@ -343,6 +343,24 @@ def test_a_type_of_gpu_is_requested_or_rejected(scheduler: Scheduler, site: Clus
         assert "100" not in plain
 
 
+def test_several_nodes_are_requested_or_rejected(
+    scheduler: Scheduler, site: Cluster, make_profile: MakeProfile
+) -> None:
+    """A scheduler that needs a name of the site for them rejects them on a cluster without this name."""
+    names = site.grid_engine.model_copy(update={"nodes_environment": "mpi_{cores}"})
+    sites = (site, site.model_copy(update={"grid_engine": names}))
+    found = [scheduler.nodes_problem(each, gpus=0, options=[]) for each in sites]
+    for problem in found:
+        if problem is not None:
+            assert_is_problem(problem, "more than one node")
+    if found[1] is None:
+        texts = [
+            scheduler.directives(make_profile(nodes=nodes), sites[1], session=SESSION, comment=COMMENT)
+            for nodes in (1, 2, 3)
+        ]
+        assert texts[0] != texts[1] != texts[2]
+
+
 def test_directives_contain_the_session_and_the_hub(directives: Directives) -> None:
     """``parse_query`` must be able to assign the job to its session."""
     text = "\n".join(directives())

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hpchub.schedulers import SCHEDULERS, Unanswered
-from hpchub.schedulers.knowledge import ANY_QUEUE, Allocations, Availability, Offer, Person, WaitingJob, Wanted
+from hpchub.schedulers.knowledge import ANY_QUEUE, Allocations, Availability, Person, WaitingJob
+from hpchub.schedulers.offers import Offer, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,6 +27,7 @@ def profile(**changes: Any) -> Any:
         **{
             "key": "small",
             "queue": "interactive",
+            "nodes": 1,
             "cores": 2,
             "memory": "4G",
             "runtime": "8:00:00",

@@ -27,13 +27,11 @@ from hpchub.schedulers.knowledge import (
     JobLimits,
     JobNumbers,
     Maintenance,
-    Offer,
     Person,
     Reservation,
     WaitingJob,
-    Wanted,
-    best_offers,
 )
+from hpchub.schedulers.offers import Offer, Wanted, best_offers
 
 SLURM = SCHEDULERS["slurm"]
 

@@ -76,7 +76,7 @@ _BASE = (
 )
 # The packages of a cluster's hosts, in addition to the batch system.
 _NODE = ("python3-venv", "r-base-core", "r-cran-irkernel")
-_SLURM = ("slurmctld", "slurmd", "slurm-client", "munge")
+_SLURM = ("slurmctld", "slurmd", "slurm-client", "munge", "openmpi-bin", "python3-mpi4py")
 _SLURM_UNITS = ("slurmctld", "slurmd", "munge")
 
 RECIPES = {

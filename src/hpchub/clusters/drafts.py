@@ -88,6 +88,8 @@ def _omission(limits: QueueLimits) -> str:
         return "the inventory does not support its name"
     if not limits.open:
         return "it does not accept or start jobs at present"
+    if limits.rules.min_nodes > 1:
+        return f"its jobs need at least {limits.rules.min_nodes} nodes"
     return limits.rules.never or ("its jobs need a reservation" if limits.rules.needs_reservation else "")
 
 

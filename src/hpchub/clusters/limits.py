@@ -98,6 +98,7 @@ def _compare_queue(entry: str, queue: Queue, limits: QueueLimits) -> Iterator[Pr
         ("max_memory", mebibytes(queue.max_memory), limits.memory, format_memory),
         ("max_runtime", seconds(queue.max_runtime), limits.runtime, format_runtime),
         ("max_gpus", queue.max_gpus, limits.gpus, str),
+        ("max_nodes", queue.max_nodes, limits.rules.max_nodes or None, str),
     ):
         if most is not None and size > most:
             yield Problem(
@@ -139,6 +140,8 @@ def _compare_profile(
     yield from _compare_rules(entry, profile, limits)
     yield from _compare_resources(entry, profile, limits, cluster)
     environment = cluster.grid_engine.parallel_environment
+    if profile.nodes > 1:
+        environment = cluster.grid_engine.nodes_environment.replace("{cores}", str(profile.cores))
     found = False
     for name, requested, most, words in (
         ("cores", profile.cores, limits.cores, str),
@@ -151,11 +154,11 @@ def _compare_profile(
             limit = show(words(most)) if words is not str else most
             excess = f"above the limit of {queue}" if name == "runtime" else f"more than any node of {queue} has"
             yield _excess(entry, name, show(getattr(profile, name)), f"{excess} ({limit})", words(most))
-    if limits.environments is not None and profile.cores > 1 and environment not in limits.environments:
-        has = listing(limits.environments) or "none"
+    if limits.environments is not None and profile.nodes * profile.cores > 1 and environment not in limits.environments:
+        has, several = listing(limits.environments) or "none", "several nodes" if profile.nodes > 1 else "several cores"
         yield Problem(
             entry,
-            f"could never start: several cores need the parallel environment {show(environment)}, which {queue} lacks",
+            f"could never start: {several} need the parallel environment {show(environment)}, which {queue} lacks",
             valid=f"add it to the queue's pe_list, or set another one in grid_engine; the queue has {has}",
         )
     request, kind = (profile.cores, profile.memory_mib, int(profile.gpus)), gpu_type(profile.gpus)
@@ -213,6 +216,7 @@ def _compare_rules(entry: str, profile: Profile, limits: QueueLimits) -> Iterato
     rules, queue = limits.rules, f"queue {show(limits.name)}"
     if rules.never:
         yield Problem(entry, f"could never start in {queue}: {rules.never}", valid="choose another queue")
+    yield from _compare_nodes(entry, profile, limits, queue)
     if rules.needs_reservation and not profile.reservation:
         yield Problem(entry, f"could never start: {queue} needs a reservation", valid="set reservation")
     account, permitted = profile.account, rules.accounts
@@ -244,7 +248,7 @@ def _compare_rules(entry: str, profile: Profile, limits: QueueLimits) -> Iterato
         ("runtime", profile.runtime_seconds, format_runtime),
         ("gpus", int(profile.gpus), str),
     ):
-        if requested < limits.least.get(name, 0):
+        if requested * (1 if name == "runtime" else profile.nodes) < limits.least.get(name, 0):
             yield Problem(
                 entry,
                 f"is below the minimum of {queue}, so the profile could never start",
@@ -252,6 +256,27 @@ def _compare_rules(entry: str, profile: Profile, limits: QueueLimits) -> Iterato
                 value=_gpus(profile.gpus) if name == "gpus" else show(getattr(profile, name)),
                 valid=f"request at least {words(limits.least[name])}",
             )
+
+
+def _compare_nodes(entry: str, profile: Profile, limits: QueueLimits, queue: str) -> Iterator[Problem]:
+    """Compare the nodes of a profile, and what they have together, with the limits of the queue."""
+    rules = limits.rules
+    if profile.nodes < rules.min_nodes:
+        why = f"could never start in {queue}: its jobs need at least {rules.min_nodes} nodes"
+        yield Problem(entry, why, field="nodes", value=str(profile.nodes), valid="choose another queue, or raise nodes")
+    elif rules.max_nodes and profile.nodes > rules.max_nodes:
+        bound = f"above the limit of {queue} ({rules.max_nodes})"
+        yield _excess(entry, "nodes", str(profile.nodes), bound, str(rules.max_nodes))
+    for name, requested, words in (
+        ("cores", profile.cores, str),
+        ("memory", profile.memory_mib, format_memory),
+        ("gpus", int(profile.gpus), str),
+    ):
+        most = limits.of_job.get(name)
+        if most is not None and requested <= most < profile.nodes * requested:
+            total = f"{profile.nodes} nodes with {words(requested)} each have together"
+            why = f"could never start: {total} more than a job of {queue} may have ({words(most)})"
+            yield Problem(entry, why, field=name, value=words(requested), valid="choose another queue, or lower nodes")
 
 
 def _uncertain_rules(entry: str, profile: Profile, given: Mapping[str, QueueLimits]) -> Iterator[Problem]:

@@ -5,8 +5,8 @@ Each row is one event. ``kind`` is what happened, and ``at`` is the time, in sec
 - ``signed_in``: ``user``.
 - ``refused``: a start was refused before there was a session: ``user``, ``reason``.
 - ``requested``: a session was requested: ``session``, ``user``, ``groups`` (at this moment, a JSON list of names),
-  ``cluster``, ``queue``, ``profile``, ``cores``, ``gpus``, ``runtime``, its time limit in seconds, and ``reason``, the
-  name of its server if it has one, as ``EventRecorder.server_of`` returns it.
+  ``cluster``, ``queue``, ``profile``, ``cores`` and ``gpus`` on all its nodes, ``runtime``, its time limit in seconds,
+  and ``reason``, the name of its server if it has one, as ``EventRecorder.server_of`` returns it.
 - ``submitted``: the session's job was submitted: ``job_id``.
 - ``started``: the job runs. If it waits again, a later start replaces the row.
 - ``ready``: the user could open the notebook.

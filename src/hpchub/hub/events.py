@@ -55,8 +55,8 @@ class Session:
         cluster: Its cluster.
         queue: Its queue.
         profile: The key of its profile.
-        cores: The number of cores that it was granted.
-        gpus: The number of GPUs that it was granted.
+        cores: The number of cores that it was granted, on all its nodes together.
+        gpus: The number of GPUs that it was granted, on all its nodes together.
         runtime: Its time limit, in seconds.
     """
 

@@ -19,7 +19,7 @@ from hpchub.model.choice import (
     options,
     refusal,
 )
-from hpchub.schedulers.knowledge import Wanted
+from hpchub.schedulers.offers import Wanted
 from hpchub.units import format_memory, format_runtime, mebibytes, seconds
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ OLD = 600.0
 
 MOST_WAITS = 10_000
 """How many expected waits are kept. All users share them, because they follow from one answer of the scheduler."""
-_WAITS: dict[tuple[str, str, Wanted, float], float | None] = {}
+_WAITS: dict[tuple[str, str, Wanted, int, float], float | None] = {}
 
 
 @dataclass
@@ -323,11 +323,11 @@ class FormContent:
             gpu_type=kind,
             feature=granted.node_constraint if re.fullmatch(r"[A-Za-z0-9_]+", granted.node_constraint) else "",
         )
-        key = (granted.cluster, granted.queue, wanted, availability.taken)
+        key = (granted.cluster, granted.queue, wanted, granted.nodes, availability.taken)
         if key not in _WAITS:
             if len(_WAITS) >= MOST_WAITS:
                 _WAITS.clear()
-            _WAITS[key] = availability.wait(granted.queue, wanted)
+            _WAITS[key] = availability.wait(granted.queue, wanted, granted.nodes)
         return _WAITS[key]
 
     def _with_smaller(
@@ -347,7 +347,7 @@ class FormContent:
 
     def _smaller_fields(self, profile: Profile, chosen: Mapping[str, str]) -> Smaller | None:
         """Return a smaller choice of the same profile: its amounts are halved until it starts now."""
-        names = ("cores", "memory", "runtime", "gpus")
+        names = ("nodes", "cores", "memory", "runtime", "gpus")
         amounts = {name: limits for name in names if (limits := _amount(profile, name))}
         numbers = {name: _number(name, chosen.get(name, default_value(profile, name))) for name in amounts}
         kept = {name: value for name, value in chosen.items() if name not in amounts}
@@ -399,8 +399,8 @@ def _at_most(limits: Amount, number: int) -> int:
     return limits.least + steps * limits.stride
 
 
-def _size(profile: Profile) -> tuple[int, int, int]:
-    return int(profile.gpus), profile.cores, profile.memory_mib
+def _size(profile: Profile) -> tuple[int, ...]:
+    return int(profile.gpus), profile.cores, profile.memory_mib, profile.nodes
 
 
 def by_group(cards: Sequence[Card]) -> dict[str, list[Card]]:

@@ -28,6 +28,7 @@ TEXTS = {
     "queue": marked("The cluster {cluster} does not let you use the queue '{value}' at the moment ({words})."),
     "node_constraint": marked("The cluster {cluster} has no node with the features '{value}' ({words})."),
     "runtime": marked("The cluster {cluster} does not permit a session of {value} ({words})."),
+    "nodes": marked("The cluster {cluster} cannot give your session this number of nodes: {value} ({words})."),
     "cores": marked("The cluster {cluster} cannot give your session {value} ({words})."),
     "memory": marked("The cluster {cluster} cannot give your session {value} of memory ({words})."),
     "gpus": marked("The cluster {cluster} cannot give your session this number of GPUs: {value} ({words})."),

@@ -24,8 +24,8 @@ def facts(state: JobSession) -> Session:
         cluster=context.cluster.name,
         queue=profile.queue,
         profile=profile.key,
-        cores=profile.cores,
-        gpus=int(profile.gpus),
+        cores=profile.nodes * profile.cores,
+        gpus=profile.nodes * int(profile.gpus),
         runtime=seconds(profile.runtime),
     )
 

@@ -85,8 +85,9 @@ class SessionFacts:
     def job(self: Any) -> dict[str, Any] | None:
         """What the session was granted and where it runs, or None if there is no session.
 
-        Shape: ``{"id", "cluster", "place", "node", "profile", "profile_name", "cores", "memory", "gpus", "runtime",
-        "idle_limit"}``. The memory is in bytes, times are in seconds. ``place`` is empty in a cluster with a batch
+        Shape: ``{"id", "cluster", "place", "node", "profile", "profile_name", "nodes", "cores", "memory", "gpus",
+        "runtime", "idle_limit"}``. Cores, memory and GPUs are those of each node, and ``node`` is the first one. The
+        memory is in bytes, times are in seconds. ``place`` is empty in a cluster with a batch
         scheduler, ``idle_limit`` is null without a limit, and the node and the id are empty until they are known.
         """
         if not self.session or not isinstance(self.child_spawner, SessionSpawner):
@@ -99,6 +100,7 @@ class SessionFacts:
             "node": state.node or (state.job.host if state.job else "") or state.host,
             "profile": profile.key,
             "profile_name": profile.display_name,
+            "nodes": profile.nodes,
             "cores": profile.cores,
             "memory": profile.memory_mib * 1024 * 1024,
             "gpus": int(profile.gpus),

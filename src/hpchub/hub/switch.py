@@ -76,8 +76,8 @@ def smaller(than: Profile, profiles: Iterable[Profile]) -> list[Profile]:
     return sorted(found, key=_size, reverse=True)
 
 
-def _size(profile: Profile) -> tuple[int, int, int, int]:
-    return int(profile.gpus), profile.cores, profile.memory_mib, profile.runtime_seconds
+def _size(profile: Profile) -> tuple[int, ...]:
+    return int(profile.gpus), profile.cores, profile.memory_mib, profile.runtime_seconds, profile.nodes
 
 
 def saved(replacements: Replacements, key: Key) -> Mapping[str, str]:

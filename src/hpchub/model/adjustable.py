@@ -52,6 +52,10 @@ class Amount(Entry):
         """The largest valid amount, as a number."""
         return max(self.numbers) if self.choices else type(self).measure(self.max)
 
+    def field_of_most(self, name: str) -> str:
+        """Return the field of the inventory with the largest amount, for the field ``name`` of a profile."""
+        return f"adjustable.{name}.{'choices' if self.choices else 'max'}"
+
     @property
     def stride(self) -> int:
         """The step between two valid amounts, as a number."""
@@ -99,6 +103,21 @@ class Amount(Entry):
                 f"has the default {show(self.default)}, which is not valid", f"write {self._valid(type(self).write)}"
             )
         return self
+
+
+class AdjustableNodes(Amount):
+    """The number of nodes that users may choose."""
+
+    min: f.Nodes | None = None
+    """The smallest number. The default is 1."""
+    max: f.Nodes | None = None
+    """The largest number."""
+    step: f.Nodes | None = None
+    """The step between two numbers. The default is 1."""
+    default: f.Nodes | None = None
+    """The number that the form selects. The default is the profile's own."""
+    choices: list[f.Nodes] = []
+    """The valid numbers, instead of ``max``."""
 
 
 class AdjustableCores(Amount):
@@ -312,14 +331,16 @@ class AdjustableInterface(Word):
 class Adjustable(Entry):
     """The fields that users may change, each with its limits. All other fields are fixed."""
 
+    nodes: AdjustableNodes | None = None
+    """The number of nodes."""
     cores: AdjustableCores | None = None
-    """The number of cores."""
+    """The number of cores on each node."""
     memory: AdjustableMemory | None = None
-    """The memory of the whole job."""
+    """The memory on each node."""
     runtime: AdjustableRuntime | None = None
     """The run time."""
     gpus: AdjustableGpus | None = None
-    """The number of GPUs."""
+    """The number of GPUs on each node."""
     gpu_type: AdjustableGpuType | None = None
     """The type of the GPUs."""
     account: AdjustableAccount | None = None

@@ -443,8 +443,8 @@ def _choices(name: str, values: Iterable[object]) -> str:
 def _granted(profile: Profile, values: Mapping[str, str]) -> Profile:
     update: dict[str, Any] = {"adjustable": Adjustable(), "groups": [], "unix_groups": [], "users": []}
     for name in profile.adjustable.names:
-        if name == "cores":
-            update["cores"] = int(values["cores"])
+        if name in ("nodes", "cores"):
+            update[name] = int(values[name])
         elif name not in ("gpus", "gpu_type"):
             update[_PROFILE_FIELDS.get(name, name)] = values[name]
     number, kind = int(values["gpus"]), values["gpu_type"]
@@ -458,6 +458,7 @@ def _above_queue(profile: Profile, granted: Profile, queue: Queue | None) -> Ite
         return
     chosen = profile.adjustable.names
     for name, asked, most, write in (
+        ("nodes", granted.nodes, queue.max_nodes, str),
         ("cores", granted.cores, queue.max_cores, str),
         ("memory", granted.memory_mib, mebibytes(queue.max_memory), memory_in_words),
         ("runtime", granted.runtime_seconds, seconds(queue.max_runtime), runtime_in_words),

@@ -95,6 +95,7 @@ def _compare_queues(profile: Draft, adjustable: Adjustable, cluster: Draft) -> I
                 where = f"a queue of cluster {show(cluster.written('name'))}"
                 yield unknown_reference(profile, "adjustable.queue.choices", each, where, list(queues))
     for name, limit, size in (
+        ("nodes", "max_nodes", int),
         ("cores", "max_cores", int),
         ("memory", "max_memory", mebibytes),
         ("runtime", "max_runtime", seconds),
@@ -110,7 +111,7 @@ def _compare_queues(profile: Draft, adjustable: Adjustable, cluster: Draft) -> I
             message = (
                 f"is above {limit} {show(most)} of {'its queues' if len(names) > 1 else f'queue {show(names[0])}'}"
             )
-            field = f"adjustable.{name}.{'choices' if limits.choices else 'max'}"
+            field = limits.field_of_most(name)
             valid = advice_above_limit(name, most, limit, names[0])
             yield Problem(profile.name, message, field=field, value=show(value), valid=valid)
 

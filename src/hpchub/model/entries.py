@@ -228,13 +228,16 @@ class Queue(Entry):
     name: f.QueueName
     """The scheduler's name of the queue. For Slurm, a partition."""
     max_cores: f.Cores
-    """The maximum number of cores of a job."""
+    """The maximum number of cores of a job on each node."""
     max_memory: f.Memory
-    """The maximum memory of a job."""
+    """The maximum memory of a job on each node."""
     max_runtime: f.Runtime
     """The maximum run time of a job."""
     max_gpus: f.GpusOfQueue = Field(default=0, validate_default=True)
-    """The maximum number of GPUs of a job: a number, ``{type: a100, count: 4}``, or a list of such items."""
+    """The maximum number of GPUs of a job on each node: a number, ``{type: a100, count: 4}``, or a list of such
+    items."""
+    max_nodes: f.Nodes = 1
+    """The maximum number of nodes of a job."""
     enabled: Annotated[bool, Field(strict=True)] = True
     """Whether users can start sessions in this queue. If false, the form hides its profiles. Running sessions go on."""
 
@@ -244,6 +247,9 @@ class GridEngineSite(Entry):
 
     parallel_environment: f.ResourceName = "smp"
     """The parallel environment that gives a job all its cores on one node. Jobs with one core do not use it."""
+    nodes_environment: f.OptionalEnvironmentOfNodes = ""
+    """The parallel environment of jobs with several nodes, for example ``mpi_{cores}``. ``{cores}`` stands for the
+    cores per node, and its ``allocation_rule`` must be this number. Empty: no job can have several nodes."""
     memory_resource: f.OptionalResourceName = "h_vmem"
     """The resource for memory, for example m_mem_free. Empty if the site has none."""
     memory_per: Literal["slot", "job"] = "slot"
@@ -381,16 +387,18 @@ class Profile(Entry):
     """The place that runs the session, instead of a cluster."""
     image: f.ImageReference = ""
     """The name of the image in the list of the place. Empty: the place's first one."""
+    nodes: f.Nodes = 1
+    """The number of nodes. The notebook runs on the first one. Cores, memory and GPUs are those of each node."""
     cores: f.Cores
-    """The number of cores, all on one node."""
+    """The number of cores on each node."""
     memory: f.Memory
-    """The memory of the whole job."""
+    """The memory on each node."""
     runtime: f.Runtime
     """The run time. The scheduler ends the job after it."""
     max_wait: f.Runtime = "7-00:00:00"
     """How long a job may wait in the queue. After this time, hpchub cancels the start."""
     gpus: f.GpusOfJob = Field(default=0, validate_default=True)
-    """The number of GPUs, or their type and number: ``{type: a100, count: 1}``."""
+    """The number of GPUs on each node, or their type and number: ``{type: a100, count: 1}``."""
     account: f.Account = ""
     """The account to charge. Empty: the user's default account."""
     qos: f.Qos = ""

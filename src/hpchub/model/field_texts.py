@@ -6,6 +6,7 @@ from hpchub.messages import Message, marked
 from hpchub.units import mebibytes, memory_in_words, runtime_in_words, seconds
 
 LABELS = {
+    "nodes": Message("Nodes"),
     "cores": Message("Cores"),
     "memory": Message("Memory"),
     "runtime": Message("Run time"),
@@ -22,6 +23,7 @@ LABELS = {
 }
 """The label of each field."""
 NAMES = {
+    "nodes": Message(marked("nodes")),
     "cores": Message(marked("cores")),
     "memory": Message(marked("memory")),
     "runtime": Message("run time"),

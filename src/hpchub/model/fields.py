@@ -255,6 +255,7 @@ OptionalRuntime = Annotated[
     ),
 ]
 Cores = Annotated[int, Whole(1, 100_000)]
+Nodes = Annotated[int, Whole(1, 1000)]
 SessionLimit = Annotated[int, Whole(0, 1000)]
 
 
@@ -801,6 +802,15 @@ BatchOption = Annotated[
 _RESOURCE = (r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", "write letters, digits and _ . -, a letter first")
 ResourceName = Annotated[str, Text("a resource's name", *_RESOURCE)]
 OptionalResourceName = Annotated[str, Text("a resource's name", *_RESOURCE, empty=True)]
+OptionalEnvironmentOfNodes = Annotated[
+    str,
+    Text(
+        "the name of a parallel environment",
+        r"[A-Za-z_][A-Za-z0-9_.-]{0,31}(?:\{cores\}[A-Za-z0-9_.-]{0,31})?",
+        "write letters, digits and _ . -, a letter first; {cores} stands for the cores per node, as in mpi_{cores}",
+        empty=True,
+    ),
+]
 
 
 # Paths, networks and addresses

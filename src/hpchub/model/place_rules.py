@@ -105,6 +105,11 @@ def _compare_profile(profile: Draft, places: Sequence[Draft]) -> Iterator[Proble
 def _compare_fields(profile: Draft, place: str, *, is_host: bool) -> Iterator[Problem]:
     """Find fields that only a batch scheduler understands, and choices that only a cluster provides."""
     message = f"has no meaning in the place {show(place)}, which has no batch scheduler"
+    alone = f"is not possible in the place {show(place)}, where a session has one node"
+    nodes = profile.get("nodes") or 1
+    if nodes > 1:
+        valid = "remove it, or use a cluster with a batch scheduler"
+        yield Problem(profile.name, alone, field="nodes", value=str(nodes), valid=valid)
     for field in OF_CLUSTERS:
         # The options of a host are those of its units; see hpchub.model.rules.
         if profile.written(field) not in (None, "", []) and not (is_host and field == "options"):
@@ -112,6 +117,10 @@ def _compare_fields(profile: Draft, place: str, *, is_host: bool) -> Iterator[Pr
     adjustable = profile.get("adjustable")
     if not isinstance(adjustable, Adjustable):
         return
+    if adjustable.nodes:
+        yield Problem(
+            profile.name, alone, field=adjustable.nodes.field_of_most("nodes"), valid="remove adjustable.nodes"
+        )
     for field in (*OF_CLUSTERS, "gpu_type"):
         if field != "options" and adjustable.get(field):
             yield Problem(profile.name, message, field=f"adjustable.{field}", valid="remove it")
@@ -136,7 +145,7 @@ def _compare_limits(profile: Draft, place: Draft) -> Iterator[Problem]:
         limits = adjustable.get(name) if isinstance(adjustable, Adjustable) else None
         if isinstance(limits, Amount) and limits.most > size(most):
             value = max(limits.choices, key=type(limits).measure) if limits.choices else limits.max
-            field = f"adjustable.{name}.{'choices' if limits.choices else 'max'}"
+            field = limits.field_of_most(name)
             yield Problem(profile.name, message, field=field, value=show(value), valid=valid)
 
 

@@ -15,6 +15,7 @@ from pydantic_core import PydanticUndefined
 from hpchub.gpus import gpu_type
 from hpchub.messages import did_you_mean, listing, near, show
 from hpchub.model import fields as f
+from hpchub.model.adjustable import Adjustable
 from hpchub.model.entries import (
     Cluster,
     GridEngineSite,
@@ -463,6 +464,28 @@ def _compare_with_scheduler(profile: Draft, cluster: Draft, scheduler: Scheduler
     reservation = profile.get("reservation")
     if reservation and (found := scheduler.reservation_problem(reservation, settings)):
         yield Problem(profile.name, found[0], field="reservation", value=show(reservation), valid=found[1])
+    yield from _compare_nodes(profile, settings, scheduler)
+
+
+def _compare_nodes(profile: Draft, cluster: Cluster, scheduler: Scheduler) -> Iterator[Problem]:
+    """Find several nodes, of the profile or as a choice, that its scheduler cannot give to its job."""
+    adjustable = profile.get("adjustable")
+    if isinstance(adjustable, Mapping):  # the profile has a mistake elsewhere
+        adjustable = Adjustable.model_validate(adjustable)
+    chosen = adjustable.nodes if isinstance(adjustable, Adjustable) else None
+    gpus = adjustable.gpus if isinstance(adjustable, Adjustable) else None
+    field, number = ("nodes", profile.get("nodes") or 1)
+    if number == 1 and chosen:
+        field, number = (chosen.field_of_most("nodes"), chosen.most)
+    if number == 1:
+        return
+    found = scheduler.nodes_problem(
+        cluster,
+        gpus=max(int(f.gpus_of(profile.get("gpus"))), gpus.most if gpus else 0),
+        options=profile.get("options") or [],
+    )
+    if found:
+        yield Problem(profile.name, found[0], field=field, value=str(number), valid=found[1])
 
 
 DEFAULT_SETTINGS = Cluster.model_construct(queues=[], grid_engine=GridEngineSite(), gpu_type_resource="")
@@ -484,6 +507,7 @@ def _compare_queue(profile: Draft, cluster: Draft) -> Iterator[Problem]:
         yield unknown_reference(profile, "queue", name, f"a queue of cluster {where}", _names(queues, "name"))
         return
     for wanted, limit, size in (
+        ("nodes", "max_nodes", int),
         ("cores", "max_cores", int),
         ("memory", "max_memory", mebibytes),
         ("runtime", "max_runtime", seconds),

@@ -32,8 +32,8 @@ class Record:
         groups: The groups of the user when the session was requested.
         cluster: Its cluster.
         profile: The key of its profile.
-        cores: Its number of cores.
-        gpus: Its number of GPUs.
+        cores: Its number of cores on all nodes.
+        gpus: Its number of GPUs on all nodes.
         runtime: Its time limit, in seconds.
         requested: When it was requested.
         job_id: The id of its job, or empty.

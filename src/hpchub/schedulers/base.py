@@ -15,7 +15,7 @@ from hpchub.schedulers.reasons import OUT_OF_LINE, Outlook
 from hpchub.schedulers.terms import Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hpchub.schedulers.endings import Ending
     from hpchub.schedulers.options import ReservedOptions
@@ -154,6 +154,8 @@ class QueueRules:
         denied_projects: The projects that may not use the queue.
         times: When the queue starts jobs, for example ``20:00-8:00``, or empty if it always does.
         needs_reservation: Whether each job needs a reservation.
+        min_nodes: The smallest number of nodes of a job.
+        max_nodes: The largest number of nodes of a job. None means that the scheduler reports no limit.
     """
 
     never: str = ""
@@ -170,6 +172,8 @@ class QueueRules:
     denied_projects: tuple[str, ...] = ()
     times: str = ""
     needs_reservation: bool = False
+    min_nodes: int = 1
+    max_nodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -186,12 +190,14 @@ class QueueLimits:
         nodes: The cores, the memory in MiB and the GPUs of each kind of node. Empty if only the maxima are known.
         environments: The parallel environments of the queue. Only Grid Engine has them.
         rules: Which jobs the queue accepts and starts.
-        least: The smallest ``cores``, ``memory``, ``runtime`` and ``gpus`` of a job, as far as there are limits.
+        least: The smallest ``cores``, ``memory``, ``runtime`` and ``gpus`` of a job on all its nodes, as far as there
+            are limits.
         gpu_types: The largest number of GPUs of each type on one node. None means that the types are unknown.
         node_gpus: For each of ``nodes``, the number of its GPUs of each type. Empty if the types are unknown.
         with_qos: The limits of jobs with each quality of service. Empty if they are unknown. Only Slurm has them.
         consumables: The amounts of other resources that one node of the queue has. Only Grid Engine has them.
         per_slot: The limits of other resources of each slot. Only Grid Engine has them.
+        of_job: The largest ``cores``, ``memory`` and ``gpus`` of a job on all its nodes, as far as there are limits.
     """
 
     name: str
@@ -209,6 +215,7 @@ class QueueLimits:
     with_qos: Mapping[str, QueueLimits] = field(default_factory=dict, compare=False)
     consumables: Mapping[str, str] = field(default_factory=dict, compare=False)
     per_slot: Mapping[str, str] = field(default_factory=dict, compare=False)
+    of_job: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 class Unanswered(Exception):
@@ -313,7 +320,8 @@ class Scheduler(Terms, KnowledgeSource, ABC):
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options that request a job for a profile, in the scheduler's syntax.
 
-        The options must place all cores on one node, must prevent a second start of the job, and must not pass on the
+        The options must place all cores of each node on one host, and each node on another host. They must run the
+        batch script once, on the first node. They must prevent a second start of the job, and must not pass on the
         submitter's environment. The job's name and other visible fields must contain ``session`` and ``comment``, or
         enough of them for ``parse_query`` to restore ``Job.name`` and ``Job.comment``. They are visible to all users of
         the cluster, so they contain no secrets. The options of the profile come last.
@@ -382,6 +390,19 @@ class Scheduler(Terms, KnowledgeSource, ABC):
             The problem and what to do, or None if jobs can request the type. By default they cannot.
         """
         return f"names a type of GPU, which hpchub cannot request from {self.name}", "write only their number"
+
+    def nodes_problem(self, cluster: ClusterSettings, *, gpus: int, options: Sequence[str]) -> tuple[str, str] | None:
+        """Check whether a profile can have several nodes.
+
+        Args:
+            cluster: The settings of the cluster that runs the job.
+            gpus: The largest number of GPUs that the profile requests on each node.
+            options: The further options of the profile.
+
+        Returns:
+            The problem and what to do, or None if ``directives`` can request several nodes. By default it cannot.
+        """
+        return f"is more than one node, which hpchub cannot request from {self.name}", "write 1, or remove it"
 
     @abstractmethod
     def parse_submit(self, stdout: str) -> str:

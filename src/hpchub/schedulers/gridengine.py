@@ -43,6 +43,7 @@ from hpchub.schedulers.records import jobs_by_id, read_xml, read_xml_records, un
 from hpchub.units import mebibytes, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from xml.etree import ElementTree as ET
 
     from hpchub.schedulers.request import ClusterSettings, JobRequest
@@ -166,7 +167,7 @@ class GridEngine(GridEngineKnowledge, Scheduler):
         """Return the options of qsub. Each site chooses the names of resources; see ``grid_engine`` of a cluster.
 
         Grid Engine has no quality of service. It becomes the variable ``HPCHUB_QOS`` of the job's context, for the
-        site's own policies.
+        site's own policies. The allocation rule of the parallel environment distributes the slots to the nodes.
         """
         hub = comment.split("/")[1]
         site = cluster.grid_engine
@@ -178,10 +179,14 @@ class GridEngine(GridEngineKnowledge, Scheduler):
             resources[site.gpu_resource] = str(profile.gpus)
         if kind := gpu_type(profile.gpus):
             resources[cluster.gpu_type_resource] = kind
+        slots = profile.nodes * profile.cores
+        environment = site.parallel_environment
+        if profile.nodes > 1:
+            environment = site.nodes_environment.replace("{cores}", str(profile.cores))
         found = [
             f"-N {job_name(session)}-{hub}",
             f"-q {profile.queue}",
-            *([f"-pe {site.parallel_environment} {profile.cores}"] if profile.cores > 1 else []),
+            *([f"-pe {environment} {slots}"] if slots > 1 else []),
             f"-l {','.join(f'{name}={value}' for name, value in resources.items())}",
             "-r n",
             "-S /bin/bash",
@@ -197,6 +202,29 @@ class GridEngine(GridEngineKnowledge, Scheduler):
         if profile.node_constraint:
             found.append(f"-l {profile.node_constraint}")
         return found + list(profile.options)
+
+    def nodes_problem(self, cluster: ClusterSettings, *, gpus: int, options: Sequence[str]) -> tuple[str, str] | None:
+        """Permit several nodes if the parallel environment is known and each resource counts on each node.
+
+        A resource of the kind JOB, as the one for GPUs is, counts on the first node only.
+        """
+        site = cluster.grid_engine
+        if not site.nodes_environment:
+            return (
+                "is more than one node, but the cluster names no parallel environment for several nodes",
+                "set grid_engine.nodes_environment of the cluster, as in mpi_{cores}, or write 1",
+            )
+        if site.memory_resource and site.memory_per == "job":
+            return (
+                "is more than one node, but memory_per is job, so only the first node would reserve memory",
+                "use a memory resource that counts per slot, and set memory_per: slot, or write 1",
+            )
+        if gpus:
+            return (
+                "is more than one node, but Grid Engine would grant the GPUs on the first node only",
+                "remove gpus, or write 1",
+            )
+        return None
 
     def constraint_problem(self, constraint: str, cluster: ClusterSettings) -> tuple[str, str] | None:
         """Check a constraint, which is a list of resource requests in the syntax of ``qsub -l``."""

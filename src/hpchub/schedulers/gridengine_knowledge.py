@@ -13,16 +13,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Unanswered
-from hpchub.schedulers.knowledge import (
-    Allocations,
-    KnowledgeSource,
-    Offer,
-    Person,
-    QueueState,
-    WaitingJob,
-    Wanted,
-    best_offers,
-)
+from hpchub.schedulers.knowledge import Allocations, KnowledgeSource, Person, QueueState, WaitingJob
+from hpchub.schedulers.offers import Offer, Wanted, alike, best_offers
 from hpchub.schedulers.parsing import SHOWN, unexpected_output
 from hpchub.schedulers.records import read_xml, read_xml_records
 from hpchub.units import parse_clock, parse_size, parse_whole
@@ -77,6 +69,7 @@ class GridEngineKnowledge(KnowledgeSource):
                 name=queue,
                 open=queue in enabled,
                 offers=best_offers(offer for offer in found if offer.cores > 0),
+                nodes=alike([offer] for offer in found),
                 waiting=tuple(job for queues, job in waiting if not queues or queue in queues)[:MAX_WAITING],
             )
             for queue, found in offers.items()

@@ -40,6 +40,8 @@ from hpchub.schedulers.records import Record, jobs_by_id, read_json_records, unr
 from hpchub.units import mebibytes, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 _STATES = {
@@ -158,6 +160,13 @@ class HTCondor(HTCondorKnowledge, Scheduler):
             f"requirements = !({started}){node}",
         ]
         return found + [" = ".join(option.removeprefix("--").split("=", 1)) for option in profile.options]
+
+    def nodes_problem(self, cluster: ClusterSettings, *, gpus: int, options: Sequence[str]) -> tuple[str, str] | None:
+        """Refuse several nodes."""
+        return (
+            "is more than one node, but a job of HTCondor's vanilla universe, in which sessions run, has one node",
+            "write 1, or remove it",
+        )
 
     def constraint_problem(self, constraint: str, cluster: ClusterSettings) -> tuple[str, str] | None:
         """Check a constraint, which is a ClassAd expression."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Unanswered
-from hpchub.schedulers.knowledge import ANY_QUEUE, KnowledgeSource, Offer, QueueState, WaitingJob, Wanted, best_offers
+from hpchub.schedulers.knowledge import ANY_QUEUE, KnowledgeSource, QueueState, WaitingJob
+from hpchub.schedulers.offers import Offer, Wanted, best_offers
 from hpchub.schedulers.parsing import SHOWN
 from hpchub.schedulers.records import read_json_records
 

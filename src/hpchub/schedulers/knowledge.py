@@ -6,119 +6,15 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from hpchub.schedulers.offers import earliest_start
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from hpchub.schedulers.offers import AlikeNodes, Offer, Wanted
 
 ANY_QUEUE = "*"
 """The queue name for what concerns every queue, because the scheduler has no queues."""
-MAX_OFFERS = 200
-"""How many offers of one queue are kept. Further ones are of no use for a choice."""
-
-
-@dataclass(frozen=True)
-class Offer:
-    """What one node of a queue has free from a certain time on.
-
-    Attributes:
-        cores: The free cores.
-        memory: The free memory, in MiB. None means that the scheduler does not report it.
-        gpus: The free GPUs.
-        gpu_types: The free GPUs of each type. None means that the types are unknown.
-        features: The features of the node. None means that they are unknown.
-        start: From when on, in seconds since 1970. 0 means since the time of the answer.
-        until: When the scheduler needs the node for another job, in seconds since 1970. None means that it does not.
-    """
-
-    cores: int
-    memory: int | None = None
-    gpus: int = 0
-    gpu_types: Mapping[str, int] | None = None
-    features: frozenset[str] | None = None
-    start: float = 0.0
-    until: float | None = None
-
-    def fits(self, wanted: Wanted, taken: float) -> bool:
-        """Return whether a job has enough room and time.
-
-        Args:
-            wanted: What the job needs.
-            taken: The time of the answer, in seconds since 1970.
-        """
-        types = self.gpu_types
-        return (
-            (self.until is None or 0 < wanted.runtime <= self.until - max(self.start, taken))
-            and wanted.cores <= self.cores
-            and (self.memory is None or wanted.memory <= self.memory)
-            and wanted.gpus <= self.gpus
-            and (not wanted.gpu_type or types is None or wanted.gpus <= types.get(wanted.gpu_type, 0))
-            and (not wanted.feature or self.features is None or wanted.feature in self.features)
-        )
-
-    def surpasses(self, other: Offer) -> bool:
-        """Return whether this offer fits each job that the other one fits."""
-        return (
-            self.cores >= other.cores
-            and (self.memory is None or (other.memory is not None and self.memory >= other.memory))
-            and self.gpus >= other.gpus
-            and (self.gpu_types is None or (other.gpu_types is not None and _covers(self.gpu_types, other.gpu_types)))
-            and (self.features is None or (other.features is not None and self.features >= other.features))
-            and self.start <= other.start
-            and (self.until is None or (other.until is not None and self.until >= other.until))
-        )
-
-
-def _covers(types: Mapping[str, int], others: Mapping[str, int]) -> bool:
-    return all(types.get(kind, 0) >= number for kind, number in others.items())
-
-
-def best_offers(offers: Iterable[Offer]) -> tuple[Offer, ...]:
-    """Return the offers that no other one surpasses, the earliest and largest first, at most ``MAX_OFFERS``."""
-    found: list[Offer] = []
-    for offer in sorted(set_of(offers), key=lambda each: (each.start, -each.cores, -(each.memory or 0), -each.gpus)):
-        if len(found) == MAX_OFFERS:
-            break
-        if not any(other.surpasses(offer) for other in found):
-            found.append(offer)
-    return tuple(found)
-
-
-def set_of(offers: Iterable[Offer]) -> list[Offer]:
-    """Return the different offers. Most nodes of a cluster are equal, so this saves most of the comparisons."""
-    keys = {}
-    for offer in offers:
-        types = None if offer.gpu_types is None else tuple(sorted(offer.gpu_types.items()))
-        keys[offer.start, offer.until, offer.cores, offer.memory, offer.gpus, types, offer.features] = offer
-    return list(keys.values())
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The resources of one job on one node.
-
-    Attributes:
-        cores: The number of cores.
-        memory: The memory of the whole job, in MiB.
-        runtime: The time limit, in seconds. 0 means that it is unknown.
-        gpus: The number of GPUs.
-        gpu_type: Their type, or empty for any type.
-        feature: A feature that the node must have, or empty. Leave out constraints with several features.
-    """
-
-    cores: int
-    memory: int
-    runtime: int = 0
-    gpus: int = 0
-    gpu_type: str = ""
-    feature: str = ""
-
-    def covers(self, other: Wanted) -> bool:
-        """Return whether another job needs no more than this one."""
-        return (
-            other.cores <= self.cores
-            and other.memory <= self.memory
-            and other.gpus <= self.gpus
-            and (not self.runtime or other.runtime <= self.runtime)
-        )
 
 
 @dataclass(frozen=True)
@@ -148,6 +44,7 @@ class QueueState:
         waiting: The jobs that wait for free resources. Held jobs, and jobs that a limit of their owner stops, do not
             count.
         features: The features of its nodes.
+        nodes: Its nodes with their offers, for jobs with several nodes. Empty if they are unknown.
     """
 
     name: str
@@ -155,6 +52,7 @@ class QueueState:
     offers: tuple[Offer, ...] = ()
     waiting: tuple[WaitingJob, ...] = ()
     features: tuple[str, ...] = ()
+    nodes: tuple[AlikeNodes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,11 +67,16 @@ class Availability:
     taken: float
     queues: Mapping[str, QueueState] = field(default_factory=dict)
 
-    def wait(self, queue: str, wanted: Wanted) -> float | None:
+    def wait(self, queue: str, wanted: Wanted, nodes: int = 1) -> float | None:
         """Return how long a new job would probably wait, counted from ``taken``, in seconds.
 
         The job starts where it has enough room, but not before a waiting job of the queue that needs no more than it
         does. Reservations of the user and limits of the account do not count.
+
+        Args:
+            queue: The queue.
+            wanted: What the job needs on each of its nodes.
+            nodes: The number of its nodes.
 
         Returns:
             0 if the job would start at once. None if nothing is known.
@@ -181,7 +84,11 @@ class Availability:
         state = self.queues.get(queue) or self.queues.get(ANY_QUEUE)
         if state is None or not state.open:
             return None
-        starts = [max(offer.start, self.taken) for offer in state.offers if offer.fits(wanted, self.taken)]
+        if nodes == 1:
+            starts = [max(offer.start, self.taken) for offer in state.offers if offer.fits(wanted, self.taken)]
+        else:
+            start = earliest_start(state.nodes, wanted, nodes, self.taken)
+            starts = [] if start is None else [start]
         ahead = [job.start for job in state.waiting if wanted.covers(job.wanted)]
         known = [start for start in ahead if start is not None]
         if not starts or len(known) < len(ahead):

@@ -56,6 +56,8 @@ from hpchub.schedulers.records import Record, jobs_by_id, read_json_records, unr
 from hpchub.units import parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
 # A suspended job keeps its processes. UNKWN and ZOMBI mean that LSF cannot reach the job's host, so the job's state is
@@ -229,19 +231,21 @@ class LSF(LSFKnowledge, Scheduler):
 
         Memory has a unit, so ``LSF_UNIT_FOR_LIMITS`` does not change it. It is per host, so
         ``RESOURCE_RESERVE_PER_TASK`` does not change it either. The account is ``-P``, LSF's project. The quality of
-        service is ``-sla``, LSF's service class.
+        service is ``-sla``, LSF's service class. ``-n`` is the number of cores on all nodes, and ``span`` says how many
+        of them are on each. GPUs are per host too.
         ``node_constraint`` is the content of ``select[…]``, for example ``ib&&bigmem``. ``-env none`` starts the job
         without the submitter's environment.
         """
         minutes = -(-seconds(profile.runtime) // 60)
         select = f"select[{profile.node_constraint}] " if profile.node_constraint else ""
         memory = f"{profile.memory}B"
+        span = "hosts=1" if profile.nodes == 1 else f"ptile={profile.cores}"
         found = [
             f"-J {job_name(session)}",
             f'-Jd "{comment}"',
             f"-q {profile.queue}",
-            f"-n {profile.cores}",
-            f'-R "{select}span[hosts=1] rusage[mem={memory}/host]"',
+            f"-n {profile.nodes * profile.cores}",
+            f'-R "{select}span[{span}] rusage[mem={memory}/host]"',
             f"-M {memory}",
             f"-W {minutes // 60}:{minutes % 60:02}",
             "-rn",
@@ -258,6 +262,10 @@ class LSF(LSFKnowledge, Scheduler):
         if profile.reservation:
             found.append(f"-U {profile.reservation}")
         return found + list(profile.options)
+
+    def nodes_problem(self, cluster: ClusterSettings, *, gpus: int, options: Sequence[str]) -> tuple[str, str] | None:
+        """Permit several nodes."""
+        return None
 
     def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
         """Accept every type: a type is the model of -gpu."""
@@ -306,6 +314,7 @@ class LSF(LSFKnowledge, Scheduler):
             tasks = limits.get("TASKLIMIT", limits.get("PROCLIMIT", "")).split()
             minutes = re.match(r"[0-9]{1,9}(?:\.[0-9]+)?(?![0-9.])", limits.get("RUNLIMIT", ""))
             numbers = [parse_whole(tasks[-1]) if tasks else None, *_slot_limits(paragraph)]
+            of_job = [number for number in numbers[:3] if number is not None]
             found.append(
                 QueueLimits(
                     name=paragraph.split(maxsplit=1)[0],
@@ -314,6 +323,7 @@ class LSF(LSFKnowledge, Scheduler):
                     runtime=int(float(minutes[0]) * 60) if minutes else None,
                     open=not (rules := _rules(paragraph, status[0])).closed,
                     rules=rules,
+                    of_job={"cores": min(of_job)} if of_job else {},
                     least={"cores": int(tasks[0])} if len(tasks) > 1 and parse_whole(tasks[0]) else {},
                 )
             )
@@ -386,7 +396,7 @@ class LSF(LSFKnowledge, Scheduler):
 def _slot_limits(paragraph: str) -> list[int | None]:
     """Return the limits of slots of a queue: of all jobs, of each user (UJOB_LIMIT), and of each host.
 
-    A session's job is on one host, and belongs to one user.
+    A session's job belongs to one user. The last limit is that of each of its hosts.
     """
     table = re.search(r"^ *PRIO +NICE +STATUS +(MAX +JL/U +JL/P +JL/H)\b.*\n(.*)$", paragraph, re.MULTILINE)
     words = table[2].split()[3:7] if table else []

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hpchub.schedulers.knowledge import KnowledgeSource, Offer, QueueState, WaitingJob, Wanted, best_offers
+from hpchub.schedulers.knowledge import KnowledgeSource, QueueState, WaitingJob
+from hpchub.schedulers.offers import Offer, Wanted, alike, best_offers
 from hpchub.schedulers.parsing import incomplete_output, unexpected_output
 from hpchub.units import parse_whole
 
@@ -39,14 +40,14 @@ class LSFKnowledge(KnowledgeSource):
             # The slots of a host without a limit are unknown.
             if host.get("STATUS") == "ok" and slots is not None and used is not None and slots > used:
                 offers.append(Offer(slots - used))
-        best = best_offers(offers)
+        best, nodes = best_offers(offers), alike([offer] for offer in offers)
         found = {}
         for queue in _rows("bqueues", answers["jobs"], "QUEUE_NAME"):
             waiting = parse_whole(queue.get("PEND", ""))
             if waiting is None or "STATUS" not in queue:
                 raise unexpected_output("bqueues", answers["jobs"])
             name, is_open = queue["QUEUE_NAME"], queue["STATUS"] == "Open:Active"
-            found[name] = QueueState(name, is_open, best, (_UNKNOWN,) if waiting else ())
+            found[name] = QueueState(name, is_open, best, (_UNKNOWN,) if waiting else (), nodes=nodes)
         return found
 
 

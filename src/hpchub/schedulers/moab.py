@@ -27,7 +27,6 @@ from hpchub.schedulers.pbs import (
     COMMON_OPTIONS,
     QUEUE_TABLE,
     first_host,
-    qsub_size,
     read_job_id,
     split_queue_table,
 )
@@ -53,12 +52,12 @@ from hpchub.schedulers.reasons import (
     Reason,
 )
 from hpchub.schedulers.records import jobs_by_id, read_xml_records, unreadable
+from hpchub.schedulers.torque import EXACT_NODES, extension_problem, moab_reservation_problem, size_of_nodes
 from hpchub.schedulers.torque import RESERVED as TORQUE_RESERVED
-from hpchub.schedulers.torque import moab_reservation_problem
 from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from xml.etree.ElementTree import Element
 
     from hpchub.schedulers.request import ClusterSettings, JobRequest
@@ -164,7 +163,7 @@ def _rules(text: str) -> QueueRules:
         return next((lists[name] for name in lists if name.startswith(words) and kind in name), None)
 
     denied = [*(of("USER", "EXCL") or ()), *(of("GROUP", "EXCL") or ())]
-    never = "its jobs need several nodes (MIN.NODE)" if re.search(r"\bMIN\.NODE=(?!0\b|1\b)[0-9]", text) else ""
+    never = ""
     if zero := re.search(r"\bMAX(?:\.?NODE|JOB)(?:\[[^\]]*\])?=(?:[0-9]+,)?0(?=\s|$)", text):
         never = f"it permits no jobs ({zero[0]})"
     return QueueRules(
@@ -176,6 +175,8 @@ def _rules(text: str) -> QueueRules:
         users=of("USER", "REQ"),
         groups=of("GROUP", "REQ"),
         denied=tuple(denied),
+        min_nodes=max(1, int(least[1])) if (least := re.search(r"\bMIN\.NODE=([0-9]{1,6})\b", text)) else 1,
+        max_nodes=int(most[1]) if (most := re.search(r"\bMAX\.NODE=([0-9]{1,6})\b", text)) else None,
     )
 
 
@@ -250,8 +251,8 @@ class Moab(Scheduler):
         found = [
             f"-N {job_name(session)}.{comment.split('/')[1]}",
             f"-q {profile.queue}",
-            f"-l nodes=1:ppn={profile.cores}{f':gpus={profile.gpus}' if profile.gpus else ''}",
-            f"-l mem={qsub_size(profile.memory)}",
+            f"-l nodes={profile.nodes}:ppn={profile.cores}{f':gpus={profile.gpus}' if profile.gpus else ''}",
+            f"-l mem={size_of_nodes(profile)}",
             f"-l walltime={format_clock(seconds(profile.runtime))}",
             *COMMON_OPTIONS,
             "-E",
@@ -262,10 +263,16 @@ class Moab(Scheduler):
             found.append(f"-l qos={profile.qos}")
         if profile.reservation:
             found.append(f"-l advres={profile.reservation}")
+        if profile.nodes > 1:
+            found.append(f"-W x={EXACT_NODES}")
         features = [each for each in (gpu_type(profile.gpus), profile.node_constraint) if each]
         if features:
             found.append(f"-l feature={':'.join(features)}")
         return found + list(profile.options)
+
+    def nodes_problem(self, cluster: ClusterSettings, *, gpus: int, options: Sequence[str]) -> tuple[str, str] | None:
+        """Permit several nodes, unless an option replaces the extension that distributes them."""
+        return extension_problem(options)
 
     def reservation_problem(self, reservation: str, cluster: ClusterSettings) -> tuple[str, str] | None:
         """Accept the name of one reservation, which cannot begin another resource of the job."""
@@ -331,6 +338,7 @@ class Moab(Scheduler):
             # 16,32 is a soft and a hard limit. The hard limit applies.
             limits = {limit: value.rpartition(",")[2] for limit, value in limits.items()}
             cores = [parse_whole(limits.get(limit, "")) for limit in ("PROC", "PROCPERJOB", "PROCPERNODE")]
+            of_job = [number for number in cores[:2] if number is not None]
             if name != "DEFAULT":
                 found.append(
                     QueueLimits(
@@ -341,6 +349,7 @@ class Moab(Scheduler):
                         open=open_queues.get(name[:15], True),
                         rules=_rules(text),
                         least=_least(text),
+                        of_job={"cores": min(of_job)} if of_job else {},
                     )
                 )
         return found

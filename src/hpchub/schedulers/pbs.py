@@ -58,7 +58,7 @@ from hpchub.schedulers.records import Record, jobs_by_id, read_json_records, unr
 from hpchub.units import format_clock, parse_clock, parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
@@ -186,8 +186,6 @@ def queue_rules(queue: Mapping[str, str]) -> QueueRules:
     never = f"it permits no jobs ({zero} is 0)" if zero else ""
     if queue.get("resources_max.nodect") == "0":
         never = "it permits no nodes (resources_max.nodect is 0)"
-    if (parse_whole(queue.get("resources_min.nodect", "")) or 0) > 1:
-        never = "its jobs need several nodes (resources_min.nodect)"
     if queue.get("from_route_only") == "True":
         never = "it accepts jobs from other queues only (from_route_only)"
     if "batch" in queue.get("disallowed_types", "").split(","):
@@ -216,6 +214,8 @@ def queue_rules(queue: Mapping[str, str]) -> QueueRules:
         users=names("user"),
         groups=names("group"),
         hosts=names("host"),
+        min_nodes=max(1, parse_whole(queue.get("resources_min.nodect", "")) or 1),
+        max_nodes=parse_whole(queue.get("resources_max.nodect", "")),
     )
 
 
@@ -259,6 +259,11 @@ def most_of(queue: Mapping[str, str]) -> dict[str, int | None]:
         "runtime": parse_clock(queue.get("resources_max.walltime", "")),
         "gpus": lowest(parse_whole, "ngpus"),
     }
+
+
+def known_amounts(most: Mapping[str, int | None]) -> dict[str, int]:
+    """Return the limits that ``most_of`` has found, except the run time."""
+    return {name: number for name, number in most.items() if number is not None and name != "runtime"}
 
 
 def least_of(queue: Mapping[str, str]) -> dict[str, int]:
@@ -425,6 +430,8 @@ _RESERVED = ReservedOptions(
 )
 
 
+_PLACE = re.compile(r"-l *(?:.*,)?place=([^,]*)")
+"""An option with the placement of the chunks."""
 _KILLED_BY_LIMIT = {-26: Cause.OUT_OF_MEMORY, -27: Cause.OUT_OF_MEMORY, -29: Cause.TIME_LIMIT}
 """Exit statuses of jobs that exceeded a limit (src/include/job.h)."""
 _NODE_FAILED = (-4, -5, -6, -14, -20)
@@ -474,10 +481,13 @@ class PBS(PBSKnowledge, Scheduler):
         """Return the options of qsub.
 
         A reservation is a separate queue. The account is ``-A``, PBS's accounting string, as for Torque and Moab. A
-        profile can set a project, ``-P``, in its options. ``node_constraint`` adds resources to the chunk, for example
+        profile can set a project, ``-P``, in its options. Each chunk is a node, and ``mpiprocs`` is how often the file
+        ``PBS_NODEFILE`` names it. ``node_constraint`` adds resources to the chunk, for example
         ``arch=linux:ib=True``. The script writes the log itself, because PBS writes its log only after the job's end.
         """
-        chunk = f"select=1:ncpus={profile.cores}:mem={qsub_size(profile.memory)}"
+        chunk = f"select={profile.nodes}:ncpus={profile.cores}:mem={qsub_size(profile.memory)}"
+        if profile.nodes > 1:
+            chunk += f":mpiprocs={profile.cores}"
         if profile.gpus:
             chunk += f":ngpus={profile.gpus}"
         if kind := gpu_type(profile.gpus):
@@ -489,12 +499,22 @@ class PBS(PBSKnowledge, Scheduler):
             f"-v {TAG_VARIABLE}={comment}" + (f",{QOS_VARIABLE}={profile.qos}" if profile.qos else ""),
             f"-q {profile.reservation or profile.queue}",
             f"-l {chunk}",
+            *(["-l place=scatter"] if profile.nodes > 1 and not any(map(_PLACE.match, profile.options)) else []),
             f"-l walltime={format_clock(seconds(profile.runtime))}",
             *COMMON_OPTIONS,
         ]
         if profile.account:
             found.append(f"-A {profile.account}")
         return found + list(profile.options)
+
+    def nodes_problem(self, cluster: ClusterSettings, *, gpus: int, options: Sequence[str]) -> tuple[str, str] | None:
+        """Permit several nodes, unless an option would place them on one host."""
+        for option in options:
+            if (found := _PLACE.match(option)) and "scatter" not in found[1].split(":"):
+                return f"is more than one node, which the option {option!r} could place on one host", (
+                    "write the arrangement scatter in it, as in -l place=scatter:excl, or write 1"
+                )
+        return None
 
     def reservation_problem(self, reservation: str, cluster: ClusterSettings) -> tuple[str, str] | None:
         """Accept only the id of a reservation. Any other text would be a queue, perhaps one of another server."""
@@ -538,7 +558,7 @@ class PBS(PBSKnowledge, Scheduler):
         raise inconclusive("qstat", code, stdout, stderr)
 
     def parse_limits(self, stdout: str) -> list[QueueLimits]:
-        """Return the queues. ``resources_max`` limits a whole job, and the job of a session is on one node."""
+        """Return the queues. ``resources_max`` limits a whole job, so it limits each node too."""
         queues = read_json(without_server(stdout), "qstat").get("Queue")
         if not isinstance(queues, dict):
             raise Unanswered(f"qstat printed no queues: {stdout[:SHOWN]!r}")
@@ -560,6 +580,7 @@ class PBS(PBSKnowledge, Scheduler):
                     open=(raw.get("enabled"), raw.get("started")) == ("True", "True"),
                     rules=queue_rules(attributes),
                     least=least_of(attributes),
+                    of_job=known_amounts(most),
                 )
             )
         return found

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from hpchub.schedulers.base import Unanswered
-from hpchub.schedulers.knowledge import ANY_QUEUE, KnowledgeSource, Offer, QueueState, WaitingJob, Wanted, best_offers
+from hpchub.schedulers.knowledge import ANY_QUEUE, KnowledgeSource, QueueState, WaitingJob
+from hpchub.schedulers.offers import Offer, Wanted, alike, best_offers
 from hpchub.schedulers.parsing import SHOWN, parse_time, read_json, unexpected_output
 from hpchub.schedulers.records import read_json_records, read_xml, read_xml_records
 from hpchub.units import parse_clock, parse_size, parse_whole
@@ -52,6 +53,7 @@ def _states(
             name=queue,
             offers=best_offers(offer for offer in found.get(queue, found[ANY_QUEUE]) if offer.cores > 0),
             waiting=tuple(jobs.get(queue, {})),
+            nodes=alike([offer] for offer in found.get(queue, found[ANY_QUEUE])),
         )
         for queue in {**found, **jobs}
     }

@@ -19,12 +19,16 @@ class JobRequest(Protocol):
         """The name of the queue."""
 
     @property
+    def nodes(self) -> int:
+        """The number of nodes. The batch script runs on the first one."""
+
+    @property
     def cores(self) -> int:
-        """The number of cores, all on one node."""
+        """The number of cores on each node."""
 
     @property
     def memory(self) -> str:
-        """The memory of the whole job, for example ``4G``. See ``hpchub.units`` for the notation."""
+        """The memory on each node, for example ``4G``. See ``hpchub.units`` for the notation."""
 
     @property
     def runtime(self) -> str:
@@ -32,7 +36,7 @@ class JobRequest(Protocol):
 
     @property
     def gpus(self) -> int:
-        """The number of GPUs. ``hpchub.gpus.gpu_type`` returns their type."""
+        """The number of GPUs on each node. ``hpchub.gpus.gpu_type`` returns their type."""
 
     @property
     def account(self) -> str:
@@ -61,6 +65,10 @@ class GridEngineNames(Protocol):
     @property
     def parallel_environment(self) -> str:
         """The parallel environment that places all cores of a job on one node."""
+
+    @property
+    def nodes_environment(self) -> str:
+        """The parallel environment of jobs with several nodes, with ``{cores}`` for the cores per node, or empty."""
 
     @property
     def memory_resource(self) -> str:

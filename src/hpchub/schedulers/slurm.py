@@ -55,7 +55,7 @@ from hpchub.schedulers.slurm_knowledge import SlurmKnowledge
 from hpchub.units import parse_size, parse_whole, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from hpchub.schedulers.request import ClusterSettings, JobRequest
 
@@ -258,7 +258,7 @@ _RESERVED = ReservedOptions(
         "mem-per-gpu": "memory",
         "mincpus": "cores",
         "no-requeue": "",
-        "nodes": "cores",
+        "nodes": "nodes",
         "nodefile": "",
         "ntasks": "cores",
         "ntasks-per-core": "cores",
@@ -296,7 +296,7 @@ _RESERVED = ReservedOptions(
         "H": "",
         "J": "",
         "M": "cluster",
-        "N": "cores",
+        "N": "nodes",
         "Q": "",
         "V": "",
         "W": "",
@@ -372,18 +372,23 @@ class Slurm(SlurmKnowledge, Scheduler):
         (r"Invalid generic resource \(gres\) specification", ("gpu_type", "gpus")),
         # No node has a GPU of this type. Slurm gives the same message for a job that is larger than each node.
         (r"Requested node configuration is not available", ("gpu_type", "node_constraint", "")),
+        (r"Node count specification invalid", ("nodes",)),
         (r"Requested time limit is invalid", ("runtime",)),
         (r"Memory required by task is not available", ("memory",)),
     )
 
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
-        """Return the options of sbatch. ``--export=NIL`` starts the job with Slurm's variables only."""
+        """Return the options of sbatch. ``--export=NIL`` starts the job with Slurm's variables only.
+
+        Memory and GPUs are per node. A job with several nodes has one task per node, with all cores of its node.
+        """
         found = [
             f"--job-name={job_name(session)}",
             f"--comment={comment}",
             f"--partition={profile.queue}",
-            "--nodes=1",
-            "--ntasks=1",
+            f"--nodes={profile.nodes}",
+            f"--ntasks={profile.nodes}",
+            *(["--ntasks-per-node=1"] if profile.nodes > 1 else []),
             f"--cpus-per-task={profile.cores}",
             f"--mem={profile.memory}",
             f"--time={profile.runtime}",
@@ -403,6 +408,10 @@ class Slurm(SlurmKnowledge, Scheduler):
         if profile.node_constraint:
             found.append(f"--constraint={profile.node_constraint}")
         return found + list(profile.options)
+
+    def nodes_problem(self, cluster: ClusterSettings, *, gpus: int, options: Sequence[str]) -> tuple[str, str] | None:
+        """Permit several nodes."""
+        return None
 
     def gpu_type_problem(self, gpu_type: str, cluster: ClusterSettings) -> tuple[str, str] | None:
         """Accept every type: a type is a part of --gres."""
@@ -594,6 +603,7 @@ def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[_Size
         usable.append(_Size(usable_cores, min(limits), gpus, kinds))
     times = [_seconds(partition["MaxTime"]), _seconds(qos["MaxWall"]) if qos.get("MaxWall") else None]
     names = {"cpu": "cores", "mem": "memory", "gres/gpu": "gpus"}
+    of_job = _lowest(*(_tres(qos.get(name, "")) for name in ("MaxTRES", "GrpTRES", "MaxTRESPU")))
     least = {name.partition(":")[0]: number for name, number in _tres(qos.get("MinTRES", "")).items()}
     kinds_of = [dict(size.types) for size in usable]
     gpu_types = {kind: max(each.get(kind, 0) for each in kinds_of) for one in kinds_of for kind in one}
@@ -611,15 +621,16 @@ def _limits(partition: dict[str, str], config: dict[str, str], nodes: list[_Size
         least={names[name]: number for name, number in sorted(least.items()) if name in names},
         gpu_types=gpu_types,
         node_gpus=tuple(kinds_of),
+        of_job={names[name]: number for name, number in of_job.items() if name in names},
     )
 
 
 def _rules(partition: dict[str, str], most: dict[str, int], qos: dict[str, str]) -> QueueRules:
-    """Return which jobs a partition accepts. A session's job needs exactly one node."""
-    state, least_nodes = partition.get("State", ""), parse_whole(partition.get("MinNodes", "")) or 0
+    """Return which jobs a partition accepts."""
+    state = partition.get("State", "")
+    most_nodes = [parse_whole(partition.get("MaxNodes", "")), most.get("node")]
     reasons = {
         "it permits no nodes (MaxNodes=0)": partition.get("MaxNodes") == "0" or most.get("node") == 0,
-        f"its jobs need at least {least_nodes} nodes (MinNodes)": least_nodes > 1,
         "only root may use it (RootOnly)": partition.get("RootOnly") == "YES",
         "it has no nodes": partition.get("TotalNodes") == "0",
     }
@@ -632,6 +643,8 @@ def _rules(partition: dict[str, str], most: dict[str, int], qos: dict[str, str])
         qos=_names(partition.get("AllowQos", "ALL")),
         denied_qos=_names(partition.get("DenyQos", "ALL")) or (),
         hosts=_names(partition.get("AllocNodes", "ALL")),
+        min_nodes=max(1, parse_whole(partition.get("MinNodes", "")) or 1),
+        max_nodes=min((number for number in most_nodes if number is not None), default=None),
         needs_reservation=partition.get("ReqResv") == "YES" or "RequiresReservation" in qos.get("Flags", ""),
     )
 

@@ -21,14 +21,12 @@ from hpchub.schedulers.knowledge import (
     JobNumbers,
     KnowledgeSource,
     Maintenance,
-    Offer,
     Person,
     QueueState,
     Reservation,
     WaitingJob,
-    Wanted,
-    best_offers,
 )
+from hpchub.schedulers.offers import Offer, Wanted, alike, best_offers
 from hpchub.schedulers.parsing import SHOWN, unexpected_output
 from hpchub.units import parse_size, parse_whole, seconds
 
@@ -190,21 +188,22 @@ class SlurmKnowledge(KnowledgeSource):
                     node = nodes[host]
                     events[host].append((job.start, node.room(job, -1), -1))
                     events[host].append((job.start + job.runtime, node.room(job, 1), 1))
-        offers: dict[str, list[Offer]] = {queue: [] for node in nodes.values() for queue in node.queues}
+        offers: dict[str, list[list[Offer]]] = {queue: [] for node in nodes.values() for queue in node.queues}
         features: dict[str, set[str]] = defaultdict(set)
         for name, node in nodes.items():
             found = list(_offers(node, sorted(events[name])))
             for queue in node.queues:
-                offers[queue] += found
+                offers[queue].append(found)
                 features[queue] |= node.features
         closed = {queue for job in jobs if job.reason in _CLOSED and len(job.queues) == 1 for queue in job.queues}
         return {
             queue: QueueState(
                 name=queue,
                 open=queue not in closed,
-                offers=best_offers(each),
+                offers=best_offers(itertools.chain.from_iterable(each)),
                 waiting=tuple(itertools.islice(_waiting(jobs, queue), MAX_WAITING)),
                 features=tuple(sorted(features[queue])),
+                nodes=alike(each),
             )
             for queue, each in offers.items()
         }

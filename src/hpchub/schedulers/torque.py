@@ -38,6 +38,7 @@ from hpchub.schedulers.pbs import (
     ending_by_usage,
     first_host,
     is_unknown_job,
+    known_amounts,
     least_of,
     most_of,
     qsub_size,
@@ -53,9 +54,10 @@ from hpchub.schedulers.pbs import (
 )
 from hpchub.schedulers.pbs_knowledge import TorqueKnowledge
 from hpchub.schedulers.records import jobs_by_id, read_xml, read_xml_records, unreadable
-from hpchub.units import format_clock, parse_whole, seconds
+from hpchub.units import format_clock, format_memory, mebibytes, parse_whole, seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from xml.etree.ElementTree import Element
 
     from hpchub.schedulers.request import ClusterSettings, JobRequest
@@ -125,6 +127,29 @@ RESERVED = ReservedOptions(
 )
 
 
+EXACT_NODES = "NMATCHPOLICY:EXACTNODE"
+"""The extension of a job with which Maui and Moab place each of its nodes on another host. Otherwise they may count
+cores only. Without Maui or Moab, Torque does so by itself, and ignores the extension."""
+
+
+def size_of_nodes(profile: JobRequest) -> str:
+    """Return the memory of all nodes of a job together, as Torque and Moab count it."""
+    if profile.nodes == 1:
+        return qsub_size(profile.memory)
+    return qsub_size(format_memory(profile.nodes * mebibytes(profile.memory)))
+
+
+def extension_problem(options: Sequence[str]) -> tuple[str, str] | None:
+    """Find an option that replaces ``EXACT_NODES`` in a job with several nodes, because only the last one counts."""
+    for option in options:
+        if re.match(r"-W *(?:.*,)?x=", option):
+            return (
+                f"is more than one node, but the option {option!r} replaces the extension that distributes them",
+                "remove the option, or write 1",
+            )
+    return None
+
+
 def moab_reservation_problem(reservation: str) -> tuple[str, str] | None:
     """Check the name of a reservation of Maui or Moab. A colon or a comma would begin another flag or resource."""
     if re.fullmatch(r"[A-Za-z0-9_.@+-]+", reservation):
@@ -161,10 +186,10 @@ class Torque(TorqueKnowledge, Scheduler):
         """Return the options of qsub.
 
         A reservation and a quality of service are those of Maui or Moab. ``node_constraint`` is a list of node
-        properties, for example ``ib:bigmem``. The script writes the log itself, because Torque writes its log only
-        after the job's end.
+        properties, for example ``ib:bigmem``. ``mem`` is the memory on all nodes together. The script writes the log
+        itself, because Torque writes its log only after the job's end.
         """
-        nodes = f"nodes=1:ppn={profile.cores}"
+        nodes = f"nodes={profile.nodes}:ppn={profile.cores}"
         if profile.gpus:
             nodes += f":gpus={profile.gpus}"
         if kind := gpu_type(profile.gpus):
@@ -176,7 +201,7 @@ class Torque(TorqueKnowledge, Scheduler):
             f"-v {TAG_VARIABLE}={comment}",
             f"-q {profile.queue}",
             f"-l {nodes}",
-            f"-l mem={qsub_size(profile.memory)}",
+            f"-l mem={size_of_nodes(profile)}",
             f"-l walltime={format_clock(seconds(profile.runtime))}",
             *COMMON_OPTIONS,
         ]
@@ -184,9 +209,16 @@ class Torque(TorqueKnowledge, Scheduler):
             found.append(f"-A {profile.account}")
         if profile.qos:
             found.append(f"-l qos={profile.qos}")
-        if profile.reservation:
-            found.append(f"-W x=FLAGS:ADVRES:{profile.reservation}")
+        extensions = [f"FLAGS:ADVRES:{profile.reservation}"] if profile.reservation else []
+        if profile.nodes > 1:
+            extensions.append(EXACT_NODES)
+        if extensions:
+            found.append(f"-W x={';'.join(extensions)}")
         return found + list(profile.options)
+
+    def nodes_problem(self, cluster: ClusterSettings, *, gpus: int, options: Sequence[str]) -> tuple[str, str] | None:
+        """Permit several nodes, unless an option replaces the extension that distributes them."""
+        return extension_problem(options)
 
     def reservation_problem(self, reservation: str, cluster: ClusterSettings) -> tuple[str, str] | None:
         """Accept the name of one reservation, which cannot begin another flag or attribute of the job."""
@@ -244,6 +276,7 @@ class Torque(TorqueKnowledge, Scheduler):
                     open=(values.get("enabled"), values.get("started")) == ("True", "True"),
                     rules=queue_rules(values),
                     least=least_of(values),
+                    of_job=known_amounts(most),
                 )
             )
         if not found:
