@@ -59,7 +59,7 @@ NODES_ENVIRONMENT: dict[str, Any] = {"grid_engine": {"nodes_environment": "mpi_{
             "slurm",
             {},
             {"gpus": 1},
-            ["--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--cpus-per-task=4", "--mem=8G", "--gres=gpu:1"],
+            ["--nodes=2", "--ntasks=2", "--cpus-per-task=4", "--mem=8G", "--gres=gpu:1"],
             ["--nodes=1", "--ntasks=1"],
             id="slurm",
         ),

@@ -380,7 +380,8 @@ class Slurm(SlurmKnowledge, Scheduler):
     def directives(self, profile: JobRequest, cluster: ClusterSettings, *, session: str, comment: str) -> list[str]:
         """Return the options of sbatch. ``--export=NIL`` starts the job with Slurm's variables only.
 
-        Memory and GPUs are per node. A job with several nodes has one task per node, with all cores of its node.
+        Memory and GPUs are per node. A job with several nodes has as many tasks, so each node has one task, with all of
+        its cores. With ``--ntasks-per-node``, each ``srun`` with more tasks would print a warning.
         """
         found = [
             f"--job-name={job_name(session)}",
@@ -388,7 +389,6 @@ class Slurm(SlurmKnowledge, Scheduler):
             f"--partition={profile.queue}",
             f"--nodes={profile.nodes}",
             f"--ntasks={profile.nodes}",
-            *(["--ntasks-per-node=1"] if profile.nodes > 1 else []),
             f"--cpus-per-task={profile.cores}",
             f"--mem={profile.memory}",
             f"--time={profile.runtime}",
