@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from .pages import START, fetch
-from .site import Site
+from .pages import START
+from .test_form import change_list  # noqa: F401 a fixture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from .lab import Lab
     from .pages import JupyterLab, Visitor
 
-APP = {"kind": "web", "start_limit": 5}
 SILENT = "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); time.sleep(99)"
 EXPOSED = (
     "import http.server as h, socket, socketserver, sys, threading;"
@@ -76,19 +74,20 @@ print(found)
 """
 
 
-@pytest.fixture(scope="module")
-def site(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Add applications that do not work, and a profile that opens an application. Afterwards, restore the lab's."""
-    site = Site(lab, tmp_path_factory.mktemp("site"))
-    before = list(site.profiles)
-    site.profiles.append({**before[0], "key": DIRECT, "display_name": "TensorBoard", "interface": "tensorboard"})
-    apps = lab.profile_list()["apps"] + [
-        {**APP, "name": name, "command": command} for name, (command, _) in BAD.items()
-    ]
-    site.apply("--tags", "spawner_profiles", "-e", json.dumps({"hpc_apps": apps}))
-    yield site
-    site.profiles[:] = before
-    site.apply("--tags", "spawner_profiles")
+@pytest.fixture
+def offer(lab: Lab, change_list: Callable[..., None]) -> None:  # noqa: F811 the fixture
+    """Offer applications that do not work, and a profile that opens an application."""
+
+    def add(content: dict[str, Any]) -> None:
+        first = content["apps"][0]
+        content["apps"] += [
+            {**first, "name": name, "display_name": name, "command": command, "start_limit": 5}
+            for name, (command, _) in BAD.items()
+        ]
+        direct = {**content["profiles"][0], "key": DIRECT, "display_name": "TensorBoard", "interface": "tensorboard"}
+        content["profiles"].append(direct)
+
+    change_list(add)
 
 
 def open_tile(lab: JupyterLab, title: str) -> Page:
@@ -122,30 +121,27 @@ def test_application_is_used_and_no_neighbour_reaches_it(browser_page: Visitor, 
     assert "tensorboard" not in lab.run(node, ["ps", "-u", "alice", "-o", "args="], check=False)
 
 
-def test_session_opens_no_port_of_the_node(browser_page: Visitor, lab: Lab) -> None:
-    """Another user could listen there, and the pages would have the rights of the user's address."""
-    browser_page.sign_in("alice")
-    found = browser_page.start(lab.profiles()[0]["key"])
-    for path in ("proxy/22/", "proxy/absolute/22/", "proxy/localhost:22/", "proxy/absolute/localhost:22/"):
-        assert fetch(found.page, "GET", f"{found.base_url}/{path}").status == 404, path
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_application_that_fails_says_why(site: Site, browser_page: Visitor, lab: Lab, name: str) -> None:
+@pytest.mark.usefixtures("offer")
+def test_application_that_fails_says_why(browser_page: Visitor, lab: Lab) -> None:
     """The session lives on."""
     browser_page.sign_in("alice")
     found = browser_page.start(lab.profiles()[0]["key"])
-    page = open_tile(found, name)
-    expect(page.locator("h1")).to_contain_text(BAD[name][1], timeout=START)
-    expect(page.get_by_role("link", name="Start again")).to_be_visible()
-    assert "s3cret" not in page.content()
-    page.close()
+    for name, (_, words) in BAD.items():
+        page = open_tile(found, name)
+        expect(page.locator("h1")).to_contain_text(words, timeout=START)
+        expect(page.get_by_role("link", name="Start again")).to_be_visible()
+        assert "s3cret" not in page.content()
+        page.close()
     assert found.run_cell("python3", "6*7") == "42"
 
 
-def test_profile_opens_an_application(site: Site, browser_page: Visitor, lab: Lab) -> None:
+@pytest.mark.usefixtures("offer")
+def test_profile_opens_an_application(browser_page: Visitor) -> None:
     """The form's choice leads directly to the application."""
     browser_page.sign_in("alice")
     browser_page.choose_profile(DIRECT)
     browser_page.page.wait_for_url(re.compile(r"/user/alice/tensorboard/"), timeout=START)
     expect_tensorboard(browser_page.page)
+    for path in ("proxy/22/", "proxy/absolute/22/", "proxy/localhost:22/", "proxy/absolute/localhost:22/"):
+        # Another user could listen there, and the pages would have the rights of the user's address.
+        assert browser_page.fetch("GET", f"/user/alice/{path}").status == 404, path

@@ -125,7 +125,7 @@ def test_programs_on_all_nodes_end_with_the_session(
     browser_page: Visitor, lab: Lab, session: tuple[JupyterLab, Job]
 ) -> None:
     def running() -> list[str]:
-        command = ["pgrep", "-u", "alice", "-f", "^sleep 31536"]
+        command = ["pgrep", "-u", "alice", "-x", "sleep"]
         return [node for node in NODES if lab.run(node, command, check=False).strip()]
 
     session[0].new_notebook("python3").run("import subprocess; _ = subprocess.Popen(['srun', 'sleep', '31536'])")
