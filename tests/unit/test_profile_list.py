@@ -56,7 +56,7 @@ SITE = Site.from_vars(
 
 def test_list_keeps_the_inventory_order() -> None:
     content = profile_list(SITE)
-    assert list(content) == ["version", "service", "clusters", "places", "profiles", "default_profile"]
+    assert list(content) == ["version", "service", "clusters", "places", "profiles", "apps", "default_profile"]
     assert [profile["key"] for profile in content["profiles"]] == ["zulu", "alpha", "mike"]
     assert [cluster["name"] for cluster in content["clusters"]] == ["one", "two", "idle"]
     assert content["default_profile"] == "zulu"
