@@ -1,4 +1,7 @@
-"""A web application that listens on the unix socket of its argument. It answers with the path and ``$GREETING``."""
+"""A web application that listens on the unix socket of its argument.
+
+It answers with the path, ``$GREETING``, and the credentials that it gets.
+"""
 
 import os
 import sys
@@ -11,7 +14,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with the path."""
-        body = f"{self.path} {os.environ.get('GREETING', '')}".encode()
+        credentials = " ".join(self.headers.get(name, "") for name in ("Cookie", "Authorization")).strip()
+        body = f"{self.path} {os.environ.get('GREETING', '')} {credentials}".rstrip().encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

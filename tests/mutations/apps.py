@@ -23,6 +23,7 @@ APPS = (
     _app("log-through-links", "os.O_TRUNC | os.O_NOFOLLOW", "os.O_TRUNC", "log_is_no_link"),
     _app("token-of-the-session", "if name not in SECRET and", "if", "secrets_of_the_session"),
     _app("files-of-the-session", " and not name.startswith(SECRET_PREFIX)", "", "secrets_of_the_session"),
+    _app("credentials-of-a-request", "connect(without_credentials(head)", "connect((head)", "without_the_credentials"),
     _app("secrets-in-the-page", 'WITH_SECRET.sub(rb"\\1***", data)', "data", "secrets_in_the_log"),
     _app("markup-in-the-page", "<pre>{html.escape(lines)}</pre>", "<pre>{lines}</pre>", "no_markup"),
     _app("port-of-the-node", 'raise AppError("exposed", address=found[0])', "return", "others_can_reach"),

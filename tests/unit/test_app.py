@@ -50,12 +50,12 @@ class Supervisor:
             assert time.monotonic() < end
             time.sleep(0.02)
 
-    def get(self, path: str = "/") -> tuple[int, str]:
+    def get(self, path: str = "/", headers: str = "") -> tuple[int, str]:
         """Return the status and the body of an answer. Both are empty if the application ends meanwhile."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(10)
             sock.connect(str(self.socket))
-            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n".encode())
             data = b""
             while chunk := sock.recv(65536):
                 data += chunk
@@ -180,7 +180,7 @@ def test_application_can_be_started_again(supervise: Any, tmp_path: Path) -> Non
     mark.touch()
     assert found.wait()[0] == 502  # a look at the page starts nothing
     assert found.get(f"/?{app.AGAIN}")[0] == 503
-    assert found.wait() == (200, "/ ")
+    assert found.wait() == (200, "/")
 
 
 def test_end_of_an_application_is_shown(supervise: Any) -> None:
@@ -192,6 +192,45 @@ def test_end_of_an_application_is_shown(supervise: Any) -> None:
     while found.get()[0] in (0, 200):
         assert time.monotonic() < end
     assert "Demo has ended" in found.wait()[1]
+
+
+@pytest.mark.parametrize(
+    ("head", "passed"),
+    [
+        (b"Host: x", b"Host: x"),
+        (b"Authorization: token abc\r\nHost: x", b"Host: x"),
+        (b"authorization:Bearer abc\r\nHost: x", b"Host: x"),
+        (b"Authorization: Basic own", b"Authorization: Basic own"),
+        (b"Cookie: a=b; jupyterhub-user-alice=c; e=f", b"Cookie: a=b; e=f"),
+        (b"COOKIE: jupyterhub-session-id=c\r\nHost: x", b"Host: x"),
+    ],
+    ids=["none", "token", "bearer", "its-own", "some-cookies", "all-cookies"],
+)
+def test_application_does_not_get_the_credentials_of_a_request(head: bytes, passed: bytes) -> None:
+    start, end = b"GET / HTTP/1.1\r\n", b"\r\n\r\n"
+    assert app.without_credentials(start + head + end) == start + passed + end
+
+
+def test_request_arrives_without_the_credentials(supervise: Any) -> None:
+    found = supervise(SERVER)
+    found.wait()
+    headers = "Cookie: jupyterhub-user-alice=c; a=b\r\nAuthorization: token abc\r\n"
+    assert found.get("/", headers) == (200, "/  a=b")
+
+
+@private
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_private_network_ends_with_its_supervisor(supervise: Any, number: signal.Signals) -> None:
+    found = supervise(python(PORT_SERVER, "{port}"))
+    assert found.wait()[0] == 200
+    processes = app.descendants(found.process.pid)
+    assert len(processes) == 2
+    found.process.send_signal(number)
+    found.process.wait(timeout=20)
+    end = time.monotonic() + 10
+    while not all(app.status_of(each)[0] == "Z" for each in processes):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -105,8 +105,8 @@ def test_server_offers_applications_and_no_port(session: Session) -> None:
         app("whole", command=SERVER, keeps_prefix=True, open="lab"),
     )
     session.start().wait_for_report()
-    assert get(session, "web/x?y=z") == (200, "/x?y=z ")
-    assert get(session, "whole/x") == (200, "/user/alice/whole/x ")
+    assert get(session, "web/x?y=z") == (200, "/x?y=z")
+    assert get(session, "whole/x") == (200, "/user/alice/whole/x")
     shown = session.request("server-proxy/servers-info")[1]["server_processes"]
     tiles = {each["name"]: (each["launcher_entry"]["title"], each["launcher_entry"]["path_info"]) for each in shown}
     assert tiles == {"web": ("Web", "web/a/b"), "whole": ("whole", "whole/")}

@@ -50,6 +50,7 @@ HEALTH_INTERVAL = 0.1  # seconds
 WATCH_INTERVAL = 15.0  # seconds between two searches for ports
 STOP_TIMEOUT = 5.0  # seconds before SIGKILL
 PATH_LIMIT = 107  # bytes; Linux permits no longer path of a unix socket
+HUB_COOKIES = b"jupyterhub-"  # their common prefix
 AGAIN = "hpchub-start-again"  # the query of the link in a page
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
@@ -274,7 +275,7 @@ class Application:
             if self.is_ready:
                 with contextlib.suppress(OSError):
                     inner = await asyncio.open_unix_connection(str(self.socket))
-                    await connect(head, reader, writer, *inner)
+                    await connect(without_credentials(head), reader, writer, *inner)
                     return
             writer.write(self.page())
             await writer.drain()
@@ -376,6 +377,27 @@ async def read_head(reader: asyncio.StreamReader) -> bytes | None:
         return await reader.readuntil(b"\r\n\r\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         return None
+
+
+def without_credentials(head: bytes) -> bytes:
+    """Return the head of a request without what lets its sender use the whole session.
+
+    These are JupyterHub's cookies and tokens. An application may log what it gets, or pass it on. A connection of
+    jupyter-server-proxy carries one request only.
+    """
+    found = []
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        match name.strip().lower():
+            case b"authorization" if value.strip().lower().startswith((b"token ", b"bearer ")):
+                continue
+            case b"cookie":
+                kept = [each for each in value.split(b";") if not each.strip().startswith(HUB_COOKIES)]
+                if kept:
+                    found.append(name + b":" + b";".join(kept))
+            case _:
+                found.append(line)
+    return b"\r\n".join(found)
 
 
 def answer(status: str, title: str, body: str, refresh: int = 0) -> bytes:
