@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import app_server
 import hub_app
 import pytest
 from hub_app import Hub, answer, job, profile
@@ -23,6 +26,7 @@ from hpchub.cli import canary as command
 from hpchub.cli import inventory
 from hpchub.cli.failure import Failure
 from hpchub.hub.job_events import PortReported
+from hpchub.model.apps import WebApp, session_app
 from hpchub.model.entries import Profile
 from hpchub.model.notices import Drain, NoticesFile
 from hpchub.notices_file import save_notices
@@ -346,30 +350,39 @@ def test_kernels_are_tested_once_on_each_cluster() -> None:
 
 def test_kernels_are_printed_as_a_table() -> None:
     kernels = {"python3": KernelResult(ok=True, seconds=1.24), "r": KernelResult(ok=False, seconds=9, reason="no R")}
+    apps = {"tb": KernelResult(ok=True, seconds=3)}
     results = {
-        "a": Result("x", "failed", "kernel", "r: no R", kernels=kernels),
+        "a": Result("x", "failed", "kernel", "r: no R", kernels=kernels, apps=apps),
         "b": Result("y", "skipped", reason="z"),
     }
     assert command.kernel_table(results) == [
-        "CLUSTER  PROFILE  KERNEL   SECONDS  RESULT",
-        "x        a        python3  1.2      6*7 is 42",
-        "x        a        r        9.0      no R",
-        "y        b        -        -        skipped: z",
+        "CLUSTER  PROFILE  KIND         NAME     SECONDS  RESULT",
+        "x        a        kernel       python3  1.2      6*7 is 42",
+        "x        a        kernel       r        9.0      no R",
+        "x        a        application  tb       3.0      it answers",
+        "y        b        -            -        -        skipped: z",
     ]
 
 
 # -- a real notebook server
 
 
-@pytest.fixture
-async def notebook(session: Session) -> AsyncIterator[tuple[Client, str]]:
-    """The canary's connection to a real notebook server, and the server's URL."""
+@asynccontextmanager
+async def notebook_of(session: Session) -> AsyncIterator[tuple[Client, str]]:
+    """Start a real notebook server. Return the canary's connection to it, and the server's URL."""
     await asyncio.to_thread(session.start)
     port = (await asyncio.to_thread(session.wait_for_report))["port"]
     connector = aiohttp.TCPConnector(ssl=session._context())
     headers = {"Authorization": f"token {NOTEBOOK_TOKEN}"}
     async with aiohttp.ClientSession(connector=connector, headers=headers) as http:
         yield Client(http, f"https://127.0.0.1:{port}", "alice"), f"https://127.0.0.1:{port}/user/alice/"
+
+
+@pytest.fixture
+async def notebook(session: Session) -> AsyncIterator[tuple[Client, str]]:
+    """The canary's connection to a real notebook server, and the server's URL."""
+    async with notebook_of(session) as found:
+        yield found
 
 
 async def test_real_kernel_computes_and_ends(
@@ -390,3 +403,47 @@ async def test_real_kernel_computes_and_ends(
 async def _compute_wrongly(client: Client, server: str, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CODE, "wrong", code)
     await client.compute(server, "python3", "wrong")
+
+
+def offer(session: Session) -> None:
+    """Give the session one application that works, and one that does not."""
+    works = [sys.executable, app_server.__file__, "{socket}"]
+    apps = {"good": works, "bad": ["/nonexistent", "{socket}"]}
+    content = [session_app(WebApp(name=name, kind="web", command=command)) for name, command in apps.items()]
+    session.variables["FILE:apps"] = json.dumps({"apps": content})
+
+
+async def test_real_applications_are_opened(session: Session) -> None:
+    offer(session)
+    async with notebook_of(session) as (client, server):
+        found = await client.applications(server)
+        assert found == {"good": "good/", "bad": "bad/"}
+        await client.open(server, found["good"])
+        with pytest.raises(CanaryError, match=r"bad is not installed on .*: the program /nonexistent was not found"):
+            await client.open(server, found["bad"])
+
+
+async def test_session_without_applications_has_none(notebook: tuple[Client, str]) -> None:
+    client, server = notebook
+    assert await client.applications(server) == {}
+
+
+@pytest.mark.usefixtures("cluster", "kernels")
+async def test_application_that_does_not_work_is_a_failure(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def applications(*_: Any) -> dict[str, str]:
+        return {"good": "good/", "bad": "bad/"}
+
+    async def open_app(_self: Client, _server: str, path: str) -> None:
+        if path == "bad/":
+            raise CanaryError("bad has ended")
+
+    monkeypatch.setattr(Client, "applications", applications)
+    monkeypatch.setattr(Client, "open", open_app)
+    canary = make(client, tmp_path)
+    assert (await canary.test(SMALL, 60)).outcome == "good"
+    canary.with_apps = True
+    result = await canary.test(SMALL, 60)
+    assert (result.outcome, result.reason) == ("failed", "bad: bad has ended")
+    assert {name: test.ok for name, test in result.apps.items()} == {"good": True, "bad": False}

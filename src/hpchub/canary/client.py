@@ -5,7 +5,9 @@ They use the documented interfaces only, as every program with a token does.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import html
 import json
 import re
 import socket
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT = 60.0
 """How long one request may take, in seconds. JupyterHub answers a start after 10 seconds at the latest."""
+PAUSE = 0.5
+"""The time between two questions about the start of an application, in seconds."""
 CODE = {"bash": "echo $((6*7))", "perl": "print 6*7"}
 """The code that computes 6*7, by the language of a kernel. ``6*7`` works in all others."""
 
@@ -107,6 +111,36 @@ class Client:
         specs = answer.get("kernelspecs") or {}
         return {name: str(spec.get("spec", {}).get("language", "")).lower() for name, spec in specs.items()}
 
+    async def applications(self, server: str) -> dict[str, str]:
+        """Return the paths of the session's applications below the notebook server, by their names.
+
+        Raises:
+            CanaryError: The notebook server did not answer.
+        """
+        status, text = await self._get(f"{server}server-proxy/servers-info")
+        if status == 404:  # a session without applications
+            return {}
+        try:
+            listed = json.loads(text)["server_processes"]
+            return {str(each["name"]): str(each["launcher_entry"]["path_info"]) for each in listed}
+        except (KeyError, TypeError, ValueError):
+            raise CanaryError(f"the list of applications was answered with {status}", unanswered=True) from None
+
+    async def open(self, server: str, path: str) -> None:
+        """Open an application, as a click on its tile does, and wait until it answers.
+
+        Raises:
+            CanaryError: It does not work. The message is that of its page.
+        """
+        while True:
+            status, text = await self._get(urljoin(server, path))
+            if status < 400:
+                return
+            if status != 503:  # the page about the start
+                title = re.search(r"<h1>(.*?)</h1>", text, re.DOTALL)
+                raise CanaryError(one_line(html.unescape(title[1])) if title else f"it answers with {status}")
+            await asyncio.sleep(PAUSE)
+
     async def compute(self, server: str, kernel: str, language: str) -> None:
         """Start a kernel, let it compute 6*7, and end it.
 
@@ -146,6 +180,20 @@ class Client:
         raise CanaryError("the websocket of the kernel was closed before there was a result")
 
     # -- requests
+
+    async def _get(self, url: str) -> tuple[int, str]:
+        """Return the status and the text of an answer.
+
+        Raises:
+            CanaryError: There is no answer.
+        """
+        try:
+            async with self._http.get(url, allow_redirects=False) as response:
+                return response.status, await response.text(errors="replace")
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise CanaryError(
+                f"GET {urlsplit(url).path} was not answered: {describe(error)}", unanswered=True
+            ) from None
 
     async def _request(self, method: str, url: str, body: Any = None) -> Any:
         """Send a request and return the answer's content, or None if it has none.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CLEAN_UP_TIMEOUT = 120.0
 """How long to try to stop a session, in seconds."""
 KERNEL_TIMEOUT = 120.0
-"""How long one kernel may take, in seconds."""
+"""How long one kernel or application may take, in seconds."""
 SHORTEST = 30.0
 """How long every profile may take at least, in seconds."""
 INTERVAL = 1.0
@@ -79,6 +79,7 @@ class Canary:
         refusal: Returns why a profile must not be started now, or empty. A drained profile is not started.
         directory: The hub's state directory, where the status file is. None: the results are not saved.
         say: Prints a line about the progress.
+        with_apps: Whether to open the applications of each session too.
     """
 
     client: Client
@@ -86,6 +87,7 @@ class Canary:
     refusal: Callable[[Profile], str]
     directory: Path | None
     say: Callable[[str], None]
+    with_apps: bool = False
 
     async def run(self, profiles: Sequence[Profile], limit: float, offered: Sequence[str]) -> dict[str, Result]:
         """Test profiles, and save each result.
@@ -185,10 +187,24 @@ class Canary:
             else:
                 trial.kernels[name] = KernelResult(ok=True, seconds=time.monotonic() - began)
             self.say(f"{profile.key}: kernel {name}: {trial.kernels[name].reason or '6*7 is 42'}")
+        if self.with_apps:
+            await self._open(profile, trial, server)
         # The hub notes the time when the notebook was ready after it has reported the session as running.
         with contextlib.suppress(CanaryError):
             trial.observe(await self.client.session())
         trial.stage = "kernel"
+
+    async def _open(self, profile: Profile, trial: Trial, server: str) -> None:
+        """Open the applications of the session."""
+        for name, path in (await self.client.applications(server)).items():
+            began, reason = time.monotonic(), ""
+            try:
+                async with asyncio.timeout(KERNEL_TIMEOUT):
+                    await self.client.open(server, path)
+            except (CanaryError, TimeoutError) as error:
+                reason = str(error) or f"it has not answered within {KERNEL_TIMEOUT:.0f} seconds"
+            trial.apps[name] = KernelResult(not reason, time.monotonic() - began, reason)
+            self.say(f"{profile.key}: application {name}: {reason or 'it answers'}")
 
     async def _clean_up(self, profile: Profile, trial: Trial) -> None:
         """Stop the session. A cancellation of the caller waits for this."""
@@ -242,6 +258,7 @@ class Trial:
         self.starting: asyncio.Future[None] | None = None
         """The request for the session, after it has been sent."""
         self.kernels: dict[str, KernelResult] = {}
+        self.apps: dict[str, KernelResult] = {}
         self._times: dict[str, float] = {}
 
     def observe(self, session: dict[str, Any]) -> str:
@@ -267,7 +284,9 @@ class Trial:
 
     def result(self, outcome: str, stage: str = "", reason: str = "") -> Result:
         """Return a result with what was measured."""
-        return Result(self.cluster, outcome, stage, one_line(reason), seconds=self.seconds(), kernels=self.kernels)
+        return Result(
+            self.cluster, outcome, stage, one_line(reason), seconds=self.seconds(), kernels=self.kernels, apps=self.apps
+        )
 
     def failed(self, reason: str) -> Result:
         """Return the result of a test that failed in the current stage."""
@@ -283,7 +302,8 @@ class Trial:
 
     def finished(self) -> Result:
         """Return the result of a test that ran to its end."""
-        bad = [f"{name}: {kernel.reason}" for name, kernel in self.kernels.items() if not kernel.ok]
+        tested = [*self.kernels.items(), *self.apps.items()]
+        bad = [f"{name}: {test.reason}" for name, test in tested if not test.ok]
         if bad:
             return self.failed("; ".join(bad))
         if self.left:

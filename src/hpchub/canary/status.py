@@ -4,7 +4,8 @@ The file ``canary-status.json`` in the hub's state directory has this shape::
 
     {"time": SECONDS, "profiles": {KEY: RESULT, …}}
     RESULT: {"cluster": NAME, "outcome": OUTCOME, "stage": STAGE, "reason": TEXT, "time": SECONDS, "good_at": SECONDS,
-             "seconds": {STAGE: SECONDS, …}, "kernels": {NAME: {"ok": BOOL, "seconds": SECONDS, "reason": TEXT}, …}}
+             "seconds": {STAGE: SECONDS, …}, "kernels": {NAME: TEST, …}, "apps": {NAME: TEST, …}}
+    TEST: {"ok": BOOL, "seconds": SECONDS, "reason": TEXT}
 
 ``OUTCOME`` is one of ``OUTCOMES``, and ``STAGE`` one of ``STAGES``. All times are in seconds since 1970. ``good_at`` is
 0 until the profile has worked once. The stage and the reason of a good result are empty.
@@ -50,7 +51,7 @@ def one_line(text: object) -> str:
 
 @dataclass
 class KernelResult:
-    """The result of one kernel."""
+    """The result of one kernel or application."""
 
     ok: bool
     seconds: float
@@ -69,6 +70,7 @@ class Result:
     good_at: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     kernels: dict[str, KernelResult] = field(default_factory=dict)
+    apps: dict[str, KernelResult] = field(default_factory=dict)
 
 
 def read_status(directory: Path) -> dict[str, Any]:

@@ -89,13 +89,14 @@ def one_per_cluster(profiles: Iterable[Profile]) -> list[Profile]:
 
 
 def kernel_table(results: Mapping[str, Result]) -> list[str]:
-    """Return the results of all kernels as the lines of a table. A session without results has one line."""
-    rows = [("CLUSTER", "PROFILE", "KERNEL", "SECONDS", "RESULT")]
+    """Return the results of all kernels and applications as a table's lines. A session without results has one line."""
+    rows = [("CLUSTER", "PROFILE", "KIND", "NAME", "SECONDS", "RESULT")]
     for key, result in results.items():
-        for name, kernel in result.kernels.items():
-            rows.append((result.cluster, key, name, f"{kernel.seconds:.1f}", kernel.reason or "6*7 is 42"))
+        for kind, tests, good in (("kernel", result.kernels, "6*7 is 42"), ("application", result.apps, "it answers")):
+            for name, test in tests.items():
+                rows.append((result.cluster, key, kind, name, f"{test.seconds:.1f}", test.reason or good))
         if not result.kernels:
-            rows.append((result.cluster, key, "-", "-", summary(result)))
+            rows.append((result.cluster, key, "-", "-", "-", summary(result)))
     return table(rows)
 
 
@@ -129,7 +130,7 @@ async def _run(
     ) as client:
         kernels = [] if options.kernels else chosen.get("kernels") or []
         directory = None if options.kernels else Path(settings["state_dir"])
-        run = Canary(client, kernels, drains(settings), directory, say)
+        run = Canary(client, kernels, drains(settings), directory, say, with_apps=options.kernels)
         task = asyncio.ensure_future(run.run(profiles, float(chosen["minutes"]) * 60, offered))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

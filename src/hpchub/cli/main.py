@@ -333,7 +333,7 @@ def _add_canary(command: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument(
         "--kernels",
         action="store_true",
-        help="test all kernels of each cluster in one session, print a table, and do not save the results",
+        help="test all kernels and applications of each cluster in one session, and print a table; save no results",
     )
     added.add_argument("--json", action="store_true", help="print the results as JSON at the end")
 
