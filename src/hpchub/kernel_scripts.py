@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
 IPYKERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}")
-"""The arguments with which Python becomes a kernel."""
+"""The arguments that start a Python kernel."""
 FOREIGN = (
     *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "PYTHONPLATLIBDIR", "PYTHONUSERBASE"),
     *("PYTHONINSPECT", "PYTHONWARNINGS", "VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"),

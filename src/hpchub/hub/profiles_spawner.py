@@ -233,8 +233,8 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
     async def poll(self) -> int | None:
         """Return the exit code of a session that is over, else None. See ``SessionSpawner.poll``.
 
-        JupyterHub could not save the end of a session while its database is at fault, so it is reported later. A
-        session whose saved state cannot be read may still run.
+        JupyterHub could not save the end of a session while its database is at fault, so it is reported later. If
+        the saved state of a session cannot be read, its job may still run.
         """
         if self.runtime.guard.fault or self.unread:
             return None

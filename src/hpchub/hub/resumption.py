@@ -12,7 +12,7 @@ RETRY = 10.0
 """The wait between two attempts to restore a session after an unexpected error, in seconds."""
 
 UNREAD_WAIT = 365 * 24 * 3600
-"""How long JupyterHub waits for the server of a session whose saved state cannot be read, in seconds."""
+"""How long JupyterHub waits for a session with an unreadable saved state, in seconds."""
 
 
 class Resumption:

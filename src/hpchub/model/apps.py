@@ -47,8 +47,8 @@ class AppBase(Entry):
     clusters: list[f.ClusterReference] = []
     """The clusters and places that offer the application. Empty: all of them."""
     groups: list[f.SsoGroup] = []
-    """Groups of the identity provider whose members see the application. Empty: everybody. This only hides it, because
-    users can start every program of the node in a terminal."""
+    """Groups of the identity provider. Only their members see the application. Empty: everybody. The groups protect
+    nothing: users can start every program of the node in a terminal."""
     open: Literal["lab", "tab"] = "tab"
     """Where JupyterLab opens the application: beside the notebooks (``lab``) or in a browser tab (``tab``)."""
     arguments: list[f.Argument] = []

@@ -1,4 +1,4 @@
-"""Start a kernel as a notebook server does, let it compute 6*7, and tell in words why that fails.
+"""Start a kernel as a notebook server does, let it compute 6*7, and explain a failure in words.
 
 This file runs in the notebook environment, which has ``jupyter_client`` (Python 3.9 and later).
 """

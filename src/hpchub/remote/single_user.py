@@ -84,7 +84,7 @@ ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24" fill="none" stroke="#616161" stroke-width="2">'
     '<rect x="3" y="4" width="18" height="16" rx="2"/><path d="M3 9h18M6 6.5h1M9 6.5h1"/></svg>'
 )
-"""The icon of an application that has none of its own."""
+"""The default icon of applications."""
 WRITING = 10.0  # seconds that another session may need to write a notebook
 
 stopping = threading.Event()
