@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 from security import report  # noqa: E402
 
 from hpchub.hub.metric_definitions import METRICS  # noqa: E402
-from hpchub.model import entries, places, sso  # noqa: E402
+from hpchub.model import apps, entries, places, sso  # noqa: E402
 from hpchub.model.entry import Entry  # noqa: E402
 from hpchub.model.site import Site  # noqa: E402
 
@@ -226,6 +226,8 @@ def variable(name: str, field: dict[str, Any], definitions: dict[str, Any]) -> l
     """Return the section of one variable, without its heading."""
     if name == "hpc_kernels":
         return kinds(field, definitions, "kernel", entries.KernelBase)
+    if name == "hpc_apps":
+        return kinds(field, definitions, "application", apps.AppBase)
     if name == "hpc_places":
         return kinds(field, definitions, "place", places.PlaceBase)
     if name == "hpc_sso":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import app_server
 import pytest
+from app_supervisor import Supervisor
 
 from hpchub.remote import app
 
@@ -29,50 +30,6 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.Sim
 """
 
 
-class Supervisor:
-    """A supervisor in a process of its own, as jupyter-server-proxy starts it."""
-
-    def __init__(self, directory: Path, definition: dict[str, Any], **environment: str) -> None:
-        self.directory = directory / "apps"
-        self.directory.mkdir()
-        file = directory / "apps.json"
-        definition = {"name": "demo", "display_name": "Demo", "environment": {}, **definition}
-        file.write_text(json.dumps({"apps": [definition]}))
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", app.__file__, str(file), "demo"],
-            env={**os.environ, "HPCHUB_APPS": str(self.directory), **environment},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.socket = self.directory / "demo" / "socket"
-        end = time.monotonic() + 20
-        while not self.socket.exists():
-            assert time.monotonic() < end
-            time.sleep(0.02)
-
-    def get(self, path: str = "/", headers: str = "") -> tuple[int, str]:
-        """Return the status and the body of an answer. Both are empty if the application ends meanwhile."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
-            sock.connect(str(self.socket))
-            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n".encode())
-            data = b""
-            while chunk := sock.recv(65536):
-                data += chunk
-        head, _, body = data.partition(b"\r\n\r\n")
-        return int(head.split()[1]) if head else 0, body.decode()
-
-    def wait(self, path: str = "/") -> tuple[int, str]:
-        """Return the first answer after the page that the application is starting."""
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            status, body = self.get(path)
-            if status != 503:
-                return status, body
-            time.sleep(0.05)
-        raise AssertionError("the application is still starting")
-
-
 @pytest.fixture
 def supervise(tmp_path: Path) -> Iterator[Any]:
     """A function that starts supervisors, which end with the test."""
@@ -80,13 +37,12 @@ def supervise(tmp_path: Path) -> Iterator[Any]:
 
     def start(command: list[str], **more: Any) -> Supervisor:
         environment = more.pop("session", {})
-        started.append(Supervisor(tmp_path, {"command": command, **more}, **environment))
+        started.append(Supervisor(app, tmp_path, {"command": command, **more}, **environment))
         return started[-1]
 
     yield start
     for each in started:
-        each.process.terminate()
-        each.process.communicate(timeout=20)
+        each.close()
 
 
 def python(program: str, *arguments: str) -> list[str]:
@@ -152,11 +108,12 @@ def test_application_that_others_can_reach_is_stopped(supervise: Any, address: s
     [
         (["/nonexistent/program", "{socket}"], 60, "Demo is not installed on"),
         ([sys.executable, "-c", "import sys; sys.exit(3)", "{socket}"], 60, "stopped with exit code 3 before it was"),
+        ([sys.executable, "-c", "", "{socket}"], 60, "stopped with exit code 0 before it was"),
         ([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)", "{socket}"], 60, "was ended by signal 9 before"),
         ([sys.executable, "-c", "import time; time.sleep(60)", "{socket}"], 0.5, "did not answer within 0.5 seconds"),
         (["/etc/passwd", "{socket}"], 60, "Demo cannot run on"),
     ],
-    ids=["not-installed", "exits-at-once", "killed", "never-answers", "not-a-program"],
+    ids=["not-installed", "exits-at-once", "exits-without-error", "killed", "never-answers", "not-a-program"],
 )
 def test_failure_is_explained_in_words(supervise: Any, command: list[str], limit: float, words: str) -> None:
     status, page = supervise(command, start_limit=limit).wait()
@@ -231,6 +188,21 @@ def test_private_network_ends_with_its_supervisor(supervise: Any, number: signal
     while not all(app.status_of(each)[0] == "Z" for each in processes):
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_end_of_an_application_is_shown_although_a_child_keeps_its_output(supervise: Any) -> None:
+    found = supervise(
+        python("import subprocess\nsubprocess.run(['sh', '-c', 'setsid sleep 300 &'])\n" + RUN_SERVER, "{socket}")
+    )
+    assert found.wait()[0] == 200
+    server, child = sorted(app.descendants(found.process.pid))
+    os.kill(server, signal.SIGTERM)
+    end = time.monotonic() + 10
+    while found.get()[0] in (0, 200):
+        assert time.monotonic() < end
+    assert "Demo has ended" in found.wait()[1]
+    assert time.monotonic() < end
+    assert app.status_of(child)[0] == "Z"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

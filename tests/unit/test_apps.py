@@ -13,7 +13,7 @@ import pytest
 from hub_app import Hub, profile, site, write_profiles
 from notebook_server import notebook_environment
 
-from hpchub.model.apps import APPS, WebApp, apps_for, command_of, session_app
+from hpchub.model.apps import APP_KINDS, APPS, WebApp, apps_for, session_app
 from hpchub.model.profile_list import parse_profile_list, profile_list, to_json
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def test_who_sees_an_application_and_where(
 
 def test_command_with_modules_runs_in_a_login_shell(tmp_path: Path) -> None:
     found = made(command=["echo", "{port}"], arguments=["a b"], modules=["none/1"])
-    command = command_of(found)
+    command = session_app(found)["command"]
     assert command[:3] == ["/bin/bash", "-l", "-c"]
     assert command[4:] == ["tb", "echo", "{port}", "a b"]
     script = 'module() { echo module "$@"; }\n' + command[3]
@@ -62,7 +62,7 @@ def test_command_with_modules_runs_in_a_login_shell(tmp_path: Path) -> None:
 
 
 def test_module_that_does_not_exist_is_named() -> None:
-    command = command_of(made(command=["echo", "{port}"], modules=["none/1"]))
+    command = session_app(made(command=["echo", "{port}"], modules=["none/1"]))["command"]
     script = "module() { [ $1 != load ]; }\n" + command[3]
     done = subprocess.run([*command[:3], script, *command[4:]], capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -85,7 +85,7 @@ def test_session_gets_its_applications_as_a_file(hub: Hub, tmp_path: Path) -> No
 
 
 def offer(session: Session, *apps: dict[str, Any]) -> None:
-    content = {"apps": [session_app(WebApp.model_validate(each)) for each in apps]}
+    content = {"apps": [session_app(APP_KINDS[each["kind"]].model_validate(each)) for each in apps]}
     session.variables["FILE:apps"] = json.dumps(content)
 
 

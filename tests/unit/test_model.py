@@ -321,7 +321,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_install_environment", {"A": 4}, "hpc_install_environment: A is a number, not text"),
     ("hpc_install_environment", ["A=4"], "hpc_install_environment: is a list, not a mapping"),
     # applications
-    ("hpc_apps", [{"name": "tb", "kind": "wep"}], 'hpc_apps[0] (name "tb"): kind "wep" is unknown; valid: web'),
+    ("hpc_apps", [{"name": "tb", "kind": "wep"}], 'hpc_apps[0] (name "tb"): kind "wep" is unknown; valid: desktop, web'),
     ("hpc_apps", [app("TB")], 'hpc_apps[0] (name "TB"): name "TB" is not an application\'s name; write a small letter'),
     ("hpc_apps", [app("../x")], 'hpc_apps[0] (name "../x"): name "../x" is not an application\'s name'),
     ("hpc_apps", [app("lab")], 'hpc_apps[0] (name "lab"): name "lab" is a path of the notebook server; choose another one, such as my-lab'),
@@ -334,6 +334,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_apps", [app("tb", open="window")], 'hpc_apps[0] (name "tb"): open "window" is unknown; valid: lab or tab'),
     ("hpc_apps", [app("tb", start_limit=0)], 'hpc_apps[0] (name "tb"): start_limit 0 is below 1'),
     ("hpc_apps", [app("tb", icon="tb.svg")], 'hpc_apps[0] (name "tb"): icon "tb.svg" is not an absolute path'),
+    ("hpc_apps", [{"name": "vnc", "kind": "desktop", "geometry": "800"}], 'hpc_apps[0] (name "vnc"): geometry "800" is not a size; write the width and the height in pixels, as in 1280x800'),
+    ("hpc_apps", [{"name": "vnc", "kind": "desktop", "session": []}], 'hpc_apps[0] (name "vnc"): session is empty'),
+    ("hpc_apps", [app("tb", geometry="800x600")], 'hpc_apps[0] (name "tb"): "geometry" is an unknown key'),
     ("hpc_apps", [app("tb", modules=["a; b"])], 'hpc_apps[0] (name "tb"): modules[0] "a; b" is not a module\'s name'),
     # values that Ansible could not evaluate
     ("hpc_sso.client_secret", Unresolved("'vault_x' is undefined"), "hpc_sso: client_secret cannot be evaluated: 'vault_x' is undefined; define it in the inventory"),

@@ -45,6 +45,10 @@ GATE = {
 APP = {
     "again": marked("Start again"),
     "cannot_run": marked("{name} cannot run on {node}: {reason}."),
+    "clipboard": marked("Clipboard"),
+    "clipboard_help": marked("What you copy in {name} appears here. What you write or paste here can be pasted there."),
+    "connected": marked("Connected"),
+    "connecting": marked("Connecting …"),
     "ended": marked("{name} has ended."),
     "ended_badly": marked("{name} has ended with exit code {code}."),
     "exited": marked("{name} has stopped with exit code {code} before it was ready."),
@@ -54,11 +58,13 @@ APP = {
     "help": marked("If this happens again, contact the support of this service."),
     "killed": marked("{name} was ended by signal {code} before it was ready."),
     "last_lines": marked("The last lines of its log:"),
+    "lost": marked("The connection is lost. This page returns to {name} as soon as possible."),
     "log": marked("The whole log is in {path} until the session ends."),
     "no_network": marked("{name} listens on a network port, and {node} does not permit a private network for it."),
     "not_installed": marked("{name} is not installed on {node}: the program {program} was not found."),
     "silent": marked("{name} did not answer within {seconds} seconds."),
     "starting": marked("{name} is starting."),
+    "unsafe": marked("{name} cannot run on {node}, because another user can change {path} and read what you type."),
 }
 """The texts of the pages about an application. The hub sends them to the session; see ``hpchub.remote.app``."""
 

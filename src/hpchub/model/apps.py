@@ -1,7 +1,8 @@
 """The applications of sessions: the entries of ``hpc_apps``, and what a session gets of them. No I/O.
 
-An application is a web program that users open in their session, from JupyterLab's launcher or directly from the start
-form. Each kind is one class. To add a kind, add its class to ``APP_KINDS`` and its command to :func:`command_of`.
+An application is a web program or a desktop that users open in their session, from JupyterLab's launcher or directly
+from the start form. Each kind is one class. To add a kind, add its class to ``App`` and ``APP_KINDS``, and its program
+on the nodes to ``hpchub.remote.single_user.add_applications``.
 """
 
 from __future__ import annotations
@@ -80,35 +81,56 @@ class WebApp(AppBase):
     """Whether the program expects requests with the whole path, ``{base_url}``. Else, its pages begin at ``/``."""
 
 
-App = WebApp
+class DesktopApp(AppBase):
+    """A graphical desktop in the browser. TigerVNC and the desktop must be installed on the nodes."""
+
+    kind: Literal["desktop"]
+    """The kind of application."""
+    session: list[f.Argument] = Field(default=["startxfce4"], min_length=1)
+    """The command of the desktop's session, with ``arguments`` at its end. The desktop ends with it. The default is
+    Xfce. ``dbus-run-session`` gives it a message bus of its own. ``{home}`` is replaced by the home, ``{user}`` by the
+    user, and ``{environment}`` by the directory of the notebook environment."""
+    server: f.Argument = "Xvnc"
+    """TigerVNC's X server: the name of a program on the PATH, or its path."""
+    geometry: f.Geometry = "1280x800"
+    """The size of the screen until a browser is connected, in pixels. Then, it has the size of the browser's window."""
+
+
+AnyApp = WebApp | DesktopApp
+App = Annotated[AnyApp, Field(discriminator="kind")]
 """An application of any kind."""
-APP_KINDS: dict[str, type[WebApp]] = {"web": WebApp}
+APP_KINDS: dict[str, type[AnyApp]] = {"desktop": DesktopApp, "web": WebApp}
 """The class of each kind."""
 
 
-def command_of(app: App) -> list[str]:
-    """Return the command of an application as an argument vector, with its placeholders."""
-    command = [*app.command, *app.arguments]
-    if app.modules:
-        script = module_script(f"application {app.name}", app.modules, app.environment)
-        command = ["/bin/bash", "-l", "-c", script, app.name, *command]
-    return command
+def shell_of(app: AnyApp) -> list[str]:
+    """Return the beginning of the argument vectors of an application, which loads its modules."""
+    if not app.modules:
+        return []
+    script = module_script(f"application {app.name}", app.modules, app.environment)
+    return ["/bin/bash", "-l", "-c", script, app.name]
 
 
-def session_app(app: App) -> dict[str, Any]:
+def session_app(app: AnyApp) -> dict[str, Any]:
     """Return an application in the form that a session gets.
 
     Returns:
-        ``{"name", "display_name", "icon", "open", "command", "environment", "start_limit", "path", "keeps_prefix"}``.
+        ``{"kind", "name", "display_name", "icon", "open", "environment", "start_limit", "path", "keeps_prefix",
+        "command"}``. A desktop has also ``shell``, the beginning of its argument vectors, ``server`` and ``geometry``.
     """
-    return {
-        **app.model_dump(include={"name", "display_name", "icon", "open", "environment", "path", "keeps_prefix"}),
+    common = {
+        **app.model_dump(include={"kind", "name", "display_name", "icon", "open", "environment"}),
         "start_limit": app.start_limit,
-        "command": command_of(app),
     }
+    if isinstance(app, DesktopApp):
+        own = app.model_dump(include={"server", "geometry"})
+        command = [*app.session, *app.arguments]
+        return {**common, **own, "path": "", "keeps_prefix": False, "shell": shell_of(app), "command": command}
+    command = [*shell_of(app), *app.command, *app.arguments]
+    return {**common, "path": app.path, "keeps_prefix": app.keeps_prefix, "command": command}
 
 
-def apps_for(apps: Iterable[App], place: str, groups: Collection[str]) -> list[App]:
+def apps_for(apps: Iterable[AnyApp], place: str, groups: Collection[str]) -> list[AnyApp]:
     """Return the applications that a user sees in a session.
 
     Args:
@@ -126,7 +148,8 @@ def compare_apps(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
     known = [str(each.get("name")) for each in places]
     for i, app in enumerate(apps):
         yield from _compare_name(app, apps[:i])
-        yield from _compare_command(app)
+        if app.get("kind") == "web":
+            yield from _compare_command(app)
         for name in app.get("clusters") or []:
             if name not in known:
                 yield _unknown(app, "clusters", name, known)

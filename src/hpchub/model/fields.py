@@ -512,6 +512,10 @@ AppPath = Annotated[
 InterfaceReference = Annotated[
     str, Text("an interface", r"[a-z][a-z0-9-]{0,31}", "write lab, notebook, or the name of an application of hpc_apps")
 ]
+Geometry = Annotated[
+    str,
+    Text("a size", r"[1-9][0-9]{2,3}x[1-9][0-9]{2,3}", "write the width and the height in pixels, as in 1280x800"),
+]
 StartLimit = Annotated[int, Whole(1, 3600)]
 KernelReference = Annotated[str, Text("a kernel's name", r".{1,200}", "name a kernel of hpc_kernels", empty=True)]
 HostName = Annotated[

@@ -12,8 +12,8 @@ application. Another account on the node can reach neither:
   second process of this program passes connections on into it.
 - An application that listens on a port of the node is stopped.
 
-While the application starts, and if it fails, the program answers with a page in words. The role
-``notebook_environment`` installs this file beside the launcher. It uses the standard library only.
+While the application starts, and if it fails, the program answers with a page in words. ``desktop.py`` is the same for
+desktops. The role ``notebook_environment`` installs this file beside the launcher. It uses the standard library only.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ import struct
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 PROGRAM = str(Path(__file__).resolve())
 INSIDE = "--inside"  # the first argument of the process in the private network
@@ -52,6 +55,9 @@ STOP_TIMEOUT = 5.0  # seconds before SIGKILL
 PATH_LIMIT = 107  # bytes; Linux permits no longer path of a unix socket
 HUB_COOKIES = b"jupyterhub-"  # their common prefix
 AGAIN = "hpchub-start-again"  # the query of the link in a page
+MARK = "X-Hpchub-App"  # the header of every page of this program, by which scripts know it
+HTTP = (b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", b"HTTP/")  # a request and its answer
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -78,6 +84,12 @@ TEXTS = {
     "last_lines": "The last lines of its log:",
     "log": "The whole log is in {path} until the session ends.",
     "again": "Start again",
+    "unsafe": "{name} cannot run on {node}, because another user can change {path} and read what you type.",
+    "connecting": "Connecting …",
+    "connected": "Connected",
+    "lost": "The connection is lost. This page returns to {name} as soon as possible.",
+    "clipboard": "Clipboard",
+    "clipboard_help": "What you copy in {name} appears here. What you write or paste here can be pasted there.",
 }
 """The texts of the pages, in English. The hub sends them in the user's language."""
 
@@ -141,6 +153,8 @@ class Application:
         self.process: asyncio.subprocess.Process | None = None
         self.problem: AppError | None = None
         self.is_ready = False
+        self._children: set[int] = set()
+        self._reading: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
 
     # -- its life
@@ -160,13 +174,13 @@ class Application:
 
     async def _live(self) -> None:
         """Run the application once, from its start to its end."""
-        reading = problem = None
+        problem = None
         try:
             self.socket.unlink(missing_ok=True)
             self.log.clear()
+            self._children, self._reading = set(), set()
             began = time.monotonic()
             self.process = await self._run()
-            reading = asyncio.ensure_future(self.log.copy(self.process.stdout))
             await self._wait_until_ready()
             self.is_ready = True
             log(f"{self.definition['name']} is ready after {time.monotonic() - began:.1f} s")
@@ -176,14 +190,25 @@ class Application:
             log(f"{self.definition['name']}: {TEXTS[error.text].format_map(self._values(error))}")
         finally:
             self.is_ready = False
-            await end_processes(os.getpid(), self.process.pid if self.process else None)
-            if reading:  # its pipe has ended with the last process
-                await asyncio.wait([reading], timeout=STOP_TIMEOUT)
-                reading.cancel()
+            await end_processes(os.getpid(), self._children)
+            if self._reading:  # the pipes have ended with the last process
+                await asyncio.wait(self._reading, timeout=STOP_TIMEOUT)
+                for reading in self._reading:
+                    reading.cancel()
             self.problem = problem
 
     async def _run(self) -> asyncio.subprocess.Process:
-        values = {
+        """Start the application, and return its first process."""
+        values = self._placeholders()
+        command = [fill(word, values) for word in self.definition["command"]]
+        program = command[0]
+        if self.has_private_network:
+            command = [sys.executable, "-I", PROGRAM, INSIDE, str(self.socket), *command]
+        environment = {name: fill(value, values) for name, value in self.environment.items()}
+        return await self._execute(command, program, env=environment)
+
+    def _placeholders(self) -> dict[str, str]:
+        return {
             "socket": str(self.socket),
             "port": str(PORT),
             "base_url": self.environment.get("JUPYTERHUB_SERVICE_PREFIX", "/") + self.definition["name"] + "/",
@@ -191,25 +216,45 @@ class Application:
             "home": self.environment.get("HOME", ""),
             "user": self.environment.get("USER", ""),
         }
-        command = [fill(word, values) for word in self.definition["command"]]
-        program = command[0]
-        if self.has_private_network:
-            command = [sys.executable, "-I", PROGRAM, INSIDE, str(self.socket), *command]
-        environment = {name: fill(value, values) for name, value in self.environment.items()}
+
+    async def _execute(self, command: list[str], program: str, **more: Any) -> asyncio.subprocess.Process:
+        """Start a process whose output goes to the log.
+
+        Args:
+            command: The command.
+            program: The program's name in messages.
+            more: Further arguments of ``create_subprocess_exec``.
+
+        Raises:
+            AppError: The program is missing or cannot run.
+        """
+        # With asyncio's own pipe, wait() of Python 3.11 also waits for every child that keeps the pipe open.
+        source, sink = os.pipe()
+        reading = asyncio.ensure_future(self._copy(source))
+        self._reading.add(reading)
         try:
-            return await asyncio.create_subprocess_exec(
+            process = await asyncio.create_subprocess_exec(
                 *command,
-                env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
+                stdout=sink,
+                stderr=sink,
                 start_new_session=True,
                 preexec_fn=die_with_parent,
+                **more,
             )
         except FileNotFoundError:
             raise AppError("not_installed", program=program) from None
         except OSError as error:
             raise AppError("cannot_run", reason=error.strerror or str(error)) from None
+        finally:
+            os.close(sink)
+        self._children.add(process.pid)
+        return process
+
+    async def _copy(self, source: int) -> None:
+        """Copy the output of a process to the log."""
+        async with open_pipe(source) as reader:
+            await self.log.copy(reader)
 
     @property
     def has_private_network(self) -> bool:
@@ -221,8 +266,9 @@ class Application:
         end = time.monotonic() + self.limit
         while time.monotonic() < end:
             if self.process.returncode is not None:
-                raise self._ending(self.process.returncode)
-            if await answers(self.socket, http=self.definition.get("protocol", "http") == "http"):
+                raise self._ending(self.process.returncode, self.definition["command"][-1])
+            hello = HTTP if self.definition.get("protocol", "http") == "http" else (b"", b"")
+            if await answers(self.socket, *hello):
                 self._check_ports()
                 return
             await asyncio.sleep(HEALTH_INTERVAL)
@@ -251,16 +297,21 @@ class Application:
         """
         if self.definition.get("own_secret"):
             return
-        found = ports_of(descendants(os.getpid()))
+        found = ports_of(self._listeners())
         if found:
             raise AppError("exposed", address=found[0])
 
-    def _ending(self, code: int) -> AppError:
+    def _listeners(self) -> list[int]:
+        """Return the processes that must not listen on a port of the node."""
+        return descendants(os.getpid())
+
+    def _ending(self, code: int, program: str) -> AppError:
+        """Return why a process has ended before the application was ready."""
         if self.has_private_network and code == NO_NETWORK:
             return AppError("no_network")
         if code == 127:  # the answer of shells and env
-            return AppError("not_installed", program=self.definition["command"][-1])
-        return AppError("exited", code=code) if code > 0 else AppError("killed", code=-code)
+            return AppError("not_installed", program=program)
+        return AppError("exited", code=code) if code >= 0 else AppError("killed", code=-code)
 
     # -- connections
 
@@ -274,8 +325,7 @@ class Application:
                 self.begin()
             if self.is_ready:
                 with contextlib.suppress(OSError):
-                    inner = await asyncio.open_unix_connection(str(self.socket))
-                    await connect(without_credentials(head), reader, writer, *inner)
+                    await self._answer(head, reader, writer)
                     return
             writer.write(self.page())
             await writer.drain()
@@ -283,6 +333,15 @@ class Application:
             pass
         finally:
             writer.close()
+
+    async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer a request while the application runs: it gets the connection.
+
+        Raises:
+            OSError: The application accepts no connection.
+        """
+        inner = await asyncio.open_unix_connection(str(self.socket))
+        await connect(without_credentials(head), reader, writer, *inner)
 
     def _is_wanted(self, head: bytes) -> bool:
         """Return whether a request starts the application: the first one, and each click on *Start again*."""
@@ -337,9 +396,8 @@ class Log:
         """Begin a new file."""
         os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600))
 
-    async def copy(self, output: asyncio.StreamReader | None) -> None:
+    async def copy(self, output: asyncio.StreamReader) -> None:
         """Copy the output of the application until it ends."""
-        assert output  # noqa: S101 it is a pipe
         while data := await output.read(65536):
             with contextlib.suppress(OSError):  # a full disk does not end the application
                 self._write(data)
@@ -416,33 +474,44 @@ def answer(status: str, title: str, body: str, refresh: int = 0) -> bytes:
         f'<!doctype html><html><head><meta charset="utf-8"><title>{html.escape(title)}</title>{again}'
         f"<style>{style}</style></head><body>{body}</body></html>"
     ).encode()
-    policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
-    head = f"HTTP/1.1 {status}\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {len(page)}\r\n"
-    head += f"Cache-Control: no-store\r\nContent-Security-Policy: {policy}\r\nConnection: close\r\n\r\n"
-    return head.encode() + page
+    return with_head(status, page)
 
 
-async def answers(path: Path, *, http: bool) -> bool:
+def with_head(status: str, content: bytes, kind: str = "text/html", policy: str = POLICY, more: str = "") -> bytes:
+    """Return an HTTP answer.
+
+    Args:
+        status: The status code and its reason.
+        content: The content, in UTF-8.
+        kind: The type of the content.
+        policy: The Content-Security-Policy.
+        more: Further lines of the head, each with its end.
+    """
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Length: {len(content)}\r\n"
+    head += f"Cache-Control: no-store\r\nContent-Security-Policy: {policy}\r\nX-Content-Type-Options: nosniff\r\n"
+    return f"{head}{MARK}: 1\r\n{more}Connection: close\r\n\r\n".encode() + content
+
+
+async def answers(path: str | Path, request: bytes, expected: bytes) -> bool:
     """Return whether a server answers on a unix socket.
 
     Args:
-        path: The socket.
-        http: Whether it must answer a request. Else, it must only accept a connection.
+        path: The socket. An abstract one begins with a null byte.
+        request: What to send.
+        expected: The beginning of the answer. If it is empty, the server must only accept the connection.
     """
     try:
-        return await asyncio.wait_for(_answers(path, http=http), HEALTH_TIMEOUT)
+        return await asyncio.wait_for(_answers(str(path), request, expected), HEALTH_TIMEOUT)
     except (OSError, TimeoutError):
         return False
 
 
-async def _answers(path: Path, *, http: bool) -> bool:
-    reader, writer = await asyncio.open_unix_connection(str(path))
+async def _answers(path: str, request: bytes, expected: bytes) -> bool:
+    reader, writer = await asyncio.open_unix_connection(path)
     try:
-        if not http:
-            return True
-        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        writer.write(request)
         await writer.drain()
-        return (await reader.readexactly(5)) == b"HTTP/"
+        return await reader.readexactly(len(expected)) == expected
     except asyncio.IncompleteReadError:
         return False
     finally:
@@ -485,6 +554,24 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 # -- processes
+
+
+@contextlib.asynccontextmanager
+async def open_pipe(source: int) -> AsyncIterator[asyncio.StreamReader]:
+    """Yield a reader of a pipe, and close the pipe.
+
+    Args:
+        source: The descriptor of its reading end.
+    """
+    reader = asyncio.StreamReader()
+    file = os.fdopen(source, "rb", buffering=0)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), file
+    )
+    try:
+        yield reader
+    finally:
+        transport.close()
 
 
 def die_with_parent() -> None:
@@ -539,12 +626,12 @@ def host_of(digits: str, family: socket.AddressFamily) -> str:
     return f"[{text}]" if family == socket.AF_INET6 else text
 
 
-async def end_processes(root: int, waited: int | None) -> None:
+async def end_processes(root: int, waited: set[int]) -> None:
     """End all processes that a process has started. Those that ignore the first signal are killed.
 
     Args:
         root: The process, which is this one.
-        waited: The child of asyncio, which collects its exit code, or None.
+        waited: The children of asyncio, which collects their exit codes.
     """
     for number, patience in ((signal.SIGTERM, STOP_TIMEOUT), (signal.SIGKILL, 1.0)):
         for process in descendants(root):
@@ -557,7 +644,7 @@ async def end_processes(root: int, waited: int | None) -> None:
                 state, parent = status_of(process)
                 if state != "Z":
                     alive.append(process)
-                elif parent == root and process != waited:
+                elif parent == root and process not in waited:
                     with contextlib.suppress(OSError):
                         os.waitpid(process, os.WNOHANG)  # noqa: ASYNC222 it does not wait
             if not alive:
@@ -638,14 +725,14 @@ async def listen(serve: Any, path: str) -> None:
         os.umask(before)
 
 
-async def supervise(definitions: Path, name: str) -> None:
+async def supervise(definitions: Path, name: str, kind: type[Application]) -> None:
     """Serve one application until a signal ends this program."""
     definition, texts = read_definition(definitions, name)
     directory = Path(os.environ["HPCHUB_APPS"]) / name
     directory.mkdir(mode=0o700, exist_ok=True)
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    application = Application(definition, directory, texts, dict(os.environ))
+    application = kind(definition, directory, texts, dict(os.environ))
     done = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, done.set)
@@ -656,8 +743,12 @@ async def supervise(definitions: Path, name: str) -> None:
     await application.stop()
 
 
-def main() -> int:
-    """Run the program and return its exit code."""
+def main(kind: type[Application] = Application) -> int:
+    """Run the program and return its exit code.
+
+    Args:
+        kind: The class of the application.
+    """
     arguments = sys.argv[1:]
     if arguments[:1] == [INSIDE]:
         return asyncio.run(run_inside(arguments[1], arguments[2:]))
@@ -665,7 +756,7 @@ def main() -> int:
         print("usage: app.py DEFINITIONS NAME", file=sys.stderr)
         return 2
     die_with_parent()
-    asyncio.run(supervise(Path(arguments[0]), arguments[1]))
+    asyncio.run(supervise(Path(arguments[0]), arguments[1], kind))
     return 0
 
 

@@ -272,6 +272,8 @@ def application(  # noqa: C901 the classes need imports
                 self.jpserver_extensions[name] = True
             # It would open every port of the node to the pages of the user's address. Another user could listen there.
             self.jpserver_extensions["jupyter_server_proxy"] = False
+            # It would start desktops of its own, whatever the site offers.
+            self.jpserver_extensions["jupyter_remote_desktop_proxy"] = False
 
         def stop(self, from_signal: bool = False) -> None:
             stopping.set()
@@ -338,13 +340,14 @@ def add_applications(server: Any, definitions: Path) -> None:
         log("this session has no applications, because its environment lacks the package jupyter-server-proxy")
         return
     directory = socket_directory(definitions.with_suffix(""))
+    programs = {"desktop": str(Path(__file__).with_name("desktop.py"))}
     program = str(Path(__file__).with_name("app.py"))
     default_icon = directory / "icon.svg"
     default_icon.write_text(ICON, encoding="ascii")
     processes = [
         ServerProcess(
             name=app["name"],
-            command=[sys.executable, "-I", program, str(definitions), app["name"]],
+            command=[sys.executable, "-I", programs.get(app.get("kind"), program), str(definitions), app["name"]],
             environment={"HPCHUB_APPS": str(directory)},
             unix_socket=str(directory / app["name"] / "socket"),
             absolute_url=app["keeps_prefix"],
@@ -359,10 +362,20 @@ def add_applications(server: Any, definitions: Path) -> None:
         )
         for app in apps
     ]
+    sockets = [
+        # The viewer's connection to a desktop. Its path is below the desktop's, so its handler comes first.
+        ServerProcess(
+            name=f"{app['name']}/desktop-websockify",
+            unix_socket=str(directory / app["name"] / "app"),
+            raw_socket_proxy=True,
+        )
+        for app in apps
+        if app.get("kind") == "desktop"
+    ]
     base = server.web_app.settings["base_url"].rstrip("/")
     icons = {each.name: each.launcher_entry.icon_path for each in processes}
     handlers = [
-        *make_handlers(base, processes),
+        *make_handlers(base, [*sockets, *processes]),
         (f"{base}/server-proxy/servers-info", ServersInfoHandler, {"server_processes": processes}),
         (f"{base}/server-proxy/icon/(.*)", IconHandler, {"icons": icons}),
     ]
