@@ -240,6 +240,13 @@ async def test_session_that_cannot_be_read_is_unknown_until_it_is_stopped(hub: H
     assert (restored.get_state(), await restored.poll()) == ({}, 1)
 
 
+async def test_session_is_restored_without_a_profile_list(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "profiles.json").write_text("no list")
+    restored = hub.restored_spawner("https://n1:4001")
+    assert restored.child_spawner.job_id == "7"
+    assert not restored.unread
+
+
 async def test_home_page_shows_no_session_that_cannot_be_read(hub: Hub) -> None:
     restored = hub.restored_spawner("https://n1:4001")
     restored.load_state(UNREADABLE)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from jupyterhub import orm
 from jupyterhub.spawner import Spawner
 from sqlalchemy.exc import SQLAlchemyError
-from traitlets import TraitError
 from wrapspawner import WrapSpawner
 
 from hpchub.hub import outcome as outcomes
@@ -121,6 +120,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
     def _grant_choice(self, options: Any) -> None:
         granted = self.granted(options)
         self._take(granted, self.profile_list.where(granted))
+        self.session_files |= self._apps_file(granted)
 
     def _take(self, profile: Profile, where: Cluster | PlaceBase) -> None:
         self._grant = write_grant(profile, where)
@@ -146,14 +146,14 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
             WrapSpawner.construct_child(self)
         child: SessionSpawner = self.child_spawner
         child.without_settings = bool((self.user_options or {}).get("without_settings"))
-        child.session_files = {**self.session_files, **self._apps_file(child)}
+        child.session_files = self.session_files
         child.driver.save = self._save
         return child
 
-    def _apps_file(self, child: SessionSpawner) -> dict[str, str]:
-        """Return the file with the applications of the session, or nothing if it has none."""
+    def _apps_file(self, profile: Profile) -> dict[str, str]:
+        """Return the file with the applications of a new session, or nothing if it has none."""
         groups = [group.name for group in self.user.groups]
-        apps = apps_for(self.profile_list.apps, child.profile.where, groups)
+        apps = apps_for(self.profile_list.apps, profile.where, groups)
         if not apps:
             return {}
         translate = self.runtime.languages.in_language(reader().language).texts.gettext
@@ -342,7 +342,9 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
             self.child_state = state["job"]
             child = self.construct_child()
             child.record()
-        except (KeyError, TypeError, ValueError, TraitError) as error:
+        except SQLAlchemyError:  # the state is readable, and the hub starts again
+            raise
+        except Exception as error:  # noqa: BLE001 see above
             self.log.error(
                 "%s: cannot read the saved state of the session, so its state is unknown until it is stopped: %s",
                 self._log_name,
