@@ -167,7 +167,8 @@ def test_variables_of_modules_reach_no_kernel(session: Session, tmp_path: Path) 
 def test_home_with_directories_of_somebody_else_starts_a_session(session: Session) -> None:
     for name in (".local/share/jupyter/runtime", ".jupyter", ".ipython"):
         (session.home / name).mkdir(parents=True)
-    session.write(".jupyter/jupyter_server_config.py", "c.ServerApp.max_body_size = 12345\n")
+    session.write(".jupyter/jupyter_server_config.py", "c.ContentsManager.allow_hidden = True\n")
+    session.write(".hidden", "")
     session.write(".ipython/profile_default/startup/10-mine.py", "import os\nos.environ['STARTED'] = '1'\n")
     closed = [".local/share/jupyter", ".local/share", ".local", ".jupyter", ".ipython"]
     for name in closed:
@@ -184,7 +185,7 @@ def test_home_with_directories_of_somebody_else_starts_a_session(session: Sessio
     for name in (".local/share/jupyter", ".jupyter", ".ipython"):
         assert f"{session.home}/{name} cannot be written (Permission denied)" in lines
     # The user's settings are still read.
-    assert session.request("api/contents", "POST", {"type": "file", "content": "x" * 20000})[0] == 400
+    assert session.request("api/contents/.hidden")[0] == 200
 
 
 @pytest.mark.parametrize("kind", ["dead-link", "file"])
