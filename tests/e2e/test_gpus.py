@@ -200,6 +200,7 @@ def test_type_that_the_cluster_does_not_have_is_explained_beside_its_field(
     assert not lab.jobs("alice")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_gpu_is_free")
 def test_form_offers_fewer_gpus_that_are_free_now(browser_page: Visitor, lab: Lab, gpu: dict[str, Any]) -> None:
     key = gpu["key"]

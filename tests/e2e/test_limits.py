@@ -77,6 +77,7 @@ def test_hub_notices_that_the_scheduler_ended_the_jobs(lab: Lab, students: Class
     )
 
 
+@pytest.mark.slow
 def test_server_that_does_not_report_is_ended_with_an_explanation(
     lab: Lab, students: Class, stuck: None, impatient: None
 ) -> None:

@@ -131,6 +131,7 @@ def test_tab_warns_before_a_drain_stops_the_session(browser_page: Visitor, lab: 
         lab.run("hub", [HPCHUB, "undrain", chosen["cluster"]])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("profiles")
 def test_idle_session_warns_and_is_kept_by_its_user(browser_page: Visitor, lab: Lab) -> None:
     """The button keeps the session. Without it, the session ends, and the home page gives the reason."""
