@@ -47,9 +47,18 @@ class Supervisor:
         )
         self.socket = self.directory / "demo" / "socket"
         end = time.monotonic() + 20
-        while not self.socket.exists():
+        while not self._accepts():
             assert time.monotonic() < end
             time.sleep(0.02)
+
+    def _accepts(self) -> bool:
+        """Return whether the supervisor accepts connections. Its socket exists a moment earlier."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            try:
+                sock.connect(str(self.socket))
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+        return True
 
     def close(self) -> None:
         """End it."""
