@@ -117,14 +117,16 @@ class Client:
         Raises:
             CanaryError: The notebook server did not answer.
         """
-        status, text = await self._get(f"{server}server-proxy/servers-info")
-        if status == 404:  # a session without applications
+        response, text = await self._send("GET", f"{server}server-proxy/servers-info")
+        if response.status == 404:  # a session without applications
             return {}
         try:
             listed = json.loads(text)["server_processes"]
             return {str(each["name"]): str(each["launcher_entry"]["path_info"]) for each in listed}
         except (KeyError, TypeError, ValueError):
-            raise CanaryError(f"the list of applications was answered with {status}", unanswered=True) from None
+            raise CanaryError(
+                f"the list of applications was answered with {response.status}", unanswered=True
+            ) from None
 
     async def open(self, server: str, path: str) -> None:
         """Open an application, as a click on its tile does, and wait until it answers.
@@ -133,12 +135,12 @@ class Client:
             CanaryError: It does not work. The message is that of its page.
         """
         while True:
-            status, text = await self._get(urljoin(server, path))
-            if status < 400:
+            response, text = await self._send("GET", urljoin(server, path))
+            if response.status < 400:
                 return
-            if status != 503:  # the page about the start
+            if response.status != 503:  # the page about the start
                 title = re.search(r"<h1>(.*?)</h1>", text, re.DOTALL)
-                raise CanaryError(one_line(html.unescape(title[1])) if title else f"it answers with {status}")
+                raise CanaryError(one_line(html.unescape(title[1])) if title else f"it answers with {response.status}")
             await asyncio.sleep(PAUSE)
 
     async def compute(self, server: str, kernel: str, language: str) -> None:
@@ -181,19 +183,18 @@ class Client:
 
     # -- requests
 
-    async def _get(self, url: str) -> tuple[int, str]:
-        """Return the status and the text of an answer.
+    async def _send(self, method: str, url: str, body: Any = None) -> tuple[aiohttp.ClientResponse, str]:
+        """Send a request. Return the answer and its text.
 
         Raises:
             CanaryError: There is no answer.
         """
         try:
-            async with self._http.get(url, allow_redirects=False) as response:
-                return response.status, await response.text(errors="replace")
+            async with self._http.request(method, url, json=body, allow_redirects=False) as response:
+                return response, await response.text(errors="replace")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise CanaryError(
-                f"GET {urlsplit(url).path} was not answered: {describe(error)}", unanswered=True
-            ) from None
+            what = f"{method} {urlsplit(url).path}"
+            raise CanaryError(f"{what} was not answered: {describe(error)}", unanswered=True) from None
 
     async def _request(self, method: str, url: str, body: Any = None) -> Any:
         """Send a request and return the answer's content, or None if it has none.
@@ -201,12 +202,7 @@ class Client:
         Raises:
             CanaryError: There is no answer, or its status is an error.
         """
-        what = f"{method} {urlsplit(url).path}"
-        try:
-            async with self._http.request(method, url, json=body, allow_redirects=False) as response:
-                text = await response.text(errors="replace")
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise CanaryError(f"{what} was not answered: {describe(error)}", unanswered=True) from None
+        response, text = await self._send(method, url, body)
         content: Any = None
         if text.strip():
             try:
@@ -216,6 +212,7 @@ class Client:
         if response.status >= 300:
             message = content.get("message") if isinstance(content, dict) else ""
             detail = one_line(message) or response.reason
+            what = f"{method} {urlsplit(url).path}"
             raise CanaryError(
                 f"{what} was answered with {response.status}: {detail}", unanswered=response.status >= 500
             )

@@ -24,7 +24,7 @@ from hpchub.canary.status import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
     from hpchub.canary.client import Client
@@ -173,19 +173,11 @@ class Canary:
         if not offered:
             raise CanaryError("the session offers no kernel")
         for name in self.kernels or sorted(offered):
-            began = time.monotonic()
             if name not in offered:
                 reason = f"the session does not offer it; it offers {', '.join(sorted(offered))}"
                 trial.kernels[name] = KernelResult(ok=False, seconds=0.0, reason=reason)
                 continue
-            try:
-                async with asyncio.timeout(KERNEL_TIMEOUT):
-                    await self.client.compute(server, name, offered[name])
-            except (CanaryError, TimeoutError) as error:
-                reason = str(error) or f"it has not answered within {KERNEL_TIMEOUT:.0f} seconds"
-                trial.kernels[name] = KernelResult(ok=False, seconds=time.monotonic() - began, reason=reason)
-            else:
-                trial.kernels[name] = KernelResult(ok=True, seconds=time.monotonic() - began)
+            trial.kernels[name] = await timed(self.client.compute(server, name, offered[name]))
             self.say(f"{profile.key}: kernel {name}: {trial.kernels[name].reason or '6*7 is 42'}")
         if self.with_apps:
             await self._open(profile, trial, server)
@@ -197,14 +189,8 @@ class Canary:
     async def _open(self, profile: Profile, trial: Trial, server: str) -> None:
         """Open the applications of the session."""
         for name, path in (await self.client.applications(server)).items():
-            began, reason = time.monotonic(), ""
-            try:
-                async with asyncio.timeout(KERNEL_TIMEOUT):
-                    await self.client.open(server, path)
-            except (CanaryError, TimeoutError) as error:
-                reason = str(error) or f"it has not answered within {KERNEL_TIMEOUT:.0f} seconds"
-            trial.apps[name] = KernelResult(not reason, time.monotonic() - began, reason)
-            self.say(f"{profile.key}: application {name}: {reason or 'it answers'}")
+            trial.apps[name] = await timed(self.client.open(server, path))
+            self.say(f"{profile.key}: application {name}: {trial.apps[name].reason or 'it answers'}")
 
     async def _clean_up(self, profile: Profile, trial: Trial) -> None:
         """Stop the session. A cancellation of the caller waits for this."""
@@ -309,6 +295,17 @@ class Trial:
         if self.left:
             return self.failed(self.left)
         return self.result(GOOD)
+
+
+async def timed(test: Awaitable[None]) -> KernelResult:
+    """Return the result of the test of a kernel or application, which may take ``KERNEL_TIMEOUT``."""
+    began, reason = time.monotonic(), ""
+    try:
+        async with asyncio.timeout(KERNEL_TIMEOUT):
+            await test
+    except (CanaryError, TimeoutError) as error:
+        reason = str(error) or f"it has not answered within {KERNEL_TIMEOUT:.0f} seconds"
+    return KernelResult(not reason, time.monotonic() - began, reason)
 
 
 def summary(result: Result) -> str:
