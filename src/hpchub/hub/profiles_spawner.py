@@ -65,7 +65,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
 
     def __init__(self, **kwargs: Any) -> None:
         self._grant: dict[str, Any] = {}
-        self.unread: dict[str, Any] = {}
+        self.unread = {}
         self._stopped = False
         self.session_files: dict[str, str] = {}
         super().__init__(**kwargs)

@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from hpchub.kernel_scripts import module_script
-from hpchub.messages import did_you_mean, show
 from hpchub.model import fields as f
 from hpchub.model.entry import Entry
-from hpchub.model.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable
 
-    from hpchub.model.rules import Draft
 
 SERVER_PATHS = frozenset(
     {
@@ -139,64 +136,3 @@ def apps_for(apps: Iterable[AnyApp], place: str, groups: Collection[str]) -> lis
         groups: The user's groups.
     """
     return [app for app in apps if app.on(place) and (not app.groups or set(app.groups) & set(groups))]
-
-
-def compare_apps(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
-    """Compare the applications with one another, with the clusters and places, and with the profiles' interfaces."""
-    apps = drafts["hpc_apps"]
-    places = [*drafts["hpc_clusters"], *drafts["hpc_places"]]
-    known = [str(each.get("name")) for each in places]
-    for i, app in enumerate(apps):
-        yield from _compare_name(app, apps[:i])
-        if app.get("kind") == "web":
-            yield from _compare_command(app)
-        for name in app.get("clusters") or []:
-            if name not in known:
-                yield _unknown(app, "clusters", name, known)
-    for profile in drafts["hpc_profiles"]:
-        where, name = profile.get("cluster") or profile.get("place"), profile.get("interface")
-        offered = [app for app in apps if not (only := app.get("clusters")) or where in only]
-        valid = [*INTERFACES, *(str(app.get("name")) for app in offered)]
-        if name and name not in valid:
-            yield _unknown(profile, "interface", name, valid)
-
-
-def _unknown(draft: Draft, field: str, name: str, valid: Sequence[str]) -> Problem:
-    return Problem(draft.name, "is unknown", field=field, value=show(name), valid=did_you_mean(name, valid))
-
-
-def _compare_name(app: Draft, before: Sequence[Draft]) -> Iterator[Problem]:
-    name = app.get("name")
-    if name in SERVER_PATHS:
-        yield Problem(
-            app.name,
-            "is a path of the notebook server",
-            field="name",
-            value=show(name),
-            valid=f"choose another one, such as my-{name}",
-        )
-    for j, other in enumerate(before):
-        mine, others = app.get("clusters"), other.get("clusters")
-        if name and other.get("name") == name and not (mine and others and not set(mine) & set(others)):
-            yield Problem(
-                app.name,
-                f"is already used by entry {j}",
-                field="name",
-                value=show(name),
-                valid="give each entry a different name, or different clusters",
-            )
-            return
-
-
-def _compare_command(app: Draft) -> Iterator[Problem]:
-    command = app.get("command")
-    words = [*(command or []), *(app.get("arguments") or [])]
-    given = [name for name in ("{socket}", "{port}") if any(name in word for word in words)]
-    if command and len(given) != 1:
-        yield Problem(
-            app.name,
-            "contains both {socket} and {port}" if given else "contains neither {socket} nor {port}",
-            field="command",
-            value=show(command),
-            valid="write one of them where the program expects the address to listen on; {socket} is safer and faster",
-        )

@@ -113,7 +113,7 @@ def compare(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
     for cluster in clusters:
         yield from _duplicates(cluster.items("queues", Queue), "name")
     yield from _duplicates(profiles, "key")
-    yield from _duplicate_kernels(kernels)
+    yield from duplicate_names(kernels)
     for kernel in kernels:
         yield from _compare_kernel(kernel, clusters)
     for profile in profiles:
@@ -356,16 +356,16 @@ def unknown_reference(draft: Draft, name: str, value: str, what: str, known: Seq
     return Problem(draft.name, f"is not {what}", field=name, value=show(value), valid=valid)
 
 
-def _duplicate_kernels(kernels: Sequence[Draft]) -> Iterator[Problem]:
-    """Find kernels with the same name on one cluster. Different clusters may use a name for different kernels."""
-    for i, kernel in enumerate(kernels):
-        name, clusters = kernel.written("name"), kernel.get("clusters")
-        for j, other in enumerate(kernels[:i]):
+def duplicate_names(entries: Sequence[Draft]) -> Iterator[Problem]:
+    """Find kernels or applications with the same name on one cluster. Different clusters may use a name differently."""
+    for i, entry in enumerate(entries):
+        name, clusters = entry.written("name"), entry.get("clusters")
+        for j, other in enumerate(entries[:i]):
             other_clusters = other.get("clusters")
             share_no_cluster = clusters and other_clusters and not set(clusters) & set(other_clusters)
             if isinstance(name, str) and other.written("name") == name and not share_no_cluster:
                 yield Problem(
-                    kernel.name,
+                    entry.name,
                     f"is already used by entry {j}",
                     field="name",
                     value=show(name),

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from hpchub.messages import did_you_mean, listing, near, show, suggestion, type_in_words
 from hpchub.model import fields as f
-from hpchub.model.apps import APP_KINDS, App, AppBase, compare_apps
+from hpchub.model.app_rules import compare_apps
+from hpchub.model.apps import APP_KINDS, App, AppBase
 from hpchub.model.choice_rules import compare_choices
 from hpchub.model.drain_rules import compare_drains
 from hpchub.model.entries import (

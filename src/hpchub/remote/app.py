@@ -7,7 +7,7 @@ jupyter-server-proxy runs this program at the first request for an application::
 The program listens on a unix socket in a directory that only the user can enter, and passes connections on to the
 application. Another account on the node can reach neither:
 
-- An application whose command contains ``{socket}`` listens on a unix socket beside the supervisor's.
+- An application whose command contains ``{socket}`` listens on a second unix socket.
 - An application whose command contains ``{port}`` gets a private network, which contains nothing but the application. A
   second process of this program passes connections on into it.
 - An application that listens on a port of the node is stopped.
@@ -52,10 +52,9 @@ HEALTH_TIMEOUT = 5.0  # seconds
 HEALTH_INTERVAL = 0.1  # seconds
 WATCH_INTERVAL = 15.0  # seconds between two searches for ports
 STOP_TIMEOUT = 5.0  # seconds before SIGKILL
-PATH_LIMIT = 107  # bytes; Linux permits no longer path of a unix socket
 HUB_COOKIES = b"jupyterhub-"  # their common prefix
 AGAIN = "hpchub-start-again"  # the query of the link in a page
-MARK = "X-Hpchub-App"  # the header of every page of this program, by which scripts know it
+MARK = "X-Hpchub-App"  # a header of every page of this program
 HTTP = (b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", b"HTTP/")  # a request and its answer
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
 
@@ -218,7 +217,7 @@ class Application:
         }
 
     async def _execute(self, command: list[str], program: str, **more: Any) -> asyncio.subprocess.Process:
-        """Start a process whose output goes to the log.
+        """Start a process, and copy its output to the log.
 
         Args:
             command: The command.
@@ -267,8 +266,7 @@ class Application:
         while time.monotonic() < end:
             if self.process.returncode is not None:
                 raise self._ending(self.process.returncode, self.definition["command"][-1])
-            hello = HTTP if self.definition.get("protocol", "http") == "http" else (b"", b"")
-            if await answers(self.socket, *hello):
+            if await answers(self.socket, *HTTP):
                 self._check_ports()
                 return
             await asyncio.sleep(HEALTH_INTERVAL)
@@ -295,8 +293,6 @@ class Application:
         Raises:
             AppError: It listens on a port of the node.
         """
-        if self.definition.get("own_secret"):
-            return
         found = ports_of(self._listeners())
         if found:
             raise AppError("exposed", address=found[0])
@@ -345,7 +341,7 @@ class Application:
 
     def _is_wanted(self, head: bytes) -> bool:
         """Return whether a request starts the application: the first one, and each click on *Start again*."""
-        if self.process is None and self._task is None:
+        if self._task is None:
             return True
         words = head.split(b" ", 2)
         return self.problem is not None and len(words) > 1 and urlsplit(words[1]).query == AGAIN.encode()
@@ -498,7 +494,7 @@ async def answers(path: str | Path, request: bytes, expected: bytes) -> bool:
     Args:
         path: The socket. An abstract one begins with a null byte.
         request: What to send.
-        expected: The beginning of the answer. If it is empty, the server must only accept the connection.
+        expected: The beginning of the answer.
     """
     try:
         return await asyncio.wait_for(_answers(str(path), request, expected), HEALTH_TIMEOUT)
