@@ -121,6 +121,18 @@ def test_failure_is_explained_in_words(supervise: Any, command: list[str], limit
     assert "Start again" in page
 
 
+@private
+def test_program_that_is_missing_in_a_private_network_is_named(supervise: Any) -> None:
+    page = supervise(["/nonexistent/program", "--port={port}"]).wait()[1]
+    assert "the program /nonexistent/program was not found" in page
+
+
+def test_program_that_is_missing_behind_a_shell_is_named(supervise: Any) -> None:
+    shell = ["/bin/bash", "-c", 'exec "$@"', "demo"]
+    page = supervise(["/nonexistent/program", "{socket}"], shell=shell).wait()[1]
+    assert "the program /nonexistent/program was not found" in page
+
+
 def test_application_that_listens_but_never_answers_is_stopped(supervise: Any) -> None:
     program = (
         "import socket, sys, time\ns = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); time.sleep(99)"

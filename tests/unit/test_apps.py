@@ -51,9 +51,15 @@ def test_who_sees_an_application_and_where(
     assert bool(apps_for([made(**limits)], place, groups)) == offered
 
 
+def argument_vector(app: WebApp) -> list[str]:
+    """Return the argument vector that the supervisor runs."""
+    found = session_app(app)
+    return [*found["shell"], *found["command"]]
+
+
 def test_command_with_modules_runs_in_a_login_shell(tmp_path: Path) -> None:
     found = made(command=["echo", "{port}"], arguments=["a b"], modules=["none/1"])
-    command = session_app(found)["command"]
+    command = argument_vector(found)
     assert command[:3] == ["/bin/bash", "-l", "-c"]
     assert command[4:] == ["tb", "echo", "{port}", "a b"]
     script = 'module() { echo module "$@"; }\n' + command[3]
@@ -62,7 +68,7 @@ def test_command_with_modules_runs_in_a_login_shell(tmp_path: Path) -> None:
 
 
 def test_module_that_does_not_exist_is_named() -> None:
-    command = session_app(made(command=["echo", "{port}"], modules=["none/1"]))["command"]
+    command = argument_vector(made(command=["echo", "{port}"], modules=["none/1"]))
     script = "module() { [ $1 != load ]; }\n" + command[3]
     done = subprocess.run([*command[:3], script, *command[4:]], capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -113,17 +113,19 @@ def session_app(app: AnyApp) -> dict[str, Any]:
 
     Returns:
         ``{"kind", "name", "display_name", "icon", "open", "environment", "start_limit", "path", "keeps_prefix",
-        "command"}``. A desktop has also ``shell``, the beginning of its argument vectors, ``server`` and ``geometry``.
+        "shell", "command"}``. ``shell`` is the beginning of its argument vectors. A desktop also has ``server`` and
+        ``geometry``.
     """
     common = {
         **app.model_dump(include={"kind", "name", "display_name", "icon", "open", "environment"}),
         "start_limit": app.start_limit,
+        "shell": shell_of(app),
     }
     if isinstance(app, DesktopApp):
         own = app.model_dump(include={"server", "geometry"})
         command = [*app.session, *app.arguments]
-        return {**common, **own, "path": "", "keeps_prefix": False, "shell": shell_of(app), "command": command}
-    command = [*shell_of(app), *app.command, *app.arguments]
+        return {**common, **own, "path": "", "keeps_prefix": False, "command": command}
+    command = [*app.command, *app.arguments]
     return {**common, "path": app.path, "keeps_prefix": app.keeps_prefix, "command": command}
 
 

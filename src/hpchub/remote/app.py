@@ -201,6 +201,7 @@ class Application:
         values = self._placeholders()
         command = [fill(word, values) for word in self.definition["command"]]
         program = command[0]
+        command = [*self.definition.get("shell", []), *command]
         if self.has_private_network:
             command = [sys.executable, "-I", PROGRAM, INSIDE, str(self.socket), *command]
         environment = {name: fill(value, values) for name, value in self.environment.items()}
@@ -265,7 +266,7 @@ class Application:
         end = time.monotonic() + self.limit
         while time.monotonic() < end:
             if self.process.returncode is not None:
-                raise self._ending(self.process.returncode, self.definition["command"][-1])
+                raise self._ending(self.process.returncode, self._program())
             if await answers(self.socket, *HTTP):
                 self._check_ports()
                 return
@@ -296,6 +297,10 @@ class Application:
         found = ports_of(self._listeners())
         if found:
             raise AppError("exposed", address=found[0])
+
+    def _program(self) -> str:
+        """Return the program that the command names, for messages."""
+        return fill(self.definition["command"][0], self._placeholders())
 
     def _listeners(self) -> list[int]:
         """Return the processes that must not listen on a port of the node."""

@@ -238,9 +238,6 @@ class Desktop(app.Application):
         """Return the X server. What users start on their desktop is their own affair, as in a terminal."""
         return [self.server.pid] if self.server else []
 
-    def _program(self) -> str:
-        return str(self.definition["command"][0])
-
     def _silence(self) -> app.AppError:
         return app.AppError("silent", seconds=f"{self.limit:g}")
 
