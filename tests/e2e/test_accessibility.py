@@ -66,6 +66,7 @@ def test_progress_page_and_home_page_have_no_fault(
     page.set_extra_http_headers({"Accept-Language": language})
     page.goto(f"{lab.url}/hub/spawn")
     expect(page.locator("html")).to_have_attribute("lang", language)
+    page.locator(f"input[name=profile][value='{lab.profiles()[0]['key']}']").check()
     page.locator("#spawn_form [type=submit]").click()
     page.wait_for_url("**/hub/spawn-pending/**")
     found = faults(browser_page)

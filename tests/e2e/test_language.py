@@ -95,6 +95,7 @@ def test_start_is_german_from_the_form_to_the_session(browser_page: Visitor, lab
     page = browser_page.page
     page.goto(f"{lab.url}/hub/spawn")
     choose(page, "Deutsch")
+    page.locator(f"input[name=profile][value='{lab.profiles()[0]['key']}']").check()
     page.locator("#spawn_form [type=submit]").click()
     page.wait_for_url("**/hub/spawn-pending/**")
     expect(page.get_by_role("heading", name="Ihre Sitzung startet")).to_be_visible()
