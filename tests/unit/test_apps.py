@@ -13,7 +13,7 @@ import pytest
 from hub_app import Hub, profile, site, write_profiles
 from notebook_server import notebook_environment
 
-from hpchub.model.apps import APP_KINDS, APPS, WebApp, apps_for, session_app
+from hpchub.model.apps import APP_KINDS, APPS, WebApp, apps_for
 from hpchub.model.profile_list import parse_profile_list, profile_list, to_json
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def test_who_sees_an_application_and_where(
 
 def argument_vector(app: WebApp) -> list[str]:
     """Return the argument vector that the supervisor runs."""
-    found = session_app(app)
+    found = app.for_session()
     return [*found["shell"], *found["command"]]
 
 
@@ -91,7 +91,7 @@ def test_session_gets_its_applications_as_a_file(hub: Hub, tmp_path: Path) -> No
 
 
 def offer(session: Session, *apps: dict[str, Any]) -> None:
-    content = {"apps": [session_app(APP_KINDS[each["kind"]].model_validate(each)) for each in apps]}
+    content = {"apps": [APP_KINDS[each["kind"]].model_validate(each).for_session() for each in apps]}
     session.variables["FILE:apps"] = json.dumps(content)
 
 

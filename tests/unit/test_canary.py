@@ -26,7 +26,7 @@ from hpchub.cli import canary as command
 from hpchub.cli import inventory
 from hpchub.cli.failure import Failure
 from hpchub.hub.job_events import PortReported
-from hpchub.model.apps import WebApp, session_app
+from hpchub.model.apps import WebApp
 from hpchub.model.entries import Profile
 from hpchub.model.notices import Drain, NoticesFile
 from hpchub.notices_file import save_notices
@@ -409,7 +409,7 @@ def offer(session: Session) -> None:
     """Give the session one application that works, and one that does not."""
     works = [sys.executable, app_server.__file__, "{socket}"]
     apps = {"good": works, "bad": ["/nonexistent", "{socket}"]}
-    content = [session_app(WebApp(name=name, kind="web", command=command)) for name, command in apps.items()]
+    content = [WebApp(name=name, kind="web", command=command).for_session() for name, command in apps.items()]
     session.variables["FILE:apps"] = json.dumps({"apps": content})
 
 

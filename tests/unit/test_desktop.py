@@ -22,7 +22,7 @@ from notebook_server import PREFIX, TOKEN, Session, notebook_environment
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
-from hpchub.model.apps import DesktopApp, session_app
+from hpchub.model.apps import DesktopApp
 from hpchub.remote import app, desktop
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ WAIT = [sys.executable, "-c", "import time; time.sleep(300)"]
 
 def definition(**more: Any) -> dict[str, Any]:
     entry = {"name": "demo", "display_name": "Demo", "kind": "desktop", "session": WAIT, "start_limit": 20, **more}
-    return session_app(DesktopApp.model_validate(entry))
+    return DesktopApp.model_validate(entry).for_session()
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import LOST, Key, saved, smaller
 from hpchub.messages import Message
 from hpchub.messages import restored as restored_text
-from hpchub.model.apps import APPS, apps_for, session_app
+from hpchub.model.apps import APPS, apps_for
 from hpchub.model.choice import permitted
 from hpchub.model.places import PlaceBase
 from hpchub.places import kind_of
@@ -158,7 +158,7 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
             return {}
         translate = self.runtime.languages.in_language(reader().language).texts.gettext
         texts = {name: translate(text) for name, text in APP.items()}
-        return {APPS: json.dumps({"apps": [session_app(app) for app in apps], "texts": texts})}
+        return {APPS: json.dumps({"apps": [app.for_session() for app in apps], "texts": texts})}
 
     def _save(self) -> None:
         """Save the session in the database, so that a restarted hub can continue it."""

@@ -62,6 +62,32 @@ class AppBase(Entry):
         """Return whether a cluster or place offers the application."""
         return not self.clusters or place in self.clusters
 
+    def program(self) -> list[str]:
+        """Return the command, with its arguments. Its placeholders are not replaced yet."""
+        raise NotImplementedError
+
+    def shell(self) -> list[str]:
+        """Return the beginning of the argument vectors of the application, which loads its modules."""
+        if not self.modules:
+            return []
+        script = module_script(f"application {self.name}", self.modules, self.environment)
+        return ["/bin/bash", "-l", "-c", script, self.name]
+
+    def for_session(self) -> dict[str, Any]:
+        """Return the application in the form that a session gets.
+
+        Returns:
+            ``{"kind", "name", "display_name", "icon", "open", "environment", "start_limit", "path", "keeps_prefix",
+            "shell", "command"}``. ``shell`` is the beginning of its argument vectors. Some kinds have further keys.
+        """
+        return {
+            **self.model_dump(include={"kind", "name", "display_name", "icon", "open", "environment", "start_limit"}),
+            "path": "",
+            "keeps_prefix": False,
+            "shell": self.shell(),
+            "command": self.program(),
+        }
+
 
 class WebApp(AppBase):
     """A program with web pages."""
@@ -76,6 +102,14 @@ class WebApp(AppBase):
     """The page to open, below the address of the application."""
     keeps_prefix: Annotated[bool, Field(strict=True)] = False
     """Whether the program expects requests with the whole path, ``{base_url}``. Else, its pages begin at ``/``."""
+
+    def program(self) -> list[str]:
+        """Return the command, with its arguments."""
+        return [*self.command, *self.arguments]
+
+    def for_session(self) -> dict[str, Any]:
+        """Return the application in the form that a session gets."""
+        return {**super().for_session(), "path": self.path, "keeps_prefix": self.keeps_prefix}
 
 
 class DesktopApp(AppBase):
@@ -92,41 +126,20 @@ class DesktopApp(AppBase):
     geometry: f.Geometry = "1280x800"
     """The size of the screen until a browser is connected, in pixels. Then, it has the size of the browser's window."""
 
+    def program(self) -> list[str]:
+        """Return the command of the desktop's session."""
+        return [*self.session, *self.arguments]
+
+    def for_session(self) -> dict[str, Any]:
+        """Return the desktop in the form that a session gets, with ``server`` and ``geometry``."""
+        return {**super().for_session(), "server": self.server, "geometry": self.geometry}
+
 
 AnyApp = WebApp | DesktopApp
 App = Annotated[AnyApp, Field(discriminator="kind")]
 """An application of any kind."""
 APP_KINDS: dict[str, type[AnyApp]] = {"desktop": DesktopApp, "web": WebApp}
 """The class of each kind."""
-
-
-def shell_of(app: AnyApp) -> list[str]:
-    """Return the beginning of the argument vectors of an application, which loads its modules."""
-    if not app.modules:
-        return []
-    script = module_script(f"application {app.name}", app.modules, app.environment)
-    return ["/bin/bash", "-l", "-c", script, app.name]
-
-
-def session_app(app: AnyApp) -> dict[str, Any]:
-    """Return an application in the form that a session gets.
-
-    Returns:
-        ``{"kind", "name", "display_name", "icon", "open", "environment", "start_limit", "path", "keeps_prefix",
-        "shell", "command"}``. ``shell`` is the beginning of its argument vectors. A desktop also has ``server`` and
-        ``geometry``.
-    """
-    common = {
-        **app.model_dump(include={"kind", "name", "display_name", "icon", "open", "environment"}),
-        "start_limit": app.start_limit,
-        "shell": shell_of(app),
-    }
-    if isinstance(app, DesktopApp):
-        own = app.model_dump(include={"server", "geometry"})
-        command = [*app.session, *app.arguments]
-        return {**common, **own, "path": "", "keeps_prefix": False, "command": command}
-    command = [*app.command, *app.arguments]
-    return {**common, "path": app.path, "keeps_prefix": app.keeps_prefix, "command": command}
 
 
 def apps_for(apps: Iterable[AnyApp], place: str, groups: Collection[str]) -> list[AnyApp]:

@@ -127,7 +127,7 @@ PAGE = """\
 
 
 class Desktop(app.Application):
-    """One desktop. For its definition, see ``hpchub.model.apps.session_app``.
+    """One desktop. For its definition, see ``hpchub.model.apps.DesktopApp.for_session``.
 
     Args:
         definition: The application's definition.
