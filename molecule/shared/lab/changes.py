@@ -39,6 +39,7 @@ SCENARIOS = (
     "offline",
     "science_portal",
     "sign_on",
+    "workbench",
 )
 
 ROLES_ALONE = ("jupyter_kernels", "reverse_proxy")
@@ -82,6 +83,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/e2e/doors.py", ("lint", "sign_on")),
     *((f"tests/e2e/test_{name}.py", ("lint", "sign_on")) for name in ("doors", "bad_providers", "provider_choice")),
     ("tests/e2e/test_previous_release.py", ("lint", "upgrade")),
+    ("tests/e2e/test_desktop.py", ("lint", "workbench")),
     ("tests/e2e/previous_release", ("upgrade",)),
     ("tests/e2e/*", ("lint", "default")),
     ("tests/mutations/*", LINT),
@@ -109,7 +111,10 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     *((f"molecule/shared/roles/lab_{name}/*", (*LINT, "science_portal")) for name in ("globus", "kubernetes")),
     *((f"molecule/shared/{name}.yml", (*LINT, "science_portal")) for name in ("globus", "kubernetes")),
     *((f"molecule/shared/{name}", (*LINT, "sign_on")) for name in ("sign_on*", "providers.yml", "roles/lab_sign_on/*")),
+    ("molecule/shared/workbench.yml", (*LINT, "workbench")),
     # The product
+    *((f"src/hpchub/model/{name}.py", (*SERVICE, "workbench")) for name in ("apps", "app_rules")),
+    *((f"src/hpchub/remote/{name}.py", (*SERVICE, "workbench")) for name in ("app", "desktop")),
     *((f"src/hpchub/model/{name}.py", DOORS) for name in ("sso", "user_mapping")),
     ("src/hpchub/places/*", PLACES),
     *((f"src/hpchub/remote/{name}.py", PLACES) for name in ("docker_gate", "host_client", "host_units")),

@@ -76,6 +76,10 @@ _BASE = (
 )
 # The packages of a cluster's hosts, in addition to the batch system.
 _NODE = ("python3-venv", "r-base-core", "r-cran-irkernel")
+_WORKBENCH = (
+    *("tigervnc-standalone-server", "dbus-daemon", "xfce4", "xterm", "xclip"),  # desktops
+    *("ripgrep", "openjdk-21-jre-headless", "charliecloud"),  # VS Code, Spark, and kernels in containers
+)
 _SLURM = ("slurmctld", "slurmd", "slurm-client", "munge", "openmpi-bin", "python3-mpi4py")
 _SLURM_UNITS = ("slurmctld", "slurmd", "munge")
 
@@ -83,6 +87,8 @@ RECIPES = {
     "base": Recipe(packages=_BASE, parent=None),
     "node": Recipe(packages=(*_SLURM, *_NODE), disabled=_SLURM_UNITS),
     "node_accounting": Recipe(packages=("slurmdbd", "mariadb-server"), disabled=("slurmdbd", "mariadb"), parent="node"),
+    # The programs of applications and kernels that Debian has. molecule/workbench installs the others.
+    "node_workbench": Recipe(packages=_WORKBENCH, parent="node"),
     "base_debian12": Recipe(packages=_BASE, parent=None, suite="bookworm"),
     "node_debian12": Recipe(packages=(*_SLURM, *_NODE), disabled=_SLURM_UNITS, parent="base_debian12"),
     "node_gridengine": Recipe(

@@ -240,6 +240,7 @@ INVENTORIES = (
         "science_portal",
         "sign_on",
         "single_node",
+        "workbench",
     ),
 )
 """The inventories of the repository. The checkout of a site also contains its own."""
@@ -360,6 +361,16 @@ def all_stages() -> list[Stage]:
                 "e2e",
                 *(f"tests/e2e/test_{name}.py" for name in ("places", "hub_sign_on")),
                 environment=_lab("science_portal"),
+            ),
+            extra=True,
+        ),
+        _scenario(
+            "workbench",
+            "Molecule with every kind of application and kernel on the nodes, then browser tests with each of them",
+            _pytest(
+                "e2e",
+                *(f"tests/e2e/test_{name}.py" for name in ("apps", "desktop")),
+                environment=_lab("workbench"),
             ),
             extra=True,
         ),

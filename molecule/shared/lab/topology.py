@@ -106,4 +106,5 @@ TOPOLOGIES = {
     # The providers of all sign-ons share a host.
     "sign_on": Topology((_NODE, Host("idp", "idp_all", port=IDP_PORT))),
     "single_node": Topology((_NODE, _IDP)),
+    "workbench": _demo("node_workbench"),
 }
