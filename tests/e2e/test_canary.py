@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,6 +50,22 @@ def test_canary_tests_a_profile_by_hand_and_leaves_nothing_behind(lab: Lab, prof
     assert token
     assert token not in output
     assert lab.run("hub", ["grep", "-rlF", token, "/var/log", STATUS], check=False) == ""
+
+
+@pytest.mark.slow
+def test_all_kernels_and_applications_work(lab: Lab) -> None:
+    """The table has all of them, with the times and the versions."""
+    output = lab.run("hub", [COMMAND, "canary", "--kernels"], check=False, timeout=900)
+    heading, *rows = (re.split(r"\s{2,}", line) for line in output.splitlines() if re.search(r"\S\s{2,}\S", line))
+    found = [dict(zip(heading, row, strict=True)) for row in rows]
+    assert {row["RESULT"] for row in found} == {"6*7 is 42", "it answers"}, output
+    assert all(float(row["SECONDS"]) < 60 for row in found)
+    kernels = {row["NAME"]: row for row in found if row["KIND"] == "kernel"}
+    assert all(re.match(r"\d+\.", row["VERSION"]) for row in kernels.values()), output
+    offered = lab.profile_list()
+    assert {app["name"] for app in offered["apps"]} == {r["NAME"] for r in found if r["KIND"] == "application"}
+    assert {"python3", "ir"} <= set(kernels)
+    eventually("the job of the canary ends", lambda: not lab.jobs(USER))
 
 
 def test_unit_stops_its_session_when_it_is_stopped(lab: Lab) -> None:

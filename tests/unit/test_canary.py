@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -297,7 +298,9 @@ def test_status_keeps_results_of_profiles_that_did_not_run(tmp_path: Path) -> No
     saved = read_status(tmp_path)
     assert saved["time"] == 3.0
     assert (saved["profiles"]["a"]["outcome"], saved["profiles"]["a"]["good_at"]) == ("failed", 1.0)
-    assert saved["profiles"]["a"]["kernels"] == {"python3": {"ok": False, "seconds": 1.5, "reason": "no answer"}}
+    assert saved["profiles"]["a"]["kernels"] == {
+        "python3": {"ok": False, "seconds": 1.5, "reason": "no answer", "version": ""}
+    }
     write_status(tmp_path, {"a": Result("x", "good", time=4.0)}, ["a"])
     assert list(read_status(tmp_path)["profiles"]) == ["a"]
     assert [path.name for path in tmp_path.iterdir()] == [STATUS]
@@ -349,18 +352,21 @@ def test_kernels_are_tested_once_on_each_cluster() -> None:
 
 
 def test_kernels_are_printed_as_a_table() -> None:
-    kernels = {"python3": KernelResult(ok=True, seconds=1.24), "r": KernelResult(ok=False, seconds=9, reason="no R")}
+    kernels = {
+        "python3": KernelResult(ok=True, seconds=1.24, version="3.13.5"),
+        "r": KernelResult(ok=False, seconds=9, reason="no R"),
+    }
     apps = {"tb": KernelResult(ok=True, seconds=3)}
     results = {
         "a": Result("x", "failed", "kernel", "r: no R", kernels=kernels, apps=apps),
         "b": Result("y", "skipped", reason="z"),
     }
     assert command.kernel_table(results) == [
-        "CLUSTER  PROFILE  KIND         NAME     SECONDS  RESULT",
-        "x        a        kernel       python3  1.2      6*7 is 42",
-        "x        a        kernel       r        9.0      no R",
-        "x        a        application  tb       3.0      it answers",
-        "y        b        -            -        -        skipped: z",
+        "CLUSTER  PROFILE  KIND         NAME     SECONDS  VERSION  RESULT",
+        "x        a        kernel       python3  1.2      3.13.5   6*7 is 42",
+        "x        a        kernel       r        9.0      -        no R",
+        "x        a        application  tb       3.0      -        it answers",
+        "y        b        -            -        -        -        skipped: z",
     ]
 
 
@@ -390,7 +396,7 @@ async def test_real_kernel_computes_and_ends(
 ) -> None:
     client, server = notebook
     assert await client.kernels(server) == {"python3": "python"}
-    await client.compute(server, "python3", "python")
+    assert re.fullmatch(r"3\.\d+\.\d+\S*", await client.compute(server, "python3", "python"))
     with pytest.raises(CanaryError, match="6\\*7 raises NameError"):
         await _compute_wrongly(client, server, "unknown", monkeypatch)
     with pytest.raises(CanaryError, match="6\\*7 gives '43' instead of 42"):

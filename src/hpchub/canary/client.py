@@ -128,8 +128,8 @@ class Client:
                 f"the list of applications was answered with {response.status}", unanswered=True
             ) from None
 
-    async def open(self, server: str, path: str) -> None:
-        """Open an application, as a click on its tile does, and wait until it answers.
+    async def open(self, server: str, path: str) -> str:
+        """Open an application, as a click on its tile does, and wait until it answers. Its version is not known.
 
         Raises:
             CanaryError: It does not work. The message is that of its page.
@@ -137,14 +137,14 @@ class Client:
         while True:
             response, text = await self._send("GET", urljoin(server, path))
             if response.status < 400:
-                return
+                return ""
             if response.status != 503:  # the page about the start
                 title = re.search(r"<h1>(.*?)</h1>", text, re.DOTALL)
                 raise CanaryError(one_line(html.unescape(title[1])) if title else f"it answers with {response.status}")
             await asyncio.sleep(PAUSE)
 
-    async def compute(self, server: str, kernel: str, language: str) -> None:
-        """Start a kernel, let it compute 6*7, and end it.
+    async def compute(self, server: str, kernel: str, language: str) -> str:
+        """Start a kernel, let it compute 6*7, and end it. Return the version of its language, or empty.
 
         Raises:
             CanaryError: The kernel does not start, ends, or gives another result.
@@ -152,17 +152,18 @@ class Client:
         model = self._mapping(await self._request("POST", f"{server}api/kernels", {"name": kernel}))
         address = f"{server}api/kernels/{quote(str(model.get('id')), safe='')}"
         try:
-            await self._run(f"{address}/channels", CODE.get(language, "6*7"))
+            return await self._run(f"{address}/channels", CODE.get(language, "6*7"))
         finally:
             with contextlib.suppress(CanaryError):  # the end of the session ends the kernel too
                 await self._request("DELETE", address)
 
-    async def _run(self, url: str, code: str) -> None:
+    async def _run(self, url: str, code: str) -> str:
         message = _execution(code)
         try:
             async with self._http.ws_connect(url, max_msg_size=2**24) as socket_:
+                await socket_.send_str(json.dumps(_message("kernel_info_request", {})))
                 await socket_.send_str(json.dumps(message))
-                output = ""
+                output, version = "", ""
                 async for received in socket_:
                     if received.type is not aiohttp.WSMsgType.TEXT:
                         continue
@@ -170,13 +171,16 @@ class Client:
                     kind, content = answer.get("msg_type"), answer.get("content") or {}
                     if kind == "status" and content.get("execution_state") in ("dead", "restarting"):
                         raise CanaryError("the kernel has ended unexpectedly")
+                    if kind == "kernel_info_reply":
+                        version = _version(content)
                     if (answer.get("parent_header") or {}).get("msg_id") != message["header"]["msg_id"]:
                         continue
                     if kind == "error":
                         raise CanaryError(f"6*7 raises {one_line(content.get('ename'))}")
                     output += _text(kind, content)
                     if kind == "status" and content.get("execution_state") == "idle":
-                        return _check(output)
+                        _check(output)
+                        return version
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise CanaryError(f"the websocket of the kernel fails: {describe(error)}") from None
         raise CanaryError("the websocket of the kernel was closed before there was a result")
@@ -288,16 +292,25 @@ def describe(error: BaseException) -> str:
 
 
 def _execution(code: str) -> dict[str, Any]:
+    content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}
+    return _message("execute_request", content)
+
+
+def _message(kind: str, content: dict[str, Any]) -> dict[str, Any]:
     header = {
         "msg_id": uuid.uuid4().hex,
-        "msg_type": "execute_request",
+        "msg_type": kind,
         "username": "",
         "session": uuid.uuid4().hex,
         "date": "",
         "version": "5.3",
     }
-    content = {"code": code, "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}
     return {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": "shell"}
+
+
+def _version(content: dict[str, Any]) -> str:
+    """Return the version of a kernel's language from its description of itself, or empty."""
+    return one_line((content.get("language_info") or {}).get("version"))[:20]
 
 
 def _text(kind: str, content: dict[str, Any]) -> str:

@@ -297,15 +297,19 @@ class Trial:
         return self.result(GOOD)
 
 
-async def timed(test: Awaitable[None]) -> KernelResult:
-    """Return the result of the test of a kernel or application, which may take ``KERNEL_TIMEOUT``."""
-    began, reason = time.monotonic(), ""
+async def timed(test: Awaitable[str]) -> KernelResult:
+    """Return the result of the test of a kernel or application, which may take ``KERNEL_TIMEOUT``.
+
+    Args:
+        test: The test. It returns a version, or empty.
+    """
+    began, reason, version = time.monotonic(), "", ""
     try:
         async with asyncio.timeout(KERNEL_TIMEOUT):
-            await test
+            version = await test
     except (CanaryError, TimeoutError) as error:
         reason = str(error) or f"it has not answered within {KERNEL_TIMEOUT:.0f} seconds"
-    return KernelResult(not reason, time.monotonic() - began, reason)
+    return KernelResult(not reason, time.monotonic() - began, reason, version)
 
 
 def summary(result: Result) -> str:

@@ -5,7 +5,7 @@ The file ``canary-status.json`` in the hub's state directory has this shape::
     {"time": SECONDS, "profiles": {KEY: RESULT, …}}
     RESULT: {"cluster": NAME, "outcome": OUTCOME, "stage": STAGE, "reason": TEXT, "time": SECONDS, "good_at": SECONDS,
              "seconds": {STAGE: SECONDS, …}, "kernels": {NAME: TEST, …}, "apps": {NAME: TEST, …}}
-    TEST: {"ok": BOOL, "seconds": SECONDS, "reason": TEXT}
+    TEST: {"ok": BOOL, "seconds": SECONDS, "reason": TEXT, "version": TEXT}
 
 ``OUTCOME`` is one of ``OUTCOMES``, and ``STAGE`` one of ``STAGES``. All times are in seconds since 1970. ``good_at`` is
 0 until the profile has worked once. The stage and the reason of a good result are empty.
@@ -56,6 +56,8 @@ class KernelResult:
     ok: bool
     seconds: float
     reason: str = ""
+    version: str = ""
+    """The version of the kernel's language, as the kernel reports it. Empty: unknown."""
 
 
 @dataclass

@@ -90,13 +90,14 @@ def one_per_cluster(profiles: Iterable[Profile]) -> list[Profile]:
 
 def kernel_table(results: Mapping[str, Result]) -> list[str]:
     """Return the results of all kernels and applications as a table's lines. A session without results has one line."""
-    rows = [("CLUSTER", "PROFILE", "KIND", "NAME", "SECONDS", "RESULT")]
+    rows = [("CLUSTER", "PROFILE", "KIND", "NAME", "SECONDS", "VERSION", "RESULT")]
     for key, result in results.items():
         for kind, tests, good in (("kernel", result.kernels, "6*7 is 42"), ("application", result.apps, "it answers")):
             for name, test in tests.items():
-                rows.append((result.cluster, key, kind, name, f"{test.seconds:.1f}", test.reason or good))
+                about = (f"{test.seconds:.1f}", test.version or "-", test.reason or good)
+                rows.append((result.cluster, key, kind, name, *about))
         if not result.kernels:
-            rows.append((result.cluster, key, "-", "-", "-", summary(result)))
+            rows.append((result.cluster, key, "-", "-", "-", "-", summary(result)))
     return table(rows)
 
 
