@@ -94,6 +94,7 @@ def test_shared_server_admits_the_visitor_but_cannot_act_for_them(
     assert alice.fetch("DELETE", "/hub/api/shares/alice/").status == 204
 
 
+@pytest.mark.slow  # test_unsaved_work.py does the same without subdomains
 def test_tab_of_an_ended_session_saves_into_the_next_one(hosts: None, lab: Lab, browser_page: Visitor) -> None:
     """The hub has another host name. The tab knows why its session ended, and finds the next one."""
     page = browser_page.page

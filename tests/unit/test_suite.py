@@ -174,7 +174,7 @@ def test_error_names_an_unknown_base(repository: Path) -> None:
 
 
 def test_default_run_leaves_out_the_extra_scenarios() -> None:
-    assert names(selected().stages) == ["lint", "unit", "repo", "monitoring", "default", "single_node", "collection"]
+    assert names(selected().stages) == ["lint", "unit", "repo", "monitoring", "default", "single_node"]
     assert names(selected("--all").stages) == NAMES
 
 

@@ -313,6 +313,7 @@ def all_stages() -> list[Stage]:
                 _pytest("pytest", "tests/collection", environment=_lab("collection")),
             ],
             cleanup=[_lab_host("destroy", "collection")],
+            extra=True,
             lab=True,
         ),
         _scenario(
