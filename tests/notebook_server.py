@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
@@ -59,7 +60,13 @@ def notebook_environment() -> Path:
             shutil.rmtree(path / "share" / "jupyter" / "kernels")
             # What the role writes, and what root needs on machines where root runs the tests.
             site = {"KernelSpecManager": {"ensure_native_kernel": False}, "ServerApp": {"allow_root": True}}
-            (path / "etc" / "jupyter" / "jupyter_server_config.json").write_text(json.dumps(site))
+            settings = path / "etc" / "jupyter"
+            (settings / "jupyter_server_config.json").write_text(json.dumps(site))
+            shutil.rmtree(settings / "jupyter_server_config.d")
+            (settings / "jupyter_server_config.d").mkdir()
+            role = yaml.safe_load((LOCK.parents[1] / "vars" / "main.yml").read_text())
+            extensions = {"ServerApp": {"jpserver_extensions": role["__notebook_environment_own_server_extensions"]}}
+            (settings / "jupyter_server_config.d" / "hpchub.json").write_text(json.dumps(extensions))
             (path / "complete").touch()
     return path
 
@@ -127,12 +134,14 @@ class Session:
         home: The home directory.
         tls: The directory of the certificate authority.
         kernels: A Jupyter data directory with the site's kernels.
+        environment: The environment of the server. By default, it has the packages of a session.
     """
 
-    def __init__(self, home: Path, tls: Path, kernels: Path | None = None) -> None:
+    def __init__(self, home: Path, tls: Path, kernels: Path | None = None, environment: Path | None = None) -> None:
         self.home = home
         self.tls = tls
         self.kernels = kernels
+        self.environment = environment
         self.hub = Hub()
         self.log_path = home.parent / "session.log"
         self.variables: dict[str, str] = {}
@@ -180,7 +189,7 @@ class Session:
             job: Variables of the job's environment.
             before: Shell commands that root, or root of a user namespace, runs first in a mount namespace.
         """
-        environment = notebook_environment()
+        environment = self.environment or notebook_environment()
         directory = self.home / ".hpchub"
         directory.mkdir(mode=0o700, exist_ok=True)
         file = directory / f"{NAME}.json"

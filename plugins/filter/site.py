@@ -13,10 +13,11 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.hpchub.hpchub.plugins.plugin_utils.package import hpchub_package
 
 with hpchub_package():
-    from hpchub.deploy import role_arguments
+    from hpchub.deploy import role_arguments, site_locks
     from hpchub.messages import listing, show
     from hpchub.model import kernels as site_kernels
     from hpchub.model import notices as site_notices
+    from hpchub.model import packages as site_packages
     from hpchub.model import profile_list as site_profiles
     from hpchub.model.problems import SiteError
     from hpchub.model.site import Site, plain
@@ -115,10 +116,20 @@ def kernel_packages(model: Mapping[str, Any], cluster: str) -> list[str]:
     return site_kernels.cluster_packages(site, _cluster(site, cluster).name)
 
 
-def python_packages(model: Mapping[str, Any], cluster: str) -> list[str]:
-    """Return the Python packages that the kernels of a cluster's notebook environment need."""
+def server_extensions(model: Mapping[str, Any], cluster: str) -> dict[str, bool]:
+    """Return the extensions of the notebook server that the site turns on for a cluster."""
     site = _site(model)
-    return site_kernels.cluster_python_packages(site, _cluster(site, cluster).name)
+    return site_packages.server_extensions(site, _cluster(site, cluster).name)
+
+
+def site_lock(sources: Sequence[str], cluster: str) -> str:
+    """Return the path of the site's own lock file for a cluster, or an empty text if there is none.
+
+    Args:
+        sources: The inventories.
+        cluster: The name of the cluster.
+    """
+    return str(site_locks.find(sources, cluster) or "")
 
 
 def submit_hosts(model: Mapping[str, Any]) -> list[str]:
@@ -222,7 +233,8 @@ class FilterModule:
                 notices,
                 kernels,
                 kernel_packages,
-                python_packages,
+                server_extensions,
+                site_lock,
                 submit_hosts,
                 hub_side,
                 submit_side,

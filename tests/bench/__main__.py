@@ -10,13 +10,14 @@ from pathlib import Path
 
 from e2e.lab import LabError
 
-from bench import deploy, docker_launch, hazards, launch, pages, profile_list, scheduler_load
+from bench import deploy, docker_launch, environment, hazards, launch, pages, profile_list, scheduler_load
 from bench.client import BenchError
 from bench.results import save
 
 BENCHES = {
     "deploy": deploy,
     "docker_launch": docker_launch,
+    "environment": environment,
     "launch": launch,
     "hazards": hazards,
     "pages": pages,

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
 from hpchub.bundle import archive
 from hpchub.bundle.manifest import Manifest, Needs, Targets, digest
@@ -43,13 +42,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_bundle(path: Path) -> None:
-    """Write a bundle without files that fits the roles and the kernels of the lab's inventories."""
+    """Write a bundle without files that fits the roles."""
     locks = [*(ROOT / "roles").glob("*/files/*.lock"), *(ROOT / "roles").glob("*/files/package-lock.json")]
-    kernels = yaml.safe_load((ROOT / "inventories/demo/group_vars/all/kernels.yml").read_text())["hpc_kernels"]
-    needs = Needs(
-        {f"{lock.parts[-3]}/{lock.name}": digest(lock.read_text()) for lock in locks},
-        tuple(tuple(kernel["packages"]) for kernel in kernels if kernel["kind"] == "python"),
-    )
+    needs = Needs({f"{lock.parts[-3]}/{lock.name}": digest(lock.read_text()) for lock in locks})
     archive.write(path, Manifest("1.0", "2026-11-26T10:00:00+00:00", needs, Targets(), {}), {})
 
 

@@ -71,9 +71,11 @@ def test_inventory_shows_every_variable(name: str) -> None:
         "hpc_canary",
         "hpc_drains",
         "hpc_events",
+        "hpc_extensions",
         "hpc_install_environment",
         "hpc_mail",
         "hpc_monitoring",
+        "hpc_notebook_packages",
         "hpc_places",
         "hpc_tls",
     }

@@ -10,6 +10,7 @@ import pytest
 ROLES = Path(__file__).parents[2] / "roles"
 HUB = ROLES / "jupyterhub" / "files" / "requirements.lock"
 NODES = ROLES / "notebook_environment" / "files" / "requirements.lock"
+SCIENCE = ROLES / "notebook_environment" / "files" / "packages.lock"
 UV = ROLES / "python_environment" / "files" / "uv.lock"
 
 
@@ -25,14 +26,14 @@ def locked(path: Path) -> dict[str, tuple[str, int]]:
     return found
 
 
-@pytest.mark.parametrize("lock", [HUB, NODES, UV], ids=["hub", "nodes", "uv"])
+@pytest.mark.parametrize("lock", [HUB, NODES, SCIENCE, UV], ids=["hub", "nodes", "science", "uv"])
 def test_every_locked_package_has_hashes(lock: Path) -> None:
     entries = locked(lock)
     assert entries
     assert [name for name, (_, hashes) in entries.items() if not hashes] == []
 
 
-@pytest.mark.parametrize("lock", [HUB, NODES, UV], ids=["hub", "nodes", "uv"])
+@pytest.mark.parametrize("lock", [HUB, NODES, SCIENCE, UV], ids=["hub", "nodes", "science", "uv"])
 def test_every_requirement_is_locked(lock: Path) -> None:
     required = re.findall(r"^([A-Za-z0-9_-]+)", lock.with_suffix(".in").read_text(), flags=re.MULTILINE)
     assert {name.lower().replace("_", "-") for name in required} <= set(locked(lock))
@@ -40,3 +41,9 @@ def test_every_requirement_is_locked(lock: Path) -> None:
 
 def test_hub_and_nodes_lock_the_same_jupyterhub() -> None:
     assert locked(HUB)["jupyterhub"][0] == locked(NODES)["jupyterhub"][0]
+
+
+def test_scientific_packages_have_the_versions_of_the_server() -> None:
+    """uv installs both locks together, and refuses two versions of a package."""
+    server, science = locked(NODES), locked(SCIENCE)
+    assert {name for name in {*server} & {*science} if server[name][0] != science[name][0]} == set()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDS = Needs({HUB: digest("lock"), "npm": digest("npm")}, (("numpy", "scipy"),))
+NEEDS = Needs({HUB: digest("lock"), "npm": digest("npm")})
 CONTENTS = {"npm/a-1.tgz": b"a" * 700, "wheels/b-1-py3-none-any.whl": b"b" * 5000, "wheels/c-1-py3-none-any.whl": b""}
 NPM_LOCK = (ROOT / "roles/configurable_http_proxy/files/package-lock.json").read_text()
 
@@ -153,8 +153,9 @@ def test_interrupted_run_leaves_the_former_bundle(bundle: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2, "hpchub": "9.0"}, r'was made by a newer version of hpchub \("9.0"\)'),
-        ({"format": 0}, "its manifest is not valid"),
+        ({"format": 3, "hpchub": "9.0"}, r'was made by a newer version of hpchub \("9.0"\)'),
+        ({"format": 1}, r'was made by an older version of hpchub \("1.0"\)'),
+        ({"format": "1"}, "its manifest is not valid"),
         ({"files": {"../x": {"sha256": "0" * 64, "size": 1}}}, "its manifest is not valid"),
         ({"files": {"wheels/../x": {"sha256": "0" * 64, "size": 1}}}, "its manifest is not valid"),
         ({"files": {"wheels/x": {"sha256": "0", "size": 1}}}, "its manifest is not valid"),
@@ -162,7 +163,7 @@ def test_interrupted_run_leaves_the_former_bundle(bundle: Path, tmp_path: Path) 
         ({"needs": None}, "its manifest is not valid"),
         ({"targets": {}}, "its manifest is not valid"),
     ],
-    ids=["newer", "older", "way-up", "way-up-inside", "hash", "files", "needs", "targets"],
+    ids=["newer", "older", "no-number", "way-up", "way-up-inside", "hash", "files", "needs", "targets"],
 )
 def test_manifest_that_is_not_valid_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(BundleError, match=message):
@@ -179,24 +180,14 @@ def test_text_that_is_no_manifest_is_refused(text: str) -> None:
     ("needs", "expected"),
     [
         (NEEDS, ""),
-        (replace(NEEDS, packages=()), ""),
-        (replace(NEEDS, packages=(("scipy",),)), ""),
-        (replace(NEEDS, packages=(("numpy", "torch"),)), "was made without the Python packages torch of hpc_kernels"),
+        (replace(NEEDS, locks={HUB: NEEDS.locks[HUB]}), ""),
         (replace(NEEDS, locks={**NEEDS.locks, HUB: digest("other")}), f"was made by hpchub 1.0 for another version of {HUB}"),
         (replace(NEEDS, locks={**NEEDS.locks, "new": digest("x")}), "was made by hpchub 1.0 for another version of new"),
     ],
-    ids=["equal", "fewer-packages", "one-package", "more-packages", "changed-lock", "new-lock"],
+    ids=["equal", "fewer-locks", "changed-lock", "new-lock"],
 )  # fmt: skip
 def test_software_that_a_bundle_lacks_is_named(needs: Needs, expected: str) -> None:
     assert missing_software(manifest(), needs) == expected
-
-
-def test_packages_of_different_clusters_are_not_mixed() -> None:
-    """The versions of two lists were chosen separately, so that they may not fit together."""
-    made = manifest(needs=Needs({}, (("a",), ("b",))))
-    assert (
-        missing_software(made, Needs({}, (("a", "b"),))) == "was made without the Python packages a, b of hpc_kernels"
-    )
 
 
 TRIXIE = {"interpreter": "/usr/bin/python3", "python": "3.13", "architecture": "x86_64", "glibc": "2.41"}
@@ -348,7 +339,7 @@ def uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / "uv"
     program.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\ncat {output} || exit 2\n')
     program.chmod(0o755)
-    monkeypatch.setattr(wheels, "_uv", lambda: str(program))
+    monkeypatch.setattr(wheels, "uv_program", lambda: str(program))
     return output
 
 
@@ -371,15 +362,6 @@ def test_wheels_of_a_lock_file_must_have_its_hashes(uv: Path, tmp_path: Path) ->
         wheels.locked(lock, "3.11", "aarch64")
 
 
-def test_further_packages_keep_the_versions_of_the_locks(uv: Path, tmp_path: Path) -> None:
-    lock = tmp_path / "packages.lock"
-    lock.write_text(f"y==1 \\\n    --hash=sha256:{'1' * 64}\n")
-    uv.write_text(PYLOCK.format(hash="2" * 64))
-    assert wheels.further(["x"], [lock], "3.13", "x86_64", tmp_path)
-    assert f"--constraint {lock}" in (tmp_path / "calls").read_text()
-    assert (tmp_path / "packages.in").read_text() == "x\n"
-
-
 def test_reason_of_uv_is_reported(uv: Path, tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text("x==1\n")
@@ -400,7 +382,7 @@ def test_bundle_is_made_once(server: str, tmp_path: Path) -> None:
     assert found == hashlib.sha256(path.read_bytes()).hexdigest()
     assert archive.verify(path) == made
     assert create.is_current(path, NEEDS, Targets())
-    assert not create.is_current(path, replace(NEEDS, packages=(("torch",),)), Targets())
+    assert not create.is_current(path, Needs({HUB: digest("other")}), Targets())
     assert not create.is_current(path, NEEDS, Targets(pythons=("3.12",)))
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle.tar"]
 
@@ -445,7 +427,7 @@ def software(tmp_path: Path) -> Software:
     path.write_text("lock\n")
     npm_path = tmp_path / "package-lock.json"
     npm_path.write_text("npm")
-    return Software({HUB: path, "npm": npm_path}, (("numpy",),))
+    return Software({HUB: path, "npm": npm_path})
 
 
 def test_check_of_the_inventory_finds_a_bad_bundle(bundle: Path, software: Software, tmp_path: Path) -> None:
@@ -454,8 +436,9 @@ def test_check_of_the_inventory_finds_a_bad_bundle(bundle: Path, software: Softw
 
     assert problems(bundle) == []
     assert "No such file" in str(problems(tmp_path / "none.tar"))
-    assert str(replace(problems(bundle, replace(software, packages=(("torch",),)))[0], value="PATH")) == (
-        "hpc_bundle: PATH was made without the Python packages torch of hpc_kernels; "
+    more = replace(software, locks={**software.locks, "files/locks/demo.lock": software.locks[HUB]})
+    assert str(replace(problems(bundle, more)[0], value="PATH")) == (
+        "hpc_bundle: PATH was made by hpchub 1.0 for another version of files/locks/demo.lock; "
         "make it again with: hpchub bundle INVENTORY"
     )
     bundle.write_bytes(bundle.read_bytes()[:8000])
@@ -489,9 +472,6 @@ def test_command_makes_a_bundle_and_says_what_to_set(
     assert archive.verify(path).targets == Targets()
     assert cli.main(arguments) == 0
     assert "Nothing was downloaded" in capsys.readouterr().out
-    before = path.stat().st_ino
-    assert cli.main([*arguments, "--refresh"]) == 0
-    assert path.stat().st_ino != before
 
 
 def test_command_uses_the_path_of_the_inventory(checked: dict[str, Any], tmp_path: Path) -> None:

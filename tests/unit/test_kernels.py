@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from hpchub import kernel_scripts
 from hpchub.model.entries import AnyKernel, Kernel
-from hpchub.model.kernels import cluster_kernels, cluster_packages, cluster_python_packages, kernel_spec, role_argument
+from hpchub.model.kernels import cluster_kernels, cluster_packages, kernel_spec, role_argument
 from hpchub.model.site import Site
 from hpchub.remote import launcher
 
@@ -188,17 +188,6 @@ def test_module_kernel_ignores_login_files_except_for_its_modules(tmp_path: Path
     assert "foreign" not in done.stdout
     assert "OMP_NUM_THREADS=3\n" in done.stdout
     assert "MC_CORES=3\n" in done.stdout
-
-
-def test_packages_of_the_notebook_environment_are_those_of_its_kernels_on_the_cluster() -> None:
-    entries: list[dict[str, Any]] = [
-        {"name": "a", "kind": "python", "packages": ["numpy", "scipy==1.17.1"]},
-        {"name": "b", "kind": "python", "packages": ["pandas", "numpy"], "clusters": ["one"]},
-        {"name": "c", "kind": "r", "packages": ["r-base"]},
-    ]
-    site = Site.model_construct(kernels=[parsed(entry) for entry in entries])
-    assert cluster_python_packages(site, "one") == ["numpy", "pandas", "scipy==1.17.1"]
-    assert cluster_python_packages(site, "two") == ["numpy", "scipy==1.17.1"]
 
 
 def test_modules_are_loaded_in_a_login_shell(tmp_path: Path) -> None:

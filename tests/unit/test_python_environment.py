@@ -215,8 +215,7 @@ def builder(tmp_path: Path) -> Builder:
         "python": sys.executable,
         "lock": "jupyterlab==4",
         "uv_lock": "",
-        "packages": [],
-        "packages_lock": "",
+        "further_locks": [],
         "uv": str(uv),
         "index": [],
         "archive": "",
@@ -238,11 +237,18 @@ def test_builds_an_environment(builder: Builder) -> None:
     assert builder.steps() == BUILD
 
 
-def test_further_packages_are_installed_after_the_locked_ones(builder: Builder) -> None:
-    builder.request |= {"packages": ["numpy"], "packages_lock": "numpy==2"}
+def test_all_locks_are_installed_together(builder: Builder) -> None:
+    builder.request |= {"further_locks": ["numpy==2", "xarray==1"]}
     assert builder().communicate()[0] == "built\n"
-    assert builder.steps() == [*BUILD, "pip install"]
-    assert (builder.environment / "packages.lock").read_text() == "numpy==2\n"
+    assert builder.steps() == BUILD
+    assert (builder.environment / "requirements-2.lock").read_text() == "numpy==2\n"
+    assert (builder.environment / "requirements-3.lock").read_text() == "xarray==1\n"
+
+
+def test_file_replaces_what_packages_have_installed_in_its_directory(builder: Builder) -> None:
+    builder.request |= {"files": [{"dest": "conf.d/own.json", "content": "{}"}], "removed": ["conf.d"]}
+    assert builder().communicate()[0] == "built\n"
+    assert (builder.environment / "conf.d" / "own.json").exists()
 
 
 def test_only_one_of_two_parallel_runs_builds(builder: Builder) -> None:

@@ -5,7 +5,7 @@ The program reads a JSON object from standard input:
 - ``directory``: the directory of the environment.
 - ``python``: the interpreter to build it with.
 - ``lock``, ``uv_lock``: the requirements with hashes, of the environment and of uv.
-- ``packages``, ``packages_lock``: further packages, and versions with hashes for them.
+- ``further_locks``: more requirements with hashes, as a list of texts.
 - ``uv``: the path of uv. If empty, the locked version is downloaded.
 - ``index``: options for pip and uv that select a package index.
 - ``archive``: a base64-encoded tar archive with the source of a package. If empty, no package is installed from source.
@@ -79,30 +79,29 @@ def build(want: dict[str, Any]) -> None:
 
     interpreter = directory / "bin" / "python"
     run(uv, "venv", "--no-project", "--python", want["python"], directory)
-    lock = directory / "requirements.lock"
-    lock.write_text(want["lock"] + "\n")
+    locks = [directory / "requirements.lock"]
+    locks += [directory / f"requirements-{number}.lock" for number, _ in enumerate(want["further_locks"], 2)]
+    for path, text in zip(locks, [want["lock"], *want["further_locks"]], strict=True):
+        path.write_text(text + "\n")
     # Compile now, because users cannot write to this directory, and their servers would compile at every start.
     options: list[str | Path] = ["--quiet", "--python", interpreter, "--compile-bytecode"]
-    run(uv, "pip", "sync", *options, "--require-hashes", *want["index"], lock)
-    if want["packages"]:
-        # The locks are constraints. uv checks the hashes of every package that they contain.
-        constraints = directory / "packages.lock"
-        constraints.write_text(want["packages_lock"] + "\n")
-        locks: list[str | Path] = ["--constraint", lock, "--constraint", constraints]
-        run(uv, "pip", "install", *options, *want["index"], *locks, *want["packages"])
+    # If two locks contain different versions of a package, uv fails.
+    run(uv, "pip", "sync", *options, "--require-hashes", *want["index"], *locks)
     if want["archive"]:
         source = directory / "src"
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(want["archive"]))) as archive:
             archive.extractall(source)  # noqa: S202, the role has packed this archive itself
         run(uv, "pip", "install", *options, "--no-index", "--no-deps", "--no-build-isolation", source)
 
+    for name in want["removed"]:
+        remove(directory / name)
     for file in want["files"]:
         path = directory / file["dest"]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(file["content"].replace("@ENVIRONMENT@", str(directory)))
         path.chmod(int(file.get("mode", "0644"), 8))
     # Remove the package's source, and uv's lock file, which every user could write to.
-    for name in ["src", ".lock", *want["removed"]]:
+    for name in ["src", ".lock"]:
         remove(directory / name)
     (directory / want["stamp"]).write_text(f"{directory.name}\n")
     remove(bootstrap)

@@ -23,13 +23,11 @@ class Sources:
 
     Attributes:
         python_locks: The lock files of Python packages. Each is installed as a whole.
-        constraints: The lock files that fix versions and hashes of the further packages.
         npm_lock: The lock file of npm packages.
         registry: The address of the npm registry.
     """
 
     python_locks: Sequence[Path]
-    constraints: Sequence[Path]
     npm_lock: Path
     registry: str = npm.REGISTRY
 
@@ -43,13 +41,10 @@ def is_current(path: Path, needs: Needs, targets: Targets) -> bool:
     return found.targets == targets and not missing_software(found, needs)
 
 
-def choose_files(
-    needs: Needs, sources: Sources, targets: Targets, progress: Callable[[str], None]
-) -> dict[str, Download]:
+def choose_files(sources: Sources, targets: Targets, progress: Callable[[str], None]) -> dict[str, Download]:
     """Return the files of a bundle by their names, without downloading them.
 
     Args:
-        needs: The software.
         sources: Where the files are listed.
         targets: The hosts that the bundle is for.
         progress: Called with a line of text before each step.
@@ -58,14 +53,11 @@ def choose_files(
         BundleError: Something that the bundle needs does not exist.
     """
     found = npm.downloads(sources.npm_lock.read_text(), sources.registry)
-    with tempfile.TemporaryDirectory(prefix="hpchub-") as directory:
-        for python in targets.pythons:
-            for architecture in targets.architectures:
-                progress(f"Choosing the wheels for Python {python} on {architecture}")
-                for lock in sources.python_locks:
-                    found += wheels.locked(lock, python, architecture)
-                for names in needs.packages:
-                    found += wheels.further(names, sources.constraints, python, architecture, Path(directory))
+    for python in targets.pythons:
+        for architecture in targets.architectures:
+            progress(f"Choosing the wheels for Python {python} on {architecture}")
+            for lock in sources.python_locks:
+                found += wheels.locked(lock, python, architecture)
     return {one.name: one for one in sorted(found, key=lambda one: one.name)}
 
 

@@ -13,7 +13,7 @@ from hpchub.messages import listing, show
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT = 1
+FORMAT = 2
 """The version of the format. Increase it when older versions of hpchub can no longer read new bundles."""
 GLIBC = (2, 36)
 """The version of the C library that the wheels need at most. Debian 12 has this version."""
@@ -39,11 +39,9 @@ class Needs:
 
     Attributes:
         locks: The hash of each lock file, by its path as messages name it.
-        packages: Lists of further Python packages for the notebook environment, one list per cluster that has any.
     """
 
     locks: Mapping[str, str] = field(default_factory=dict)
-    packages: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class Manifest:
                 made = cls(
                     hpchub=str(content["hpchub"]),
                     made=str(content["made"]),
-                    needs=Needs(dict(content["needs"]["locks"]), tuple(map(tuple, content["needs"]["packages"]))),
+                    needs=Needs(dict(content["needs"]["locks"])),
                     targets=Targets(
                         tuple(content["targets"]["pythons"]),
                         tuple(content["targets"]["architectures"]),
@@ -114,11 +112,12 @@ class Manifest:
                 )
                 if all(_FILE.fullmatch(name) and _HASH.fullmatch(file.sha256) for name, file in made.files.items()):
                     return made
-            newer = isinstance(content["format"], int) and content["format"] > FORMAT
+            other = content["format"] if isinstance(content["format"], int) else FORMAT
         except (ValueError, KeyError, TypeError, AttributeError):
-            newer = False
-        if newer:
-            raise BundleError(f"was made by a newer version of hpchub ({show(content.get('hpchub'), 40)})")
+            other = FORMAT
+        if other != FORMAT:
+            age = "a newer" if other > FORMAT else "an older"
+            raise BundleError(f"was made by {age} version of hpchub ({show(content.get('hpchub'), 40)})")
         raise BundleError("was changed: its manifest is not valid")
 
 
@@ -127,11 +126,6 @@ def missing_software(manifest: Manifest, needs: Needs) -> str:
     for path, wanted in needs.locks.items():
         if manifest.needs.locks.get(path) != wanted:
             return f"was made by hpchub {manifest.hpchub} for another version of {path}"
-    for names in needs.packages:
-        if not any(set(names) <= set(made) for made in manifest.needs.packages):
-            known = {name for made in manifest.needs.packages for name in made}
-            lacking = [name for name in names if name not in known] or names
-            return f"was made without the Python packages {listing(lacking)} of hpc_kernels"
     return ""
 
 

@@ -19,12 +19,9 @@ from hpchub.bundle.downloads import Download
 from hpchub.bundle.manifest import GLIBC, BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from packaging.tags import Tag
 
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
-_PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==", re.MULTILINE)
 _OLDEST = {"x86_64": 5, "aarch64": 17}
 """The first version of glibc 2 that has wheels of an architecture."""
 ARCHITECTURES = tuple(_OLDEST)
@@ -53,51 +50,22 @@ def locked(lock: Path, python: str, architecture: str) -> list[Download]:
     Raises:
         BundleError: A package has no wheel for the target, or a wheel is not the one that the lock file names.
     """
-    return _resolve(lock, ["--no-deps"], [lock], python, architecture)
-
-
-def further(
-    names: Iterable[str], constraints: Sequence[Path], python: str, architecture: str, directory: Path
-) -> list[Download]:
-    """Return the wheels of further packages and of what they need, for a target.
-
-    Args:
-        names: The packages.
-        constraints: Lock files. The packages in them have the versions and hashes of these files.
-        python: The version of Python.
-        architecture: The architecture.
-        directory: A directory for a temporary file.
-
-    Raises:
-        BundleError: There are no versions that fit together, or a package has no wheel for the target.
-    """
-    wanted = directory / "packages.in"
-    wanted.write_text("".join(f"{name}\n" for name in names))
-    options = [word for path in constraints for word in ("--constraint", str(path))]
-    return _resolve(wanted, options, constraints, python, architecture)
-
-
-def _resolve(
-    requirements: Path, options: Sequence[str], locks: Iterable[Path], python: str, architecture: str
-) -> list[Download]:
     command = [
-        *(_uv(), "pip", "compile", "--no-header", "--only-binary", ":all:", "--format", "pylock.toml"),
+        *(uv_program(), "pip", "compile", "--no-header", "--only-binary", ":all:", "--format", "pylock.toml"),
         *("--python-version", python, "--python-platform", f"{architecture}-manylinux_{GLIBC[0]}_{GLIBC[1]}"),
-        *(*options, str(requirements)),
+        *("--no-deps", str(lock)),
     ]
     environment = {**os.environ, "UV_NO_PROGRESS": "true", "UV_PYTHON_DOWNLOADS": "never"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = " ".join(re.split(r"^error: ", done.stderr, maxsplit=1, flags=re.MULTILINE)[-1].split())
         raise BundleError(f"cannot be made for Python {python} on {architecture}: {reason[:600]}")
-    texts = [path.read_text() for path in locks]
-    pinned = {canonicalize_name(name) for text in texts for name in _PINNED.findall(text)}
-    hashes = {found for text in texts for found in _HASH.findall(text)}
+    hashes = {*_HASH.findall(lock.read_text())}
     order = {tag: rank for rank, tag in enumerate(tags(python, architecture))}
     chosen = []
     for package in tomllib.loads(done.stdout).get("packages", []):
         name = canonicalize_name(package["name"])
-        wheel = choose(package, order, hashes if name in pinned and hashes else None)
+        wheel = choose(package, order, hashes or None)
         if wheel is None:
             raise BundleError(
                 f"cannot be made: {name} {package.get('version', '')} has no wheel for Python {python} on "
@@ -129,7 +97,12 @@ def choose(package: dict[str, Any], order: dict[Tag, int], hashes: set[str] | No
     return min(found, key=lambda one: one[0])[1] if found else None
 
 
-def _uv() -> str:
+def uv_program() -> str:
+    """Return the path of uv.
+
+    Raises:
+        BundleError: It is not installed.
+    """
     beside = Path(sys.executable).with_name("uv")
     found = str(beside) if beside.exists() else shutil.which("uv")
     if found is None:

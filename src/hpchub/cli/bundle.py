@@ -16,7 +16,7 @@ from hpchub.bundle.wheels import ARCHITECTURES
 from hpchub.cli import inventory
 from hpchub.cli.failure import VALID, WRONG, Failure
 from hpchub.cli.output import count
-from hpchub.deploy.software import HUB, NODE, NOTEBOOK, NPM, PACKAGES, UV, Software
+from hpchub.deploy.software import NPM, Software
 
 if TYPE_CHECKING:
     import argparse
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 BUNDLE_HELP = """\
 The bundle contains everything that site.yml downloads, except for Debian's packages: the Python packages of the hub, of
-the notebook environment and of the kernels (hpc_kernels), uv, npm, Node.js for Debian 12, and the packages of
+the notebook environment and of the site (see hpchub lock), uv, npm, Node.js for Debian 12, and the packages of
 configurable-http-proxy. Set hpc_bundle in the inventory to the path of the bundle. site.yml then installs from it only.
 
 Run this command on a machine that has a network. It contacts the package indexes of PyPI and npm, or those that
@@ -75,9 +75,6 @@ def add_bundle(command: Callable[..., argparse.ArgumentParser], codes: str) -> a
         help="an architecture of the hosts; may be repeated; by default that of this machine",
     )
     added.add_argument("--list", action="store_true", help="only print the files that the bundle would contain")
-    added.add_argument(
-        "--refresh", action="store_true", help="make the bundle again, with the newest versions of unlocked packages"
-    )
     return added
 
 
@@ -97,10 +94,10 @@ def bundle(options: argparse.Namespace) -> int:
         needs = software.needs()
         if not options.list:
             path = _writable(path)
-            if not options.refresh and is_current(path, needs, targets):
+            if is_current(path, needs, targets):
                 print(f"{path} is complete and contains what the inventory needs. Nothing was downloaded.")
                 return VALID
-        files = choose_files(needs, _sources(software), targets, _tell)
+        files = choose_files(_sources(software), targets, _tell)
         if options.list or path is None:
             _print_files(files)
             return VALID
@@ -142,11 +139,9 @@ def _writable(path: Path | None) -> Path:
 def _sources(software: Software) -> Sources:
     # npm ignores the case of its variables.
     registry = next((value for name, value in os.environ.items() if name.lower() == "npm_config_registry"), REGISTRY)
-    locks = software.locks
     return Sources(
-        python_locks=[locks[name] for name in (UV, NODE, HUB, NOTEBOOK)],
-        constraints=[locks[NOTEBOOK], locks[PACKAGES]],
-        npm_lock=locks[NPM],
+        python_locks=software.python_locks,
+        npm_lock=software.locks[NPM],
         registry=registry,
     )
 

@@ -15,6 +15,7 @@ from hpchub.cli.bundle import add_bundle
 from hpchub.cli.failure import VALID, Failure
 from hpchub.cli.help_texts import BACKUP_HELP, CANARY_HELP, RESTORE_HELP, ROLLBACK_HELP
 from hpchub.cli.inventory import NODE_PROFILES, Vault
+from hpchub.cli.lock import add_lock
 from hpchub.cli.output import print_json
 from hpchub.model.site import Site
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Check a site's inventory and show what it would submit. The commands "check --live" and "discover" also query the
-schedulers, and "bundle" downloads software. No command changes anything, except on the hub host: "backup", "restore",
-"rollback", "drain", "undrain", "announce", "canary", "identities" and "orphans --end".
+schedulers, "bundle" downloads software, and "lock" writes lock files into the inventory. No other command changes
+anything, except on the hub host: "backup", "restore", "rollback", "drain", "undrain", "announce", "canary",
+"identities" and "orphans --end".
 """
 _EXAMPLES = """\
 examples:
@@ -285,9 +287,10 @@ def parser() -> argparse.ArgumentParser:
         )
     )
     bundling = add_bundle(command, _CODES)
+    locking = add_lock(command, _CODES)
     for added in (checking, planning, discovering):
         added.add_argument("--json", action="store_true", help="print JSON")
-    for added in (checking, planning, discovering, bundling):
+    for added in (checking, planning, discovering, bundling, locking):
         vault = added.add_mutually_exclusive_group()
         vault.add_argument(
             "--vault-password-file",

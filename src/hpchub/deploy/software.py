@@ -1,16 +1,19 @@
-"""The software that the playbooks download: the roles' lock files, and the packages that an inventory adds."""
+"""The software that the playbooks download: the roles' lock files, and those of the site."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpchub.bundle.manifest import Needs, digest
-from hpchub.model.kernels import cluster_python_packages
+from hpchub.deploy.inventory_files import FILES
+from hpchub.deploy.site_locks import find
+from hpchub.model.extensions import Extension
+from hpchub.model.packages import Wanted, wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from hpchub.model.site import Site
 
@@ -35,11 +38,23 @@ class Software:
 
     Attributes:
         locks: The path of each lock file, by its name in messages.
-        packages: The further Python packages of each cluster's notebook environment. Clusters without any are left out.
+        further: The packages that the site adds to the notebook environment of each cluster.
+        extensions: The extensions of JupyterLab among them, of each cluster.
     """
 
     locks: Mapping[str, Path]
-    packages: tuple[tuple[str, ...], ...] = ()
+    further: Mapping[str, tuple[Wanted, ...]] = field(default_factory=dict)
+    extensions: Mapping[str, tuple[Extension, ...]] = field(default_factory=dict)
+
+    @property
+    def base(self) -> list[Path]:
+        """The lock files of the notebook environment, without those of the site."""
+        return [self.locks[name] for name in (NOTEBOOK, PACKAGES) if name in self.locks]
+
+    @property
+    def python_locks(self) -> list[Path]:
+        """The lock files of Python packages. Each is installed as a whole."""
+        return [path for name, path in self.locks.items() if name != NPM]
 
     def needs(self) -> Needs:
         """Return what a bundle must contain.
@@ -47,20 +62,31 @@ class Software:
         Raises:
             OSError: A lock file cannot be read.
         """
-        return Needs({name: digest(path.read_text()) for name, path in self.locks.items()}, self.packages)
+        return Needs({name: digest(path.read_text()) for name, path in self.locks.items()})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the attributes as JSON types."""
-        return {"locks": {name: str(path) for name, path in self.locks.items()}, "packages": self.packages}
+        return {
+            "locks": {name: str(path) for name, path in self.locks.items()},
+            "further": {name: [asdict(each) for each in found] for name, found in self.further.items()},
+            "extensions": {name: [each.model_dump() for each in found] for name, found in self.extensions.items()},
+        }
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Software:
         """Return what :meth:`as_dict` has written."""
         locks = {name: Path(path) for name, path in content["locks"].items()}
-        return cls(locks, tuple(tuple(names) for names in content["packages"]))
+        further = {name: tuple(Wanted(**each) for each in found) for name, found in content["further"].items()}
+        extensions = {
+            name: tuple(Extension.model_validate(each) for each in found)
+            for name, found in content["extensions"].items()
+        }
+        return cls(locks, further, extensions)
 
 
-def software_of(site: Site, root: Path, names: Collection[str], value_of: Callable[[str], Any]) -> Software:
+def software_of(
+    site: Site, root: Path, names: Collection[str], value_of: Callable[[str], Any], sources: Sequence[str | Path] = ()
+) -> Software:
     """Return the software of a site.
 
     Args:
@@ -68,6 +94,7 @@ def software_of(site: Site, root: Path, names: Collection[str], value_of: Callab
         root: The directory with the roles.
         names: The names of the inventory's variables.
         value_of: Evaluates a variable.
+        sources: The inventories, which contain the site's own lock files.
     """
 
     def argument(name: str) -> str:
@@ -80,5 +107,14 @@ def software_of(site: Site, root: Path, names: Collection[str], value_of: Callab
         role, _, file = name.partition("/")
         own = argument(_ARGUMENTS.get(name, "")) or (f"{proxy}/{file}" if proxy and name in (NODE, NPM) else "")
         locks[name] = Path(own) if own else root / "roles" / role / "files" / file
-    packages = {tuple(cluster_python_packages(site, cluster.name)) for cluster in site.clusters}
-    return Software(locks, tuple(sorted(found for found in packages if found)))
+    if _ARGUMENTS[PACKAGES] in names and not argument(_ARGUMENTS[PACKAGES]):
+        del locks[PACKAGES]  # the site does not want the scientific packages
+    clusters = [cluster.name for cluster in site.clusters]
+    for name in clusters:
+        if path := find(sources, name):
+            locks[f"{FILES}/locks/{name}.lock"] = path
+    return Software(
+        locks,
+        {name: tuple(wanted(site, name)) for name in clusters},
+        {name: tuple(each for each in site.extensions if each.on(name)) for name in clusters},
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub.bundle.archive import verify
 from hpchub.bundle.manifest import BundleError, missing_software
-from hpchub.deploy import certificates, connections, inventory_checks
+from hpchub.deploy import certificates, connections, inventory_checks, site_locks
 from hpchub.deploy.inventory_files import ALL, Inventory, Setting, read_inventory, shown
 from hpchub.deploy.role_specs import RoleSpecs, derived_argument, misspelt_argument, read_specs, wrong_argument
 from hpchub.deploy.software import Software, software_of
@@ -87,8 +87,10 @@ def check_inventory(
         problems += [one for one in error.problems if not (hidden and _follows(one, inventory, bool(unknown)))]
     else:
         files, warned = _controller_files(found.site, read_file)
-        found.software = software_of(found.site, root, names, value_of)
+        sources = list(sources)
+        found.software = software_of(found.site, root, names, value_of, sources)
         problems += [*files, *bundle_problems(found.site.bundle, found.software)]
+        problems += site_locks.problems(found.software.base, found.software.further, sources)
         found.warnings += [*found.site.warnings(), *warned]
     found.warnings += inventory_checks.clear_text(inventory, specs)
     if not _is_lab(found.variables.get("hpc_service")):

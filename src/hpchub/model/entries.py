@@ -477,7 +477,8 @@ class PythonKernel(KernelBase):
     kind: Literal["python"]
     """The kind of kernel."""
     packages: list[f.PythonPackage] = []
-    """Python packages to install for this kernel, for example numpy. The role installs them from a package index."""
+    """Further Python packages for this kernel, beside the scientific ones that the notebook environment has. `hpchub
+    lock` chooses their versions."""
     language: f.LanguageName = "python"
     """The programming language."""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
+from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, SecretStr
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -734,12 +735,33 @@ Argument = Annotated[str, Text("an argument", r".{1,4000}", "write one line of t
 PackageName = Annotated[
     str, Text("a package's name", r"[A-Za-z0-9][A-Za-z0-9+.:_-]{0,127}", "write letters, digits and + . : _ -")
 ]
+
+
+def _check_versions(value: str) -> None:
+    try:
+        Requirement(value)
+    except InvalidRequirement:
+        complain("has an invalid version", "write a version, as in numpy==2.4.6")
+
+
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?"
+_VERSION = r"(?:==|~=|!=|>=|<=|<|>)[A-Za-z0-9.*+!]{1,40}"
 PythonPackage = Annotated[
     str,
     Text(
         "a Python package's name",
-        r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?(?:(?:==|~=|>=|<=|<|>)[A-Za-z0-9.*+!]{1,40})?",
-        "write the name in a package index, with a version if needed, as in numpy or numpy==2.4.6",
+        rf"{_NAME}(?:\[{_NAME}(?:,{_NAME}){{0,9}}\])?(?:{_VERSION}(?:,{_VERSION}){{0,4}})?",
+        "write the name in a package index, with a version if needed, as in numpy or numpy==2.4.6; addresses, paths "
+        "and options are not possible",
+        check=_check_versions,
+    ),
+]
+PythonModule = Annotated[
+    str,
+    Text(
+        "a Python module's name",
+        r"[A-Za-z_][A-Za-z0-9_]{0,63}(?:\.[A-Za-z_][A-Za-z0-9_]{0,63}){0,5}",
+        "write the name of a module, as in jupyterlab_git",
     ),
 ]
 ModuleName = Annotated[

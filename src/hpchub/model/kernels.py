@@ -88,18 +88,6 @@ def cluster_packages(site: Site, cluster: str) -> list[str]:
     )
 
 
-def cluster_python_packages(site: Site, cluster: str) -> list[str]:
-    """Return the Python packages that a cluster's kernels of the notebook environment need, sorted."""
-    return sorted(
-        {
-            package
-            for kernel in site.kernels
-            if kernel.on(cluster) and isinstance(kernel, PythonKernel)
-            for package in kernel.packages
-        }
-    )
-
-
 def _command(kernel: AnyKernel) -> Sequence[str]:
     """Return the command as an argument vector."""
     match kernel:

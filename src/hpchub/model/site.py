@@ -35,6 +35,7 @@ from hpchub.model.entries import (
     Tls,
 )
 from hpchub.model.entry import Entry
+from hpchub.model.extensions import Extension, compare_extensions
 from hpchub.model.host_places import compare_hosts, in_terms_of_hosts, warnings_of_hosts, with_hosts
 from hpchub.model.notices import Announcement, Drain
 from hpchub.model.operation import Canary, Mail, Monitoring
@@ -101,6 +102,11 @@ class Site(Entry):
     """The choices of the start form. The first one is the default."""
     kernels: list[Kernel] = Field(default=[_DEFAULT_KERNEL], alias="hpc_kernels")
     """The kernels of every notebook server. Users can add their own kernels."""
+    notebook_packages: list[f.PythonPackage] = Field(default=[], alias="hpc_notebook_packages")
+    """Python packages to add to the notebook environments, for the kernel of their Python. `hpchub lock` chooses
+    their versions."""
+    extensions: list[Extension] = Field(default=[], alias="hpc_extensions")
+    """Extensions to add to JupyterLab. `hpchub lock` chooses their versions."""
     apps: list[App] = Field(default=[], alias="hpc_apps")
     """The applications of sessions, beside the notebooks."""
     drains: list[Drain] = Field(default=[], alias="hpc_drains")
@@ -138,7 +144,7 @@ class Site(Entry):
         problems += [*compare_places(drafts), *compare_hosts(drafts, groups)]
         drafts = with_hosts(drafts)
         more = [*compare(drafts), *compare_choices(drafts), *compare_drains(drafts), *compare_texts(drafts)]
-        more += compare_apps(drafts)
+        more += [*compare_apps(drafts), *compare_extensions(drafts)]
         more += compare_groups(drafts, groups) if groups is not None else []
         problems += in_terms_of_hosts(more, problems)
         if problems:
@@ -248,6 +254,7 @@ _MAPPINGS: dict[str, type[Entry]] = {
 _LISTS: dict[str, type[Entry]] = {
     "hpc_clusters": Cluster,
     "hpc_profiles": Profile,
+    "hpc_extensions": Extension,
     "hpc_drains": Drain,
     "hpc_announcements": Announcement,
 }
@@ -267,6 +274,12 @@ class _Environment(Entry):
     hidden: ClassVar[bool] = True
 
     variables: dict[f.EnvironmentName, f.EnvironmentValue]
+
+
+class _Packages(Entry):
+    """``hpc_notebook_packages``, as an entry."""
+
+    packages: list[f.PythonPackage]
 
 
 class _Bundle(Entry):
@@ -390,9 +403,21 @@ def _read_bundle(name: str, raw: Any, problems: list[Problem]) -> Part:
         return Part()
 
 
+def _read_packages(name: str, raw: Any, problems: list[Problem]) -> Part:
+    """Read the list of packages."""
+    try:
+        return Part(_Packages.model_validate({"packages": raw}).packages)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            problem = _explain(_Packages, name, {"packages": raw}, detail)
+            problems.append(replace(problem, entry=name + problem.field.removeprefix("packages"), field=""))
+        return Part()
+
+
 _SPECIAL: dict[str, Callable[[str, Any, list[Problem]], Part]] = {
     "hpc_install_environment": _read_environment,
     "hpc_bundle": _read_bundle,
+    "hpc_notebook_packages": _read_packages,
     "hpc_sso": _read_sso,
 }
 
