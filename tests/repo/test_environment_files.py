@@ -33,12 +33,12 @@ def rendered(extensions: dict[str, bool]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("extensions", "on", "disabled"),
     [
-        ({}, {"jupyterlab_git"}, {"@cmd-ntrf/jupyterlab-lmod", "nbdime-jupyterlab"}),
+        ({}, {"jupyterlab_git"}, {"jupyterlab_lmod", "nbdime-jupyterlab"}),
         ({"jupyterlmod": True, "of_the_site": True}, {"jupyterlmod", "of_the_site"}, {"nbdime-jupyterlab"}),
         (
             {"jupyterlab_git": False},
             set(),
-            {"@cmd-ntrf/jupyterlab-lmod", "nbdime-jupyterlab", "@jupyterlab/git"},
+            {"jupyterlab_lmod", "nbdime-jupyterlab", "@jupyterlab/git"},
         ),
     ],
     ids=["default", "site", "off"],
@@ -51,6 +51,7 @@ def test_part_in_the_browser_is_off_if_the_server_does_not_answer_it(
     assert on <= {name for name, is_on in listed.items() if is_on}
     assert not listed["nbclassic"]
     assert {*files[LISTS[1]]["disabledExtensions"]} == disabled
+    assert files[LISTS[1]]["lockedExtensions"] == files[LISTS[1]]["disabledExtensions"]
 
 
 def test_lists_of_the_packages_are_removed() -> None:

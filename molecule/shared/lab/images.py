@@ -75,7 +75,7 @@ _BASE = (
     *("python3", "python3-apt", "ca-certificates", "curl", "iproute2", "procps", "less"),
 )
 # The packages of a cluster's hosts, in addition to the batch system.
-_NODE = ("python3-venv", "r-base-core", "r-cran-irkernel")
+_NODE = ("python3-venv", "git", "r-base-core", "r-cran-irkernel")
 _WORKBENCH = (
     *("tigervnc-standalone-server", "dbus-daemon", "xfce4", "xterm", "xclip"),  # desktops
     *("ripgrep", "openjdk-21-jre-headless", "charliecloud"),  # VS Code, Spark, and kernels in containers
