@@ -8,6 +8,7 @@ from dataclasses import replace
 from .apps import APPS
 from .backup import BACKUP
 from .docker import DOCKER, DOCKER_RULES
+from .environment import ENVIRONMENT
 from .host_units import HOST_UNITS
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 from .saml import SAML
@@ -544,6 +545,7 @@ HAND_WRITTEN = (
     *_REMOTE_MUTANTS,
     *BACKUP,
     *APPS,
+    *ENVIRONMENT,
     *DOCKER,
     *HOST_UNITS,
     *SAML,
