@@ -16,6 +16,7 @@ with hpchub_package():
     from hpchub.deploy import role_arguments, site_locks
     from hpchub.messages import listing, show
     from hpchub.model import kernels as site_kernels
+    from hpchub.model import node_needs as site_needs
     from hpchub.model import notices as site_notices
     from hpchub.model import packages as site_packages
     from hpchub.model import profile_list as site_profiles
@@ -132,6 +133,12 @@ def site_lock(sources: Sequence[str], cluster: str) -> str:
     return str(site_locks.find(sources, cluster) or "")
 
 
+def node_needs(model: Mapping[str, Any], cluster: str) -> list[dict[str, Any]]:
+    """Return what the kernels and applications of a cluster need on its nodes, for the module ``check_needs``."""
+    site = _site(model)
+    return site_needs.cluster_needs(site, _cluster(site, cluster).name)
+
+
 def submit_hosts(model: Mapping[str, Any]) -> list[str]:
     """Return the hosts that the hub reaches over ssh to submit jobs."""
     return role_arguments.submit_hosts(_site(model))
@@ -235,6 +242,7 @@ class FilterModule:
                 kernel_packages,
                 server_extensions,
                 site_lock,
+                node_needs,
                 submit_hosts,
                 hub_side,
                 submit_side,
