@@ -34,7 +34,7 @@ def rendered(extensions: dict[str, bool]) -> dict[str, Any]:
     ("extensions", "on", "disabled"),
     [
         ({}, {"jupyterlab_git"}, {"jupyterlab_lmod", "nbdime-jupyterlab"}),
-        ({"jupyterlmod": True, "of_the_site": True}, {"jupyterlmod", "of_the_site"}, {"nbdime-jupyterlab"}),
+        ({"nbdime": True, "of_the_site": True}, {"nbdime", "of_the_site"}, {"jupyterlab_lmod"}),
         (
             {"jupyterlab_git": False},
             set(),
