@@ -16,6 +16,7 @@ with hpchub_package():
     from hpchub.deploy import role_arguments
     from hpchub.messages import listing, show
     from hpchub.model import kernels as site_kernels
+    from hpchub.model import node_needs as site_needs
     from hpchub.model import notices as site_notices
     from hpchub.model import profile_list as site_profiles
     from hpchub.model.problems import SiteError
@@ -121,6 +122,12 @@ def python_packages(model: Mapping[str, Any], cluster: str) -> list[str]:
     return site_kernels.cluster_python_packages(site, _cluster(site, cluster).name)
 
 
+def node_needs(model: Mapping[str, Any], cluster: str) -> list[dict[str, Any]]:
+    """Return what the kernels and applications of a cluster need on its nodes, for the module ``check_needs``."""
+    site = _site(model)
+    return site_needs.cluster_needs(site, _cluster(site, cluster).name)
+
+
 def submit_hosts(model: Mapping[str, Any]) -> list[str]:
     """Return the hosts that the hub reaches over ssh to submit jobs."""
     return role_arguments.submit_hosts(_site(model))
@@ -223,6 +230,7 @@ class FilterModule:
                 kernels,
                 kernel_packages,
                 python_packages,
+                node_needs,
                 submit_hosts,
                 hub_side,
                 submit_side,

@@ -237,3 +237,16 @@ def test_role_keeps_a_standby_from_serving() -> None:
         assert "not jupyterhub_standby" in found[name]["when"], name
     canary = yaml.safe_load((ROOT / "roles/jupyterhub/vars/main.yml").read_text())["__jupyterhub_canary"]
     assert canary.endswith("combine({'enabled': false} if jupyterhub_standby else {}) }}")
+
+
+def test_kernels_are_checked_in_site_yml_only_on_request() -> None:
+    """Their sessions take minutes."""
+    tasks = {
+        task["ansible.builtin.import_tasks"]: task
+        for play in plays("check.yml")
+        for task in play["tasks"][-1:]
+        if "ansible.builtin.import_tasks" in task
+    }
+    assert tasks["tasks/check_kernels.yml"]["when"] == "check_kernels | default(false) | bool"
+    assert all("check" in play["tags"] for play in plays("check.yml"))
+    assert plays("check_kernels.yml")[-1]["tasks"][0]["ansible.builtin.import_tasks"] == "tasks/check_kernels.yml"
