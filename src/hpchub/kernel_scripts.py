@@ -31,6 +31,23 @@ THREADS = (
 )
 """Variables with the number of threads that libraries use. The launcher sets them to the session's cores."""
 
+FAIL = """\
+# A session shows the reason. The log has it too.
+fail() {
+    echo "$1" >&2
+    if [ -n "$HPCHUB_LAUNCH" ]; then echo "$1" >&"$HPCHUB_LAUNCH"; fi
+    exit 1
+}
+"""
+"""A function of launch scripts that reports why the program cannot start; see ``hpchub.remote.kernel_starts``."""
+START = """\
+type -P -- "$1" >/dev/null || fail "{what}: the program $1 does not exist on $(uname -n)"
+if [ -n "$HPCHUB_LAUNCH" ]; then exec {{HPCHUB_LAUNCH}}>&-; fi
+unset HPCHUB_LAUNCH
+exec "$@"
+"""
+"""The end of a launch script: it replaces itself with the program. ``{{what}}`` is what it starts, for messages."""
+
 
 def clean_command(kept: Container[str] = ()) -> list[str]:
     """Return the begin of a kernel's command, which removes variables of other software.
@@ -53,20 +70,18 @@ def conda_script(name: str, prefix: str) -> str:
     """
     return f"""#!/bin/bash
 # Activates the conda prefix without conda, then replaces itself with the kernel.
-export CONDA_PREFIX={shlex.quote(prefix)}
+{FAIL}export CONDA_PREFIX={shlex.quote(prefix)}
 export CONDA_DEFAULT_ENV="$CONDA_PREFIX" CONDA_SHLVL=1
 export PATH="$CONDA_PREFIX/bin:$PATH"
 if ! [ -d "$CONDA_PREFIX/bin" ]; then
-    echo "kernel {name}: the conda prefix $CONDA_PREFIX does not exist on $(uname -n)" >&2
-    exit 1
+    fail "kernel {name}: the conda prefix $CONDA_PREFIX does not exist on $(uname -n)"
 fi
 for script in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do
     if [ -r "$script" ]; then
         . "$script"
     fi
 done
-exec "$@"
-"""
+{START.format(what=f"kernel {name}")}"""
 
 
 def module_script(what: str, modules: Iterable[str], kept: Container[str] = ()) -> str:
@@ -82,17 +97,15 @@ def module_script(what: str, modules: Iterable[str], kept: Container[str] = ()) 
     return f"""#!/bin/bash -l
 # Loads the modules in a login shell, where the site has set them up, then replaces itself with the program.
 set +eu
-# The program gets the software of its own modules only, not that of login files and default modules.
+{FAIL}# The program gets the software of its own modules only, not that of login files and default modules.
 type module >/dev/null 2>&1 && module purge >/dev/null 2>&1
 unset {foreign}
 if ! type module >/dev/null 2>&1; then
-    echo "{what}: login shells on $(uname -n) have no command 'module'" >&2
-    exit 1
+    fail "{what}: login shells on $(uname -n) have no command 'module'"
 fi
 for name in {" ".join(shlex.quote(module) for module in modules)}; do
     if ! module load "$name"; then
-        echo "{what}: module load $name failed on $(uname -n)" >&2
-        exit 1
+        fail "{what}: module load $name failed on $(uname -n)"
     fi
 done
 if [ -n "$HPCHUB_CORES" ]; then
@@ -100,5 +113,4 @@ if [ -n "$HPCHUB_CORES" ]; then
         export "$name=$HPCHUB_CORES"
     done
 fi
-exec "$@"
-"""
+{START.format(what=what)}"""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from hpchub.kernel_scripts import IPYKERNEL, clean_command, conda_script, module_script
+from hpchub.kernel_scripts import FAIL, IPYKERNEL, START, clean_command, conda_script, module_script
 from hpchub.model.entries import (
     AnyKernel,
     CommandKernel,
@@ -24,6 +24,7 @@ from hpchub.model.entries import (
     RKernel,
     VenvKernel,
 )
+from hpchub.model.node_needs import kernel_needs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +49,10 @@ def kernel_spec(kernel: AnyKernel) -> dict[str, Any]:
         "display_name": kernel.display_name,
         "language": kernel.language,
         "env": environment | kernel.environment,
-        # An administrator who finds the file can see that hpchub wrote it.
-        "metadata": {"hpchub": {"kind": kernel.kind}},
+        # An administrator who finds the file can see that hpchub wrote it. The session checks the needs on its node.
+        "metadata": {
+            "hpchub": {"kind": kernel.kind, "needs": [[kind, value] for _, kind, value in kernel_needs(kernel)]}
+        },
     }
     if kernel.language == "python" and "ipykernel_launcher" in command:
         spec["metadata"]["debugger"] = True
@@ -135,16 +138,16 @@ def _script(kernel: AnyKernel) -> str:
 
 def _container(kernel: ContainerKernel) -> str:
     run = _APPTAINER if kernel.runtime == "apptainer" else _CHARLIECLOUD
+    more = _OTHER_HOME if kernel.runtime == "charliecloud" else ""
     binds = kernel.binds
     if kernel.runtime == "charliecloud":  # it has no option for read-only or writable binds
         binds = [bind.removesuffix(":ro").removesuffix(":rw") for bind in binds]
     fixed = " ".join(shlex.quote(f"--bind={bind}") for bind in binds)
     return f"""#!/bin/bash
 # Replaces itself with the kernel in the container. The home and the connection file have the same paths there.
-image={shlex.quote(kernel.image)}
+{FAIL}image={shlex.quote(kernel.image)}
 if ! [ -e "$image" ]; then
-    echo "kernel {kernel.name}: the image $image does not exist on $(uname -n)" >&2
-    exit 1
+    fail "kernel {kernel.name}: the image $image does not exist on $(uname -n)"
 fi
 binds=({fixed})
 connection_directory=$(dirname -- "$1")
@@ -153,14 +156,15 @@ case $connection_directory/ in
 "$HOME"/* | /tmp/*) ;;
 *) binds+=(--bind="$connection_directory") ;;
 esac
-{run}
-"""
+{more}set -- {run}
+{START.format(what=f"kernel {kernel.name}")}"""
 
 
-_APPTAINER = 'exec apptainer exec --bind="$HOME" "${binds[@]}" --pwd "$PWD" "$image" "$@"'
+_APPTAINER = 'apptainer exec --bind="$HOME" "${binds[@]}" --pwd "$PWD" "$image" "$@"'
+_CHARLIECLOUD = 'ch-run --home "${binds[@]}" --cd="$PWD" "$image" -- "$@"'
 # --home mounts the home at /home/USER and sets HOME to it. Source: ch-run(1) of Charliecloud 0.31 and 0.38.
-_CHARLIECLOUD = """\
+_OTHER_HOME = """\
 if [ "$HOME" != "/home/$USER" ]; then
     binds+=(--bind="$HOME")
 fi
-exec ch-run --home "${binds[@]}" --cd="$PWD" "$image" -- "$@\""""
+"""

@@ -341,7 +341,7 @@ def own_words(name: str, output: str) -> str:
 def _failed(environment: Environment, name: str, code: int, output: str) -> str:
     shown, reason = last_lines(output), own_words(name, output)
     advice = ""
-    if environment.modules and re.search(r"exec: \S+: not found|No such file", output):
+    if environment.modules and re.search(r"the program \S+ does not exist|No such file", output):
         advice = "\nIf the modules have Python under another name, add for example: --python python3"
     reason = reason or f"{environment.interpreter} does not work (exit code {code})"
     return f"{reason}:\n{shown or '  it printed nothing'}{advice}"

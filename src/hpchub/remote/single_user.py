@@ -252,6 +252,12 @@ def application(  # noqa: C901 the classes need imports
                 return super()._default_kernel_spec_manager_class()
             return own_module("user_kernels").spec_manager()
 
+        @default("kernel_manager_class")
+        def _default_kernel_manager_class(self) -> Any:
+            if self.gateway_config.gateway_enabled:
+                return super()._default_kernel_manager_class()
+            return own_module("kernel_starts").mapping_manager()
+
         @default("contents_manager_class")
         def _default_contents_manager_class(self) -> type:
             return ContentsManager

@@ -19,6 +19,7 @@ import stat
 import string
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,12 +118,36 @@ def problem(directory: Path, spec: Mapping[str, Any], prefix: str = sys.prefix) 
     own = spec.get("metadata", {}).get("hpchub")
     if isinstance(own, dict) and own.get("modules") and not has_modules():
         return f"{os.uname().nodename} has no environment modules"
+    if isinstance(own, dict) and "needs" in own:
+        return problem_of_needs(own["needs"], search_path(spec.get("env", {})))
     places = {"resource_dir": str(directory), "prefix": prefix}
     argv = [re.sub(r"\{([a-z_]+)\}", lambda found: places.get(found[1], found[0]), word) for word in spec["argv"]]
     reason = _problem_of_command(argv, directory, search_path(spec.get("env", {})))
     if reason or not isinstance(own, dict) or "ipykernel_launcher" not in argv:
         return reason
     return problem_of_environment(own)
+
+
+def problem_of_needs(needs: Any, path: str) -> str:
+    """Return which need of a kernel of the site this host does not have, or empty.
+
+    Args:
+        needs: Pairs of a kind and a value; see ``hpchub.model.node_needs``. Those that have another form are ignored.
+        path: Where to search for the names of programs.
+    """
+    for need in needs if isinstance(needs, list) else []:
+        kind, value = need if isinstance(need, list) and len(need) == 2 else ("", [])
+        name = value[0] if isinstance(value, list) and value and isinstance(value[0], str) else ""
+        if kind == "modules" and not has_modules():
+            return f"{os.uname().nodename} has no environment modules"
+        if name and kind == "program":
+            reason = problem_of_program(name, path)
+        else:
+            reason = problem_of_file(name) if name and kind in ("file", "directory") else ""
+        is_directory = kind != "program" and reason.endswith(" is not a file")  # an image may be one
+        if reason and not is_directory:
+            return reason
+    return ""
 
 
 def problem_of_environment(own: Mapping[str, Any]) -> str:
@@ -283,21 +308,23 @@ class BrokenKernel(KeyError):
         return str(self.args[0])
 
 
-def state(name: str, directory: Path) -> tuple[dict[str, Any], str]:
-    """Return the content of the user's own kernel as it is shown, and why it cannot start.
+def state(name: str, directory: Path, seconds: float = START_TIMEOUT) -> tuple[dict[str, Any], str]:
+    """Return the content of a kernel as it is shown, and why it cannot start.
 
     Args:
         name: The kernel's name.
         directory: The kernel's directory.
+        seconds: How long to wait for the files that a kernel of the inventory needs.
 
     Returns:
-        A valid ``kernel.json``, and the reason, which is empty if none is found. Both are empty for kernels of others.
+        A valid ``kernel.json``, and the reason, which is empty if none is found. Both are empty for kernels of others,
+        except for those of the inventory.
 
     Raises:
         OSError: The files may be readable at another time.
     """
     if directory.stat().st_uid != os.getuid():
-        return {}, ""
+        return site_state(directory, seconds)
     try:
         spec = read_spec(directory)
         reason = problem(directory, spec)
@@ -306,8 +333,25 @@ def state(name: str, directory: Path) -> tuple[dict[str, Any], str]:
     return {"display_name": name, "language": "", **spec}, reason
 
 
+def site_state(directory: Path, seconds: float) -> tuple[dict[str, Any], str]:
+    """Return the content of a kernel of the inventory, and why it cannot start. Both are empty for other kernels."""
+    try:
+        spec = read_spec(directory)
+    except SpecError:
+        return {}, ""
+    if not is_of_site(spec):
+        return {}, ""
+    return spec, str(within(seconds, problem, directory, spec) or "")
+
+
+def is_of_site(spec: Mapping[str, Any]) -> bool:
+    """Return whether a kernel comes from the inventory."""
+    own = spec.get("metadata", {}).get("hpchub")
+    return isinstance(own, dict) and "needs" in own
+
+
 class Reasons:
-    """A mixin for Jupyter's ``KernelSpecManager``. It keeps the user's broken kernels in the list, with the reason."""
+    """A mixin for Jupyter's ``KernelSpecManager``. It keeps broken kernels in the list, with the reason."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -325,10 +369,10 @@ class Reasons:
         if found and found[1]:
             shown, reason = found
             # The dialog does not wrap lines, so the reason is early.
-            raise BrokenKernel(
-                f"{printable(shown['display_name'], 60)} does not work: {reason}. More: hpchub-kernel check"
-                f" {kernel_name.lower()}"
-            )
+            advice = f"More: hpchub-kernel check {kernel_name.lower()}"
+            if is_of_site(shown):
+                advice = "Please tell your support"
+            raise BrokenKernel(f"{printable(shown['display_name'], 60)} does not work: {reason}. {advice}")
         return super().get_kernel_spec(kernel_name)  # type: ignore[misc]
 
     async def get_all_specs(self) -> dict[str, Any]:
@@ -348,9 +392,10 @@ class Reasons:
 
     def _all_specs(self) -> dict[str, Any]:
         found = {}
+        end = time.monotonic() + 2 * START_TIMEOUT  # all kernels of the inventory may need the same file server
         for name, directory in self.find_kernel_specs().items():  # type: ignore[attr-defined]
             try:
-                shown, reason = state(name, Path(directory))
+                shown, reason = state(name, Path(directory), max(0.05, min(START_TIMEOUT, end - time.monotonic())))
                 spec = broken(shown, reason) if reason else super().get_kernel_spec(name).to_dict()  # type: ignore[misc]
             except Exception as error:  # noqa: BLE001 one kernel must not hide the others
                 self.log.warning("Kernel %s cannot be read: %s", name, error)  # type: ignore[attr-defined]
