@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +18,8 @@ from hpchub.remote import kernel_starts, user_kernels
 from hpchub.remote.user_kernels import problem, state
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from notebook_server import Session
 
 NODE = os.uname().nodename
@@ -37,7 +38,7 @@ module() {
 def write(kernels: Path, entry: dict[str, Any]) -> Path:
     """Write a kernel as the role does. Return its directory."""
     argument = role_argument(TypeAdapter(Kernel).validate_python(entry))
-    directory = kernels / "kernels" / argument["name"]
+    directory = kernels / "kernels" / str(argument["name"])
     directory.mkdir(parents=True)
     (directory / "kernel.json").write_text(json.dumps(argument["spec"]))
     for file in argument["files"]:
@@ -89,7 +90,7 @@ def test_broken_kernels_of_the_site_are_explained_and_the_session_lives_on(sessi
     status, answer = start(session, "works")
     assert status == 201, f"{answer}\n{session.log}"
     code = "import os; print(os.environ['SHOWN'], os.environ.get('HPCHUB_LAUNCH'))"
-    assert asyncio.run(session._execute(answer["kernel"]["id"], code)) == "loaded None\n"  # noqa: SLF001
+    assert asyncio.run(session._execute(answer["kernel"]["id"], code)) == "loaded None\n"
     # A module that vanishes later does not bring the kernel back as a dead one.
     session.write(".bash_profile", MODULE.replace('"load good")', '"load good") return 1 ;;\n    x)'))
     status, answer = session.request(f"api/kernels/{answer['kernel']['id']}/restart", "POST", {})
@@ -151,7 +152,12 @@ def test_file_server_that_does_not_answer_breaks_no_kernel_of_the_site(
 ) -> None:
     directory = write(tmp_path, {"name": "k", "kind": "venv", "path": "/gone"})
     monkeypatch.setattr(os, "getuid", lambda: 12345)
-    monkeypatch.setattr(user_kernels, "problem", lambda *_arguments: time.sleep(1) or "gone")
+
+    def slow(*_arguments: Any) -> str:
+        time.sleep(1)
+        return "gone"
+
+    monkeypatch.setattr(user_kernels, "problem", slow)
     assert state("k", directory, 0.1)[1] == ""
 
 
