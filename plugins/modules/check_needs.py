@@ -21,7 +21,8 @@ version_added: 1.0.0
 author: The hpchub contributors
 description:
   - Checks programs, files, directories and environment modules. It searches names of programs in the PATH of a login
-    shell, and loads modules in a login shell.
+    shell, and loads modules in a login shell. It uses the account nobody, and then root, because login files may set up
+    modules for one of them only.
   - The module fails if one is missing. It only warns about what it cannot check, for example because root may not read
     a network file system, or a file server does not answer.
 options:
@@ -95,9 +96,10 @@ GONE = {
     errno.ELOOP: "links to itself",
 }
 """The errors that mean that a file is missing. All others may have another reason, such as a file server."""
+NOBODY = 65534
+"""The account and the group of nobody."""
 ENVIRONMENT = {
     "HOME": "/",
-    "USER": "root",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG": "C.UTF-8",
 }
@@ -114,17 +116,20 @@ class Unknown(Exception):
     """A need cannot be checked. The text is the reason."""
 
 
-def login_shell(script: str, arguments: list[str], seconds: float) -> tuple[int, str]:
-    """Run a script in a login shell. Return its exit code and its output.
+def login_shell(script: str, arguments: list[str], account: int, seconds: float) -> tuple[int, str]:
+    """Run a script in a login shell of an account. Return its exit code and its output.
 
     Raises:
         Unknown: It takes too long, or there is no bash.
     """
     command = ["/bin/bash", "-l", "-c", script, "bash", *arguments]
+    other: dict[str, Any] = {"user": account, "group": account, "extra_groups": []} if account != os.geteuid() else {}
     try:
         done = subprocess.run(
             command,
             env=ENVIRONMENT,
+            cwd="/",
+            **other,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -171,26 +176,41 @@ def reason(kind: str, value: list[str], seconds: float) -> str:
     Raises:
         Unknown: The need cannot be checked.
     """
-    if kind == "modules":
-        code, output = login_shell(LOAD, value, seconds)
-        if code == 3:
-            return "login shells have no command 'module'"
-        lines = [line.strip() for line in output.splitlines() if line.strip()]
-        if code == 4 and lines and lines[-1].startswith("hpchub: "):
-            said = f" ({' '.join(lines[:-1])[:200]})" if lines[:-1] else ""
-            return f"module load {lines[-1].partition(': ')[2]} fails{said}"
-        if code:
-            raise Unknown(f"the modules {' '.join(value)} cannot be checked: a login shell ends with code {code}")
-        return ""
-    (path,) = value
-    if "/" in path:
-        return reason_of_path(kind, path)
-    code, output = login_shell('printf "\\n%s" "$PATH"', [], seconds)
+    if kind != "modules" and "/" in value[0]:
+        return reason_of_path(kind, value[0])
+    look = reason_of_modules if kind == "modules" else reason_of_name
+    # A site may deny modules to root, or have modules that nobody may not load.
+    accounts = (NOBODY, 0) if os.geteuid() == 0 else (os.geteuid(),)
+    found = ""
+    for account in accounts:
+        found = look(value, account, seconds)
+        if not found:
+            break
+    return found
+
+
+def reason_of_modules(modules: list[str], account: int, seconds: float) -> str:
+    """Return why an account cannot load modules, or empty."""
+    code, output = login_shell(LOAD, modules, account, seconds)
+    if code == 3:
+        return "login shells have no command 'module'"
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    if code == 4 and lines and lines[-1].startswith("hpchub: "):
+        said = f" ({' '.join(lines[:-1])[:200]})" if lines[:-1] else ""
+        return f"module load {lines[-1].removeprefix('hpchub: ')} fails{said}"
     if code:
-        raise Unknown(f"the program {path} cannot be searched: a login shell ends with code {code}")
-    if shutil.which(path, path=output.splitlines()[-1]):
-        return ""
-    return f"the program {path} is not in the PATH of login shells"
+        raise Unknown(f"the modules {' '.join(modules)} cannot be checked: a login shell ends with code {code}")
+    return ""
+
+
+def reason_of_name(names: list[str], account: int, seconds: float) -> str:
+    """Return why an account does not find a program by its name, or empty."""
+    (name,) = names
+    code, output = login_shell('printf "\\n%s" "$PATH"', [], account, seconds)
+    if code:
+        raise Unknown(f"the program {name} cannot be searched: a login shell ends with code {code}")
+    found = shutil.which(name, path=output.splitlines()[-1])
+    return "" if found else f"the program {name} is not in the PATH of login shells"
 
 
 def check(needs: list[dict[str, Any]], host: str, timeout: float) -> tuple[list[str], list[str]]:

@@ -214,6 +214,16 @@ def test_name_is_searched_in_the_path_of_login_shells(
     ]
 
 
+@pytest.fixture
+def login_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of the login files of all accounts."""
+    for directory in (tmp_path, *tmp_path.parents[:3]):
+        if directory.stat().st_uid == os.getuid() and str(directory) not in ("/", "/tmp"):
+            directory.chmod(0o755)
+    monkeypatch.setitem(check_needs.ENVIRONMENT, "HOME", str(tmp_path))
+    return tmp_path
+
+
 MODULE = """\
 module() {
     case $1 in
@@ -242,22 +252,30 @@ module() {
     ],
 )
 def test_modules_are_loaded_in_a_login_shell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], modules: list[str], reason: str
+    login_files: Path, capsys: pytest.CaptureFixture[str], modules: list[str], reason: str
 ) -> None:
-    (tmp_path / ".profile").write_text(MODULE)
-    monkeypatch.setitem(check_needs.ENVIRONMENT, "HOME", str(tmp_path))
+    (login_files / ".profile").write_text(MODULE)
     result = run(capsys, need("modules", *modules))
     assert [text.partition(" on node1")[0] for text in result["missing"]] == [f"kernel geo: {reason}"] * bool(reason)
 
 
 def test_host_without_modules_and_login_shell_that_ends_are_told_apart(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    login_files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(check_needs.ENVIRONMENT, "HOME", str(tmp_path))
-    (tmp_path / ".profile").write_text("unset -f module\n")
+    (login_files / ".profile").write_text("unset -f module\n")
     assert "login shells have no command 'module' on node1" in run(capsys, need("modules", "a"))["msg"]
-    (tmp_path / ".profile").write_text("exit 9\n")
+    (login_files / ".profile").write_text("exit 9\n")
     result = run(capsys, need("modules", "a"), need("program", "sh"))
     assert not result["missing"]
     assert all("a login shell ends with code 9" in text for text in result["unknown"])
     assert len(result["unknown"]) == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can use other accounts")
+@pytest.mark.parametrize("denied", ["0", "65534"])
+def test_modules_that_one_account_can_load_are_not_missing(
+    login_files: Path, capsys: pytest.CaptureFixture[str], denied: str
+) -> None:
+    """Many sites set up modules for users only. Some modules are only for certain groups."""
+    (login_files / ".profile").write_text(f'unset -f module\n[ "$(id -u)" = {denied} ] || module() {{ :; }}\n')
+    assert run(capsys, need("modules", "a"))["missing"] == []
