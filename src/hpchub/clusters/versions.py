@@ -24,6 +24,7 @@ from hpchub.remote import (
     gate,
     job_usage,
     kernel_starts,
+    lab_modules,
     launcher,
     session_monitor,
     single_user,
@@ -169,7 +170,17 @@ def _numbers(version: str) -> list[int]:
 @functools.cache
 def own_program(name: str) -> str:
     """Return the hash of a part's program in this package, or empty if the package does not contain it."""
-    notebook = [launcher, single_user, session_monitor, job_usage, app, desktop, user_kernels, kernel_starts]
+    notebook = [
+        launcher,
+        single_user,
+        session_monitor,
+        job_usage,
+        app,
+        desktop,
+        user_kernels,
+        kernel_starts,
+        lab_modules,
+    ]
     modules = {GATE: [gate], NOTEBOOK: notebook}.get(name)
     if not modules:
         return ""

@@ -313,6 +313,9 @@ class Cluster(Entry):
     quota_command: list[f.Argument] = []
     """A command of the submit host that runs as the user before each start, with its arguments. It prints nothing, or a
     sentence for the user if no session can start because a quota is used up. Empty: ``quota``, if it is installed."""
+    modules: Annotated[bool, Field(strict=True)] = False
+    """Whether JupyterLab has a sidebar that loads environment modules for new kernels. Login shells of the nodes must
+    set up Lmod or Environment Modules."""
     enabled: Annotated[bool, Field(strict=True)] = True
     """Whether users can start sessions. If false, the form hides its profiles. Running sessions go on."""
 

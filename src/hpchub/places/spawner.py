@@ -22,6 +22,7 @@ from hpchub.remote import (
     desktop,
     job_usage,
     kernel_starts,
+    lab_modules,
     launcher,
     session_monitor,
     single_user,
@@ -178,7 +179,7 @@ def files_of(session: str, secrets: Mapping[str, str], extension: str) -> dict[s
     """
     files = {Path(secret_path(session)).name: json.dumps(dict(secrets)), PROGRAM: Path(launcher.__file__).read_text()}
     files[launcher.EXTENSION] = extension
-    for module in (single_user, session_monitor, job_usage, app, desktop, user_kernels, kernel_starts):
+    for module in (single_user, session_monitor, job_usage, app, desktop, user_kernels, kernel_starts, lab_modules):
         path = Path(str(module.__file__))
         files[path.name] = path.read_text()
     return files

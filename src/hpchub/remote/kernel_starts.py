@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 VARIABLE = "HPCHUB_LAUNCH"
 """The variable with the number of the pipe, for launch scripts that know it."""
+OF_MODULES = ("LD_LIBRARY_PATH", "PYTHONPATH", "R_LIBS", "R_LIBS_SITE", "JULIA_LOAD_PATH")
+"""The variables that modules loaded in JupyterLab can set for kernels, although kernels remove those of login files."""
 START_LIMIT = 60.0
 """How long to wait for a launch script, in seconds. After that, the kernel may still come."""
 AT_ONCE = 0.3
@@ -43,6 +45,22 @@ def knows_pipe(command: Sequence[str], directory: str) -> bool:
         return VARIABLE in script.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
+
+
+def with_modules(command: list[str]) -> list[str]:
+    """Return a kernel's command that keeps what modules loaded in JupyterLab have set.
+
+    The begin of the command removes the variables of other software. The launcher has removed them too, so that those
+    of this process come from loaded modules. Launch scripts set up their own environment, and do not get them.
+    """
+    kept: list[str] = []
+    words = iter(command)
+    for word in words:
+        if word != "-u" or command[0] != "/usr/bin/env":
+            kept.append(word)
+        elif (name := next(words, "")) not in OF_MODULES or name not in os.environ:
+            kept += [word, name]
+    return kept
 
 
 def read_reason(descriptor: int, seconds: float) -> str:
@@ -72,7 +90,7 @@ class Starts:
         launch: Any = super()._async_launch_kernel  # type: ignore[misc]
         spec = self.kernel_spec  # type: ignore[attr-defined]
         if not await asyncio.to_thread(knows_pipe, kernel_cmd, str(spec.resource_dir)):
-            await launch(kernel_cmd, **kw)
+            await launch(with_modules(kernel_cmd), **kw)
             return
         ours, theirs = os.pipe()
         try:

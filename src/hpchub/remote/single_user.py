@@ -151,6 +151,8 @@ def serve(
     def prepare(server: Any) -> None:
         attach(server)
         add_applications(server, applications)
+        if site_settings().get("Hpchub", {}).get("modules") is True:
+            add_modules(server, applications)
 
     application(enforced, prepare).launch_instance()
 
@@ -280,6 +282,8 @@ def application(  # noqa: C901 the classes need imports
             self.jpserver_extensions["jupyter_server_proxy"] = False
             # It would start desktops of its own, whatever the site offers.
             self.jpserver_extensions["jupyter_remote_desktop_proxy"] = False
+            # It would pass names in addresses to a shell. See lab_modules.py.
+            self.jpserver_extensions["jupyterlmod"] = False
 
         def stop(self, from_signal: bool = False) -> None:
             stopping.set()
@@ -386,6 +390,17 @@ def add_applications(server: Any, definitions: Path) -> None:
         (f"{base}/server-proxy/icon/(.*)", IconHandler, {"icons": icons}),
     ]
     server.web_app.add_handlers(".*", handlers)
+
+
+def add_modules(server: Any, applications: Path) -> None:
+    """Offer environment modules in JupyterLab; see ``lab_modules.py``."""
+    modules = own_module("lab_modules")
+    try:
+        modules.add_modules(server, applications)
+    except ImportError:
+        log("this session has no sidebar for modules, because its environment lacks the package jupyterlmod")
+    if not modules.has_module_system():
+        log("the sidebar for modules is empty, because login shells on this node set neither LMOD_CMD nor MODULES_CMD")
 
 
 def socket_directory(wanted: Path) -> Path:
