@@ -9,6 +9,7 @@ from .apps import APPS
 from .backup import BACKUP
 from .docker import DOCKER, DOCKER_RULES
 from .host_units import HOST_UNITS
+from .kernels import KERNELS
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 from .saml import SAML
 from .sign_on import SIGN_ON
@@ -549,6 +550,7 @@ HAND_WRITTEN = (
     *SAML,
     *SIGN_ON,
     *USER_KERNELS,
+    *KERNELS,
     HandWritten("site-files-add", CONFIG, "if gone := entries - _entries(c, name):", "if gone := set():", _SITE_FILES),
     _gate("request-length", "if len(text) > REQUEST_LIMIT:", "if False:"),
     _gate("exact-fields", 'if set(request) - {"cluster"} != fields:', "if False:"),
