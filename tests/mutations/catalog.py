@@ -10,6 +10,7 @@ from .backup import BACKUP
 from .docker import DOCKER, DOCKER_RULES
 from .host_units import HOST_UNITS
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
+from .rstudio import RSTUDIO
 from .saml import SAML
 from .sign_on import SIGN_ON
 from .user_kernels import USER_KERNELS
@@ -544,6 +545,7 @@ HAND_WRITTEN = (
     *_REMOTE_MUTANTS,
     *BACKUP,
     *APPS,
+    *RSTUDIO,
     *DOCKER,
     *HOST_UNITS,
     *SAML,
