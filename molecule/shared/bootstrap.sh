@@ -10,7 +10,7 @@ servers="apache2-bin libapache2-mod-auth-cas libapache2-mod-auth-gssapi libapach
 servers="$servers libapache2-mod-auth-openidc libapache2-mod-authnz-pam libpam-wrapper slapd ldap-utils"
 servers="$servers libapache2-mod-shib shibboleth-sp-utils xmlsec1"
 servers="$servers krb5-kdc krb5-admin-server krb5-user curl libfaketime age"
-servers="$servers tigervnc-standalone-server dbus-daemon"
+servers="$servers tigervnc-standalone-server dbus-daemon r-base-core"
 system_python=/usr/bin/python3
 cache="$HOME/.cache/hpchub"
 
@@ -75,8 +75,8 @@ need_postgresql() {
   [ ! -d /run/systemd/system ] || systemctl --quiet disable --now postgresql
 }
 
-# Install what unit tests use: Apache's modules, an LDAP server, a KDC, a PAM module for tests, age for backups, and
-# TigerVNC for desktops.
+# Install what unit tests use: Apache's modules, an LDAP server, a KDC, a PAM module for tests, age for backups,
+# TigerVNC for desktops, and R for RStudio.
 # The tests start servers of their own, so Debian's do not run.
 need_servers() {
   # shellcheck disable=SC2086 # $servers is a list of words

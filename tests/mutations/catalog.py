@@ -12,6 +12,7 @@ from .environment import ENVIRONMENT
 from .host_units import HOST_UNITS
 from .kernels import KERNELS
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
+from .rstudio import RSTUDIO
 from .saml import SAML
 from .sign_on import SIGN_ON
 from .user_kernels import USER_KERNELS
@@ -547,6 +548,7 @@ HAND_WRITTEN = (
     *BACKUP,
     *APPS,
     *ENVIRONMENT,
+    *RSTUDIO,
     *DOCKER,
     *HOST_UNITS,
     *SAML,

@@ -83,7 +83,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/e2e/doors.py", ("lint", "sign_on")),
     *((f"tests/e2e/test_{name}.py", ("lint", "sign_on")) for name in ("doors", "bad_providers", "provider_choice")),
     ("tests/e2e/test_previous_release.py", ("lint", "upgrade")),
-    ("tests/e2e/test_desktop.py", ("lint", "workbench")),
+    *((f"tests/e2e/test_{name}.py", ("lint", "workbench")) for name in ("desktop", "rstudio")),
     ("tests/e2e/previous_release", ("upgrade",)),
     ("tests/e2e/*", ("lint", "default")),
     ("tests/mutations/*", LINT),
@@ -114,7 +114,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("molecule/shared/workbench.yml", (*LINT, "workbench")),
     # The product
     *((f"src/hpchub/model/{name}.py", (*SERVICE, "workbench")) for name in ("apps", "app_rules")),
-    *((f"src/hpchub/remote/{name}.py", (*SERVICE, "workbench")) for name in ("app", "desktop")),
+    *((f"src/hpchub/remote/{name}.py", (*SERVICE, "workbench")) for name in ("app", "desktop", "rstudio")),
     *((f"src/hpchub/model/{name}.py", DOORS) for name in ("sso", "user_mapping")),
     ("src/hpchub/places/*", PLACES),
     *((f"src/hpchub/remote/{name}.py", PLACES) for name in ("docker_gate", "host_client", "host_units")),

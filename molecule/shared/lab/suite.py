@@ -153,7 +153,7 @@ _SERVER_TESTS = tuple(
     for name in (
         *("apache", "door_cas", "door_oidc", "door_saml", "doors", "password_sign_on", "sign_on", "user_mapping"),
         *("backup", "backup_hostile", "backup_postgresql", "restore_interrupted", "restore_standby", "upgrade"),
-        "desktop",
+        *("desktop", "rstudio"),
     )
 )
 _SERVERS = {"HPCHUB_SERVERS": "required"}

@@ -64,6 +64,9 @@ APP = {
     "not_installed": marked("{name} is not installed on {node}: the program {program} was not found."),
     "silent": marked("{name} did not answer within {seconds} seconds."),
     "starting": marked("{name} is starting."),
+    "too_old": marked(
+        "{name} cannot run on {node}, because its version lacks {options}. It needs version {version} or later."
+    ),
     "unsafe": marked("{name} cannot run on {node}, because another user can change {path} and read what you type."),
 }
 """The texts of the pages about an application. The hub sends them to the session; see ``hpchub.remote.app``."""

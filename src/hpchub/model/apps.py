@@ -135,10 +135,33 @@ class DesktopApp(AppBase):
         return {**super().for_session(), "server": self.server, "geometry": self.geometry}
 
 
-AnyApp = WebApp | DesktopApp
+class RstudioApp(AppBase):
+    """RStudio Server. Version 2024.12 or later, and R, must be installed on the nodes or in a module."""
+
+    kind: Literal["rstudio"]
+    """The kind of application."""
+    server: f.Argument = "/usr/lib/rstudio-server/bin/rserver"
+    """RStudio's program ``rserver``: its path, or the name of a program on the PATH, which a module can provide.
+    ``arguments`` are added to its command."""
+    r: f.OptionalPath = ""
+    """The path of the program ``R``. Empty: the R of the modules, or the one that RStudio finds on the node."""
+    local_ports: Annotated[bool, Field(strict=True)] = False
+    """Whether RStudio may show the pages of programs that listen on ports of the node, such as Shiny applications in R.
+    Other users of the node can open such ports too."""
+
+    def program(self) -> list[str]:
+        """Return ``rserver`` and the arguments to add."""
+        return [self.server, *self.arguments]
+
+    def for_session(self) -> dict[str, Any]:
+        """Return the application in the form that a session gets, with ``r`` and ``local_ports``."""
+        return {**super().for_session(), "r": self.r, "local_ports": self.local_ports}
+
+
+AnyApp = WebApp | DesktopApp | RstudioApp
 App = Annotated[AnyApp, Field(discriminator="kind")]
 """An application of any kind."""
-APP_KINDS: dict[str, type[AnyApp]] = {"desktop": DesktopApp, "web": WebApp}
+APP_KINDS: dict[str, type[AnyApp]] = {"desktop": DesktopApp, "rstudio": RstudioApp, "web": WebApp}
 """The class of each kind."""
 
 

@@ -84,6 +84,7 @@ TEXTS = {
     "log": "The whole log is in {path} until the session ends.",
     "again": "Start again",
     "unsafe": "{name} cannot run on {node}, because another user can change {path} and read what you type.",
+    "too_old": "{name} cannot run on {node}, because its version lacks {options}. It needs version {version} or later.",
     "connecting": "Connecting …",
     "connected": "Connected",
     "lost": "The connection is lost. This page returns to {name} as soon as possible.",

@@ -350,7 +350,7 @@ def add_applications(server: Any, definitions: Path) -> None:
         log("this session has no applications, because its environment lacks the package jupyter-server-proxy")
         return
     directory = socket_directory(definitions.with_suffix(""))
-    programs = {"desktop": str(Path(__file__).with_name("desktop.py"))}
+    programs = {kind: str(Path(__file__).with_name(f"{kind}.py")) for kind in ("desktop", "rstudio")}
     program = str(Path(__file__).with_name("app.py"))
     default_icon = directory / "icon.svg"
     default_icon.write_text(ICON, encoding="ascii")
