@@ -13,6 +13,7 @@ from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 from .saml import SAML
 from .sign_on import SIGN_ON
 from .user_kernels import USER_KERNELS
+from .vscode import VSCODE
 
 _SHARED = "molecule/shared/tests"
 _GATE_TESTS = ("tests/unit/test_gate.py", "tests/unit/test_protections.py")
@@ -549,6 +550,7 @@ HAND_WRITTEN = (
     *SAML,
     *SIGN_ON,
     *USER_KERNELS,
+    *VSCODE,
     HandWritten("site-files-add", CONFIG, "if gone := entries - _entries(c, name):", "if gone := set():", _SITE_FILES),
     _gate("request-length", "if len(text) > REQUEST_LIMIT:", "if False:"),
     _gate("exact-fields", 'if set(request) - {"cluster"} != fields:', "if False:"),
