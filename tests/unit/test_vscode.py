@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -153,7 +154,11 @@ def test_port_of_a_program_in_a_terminal_is_the_users_affair(start: Any, monkeyp
 
 def test_server_that_cannot_be_found_leaves_nobody_unwatched(tmp_path: Path) -> None:
     application = app.Application(definition(), tmp_path, {}, {})
-    assert application._listeners() == app.descendants(os.getpid())
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            assert child.pid in application._listeners()
+        finally:
+            child.kill()
 
 
 @pytest.mark.parametrize("given", ["", "/nonexistent/1000"], ids=["none", "missing"])
