@@ -16,6 +16,7 @@ from .rstudio import RSTUDIO
 from .saml import SAML
 from .sign_on import SIGN_ON
 from .user_kernels import USER_KERNELS
+from .vscode import VSCODE
 
 _SHARED = "molecule/shared/tests"
 _GATE_TESTS = ("tests/unit/test_gate.py", "tests/unit/test_protections.py")
@@ -555,6 +556,7 @@ HAND_WRITTEN = (
     *SIGN_ON,
     *USER_KERNELS,
     *KERNELS,
+    *VSCODE,
     HandWritten("site-files-add", CONFIG, "if gone := entries - _entries(c, name):", "if gone := set():", _SITE_FILES),
     _gate("request-length", "if len(text) > REQUEST_LIMIT:", "if False:"),
     _gate("exact-fields", 'if set(request) - {"cluster"} != fields:', "if False:"),

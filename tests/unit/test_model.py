@@ -322,6 +322,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_install_environment", ["A=4"], "hpc_install_environment: is a list, not a mapping"),
     # applications
     ("hpc_apps", [{"name": "tb", "kind": "wep"}], 'hpc_apps[0] (name "tb"): kind "wep" is unknown; valid: desktop, rstudio, web'),
+    ("hpc_apps", [{"name": "tb", "kind": "wep"}], 'hpc_apps[0] (name "tb"): kind "wep" is unknown; valid: desktop, vscode, web'),
     ("hpc_apps", [app("TB")], 'hpc_apps[0] (name "TB"): name "TB" is not an application\'s name; write a small letter'),
     ("hpc_apps", [app("../x")], 'hpc_apps[0] (name "../x"): name "../x" is not an application\'s name'),
     ("hpc_apps", [app("lab")], 'hpc_apps[0] (name "lab"): name "lab" is a path of the notebook server; choose another one, such as my-lab'),
@@ -338,6 +339,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_apps", [{"name": "vnc", "kind": "desktop", "session": []}], 'hpc_apps[0] (name "vnc"): session is empty'),
     ("hpc_apps", [{"name": "r", "kind": "rstudio", "r": "R"}], 'hpc_apps[0] (name "r"): r "R" is not an absolute path'),
     ("hpc_apps", [{"name": "r", "kind": "rstudio", "command": ["rserver"]}], 'hpc_apps[0] (name "r"): "command" is an unknown key'),
+    ("hpc_apps", [{"name": "code", "kind": "vscode", "extensions_directory": "ext"}], 'hpc_apps[0] (name "code"): extensions_directory "ext" is not an absolute path'),
+    ("hpc_apps", [{"name": "code", "kind": "vscode", "command": ["code-server"]}], 'hpc_apps[0] (name "code"): "command" is an unknown key'),
     ("hpc_apps", [app("tb", geometry="800x600")], 'hpc_apps[0] (name "tb"): "geometry" is an unknown key'),
     ("hpc_apps", [app("tb", modules=["a; b"])], 'hpc_apps[0] (name "tb"): modules[0] "a; b" is not a module\'s name'),
     # values that Ansible could not evaluate

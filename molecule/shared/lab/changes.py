@@ -84,6 +84,8 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     *((f"tests/e2e/test_{name}.py", ("lint", "sign_on")) for name in ("doors", "bad_providers", "provider_choice")),
     ("tests/e2e/test_previous_release.py", ("lint", "upgrade")),
     *((f"tests/e2e/test_{name}.py", ("lint", "workbench")) for name in ("desktop", "rstudio")),
+    ("tests/e2e/test_desktop.py", ("lint", "workbench")),
+    *((f"tests/e2e/test_{name}.py", ("lint", "workbench")) for name in ("vscode", "web_apps")),
     ("tests/e2e/previous_release", ("upgrade",)),
     ("tests/e2e/*", ("lint", "default")),
     ("tests/mutations/*", LINT),

@@ -31,6 +31,8 @@ APPS = "apps"
 """The name of the file with a session's applications, among the files of its secrets."""
 INTERFACES = ("lab", "notebook")
 """The interfaces of every session."""
+RECONNECTION_LIMIT = 7 * 86400
+"""How long VS Code keeps the terminals of a browser that is not connected, in seconds."""
 
 
 class AppBase(Entry):
@@ -162,6 +164,46 @@ AnyApp = WebApp | DesktopApp | RstudioApp
 App = Annotated[AnyApp, Field(discriminator="kind")]
 """An application of any kind."""
 APP_KINDS: dict[str, type[AnyApp]] = {"desktop": DesktopApp, "rstudio": RstudioApp, "web": WebApp}
+class VscodeApp(AppBase):
+    """VS Code in the browser. code-server must be installed on the nodes."""
+
+    kind: Literal["vscode"]
+    """The kind of application."""
+    server: f.Argument = "code-server"
+    """code-server: the name of a program on the PATH, or its path."""
+    folder: f.Argument = "{home}"
+    """The folder to open at first. ``{home}`` is replaced by the home, and ``{user}`` by the user. VS Code then opens
+    what the user had open last."""
+    extensions_directory: f.OptionalPath = ""
+    """A directory on the nodes with the extensions of the site. Users cannot add others to it. Empty: users install
+    extensions in their homes."""
+
+    def program(self) -> list[str]:
+        """Return the command, with its arguments. The last ones win, so ``arguments`` cannot open a port."""
+        return [
+            *(self.server, *self.arguments),
+            # Not the user's file, which may contain a password, a certificate or an address.
+            *("--config=/dev/null", "--auth=none", "--socket={socket}", "--socket-mode=600"),
+            "--session-socket={socket}2",  # the default is in the home, which other sessions share
+            # It would open every port of the node to the pages of the user's address. Another user could listen there.
+            "--disable-proxy",
+            *("--disable-telemetry", "--disable-update-check", "--disable-getting-started-override"),
+            *([f"--extensions-dir={self.extensions_directory}"] if self.extensions_directory else []),
+            self.folder,
+        ]
+
+    def for_session(self) -> dict[str, Any]:
+        """Return the application in the form that a session gets, with ``health`` and ``runs_programs``."""
+        found = super().for_session()
+        # Users who return after some days find their terminals. The variable is not known to old versions.
+        environment = {"CODE_SERVER_RECONNECTION_GRACE_TIME": str(RECONNECTION_LIMIT), **found["environment"]}
+        return {**found, "environment": environment, "health": "/healthz", "runs_programs": True}
+
+
+AnyApp = WebApp | DesktopApp | VscodeApp
+App = Annotated[AnyApp, Field(discriminator="kind")]
+"""An application of any kind."""
+APP_KINDS: dict[str, type[AnyApp]] = {"desktop": DesktopApp, "vscode": VscodeApp, "web": WebApp}
 """The class of each kind."""
 
 

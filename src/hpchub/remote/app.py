@@ -56,6 +56,7 @@ HUB_COOKIES = b"jupyterhub-"  # their common prefix
 AGAIN = "hpchub-start-again"  # the query of the link in a page
 MARK = "X-Hpchub-App"  # a header of every page of this program
 HTTP = (b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", b"HTTP/")  # a request and its answer
+HEALTHY = b"HTTP/1.1 200"  # the answer of an application that has a page for this question
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
@@ -149,6 +150,10 @@ class Application:
         self.socket = directory / "app"
         self.log = Log(directory / "log")
         self.limit = float(definition.get("start_limit") or START_LIMIT)
+        if not is_directory(environment.get("XDG_RUNTIME_DIR", "")):  # programs would put their sockets into /tmp
+            runtime = directory / "run"
+            runtime.mkdir(mode=0o700, exist_ok=True)
+            environment = {**environment, "XDG_RUNTIME_DIR": str(runtime)}
         self.environment = app_environment(environment, definition.get("environment", {}))
         self.process: asyncio.subprocess.Process | None = None
         self.problem: AppError | None = None
@@ -264,11 +269,13 @@ class Application:
 
     async def _wait_until_ready(self) -> None:
         assert self.process  # noqa: S101 the caller has started it
+        path = self.definition.get("health")
+        health = (HTTP[0].replace(b"/", path.encode(), 1), HEALTHY) if path else HTTP
         end = time.monotonic() + self.limit
         while time.monotonic() < end:
             if self.process.returncode is not None:
                 raise self._ending(self.process.returncode, self._program())
-            if await answers(self.socket, *HTTP):
+            if await answers(self.socket, *health):
                 self._check_ports()
                 return
             await asyncio.sleep(HEALTH_INTERVAL)
@@ -304,8 +311,20 @@ class Application:
         return fill(self.definition["command"][0], self._placeholders())
 
     def _listeners(self) -> list[int]:
-        """Return the processes that must not listen on a port of the node."""
-        return descendants(os.getpid())
+        """Return the processes that must not listen on a port of the node.
+
+        What users start in an application that runs programs for them is their own affair, as in a terminal.
+        """
+        started = descendants(os.getpid())
+        if not self.definition.get("runs_programs"):
+            return started
+        found = set()
+        for server in listening_on(self.socket, started):
+            process = server
+            while process in started:  # the server, and the programs that have started it
+                found.add(process)
+                process = status_of(process)[1]
+        return sorted(found) or started
 
     def _ending(self, code: int, program: str) -> AppError:
         """Return why a process has ended before the application was ready."""
@@ -377,6 +396,11 @@ def app_environment(session: dict[str, str], own: dict[str, str]) -> dict[str, s
     """Return the environment of an application: the session's without its secrets, and the variables of the entry."""
     kept = {name: value for name, value in session.items() if name not in SECRET and not name.startswith(SECRET_PREFIX)}
     return {**kept, **own}
+
+
+def is_directory(path: str) -> bool:
+    """Return whether a text is the path of a directory."""
+    return os.path.isdir(path)  # noqa: PTH112 it accepts any text
 
 
 def fill(word: str, values: dict[str, str]) -> str:
@@ -605,11 +629,8 @@ def ports_of(processes: list[int]) -> list[str]:
     sockets = set()
     for process in processes:
         with contextlib.suppress(OSError):
-            if Path(f"/proc/{process}/ns/net").readlink() != network:
-                continue
-            for descriptor in Path(f"/proc/{process}/fd").iterdir():
-                with contextlib.suppress(OSError):
-                    sockets.add(str(descriptor.readlink()))
+            if Path(f"/proc/{process}/ns/net").readlink() == network:
+                sockets |= descriptors_of(process)
     found = []
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         with contextlib.suppress(OSError):
@@ -619,6 +640,23 @@ def ports_of(processes: list[int]) -> list[str]:
                     address, _, port = fields[1].partition(":")
                     found.append(f"{host_of(address, family)}:{int(port, 16)}")
     return sorted(found)
+
+
+def descriptors_of(process: int) -> set[str]:
+    """Return what a process has open, as the links in /proc name it, such as ``socket:[INODE]``."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{process}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(descriptor.readlink()))
+    return found
+
+
+def listening_on(path: Path, processes: list[int]) -> list[int]:
+    """Return those of some processes that have a unix socket open."""
+    lines = (line.split() for line in Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace").splitlines())
+    sockets = {f"socket:[{fields[6]}]" for fields in lines if fields[7:] == [str(path)]}
+    return [process for process in processes if sockets & descriptors_of(process)]
 
 
 def host_of(digits: str, family: socket.AddressFamily) -> str:

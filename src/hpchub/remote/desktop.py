@@ -164,10 +164,6 @@ class Desktop(app.Application):
             "ICEAUTHORITY": str(self.directory / "ice"),  # not in the home, where sessions on other nodes lock it
             "XDG_SESSION_TYPE": "x11",
         }
-        if not is_directory(environment.get("XDG_RUNTIME_DIR", "")):
-            runtime = self.directory / "run"
-            runtime.mkdir(mode=0o700, exist_ok=True)
-            environment["XDG_RUNTIME_DIR"] = str(runtime)
         command = [app.fill(word, values) for word in self.definition["command"]]
         words = [*self.definition["shell"], *BUS, *command]
         return await self._execute(words, BUS[0], env=environment, cwd=self._home())
@@ -198,7 +194,7 @@ class Desktop(app.Application):
 
     def _home(self) -> str | None:
         home = self.environment.get("HOME", "")
-        return home if is_directory(home) else None
+        return home if app.is_directory(home) else None
 
     async def _check_access(self, display: int) -> None:
         """Check that the X server demands the cookie.
@@ -271,11 +267,6 @@ class Desktop(app.Application):
 
 SHOWN = ("connected", "connecting", "lost", "clipboard", "clipboard_help")
 """The texts of the page with the viewer."""
-
-
-def is_directory(path: str) -> bool:
-    """Return whether a text is the path of a directory."""
-    return os.path.isdir(path)  # noqa: PTH112 it accepts any text
 
 
 def find_viewer() -> Path:
