@@ -12,6 +12,7 @@ from .host_units import HOST_UNITS
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 from .saml import SAML
 from .sign_on import SIGN_ON
+from .spark import SPARK
 from .user_kernels import USER_KERNELS
 
 _SHARED = "molecule/shared/tests"
@@ -544,6 +545,7 @@ HAND_WRITTEN = (
     *_REMOTE_MUTANTS,
     *BACKUP,
     *APPS,
+    *SPARK,
     *DOCKER,
     *HOST_UNITS,
     *SAML,
