@@ -126,7 +126,7 @@ def test_spark_counts_words_over_two_nodes(
     # Spark's own pages: the master, and the notebook's application.
     notebooks.page.locator("#jp-main-dock-panel .lm-TabBar-addButton").first.click()
     page = open_tile(notebooks, spark["display_name"])
-    expect(page.get_by_text(re.compile(r"Alive Workers:\s*2"))).to_be_visible(timeout=START)
+    expect(page.get_by_text(re.compile(r"Workers:\s*2 Alive"))).to_be_visible(timeout=START)
     expect(page.get_by_text(re.compile(rf"Cores in use:\s*{2 * wide['cores']} Total"))).to_be_visible()
     page.locator("#content, body").get_by_role("link", name="pyspark-shell").first.click()
     expect(page.get_by_text("Completed Jobs").first).to_be_visible(timeout=START)

@@ -24,12 +24,7 @@ SPARK = (
         "True",
         "only_to_the_master",
     ),
-    _spark(
-        "redirect-to-others",
-        'path = target.path if target.path.startswith(f"{self.base}/") else self.base + target.path',
-        "path = found[2].decode()",
-        "redirect_leads",
-    ),
+    _spark("redirect-to-others", 'path = "/" + target.path', "path = target.path", "redirect_stays"),
     _spark("own-settings", '"spark.authenticate": "true",', "", "do_not_replace"),
     _spark(
         "files-to-all",

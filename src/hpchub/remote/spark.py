@@ -222,11 +222,11 @@ class Spark(spark_node.Daemons):
             inner_writer.close()
 
     def redirected(self, head: bytes) -> bytes:
-        """Return the head of an answer with the user's address of the page that it redirects to."""
+        """Return the head of an answer with the path that it redirects to. jupyter-server-proxy adds the prefix."""
 
         def replace(found: re.Match[bytes]) -> bytes:
             target = urlsplit(found[2].decode(errors="replace"))
-            path = target.path if target.path.startswith(f"{self.base}/") else self.base + target.path
+            path = "/" + target.path.removeprefix(f"{self.base}/").lstrip("/")
             return found[1] + f"{path}?{target.query}".rstrip("?").encode()
 
         return re.sub(rb"(?im)^(location:[ \t]*)(\S+)", replace, head)
