@@ -39,7 +39,7 @@ APPS = (
         "network_of_its_own",
     ),
     _app("outlives-its-supervisor", "preexec_fn=die_with_parent,\n                **more", "**more", "ends_with_its"),
-    _app("orphans", "libc.prctl(PR_SET_CHILD_SUBREAPER, 1", "libc.prctl(PR_SET_CHILD_SUBREAPER, 0", "background_end"),
+    _app("orphans", "prctl(PR_SET_CHILD_SUBREAPER, 1", "prctl(PR_SET_CHILD_SUBREAPER, 0", "background_end"),
     _session(
         "app-every-port-of-the-node",
         _SERVER,

@@ -15,6 +15,7 @@ from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 from .rstudio import RSTUDIO
 from .saml import SAML
 from .sign_on import SIGN_ON
+from .spark import SPARK
 from .user_kernels import USER_KERNELS
 from .vscode import VSCODE
 
@@ -550,6 +551,7 @@ HAND_WRITTEN = (
     *APPS,
     *ENVIRONMENT,
     *RSTUDIO,
+    *SPARK,
     *DOCKER,
     *HOST_UNITS,
     *SAML,

@@ -247,7 +247,7 @@ def test_log_keeps_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     log = app.Log(tmp_path / "log")
     log.clear()
     for number in range(200):
-        log._write(f"line {number}\n".encode())
+        log.write(f"line {number}\n".encode())
     assert log.path.stat().st_size <= 1000
     assert log.last_lines().endswith("line 198\nline 199")
     assert stat.S_IMODE(log.path.stat().st_mode) == 0o600

@@ -62,11 +62,16 @@ APP = {
     "log": marked("The whole log is in {path} until the session ends."),
     "no_network": marked("{name} listens on a network port, and {node} does not permit a private network for it."),
     "not_installed": marked("{name} is not installed on {node}: the program {program} was not found."),
+    "not_served": marked(
+        "{path} stays on this node, because Spark would send it to every user of the node who knows its name. Put it in"
+        " a directory that all nodes share, and open it there."
+    ),
     "silent": marked("{name} did not answer within {seconds} seconds."),
     "starting": marked("{name} is starting."),
     "too_old": marked(
         "{name} cannot run on {node}, because its version lacks {options}. It needs version {version} or later."
     ),
+    "too_small": marked("{name} needs at least {memory} of memory on each node. Start a session with more memory."),
     "unsafe": marked("{name} cannot run on {node}, because another user can change {path} and read what you type."),
 }
 """The texts of the pages about an application. The hub sends them to the session; see ``hpchub.remote.app``."""

@@ -149,6 +149,7 @@ class SessionSpawner(Spawner):  # type: ignore[misc]
             HPCHUB_DEFAULT_KERNEL=self.profile.default_kernel,
             HPCHUB_DIRECTORY=self.profile.working_directory,
             HPCHUB_CORES=str(self.profile.cores),
+            HPCHUB_MEMORY=str(self.profile.memory_mib),
             HPCHUB_WITHOUT_SETTINGS="1" if self.without_settings else "",
             HPCHUB_API_CA=self.runtime.api_ca,
             HPCHUB_TLS_KEY=identity.key,

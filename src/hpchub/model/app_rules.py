@@ -25,6 +25,8 @@ def compare_apps(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
         yield from _compare_name(app)
         if app.get("kind") == "web":
             yield from _compare_command(app)
+        if app.get("kind") == "spark":
+            yield from _compare_kernel(app, drafts["hpc_kernels"])
         for name in app.get("clusters") or []:
             if name not in known:
                 yield _unknown(app, "clusters", name, known)
@@ -63,4 +65,16 @@ def _compare_command(app: Draft) -> Iterator[Problem]:
             field="command",
             value=show(command),
             valid="write one of them where the program expects the address to listen on; {socket} is safer and faster",
+        )
+
+
+def _compare_kernel(app: Draft, kernels: Sequence[Draft]) -> Iterator[Problem]:
+    own = f"py{app.get('name')}"
+    if own in [kernel.get("name") for kernel in kernels]:
+        yield Problem(
+            app.name,
+            f"has the kernel {own}, which is also in hpc_kernels",
+            field="name",
+            value=show(app.get("name")),
+            valid="remove that kernel, or choose another name for the application",
         )

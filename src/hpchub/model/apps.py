@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from hpchub.kernel_scripts import module_script
+from hpchub.kernel_scripts import clean_command, module_script
 from hpchub.model import fields as f
 from hpchub.model.entry import Entry
+from hpchub.model.spark_settings import SparkSetting
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -204,6 +205,54 @@ AnyApp = WebApp | DesktopApp | VscodeApp
 App = Annotated[AnyApp, Field(discriminator="kind")]
 """An application of any kind."""
 APP_KINDS: dict[str, type[AnyApp]] = {"desktop": DesktopApp, "vscode": VscodeApp, "web": WebApp}
+class SparkApp(AppBase):
+    """Apache Spark over all nodes of the job, with its pages and a kernel for notebooks."""
+
+    kind: Literal["spark"]
+    """The kind of application."""
+    python: f.Argument = "{environment}/bin/python"
+    """The Python that has pyspark (4.1 or later) and ipykernel: the name of a program on the PATH, or its path.
+    ``{environment}`` is the directory of the notebook environment."""
+    java_home: f.OptionalPath = ""
+    """The directory of Java. Empty: Java is on the PATH, or a module sets ``JAVA_HOME``."""
+    memory_percent: f.MemoryPercent = 50
+    """The part of the memory that Spark's executor on each node gets, in percent. The rest is for the notebooks,
+    for Python, and for Spark's other processes."""
+    configuration: dict[SparkSetting, f.EnvironmentValue] = {}
+    """Settings of Spark, such as ``spark.sql.shuffle.partitions``."""
+    kernel_display_name: f.Line = Field(default_factory=lambda data: f"Py{data['display_name']}")
+    """The name of the kernel that users see. The default is ``Py`` and ``display_name``. Notebook files store the name
+    ``py`` and ``name``."""
+
+    @property
+    def kernel(self) -> str:
+        """The name of the kernel's directory."""
+        return f"py{self.name}"
+
+    def program(self) -> list[str]:
+        """Return the Python that has pyspark."""
+        return [self.python]
+
+    def for_session(self) -> dict[str, Any]:
+        """Return Spark in the form that a session gets, with its settings and ``kernel``.
+
+        ``kernel`` is the kernel spec, whose command is still without ``spark_kernel.py`` and its arguments.
+        """
+        spec = {
+            "argv": [*clean_command(self.environment), *self.shell(), self.python],
+            "display_name": self.kernel_display_name,
+            "language": "python",
+            "env": self.environment,
+            "metadata": {"debugger": True},
+        }
+        more = self.model_dump(include={"java_home", "memory_percent", "configuration"})
+        return {**super().for_session(), **more, "kernel": {"name": self.kernel, "spec": spec}}
+
+
+AnyApp = WebApp | DesktopApp | SparkApp
+App = Annotated[AnyApp, Field(discriminator="kind")]
+"""An application of any kind."""
+APP_KINDS: dict[str, type[AnyApp]] = {"desktop": DesktopApp, "spark": SparkApp, "web": WebApp}
 """The class of each kind."""
 
 

@@ -518,6 +518,7 @@ Geometry = Annotated[
     Text("a size", r"[1-9][0-9]{2,3}x[1-9][0-9]{2,3}", "write the width and the height in pixels, as in 1280x800"),
 ]
 StartLimit = Annotated[int, Whole(1, 3600)]
+MemoryPercent = Annotated[int, Whole(10, 90)]
 KernelReference = Annotated[str, Text("a kernel's name", r".{1,200}", "name a kernel of hpc_kernels", empty=True)]
 HostName = Annotated[
     str,

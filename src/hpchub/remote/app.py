@@ -77,6 +77,10 @@ TEXTS = {
     "killed": "{name} was ended by signal {code} before it was ready.",
     "ended": "{name} has ended.",
     "ended_badly": "{name} has ended with exit code {code}.",
+    "not_served": (
+        "{path} stays on this node, because Spark would send it to every user of the node who knows its name. Put it in"
+        " a directory that all nodes share, and open it there."
+    ),
     "silent": "{name} did not answer within {seconds} seconds.",
     "exposed": "{name} was stopped, because it listened on {address}, where other users of {node} could reach it.",
     "no_network": "{name} listens on a network port, and {node} does not permit a private network for it.",
@@ -84,6 +88,7 @@ TEXTS = {
     "last_lines": "The last lines of its log:",
     "log": "The whole log is in {path} until the session ends.",
     "again": "Start again",
+    "too_small": "{name} needs at least {memory} of memory on each node. Start a session with more memory.",
     "unsafe": "{name} cannot run on {node}, because another user can change {path} and read what you type.",
     "too_old": "{name} cannot run on {node}, because its version lacks {options}. It needs version {version} or later.",
     "connecting": "Connecting …",
@@ -169,6 +174,11 @@ class Application:
         if self._task is None or self._task.done():
             self.problem, self.is_ready = None, False
             self._task = asyncio.ensure_future(self._live())
+
+    @property
+    def running(self) -> asyncio.Task[None] | None:
+        """The task that ends with the application, or None before the first start."""
+        return self._task
 
     async def stop(self) -> None:
         """End the application and all of its processes."""
@@ -426,9 +436,10 @@ class Log:
         """Copy the output of the application until it ends."""
         while data := await output.read(65536):
             with contextlib.suppress(OSError):  # a full disk does not end the application
-                self._write(data)
+                self.write(data)
 
-    def _write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
+        """Add to the log."""
         with self.path.open("r+b") as file:
             size = file.seek(0, os.SEEK_END)
             if size + len(data) > LOG_LIMIT:
@@ -605,6 +616,11 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def adopt_orphans() -> None:
+    """Become the parent of the processes whose own parents end, so that none of them is missed."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def descendants(root: int) -> list[int]:
     """Return the processes that a process has started, and those that they have started.
 
@@ -770,8 +786,7 @@ async def supervise(definitions: Path, name: str, kind: type[Application]) -> No
     definition, texts = read_definition(definitions, name)
     directory = Path(os.environ["HPCHUB_APPS"]) / name
     directory.mkdir(mode=0o700, exist_ok=True)
-    libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     application = kind(definition, directory, texts, dict(os.environ))
     done = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import copy
 import importlib
 import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -351,14 +353,24 @@ def add_applications(server: Any, definitions: Path) -> None:
         return
     directory = socket_directory(definitions.with_suffix(""))
     programs = {kind: str(Path(__file__).with_name(f"{kind}.py")) for kind in ("desktop", "rstudio")}
+    programs = {kind: str(Path(__file__).with_name(f"{kind}.py")) for kind in ("desktop", "spark")}
     program = str(Path(__file__).with_name("app.py"))
     default_icon = directory / "icon.svg"
     default_icon.write_text(ICON, encoding="ascii")
+    environment = {"HPCHUB_APPS": str(directory)}
+    commands = {
+        app["name"]: [sys.executable, "-I", programs.get(app.get("kind"), program), str(definitions), app["name"]]
+        for app in apps
+    }
+    own = [app for app in apps if app.get("kind") == "spark"]
+    if own:
+        add_spark_kernels(server, own, directory)
+        start_supervisors([commands.pop(app["name"]) for app in own], environment)
     processes = [
         ServerProcess(
             name=app["name"],
-            command=[sys.executable, "-I", programs.get(app.get("kind"), program), str(definitions), app["name"]],
-            environment={"HPCHUB_APPS": str(directory)},
+            command=commands.get(app["name"], []),
+            environment=environment,
             unix_socket=str(directory / app["name"] / "socket"),
             absolute_url=app["keeps_prefix"],
             timeout=SUPERVISOR_TIMEOUT,
@@ -401,6 +413,43 @@ def add_modules(server: Any, applications: Path) -> None:
         log("this session has no sidebar for modules, because its environment lacks the package jupyterlmod")
     if not modules.has_module_system():
         log("the sidebar for modules is empty, because login shells on this node set neither LMOD_CMD nor MODULES_CMD")
+def add_spark_kernels(server: Any, apps: Iterable[Mapping[str, Any]], directory: Path) -> None:
+    """Offer the kernel of each Apache Spark.
+
+    Args:
+        server: Jupyter's ``ServerApp``.
+        apps: The applications of the kind ``spark``.
+        directory: The directory with the sockets of the applications.
+    """
+    kernels = directory / "kernels"
+    for app in apps:
+        spec = app["kernel"]["spec"]
+        words = [word.replace("{environment}", sys.prefix) for word in spec["argv"]]
+        program = [str(Path(__file__).with_name("spark_kernel.py")), str(directory / app["name"] / "socket")]
+        own = kernels / app["kernel"]["name"]
+        own.mkdir(parents=True)
+        content = {**spec, "argv": [*words, *program, "-f", "{connection_file}"]}
+        (own / "kernel.json").write_text(json.dumps(content), encoding="utf-8")
+    server.kernel_spec_manager.kernel_dirs.insert(0, str(kernels))
+
+
+def start_supervisors(commands: Iterable[list[str]], environment: Mapping[str, str]) -> None:
+    """Start supervisors with the server, because kernels use them before anybody opens a page.
+
+    Args:
+        commands: The argument vector of each supervisor.
+        environment: Variables to add to their environment.
+    """
+    for command in commands:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, **environment})
+        atexit.register(end_supervisor, process)
+
+
+def end_supervisor(process: subprocess.Popen[bytes]) -> None:
+    """End a supervisor, which then ends what it has started on other nodes."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(SUPERVISOR_TIMEOUT)
 
 
 def socket_directory(wanted: Path) -> Path:
