@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from .apps import APPS
 from .backup import BACKUP
+from .dask import DASK
 from .docker import DOCKER, DOCKER_RULES
 from .host_units import HOST_UNITS
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
@@ -544,6 +545,7 @@ HAND_WRITTEN = (
     *_REMOTE_MUTANTS,
     *BACKUP,
     *APPS,
+    *DASK,
     *DOCKER,
     *HOST_UNITS,
     *SAML,

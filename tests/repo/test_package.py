@@ -21,6 +21,7 @@ HUB_LOCK = ROOT / "roles" / "jupyterhub" / "files" / "requirements.lock"
 PROVIDED = {
     *("ansible-core", "argcomplete", "pydantic-core"),
     *("jupyter-client", "jupyter-core", "jupyter-server", "jupyter-server-proxy"),
+    *("dask-jobqueue", "distributed", "hpchub-dask"),
 }
 
 
