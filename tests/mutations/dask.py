@@ -9,7 +9,7 @@ _PLAN = "src/hpchub_dask/plan.py"
 
 
 def _dask(name: str, path: str, old: str, new: str, keyword: str) -> HandWritten:
-    return HandWritten(name, path, old, new, ("tests/unit/test_dask.py",), keyword)
+    return HandWritten(f"dask-{name}", path, old, new, ("tests/unit/test_dask.py",), keyword)
 
 
 DASK = (

@@ -384,7 +384,7 @@ def test_dashboard(kernels: Kernels) -> None:
     status, page = kernels.supervisor.get(link)
     assert status == 200
     assert "Task Stream" in page
-    assert kernels.supervisor.get(base + "statics/css/base.css")[0] == 200
+    assert kernels.supervisor.get(base + "health")[0] == 200
     # Its graphs come through a websocket, and the page contains the token for it.
     (token,) = re.findall(r'"token":"([^"]+)"', page)
     with socket.socket(socket.AF_UNIX) as sock:
