@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from .apps import APPS
 from .backup import BACKUP
+from .dask import DASK
 from .docker import DOCKER, DOCKER_RULES
 from .environment import ENVIRONMENT
 from .host_units import HOST_UNITS
@@ -552,6 +553,7 @@ HAND_WRITTEN = (
     *ENVIRONMENT,
     *RSTUDIO,
     *SPARK,
+    *DASK,
     *DOCKER,
     *HOST_UNITS,
     *SAML,

@@ -22,6 +22,7 @@ PROVIDED = {
     *("ansible-core", "argcomplete", "pydantic-core"),
     *("jupyter-client", "jupyter-core", "jupyter-server", "jupyter-server-proxy"),
     *("ipykernel", "pyspark"),  # of the site's Python that runs spark_kernel.py
+    *("dask-jobqueue", "distributed", "hpchub-dask"),
 }
 
 

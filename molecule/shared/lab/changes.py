@@ -117,6 +117,9 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     # The product
     *((f"src/hpchub/model/{name}.py", (*SERVICE, "workbench")) for name in ("apps", "app_rules")),
     *((f"src/hpchub/remote/{name}.py", (*SERVICE, "workbench")) for name in ("app", "desktop", "rstudio")),
+    *((f"src/hpchub/model/{name}.py", (*SERVICE, "workbench")) for name in ("apps", "app_rules", "dask_rules")),
+    *((f"src/hpchub/remote/{name}.py", (*SERVICE, "workbench")) for name in ("app", "dask_dashboard", "desktop")),
+    ("src/hpchub_dask/*", (*SERVICE, "workbench")),
     *((f"src/hpchub/model/{name}.py", DOORS) for name in ("sso", "user_mapping")),
     ("src/hpchub/places/*", PLACES),
     *((f"src/hpchub/remote/{name}.py", PLACES) for name in ("docker_gate", "host_client", "host_units")),

@@ -370,7 +370,7 @@ def all_stages() -> list[Stage]:
             "Molecule with every kind of application and kernel on the nodes, then browser tests with each of them",
             _pytest(
                 "e2e",
-                *(f"tests/e2e/test_{name}.py" for name in ("apps", "desktop")),
+                *(f"tests/e2e/test_{name}.py" for name in ("apps", "dask", "desktop")),
                 environment=_lab("workbench"),
             ),
             extra=True,

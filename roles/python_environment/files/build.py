@@ -9,7 +9,7 @@ The program reads a JSON object from standard input:
 - ``uv``: the path of uv. If empty, the locked version is downloaded.
 - ``index``: options for pip and uv that select a package index.
 - ``archive``: a base64-encoded tar archive with the source of a package. If empty, no package is installed from source.
-- ``files``: objects with ``dest``, ``content`` and ``mode``.
+- ``files``: objects with ``dest``, ``content`` and ``mode``. ``@PURELIB@`` in ``dest`` is the packages' directory.
 - ``removed``: paths to remove, relative to the directory.
 - ``stamp``: the name of the file that marks the environment as complete.
 
@@ -31,6 +31,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+PURELIB = "import sysconfig; print(sysconfig.get_path('purelib'), end='')"
 COMPLETE = "import os, sys, sysconfig; sys.exit(not os.path.isdir(sysconfig.get_path('purelib')))"
 
 
@@ -95,8 +96,9 @@ def build(want: dict[str, Any]) -> None:
 
     for name in want["removed"]:
         remove(directory / name)
+    purelib = subprocess.run([interpreter, "-I", "-c", PURELIB], capture_output=True, text=True, check=True).stdout
     for file in want["files"]:
-        path = directory / file["dest"]
+        path = directory / file["dest"].replace("@PURELIB@", purelib)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(file["content"].replace("@ENVIRONMENT@", str(directory)))
         path.chmod(int(file.get("mode", "0644"), 8))

@@ -54,6 +54,7 @@ def render_batch_script(
     hub: str,
     username: str,
     template_dir: Path | None = None,
+    launcher: str = "",
 ) -> str:
     """Return the exact text that is submitted for a profile.
 
@@ -64,6 +65,7 @@ def render_batch_script(
         hub: The hub's name, which distinguishes its jobs from those of another hub.
         username: The user who owns the session.
         template_dir: The directory of the templates. By default the site's directory, then the checkout's.
+        launcher: The program that the job runs. By default the launcher of sessions.
 
     Raises:
         FileNotFoundError: There is no template for this scheduler.
@@ -80,7 +82,7 @@ def render_batch_script(
     return _template(_template_path(scheduler, directories).read_text()).render(
         directives=directives,
         directive_prefix=scheduler.directive_prefix,
-        launcher=launcher_path(cluster),
+        launcher=launcher or launcher_path(cluster),
         session=session,
         profile=profile,
         cluster=cluster,

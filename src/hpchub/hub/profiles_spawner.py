@@ -10,6 +10,7 @@ from jupyterhub.spawner import Spawner
 from sqlalchemy.exc import SQLAlchemyError
 from wrapspawner import WrapSpawner
 
+from hpchub.clusters.dask_jobs import dask_jobs
 from hpchub.hub import outcome as outcomes
 from hpchub.hub.cancel import cancel_start
 from hpchub.hub.events import ORIGIN, StopRequested
@@ -29,7 +30,7 @@ from hpchub.hub.start_error import StartError
 from hpchub.hub.switch import LOST, Key, saved, smaller
 from hpchub.messages import Message
 from hpchub.messages import restored as restored_text
-from hpchub.model.apps import APPS, apps_for
+from hpchub.model.apps import APPS, DaskApp, apps_for
 from hpchub.model.choice import permitted
 from hpchub.model.places import PlaceBase
 from hpchub.places import kind_of
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from hpchub.hub.job_events import PortReported, ProblemReported
+    from hpchub.model.apps import AnyApp
     from hpchub.model.entries import Cluster, Profile
 
 
@@ -154,11 +156,29 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
         """Return the file with the applications of a new session, or nothing if it has none."""
         groups = [group.name for group in self.user.groups]
         apps = apps_for(self.profile_list.apps, profile.where, groups)
+        if profile.place:  # a place has no scheduler
+            apps = [app for app in apps if not isinstance(app, DaskApp)]
         if not apps:
             return {}
         translate = self.runtime.languages.in_language(reader().language).texts.gettext
         texts = {name: translate(text) for name, text in APP.items()}
-        return {APPS: json.dumps({"apps": [app.for_session() for app in apps], "texts": texts})}
+        found = [app.for_session() | self._jobs_of(app, profile) for app in apps]
+        return {APPS: json.dumps({"apps": found, "texts": texts})}
+
+    def _jobs_of(self, app: AnyApp, profile: Profile) -> dict[str, Any]:
+        """Return what an application needs to submit jobs of its own."""
+        where = self.profile_list.where(profile)
+        if not isinstance(app, DaskApp) or isinstance(where, PlaceBase):
+            return {}
+        jobs = dask_jobs(
+            app,
+            profile,
+            where,
+            hub=self.runtime.hub_name,
+            username=self.user.name,
+            template_dir=self.runtime.template_dir(),
+        )
+        return {"jobs": jobs}
 
     def _save(self) -> None:
         """Save the session in the database, so that a restarted hub can continue it."""

@@ -47,6 +47,8 @@ APP = {
     "cannot_run": marked("{name} cannot run on {node}: {reason}."),
     "clipboard": marked("Clipboard"),
     "clipboard_help": marked("What you copy in {name} appears here. What you write or paste here can be pasted there."),
+    "cluster_ended": marked("This Dask cluster has ended."),
+    "clusters": marked("The Dask clusters of this session"),
     "connected": marked("Connected"),
     "connecting": marked("Connecting …"),
     "ended": marked("{name} has ended."),
@@ -60,6 +62,7 @@ APP = {
     "last_lines": marked("The last lines of its log:"),
     "lost": marked("The connection is lost. This page returns to {name} as soon as possible."),
     "log": marked("The whole log is in {path} until the session ends."),
+    "no_cluster": marked("No Dask cluster runs in this session."),
     "no_network": marked("{name} listens on a network port, and {node} does not permit a private network for it."),
     "not_installed": marked("{name} is not installed on {node}: the program {program} was not found."),
     "not_served": marked(
@@ -67,6 +70,7 @@ APP = {
         " a directory that all nodes share, and open it there."
     ),
     "silent": marked("{name} did not answer within {seconds} seconds."),
+    "start_cluster": marked("Start one in a notebook. This page then shows it:"),
     "starting": marked("{name} is starting."),
     "too_old": marked(
         "{name} cannot run on {node}, because its version lacks {options}. It needs version {version} or later."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hpchub.messages import did_you_mean, show
 from hpchub.model.apps import INTERFACES, SERVER_PATHS
+from hpchub.model.dask_rules import compare_dask
 from hpchub.model.problems import Problem
 from hpchub.model.rules import duplicate_names
 
@@ -27,6 +28,8 @@ def compare_apps(drafts: Mapping[str, Sequence[Draft]]) -> Iterator[Problem]:
             yield from _compare_command(app)
         if app.get("kind") == "spark":
             yield from _compare_kernel(app, drafts["hpc_kernels"])
+        if app.get("kind") == "dask":
+            yield from compare_dask(app, drafts)
         for name in app.get("clusters") or []:
             if name not in known:
                 yield _unknown(app, "clusters", name, known)

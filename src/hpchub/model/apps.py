@@ -15,6 +15,7 @@ from hpchub.kernel_scripts import clean_command, module_script
 from hpchub.model import fields as f
 from hpchub.model.entry import Entry
 from hpchub.model.spark_settings import SparkSetting
+from hpchub.units import mebibytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -253,6 +254,42 @@ AnyApp = WebApp | DesktopApp | SparkApp
 App = Annotated[AnyApp, Field(discriminator="kind")]
 """An application of any kind."""
 APP_KINDS: dict[str, type[AnyApp]] = {"desktop": DesktopApp, "spark": SparkApp, "web": WebApp}
+class DaskApp(AppBase):
+    """Dask's dashboard, and the jobs that notebooks start with ``hpchub_dask.Cluster()``. Places do not offer it."""
+
+    kind: Literal["dask"]
+    """The kind of application. ``arguments`` are those of ``dask worker``. ``environment`` and ``modules`` are those of
+    the workers. ``start_limit`` is how long a worker waits for its cluster before it ends."""
+    queue: f.QueueReference = ""
+    """The queue of the jobs. Empty: the session's, with its reservation, quality of service, node constraint and
+    options. The account is always the session's."""
+    cores: f.Cores = 1
+    """The number of cores of each job."""
+    memory: f.Memory = "4G"
+    """The memory of each job."""
+    runtime: f.OptionalRuntime = ""
+    """The longest run time of each job. Empty: the session's. No job requests more time than the session has left."""
+    max_jobs: f.MaxJobs = 10
+    """How many jobs a cluster of Dask can have at once."""
+    python: f.OptionalPath = ""
+    """The Python of the workers. It needs the packages of the notebooks. Empty: the Python of the notebook."""
+    interface: f.OptionalInterface = ""
+    """The network interface for Dask's connections, such as ``ib0``. Empty: the one with the route to the hub."""
+
+    def program(self) -> list[str]:
+        """Return the arguments of the workers. The application itself runs no program."""
+        return self.arguments
+
+    def for_session(self) -> dict[str, Any]:
+        """Return Dask in the form that a session gets. ``hpchub.clusters.dask_jobs`` adds the jobs."""
+        more = self.model_dump(include={"cores", "max_jobs", "python", "interface"})
+        return {**super().for_session(), **more, "memory_mib": mebibytes(self.memory), "keeps_prefix": True}
+
+
+AnyApp = WebApp | DesktopApp | DaskApp
+App = Annotated[AnyApp, Field(discriminator="kind")]
+"""An application of any kind."""
+APP_KINDS: dict[str, type[AnyApp]] = {"dask": DaskApp, "desktop": DesktopApp, "web": WebApp}
 """The class of each kind."""
 
 

@@ -519,6 +519,13 @@ Geometry = Annotated[
 ]
 StartLimit = Annotated[int, Whole(1, 3600)]
 MemoryPercent = Annotated[int, Whole(10, 90)]
+MaxJobs = Annotated[int, Whole(1, 10_000)]
+OptionalInterface = Annotated[
+    str,
+    Text(
+        "a network interface", r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,14}", "write its name on the nodes, as in ib0", empty=True
+    ),
+]
 KernelReference = Annotated[str, Text("a kernel's name", r".{1,200}", "name a kernel of hpc_kernels", empty=True)]
 HostName = Annotated[
     str,

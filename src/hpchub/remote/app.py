@@ -95,6 +95,10 @@ TEXTS = {
     "connected": "Connected",
     "lost": "The connection is lost. This page returns to {name} as soon as possible.",
     "clipboard": "Clipboard",
+    "no_cluster": "No Dask cluster runs in this session.",
+    "start_cluster": "Start one in a notebook. This page then shows it:",
+    "clusters": "The Dask clusters of this session",
+    "cluster_ended": "This Dask cluster has ended.",
     "clipboard_help": "What you copy in {name} appears here. What you write or paste here can be pasted there.",
 }
 """The texts of the pages, in English. The hub sends them in the user's language."""

@@ -354,6 +354,11 @@ def add_applications(server: Any, definitions: Path) -> None:
     directory = socket_directory(definitions.with_suffix(""))
     programs = {kind: str(Path(__file__).with_name(f"{kind}.py")) for kind in ("desktop", "rstudio")}
     programs = {kind: str(Path(__file__).with_name(f"{kind}.py")) for kind in ("desktop", "spark")}
+    os.environ["HPCHUB_APPS"] = str(directory)  # a notebook puts the dashboard of its Dask cluster there
+    programs = {
+        "dask": str(Path(__file__).with_name("dask_dashboard.py")),
+        "desktop": str(Path(__file__).with_name("desktop.py")),
+    }
     program = str(Path(__file__).with_name("app.py"))
     default_icon = directory / "icon.svg"
     default_icon.write_text(ICON, encoding="ascii")

@@ -303,6 +303,8 @@ class Scheduler(Terms, KnowledgeSource, ABC):
     """
     batchspawner_class = "BatchSpawnerBase"
     """The name of batchspawner's class for this scheduler. The default suits schedulers that batchspawner lacks."""
+    dask_class = ""
+    """The name of dask-jobqueue's class for this scheduler, or empty if there is none. Sessions then offer no Dask."""
     reserved_options: ReservedOptions
     """The options of the scheduler that profiles must not add, because hpchub sets them or they would break the job."""
     settings_field = ""

@@ -150,6 +150,7 @@ class GridEngine(GridEngineKnowledge, Scheduler):
     job_id_pattern = r"[1-9][0-9]{0,9}"
     directive_prefix = "#$"
     batchspawner_class = "GridengineSpawner"
+    dask_class = "SGECluster"
     settings_field = "grid_engine"
     reserved_options = _RESERVED
     reasons = _REASONS

@@ -129,6 +129,7 @@ class HTCondor(HTCondorKnowledge, Scheduler):
     limits_command = ("condor_status", "-json", "-constraint", _WHOLE, "-attributes", ",".join(_MACHINE))
     job_id_pattern = r"[1-9][0-9]{0,9}"
     batchspawner_class = "CondorSpawner"
+    dask_class = "HTCondorCluster"
     reserved_options = _RESERVED
     reasons = _REASONS
     # The queue lists a job before condor_submit prints its id, until the job has ended.

@@ -217,6 +217,7 @@ class LSF(LSFKnowledge, Scheduler):
     limits_more = (("bqueues", "-w"), ("bparams", "-a"))
     job_id_pattern = r"[0-9]+"
     batchspawner_class = "LsfSpawner"
+    dask_class = "LSFCluster"
     reserved_options = _RESERVED
     reasons = _REASONS
     # The messages of bsub; see lsb_perror(3).

@@ -237,6 +237,7 @@ class Moab(Scheduler):
     propagation = 90.0
     job_id_pattern = r"(?:[A-Za-z][A-Za-z0-9_-]{0,63}\.)?[0-9]+"
     batchspawner_class = "MoabSpawner"
+    dask_class = "MoabCluster"
     reserved_options = _RESERVED
     reasons = _REASONS
 

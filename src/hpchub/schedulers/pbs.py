@@ -472,6 +472,7 @@ class PBS(PBSKnowledge, Scheduler):
     history_commands = (("qstat", "-x", "-f", "-F", "json"),)
     job_id_pattern = JOB_ID
     batchspawner_class = "PBSSpawner"
+    dask_class = "PBSCluster"
     reserved_options = _RESERVED
     reasons = REASONS
     # A reservation is a queue.

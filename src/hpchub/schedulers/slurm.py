@@ -357,6 +357,7 @@ class Slurm(SlurmKnowledge, Scheduler):
     )
     job_id_pattern = r"[0-9]+"
     batchspawner_class = "SlurmSpawner"
+    dask_class = "SLURMCluster"
     reserved_options = _RESERVED
     reasons = tuple(_reasons())
     # src/common/slurm_errno.c, and the reasons of jobs that Slurm accepts and then never starts.

@@ -178,6 +178,7 @@ class Torque(TorqueKnowledge, Scheduler):
     history_commands = (("qstat", "-x"), ("tracejob", "-q", "-n", "2"))
     job_id_pattern = JOB_ID
     batchspawner_class = "TorqueSpawner"
+    dask_class = "PBSCluster"
     reserved_options = RESERVED
     reasons = REASONS
     refusals = tuple((pattern, fields[-1:]) for pattern, fields in REFUSALS)
