@@ -18,7 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpchub.remote import app, desktop, gate, job_usage, launcher, session_monitor, single_user, user_kernels
+from hpchub.remote import (
+    app,
+    desktop,
+    directory_links,
+    gate,
+    job_usage,
+    launcher,
+    session_monitor,
+    single_user,
+    uploads,
+    user_kernels,
+)
 from hpchub.schedulers import Unanswered
 
 if TYPE_CHECKING:
@@ -159,7 +170,8 @@ def _numbers(version: str) -> list[int]:
 @functools.cache
 def own_program(name: str) -> str:
     """Return the hash of a part's program in this package, or empty if the package does not contain it."""
-    notebook = [launcher, single_user, session_monitor, job_usage, app, desktop, user_kernels]
+    notebook = [launcher, single_user, session_monitor, job_usage, app, desktop, user_kernels, uploads]
+    notebook += [directory_links]
     modules = {GATE: [gate], NOTEBOOK: notebook}.get(name)
     if not modules:
         return ""

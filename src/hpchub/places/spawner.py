@@ -17,7 +17,17 @@ from hpchub.hub.session_spawner import SessionSpawner
 from hpchub.places import kind_of
 from hpchub.places.accounts import ask_for_account
 from hpchub.places.interface import PROGRAM, Refused, secret_path
-from hpchub.remote import app, desktop, job_usage, launcher, session_monitor, single_user, user_kernels
+from hpchub.remote import (
+    app,
+    desktop,
+    directory_links,
+    job_usage,
+    launcher,
+    session_monitor,
+    single_user,
+    uploads,
+    user_kernels,
+)
 from hpchub.schedulers import Unanswered, job_name
 
 if TYPE_CHECKING:
@@ -169,7 +179,7 @@ def files_of(session: str, secrets: Mapping[str, str], extension: str) -> dict[s
     """
     files = {Path(secret_path(session)).name: json.dumps(dict(secrets)), PROGRAM: Path(launcher.__file__).read_text()}
     files[launcher.EXTENSION] = extension
-    for module in (single_user, session_monitor, job_usage, app, desktop, user_kernels):
+    for module in (single_user, session_monitor, job_usage, app, desktop, user_kernels, uploads, directory_links):
         path = Path(str(module.__file__))
         files[path.name] = path.read_text()
     return files
