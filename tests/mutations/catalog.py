@@ -9,6 +9,7 @@ from .apps import APPS
 from .backup import BACKUP
 from .docker import DOCKER, DOCKER_RULES
 from .host_units import HOST_UNITS
+from .interfaces import INTERFACES
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 from .saml import SAML
 from .sign_on import SIGN_ON
@@ -544,6 +545,7 @@ HAND_WRITTEN = (
     *_REMOTE_MUTANTS,
     *BACKUP,
     *APPS,
+    *INTERFACES,
     *DOCKER,
     *HOST_UNITS,
     *SAML,
