@@ -89,7 +89,7 @@ def _escaped(text: str, form: str) -> str:
 
 
 def lab_files(default: str, texts: Mapping[str, str | Mapping[str, str]] | None = None) -> list[dict[str, str]]:
-    """Return the extension and the default settings of JupyterLab, as files of an environment.
+    """Return the extension and the default settings of JupyterLab and NbClassic, as files of an environment.
 
     Returns:
         ``[{"dest": PATH, "content": TEXT, "mode": MODE}]``. The paths are relative to the environment.
@@ -103,6 +103,8 @@ def lab_files(default: str, texts: Mapping[str, str | Mapping[str, str]] | None 
         for path, content in lab_extension.extension_files(default, _plain(texts)).items()
     }
     found["share/jupyter/lab/settings/overrides.json"] = lab_extension.default_settings()
+    found[f"share/jupyter/{lab_extension.CLASSIC}"] = lab_extension.classic_extension()
+    found[f"etc/jupyter/{lab_extension.CLASSIC_SETTINGS}"] = lab_extension.classic_settings()
     return [{"dest": path, "content": content, "mode": "0644"} for path, content in found.items()]
 
 

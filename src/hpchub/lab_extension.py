@@ -25,6 +25,10 @@ DIRECTORY = f"labextensions/{NAME}"
 """The directory of the extension below a data directory of Jupyter."""
 SETTINGS = "labconfig/default_setting_overrides.json"
 """The file with default settings of JupyterLab below a directory with settings of Jupyter."""
+CLASSIC = "nbextensions/hpchub/main.js"
+"""The file of the extension of NbClassic below a data directory of Jupyter."""
+CLASSIC_SETTINGS = "nbconfig/common.d/hpchub.json"
+"""The file that makes NbClassic load it, below a directory with settings of Jupyter."""
 MANY = 200
 """Numbers up to this one show which form of a text belongs to which category of numbers."""
 
@@ -46,7 +50,7 @@ def extension_files(language: str, texts: Mapping[str, Any] | None = None) -> di
     static["messages.json"] = json.dumps(browser_texts(language, texts), ensure_ascii=False, sort_keys=True)
     version = hashlib.sha256(json.dumps(static, sort_keys=True).encode()).hexdigest()[:16]
     found = {f"static/{version}/{path}": content for path, content in static.items()}
-    for name in ("continue.html", "continue.js", "package.json"):
+    for name in ("classic.js", "continue.html", "continue.js", "package.json"):
         found[name] = (_SOURCES / name).read_text(encoding="utf-8").replace("static/", f"static/{version}/")
     return found
 
@@ -59,7 +63,7 @@ def container_files(language: str, texts: Mapping[str, Any] | None = None) -> di
         texts: The texts that the site replaces.
     """
     found = {f"{DIRECTORY}/{path}": content for path, content in extension_files(language, texts).items()}
-    return found | {SETTINGS: default_settings()}
+    return found | {SETTINGS: default_settings(), CLASSIC: classic_extension(), CLASSIC_SETTINGS: classic_settings()}
 
 
 def default_settings() -> str:
@@ -69,6 +73,16 @@ def default_settings() -> str:
     the default kernel.
     """
     return (_SOURCES / "overrides.json").read_text(encoding="utf-8")
+
+
+def classic_extension() -> str:
+    """Return the extension of NbClassic, which has the messages of the session."""
+    return (_SOURCES / "nbclassic" / "main.js").read_text(encoding="utf-8")
+
+
+def classic_settings() -> str:
+    """Return the settings that make NbClassic load its extension, as JSON."""
+    return json.dumps({"load_extensions": {"hpchub/main": True}})
 
 
 def _read(directory: Traversable, prefix: str) -> Iterator[tuple[str, str]]:

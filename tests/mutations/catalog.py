@@ -12,6 +12,7 @@ from .docker import DOCKER, DOCKER_RULES
 from .environment import ENVIRONMENT
 from .host_units import HOST_UNITS
 from .kernels import KERNELS
+from .interfaces import INTERFACES
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 from .rstudio import RSTUDIO
 from .saml import SAML
@@ -554,6 +555,7 @@ HAND_WRITTEN = (
     *RSTUDIO,
     *SPARK,
     *DASK,
+    *INTERFACES,
     *DOCKER,
     *HOST_UNITS,
     *SAML,

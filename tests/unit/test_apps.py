@@ -134,7 +134,10 @@ def test_user_cannot_open_ports_in_the_settings(session: Session) -> None:
 
 def test_session_without_applications_has_no_proxy(session: Session) -> None:
     session.start().wait_for_report()
-    assert session.request("server-proxy/servers-info")[0] == 404
+    # Without an answer, every page would show an error in the browser's console.
+    assert session.request("server-proxy/servers-info") == (200, {"server_processes": []})
+    assert session.request("server-proxy/icon/web")[0] == 404
+    assert session.request("proxy/22/x")[0] == 404
 
 
 @pytest.mark.parametrize(("interface", "path"), [("lab", "/lab"), ("notebook", "/tree"), ("web", "/web/")])

@@ -168,7 +168,10 @@ def test_gpus_of_a_type_are_granted(everything: Profile) -> None:
         pytest.param({"working_directory": "/$(id)"}, "working_directory", "is not valid here", id="command"),
         pytest.param({"kernel": "julia"}, "kernel", "Choose one of: python3, r", id="kernel"),
         pytest.param(
-            {"interface": "shell"}, "interface", "Choose one of: JupyterLab, Classic notebook", id="interface"
+            {"interface": "shell"},
+            "interface",
+            "Choose one of: JupyterLab, Jupyter Notebook, Classic notebook",
+            id="interface",
         ),
         pytest.param({"options": "--uid=0"}, "", "does not let you change 'options'", id="fixed-field"),
         pytest.param({"x" * 10_000: "1"}, "", "does not let you change 'xxx", id="10-kB-field"),
@@ -211,7 +214,7 @@ def test_scheduler_decides_about_what_is_unknown(everything: Profile, name: str,
         ("qos", ("", "normal", "high")),
         ("reservation", ("", "school", "gpuschool")),
         ("queue", ("interactive", "gpu")),
-        ("interface", ("lab", "notebook")),
+        ("interface", ("lab", "notebook", "nbclassic")),
         ("working_directory", ()),
     ],
 )

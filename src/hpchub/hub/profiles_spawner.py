@@ -32,6 +32,7 @@ from hpchub.messages import Message
 from hpchub.messages import restored as restored_text
 from hpchub.model.apps import APPS, DaskApp, apps_for
 from hpchub.model.choice import permitted
+from hpchub.model.directories import directories_file
 from hpchub.model.places import PlaceBase
 from hpchub.places import kind_of
 
@@ -121,8 +122,9 @@ class HPCProfilesSpawner(SessionFacts, Resumption, ReadyMail, FormSpawner):
 
     def _grant_choice(self, options: Any) -> None:
         granted = self.granted(options)
-        self._take(granted, self.profile_list.where(granted))
-        self.session_files |= self._apps_file(granted)
+        where = self.profile_list.where(granted)
+        self._take(granted, where)
+        self.session_files |= self._apps_file(granted) | directories_file(where.name, where.directories)
 
     def _take(self, profile: Profile, where: Cluster | PlaceBase) -> None:
         self._grant = write_grant(profile, where)

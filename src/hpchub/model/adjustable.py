@@ -322,9 +322,9 @@ class AdjustableKernel(Word):
 class AdjustableInterface(Word):
     """The interface that users may choose."""
 
-    choices: list[Literal["lab", "notebook"]] = ["lab", "notebook"]
+    choices: list[Literal["lab", "notebook", "nbclassic"]] = ["lab", "notebook", "nbclassic"]
     """The valid interfaces."""
-    default: Literal["lab", "notebook"] | None = None
+    default: Literal["lab", "notebook", "nbclassic"] | None = None
     """The interface that the form selects. The default is the profile's own."""
 
 
@@ -358,7 +358,7 @@ class Adjustable(Entry):
     kernel: AdjustableKernel | None = None
     """The kernel of new notebooks."""
     interface: AdjustableInterface | None = None
-    """The interface: JupyterLab or the classic notebook."""
+    """The interface: JupyterLab, Notebook 7 or NbClassic."""
 
     @property
     def names(self) -> list[str]:

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 SERVER_PATHS = frozenset(
     {
         *("api", "commands", "consoles", "custom", "doc", "edit", "files", "hub", "kernelspecs", "lab", "login"),
-        *("logout", "lsp", "metrics", "nbconvert", "nbextensions", "notebooks", "oauth_callback", "proxy"),
+        *("logout", "lsp", "metrics", "nbclassic", "nbconvert", "nbextensions", "notebooks", "oauth_callback", "proxy"),
         *("server-proxy", "shutdown", "static", "terminals", "tree", "user", "view", "voila"),
     }
 )
 """The paths of the notebook server, which an application cannot have."""
 APPS = "apps"
 """The name of the file with a session's applications, among the files of its secrets."""
-INTERFACES = ("lab", "notebook")
+INTERFACES = ("lab", "notebook", "nbclassic")
 """The interfaces of every session."""
 RECONNECTION_LIMIT = 7 * 86400
 """How long VS Code keeps the terminals of a browser that is not connected, in seconds."""

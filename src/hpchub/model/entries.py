@@ -9,10 +9,11 @@ from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from hpchub.model import fields as f
 from hpchub.model.adjustable import Adjustable
+from hpchub.model.directories import Directory, unique_titles
 from hpchub.model.entry import Entry
 from hpchub.model.texts import Language, Replacement, TextKey
 from hpchub.names import USER_PATTERN
@@ -310,6 +311,8 @@ class Cluster(Entry):
     """The rule for the address of a node, if the hub cannot use the scheduler's names of the nodes."""
     queues: list[Queue] = Field(min_length=1)
     """The queues that profiles can use."""
+    directories: Annotated[list[Directory], AfterValidator(unique_titles)] = []
+    """Directories outside the home that JupyterLab's launcher offers, such as scratch and projects."""
     quota_command: list[f.Argument] = []
     """A command of the submit host that runs as the user before each start, with its arguments. It prints nothing, or a
     sentence for the user if no session can start because a quota is used up. Empty: ``quota``, if it is installed."""
@@ -415,8 +418,8 @@ class Profile(Entry):
     default_kernel: f.KernelReference = ""
     """The kernel of new notebooks."""
     interface: f.InterfaceReference = "lab"
-    """What the session opens: JupyterLab (``lab``), the classic notebook (``notebook``), or an application of
-    ``hpc_apps``, by its name."""
+    """What the session opens: JupyterLab (``lab``), Notebook 7 (``notebook``), NbClassic (``nbclassic``), or an
+    application of ``hpc_apps``, by its name."""
     working_directory: f.WorkingDirectory = ""
     """The directory in which the session starts, for example ``~/course`` or ``/scratch/{user}``. Empty: the home."""
     max_sessions: f.SessionLimit = 0

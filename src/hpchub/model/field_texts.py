@@ -46,7 +46,7 @@ _EMPTY = {
     "node_constraint": Message("Any node"),
     "gpu_type": Message("Any type"),
 }
-_INTERFACES = {"lab": "JupyterLab", "notebook": Message("Classic notebook")}
+_INTERFACES = {"lab": "JupyterLab", "notebook": "Jupyter Notebook", "nbclassic": Message("Classic notebook")}
 
 
 def in_words(name: str, value: object) -> str:

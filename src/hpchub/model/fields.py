@@ -511,7 +511,12 @@ AppPath = Annotated[
     str, Text("a path", r"[A-Za-z0-9._~!$&'()*+,;=:@%/?#-]{1,500}", "write the part after the address", empty=True)
 ]
 InterfaceReference = Annotated[
-    str, Text("an interface", r"[a-z][a-z0-9-]{0,31}", "write lab, notebook, or the name of an application of hpc_apps")
+    str,
+    Text(
+        "an interface",
+        r"[a-z][a-z0-9-]{0,31}",
+        "write lab, notebook, nbclassic, or the name of an application of hpc_apps",
+    ),
 ]
 Geometry = Annotated[
     str,
@@ -879,6 +884,23 @@ WorkingDirectory = Annotated[
         "begin with / or ~/, use no spaces, and do not end with /; {user} stands for the user's name",
         empty=True,
         check=_no_way_up,
+    ),
+]
+DirectoryTitle = Annotated[
+    str,
+    Text(
+        "a title",
+        r"(?![. ])(?:[^/{}\\]|\{group\}){1,60}(?<! )",
+        "write at most 60 characters without /, no dot at the beginning; {group} stands for the name of a group",
+    ),
+]
+DirectoryPath = Annotated[
+    str,
+    Text(
+        "a directory",
+        r"(?:~|\{home\})?(?:/(?!\.)(?:[^/{}\\]|\{user\}|\{group\})+)+",
+        "begin with /, ~/ or {home}/, use no name that begins with a dot, and do not end with /; {user} stands for the"
+        " user's name, {group} for each group",
     ),
 ]
 Path = Annotated[str, Text(*_PATH, check=_no_way_up)]

@@ -39,6 +39,7 @@ def as_cluster(place: HostPlace) -> Cluster:
         software=place.software,
         firewall=place.firewall,
         queues=[Queue(name=QUEUE, **limits)],
+        directories=place.directories,
         quota_command=place.quota_command,
         enabled=place.enabled,
     )

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from hpchub.messages import show
 from hpchub.model import fields as f
+from hpchub.model.directories import Directory, unique_titles
 from hpchub.model.entries import Queue, Software
 from hpchub.model.entry import Entry
 from hpchub.units import mebibytes
@@ -42,6 +43,8 @@ class PlaceBase(Entry):
     """The maximum run time of a session."""
     max_gpus: f.GpusOfQueue = Field(default=0, validate_default=True)
     """The maximum number of GPUs of a session."""
+    directories: Annotated[list[Directory], AfterValidator(unique_titles)] = []
+    """Directories outside the home that JupyterLab's launcher offers, such as scratch and projects."""
     enabled: Annotated[bool, Field(strict=True)] = True
     """Whether users can start sessions. If false, the form hides its profiles. Running sessions go on."""
 

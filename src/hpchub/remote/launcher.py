@@ -29,6 +29,7 @@ import functools
 import http.client
 import importlib
 import importlib.metadata
+import importlib.util
 import ipaddress
 import json
 import os
@@ -106,8 +107,9 @@ NEEDED = (
 NOT_FOR_KERNELS = ("HPCHUB_API_CA", "HPCHUB_TLS_CERTIFICATE", "HPCHUB_TLS_CLIENTS", "HPCHUB_TLS_KEY")
 # The file with the session's applications, in its private directory
 APPS = "apps.json"
-# The path of each interface below the session's address. The server offers all of them and opens the chosen one.
-INTERFACES = {"lab": "/lab", "notebook": "/tree"}
+# The path of each interface below the session's address. The server offers all of them but NbClassic, which has to be
+# chosen, and opens the chosen one.
+INTERFACES = {"lab": "/lab", "notebook": "/tree", "nbclassic": "/nbclassic/tree"}
 
 EXTENSION = "labextension.json"  # in the directory of a container's session
 SETTINGS = Path(sys.prefix, "etc", "hpchub-launch.json")
@@ -573,6 +575,9 @@ def server_environment(
     env["JUPYTER_PATH"] = os.pathsep.join([*jupyter_path, *filter(None, [job.get("JUPYTER_PATH")])])
     if not env.get("JUPYTERHUB_DEFAULT_URL"):
         interface = session.get("HPCHUB_INTERFACE") or "lab"
+        if interface == "nbclassic" and not importlib.util.find_spec("nbclassic"):
+            log("this environment lacks the package nbclassic; the session opens Notebook 7 instead")
+            interface = "notebook"
         # Every other interface is the name of an application.
         env["JUPYTERHUB_DEFAULT_URL"] = INTERFACES.get(interface, f"/{interface}/")
     if session.get("HPCHUB_CORES"):

@@ -155,6 +155,7 @@ def serve(
         add_applications(server, applications)
         if site_settings().get("Hpchub", {}).get("modules") is True:
             add_modules(server, applications)
+        own_module("directory_links").install(server, applications.with_name("directories.json"))
 
     application(enforced, prepare).launch_instance()
 
@@ -244,8 +245,15 @@ def application(  # noqa: C901 the classes need imports
     wanted = enforced["ServerApp"]
     wanted["identity_provider_class"] = JupyterHubIdentityProvider
 
-    class ContentsManager(OneAtATime, AsyncLargeFileManager):  # type: ignore[misc]
-        """Jupyter's own contents manager, which never reads a notebook while it writes it."""
+    whole_uploads: type = own_module("uploads").WholeUploads
+
+    class ContentsManager(OneAtATime, whole_uploads, AsyncLargeFileManager):  # type: ignore[misc]
+        """Jupyter's own contents manager, which never reads a notebook while it writes it, nor shows half an upload."""
+
+        @default("files_handler_class")
+        def _default_files_handler_class(self) -> type:
+            handler: type = own_module("directory_links").files_handler()
+            return handler
 
     class ServerApp(Base):  # type: ignore[misc]
         """The server. Every settings file and every extension sets its options with ``update_config``."""
@@ -280,6 +288,8 @@ def application(  # noqa: C901 the classes need imports
             super().find_server_extensions()
             for name in INTERFACES:
                 self.jpserver_extensions[name] = True
+            # Its pages are old code, so only sessions that open it have it.
+            self.jpserver_extensions["nbclassic"] = os.environ.get("HPCHUB_INTERFACE") == "nbclassic"
             # It would open every port of the node to the pages of the user's address. Another user could listen there.
             self.jpserver_extensions["jupyter_server_proxy"] = False
             # It would start desktops of its own, whatever the site offers.
@@ -344,6 +354,7 @@ def add_applications(server: Any, definitions: Path) -> None:
     try:
         apps = json.loads(definitions.read_text(encoding="utf-8"))["apps"]
     except FileNotFoundError:
+        offer_none(server)
         return
     try:
         from jupyter_server_proxy.api import IconHandler, ServersInfoHandler  # noqa: PLC0415
@@ -455,6 +466,23 @@ def end_supervisor(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(SUPERVISOR_TIMEOUT)
+def offer_none(server: Any) -> None:
+    """Answer that there are no applications. The extensions of jupyter-server-proxy ask, also in NbClassic."""
+    from jupyter_server.base.handlers import APIHandler  # noqa: PLC0415
+    from tornado import web  # noqa: PLC0415
+
+    class NoApplications(APIHandler):  # type: ignore[misc]
+        """The list of applications, without loading jupyter-server-proxy."""
+
+        _track_activity = False
+
+        @web.authenticated
+        def get(self) -> None:
+            """Answer with the empty list."""
+            self.finish({"server_processes": []})
+
+    base = server.web_app.settings["base_url"].rstrip("/")
+    server.web_app.add_handlers(".*", [(f"{base}/server-proxy/servers-info", NoApplications)])
 
 
 def socket_directory(wanted: Path) -> Path:

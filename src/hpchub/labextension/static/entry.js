@@ -58,7 +58,8 @@
     },
     get: async () => {
       const {default: create} = await import(plugins);
-      const optional = ['@jupyterlab/statusbar', '@jupyterlab/statedb', '@jupyterlab/settingregistry', '@lumino/widgets'];
+      const lab = ['launcher', 'settingregistry', 'statedb', 'statusbar', 'ui-components'].map(name => `@jupyterlab/${name}`);
+      const optional = [...lab, '@lumino/widgets'];
       const plugin = create(
         watch,
         await load('@jupyterlab/application'),

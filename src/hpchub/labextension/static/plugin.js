@@ -3,6 +3,7 @@
 
 import {Banner, focusLatest, isShown, KEYS} from './banner.js';
 import {Connection} from './connection.js';
+import {offerDirectories} from './directories.js';
 import {Documents} from './documents.js';
 import {Drafts} from './drafts.js';
 import {End} from './end.js';
@@ -13,7 +14,7 @@ import {connected, found, timed} from './words.js';
 const SOON = 30_000; // the shortest time between two questions when the user comes back to the tab, in milliseconds
 const COMMAND = 'hpchub:go-to-message';
 const EVENT = 'https://schema.hpchub/session/v1'; // see hpchub.remote.session_monitor
-const OPTIONAL = ['IStatusBar', 'IStateDB', 'ISettingRegistry']; // what JupyterLab may provide
+const OPTIONAL = ['IStatusBar', 'IStateDB', 'ISettingRegistry', 'ILauncher']; // what JupyterLab may provide
 const LANGUAGE = '@jupyterlab/translation-extension:plugin'; // the settings of JupyterLab's own language
 
 export default (watch, {IConnectionLost, JupyterFrontEnd}, {IDocumentManager}, libraries) => [
@@ -26,7 +27,7 @@ export default (watch, {IConnectionLost, JupyterFrontEnd}, {IDocumentManager}, l
     activate: (app, paths, manager, ...services) => {
       if (!paths.urls.hubPrefix) return;
       const provided = Object.fromEntries(known(libraries).map((name, index) => [name, services[index]]));
-      start(watch, app, paths.urls, manager, {...provided, Widget: libraries.Widget});
+      start(watch, app, paths.urls, manager, {...libraries, ...provided});
     },
   },
   {
@@ -53,7 +54,8 @@ async function ownLanguage(settings) {
   return typeof chosen?.composite === 'string' && chosen.composite !== 'default' ? chosen.composite : '';
 }
 
-function start(watch, app, urls, manager, {IStatusBar: bar, IStateDB: layout, ISettingRegistry: settings, Widget}) {
+function start(watch, app, urls, manager, services) {
+  const {IStatusBar: bar, IStateDB: layout, ISettingRegistry: settings, ILauncher: launcher, Widget} = services;
   const translated = ownLanguage(settings).then(own => load(watch.send, own));
   const banner = new Banner();
   const status = new Status();
@@ -138,6 +140,7 @@ function start(watch, app, urls, manager, {IStatusBar: bar, IStateDB: layout, IS
       execute: focusLatest,
     });
     app.commands.addKeyBinding({command: COMMAND, keys: [KEYS], selector: 'body', args: {}});
+    if (launcher) void offerDirectories(connection, app.commands, launcher, services.folderIcon, banner);
     await connection.check();
     await ask();
     end.run();

@@ -74,6 +74,7 @@ function together(...sentences) {
 
 /** Return where the unsaved changes are kept. */
 function kept(stored) {
+  if (stored === 'tab') return gettext('Your unsaved changes are kept in this tab only. Do not close it.');
   return stored
     ? gettext('Your unsaved changes are kept in this tab and in this browser.')
     : gettext(
@@ -88,7 +89,7 @@ function kept(stored) {
  * @param {'login' | 'sign-on' | 'away'} state What the last answer of the notebook server means.
  * @param {object | null} session The hub's answer about the session, or null if the hub gave none.
  * @param {string} [locale] The language of the time of day.
- * @param {boolean} [stored] Whether the browser's storage keeps the unsaved changes.
+ * @param {boolean | 'tab'} [stored] Whether the browser's storage keeps the unsaved changes. "tab": no interface does so.
  * @param {number} [now] The current time, in milliseconds since 1970.
  * @returns {{title: string, text: string, action: '' | 'start' | 'progress' | 'sign-in' | 'home'}}
  */
