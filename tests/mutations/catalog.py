@@ -11,8 +11,8 @@ from .dask import DASK
 from .docker import DOCKER, DOCKER_RULES
 from .environment import ENVIRONMENT
 from .host_units import HOST_UNITS
-from .kernels import KERNELS
 from .interfaces import INTERFACES
+from .kernels import KERNELS
 from .mutants import CatalogError, HandWritten, Mutant, Rule, collect
 from .rstudio import RSTUDIO
 from .saml import SAML

@@ -321,9 +321,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("hpc_install_environment", {"A": 4}, "hpc_install_environment: A is a number, not text"),
     ("hpc_install_environment", ["A=4"], "hpc_install_environment: is a list, not a mapping"),
     # applications
-    ("hpc_apps", [{"name": "tb", "kind": "wep"}], 'hpc_apps[0] (name "tb"): kind "wep" is unknown; valid: desktop, rstudio, web'),
-    ("hpc_apps", [{"name": "tb", "kind": "wep"}], 'hpc_apps[0] (name "tb"): kind "wep" is unknown; valid: desktop, vscode, web'),
-    ("hpc_apps", [{"name": "tb", "kind": "wep"}], 'hpc_apps[0] (name "tb"): kind "wep" is unknown; valid: dask, desktop, web'),
+    ("hpc_apps", [{"name": "tb", "kind": "wep"}], 'hpc_apps[0] (name "tb"): kind "wep" is unknown; valid: dask, desktop, rstudio, spark, vscode, web'),
     ("hpc_apps", [app("TB")], 'hpc_apps[0] (name "TB"): name "TB" is not an application\'s name; write a small letter'),
     ("hpc_apps", [app("../x")], 'hpc_apps[0] (name "../x"): name "../x" is not an application\'s name'),
     ("hpc_apps", [app("lab")], 'hpc_apps[0] (name "lab"): name "lab" is a path of the notebook server; choose another one, such as my-lab'),

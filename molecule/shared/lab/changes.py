@@ -41,6 +41,8 @@ SCENARIOS = (
     "sign_on",
     "workbench",
 )
+WORKBENCH = (*("dask", "desktop", "environment", "modules", "python2", "rstudio", "spark", "vscode", "web_apps"),)
+"""The browser tests of applications and kernels that only the hosts of the scenario workbench have."""
 
 ROLES_ALONE = ("jupyter_kernels", "reverse_proxy")
 """The roles that the stage `collection` runs, from the example playbooks in their READMEs."""
@@ -83,9 +85,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/e2e/doors.py", ("lint", "sign_on")),
     *((f"tests/e2e/test_{name}.py", ("lint", "sign_on")) for name in ("doors", "bad_providers", "provider_choice")),
     ("tests/e2e/test_previous_release.py", ("lint", "upgrade")),
-    *((f"tests/e2e/test_{name}.py", ("lint", "workbench")) for name in ("desktop", "rstudio")),
-    ("tests/e2e/test_desktop.py", ("lint", "workbench")),
-    *((f"tests/e2e/test_{name}.py", ("lint", "workbench")) for name in ("vscode", "web_apps")),
+    *((f"tests/e2e/test_{name}.py", ("lint", "workbench")) for name in WORKBENCH),
     ("tests/e2e/previous_release", ("upgrade",)),
     ("tests/e2e/*", ("lint", "default")),
     ("tests/mutations/*", LINT),
@@ -115,10 +115,14 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     *((f"molecule/shared/{name}", (*LINT, "sign_on")) for name in ("sign_on*", "providers.yml", "roles/lab_sign_on/*")),
     ("molecule/shared/workbench.yml", (*LINT, "workbench")),
     # The product
-    *((f"src/hpchub/model/{name}.py", (*SERVICE, "workbench")) for name in ("apps", "app_rules")),
-    *((f"src/hpchub/remote/{name}.py", (*SERVICE, "workbench")) for name in ("app", "desktop", "rstudio")),
-    *((f"src/hpchub/model/{name}.py", (*SERVICE, "workbench")) for name in ("apps", "app_rules", "dask_rules")),
-    *((f"src/hpchub/remote/{name}.py", (*SERVICE, "workbench")) for name in ("app", "dask_dashboard", "desktop")),
+    *(
+        (f"src/hpchub/{name}.py", (*SERVICE, "workbench"))
+        for name in (
+            *("model/apps", "model/app_rules", "model/dask_rules", "model/spark_settings", "clusters/dask_jobs"),
+            *("remote/app", "remote/dask_dashboard", "remote/desktop", "remote/lab_modules", "remote/rstudio"),
+            *("remote/spark", "remote/spark_kernel", "remote/spark_node"),
+        )
+    ),
     ("src/hpchub_dask/*", (*SERVICE, "workbench")),
     *((f"src/hpchub/model/{name}.py", DOORS) for name in ("sso", "user_mapping")),
     ("src/hpchub/places/*", PLACES),

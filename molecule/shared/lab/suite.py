@@ -161,6 +161,10 @@ _POSTGRESQL = {"HPCHUB_POSTGRESQL": "required"}
 _DATABASE_TESTS = tuple(f"tests/unit/test_{name}.py" for name in ("database", "database_faults", "migration"))
 
 
+_WORKBENCH = ("apps", "canary", "interfaces", "kernels_broken", "links", "own_kernels", "uploads")
+"""Further tests of the scenario workbench, which others also run."""
+
+
 def _session_tests(scenario: str, *more: str) -> Step:
     """Return the browser tests that every scheduler must pass, and further ones."""
     names = ("session", "change", "limits", "class", *more)
@@ -370,7 +374,7 @@ def all_stages() -> list[Stage]:
             "Molecule with every kind of application and kernel on the nodes, then browser tests with each of them",
             _pytest(
                 "e2e",
-                *(f"tests/e2e/test_{name}.py" for name in ("apps", "dask", "desktop")),
+                *(f"tests/e2e/test_{name}.py" for name in (*changes.WORKBENCH, *_WORKBENCH)),
                 environment=_lab("workbench"),
             ),
             extra=True,

@@ -20,14 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from hpchub.remote import (
     app,
+    dask_dashboard,
     desktop,
+    directory_links,
     gate,
     job_usage,
     kernel_starts,
     lab_modules,
     launcher,
+    rstudio,
     session_monitor,
     single_user,
+    spark,
+    spark_kernel,
+    spark_node,
+    uploads,
     user_kernels,
 )
 from hpchub.schedulers import Unanswered
@@ -177,9 +184,16 @@ def own_program(name: str) -> str:
         job_usage,
         app,
         desktop,
+        rstudio,
+        spark,
+        spark_kernel,
+        spark_node,
+        dask_dashboard,
         user_kernels,
         kernel_starts,
         lab_modules,
+        uploads,
+        directory_links,
     ]
     modules = {GATE: [gate], NOTEBOOK: notebook}.get(name)
     if not modules:

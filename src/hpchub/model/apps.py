@@ -162,10 +162,6 @@ class RstudioApp(AppBase):
         return {**super().for_session(), "r": self.r, "local_ports": self.local_ports}
 
 
-AnyApp = WebApp | DesktopApp | RstudioApp
-App = Annotated[AnyApp, Field(discriminator="kind")]
-"""An application of any kind."""
-APP_KINDS: dict[str, type[AnyApp]] = {"desktop": DesktopApp, "rstudio": RstudioApp, "web": WebApp}
 class VscodeApp(AppBase):
     """VS Code in the browser. code-server must be installed on the nodes."""
 
@@ -202,10 +198,6 @@ class VscodeApp(AppBase):
         return {**found, "environment": environment, "health": "/healthz", "runs_programs": True}
 
 
-AnyApp = WebApp | DesktopApp | VscodeApp
-App = Annotated[AnyApp, Field(discriminator="kind")]
-"""An application of any kind."""
-APP_KINDS: dict[str, type[AnyApp]] = {"desktop": DesktopApp, "vscode": VscodeApp, "web": WebApp}
 class SparkApp(AppBase):
     """Apache Spark over all nodes of the job, with its pages and a kernel for notebooks."""
 
@@ -250,10 +242,6 @@ class SparkApp(AppBase):
         return {**super().for_session(), **more, "kernel": {"name": self.kernel, "spec": spec}}
 
 
-AnyApp = WebApp | DesktopApp | SparkApp
-App = Annotated[AnyApp, Field(discriminator="kind")]
-"""An application of any kind."""
-APP_KINDS: dict[str, type[AnyApp]] = {"desktop": DesktopApp, "spark": SparkApp, "web": WebApp}
 class DaskApp(AppBase):
     """Dask's dashboard, and the jobs that notebooks start with ``hpchub_dask.Cluster()``. Places do not offer it."""
 
@@ -286,10 +274,17 @@ class DaskApp(AppBase):
         return {**super().for_session(), **more, "memory_mib": mebibytes(self.memory), "keeps_prefix": True}
 
 
-AnyApp = WebApp | DesktopApp | DaskApp
+AnyApp = DaskApp | DesktopApp | RstudioApp | SparkApp | VscodeApp | WebApp
 App = Annotated[AnyApp, Field(discriminator="kind")]
 """An application of any kind."""
-APP_KINDS: dict[str, type[AnyApp]] = {"dask": DaskApp, "desktop": DesktopApp, "web": WebApp}
+APP_KINDS: dict[str, type[AnyApp]] = {
+    "dask": DaskApp,
+    "desktop": DesktopApp,
+    "rstudio": RstudioApp,
+    "spark": SparkApp,
+    "vscode": VscodeApp,
+    "web": WebApp,
+}
 """The class of each kind."""
 
 

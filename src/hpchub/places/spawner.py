@@ -19,13 +19,20 @@ from hpchub.places.accounts import ask_for_account
 from hpchub.places.interface import PROGRAM, Refused, secret_path
 from hpchub.remote import (
     app,
+    dask_dashboard,
     desktop,
+    directory_links,
     job_usage,
     kernel_starts,
     lab_modules,
     launcher,
+    rstudio,
     session_monitor,
     single_user,
+    spark,
+    spark_kernel,
+    spark_node,
+    uploads,
     user_kernels,
 )
 from hpchub.schedulers import Unanswered, job_name
@@ -179,7 +186,23 @@ def files_of(session: str, secrets: Mapping[str, str], extension: str) -> dict[s
     """
     files = {Path(secret_path(session)).name: json.dumps(dict(secrets)), PROGRAM: Path(launcher.__file__).read_text()}
     files[launcher.EXTENSION] = extension
-    for module in (single_user, session_monitor, job_usage, app, desktop, user_kernels, kernel_starts, lab_modules):
+    for module in (
+        single_user,
+        session_monitor,
+        job_usage,
+        app,
+        desktop,
+        rstudio,
+        spark,
+        spark_kernel,
+        spark_node,
+        dask_dashboard,
+        user_kernels,
+        kernel_starts,
+        lab_modules,
+        uploads,
+        directory_links,
+    ):
         path = Path(str(module.__file__))
         files[path.name] = path.read_text()
     return files

@@ -363,13 +363,9 @@ def add_applications(server: Any, definitions: Path) -> None:
         log("this session has no applications, because its environment lacks the package jupyter-server-proxy")
         return
     directory = socket_directory(definitions.with_suffix(""))
-    programs = {kind: str(Path(__file__).with_name(f"{kind}.py")) for kind in ("desktop", "rstudio")}
-    programs = {kind: str(Path(__file__).with_name(f"{kind}.py")) for kind in ("desktop", "spark")}
     os.environ["HPCHUB_APPS"] = str(directory)  # a notebook puts the dashboard of its Dask cluster there
-    programs = {
-        "dask": str(Path(__file__).with_name("dask_dashboard.py")),
-        "desktop": str(Path(__file__).with_name("desktop.py")),
-    }
+    names = {"dask": "dask_dashboard.py", **{kind: f"{kind}.py" for kind in ("desktop", "rstudio", "spark")}}
+    programs = {kind: str(Path(__file__).with_name(name)) for kind, name in names.items()}
     program = str(Path(__file__).with_name("app.py"))
     default_icon = directory / "icon.svg"
     default_icon.write_text(ICON, encoding="ascii")
@@ -429,6 +425,8 @@ def add_modules(server: Any, applications: Path) -> None:
         log("this session has no sidebar for modules, because its environment lacks the package jupyterlmod")
     if not modules.has_module_system():
         log("the sidebar for modules is empty, because login shells on this node set neither LMOD_CMD nor MODULES_CMD")
+
+
 def add_spark_kernels(server: Any, apps: Iterable[Mapping[str, Any]], directory: Path) -> None:
     """Offer the kernel of each Apache Spark.
 
@@ -466,6 +464,8 @@ def end_supervisor(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(SUPERVISOR_TIMEOUT)
+
+
 def offer_none(server: Any) -> None:
     """Answer that there are no applications. The extensions of jupyter-server-proxy ask, also in NbClassic."""
     from jupyter_server.base.handlers import APIHandler  # noqa: PLC0415
