@@ -20,7 +20,7 @@ HUB_LOCK = ROOT / "roles" / "jupyterhub" / "files" / "requirements.lock"
 # own lock. Only the environment of a checkout has argcomplete.
 PROVIDED = {
     *("ansible-core", "argcomplete", "pydantic-core"),
-    *("jupyter-client", "jupyter-core", "jupyter-server", "jupyter-server-proxy"),
+    *("jupyter-client", "jupyter-core", "jupyter-server", "jupyter-server-proxy", "jupyterlmod"),
     *("ipykernel", "pyspark"),  # of the site's Python that runs spark_kernel.py
     *("dask-jobqueue", "distributed", "hpchub-dask"),
 }

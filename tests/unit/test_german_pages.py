@@ -212,7 +212,7 @@ async def test_page_of_a_start_has_no_english_text(hub: Hub, german: Browser, wa
 
 async def test_events_of_a_start_are_german(german: Browser, waiting: HPCProfilesSpawner) -> None:
     stream = asyncio.ensure_future(german.page("/hub/api/users/alice/server/progress"))
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(2)  # until the first events are sent, also on a busy machine
     interrupt(waiting)
     text = await stream
     events = [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]

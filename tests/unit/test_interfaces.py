@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -114,10 +115,8 @@ def head(session: Session, path: str, *, authorized: bool = True) -> tuple[int, 
         timeout=30,
     )
     connection.request("GET", PREFIX + path, headers={"Authorization": "token t0k3n"} if authorized else {})
-    answer = connection.getresponse()
-    found = answer.status, dict(answer.headers)
-    connection.close()
-    return found
+    with contextlib.closing(connection), connection.getresponse() as answer:
+        return answer.status, dict(answer.headers)
 
 
 @pytest.mark.usefixtures("nbclassic")

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
@@ -105,10 +106,16 @@ def need(kind: str, *value: str) -> dict[str, Any]:
 
 def run(capsys: pytest.CaptureFixture[str], *needs: dict[str, Any], **arguments: Any) -> dict[str, Any]:
     """Run the module, and return its result."""
-    with patch_module_args({"needs": [*needs], "host": "node1", **arguments}), pytest.raises(SystemExit):
+    warned: list[str] = []
+    with (
+        patch_module_args({"needs": [*needs], "host": "node1", **arguments}),
+        # If another test has loaded Ansible's own programs, a warning goes to their display.
+        mock.patch.object(check_needs.AnsibleModule, "warn", lambda _, text: warned.append(text)),
+        pytest.raises(SystemExit),
+    ):
         check_needs.main()
     result: dict[str, Any] = json.loads(capsys.readouterr().out)
-    return result
+    return {**result, "warnings": warned}
 
 
 def files(directory: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import http.client
@@ -378,8 +379,8 @@ def test_kernel_of_a_session_has_spark(session: Session) -> None:
         "127.0.0.1", session.hub.reports[0]["port"], context=session._context(), timeout=30
     )
     connection.request("GET", PREFIX + application, headers={"Authorization": f"token {TOKEN}"})
-    assert connection.getresponse().headers["Location"] == f"{PREFIX}{application}jobs/"
-    connection.close()
+    with contextlib.closing(connection), connection.getresponse() as answer:
+        assert answer.headers["Location"] == f"{PREFIX}{application}jobs/"
     assert session.request("server-proxy/servers-info")[1]["server_processes"][0]["name"] == "demo"
     assert session.process
     children = [each for each in app.descendants(session.process.pid) if spark_node.name_of(each) == "java"]

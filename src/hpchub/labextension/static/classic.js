@@ -82,7 +82,7 @@ export async function start(Jupyter) {
 
   status.place(null);
   // NbClassic takes keys for commands unless it is told not to.
-  const isOurs = event => event.target.closest?.('.hpchub-banner, .hpchub-status');
+  const isOurs = event => ['.hpchub-banner', '.hpchub-status'].some(name => event.target.closest?.(name));
   document.addEventListener('focusin', event => isOurs(event) && Jupyter.keyboard_manager?.disable());
   document.addEventListener('focusout', event => isOurs(event) && Jupyter.keyboard_manager?.enable());
   document.addEventListener('keydown', event => {
