@@ -110,7 +110,7 @@ def run(capsys: pytest.CaptureFixture[str], *needs: dict[str, Any], **arguments:
     with (
         patch_module_args({"needs": [*needs], "host": "node1", **arguments}),
         # If another test has loaded Ansible's own programs, a warning goes to their display.
-        mock.patch.object(check_needs.AnsibleModule, "warn", lambda _, text: warned.append(text)),
+        mock.patch("ansible.module_utils.basic.AnsibleModule.warn", lambda _, text: warned.append(text)),
         pytest.raises(SystemExit),
     ):
         check_needs.main()
