@@ -346,4 +346,10 @@ class Notebook:
         changed = self.page.locator(".lm-TabBar-tab.jp-mod-current.jp-mod-dirty")
         expect(changed).to_have_count(1)
         self.panel.locator("[data-jp-item-name=save]").click()
+        # JupyterLab asks for the name of a new notebook.
+        name = self.page.locator(".jp-Dialog button", has_text="Rename and Save")
+        saved = self.page.locator("#jp-main-dock-panel .lm-TabBar-tab.jp-mod-current:not(.jp-mod-dirty)")
+        expect(name.or_(saved).first).to_be_visible()
+        if name.count():
+            name.click()
         expect(changed).to_have_count(0)
