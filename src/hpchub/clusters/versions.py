@@ -174,28 +174,32 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"[0-9]+", version)[:3]]
 
 
+NOTEBOOK_MODULES = (
+    launcher,
+    single_user,
+    session_monitor,
+    job_usage,
+    app,
+    desktop,
+    rstudio,
+    spark,
+    spark_kernel,
+    spark_node,
+    dask_dashboard,
+    user_kernels,
+    kernel_starts,
+    lab_modules,
+    uploads,
+    directory_links,
+)
+"""The launcher, and the modules that it needs beside it, in the order of ``vars/main.yml`` of the role
+``notebook_environment``, which hashes them too."""
+
+
 @functools.cache
 def own_program(name: str) -> str:
     """Return the hash of a part's program in this package, or empty if the package does not contain it."""
-    notebook = [
-        launcher,
-        single_user,
-        session_monitor,
-        job_usage,
-        app,
-        desktop,
-        rstudio,
-        spark,
-        spark_kernel,
-        spark_node,
-        dask_dashboard,
-        user_kernels,
-        kernel_starts,
-        lab_modules,
-        uploads,
-        directory_links,
-    ]
-    modules = {GATE: [gate], NOTEBOOK: notebook}.get(name)
+    modules = {GATE: (gate,), NOTEBOOK: NOTEBOOK_MODULES}.get(name)
     if not modules:
         return ""
     return hashlib.sha256(b"".join(Path(str(module.__file__)).read_bytes() for module in modules)).hexdigest()

@@ -11,30 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Float
 
+from hpchub.clusters.versions import NOTEBOOK_MODULES
 from hpchub.hub import job_events as events
 from hpchub.hub.backend import Backend
 from hpchub.hub.session_spawner import SessionSpawner
 from hpchub.places import kind_of
 from hpchub.places.accounts import ask_for_account
 from hpchub.places.interface import PROGRAM, Refused, secret_path
-from hpchub.remote import (
-    app,
-    dask_dashboard,
-    desktop,
-    directory_links,
-    job_usage,
-    kernel_starts,
-    lab_modules,
-    launcher,
-    rstudio,
-    session_monitor,
-    single_user,
-    spark,
-    spark_kernel,
-    spark_node,
-    uploads,
-    user_kernels,
-)
+from hpchub.remote import launcher
 from hpchub.schedulers import Unanswered, job_name
 
 if TYPE_CHECKING:
@@ -186,23 +170,7 @@ def files_of(session: str, secrets: Mapping[str, str], extension: str) -> dict[s
     """
     files = {Path(secret_path(session)).name: json.dumps(dict(secrets)), PROGRAM: Path(launcher.__file__).read_text()}
     files[launcher.EXTENSION] = extension
-    for module in (
-        single_user,
-        session_monitor,
-        job_usage,
-        app,
-        desktop,
-        rstudio,
-        spark,
-        spark_kernel,
-        spark_node,
-        dask_dashboard,
-        user_kernels,
-        kernel_starts,
-        lab_modules,
-        uploads,
-        directory_links,
-    ):
+    for module in NOTEBOOK_MODULES[1:]:
         path = Path(str(module.__file__))
         files[path.name] = path.read_text()
     return files

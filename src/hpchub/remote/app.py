@@ -156,6 +156,7 @@ class Application:
         self.name: str = definition.get("display_name") or definition["name"]
         self.definition = definition
         self.texts = texts
+        self.directory = directory
         self.socket = directory / "app"
         self.log = Log(directory / "log")
         self.limit = float(definition.get("start_limit") or START_LIMIT)
@@ -621,7 +622,7 @@ def die_with_parent() -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of the processes whose own parents end, so that none of them is missed."""
+    """Become the parent of processes whose own parents end. ``descendants`` then finds all of them."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 

@@ -48,7 +48,6 @@ class Dashboard(app.Application):
         self, definition: dict[str, Any], directory: Path, texts: dict[str, str], environment: dict[str, str]
     ) -> None:
         super().__init__(definition, directory, texts, environment)
-        self.directory = directory
         self.base = self._placeholders()["base_url"]
         self.is_ready = True
 

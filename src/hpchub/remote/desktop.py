@@ -140,7 +140,6 @@ class Desktop(app.Application):
         self, definition: dict[str, Any], directory: Path, texts: dict[str, str], environment: dict[str, str]
     ) -> None:
         super().__init__(definition, directory, texts, environment)
-        self.directory = directory
         self.server: asyncio.subprocess.Process | None = None
         self.viewer = Path()
         self._deadline = 0.0

@@ -205,7 +205,7 @@ class Directories:
         return expand(self._entries, self._user, self._home, groups)
 
     async def paths(self) -> dict[str, Path]:
-        """Return the paths by their titles. Those of groups are left out if nobody says which groups there are."""
+        """Return the paths by their titles. Without the user's groups, those of groups are left out."""
         wanted = any("{group}" in each["path"] for each in self._entries)
         return self.expanded(await self._once("groups", group_names, []) if wanted else [])
 

@@ -96,7 +96,6 @@ class RStudio(app.Application):
     ) -> None:
         super().__init__(definition, directory, texts, environment)
         self.environment |= account()
-        self.directory = directory
         self.state = state_directory(directory, self.environment["USER"])
 
     async def _run(self) -> asyncio.subprocess.Process:

@@ -363,13 +363,12 @@ def add_applications(server: Any, definitions: Path) -> None:
         log("this session has no applications, because its environment lacks the package jupyter-server-proxy")
         return
     directory = socket_directory(definitions.with_suffix(""))
-    os.environ["HPCHUB_APPS"] = str(directory)  # a notebook puts the dashboard of its Dask cluster there
+    os.environ["HPCHUB_APPS"] = str(directory)  # for the supervisors, and for the dashboards of notebooks with Dask
     names = {"dask": "dask_dashboard.py", **{kind: f"{kind}.py" for kind in ("desktop", "rstudio", "spark")}}
     programs = {kind: str(Path(__file__).with_name(name)) for kind, name in names.items()}
     program = str(Path(__file__).with_name("app.py"))
     default_icon = directory / "icon.svg"
     default_icon.write_text(ICON, encoding="ascii")
-    environment = {"HPCHUB_APPS": str(directory)}
     commands = {
         app["name"]: [sys.executable, "-I", programs.get(app.get("kind"), program), str(definitions), app["name"]]
         for app in apps
@@ -377,12 +376,11 @@ def add_applications(server: Any, definitions: Path) -> None:
     own = [app for app in apps if app.get("kind") == "spark"]
     if own:
         add_spark_kernels(server, own, directory)
-        start_supervisors([commands.pop(app["name"]) for app in own], environment)
+        start_supervisors([commands.pop(app["name"]) for app in own])
     processes = [
         ServerProcess(
             name=app["name"],
             command=commands.get(app["name"], []),
-            environment=environment,
             unix_socket=str(directory / app["name"] / "socket"),
             absolute_url=app["keeps_prefix"],
             timeout=SUPERVISOR_TIMEOUT,
@@ -447,15 +445,14 @@ def add_spark_kernels(server: Any, apps: Iterable[Mapping[str, Any]], directory:
     server.kernel_spec_manager.kernel_dirs.insert(0, str(kernels))
 
 
-def start_supervisors(commands: Iterable[list[str]], environment: Mapping[str, str]) -> None:
+def start_supervisors(commands: Iterable[list[str]]) -> None:
     """Start supervisors with the server, because kernels use them before anybody opens a page.
 
     Args:
         commands: The argument vector of each supervisor.
-        environment: Variables to add to their environment.
     """
     for command in commands:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, **environment})
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         atexit.register(end_supervisor, process)
 
 
